@@ -1,0 +1,357 @@
+//! What callers do: ask, wait, claim, leave, return.
+
+use std::time::Duration;
+
+use super::queue::Waiter;
+use super::slot::State;
+use super::{Answer, Check, Core, Effects, Job, Lease, Permit, Reason, Time, Types, WaiterId};
+
+/// Why a caller may not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Closed,
+    QueueFull,
+}
+
+/// Why a waiter leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    TimedOut,
+    Cancelled,
+}
+
+/// What the returning side found out about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Keep,
+    Check(Check),
+    Broken,
+}
+
+impl<T: Types> Core<T> {
+    /// The fast path of a checkout: the top of the stack, if nobody waits and
+    /// nothing else has to be done about it. `None` says: take the slow path.
+    #[inline]
+    pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        if !self.serving() || !self.queue.is_empty() {
+            return None;
+        }
+        let top = self.idle.back()?;
+        let slot = &self.slots[top.permit.0 as usize];
+        if now >= slot.expires || now.since(slot.fresh_at) >= self.policy.fresh_for {
+            return None;
+        }
+        // Taking one may leave fewer idle than the pool is to keep.
+        if self.idle_len() <= self.policy.min_idle_now() && self.live() < self.policy.max_size {
+            return None;
+        }
+        let lease = self.idle.pop_back()?;
+        self.lend(&lease.permit, now, caller);
+        Some(lease)
+    }
+
+    /// Takes an idle connection that can be handed out as it is, past those who
+    /// wait if the fairness bound allows it.
+    pub(crate) fn acquire(
+        &mut self,
+        now: Time,
+        priority: u8,
+        caller: T::Caller,
+        fx: &mut Effects<T>,
+    ) -> Option<Lease<T::Conn>> {
+        if !self.serving()
+            || !self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
+        {
+            return None;
+        }
+        let lease = self.pop_fresh(now, fx)?;
+        self.lend(&lease.permit, now, caller);
+        self.serve(now, fx);
+        self.check_invariants();
+        Some(lease)
+    }
+
+    /// Whether a caller that will not wait for an open may wait for a check.
+    pub(crate) fn may_await_check(&self, now: Time, priority: u8) -> bool {
+        self.serving()
+            && !self.idle.is_empty()
+            && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
+    }
+
+    /// Joins the queue.
+    pub(crate) fn join(
+        &mut self,
+        now: Time,
+        priority: u8,
+        caller: T::Caller,
+        cell: T::Cell,
+        fx: &mut Effects<T>,
+    ) -> Result<WaiterId, Refusal> {
+        if self.closed {
+            return Err(Refusal::Closed);
+        }
+        if self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max) {
+            self.counters.refused += 1;
+            return Err(Refusal::QueueFull);
+        }
+        let id = self.queue.push(Waiter { since: now, priority, caller, cell });
+        // Each newcomer has one connection checked, if they need it, whatever
+        // became of the checks before: those may hang.
+        if self.serving() && self.top_is_stale(now) {
+            self.check_top(now, fx);
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+        Ok(id)
+    }
+
+    /// A nudged waiter comes for its connection. It serves those who stand
+    /// before it first, and may find nothing left: a newcomer was quicker. Then
+    /// it keeps its place and waits on.
+    pub(crate) fn claim(
+        &mut self,
+        now: Time,
+        id: WaiterId,
+        fx: &mut Effects<T>,
+    ) -> Option<Lease<T::Conn>> {
+        if self.nudged == Some(id) {
+            self.nudged = None;
+        }
+        let mut claimed = None;
+        while claimed.is_none() && self.serving() && self.queue.get(id).is_some() {
+            let Some(lease) = self.pop_fresh(now, fx) else { break };
+            match self.queue.first() {
+                Some(first) if first != id => self.grant(first, lease, now, fx),
+                _ => {
+                    let waiter = self.unqueue(id, now).expect("BUG: a claimer that had left");
+                    self.lend(&lease.permit, now, waiter.caller);
+                    self.counters.gets_waited += 1;
+                    claimed = Some(lease);
+                }
+            }
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+        claimed
+    }
+
+    /// A waiter gives up. `false`: it was answered before, and finds the answer
+    /// in its cell.
+    pub(crate) fn leave(
+        &mut self,
+        now: Time,
+        id: WaiterId,
+        why: Left,
+        fx: &mut Effects<T>,
+    ) -> bool {
+        let Some(waiter) = self.unqueue(id, now) else { return false };
+        match why {
+            Left::TimedOut => self.counters.timeouts += 1,
+            Left::Cancelled => {
+                self.counters.cancelled += 1;
+                fx.answer(waiter.cell, Answer::Cancelled);
+            }
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+        true
+    }
+
+    /// The fast path of a return: back onto the stack, if nobody waits for it
+    /// and nothing speaks against keeping it.
+    #[inline]
+    pub(crate) fn checkin_fast(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+    ) -> Result<(), Lease<T::Conn>> {
+        let slot = &self.slots[lease.permit.0 as usize];
+        let keep = self.queue.is_empty()
+            && !self.closed
+            && slot.generation == self.generation
+            && now < slot.expires
+            && self.idle_len() < self.policy.max_idle_now()
+            && self.live() <= self.policy.max_size;
+        if !keep {
+            return Err(lease);
+        }
+        self.busy -= 1;
+        self.push_idle(lease, now);
+        Ok(())
+    }
+
+    /// A connection comes back from its holder.
+    pub(crate) fn checkin(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        verdict: Verdict,
+        fx: &mut Effects<T>,
+    ) {
+        match verdict {
+            Verdict::Broken => {
+                self.busy -= 1;
+                self.retire(lease, Reason::Broken, now, fx);
+            }
+            Verdict::Keep | Verdict::Check(_) => match (self.unfit(&lease.permit, now), verdict) {
+                (Some(reason), _) => {
+                    self.busy -= 1;
+                    self.retire(lease, reason, now, fx);
+                }
+                (None, Verdict::Check(check)) => {
+                    self.busy -= 1;
+                    self.start_check(lease, check, None, now, fx);
+                }
+                (None, _) => {
+                    self.busy -= 1;
+                    self.keep(lease, now, fx);
+                }
+            },
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    /// A holder keeps its connection for good; the pool no longer counts it.
+    pub(crate) fn detached(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
+        self.busy -= 1;
+        self.counters.detached += 1;
+        self.vacate(permit);
+        fx.progress = true;
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    /// Brings connections and waiters together; the one place that decides who
+    /// is next. Called at the end of every transition that may have made a
+    /// connection, a waiter or room for a connection available (P3).
+    pub(super) fn serve(&mut self, now: Time, fx: &mut Effects<T>) {
+        while self.serving() {
+            let (Some(first), Some(top)) = (self.queue.first(), self.idle.back()) else { break };
+            let slot = &self.slots[top.permit.0 as usize];
+            if now >= slot.expires {
+                self.retire_top(Reason::Expired, now, fx);
+            } else if now.since(slot.fresh_at) >= self.policy.fresh_for {
+                if self.checking >= self.queue.len() {
+                    break;
+                }
+                self.check_top(now, fx);
+            } else if self.waited(first, now) >= self.policy.fairness_bound {
+                let lease = self.idle.pop_back().expect("BUG: the top is gone");
+                self.grant(first, lease, now, fx);
+            } else {
+                if self.nudged.is_none() {
+                    self.nudged = Some(first);
+                    let cell = self.queue.get(first).expect("BUG: the first is gone").cell.clone();
+                    fx.answer(cell, Answer::Nudged);
+                }
+                break;
+            }
+        }
+        self.open_by_need(now, fx);
+    }
+
+    /// Gives a connection to a waiter: it is out of the queue from here on.
+    pub(super) fn grant(
+        &mut self,
+        id: WaiterId,
+        lease: Lease<T::Conn>,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        let waiter = self.unqueue(id, now).expect("BUG: granted to a waiter that has left");
+        self.lend(&lease.permit, now, waiter.caller);
+        self.counters.gets_waited += 1;
+        fx.answer(waiter.cell, Answer::Granted(lease));
+    }
+
+    /// Puts a fit connection back onto the stack, unless enough are idle.
+    pub(super) fn keep(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        if self.queue.is_empty() && self.idle_len() >= self.policy.max_idle_now() {
+            self.retire(lease, Reason::Excess, now, fx);
+        } else {
+            self.push_idle(lease, now);
+        }
+    }
+
+    /// Takes a waiter out of the queue and counts its wait.
+    pub(super) fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
+        let waiter = self.queue.remove(id)?;
+        if self.nudged == Some(id) {
+            self.nudged = None;
+        }
+        self.counters.time_waited += now.since(waiter.since);
+        Some(waiter)
+    }
+
+    fn waited(&self, id: WaiterId, now: Time) -> Duration {
+        self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
+    }
+
+    fn top_is_stale(&self, now: Time) -> bool {
+        self.idle.back().is_some_and(|top| {
+            let slot = &self.slots[top.permit.0 as usize];
+            now < slot.expires && now.since(slot.fresh_at) >= self.policy.fresh_for
+        })
+    }
+
+    fn check_top(&mut self, now: Time, fx: &mut Effects<T>) {
+        let lease = self.idle.pop_back().expect("BUG: the top is gone");
+        self.start_check(lease, Check::VALIDATE, None, now, fx);
+    }
+
+    /// The top of the stack if it can be handed out as it is. Expired ones on
+    /// the way there are retired.
+    fn pop_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
+        loop {
+            let slot = &self.slots[self.idle.back()?.permit.0 as usize];
+            if now >= slot.expires {
+                self.retire_top(Reason::Expired, now, fx);
+            } else if now.since(slot.fresh_at) >= self.policy.fresh_for {
+                return None;
+            } else {
+                return self.idle.pop_back();
+            }
+        }
+    }
+
+    fn retire_top(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {
+        let lease = self.idle.pop_back().expect("BUG: the top is gone");
+        self.retire(lease, reason, now, fx);
+    }
+
+    fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
+        let slot = self.slot(&lease.permit);
+        slot.state = State::Idle;
+        slot.since = now;
+        slot.fresh_at = now;
+        self.idle.push_back(lease);
+    }
+
+    fn lend(&mut self, permit: &Permit, now: Time, caller: T::Caller) {
+        let slot = self.slot(permit);
+        slot.state = State::Busy;
+        slot.since = now;
+        slot.caller = Some(caller);
+        self.busy += 1;
+        self.counters.gets += 1;
+    }
+
+    /// Asks for a check of a connection that the caller has taken from where it
+    /// was.
+    pub(super) fn start_check(
+        &mut self,
+        lease: Lease<T::Conn>,
+        check: Check,
+        idle_since: Option<Time>,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        let slot = self.slot(&lease.permit);
+        slot.state = State::Checking(check, idle_since);
+        slot.since = now;
+        self.checking += 1;
+        self.watch(&lease.permit, fx);
+        fx.job(Job::Check(lease, check));
+    }
+}

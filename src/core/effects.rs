@@ -1,0 +1,65 @@
+//! What a transition asks of the world outside the lock.
+
+use super::{Lease, Permit, Reason, Types};
+
+/// What a waiter finds in its cell.
+pub(crate) enum Answer<T: Types> {
+    /// A connection is its own.
+    Granted(Lease<T::Conn>),
+    /// There is an idle connection; come and claim it before a newcomer does.
+    Nudged,
+    /// Connecting cannot succeed.
+    Failed(T::Cause),
+    /// Its token was cancelled.
+    Cancelled,
+    /// The pool was closed.
+    Closed,
+}
+
+/// Which parts of a check are due before a connection may be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Check {
+    pub(crate) reset: bool,
+    pub(crate) validate: bool,
+}
+
+impl Check {
+    pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
+    pub(crate) const RESET: Check = Check { reset: true, validate: false };
+}
+
+/// A call into the driver that a worker thread is to make.
+pub(crate) enum Job<T: Types> {
+    /// Connect; then `opened` or `open_failed`.
+    Open(Permit),
+    /// Reset and validate; then `checked`.
+    Check(Lease<T::Conn>, Check),
+    /// Close; then `closed`.
+    Close(Lease<T::Conn>, Reason),
+}
+
+/// Everything that one transition asked for. The shell carries it out: answers
+/// are put into their cells before the lock is released, all else happens after.
+#[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
+pub(crate) struct Effects<T: Types> {
+    pub(crate) answers: Vec<(T::Cell, Answer<T>)>,
+    pub(crate) jobs: Vec<Job<T>>,
+    /// The reaper has to look earlier than it planned.
+    pub(crate) wake_reaper: bool,
+    /// Something that `build` or `close` may be waiting for has changed.
+    pub(crate) progress: bool,
+}
+
+impl<T: Types> Effects<T> {
+    pub(crate) fn new() -> Effects<T> {
+        Effects { answers: Vec::new(), jobs: Vec::new(), wake_reaper: false, progress: false }
+    }
+
+    pub(super) fn answer(&mut self, cell: T::Cell, answer: Answer<T>) {
+        self.answers.push((cell, answer));
+    }
+
+    pub(super) fn job(&mut self, job: Job<T>) {
+        self.jobs.push(job);
+    }
+}

@@ -1,0 +1,598 @@
+//! Visits every state that a small pool can reach, and checks each one.
+//!
+//! A world is the core plus what surrounds it: callers, outstanding driver
+//! calls, a clock that only the test moves. From the empty pool, every action
+//! that is possible is tried in every state that has not been seen, breadth
+//! first. A state is known by its [`World::key`], in which points in time count
+//! only by their age, up to the largest span that the setup can tell apart.
+//!
+//! Checked on every step: the invariants of the core (P3, P4, P5), the order of
+//! service (P2), and that each connection has one owner and is closed once (P7).
+//! Checked from every state: once faults stop, every waiter is served.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::slot::State;
+use super::*;
+
+/// Connections are numbers, callers and cells the index of a client.
+pub(crate) struct Toy;
+
+impl Types for Toy {
+    type Conn = u32;
+    type Caller = u8;
+    type Cell = u8;
+    type Cause = u8;
+}
+
+pub(crate) fn policy(max_size: u32) -> Policy {
+    Policy {
+        max_size,
+        min_idle: Some(0),
+        max_idle: None,
+        max_waiters: None,
+        fairness_bound: Duration::ZERO,
+        priority_ageing: Duration::from_nanos(2),
+        max_lifetime: None,
+        lifetime_jitter_permille: 0,
+        idle_timeout: None,
+        keepalive: None,
+        fresh_for: Duration::MAX,
+        open_limit: Duration::MAX,
+        validation_limit: Duration::MAX,
+        reset_limit: Duration::MAX,
+        close_limit: Duration::MAX,
+        max_opening: 2,
+        max_closers: 1,
+        max_abandoned: 1,
+        backoff_min: Duration::from_nanos(1),
+        backoff_max: Duration::from_nanos(1),
+        seed: 1,
+    }
+}
+
+const fn nanos(n: u64) -> Duration {
+    Duration::from_nanos(n)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Get(usize),
+    Claim(usize),
+    TimeOut(usize),
+    Cancel(usize),
+    Return(usize, Verdict),
+    Detach(usize),
+    /// The outcome of an outstanding driver call.
+    Finish(usize, Outcome),
+    Advance,
+    Refresh,
+    Pause,
+    Resume,
+    SetMax(u32),
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Good,
+    Bad,
+    Permanent,
+}
+
+enum Client {
+    Away,
+    Waiting { id: WaiterId, nudged: bool },
+    Holding(Lease<u32>),
+}
+
+/// What may happen in one exploration, besides gets, returns and results.
+#[derive(Clone)]
+struct Setup {
+    name: &'static str,
+    policy: Policy,
+    priorities: &'static [u8],
+    verdicts: &'static [Verdict],
+    leave: bool,
+    detach: bool,
+    faults: bool,
+    owner: &'static [Action],
+    /// Points in time older than this are all alike.
+    horizon: u64,
+}
+
+struct World {
+    core: Core<Toy>,
+    setup: Setup,
+    now: Time,
+    clients: Vec<Client>,
+    jobs: Vec<Job<Toy>>,
+    /// Each connection ever opened, and whether it is still open.
+    conns: BTreeMap<u32, bool>,
+}
+
+impl World {
+    fn new(setup: &Setup) -> World {
+        World {
+            core: Core::new(setup.policy.clone()),
+            setup: setup.clone(),
+            now: Time::START,
+            clients: setup.priorities.iter().map(|_| Client::Away).collect(),
+            jobs: Vec::new(),
+            conns: BTreeMap::new(),
+        }
+    }
+
+    fn replay(setup: &Setup, path: &[Action]) -> World {
+        let mut world = World::new(setup);
+        path.iter().for_each(|&action| world.apply(action));
+        world
+    }
+
+    fn actions(&self) -> Vec<Action> {
+        let mut actions = vec![Action::Advance];
+        for (index, client) in self.clients.iter().enumerate() {
+            match client {
+                Client::Away => actions.push(Action::Get(index)),
+                Client::Waiting { nudged, .. } => {
+                    if *nudged {
+                        actions.push(Action::Claim(index));
+                    }
+                    if self.setup.leave {
+                        actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
+                    }
+                }
+                Client::Holding(_) => {
+                    let verdicts = self.setup.verdicts.iter();
+                    actions.extend(verdicts.map(|&verdict| Action::Return(index, verdict)));
+                    if self.setup.detach {
+                        actions.push(Action::Detach(index));
+                    }
+                }
+            }
+        }
+        for (index, job) in self.jobs.iter().enumerate() {
+            actions.push(Action::Finish(index, Outcome::Good));
+            if self.setup.faults && !matches!(job, Job::Close(..)) {
+                actions.push(Action::Finish(index, Outcome::Bad));
+            }
+            if self.setup.faults && matches!(job, Job::Open(_)) {
+                actions.push(Action::Finish(index, Outcome::Permanent));
+            }
+        }
+        actions.extend(self.setup.owner.iter().filter(|action| match action {
+            Action::Pause => !self.core.is_paused(),
+            Action::Resume => self.core.is_paused(),
+            Action::SetMax(size) => *size != self.core.policy.max_size,
+            _ => !self.core.is_closed(),
+        }));
+        actions
+    }
+
+    fn apply(&mut self, action: Action) {
+        let mut fx = Effects::new();
+        let now = self.now;
+        match action {
+            Action::Get(client) => self.get(client, &mut fx),
+            Action::Claim(client) => {
+                let id = self.id_of(client);
+                if let Client::Waiting { nudged, .. } = &mut self.clients[client] {
+                    *nudged = false;
+                }
+                if let Some(lease) = self.core.claim(now, id, &mut fx) {
+                    self.served(client, lease);
+                }
+            }
+            Action::TimeOut(client) => {
+                let id = self.id_of(client);
+                assert!(self.core.leave(now, id, Left::TimedOut, &mut fx));
+                self.clients[client] = Client::Away;
+            }
+            Action::Cancel(client) => {
+                let id = self.id_of(client);
+                assert!(self.core.leave(now, id, Left::Cancelled, &mut fx));
+            }
+            Action::Return(client, verdict) => {
+                let lease = self.lease_of(client);
+                let lease = match verdict {
+                    Verdict::Keep => self.core.checkin_fast(now, lease).err(),
+                    _ => Some(lease),
+                };
+                if let Some(lease) = lease {
+                    self.core.checkin(now, lease, verdict, &mut fx);
+                }
+            }
+            Action::Detach(client) => {
+                let lease = self.lease_of(client);
+                self.close_conn(lease.conn);
+                self.core.detached(now, lease.permit, &mut fx);
+            }
+            Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
+            Action::Advance => {
+                self.now = Time(self.now.0 + 1);
+                let next = self.core.tick(self.now, &mut fx);
+                assert!(next > self.now, "the reaper spins");
+            }
+            Action::Refresh => self.core.refresh(now, &mut fx),
+            Action::Pause => self.core.pause(),
+            Action::Resume => self.core.resume(now, &mut fx),
+            Action::SetMax(size) => self.core.set_max_size(size, now, &mut fx),
+            Action::Close => self.core.close(now, &mut fx),
+        }
+        self.carry_out(fx);
+        // Time that has come without anything else happening: the reaper.
+        if self.core.wake_at <= self.now {
+            let mut fx = Effects::new();
+            self.core.tick(self.now, &mut fx);
+            self.carry_out(fx);
+        }
+        self.check(action);
+    }
+
+    fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
+        let (now, priority) = (self.now, self.setup.priorities[client]);
+        let fast = self.core.acquire_fast(now, client as u8);
+        let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
+        if let Some(lease) = lease {
+            self.assert_may_overtake(priority);
+            self.clients[client] = Client::Holding(lease);
+            return;
+        }
+        match self.core.join(now, priority, client as u8, client as u8, fx) {
+            Ok(id) => self.clients[client] = Client::Waiting { id, nudged: false },
+            Err(Refusal::Closed) => assert!(self.core.is_closed()),
+            Err(Refusal::QueueFull) => {
+                assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
+            }
+        }
+    }
+
+    fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
+        let now = self.now;
+        match (self.jobs.swap_remove(job), outcome) {
+            (Job::Open(permit), Outcome::Good) => {
+                let conn = self.conns.len() as u32;
+                self.conns.insert(conn, true);
+                self.core.opened(now, Lease { permit, conn }, fx);
+            }
+            (Job::Open(permit), outcome) => {
+                let permanent = outcome == Outcome::Permanent;
+                self.core.open_failed(now, permit, 0, permanent, fx);
+            }
+            (Job::Check(lease, _), Outcome::Good) => self.core.checked(now, lease, Ok(()), fx),
+            (Job::Check(lease, _), _) => self.core.checked(now, lease, Err(Some(1)), fx),
+            (Job::Close(lease, _), _) => {
+                self.close_conn(lease.conn);
+                self.core.closed(now, lease.permit, fx);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, fx: Effects<Toy>) {
+        for (cell, answer) in fx.answers {
+            let client = usize::from(cell);
+            match answer {
+                Answer::Granted(lease) => self.served(client, lease),
+                Answer::Nudged => match &mut self.clients[client] {
+                    Client::Waiting { nudged, .. } => *nudged = true,
+                    _ => panic!("P4: nudged a client that does not wait"),
+                },
+                Answer::Failed(_) | Answer::Cancelled | Answer::Closed => {
+                    assert!(matches!(self.clients[client], Client::Waiting { .. }));
+                    self.clients[client] = Client::Away;
+                }
+            }
+        }
+        self.jobs.extend(fx.jobs);
+    }
+
+    /// A waiter gets a connection: nobody of its priority may have come before.
+    fn served(&mut self, client: usize, lease: Lease<u32>) {
+        let priority = self.setup.priorities[client];
+        let Client::Waiting { id, .. } = self.clients[client] else {
+            panic!("P4: a connection for a client that does not wait");
+        };
+        assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
+        for (other, waiting) in self.clients.iter().enumerate() {
+            let Client::Waiting { id: other_id, .. } = *waiting else { continue };
+            if other != client && self.setup.priorities[other] == priority {
+                assert!(id.arrived_before(other_id), "P2: served out of order");
+            }
+        }
+        // The answer beat the deadline: giving up now must find nothing.
+        let mut fx = Effects::new();
+        assert!(!self.core.leave(self.now, id, Left::TimedOut, &mut fx), "P4");
+        assert!(fx.answers.is_empty() && fx.jobs.is_empty());
+        self.clients[client] = Client::Holding(lease);
+    }
+
+    fn assert_may_overtake(&self, priority: u8) {
+        for (_, waiter) in self.core.queue.iter().filter(|(_, w)| w.priority == priority) {
+            let waited = self.now.since(waiter.since);
+            assert!(waited < self.setup.policy.fairness_bound, "P2: overtaken past the bound");
+        }
+    }
+
+    fn close_conn(&mut self, conn: u32) {
+        assert_eq!(self.conns.insert(conn, false), Some(true), "P7: closed twice");
+    }
+
+    fn id_of(&self, client: usize) -> WaiterId {
+        match self.clients[client] {
+            Client::Waiting { id, .. } => id,
+            _ => panic!("client {client} does not wait"),
+        }
+    }
+
+    fn lease_of(&mut self, client: usize) -> Lease<u32> {
+        match std::mem::replace(&mut self.clients[client], Client::Away) {
+            Client::Holding(lease) => lease,
+            _ => panic!("client {client} holds nothing"),
+        }
+    }
+
+    /// Every connection has one owner, and the server sees no more than it may.
+    fn check(&self, action: Action) {
+        let core = &self.core;
+        let held = self.clients.iter().filter(|c| matches!(c, Client::Holding(_))).count() as u32;
+        assert_eq!(held, core.busy, "holders after {action:?}");
+        let waiting = self.clients.iter().filter(|c| matches!(c, Client::Waiting { .. })).count();
+        assert_eq!(waiting as u32, core.queue.len(), "P4: waiters after {action:?}");
+        let calls = core.opening + core.checking + core.closers + core.abandoned;
+        assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
+        let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
+        assert!(shrinks || core.live() <= core.policy.max_size, "P5 after {action:?}");
+        let alive = self.conns.values().filter(|open| **open).count() as u32;
+        assert!(alive >= core.open() + core.closing(), "lost a connection after {action:?}");
+        assert!(
+            alive <= core.open() + core.closing() + core.abandoned,
+            "leaked a connection after {action:?}"
+        );
+    }
+
+    /// What makes two worlds alike: everything but the absolute time, the
+    /// numbers of slots and connections, and the counters.
+    fn key(&self) -> String {
+        let age = |time: Time| match time {
+            Time::NEVER => "n".to_string(),
+            time if time > self.now => format!("+{}", time.0 - self.now.0),
+            time => (self.now.0 - time.0).min(self.setup.horizon).to_string(),
+        };
+        let slot = |permit: &Permit| {
+            let slot = &self.core.slots[permit.0 as usize];
+            let stale = slot.generation != self.core.generation;
+            format!(
+                "{:?},{},{},{},{stale}",
+                match slot.state {
+                    State::Checking(check, since) => (9, Some(check), since.map(age)),
+                    State::Busy => (1, None, None),
+                    State::Abandoned => (2, None, None),
+                    _ => (0, None, None),
+                },
+                // Only the times that matter in this state.
+                if matches!(slot.state, State::Busy) { String::new() } else { age(slot.since) },
+                if matches!(slot.state, State::Idle) { age(slot.fresh_at) } else { String::new() },
+                age(slot.expires),
+            )
+        };
+        let client = |(client, priority): (&Client, &u8)| match client {
+            Client::Away => format!("{priority}a;"),
+            Client::Waiting { id, nudged } => {
+                let since = self.core.waiter_since(*id).expect("it waits");
+                let before = |other: &&Client| {
+                    matches!(other, Client::Waiting { id: o, .. } if o.arrived_before(*id))
+                };
+                let place = self.clients.iter().filter(before).count();
+                let first = self.core.nudged == Some(*id);
+                format!("{priority}w{},{place},{nudged},{first};", age(since))
+            }
+            Client::Holding(lease) => format!("{priority}h{};", slot(&lease.permit)),
+        };
+        // Clients of one priority are alike.
+        let mut clients: Vec<String> =
+            self.clients.iter().zip(self.setup.priorities).map(client).collect();
+        clients.sort();
+        let mut key = clients.concat();
+        for lease in &self.core.idle {
+            let _ = write!(key, "i{};", slot(&lease.permit));
+        }
+        for (lease, _) in &self.core.retired {
+            let _ = write!(key, "q{};", slot(&lease.permit).len().min(1));
+        }
+        let mut jobs: Vec<String> = self.jobs.iter().map(|job| match job {
+            Job::Open(permit) => format!("o{}", slot(permit)),
+            Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
+            Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
+        }).collect();
+        jobs.sort();
+        let _ = write!(
+            key,
+            "{jobs:?}{}{}{}{:?}{:?}",
+            self.core.closed,
+            self.core.paused,
+            self.core.policy.max_size,
+            self.core.outage.as_ref().map(|o| (age(o.retry_at), o.attempts.min(2), o.permanent)),
+            // The reaper's plan: whether it would come too late must show.
+            age(self.core.wake_at),
+        );
+        key
+    }
+
+    /// From here on nothing fails: calls succeed, holders return, the woken
+    /// claim. Everybody who waits must be served.
+    fn recover(&mut self) {
+        let waiting = |world: &World| {
+            world.clients.iter().any(|client| matches!(client, Client::Waiting { .. }))
+        };
+        if self.core.is_paused() && !self.core.is_closed() {
+            self.apply(Action::Resume);
+        }
+        for _ in 0..50 {
+            while !self.jobs.is_empty() {
+                self.apply(Action::Finish(0, Outcome::Good));
+            }
+            for client in 0..self.clients.len() {
+                match self.clients[client] {
+                    Client::Waiting { nudged: true, .. } => self.apply(Action::Claim(client)),
+                    Client::Holding(_) => self.apply(Action::Return(client, Verdict::Keep)),
+                    _ => {}
+                }
+            }
+            if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 {
+                assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
+                assert!(!self.core.is_closed() || self.core.is_drained(), "P11: not drained");
+                return;
+            }
+            self.apply(Action::Advance);
+        }
+        panic!("P3: a waiter is never served");
+    }
+}
+
+/// Explores a setup; returns the numbers of states and transitions.
+fn explore(setup: &Setup) -> (usize, usize) {
+    let mut seen = HashSet::new();
+    let mut frontier = VecDeque::from([Vec::new()]);
+    seen.insert(World::new(setup).key());
+    let mut transitions = 0;
+    while let Some(path) = frontier.pop_front() {
+        let guard = PrintOnPanic(setup.name, &path, None);
+        World::replay(setup, &path).recover();
+        let actions = World::replay(setup, &path).actions();
+        drop(guard);
+        for action in actions {
+            let guard = PrintOnPanic(setup.name, &path, Some(action));
+            let mut world = World::replay(setup, &path);
+            world.apply(action);
+            drop(guard);
+            transitions += 1;
+            if seen.insert(world.key()) {
+                let mut longer = path.clone();
+                longer.push(action);
+                frontier.push_back(longer);
+            }
+            assert!(seen.len() < 2_000_000, "{}: the state space does not close", setup.name);
+        }
+    }
+    (seen.len(), transitions)
+}
+
+/// Names the shortest way to a failure.
+struct PrintOnPanic<'a>(&'static str, &'a [Action], Option<Action>);
+
+impl Drop for PrintOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in setup {:?}, after {:?}, then {:?}", self.0, self.1, self.2);
+        }
+    }
+}
+
+const KEEP: &[Verdict] = &[Verdict::Keep];
+const KEEP_OR_BREAK: &[Verdict] = &[Verdict::Keep, Verdict::Broken];
+
+fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup {
+    Setup {
+        name,
+        policy: policy(max_size),
+        priorities,
+        verdicts: KEEP,
+        leave: false,
+        detach: false,
+        faults: false,
+        owner: &[],
+        horizon: 2,
+    }
+}
+
+fn setups() -> Vec<Setup> {
+    let strict = Setup {
+        leave: true,
+        verdicts: KEEP_OR_BREAK,
+        ..plain("strict order, cancel, broken returns", 2, &[5, 5, 5, 5])
+    };
+
+    let mut bounded = Setup {
+        leave: true,
+        horizon: 3,
+        ..plain("bounded overtaking, priorities, cancel", 2, &[1, 2, 2, 2])
+    };
+    bounded.policy.fairness_bound = nanos(2);
+    bounded.policy.priority_ageing = nanos(1);
+
+    let mut full = Setup { leave: true, ..plain("a bounded queue", 2, &[5, 5, 5, 5, 5]) };
+    full.policy.max_waiters = Some(2);
+    full.policy.fairness_bound = nanos(1);
+
+    let mut faults = Setup {
+        faults: true,
+        leave: true,
+        verdicts: KEEP_OR_BREAK,
+        ..plain("failing and hanging opens and closes", 2, &[5, 5, 5])
+    };
+    faults.policy.open_limit = nanos(1);
+    faults.policy.close_limit = nanos(1);
+
+    let owner = Setup {
+        owner: &[
+            Action::Refresh,
+            Action::Pause,
+            Action::Resume,
+            Action::SetMax(1),
+            Action::SetMax(3),
+            Action::Close,
+        ],
+        detach: true,
+        leave: true,
+        ..plain("refresh, pause, resize, close, detach", 2, &[5, 5])
+    };
+
+    let mut checks = Setup {
+        faults: true,
+        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
+        leave: true,
+        ..plain("failing and hanging checks", 2, &[5, 5])
+    };
+    checks.policy.fresh_for = nanos(1);
+    checks.policy.validation_limit = nanos(1);
+    checks.policy.reset_limit = nanos(1);
+
+    let mut always = Setup { faults: true, leave: true, ..plain("check always", 2, &[5, 5, 5]) };
+    always.policy.fresh_for = Duration::ZERO;
+    always.policy.fairness_bound = nanos(1);
+
+    let mut ageing = Setup {
+        horizon: 5,
+        verdicts: KEEP,
+        ..plain("lifetime, idle timeout, keepalive, min and max idle", 2, &[5, 5])
+    };
+    ageing.policy.max_lifetime = Some(nanos(4));
+    ageing.policy.idle_timeout = Some(nanos(3));
+    ageing.policy.keepalive = Some(nanos(2));
+    ageing.policy.min_idle = Some(1);
+    ageing.policy.max_idle = Some(1);
+
+    vec![strict, bounded, full, faults, owner, checks, always, ageing]
+}
+
+#[test]
+fn p2_p3_p4_p5_p7_hold_in_every_reachable_state() {
+    let started = std::time::Instant::now();
+    let (mut states, mut transitions) = (0, 0);
+    for setup in setups() {
+        let begun = std::time::Instant::now();
+        let (some_states, some_transitions) = explore(&setup);
+        println!(
+            "{:50} {some_states:>7} states {some_transitions:>8} transitions {:>6.2} s",
+            setup.name,
+            begun.elapsed().as_secs_f64()
+        );
+        assert!(some_states > 100, "{}: too few states to mean anything", setup.name);
+        states += some_states;
+        transitions += some_transitions;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{:50} {states:>7} states {transitions:>8} transitions {seconds:>6.2} s", "all");
+}

@@ -1,0 +1,401 @@
+//! What becomes of connections: opened, checked, retired, closed, abandoned.
+//!
+//! Each driver call that the core asked for is answered by exactly one of the
+//! events here. An answer may come after the call was abandoned; then the
+//! connection is taken in if there is room, and closed if not.
+
+use super::slot::{Slot, State};
+use super::{Answer, Check, Core, Effects, Job, Lease, Outage, Permit, Reason, Time, Types};
+
+/// Keepalive checks are no hurry: at most this many at once.
+const KEEPALIVES_AT_ONCE: u32 = 4;
+
+impl<T: Types> Core<T> {
+    /// A connection was opened.
+    pub(crate) fn opened(&mut self, now: Time, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        self.counters.opened += 1;
+        self.outage = None;
+        self.last_error = None;
+        fx.progress = true;
+        let lifetime = self.draw_lifetime();
+        let late = self.slot(&lease.permit).state == State::Abandoned;
+        let slot = self.slot(&lease.permit);
+        slot.expires = now.after_opt(lifetime);
+        slot.fresh_at = now;
+        if late {
+            self.take_in_late(lease, now, fx);
+        } else {
+            let reason = self.unfit(&lease.permit, now);
+            self.opening -= 1;
+            match reason {
+                Some(reason) => self.retire(lease, reason, now, fx),
+                None => self.offer(lease, now, fx),
+            }
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    /// Opening failed. `permanent`: trying again is pointless; if there is no
+    /// connection that could serve them, the waiters are told so.
+    pub(crate) fn open_failed(
+        &mut self,
+        now: Time,
+        permit: Permit,
+        cause: T::Cause,
+        permanent: bool,
+        fx: &mut Effects<T>,
+    ) {
+        fx.progress = true;
+        if self.slot(&permit).state == State::Abandoned {
+            self.forget_abandoned(permit, now, fx);
+        } else {
+            self.opening -= 1;
+            self.vacate(permit);
+            self.note_open_failure(now, permanent);
+            self.last_error = Some((now, cause.clone()));
+            if permanent && self.open() == 0 {
+                while let Some(first) = self.queue.first() {
+                    let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
+                    fx.answer(waiter.cell, Answer::Failed(cause.clone()));
+                }
+            }
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    /// A check has ended. `Err`: the connection is not to be used, for the
+    /// cause given if there is one.
+    pub(crate) fn checked(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        result: Result<(), Option<T::Cause>>,
+        fx: &mut Effects<T>,
+    ) {
+        fx.progress = true;
+        let state = self.slot(&lease.permit).state;
+        if let (State::Abandoned, Ok(())) = (state, &result) {
+            self.slot(&lease.permit).fresh_at = now;
+            self.take_in_late(lease, now, fx);
+        } else if state == State::Abandoned {
+            fx.job(Job::Close(lease, Reason::Invalid));
+        } else {
+            self.check_ended(now, lease, result, fx);
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    fn check_ended(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        result: Result<(), Option<T::Cause>>,
+        fx: &mut Effects<T>,
+    ) {
+        let unfit = self.unfit(&lease.permit, now);
+        let State::Checking(check, idle_since) = self.slot(&lease.permit).state else {
+            unreachable!("BUG: checked a connection that was not being checked");
+        };
+        self.checking -= 1;
+        if let Err(cause) = result {
+            let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
+            self.last_error = cause.map(|cause| (now, cause)).or(self.last_error.take());
+            return self.retire(lease, reason, now, fx);
+        }
+        if let Some(reason) = unfit {
+            return self.retire(lease, reason, now, fx);
+        }
+        match idle_since {
+            // Nobody asked for it: it goes on being idle, at the bottom.
+            Some(idle_since) if self.queue.is_empty() => {
+                let slot = self.slot(&lease.permit);
+                slot.state = State::Idle;
+                slot.since = idle_since;
+                slot.fresh_at = now;
+                self.idle.push_front(lease);
+            }
+            // Validated for a waiter: to the first of them, at once.
+            _ if check.validate => self.offer(lease, now, fx),
+            // Only reset: as if it came back now.
+            _ => self.keep(lease, now, fx),
+        }
+    }
+
+    /// A driver's close has ended.
+    pub(crate) fn closed(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
+        fx.progress = true;
+        if self.slot(&permit).state == State::Abandoned {
+            self.forget_abandoned(permit, now, fx);
+        } else {
+            self.closers -= 1;
+            self.vacate(permit);
+            self.start_closes(now, fx);
+        }
+        self.serve(now, fx);
+        self.check_invariants();
+    }
+
+    /// The reaper's look at everything that time alone changes. Returns when to
+    /// look again.
+    pub(crate) fn tick(&mut self, now: Time, fx: &mut Effects<T>) -> Time {
+        self.wake_at = now; // No plan of a transition below can be earlier.
+        self.abandon_overruns(now, fx);
+        self.reap_idle(now, fx);
+        self.serve(now, fx);
+        self.check_invariants();
+        fx.wake_reaper = false;
+        self.wake_at = self.next_look(now);
+        self.wake_at
+    }
+
+    /// Decides to close a connection that the caller has taken from where it
+    /// was; the close itself waits for a closer.
+    pub(super) fn retire(
+        &mut self,
+        lease: Lease<T::Conn>,
+        reason: Reason,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        self.counters.closed[reason as usize] += 1;
+        let slot = self.slot(&lease.permit);
+        slot.state = State::Queued;
+        slot.since = now;
+        self.retired.push_back((lease, reason));
+        self.start_closes(now, fx);
+    }
+
+    /// Why a connection that is in use, being opened or checked must not go on,
+    /// if there is a reason.
+    pub(super) fn unfit(&mut self, permit: &Permit, now: Time) -> Option<Reason> {
+        let (generation, expires) = (self.slot(permit).generation, self.slot(permit).expires);
+        if self.closed {
+            Some(Reason::Closed)
+        } else if generation != self.generation {
+            Some(Reason::Stale)
+        } else if now >= expires {
+            Some(Reason::Expired)
+        } else if self.open() + self.opening > self.policy.max_size {
+            Some(Reason::Excess)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn vacate(&mut self, permit: Permit) {
+        *self.slot(&permit) = Slot::vacant();
+        self.free.push(permit.0);
+    }
+
+    /// Asks for as many opens as there is need for, room for, and leave for.
+    pub(super) fn open_by_need(&mut self, now: Time, fx: &mut Effects<T>) {
+        let wanted = self.wanted();
+        if wanted == 0 {
+            return;
+        }
+        // While connecting fails, one attempt at a time is enough to find out.
+        let at_once = match &self.outage {
+            Some(outage) if now < outage.retry_at => {
+                let retry_at = outage.retry_at;
+                return self.plan(retry_at, fx);
+            }
+            Some(_) => 1,
+            None => self.policy.max_opening,
+        };
+        for _ in 0..wanted.min(at_once.saturating_sub(self.opening)) {
+            let permit = self.occupy(now);
+            self.watch(&permit, fx);
+            fx.job(Job::Open(permit));
+        }
+    }
+
+    /// Has the reaper look when the driver call of this slot overruns.
+    pub(super) fn watch(&mut self, permit: &Permit, fx: &mut Effects<T>) {
+        if let Some(at) = self.slots[permit.0 as usize].overrun_at(&self.policy) {
+            self.plan(at, fx);
+        }
+    }
+
+    /// A connection that was opened or validated because somebody waits goes to
+    /// whoever is first, at once.
+    fn offer(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        match self.queue.first() {
+            Some(first) if self.serving() => self.grant(first, lease, now, fx),
+            _ => self.keep(lease, now, fx),
+        }
+    }
+
+    /// How many connections are missing, as far as there is room for them.
+    fn wanted(&self) -> u32 {
+        if self.closed {
+            return 0;
+        }
+        let needed = self.queue.len() + self.policy.min_idle_now();
+        let coming = self.idle_len() + self.opening + self.checking;
+        let room = self.policy.max_size.saturating_sub(self.live());
+        needed.saturating_sub(coming).min(room)
+    }
+
+    fn occupy(&mut self, now: Time) -> Permit {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::vacant());
+            self.slots.len() as u32 - 1
+        });
+        let generation = self.generation;
+        let slot = &mut self.slots[index as usize];
+        slot.state = State::Opening;
+        slot.since = now;
+        slot.generation = generation;
+        self.opening += 1;
+        Permit(index)
+    }
+
+    fn draw_lifetime(&mut self) -> Option<std::time::Duration> {
+        let life = self.policy.max_lifetime?;
+        let cut = self.fraction() * f64::from(self.policy.lifetime_jitter_permille) / 1000.0;
+        Some(life - life.mul_f64(cut))
+    }
+
+    fn note_open_failure(&mut self, now: Time, permanent: bool) {
+        self.counters.open_failures += 1;
+        let attempts = self.outage.as_ref().map_or(0, |outage| outage.attempts);
+        let policy = &self.policy;
+        let doubled = policy.backoff_min.saturating_mul(1 << attempts.min(20));
+        let longest = doubled.min(policy.backoff_max);
+        // Between half and all of it, so that many pools do not knock together.
+        let delay = longest.mul_f64(0.5 + self.fraction() / 2.0);
+        self.outage =
+            Some(Outage { attempts: attempts + 1, retry_at: now.after(delay), permanent });
+    }
+
+    pub(super) fn start_closes(&mut self, now: Time, fx: &mut Effects<T>) {
+        while self.closers < self.policy.max_closers {
+            let Some((lease, reason)) = self.retired.pop_front() else { return };
+            let slot = self.slot(&lease.permit);
+            slot.state = State::Closing;
+            slot.since = now;
+            self.closers += 1;
+            self.watch(&lease.permit, fx);
+            fx.job(Job::Close(lease, reason));
+        }
+    }
+
+    /// The late but good result of an abandoned call: taken in if there is
+    /// room, else closed while it goes on counting as abandoned.
+    fn take_in_late(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        let room = self.live() < self.policy.max_size;
+        match self.unfit(&lease.permit, now) {
+            None if room => {
+                self.forget_abandonment(now, fx);
+                self.offer(lease, now, fx);
+            }
+            reason => fx.job(Job::Close(lease, reason.unwrap_or(Reason::Excess))),
+        }
+    }
+
+    fn forget_abandoned(&mut self, permit: Permit, now: Time, fx: &mut Effects<T>) {
+        self.vacate(permit);
+        self.forget_abandonment(now, fx);
+    }
+
+    /// One abandoned call fewer: another that overran may take its place.
+    fn forget_abandonment(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.abandoned == self.policy.max_abandoned {
+            self.plan(now, fx);
+        }
+        self.abandoned -= 1;
+    }
+
+    fn abandon_overruns(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.opening + self.checking + self.closers == 0 {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let overran = slot.overrun_at(&self.policy).is_some_and(|at| at <= now);
+            if overran && self.abandoned < self.policy.max_abandoned {
+                self.abandon(index, now);
+            }
+        }
+        self.start_closes(now, fx);
+    }
+
+    fn abandon(&mut self, index: usize, now: Time) {
+        match self.slots[index].state {
+            State::Opening => {
+                self.opening -= 1;
+                self.note_open_failure(now, false);
+            }
+            State::Checking(check, _) => {
+                self.checking -= 1;
+                let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
+                self.counters.closed[reason as usize] += 1;
+            }
+            State::Closing => self.closers -= 1,
+            _ => unreachable!("BUG: abandoned a slot without a driver call"),
+        }
+        self.slots[index].state = State::Abandoned;
+        self.slots[index].since = now;
+        self.abandoned += 1;
+    }
+
+    /// Retires what is too old or too many, and starts keepalives: one turn of
+    /// the whole stack, which keeps its order.
+    fn reap_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+        let mut excess = match self.queue.is_empty() {
+            true => self.idle_len().saturating_sub(self.policy.max_idle_now()),
+            false => 0,
+        };
+        for _ in 0..self.idle.len() {
+            let Some(lease) = self.idle.pop_front() else { return };
+            let slot = &self.slots[lease.permit.0 as usize];
+            let idle_until = slot.since.after_opt(self.policy.idle_timeout);
+            let check_at = slot.fresh_at.after_opt(self.policy.keepalive);
+            if now >= slot.expires {
+                self.retire(lease, Reason::Expired, now, fx);
+            } else if now >= idle_until {
+                self.retire(lease, Reason::IdleTooLong, now, fx);
+            } else if excess > 0 {
+                excess -= 1;
+                self.retire(lease, Reason::Excess, now, fx);
+            } else if now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
+                let since = slot.since;
+                self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+            } else {
+                self.idle.push_back(lease);
+            }
+        }
+    }
+
+    /// The earliest time at which the passing of time will change something.
+    fn next_look(&self, now: Time) -> Time {
+        let mut next = now.after_opt(self.policy.shortest_idle_span());
+        for lease in &self.idle {
+            let slot = &self.slots[lease.permit.0 as usize];
+            next = next
+                .min(slot.expires)
+                .min(slot.since.after_opt(self.policy.idle_timeout))
+                .min(slot.fresh_at.after_opt(self.policy.keepalive));
+        }
+        if self.opening + self.checking + self.closers > 0
+            && self.abandoned < self.policy.max_abandoned
+        {
+            let overruns = self.slots.iter().filter_map(|slot| slot.overrun_at(&self.policy));
+            next = overruns.fold(next, Time::min);
+        }
+        match &self.outage {
+            Some(outage) if self.wanted() > 0 && outage.retry_at > now => next.min(outage.retry_at),
+            _ => next,
+        }
+    }
+
+    fn plan(&mut self, at: Time, fx: &mut Effects<T>) {
+        if at < self.wake_at {
+            self.wake_at = at;
+            fx.wake_reaper = true;
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The pool's decisions: a state machine without locks, clocks, threads, logs
+//! or driver calls.
+//!
+//! It owns the idle connections, the queue of waiters, the slots and every
+//! count. Its methods are of three kinds: questions; commands of callers and of
+//! the pool's owner ([`checkout`], [`control`]); and events that report what
+//! became of a driver call ([`lifecycle`]). Time is always an argument; what
+//! has to happen outside goes into [`Effects`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+mod checkout;
+mod control;
+mod effects;
+mod lifecycle;
+mod policy;
+mod queue;
+mod slot;
+mod time;
+
+#[cfg(test)]
+pub(crate) mod explore;
+
+pub(crate) use checkout::{Left, Refusal, Verdict};
+pub(crate) use effects::{Answer, Check, Effects, Job};
+pub(crate) use policy::Policy;
+pub(crate) use queue::WaiterId;
+pub(crate) use slot::{Lease, Permit, Reason};
+pub(crate) use time::Time;
+
+use queue::Queue;
+use slot::{Slot, State};
+
+/// What the core handles without looking inside.
+pub(crate) trait Types {
+    /// A connection, owned.
+    type Conn;
+    /// Who asks for one: thread, place, label.
+    type Caller: Copy;
+    /// Where a waiter finds its answer.
+    type Cell: Clone;
+    /// Why connecting failed.
+    type Cause: Clone;
+}
+
+/// How many connections and callers are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    pub(crate) max_size: u32,
+    pub(crate) idle: u32,
+    pub(crate) busy: u32,
+    pub(crate) checking: u32,
+    pub(crate) opening: u32,
+    pub(crate) closing: u32,
+    pub(crate) abandoned: u32,
+    pub(crate) waiting: u32,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) gets: u64,
+    pub(crate) gets_waited: u64,
+    pub(crate) time_waited: Duration,
+    pub(crate) timeouts: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) refused: u64,
+    pub(crate) opened: u64,
+    pub(crate) open_failures: u64,
+    pub(crate) detached: u64,
+    /// By [`Reason`].
+    pub(crate) closed: [u64; 7],
+}
+
+/// Opening fails at present: since the last success, every attempt has.
+struct Outage {
+    attempts: u32,
+    retry_at: Time,
+    /// The last error cannot be cured by trying again.
+    permanent: bool,
+}
+
+pub(crate) struct Core<T: Types> {
+    policy: Policy,
+    slots: Vec<Slot<T>>,
+    /// Vacant slots.
+    free: Vec<u32>,
+    /// The idle connections: a stack whose top is the back.
+    idle: VecDeque<Lease<T::Conn>>,
+    queue: Queue<T>,
+    /// The waiter that was told of an idle connection and has not come yet. One
+    /// wake-up under way is enough: whoever claims passes it on.
+    nudged: Option<WaiterId>,
+    /// Retired connections that wait for a closer.
+    retired: VecDeque<(Lease<T::Conn>, Reason)>,
+    busy: u32,
+    checking: u32,
+    opening: u32,
+    /// Closes under way.
+    closers: u32,
+    abandoned: u32,
+    closed: bool,
+    paused: bool,
+    generation: u32,
+    outage: Option<Outage>,
+    /// The last connect or check error, forgotten at the next success.
+    last_error: Option<(Time, T::Cause)>,
+    /// When the reaper will look next.
+    wake_at: Time,
+    random: u64,
+    /// The slot that has been lent longest, and since when, if it still is.
+    longest: Option<(u32, Time)>,
+    counters: Counters,
+}
+
+impl<T: Types> Core<T> {
+    pub(crate) fn new(policy: Policy) -> Core<T> {
+        Core {
+            queue: Queue::new(policy.priority_ageing),
+            random: policy.seed | 1,
+            slots: Vec::new(),
+            free: Vec::new(),
+            idle: VecDeque::new(),
+            nudged: None,
+            retired: VecDeque::new(),
+            busy: 0,
+            checking: 0,
+            opening: 0,
+            closers: 0,
+            abandoned: 0,
+            closed: false,
+            paused: false,
+            generation: 0,
+            outage: None,
+            last_error: None,
+            wake_at: Time::NEVER,
+            longest: None,
+            counters: Counters::default(),
+            policy,
+        }
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            max_size: self.policy.max_size,
+            idle: self.idle_len(),
+            busy: self.busy,
+            checking: self.checking,
+            opening: self.opening,
+            closing: self.closing(),
+            abandoned: self.abandoned,
+            waiting: self.queue.len(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Closed, and no connection is left that counts.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.closed && self.live() == 0
+    }
+
+    /// The last attempt to open failed in a way that no retry can cure.
+    pub(crate) fn fails_permanently(&self) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.permanent)
+    }
+
+    /// The last connect or check error, if it happened since then and nothing
+    /// has succeeded after it.
+    pub(crate) fn error_since(&self, since: Time) -> Option<T::Cause> {
+        let (at, cause) = self.last_error.as_ref()?;
+        (*at >= since).then(|| cause.clone())
+    }
+
+    /// Who holds connections, and since when.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (T::Caller, Time)> {
+        self.slots.iter().filter_map(|slot| match slot.state {
+            State::Busy => Some((slot.caller?, slot.since)),
+            _ => None,
+        })
+    }
+
+    /// Who has held a connection longest. Looks at all slots only when the one
+    /// found last time has come back since: nobody else can have become the
+    /// longest holder while it was out.
+    pub(crate) fn longest_holder(&mut self) -> Option<(T::Caller, Time)> {
+        let still_out = |&(index, since): &(u32, Time)| {
+            let slot = &self.slots[index as usize];
+            slot.state == State::Busy && slot.since == since
+        };
+        if !self.longest.as_ref().is_some_and(still_out) {
+            let busy = |(_, slot): &(usize, &Slot<T>)| slot.state == State::Busy;
+            let found = self.slots.iter().enumerate().filter(busy);
+            self.longest = found
+                .min_by_key(|(_, slot)| slot.since)
+                .map(|(index, slot)| (index as u32, slot.since));
+        }
+        let (index, since) = self.longest?;
+        Some((self.slots[index as usize].caller?, since))
+    }
+
+    pub(crate) fn waiter_since(&self, id: WaiterId) -> Option<Time> {
+        self.queue.get(id).map(|waiter| waiter.since)
+    }
+
+    fn idle_len(&self) -> u32 {
+        self.idle.len() as u32
+    }
+
+    fn closing(&self) -> u32 {
+        self.retired.len() as u32 + self.closers
+    }
+
+    /// Connections that callers have or can get.
+    pub(crate) fn open(&self) -> u32 {
+        self.idle_len() + self.busy + self.checking
+    }
+
+    /// Connections as the server counts them.
+    fn live(&self) -> u32 {
+        self.opening + self.open() + self.closing()
+    }
+
+    /// Callers are being served.
+    fn serving(&self) -> bool {
+        !self.closed && !self.paused
+    }
+
+    fn slot(&mut self, permit: &Permit) -> &mut Slot<T> {
+        &mut self.slots[permit.0 as usize]
+    }
+
+    /// A fraction between 0 and 1 (xorshift64; Marsaglia, 2003).
+    fn fraction(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// The promises that can be read off a state, checked after every
+    /// transition in debug builds (large pools are left out: it looks at
+    /// every slot).
+    fn check_invariants(&self) {
+        if !cfg!(debug_assertions) || self.slots.len() > 256 {
+            return;
+        }
+        let count = |wanted: fn(&State) -> bool| {
+            self.slots.iter().filter(|slot| wanted(&slot.state)).count() as u32
+        };
+        assert_eq!(count(|s| matches!(s, State::Vacant)), self.free.len() as u32, "vacant");
+        assert_eq!(count(|s| matches!(s, State::Opening)), self.opening, "opening");
+        assert_eq!(count(|s| matches!(s, State::Idle)), self.idle_len(), "idle");
+        assert_eq!(count(|s| matches!(s, State::Busy)), self.busy, "busy");
+        assert_eq!(count(|s| matches!(s, State::Checking(..))), self.checking, "checking");
+        assert_eq!(count(|s| matches!(s, State::Queued)), self.retired.len() as u32, "queued");
+        assert_eq!(count(|s| matches!(s, State::Closing)), self.closers, "closing");
+        assert_eq!(count(|s| matches!(s, State::Abandoned)), self.abandoned, "abandoned");
+
+        assert!(self.abandoned <= self.policy.max_abandoned, "P5: too many abandoned calls");
+        assert!(self.closers <= self.policy.max_closers, "too many closers");
+        assert!(self.retired.is_empty() || self.closers > 0, "P6: retired, but nobody closes");
+        if self.closed {
+            assert!(self.queue.is_empty() && self.idle.is_empty(), "P11: left behind in close");
+            return;
+        }
+        if let Some(id) = self.nudged {
+            assert!(self.queue.get(id).is_some(), "P4: nudged a waiter that has left");
+        }
+        if self.queue.is_empty() {
+            return;
+        }
+        if !self.paused && !self.idle.is_empty() {
+            let served = self.nudged.is_some() || self.checking >= self.queue.len();
+            assert!(served, "P3: a waiter sleeps beside an idle connection");
+        }
+        let coming = self.opening + self.checking + self.idle_len();
+        let served = coming >= self.queue.len()
+            || self.opening >= self.policy.max_opening
+            || self.outage.is_some();
+        assert!(
+            served || self.live() >= self.policy.max_size,
+            "P3: a waiter sleeps beside room to open"
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The numbers that the core decides by.
+
+use std::time::Duration;
+
+/// Settings of a pool as the core needs them; checked by the builder.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) max_size: u32,
+    /// `None`: as many as `max_size`, also after that changes.
+    pub(crate) min_idle: Option<u32>,
+    pub(crate) max_idle: Option<u32>,
+    pub(crate) max_waiters: Option<u32>,
+    /// How long a waiter may be overtaken by newcomers; zero is strict FIFO.
+    pub(crate) fairness_bound: Duration,
+    /// How much later each level of priority counts as having arrived.
+    pub(crate) priority_ageing: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
+    /// Lifetimes are shortened by up to this many thousandths.
+    pub(crate) lifetime_jitter_permille: u32,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) keepalive: Option<Duration>,
+    /// A connection used or checked within this time is handed out unchecked.
+    /// Zero: check always. `Duration::MAX`: never.
+    pub(crate) fresh_for: Duration,
+    pub(crate) open_limit: Duration,
+    pub(crate) validation_limit: Duration,
+    pub(crate) reset_limit: Duration,
+    pub(crate) close_limit: Duration,
+    pub(crate) max_opening: u32,
+    pub(crate) max_closers: u32,
+    pub(crate) max_abandoned: u32,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    /// Seeds the jitter, so that a pool's behaviour can be repeated in tests.
+    pub(crate) seed: u64,
+}
+
+impl Policy {
+    /// How many connections should be idle or on their way to be.
+    pub(crate) fn min_idle_now(&self) -> u32 {
+        self.min_idle.unwrap_or(self.max_size).min(self.max_idle_now())
+    }
+
+    pub(crate) fn max_idle_now(&self) -> u32 {
+        self.max_idle.unwrap_or(self.max_size)
+    }
+
+    /// How often the reaper has to look at idle connections at the least, given
+    /// that it looks at each connection's own times too: a connection that
+    /// comes into the pool after a look is not due before the next one.
+    pub(crate) fn shortest_idle_span(&self) -> Option<Duration> {
+        let shortest_life = self
+            .max_lifetime
+            .map(|life| life - life * self.lifetime_jitter_permille / 1000);
+        [self.idle_timeout, self.keepalive, shortest_life].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,103 @@
+//! One place for one connection.
+
+use std::time::Duration;
+
+use super::{Check, Policy, Time, Types};
+
+/// The right to one live connection, as the server counts them.
+///
+/// Made only by the core, when it asks for an open. It cannot be copied, and
+/// whoever has it gives it back in exactly one way: `opened`, `open_failed`,
+/// `checkin`, `checked`, `closed` or `detached`.
+#[must_use = "a permit that is dropped is a slot that is lost"]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Permit(pub(super) u32);
+
+/// A connection together with its permit.
+#[must_use = "a lease that is dropped is a slot that is lost"]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lease<C> {
+    pub(crate) permit: Permit,
+    pub(crate) conn: C,
+}
+
+/// Why a connection leaves the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    Broken,
+    Invalid,
+    Expired,
+    IdleTooLong,
+    Excess,
+    Stale,
+    Closed,
+}
+
+/// What the core knows of a slot's connection.
+///
+/// ```text
+///            open            lend              retire       start of the close
+///   Vacant ───────► Opening ─────► Idle ⇄ Busy ─────► Queued ─────► Closing ──► Vacant
+///                                   ▲ │                                │
+///                                   │ ▼                                │ overrun
+///                                 Checking                             ▼
+///             Opening and Checking that overrun their limit ────► Abandoned ──► Vacant
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    Vacant,
+    Opening,
+    Idle,
+    /// Lent to a caller.
+    Busy,
+    /// A worker resets or validates it. `Some`: it was idle since then, and
+    /// stays so if nobody wants it (a keepalive is not a use).
+    Checking(Check, Option<Time>),
+    /// Retired; waits for a closer.
+    Queued,
+    /// In the driver's close.
+    Closing,
+    /// In a driver call that overran its limit; no longer counted.
+    Abandoned,
+}
+
+pub(super) struct Slot<T: Types> {
+    pub(super) state: State,
+    /// When it came into this state.
+    pub(super) since: Time,
+    /// When it was last known to work: opened, returned or checked.
+    pub(super) fresh_at: Time,
+    /// The end of its lifetime, drawn once.
+    pub(super) expires: Time,
+    pub(super) generation: u32,
+    /// Who has it (while `Busy`).
+    pub(super) caller: Option<T::Caller>,
+}
+
+impl<T: Types> Slot<T> {
+    pub(super) fn vacant() -> Slot<T> {
+        Slot {
+            state: State::Vacant,
+            since: Time::START,
+            fresh_at: Time::START,
+            expires: Time::NEVER,
+            generation: 0,
+            caller: None,
+        }
+    }
+
+    /// When the driver call in which this slot is overruns its limit.
+    pub(super) fn overrun_at(&self, policy: &Policy) -> Option<Time> {
+        let limit = match self.state {
+            State::Opening => policy.open_limit,
+            State::Checking(check, _) => {
+                let part = |due, limit| if due { limit } else { Duration::ZERO };
+                part(check.reset, policy.reset_limit)
+                    .saturating_add(part(check.validate, policy.validation_limit))
+            }
+            State::Closing => policy.close_limit,
+            _ => return None,
+        };
+        Some(self.since.after(limit))
+    }
+}

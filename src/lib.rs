@@ -1,0 +1,4 @@
+//! draft
+mod core;
+mod manage;
+mod stats;

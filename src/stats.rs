@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::core::{Counters, Gauges, Reason};
+
 /// A consistent picture of a pool, taken under its lock at one instant.
 ///
 /// Gauges say how things are now; counters have only grown since the pool was
@@ -113,5 +115,40 @@ impl fmt::Display for Stats {
             self.gets_waited,
             self.timeouts,
         )
+    }
+}
+
+impl Stats {
+    pub(crate) fn new(gauges: &Gauges, counters: &Counters) -> Stats {
+        let closed = |reason: Reason| counters.closed[reason as usize];
+        Stats {
+            max_size: gauges.max_size,
+            open: gauges.idle + gauges.busy + gauges.checking,
+            idle: gauges.idle,
+            in_use: gauges.busy + gauges.checking,
+            checking: gauges.checking,
+            opening: gauges.opening,
+            closing: gauges.closing,
+            abandoned: gauges.abandoned,
+            waiting: gauges.waiting,
+            gets: counters.gets,
+            gets_waited: counters.gets_waited,
+            time_waited: counters.time_waited,
+            timeouts: counters.timeouts,
+            cancelled: counters.cancelled,
+            refused: counters.refused,
+            opened: counters.opened,
+            open_failures: counters.open_failures,
+            closed: ClosedBy {
+                broken: closed(Reason::Broken),
+                invalid: closed(Reason::Invalid),
+                expired: closed(Reason::Expired),
+                idle_too_long: closed(Reason::IdleTooLong),
+                excess: closed(Reason::Excess),
+                stale: closed(Reason::Stale),
+                closed: closed(Reason::Closed),
+                detached: counters.detached,
+            },
+        }
     }
 }

@@ -157,6 +157,11 @@ impl<T: Types> Core<T> {
         true
     }
 
+    /// A caller came with a token that was cancelled already.
+    pub(crate) fn count_cancelled(&mut self) {
+        self.counters.cancelled += 1;
+    }
+
     /// The fast path of a return: back onto the stack, if nobody waits for it
     /// and nothing speaks against keeping it.
     #[inline]

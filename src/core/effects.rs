@@ -25,7 +25,6 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
-    pub(crate) const RESET: Check = Check { reset: true, validate: false };
 }
 
 /// A call into the driver that a worker thread is to make.
@@ -48,11 +47,20 @@ pub(crate) struct Effects<T: Types> {
     pub(crate) wake_reaper: bool,
     /// Something that `build` or `close` may be waiting for has changed.
     pub(crate) progress: bool,
+    /// Errors that are no longer needed. Their destructors are not ours, so
+    /// they must not run under the lock.
+    pub(crate) garbage: Vec<T::Cause>,
 }
 
 impl<T: Types> Effects<T> {
     pub(crate) fn new() -> Effects<T> {
-        Effects { answers: Vec::new(), jobs: Vec::new(), wake_reaper: false, progress: false }
+        Effects {
+            answers: Vec::new(),
+            jobs: Vec::new(),
+            wake_reaper: false,
+            progress: false,
+            garbage: Vec::new(),
+        }
     }
 
     pub(super) fn answer(&mut self, cell: T::Cell, answer: Answer<T>) {

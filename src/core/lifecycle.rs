@@ -15,7 +15,7 @@ impl<T: Types> Core<T> {
     pub(crate) fn opened(&mut self, now: Time, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.counters.opened += 1;
         self.outage = None;
-        self.last_error = None;
+        self.remember_error(None, fx);
         fx.progress = true;
         let lifetime = self.draw_lifetime();
         let late = self.slot(&lease.permit).state == State::Abandoned;
@@ -48,18 +48,20 @@ impl<T: Types> Core<T> {
     ) {
         fx.progress = true;
         if self.slot(&permit).state == State::Abandoned {
+            fx.garbage.push(cause);
             self.forget_abandoned(permit, now, fx);
         } else {
             self.opening -= 1;
             self.vacate(permit);
             self.note_open_failure(now, permanent);
-            self.last_error = Some((now, cause.clone()));
+            self.remember_error(Some((now, cause.clone())), fx);
             if permanent && self.open() == 0 {
                 while let Some(first) = self.queue.first() {
                     let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
                     fx.answer(waiter.cell, Answer::Failed(cause.clone()));
                 }
             }
+            fx.garbage.push(cause);
         }
         self.serve(now, fx);
         self.check_invariants();
@@ -80,12 +82,18 @@ impl<T: Types> Core<T> {
             self.slot(&lease.permit).fresh_at = now;
             self.take_in_late(lease, now, fx);
         } else if state == State::Abandoned {
+            fx.garbage.extend(result.err().flatten());
             fx.job(Job::Close(lease, Reason::Invalid));
         } else {
             self.check_ended(now, lease, result, fx);
         }
         self.serve(now, fx);
         self.check_invariants();
+    }
+
+    fn remember_error(&mut self, error: Option<(Time, T::Cause)>, fx: &mut Effects<T>) {
+        let old = std::mem::replace(&mut self.last_error, error);
+        fx.garbage.extend(old.map(|(_, cause)| cause));
     }
 
     fn check_ended(
@@ -102,7 +110,9 @@ impl<T: Types> Core<T> {
         self.checking -= 1;
         if let Err(cause) = result {
             let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
-            self.last_error = cause.map(|cause| (now, cause)).or(self.last_error.take());
+            if let Some(cause) = cause {
+                self.remember_error(Some((now, cause)), fx);
+            }
             return self.retire(lease, reason, now, fx);
         }
         if let Some(reason) = unfit {

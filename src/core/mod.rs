@@ -162,6 +162,7 @@ impl<T: Types> Core<T> {
         &self.counters
     }
 
+    #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -214,6 +215,7 @@ impl<T: Types> Core<T> {
         Some((self.slots[index as usize].caller?, since))
     }
 
+    #[cfg(test)]
     pub(crate) fn waiter_since(&self, id: WaiterId) -> Option<Time> {
         self.queue.get(id).map(|waiter| waiter.since)
     }

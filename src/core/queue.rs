@@ -159,6 +159,7 @@ impl<T: Types> Queue<T> {
     }
 
     /// All waiters, class by class in order of arrival.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WaiterId, &Waiter<T>)> {
         self.heads().flat_map(move |head| {
             let follow = move |&index: &u32| match self.nodes[index as usize].next {

@@ -1,0 +1,77 @@
+//! The work: accounts, and a ledger of transfers between them.
+
+use fairpool::ManageConnection;
+
+/// Accounts have the ids `1..=ACCOUNTS`.
+pub const ACCOUNTS: i64 = 1000;
+/// What each account holds at first.
+pub const OPENING_BALANCE: i64 = 1000;
+
+/// The connection that a bank's manager opens.
+pub type Connection<B> = <<B as Bank>::Manager as ManageConnection>::Connection;
+
+/// A database with accounts and a ledger in it.
+///
+/// Creating the value creates both, dropping it removes both.
+pub trait Bank: Sync {
+    type Manager: ManageConnection;
+
+    /// For the headline; holds no password.
+    fn name(&self) -> String;
+
+    /// Opens connections for the pool.
+    fn manager(&self) -> Self::Manager;
+
+    /// A point read: what one account holds.
+    fn balance(&self, conn: &mut Connection<Self>, account: i64) -> Result<i64, Failure>;
+
+    /// A small aggregate: the sum of a worker's transfers from number `from` on.
+    fn turnover(&self, conn: &mut Connection<Self>, worker: u32, from: i64)
+    -> Result<i64, Failure>;
+
+    /// Two balances and a line in the ledger, in one transaction.
+    fn transfer(&self, conn: &mut Connection<Self>, transfer: &Transfer) -> Result<(), Failure>;
+
+    /// What is in the database.
+    fn audit(&self, conn: &mut Connection<Self>) -> Result<Audit, Failure>;
+}
+
+/// One line of the ledger. Worker and number together identify it.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer {
+    pub worker: u32,
+    pub number: i64,
+    pub payer: i64,
+    pub payee: i64,
+    pub amount: i64,
+}
+
+/// Why an operation has no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// The database asks to try again. Nothing was written.
+    Contention,
+    /// Something unexpected. Nothing was written.
+    Driver(String),
+    /// The connection was lost between COMMIT and its answer: the transfer may
+    /// be in the ledger or not.
+    InDoubt(String),
+}
+
+/// What the database says was written.
+#[derive(Debug, Default)]
+pub struct Audit {
+    pub balance_sum: i64,
+    /// Accounts whose balance is not what the ledger makes of it.
+    pub wrong_accounts: i64,
+    /// One for each worker that has a line in the ledger.
+    pub workers: Vec<Written>,
+}
+
+/// One worker's part of the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub worker: u32,
+    pub transfers: i64,
+    pub amount: i64,
+}

@@ -1,0 +1,211 @@
+//! Why a caller got no connection.
+
+use std::error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::caller::Holder;
+use crate::core::Gauges;
+use crate::sync::Arc;
+
+/// The error of a driver, shared by everyone who waited for what failed.
+pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
+
+/// What kind of failure an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No connection became available in time.
+    Timeout,
+    /// The pool was closed.
+    Closed,
+    /// As many callers wait as [`Builder::max_waiters`](crate::Builder::max_waiters) allows.
+    QueueFull,
+    /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
+    Cancelled,
+    /// Connecting fails in a way that no retry cures (see
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)).
+    Connect,
+    /// A setting has a value that it cannot have.
+    Config,
+}
+
+/// Why a caller got no connection, or a setting was refused.
+///
+/// The text says what a person needs who meets it in a log at night: how long
+/// the caller waited, where all the connections are, who has held one longest,
+/// and what the driver said. `source()` is the driver's own error, as its own
+/// type, if connecting or a check failed *during this wait* and nothing has
+/// succeeded since.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// use std::time::Duration;
+///
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// let held = pool.get()?;
+/// let error = pool.get_timeout(Duration::from_millis(10)).unwrap_err();
+/// assert!(error.is_timeout());
+/// assert!(error.to_string().contains("0 idle, 1 in use"));
+/// // The line above on which `held` was got:
+/// assert!(error.longest_holder().unwrap().location().file().contains("error.rs"));
+/// # drop(held);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    report: Option<Report>,
+    cause: Option<Cause>,
+}
+
+/// The state of the pool at the moment at which a caller gave up, taken under
+/// the same lock.
+pub(crate) struct Report {
+    pub(crate) pool: Arc<str>,
+    pub(crate) waited: Duration,
+    pub(crate) gauges: Gauges,
+    pub(crate) longest: Option<Holder>,
+    pub(crate) paused: bool,
+}
+
+impl Error {
+    pub(crate) fn config(message: String) -> Error {
+        Error(Box::new(Inner { kind: ErrorKind::Config, message, report: None, cause: None }))
+    }
+
+    pub(crate) fn new(
+        kind: ErrorKind,
+        message: String,
+        report: Report,
+        cause: Option<Cause>,
+    ) -> Error {
+        Error(Box::new(Inner { kind, message, report: Some(report), cause }))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether no connection became available in time.
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// Whether the pool was closed.
+    pub fn is_closed(&self) -> bool {
+        self.kind() == ErrorKind::Closed
+    }
+
+    /// Whether too many callers were waiting.
+    pub fn is_queue_full(&self) -> bool {
+        self.kind() == ErrorKind::QueueFull
+    }
+
+    /// Whether the request was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
+    /// How long the caller had waited; zero for an [`ErrorKind::Config`].
+    pub fn waited(&self) -> Duration {
+        self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
+    }
+
+    /// Who had held a connection longest when the caller gave up.
+    pub fn longest_holder(&self) -> Option<&Holder> {
+        self.0.report.as_ref()?.longest.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(report) = &self.0.report {
+            write!(f, "; {report}")?;
+        }
+        if let Some(cause) = &self.0.cause {
+            write!(f, "; last error: {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gauges = &self.gauges;
+        write!(
+            f,
+            "pool '{}' of at most {}: {} idle, {} in use, {} opening, {} closing",
+            self.pool,
+            gauges.max_size,
+            gauges.idle,
+            gauges.busy + gauges.checking,
+            gauges.opening,
+            gauges.closing,
+        )?;
+        if gauges.abandoned > 0 {
+            write!(f, ", {} hung driver calls", gauges.abandoned)?;
+        }
+        if self.paused {
+            f.write_str(", paused")?;
+        }
+        let others = if gauges.waiting == 1 { "caller waits" } else { "callers wait" };
+        write!(f, "; {} other {others}", gauges.waiting)?;
+        if let Some(holder) = &self.longest {
+            write!(f, "; held longest by {holder}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("message", &self.to_string())
+            .field("cause", &self.0.cause)
+            .finish()
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as &(dyn error::Error + 'static))
+    }
+}
+
+/// What is left of an error that a handler has taken: its text.
+pub(crate) struct ErrorText {
+    display: String,
+    debug: String,
+}
+
+impl ErrorText {
+    pub(crate) fn new(text: &str) -> ErrorText {
+        ErrorText { display: text.to_string(), debug: text.to_string() }
+    }
+
+    pub(crate) fn of<E: error::Error>(error: &E) -> ErrorText {
+        ErrorText { display: error.to_string(), debug: format!("{error:?}") }
+    }
+}
+
+impl fmt::Display for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}
+
+impl fmt::Debug for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.debug)
+    }
+}
+
+impl error::Error for ErrorText {}

@@ -1,0 +1,127 @@
+//! What happens in a pool, told to a handler as it happens.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Is told of what happens to a pool's connections and callers.
+///
+/// Set by [`Builder::event_handler`](crate::Builder::event_handler). Every
+/// method runs outside the pool's locks, so it may use the pool; it should be
+/// quick, since somebody waits for it to return. A panic in it is caught and
+/// logged. Each default does nothing.
+pub trait HandleEvent: fmt::Debug + Send + Sync {
+    /// A connection was opened. Runs on the opener's thread.
+    fn handle_acquire(&self, event: AcquireEvent) {
+        let _ = event;
+    }
+
+    /// A connection is about to be closed. Runs on the closer's thread.
+    fn handle_release(&self, event: ReleaseEvent) {
+        let _ = event;
+    }
+
+    /// A caller got a connection. Runs on the caller's thread.
+    fn handle_checkout(&self, event: CheckoutEvent) {
+        let _ = event;
+    }
+
+    /// A caller left without a connection at its deadline. Runs on the caller's
+    /// thread.
+    fn handle_timeout(&self, event: TimeoutEvent) {
+        let _ = event;
+    }
+
+    /// A connection came back. Runs on the returning thread.
+    fn handle_checkin(&self, event: CheckinEvent) {
+        let _ = event;
+    }
+}
+
+/// A [`HandleEvent`] that does nothing; the default.
+#[derive(Copy, Clone, Debug)]
+pub struct NopEventHandler;
+
+impl HandleEvent for NopEventHandler {}
+
+/// A connection was opened.
+#[derive(Debug)]
+pub struct AcquireEvent {
+    pub(crate) id: u64,
+}
+
+impl AcquireEvent {
+    /// The connection's number: unique in the process, larger for later ones.
+    pub fn connection_id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// A connection is about to be closed.
+#[derive(Debug)]
+pub struct ReleaseEvent {
+    pub(crate) id: u64,
+    pub(crate) age: Duration,
+}
+
+impl ReleaseEvent {
+    /// The connection's number.
+    pub fn connection_id(&self) -> u64 {
+        self.id
+    }
+
+    /// How long ago it was opened.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+}
+
+/// A caller got a connection.
+#[derive(Debug)]
+pub struct CheckoutEvent {
+    pub(crate) id: u64,
+    pub(crate) duration: Duration,
+}
+
+impl CheckoutEvent {
+    /// The connection's number.
+    pub fn connection_id(&self) -> u64 {
+        self.id
+    }
+
+    /// How long the caller waited for it.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+}
+
+/// A caller left at its deadline.
+#[derive(Debug)]
+pub struct TimeoutEvent {
+    pub(crate) timeout: Duration,
+}
+
+impl TimeoutEvent {
+    /// How long it was prepared to wait.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+/// A connection came back.
+#[derive(Debug)]
+pub struct CheckinEvent {
+    pub(crate) id: u64,
+    pub(crate) duration: Duration,
+}
+
+impl CheckinEvent {
+    /// The connection's number.
+    pub fn connection_id(&self) -> u64 {
+        self.id
+    }
+
+    /// How long it was out.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+}

@@ -1,0 +1,62 @@
+//! Data of the user's own that travels with a connection.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+
+/// One value per type, kept with a connection for as long as that lives: a
+/// cache of prepared statements, say.
+///
+/// # Examples
+///
+/// ```
+/// let mut extensions = fairpool::Extensions::new();
+/// assert_eq!(extensions.insert(1u32), None);
+/// assert_eq!(extensions.insert(2u32), Some(1));
+/// assert_eq!(extensions.get::<u32>(), Some(&2));
+/// assert_eq!(extensions.get::<String>(), None);
+/// ```
+#[derive(Default)]
+pub struct Extensions(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+
+impl Extensions {
+    /// Without values.
+    pub fn new() -> Extensions {
+        Extensions::default()
+    }
+
+    /// Keeps a value, and returns the one of its type that was there before.
+    pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) -> Option<T> {
+        self.0.insert(TypeId::of::<T>(), Box::new(value)).and_then(unbox)
+    }
+
+    /// The value of a type.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.0.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+
+    /// The value of a type, to change it.
+    pub fn get_mut<T: Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+        self.0.get_mut(&TypeId::of::<T>())?.downcast_mut()
+    }
+
+    /// Takes the value of a type out.
+    pub fn remove<T: Send + Sync + 'static>(&mut self) -> Option<T> {
+        self.0.remove(&TypeId::of::<T>()).and_then(unbox)
+    }
+
+    /// Drops all values.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn unbox<T: 'static>(value: Box<dyn Any + Send + Sync>) -> Option<T> {
+    value.downcast().ok().map(|value| *value)
+}
+
+impl fmt::Debug for Extensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Extensions({} values)", self.0.len())
+    }
+}

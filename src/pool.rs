@@ -1,0 +1,453 @@
+//! The pool's handle.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use crate::caller::{Caller, Holder};
+use crate::config::{Builder, Config, check_sizes};
+use crate::core::Time;
+use crate::error::{Error, ErrorKind};
+use crate::manage::ManageConnection;
+use crate::pooled::PooledConnection;
+use crate::request::Request;
+use crate::shared::{PoolCore, Shared};
+use crate::stats::Stats;
+use crate::sync::Arc;
+use crate::wait::{self, Ask};
+
+/// The priority of callers that do not ask for another.
+pub(crate) const DEFAULT_PRIORITY: u8 = 5;
+
+/// A pool of connections.
+///
+/// Clones are handles of one pool. When the last handle is dropped, the pool
+/// closes in the background: idle connections are closed, and those in use when
+/// they come back. [`close`](Pool::close) does the same and waits.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// use std::thread;
+///
+/// let pool = fairpool::Pool::builder().max_size(2).build(StubManager)?;
+/// thread::scope(|scope| {
+///     for _ in 0..8 {
+///         scope.spawn(|| {
+///             let conn = pool.get().expect("a connection within 30 s");
+///             // … use it; it goes back when it is dropped.
+/// #           drop(conn);
+///         });
+///     }
+/// });
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub struct Pool<M: ManageConnection> {
+    shared: Arc<Shared<M>>,
+    /// Counts the handles. Connections and threads keep `shared` alive too, so
+    /// its own count does not tell when the last handle has gone.
+    _last: Arc<CloseOnDrop<M>>,
+}
+
+struct CloseOnDrop<M: ManageConnection>(Arc<Shared<M>>);
+
+impl<M: ManageConnection> Drop for CloseOnDrop<M> {
+    fn drop(&mut self) {
+        self.0.transition(|core, now, fx| core.close(now, fx));
+    }
+}
+
+impl<M: ManageConnection> Clone for Pool<M> {
+    fn clone(&self) -> Pool<M> {
+        Pool { shared: Arc::clone(&self.shared), _last: Arc::clone(&self._last) }
+    }
+}
+
+impl<M: ManageConnection> Pool<M> {
+    /// A pool with the default settings, which are those of [`Builder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    ///
+    /// # Blocking
+    ///
+    /// As [`Builder::build`].
+    pub fn new(manager: M) -> Result<Pool<M>, Error> {
+        Pool::builder().build(manager)
+    }
+
+    /// Settings for a pool.
+    pub fn builder() -> Builder<M> {
+        Builder::new()
+    }
+
+    pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
+        let shared = Shared::new(config, manager);
+        // The first look opens what `min_idle` asks for.
+        shared.transition(|core, now, fx| core.tick(now, fx));
+        shared.reaper.start(&shared);
+        Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
+    }
+
+    /// Waits for the first `min_idle` connections.
+    pub(crate) fn wait_until_ready(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let start = Time::START;
+        let wanted = shared.config.policy.min_idle_now();
+        let ready = |core: &PoolCore<M>| core.open() >= wanted;
+        let deadline = Instant::now().checked_add(shared.config.connection_timeout);
+        shared.wait_for(deadline, |core| ready(core) || core.fails_permanently());
+        let failure = shared.transition(|core, now, _| {
+            let failed = !ready(core);
+            failed.then(|| {
+                let permanent = core.fails_permanently();
+                (permanent, shared.report(core, now, start), core.error_since(start))
+            })
+        });
+        let Some((permanent, report, cause)) = failure else { return Ok(()) };
+        let (kind, how) = match permanent {
+            true => (ErrorKind::Connect, "connecting cannot succeed as configured".to_string()),
+            false => (ErrorKind::Timeout, format!("timed out after {:.1?}", report.waited)),
+        };
+        let message = format!("cannot open {wanted} connections: {how}");
+        Err(Error::new(kind, message, report, cause))
+    }
+
+    /// A connection, within the pool's `connection_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_timeout`](Pool::get_timeout).
+    ///
+    /// # Blocking
+    ///
+    /// For up to `connection_timeout`.
+    #[track_caller]
+    pub fn get(&self) -> Result<PooledConnection<M>, Error> {
+        self.checkout(Location::caller(), self.shared.config.connection_timeout)
+    }
+
+    /// A connection, within `timeout`.
+    ///
+    /// One deadline covers the queue, checking and connecting. Zero takes what
+    /// is there now; `Duration::MAX` waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Timeout`], [`ErrorKind::Closed`], [`ErrorKind::QueueFull`]
+    /// or [`ErrorKind::Connect`].
+    ///
+    /// # Blocking
+    ///
+    /// For up to `timeout`, whatever the driver does: driver calls run on the
+    /// pool's own threads. After that, event handlers run on this thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// use std::time::Duration;
+    ///
+    /// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+    /// let conn = pool.get_timeout(Duration::from_millis(100))?;
+    /// assert!(pool.get_timeout(Duration::ZERO).unwrap_err().is_timeout());
+    /// # drop(conn);
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn get_timeout(&self, timeout: Duration) -> Result<PooledConnection<M>, Error> {
+        self.checkout(Location::caller(), timeout)
+    }
+
+    /// A connection if one is idle now.
+    ///
+    /// # Blocking
+    ///
+    /// It does not wait for others to return a connection, nor for one to be
+    /// opened. If the idle connection is due for a check, it waits for that, for
+    /// up to `validation_timeout`.
+    #[track_caller]
+    pub fn try_get(&self) -> Option<PooledConnection<M>> {
+        let shared = &self.shared;
+        let start = shared.clock.now();
+        let caller = Caller::here(Location::caller(), None);
+        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
+            return Some(PooledConnection::new(lease, start));
+        }
+        let ask = Ask {
+            caller,
+            priority: DEFAULT_PRIORITY,
+            start,
+            deadline: start.after(shared.config.policy.validation_limit),
+            cancel: None,
+            only_idle: true,
+        };
+        let lease = wait::checkout(shared, &ask).ok()?;
+        Some(PooledConnection::new(lease, start))
+    }
+
+    /// One checkout with a deadline, a priority, a label or a cancel token.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// use std::time::Duration;
+    ///
+    /// let pool = fairpool::Pool::new(StubManager)?;
+    /// let conn = pool
+    ///     .request()
+    ///     .timeout(Duration::from_millis(250))
+    ///     .priority(1)
+    ///     .label("health check")
+    ///     .get()?;
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn request(&self) -> Request<'_, M> {
+        Request::new(&self.shared)
+    }
+
+    #[inline]
+    fn checkout(
+        &self,
+        location: &'static Location<'static>,
+        timeout: Duration,
+    ) -> Result<PooledConnection<M>, Error> {
+        let shared = &self.shared;
+        let start = shared.clock.now();
+        let caller = Caller::here(location, None);
+        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
+            return Ok(PooledConnection::new(lease, start));
+        }
+        let ask = Ask {
+            caller,
+            priority: DEFAULT_PRIORITY,
+            start,
+            deadline: start.after(timeout),
+            cancel: None,
+            only_idle: false,
+        };
+        wait::finish(shared, &ask, wait::checkout(shared, &ask))
+    }
+
+    /// Numbers of connections.
+    pub fn state(&self) -> State {
+        let gauges = self.shared.gauges();
+        State {
+            connections: gauges.idle + gauges.busy + gauges.checking,
+            idle_connections: gauges.idle,
+        }
+    }
+
+    /// Everything that the pool counts, as of one instant.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The most connections that the pool may have.
+    pub fn max_size(&self) -> u32 {
+        self.shared.quick(|core| core.policy().max_size)
+    }
+
+    /// How many connections the pool keeps idle; `None` is `max_size`.
+    pub fn min_idle(&self) -> Option<u32> {
+        self.shared.quick(|core| core.policy().min_idle)
+    }
+
+    /// Whether connections are checked before they are handed out: always, or
+    /// (unless it was set) when they were not used for a while.
+    pub fn test_on_check_out(&self) -> bool {
+        self.shared.config.test_on_check_out
+    }
+
+    /// The longest that a connection lives.
+    pub fn max_lifetime(&self) -> Option<Duration> {
+        self.shared.config.policy.max_lifetime
+    }
+
+    /// The longest that a connection may be idle.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.shared.config.policy.idle_timeout
+    }
+
+    /// How long [`get`](Pool::get) waits.
+    pub fn connection_timeout(&self) -> Duration {
+        self.shared.config.connection_timeout
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.shared.config.name
+    }
+
+    /// Changes the most connections that the pool may have.
+    ///
+    /// Growth serves waiters at once. To shrink, idle connections are closed
+    /// now and others when they come back.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if it is zero, or smaller than `min_idle`.
+    pub fn set_max_size(&self, max_size: u32) -> Result<(), Error> {
+        self.shared.transition(|core, now, fx| {
+            let policy = core.policy();
+            check_sizes(max_size, policy.min_idle, policy.max_idle).map_err(Error::config)?;
+            core.set_max_size(max_size, now, fx);
+            Ok(())
+        })
+    }
+
+    /// Changes how many connections the pool keeps idle; `None` is `max_size`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if it is greater than `max_size` or `max_idle`.
+    pub fn set_min_idle(&self, min_idle: Option<u32>) -> Result<(), Error> {
+        self.shared.transition(|core, now, fx| {
+            let policy = core.policy();
+            check_sizes(policy.max_size, min_idle, policy.max_idle).map_err(Error::config)?;
+            core.set_min_idle(min_idle, now, fx);
+            Ok(())
+        })
+    }
+
+    /// Hands out no connection until [`resume`](Pool::resume).
+    ///
+    /// Callers wait in the queue and leave it at their deadlines, as ever.
+    /// Connections that are out can be used and returned.
+    pub fn pause(&self) {
+        self.shared.transition(|core, _, _| core.pause());
+    }
+
+    /// Ends a [`pause`](Pool::pause).
+    pub fn resume(&self) {
+        self.shared.transition(|core, now, fx| core.resume(now, fx));
+    }
+
+    /// Replaces every connection that exists now: idle ones at once, others
+    /// when they come back. After a failover or a change of password, say.
+    pub fn refresh(&self) {
+        self.shared.transition(|core, now, fx| core.refresh(now, fx));
+    }
+
+    /// Closes the pool for all its handles and waits for it to end.
+    ///
+    /// New callers and those who wait get [`ErrorKind::Closed`] at once. Idle
+    /// connections are closed now, others when they come back. Ends when
+    /// everything is closed and the pool's threads have ended, or at the
+    /// deadline; then the rest goes on in the background. Calling it again waits
+    /// again.
+    ///
+    /// # Blocking
+    ///
+    /// Until the deadline at the latest. Called from one of the pool's own
+    /// threads (from a hook, say) it cannot see that thread end, and waits until
+    /// the deadline.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = fairpool::Pool::new(StubManager)?;
+    /// let report = pool.close(Instant::now() + Duration::from_secs(1));
+    /// assert!(report.is_complete(), "{report}");
+    /// assert!(pool.get().unwrap_err().is_closed());
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn close(&self, deadline: Instant) -> CloseReport {
+        let shared = &self.shared;
+        let start = Instant::now();
+        shared.transition(|core, now, fx| core.close(now, fx));
+        let workers = &shared.workers;
+        let ended = |core: &PoolCore<M>| core.is_drained() && workers.running() == 0;
+        if shared.wait_for(Some(deadline), ended) {
+            let handles = workers.take_handles().into_iter().chain(shared.reaper.take_handle());
+            // They are past their last step, so joining them does not wait for
+            // a driver.
+            handles.for_each(|handle| drop(handle.join()));
+        }
+        let gauges = shared.gauges();
+        CloseReport {
+            elapsed: start.elapsed(),
+            holders: shared.holders(),
+            checking: gauges.checking,
+            opening: gauges.opening,
+            closing: gauges.closing,
+            abandoned: gauges.abandoned,
+            threads: workers.running(),
+        }
+    }
+}
+
+impl<M: ManageConnection> fmt::Debug for Pool<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name()).field("stats", &self.stats()).finish()
+    }
+}
+
+/// Numbers of connections, as `r2d2` has them; [`Stats`] has more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct State {
+    /// Connections that exist and are not being closed.
+    pub connections: u32,
+    /// Connections that wait for a caller.
+    pub idle_connections: u32,
+}
+
+/// What [`Pool::close`] achieved by its deadline.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Those who still hold connections, longest first.
+    pub holders: Vec<Holder>,
+    /// Connections that are still being validated or reset.
+    pub checking: u32,
+    /// Connections that are still being opened.
+    pub opening: u32,
+    /// Connections that are still being closed.
+    pub closing: u32,
+    /// Driver calls that overran their limit and have not come back.
+    pub abandoned: u32,
+    /// Worker threads that have not ended.
+    pub threads: usize,
+}
+
+impl CloseReport {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.holders.is_empty()
+            && self.checking + self.opening + self.closing + self.abandoned == 0
+            && self.threads == 0
+    }
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            return write!(f, "closed in {:.1?}", self.elapsed);
+        }
+        write!(
+            f,
+            "not closed after {:.1?}: {} in use, {} being checked, {} opening, {} closing, \
+             {} hung driver calls, {} threads left",
+            self.elapsed,
+            self.holders.len(),
+            self.checking,
+            self.opening,
+            self.closing,
+            self.abandoned,
+            self.threads,
+        )?;
+        for holder in &self.holders {
+            write!(f, "; held by {holder}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! A connection that belongs to a caller for a while.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::thread;
+use std::time::Duration;
+
+use crate::conn::Conn;
+use crate::core::{Check, Lease, Time, Verdict};
+use crate::event::{CheckinEvent, CheckoutEvent};
+use crate::extensions::Extensions;
+use crate::manage::ManageConnection;
+use crate::sync::Arc;
+
+/// A connection that goes back to its pool when it is dropped.
+///
+/// Dereferences to the driver's connection. It may be moved to other threads.
+/// If it is dropped by a panic, the connection is checked before anybody else
+/// gets it.
+///
+/// # Blocking
+///
+/// Dropping it does not wait for the driver: a reset or a close is done by the
+/// pool's threads. [`ManageConnection::has_broken`] and
+/// [`needs_reset`](ManageConnection::needs_reset) run on the dropping thread.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// use fairpool::PooledConnection;
+///
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// let mut conn = pool.get()?;
+/// PooledConnection::extensions_mut(&mut conn).insert("prepared");
+/// assert_eq!(PooledConnection::info(&conn).times_used, 1);
+/// drop(conn);
+///
+/// let conn = pool.get()?;
+/// assert_eq!(PooledConnection::extensions(&conn).get(), Some(&"prepared"));
+/// assert_eq!(PooledConnection::info(&conn).times_used, 2);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub struct PooledConnection<M: ManageConnection> {
+    /// `None` only after `detach`, and within `drop`.
+    lease: Option<Lease<Box<Conn<M>>>>,
+}
+
+/// What the pool knows of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its number: unique in the process, larger for later ones.
+    pub id: u64,
+    /// How long ago it was opened.
+    pub age: Duration,
+    /// How often it was handed out, this time included.
+    pub times_used: u64,
+}
+
+const GONE: &str = "BUG: a guard without its connection";
+
+impl<M: ManageConnection> PooledConnection<M> {
+    /// The guard exists before any handler runs, so that a connection cannot be
+    /// lost to one that panics.
+    #[inline]
+    pub(crate) fn new(mut lease: Lease<Box<Conn<M>>>, start: Time) -> PooledConnection<M> {
+        let conn = &mut lease.conn;
+        conn.uses += 1;
+        let guard = PooledConnection { lease: Some(lease) };
+        if guard.conn().shared.config.event_handler.is_some() {
+            return guard.announce(start);
+        }
+        guard
+    }
+
+    #[cold]
+    fn announce(mut self, start: Time) -> PooledConnection<M> {
+        let shared = Arc::clone(&self.conn().shared);
+        let now = shared.clock.now();
+        let conn = self.conn_mut();
+        conn.lent = now;
+        let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
+        if let Some(handler) = &shared.config.event_handler {
+            let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
+        }
+        self
+    }
+
+    fn conn(&self) -> &Conn<M> {
+        &self.lease.as_ref().expect(GONE).conn
+    }
+
+    fn conn_mut(&mut self) -> &mut Conn<M> {
+        &mut self.lease.as_mut().expect(GONE).conn
+    }
+
+    /// The data kept with the connection.
+    pub fn extensions(this: &Self) -> &Extensions {
+        &this.conn().extensions
+    }
+
+    /// The data kept with the connection, to change it.
+    pub fn extensions_mut(this: &mut Self) -> &mut Extensions {
+        &mut this.conn_mut().extensions
+    }
+
+    /// What the pool knows of the connection.
+    pub fn info(this: &Self) -> ConnectionInfo {
+        let conn = this.conn();
+        ConnectionInfo {
+            id: conn.id,
+            age: conn.shared.ago(conn.born),
+            times_used: conn.uses,
+        }
+    }
+
+    /// Has the connection closed instead of pooled when it is dropped: after an
+    /// error that leaves it in doubt, or after a query on it was cancelled.
+    pub fn mark_broken(this: &mut Self) {
+        this.conn_mut().marked_broken = true;
+    }
+
+    /// Gives the connection back to be closed. The same as
+    /// [`mark_broken`](PooledConnection::mark_broken) and dropping it.
+    pub fn discard(mut this: Self) {
+        PooledConnection::mark_broken(&mut this);
+    }
+
+    /// Takes the connection out of the pool for good; the pool may open another
+    /// in its place. No event tells of it, and `on_release` is not called.
+    pub fn detach(mut this: Self) -> M::Connection {
+        let Lease { permit, mut conn } = this.lease.take().expect(GONE);
+        let shared = Arc::clone(&conn.shared);
+        let value = conn.take().expect("BUG: a held connection was closed");
+        drop(conn);
+        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        value
+    }
+
+    /// Uses the connection, and marks it broken if that fails with an error that
+    /// [`ManageConnection::is_fatal`] says it does not survive.
+    ///
+    /// # Errors
+    ///
+    /// What `use_it` returns.
+    ///
+    /// # Blocking
+    ///
+    /// As `use_it` does.
+    pub fn run<R>(
+        this: &mut Self,
+        use_it: impl FnOnce(&mut M::Connection) -> Result<R, M::Error>,
+    ) -> Result<R, M::Error> {
+        let result = use_it(this);
+        if let Err(error) = &result {
+            let conn = this.conn_mut();
+            conn.marked_broken |= conn.shared.manager.is_fatal(error);
+        }
+        result
+    }
+
+    /// What is to become of the connection, decided before the lock is taken.
+    fn verdict(conn: &mut Conn<M>) -> Verdict {
+        let shared = Arc::clone(&conn.shared);
+        let manager = &shared.manager;
+        if conn.marked_broken {
+            return Verdict::Broken;
+        }
+        let value = conn.value_mut();
+        if shared.contain("has_broken", || manager.has_broken(value)).unwrap_or(true) {
+            return Verdict::Broken;
+        }
+        let Ok(reset) = shared.contain("needs_reset", || manager.needs_reset(value)) else {
+            return Verdict::Broken;
+        };
+        // Whatever its holder was doing when it panicked, it did not finish it.
+        let check = Check { reset, validate: thread::panicking() };
+        if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
+    }
+}
+
+impl<M: ManageConnection> Drop for PooledConnection<M> {
+    fn drop(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        let shared = Arc::clone(&lease.conn.shared);
+        if let Some(handler) = &shared.config.event_handler {
+            let duration = shared.ago(lease.conn.lent);
+            let event = CheckinEvent { id: lease.conn.id, duration };
+            let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
+        }
+        let verdict = PooledConnection::verdict(&mut lease.conn);
+        let returned = match verdict {
+            Verdict::Keep => {
+                let now = shared.clock.now();
+                shared.quick(|core| core.checkin_fast(now, lease))
+            }
+            _ => Err(lease),
+        };
+        if let Err(lease) = returned {
+            shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+        }
+    }
+}
+
+impl<M: ManageConnection> Deref for PooledConnection<M> {
+    type Target = M::Connection;
+
+    fn deref(&self) -> &M::Connection {
+        self.conn().value()
+    }
+}
+
+impl<M: ManageConnection> DerefMut for PooledConnection<M> {
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        self.conn_mut().value_mut()
+    }
+}
+
+impl<M> fmt::Debug for PooledConnection<M>
+where
+    M: ManageConnection,
+    M::Connection: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.conn().value(), f)
+    }
+}

@@ -1,0 +1,125 @@
+//! One checkout with settings of its own.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use crate::caller::Caller;
+use crate::cancel::CancelToken;
+use crate::error::Error;
+use crate::manage::ManageConnection;
+use crate::pool::DEFAULT_PRIORITY;
+use crate::pooled::PooledConnection;
+use crate::shared::Shared;
+use crate::sync::Arc;
+use crate::wait::{self, Ask};
+
+/// One checkout with settings of its own, from [`Pool::request`](crate::Pool::request).
+#[must_use = "a request does nothing until `get`"]
+pub struct Request<'a, M: ManageConnection> {
+    shared: &'a Arc<Shared<M>>,
+    until: Until,
+    priority: u8,
+    cancel: Option<&'a CancelToken>,
+    label: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    Timeout(Duration),
+    Deadline(Instant),
+}
+
+impl<'a, M: ManageConnection> Request<'a, M> {
+    pub(crate) fn new(shared: &'a Arc<Shared<M>>) -> Request<'a, M> {
+        Request {
+            shared,
+            until: Until::Timeout(shared.config.connection_timeout),
+            priority: DEFAULT_PRIORITY,
+            cancel: None,
+            label: None,
+        }
+    }
+
+    /// How long to wait. Zero takes what is there now.
+    ///
+    /// Default: the pool's `connection_timeout`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.until = Until::Timeout(timeout);
+        self
+    }
+
+    /// Until when to wait, instead of a timeout. One that has passed takes what
+    /// is there now.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.until = Until::Deadline(deadline);
+        self
+    }
+
+    /// The caller's priority: smaller is served first.
+    ///
+    /// Default: 5. How long callers of smaller priority can pass over this one
+    /// is bounded by [`Builder::priority_ageing`](crate::Builder::priority_ageing).
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Gives up as soon as the token is cancelled.
+    pub fn cancel(mut self, token: &'a CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+
+    /// What the connection is for, in errors and reports. A kind of work, not
+    /// the number of a request: hence a literal.
+    pub fn label(mut self, label: &'static str) -> Self {
+        self.label = Some(label);
+        self
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::get_timeout`](crate::Pool::get_timeout), and
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    ///
+    /// # Blocking
+    ///
+    /// Until the deadline, or until the token is cancelled.
+    #[track_caller]
+    pub fn get(self) -> Result<PooledConnection<M>, Error> {
+        let shared = self.shared;
+        let start = shared.clock.now();
+        let ask = Ask {
+            caller: Caller::here(Location::caller(), self.label),
+            priority: self.priority,
+            start,
+            deadline: match self.until {
+                Until::Timeout(timeout) => start.after(timeout),
+                Until::Deadline(at) => shared.clock.time_of(at),
+            },
+            cancel: self.cancel,
+            only_idle: false,
+        };
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Err(wait::cancelled_before(shared, &ask));
+        }
+        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, ask.caller)) {
+            return Ok(PooledConnection::new(lease, start));
+        }
+        wait::finish(shared, &ask, wait::checkout(shared, &ask))
+    }
+}
+
+impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("until", &self.until)
+            .field("priority", &self.priority)
+            .field("cancel", &self.cancel)
+            .field("label", &self.label)
+            .finish()
+    }
+}

@@ -1,0 +1,173 @@
+//! What all handles, connections and threads of a pool share.
+//!
+//! The only place that locks the core. Every change of it has the same shape:
+//! lock, transition, answers into their cells, unlock, everything else.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::conn::Kind;
+use crate::core::{Core, Effects, Gauges, Time};
+use crate::error::Report;
+use crate::caller::Holder;
+use crate::manage::ManageConnection;
+use crate::reaper::Reaper;
+use crate::stats::Stats;
+use crate::sync::{Arc, Clock, Condvar, Mutex};
+use crate::workers::Workers;
+
+pub(crate) type PoolCore<M> = Core<Kind<M>>;
+
+pub(crate) struct Shared<M: ManageConnection> {
+    /// The pool's one lock. Under it: no call into a driver or a hook, no I/O,
+    /// no log, no destructor of a connection or an error. Only the lock of a
+    /// waiter's cell is ever taken inside it.
+    core: Mutex<PoolCore<M>>,
+    /// Signalled when something has changed that `build` or `close` wait for.
+    progress: Condvar,
+    pub(crate) config: Config<M>,
+    pub(crate) manager: M,
+    pub(crate) clock: Clock,
+    pub(crate) workers: Workers<M>,
+    pub(crate) reaper: Reaper,
+}
+
+impl<M: ManageConnection> Shared<M> {
+    pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
+        Arc::new(Shared {
+            core: Mutex::new(Core::new(config.policy.clone())),
+            progress: Condvar::new(),
+            workers: Workers::new(Arc::clone(&config.name)),
+            reaper: Reaper::new(),
+            clock: Clock::start(),
+            config,
+            manager,
+        })
+    }
+
+    /// The fast paths: a question or a step that asks for nothing outside.
+    #[inline]
+    pub(crate) fn quick<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
+        step(&mut self.core.lock())
+    }
+
+    /// One transition of the core, with all that it asks for carried out.
+    pub(crate) fn transition<R>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut PoolCore<M>, Time, &mut Effects<Kind<M>>) -> R,
+    ) -> R {
+        let now = self.clock.now();
+        let mut fx = Effects::new();
+        let mut core = self.core.lock();
+        let result = step(&mut core, now, &mut fx);
+        let mut cells = Vec::new();
+        for (cell, answer) in fx.answers.drain(..) {
+            cell.fill(answer);
+            cells.push(cell);
+        }
+        let drained = core.is_drained();
+        // Everything below is slow or foreign, or wakes someone who would only
+        // run into this lock.
+        drop(core);
+
+        cells.iter().for_each(|cell| cell.wake());
+        for job in fx.jobs {
+            self.workers.submit(self, job);
+        }
+        if fx.wake_reaper {
+            self.reaper.wake(self);
+        }
+        if fx.progress {
+            // Not lost: `wait_for` checks under the core's lock before it
+            // sleeps, and the change was made under that lock.
+            self.progress.notify_all();
+        }
+        if drained {
+            self.workers.stop();
+            self.reaper.stop();
+        }
+        drop(fx.garbage);
+        result
+    }
+
+    /// Waits until the core says what is hoped for, or until the deadline.
+    pub(crate) fn wait_for(
+        &self,
+        deadline: Option<Instant>,
+        mut hope: impl FnMut(&PoolCore<M>) -> bool,
+    ) -> bool {
+        let mut core = self.core.lock();
+        while !hope(&core) {
+            match deadline {
+                None => self.progress.wait(&mut core),
+                Some(at) => {
+                    if self.progress.wait_until(&mut core, at).timed_out() {
+                        return hope(&core);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Wakes `wait_for` for changes that are not the core's.
+    pub(crate) fn notify_progress(&self) {
+        drop(self.core.lock());
+        self.progress.notify_all();
+    }
+
+    /// What a caller that gets nothing is told of the pool.
+    pub(crate) fn report(&self, core: &mut PoolCore<M>, now: Time, start: Time) -> Report {
+        Report {
+            pool: Arc::clone(&self.config.name),
+            waited: now.since(start),
+            gauges: core.gauges(),
+            longest: core
+                .longest_holder()
+                .map(|(caller, since)| caller.into_holder(now.since(since))),
+            paused: core.is_paused(),
+        }
+    }
+
+    /// Those who hold connections, longest first.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
+        let now = self.clock.now();
+        let held = |(caller, since): (crate::caller::Caller, Time)| {
+            caller.into_holder(now.since(since))
+        };
+        let mut holders: Vec<Holder> = self.quick(|core| core.holders().map(held).collect());
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
+        holders
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (gauges, counters) = self.quick(|core| (core.gauges(), *core.counters()));
+        Stats::new(&gauges, &counters)
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.quick(|core| core.gauges())
+    }
+
+    /// Calls into user code and keeps its panics from spreading. `Err` is what
+    /// the panic said; it has been logged.
+    pub(crate) fn contain<R>(&self, what: &str, call: impl FnOnce() -> R) -> Result<R, String> {
+        panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+            let said = if let Some(said) = payload.downcast_ref::<&str>() {
+                (*said).to_string()
+            } else if let Some(said) = payload.downcast_ref::<String>() {
+                said.clone()
+            } else {
+                "(not a text)".to_string()
+            };
+            log::error!("pool '{}': {what} panicked: {said}", self.config.name);
+            said
+        })
+    }
+
+    /// How long ago, by the pool's clock.
+    pub(crate) fn ago(&self, at: Time) -> Duration {
+        self.clock.now().since(at)
+    }
+}

@@ -1,0 +1,241 @@
+//! How a caller waits, and leaves in time.
+
+use std::time::Instant;
+
+use crate::cancel::{CancelToken, Registration};
+use crate::caller::Caller;
+use crate::conn::{Conn, Kind};
+use crate::core::{Answer, Effects, Left, Lease, Refusal, Time, WaiterId};
+use crate::error::{Cause, Error, ErrorKind, Report};
+use crate::event::TimeoutEvent;
+use crate::manage::ManageConnection;
+use crate::pooled::PooledConnection;
+use crate::shared::{PoolCore, Shared};
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// Where a waiter finds its answer.
+///
+/// It is filled under the pool's lock, together with the decision, so that a
+/// waiter that gives up under the pool's lock knows for certain whether it was
+/// answered before. The waiter itself does not need the pool's lock to read it.
+pub(crate) struct WaitCell<M: ManageConnection> {
+    answer: Mutex<Option<Answer<Kind<M>>>>,
+    filled: Condvar,
+}
+
+impl<M: ManageConnection> WaitCell<M> {
+    fn new() -> WaitCell<M> {
+        WaitCell { answer: Mutex::new(None), filled: Condvar::new() }
+    }
+
+    /// Called under the pool's lock. A later answer replaces a nudge that was
+    /// not taken yet; nothing ever replaces another answer, since whoever got
+    /// one is out of the queue.
+    pub(crate) fn fill(&self, answer: Answer<Kind<M>>) {
+        let replaced = self.answer.lock().replace(answer);
+        debug_assert!(matches!(replaced, None | Some(Answer::Nudged)), "BUG: answered twice");
+    }
+
+    /// Called after the pool's lock was released. The wake-up cannot be lost:
+    /// the waiter looks into the cell under the cell's lock before it sleeps,
+    /// and the cell was filled before this call.
+    pub(crate) fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// Waits for an answer. `None`: the deadline has come first.
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<Answer<Kind<M>>> {
+        let mut answer = self.answer.lock();
+        while answer.is_none() {
+            match deadline {
+                None => self.filled.wait(&mut answer),
+                Some(at) => {
+                    if self.filled.wait_until(&mut answer, at).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        answer.take()
+    }
+}
+
+/// What one caller wants.
+pub(crate) struct Ask<'a> {
+    pub(crate) caller: Caller,
+    pub(crate) priority: u8,
+    pub(crate) start: Time,
+    pub(crate) deadline: Time,
+    pub(crate) cancel: Option<&'a CancelToken>,
+    /// Waits for the check of an idle connection, but not for an open.
+    pub(crate) only_idle: bool,
+}
+
+type Got<M> = Lease<Box<Conn<M>>>;
+
+enum First<M: ManageConnection> {
+    Got(Got<M>),
+    Waiting(WaiterId, Arc<WaitCell<M>>),
+    Refused(ErrorKind, Report, Option<Cause>),
+}
+
+/// A checkout that the fast path could not serve.
+#[cold]
+pub(crate) fn checkout<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+) -> Result<Got<M>, Error> {
+    match shared.transition(|core, now, fx| ask_once(shared, core, now, ask, fx)) {
+        First::Got(lease) => Ok(lease),
+        First::Refused(kind, report, cause) => Err(refusal(ask, kind, report, cause)),
+        First::Waiting(id, cell) => wait(shared, ask, id, &cell),
+    }
+}
+
+/// Makes a guard of what a caller got, or tells the handler that it got nothing
+/// in time.
+pub(crate) fn finish<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    got: Result<Got<M>, Error>,
+) -> Result<PooledConnection<M>, Error> {
+    match got {
+        Ok(lease) => Ok(PooledConnection::new(lease, ask.start)),
+        Err(error) => {
+            if let (true, Some(handler)) = (error.is_timeout(), &shared.config.event_handler) {
+                let event = TimeoutEvent { timeout: ask.deadline.since(ask.start) };
+                let _ = shared.contain("handle_timeout", || handler.handle_timeout(event));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Takes what is there, or joins the queue. A caller that has no time leaves it
+/// again at once; it has made its need known, for those who come after.
+fn ask_once<M: ManageConnection>(
+    shared: &Shared<M>,
+    core: &mut PoolCore<M>,
+    now: Time,
+    ask: &Ask<'_>,
+    fx: &mut Effects<Kind<M>>,
+) -> First<M> {
+    if let Some(lease) = core.acquire(now, ask.priority, ask.caller, fx) {
+        return First::Got(lease);
+    }
+    let report = |core: &mut PoolCore<M>, kind| {
+        First::Refused(kind, shared.report(core, now, ask.start), core.error_since(ask.start))
+    };
+    if ask.only_idle && !core.may_await_check(now, ask.priority) {
+        return report(core, ErrorKind::Timeout);
+    }
+    let cell = Arc::new(WaitCell::new());
+    let joined = core.join(now, ask.priority, ask.caller, Arc::clone(&cell), fx);
+    match joined {
+        Err(Refusal::Closed) => report(core, ErrorKind::Closed),
+        Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
+        Ok(id) if ask.deadline <= now && core.leave(now, id, Left::TimedOut, fx) => {
+            report(core, ErrorKind::Timeout)
+        }
+        Ok(id) => First::Waiting(id, cell),
+    }
+}
+
+fn wait<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    id: WaiterId,
+    cell: &WaitCell<M>,
+) -> Result<Got<M>, Error> {
+    let deadline = shared.clock.instant_of(ask.deadline);
+    // Dropped on every way out, so that a token does not collect dead waits.
+    let _registration = ask.cancel.map(|token| listen(shared, token, id));
+    loop {
+        match cell.wait_until(deadline) {
+            Some(Answer::Granted(lease)) => return Ok(lease),
+            Some(Answer::Nudged) => {
+                if let Some(lease) = shared.transition(|core, now, fx| core.claim(now, id, fx)) {
+                    return Ok(lease);
+                }
+            }
+            Some(Answer::Failed(cause)) => {
+                return Err(ended(shared, ask, ErrorKind::Connect, Some(cause)));
+            }
+            Some(Answer::Cancelled) => return Err(ended(shared, ask, ErrorKind::Cancelled, None)),
+            Some(Answer::Closed) => return Err(ended(shared, ask, ErrorKind::Closed, None)),
+            None => {
+                if let Some(error) = give_up(shared, ask, id) {
+                    return Err(error);
+                }
+                // Answered in the same instant: decided under the lock, so the
+                // answer is in the cell, and it beats the deadline.
+                debug_assert!(cell.answer.lock().is_some(), "BUG: left without an answer");
+            }
+        }
+    }
+}
+
+/// Leaves the queue at the deadline, unless an answer was quicker.
+fn give_up<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    id: WaiterId,
+) -> Option<Error> {
+    let (report, cause) = shared.transition(|core, now, fx| {
+        let left = core.leave(now, id, Left::TimedOut, fx);
+        left.then(|| (shared.report(core, now, ask.start), core.error_since(ask.start)))
+    })?;
+    Some(refusal(ask, ErrorKind::Timeout, report, cause))
+}
+
+/// Has the waiter leave when its token is cancelled, now if it was before.
+fn listen<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    token: &CancelToken,
+    id: WaiterId,
+) -> Option<Registration> {
+    let cancel = move |shared: &Arc<Shared<M>>| {
+        shared.transition(|core, now, fx| core.leave(now, id, Left::Cancelled, fx));
+    };
+    let listener = Arc::clone(shared);
+    let registration = token.register(Box::new(move || cancel(&listener)));
+    if registration.is_none() {
+        cancel(shared);
+    }
+    registration
+}
+
+fn ended<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    kind: ErrorKind,
+    cause: Option<Cause>,
+) -> Error {
+    let report = shared.transition(|core, now, _| shared.report(core, now, ask.start));
+    refusal(ask, kind, report, cause)
+}
+
+/// The request was cancelled before it began.
+pub(crate) fn cancelled_before<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+) -> Error {
+    shared.transition(|core, _, _| core.count_cancelled());
+    ended(shared, ask, ErrorKind::Cancelled, None)
+}
+
+fn refusal(ask: &Ask<'_>, kind: ErrorKind, report: Report, cause: Option<Cause>) -> Error {
+    let waited = report.waited;
+    let mut message = match kind {
+        ErrorKind::Timeout => format!("timed out after {waited:.1?} waiting for a connection"),
+        ErrorKind::Closed => "the pool is closed".to_string(),
+        ErrorKind::QueueFull => "too many callers wait for a connection".to_string(),
+        ErrorKind::Cancelled => format!("cancelled after {waited:.1?} waiting for a connection"),
+        ErrorKind::Connect => "connecting fails and cannot succeed as configured".to_string(),
+        ErrorKind::Config => unreachable!("BUG: a caller was refused for a setting"),
+    };
+    if let Some(label) = ask.caller.label() {
+        message.push_str(&format!(" ({label})"));
+    }
+    Error::new(kind, message, report, cause)
+}

@@ -5,7 +5,6 @@ use crate::core::{Time, Types};
 use crate::error::Cause;
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
-use crate::shared::Shared;
 use crate::sync::{Arc, Mutex};
 use crate::wait::WaitCell;
 
@@ -32,15 +31,12 @@ pub(crate) struct Conn<M: ManageConnection> {
     /// The holder said that it must not be used again.
     pub(crate) marked_broken: bool,
     pub(crate) close: CloseMutex,
-    /// Each connection keeps its pool alive, so that a checkout need not count
-    /// a reference. Closing the pool ends the cycle: it closes the idle ones.
-    pub(crate) shared: Arc<Shared<M>>,
 }
 
 const TAKEN: &str = "BUG: a connection without its value is in use";
 
 impl<M: ManageConnection> Conn<M> {
-    pub(crate) fn new(shared: Arc<Shared<M>>, value: M::Connection, id: u64, born: Time) -> Self {
+    pub(crate) fn new(value: M::Connection, id: u64, born: Time) -> Conn<M> {
         Conn {
             value: Some(value),
             extensions: Extensions::new(),
@@ -50,7 +46,6 @@ impl<M: ManageConnection> Conn<M> {
             lent: born,
             marked_broken: false,
             close: CloseMutex::new(),
-            shared,
         }
     }
 

@@ -174,7 +174,7 @@ impl<M: ManageConnection> Pool<M> {
         let start = shared.clock.now();
         let caller = Caller::here(Location::caller(), None);
         if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
-            return Some(PooledConnection::new(lease, start));
+            return Some(PooledConnection::new(shared, lease, start));
         }
         let ask = Ask {
             caller,
@@ -185,7 +185,7 @@ impl<M: ManageConnection> Pool<M> {
             only_idle: true,
         };
         let lease = wait::checkout(shared, &ask).ok()?;
-        Some(PooledConnection::new(lease, start))
+        Some(PooledConnection::new(shared, lease, start))
     }
 
     /// One checkout with a deadline, a priority, a label or a cancel token.
@@ -219,7 +219,7 @@ impl<M: ManageConnection> Pool<M> {
         let start = shared.clock.now();
         let caller = Caller::here(location, None);
         if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
-            return Ok(PooledConnection::new(lease, start));
+            return Ok(PooledConnection::new(shared, lease, start));
         }
         let ask = Ask {
             caller,

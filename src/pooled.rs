@@ -10,6 +10,7 @@ use crate::core::{Check, Lease, Time, Verdict};
 use crate::event::{CheckinEvent, CheckoutEvent};
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
+use crate::shared::Shared;
 use crate::sync::Arc;
 
 /// A connection that goes back to its pool when it is dropped.
@@ -42,6 +43,7 @@ use crate::sync::Arc;
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
+    shared: Arc<Shared<M>>,
     /// `None` only after `detach`, and within `drop`.
     lease: Option<Lease<Box<Conn<M>>>>,
 }
@@ -64,27 +66,28 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// The guard exists before any handler runs, so that a connection cannot be
     /// lost to one that panics.
     #[inline]
-    pub(crate) fn new(mut lease: Lease<Box<Conn<M>>>, start: Time) -> PooledConnection<M> {
-        let conn = &mut lease.conn;
-        conn.uses += 1;
-        let guard = PooledConnection { lease: Some(lease) };
-        if guard.conn().shared.config.event_handler.is_some() {
-            return guard.announce(start);
+    pub(crate) fn new(
+        shared: &Arc<Shared<M>>,
+        lease: Lease<Box<Conn<M>>>,
+        start: Time,
+    ) -> PooledConnection<M> {
+        let mut guard = PooledConnection { shared: Arc::clone(shared), lease: Some(lease) };
+        guard.conn_mut().uses += 1;
+        if shared.config.event_handler.is_some() {
+            guard.announce(start);
         }
         guard
     }
 
     #[cold]
-    fn announce(mut self, start: Time) -> PooledConnection<M> {
-        let shared = Arc::clone(&self.conn().shared);
-        let now = shared.clock.now();
+    fn announce(&mut self, start: Time) {
+        let now = self.shared.clock.now();
         let conn = self.conn_mut();
         conn.lent = now;
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        if let Some(handler) = &shared.config.event_handler {
-            let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
+        if let Some(handler) = &self.shared.config.event_handler {
+            let _ = self.shared.contain("handle_checkout", || handler.handle_checkout(event));
         }
-        self
     }
 
     fn conn(&self) -> &Conn<M> {
@@ -110,7 +113,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = this.conn();
         ConnectionInfo {
             id: conn.id,
-            age: conn.shared.ago(conn.born),
+            age: this.shared.ago(conn.born),
             times_used: conn.uses,
         }
     }
@@ -131,10 +134,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// in its place. No event tells of it, and `on_release` is not called.
     pub fn detach(mut this: Self) -> M::Connection {
         let Lease { permit, mut conn } = this.lease.take().expect(GONE);
-        let shared = Arc::clone(&conn.shared);
         let value = conn.take().expect("BUG: a held connection was closed");
         drop(conn);
-        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
         value
     }
 
@@ -154,15 +156,14 @@ impl<M: ManageConnection> PooledConnection<M> {
     ) -> Result<R, M::Error> {
         let result = use_it(this);
         if let Err(error) = &result {
-            let conn = this.conn_mut();
-            conn.marked_broken |= conn.shared.manager.is_fatal(error);
+            let fatal = this.shared.manager.is_fatal(error);
+            this.conn_mut().marked_broken |= fatal;
         }
         result
     }
 
     /// What is to become of the connection, decided before the lock is taken.
-    fn verdict(conn: &mut Conn<M>) -> Verdict {
-        let shared = Arc::clone(&conn.shared);
+    fn verdict(shared: &Shared<M>, conn: &mut Conn<M>) -> Verdict {
         let manager = &shared.manager;
         if conn.marked_broken {
             return Verdict::Broken;
@@ -183,21 +184,18 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let shared = Arc::clone(&lease.conn.shared);
+        let shared = &self.shared;
         if let Some(handler) = &shared.config.event_handler {
             let duration = shared.ago(lease.conn.lent);
             let event = CheckinEvent { id: lease.conn.id, duration };
             let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
         }
-        let verdict = PooledConnection::verdict(&mut lease.conn);
-        let returned = match verdict {
-            Verdict::Keep => {
-                let now = shared.clock.now();
-                shared.quick(|core| core.checkin_fast(now, lease))
-            }
-            _ => Err(lease),
-        };
-        if let Err(lease) = returned {
+        let verdict = PooledConnection::verdict(shared, &mut lease.conn);
+        if verdict != Verdict::Keep {
+            return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+        }
+        let now = shared.clock.now();
+        if let Err(lease) = shared.quick(|core| core.checkin_fast(now, lease)) {
             shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
     }

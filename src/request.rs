@@ -107,7 +107,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             return Err(wait::cancelled_before(shared, &ask));
         }
         if let Some(lease) = shared.quick(|core| core.acquire_fast(start, ask.caller)) {
-            return Ok(PooledConnection::new(lease, start));
+            return Ok(PooledConnection::new(shared, lease, start));
         }
         wait::finish(shared, &ask, wait::checkout(shared, &ask))
     }

@@ -100,7 +100,7 @@ pub(crate) fn finish<M: ManageConnection>(
     got: Result<Got<M>, Error>,
 ) -> Result<PooledConnection<M>, Error> {
     match got {
-        Ok(lease) => Ok(PooledConnection::new(lease, ask.start)),
+        Ok(lease) => Ok(PooledConnection::new(shared, lease, ask.start)),
         Err(error) => {
             if let (true, Some(handler)) = (error.is_timeout(), &shared.config.event_handler) {
                 let event = TimeoutEvent { timeout: ask.deadline.since(ask.start) };

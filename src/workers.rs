@@ -167,7 +167,7 @@ fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M
     if let Some(handler) = &shared.config.event_handler {
         let _ = shared.contain("handle_acquire", || handler.handle_acquire(AcquireEvent { id }));
     }
-    let conn = Box::new(Conn::new(Arc::clone(shared), value, id, shared.clock.now()));
+    let conn = Box::new(Conn::new(value, id, shared.clock.now()));
     shared.transition(|core, now, fx| core.opened(now, Lease { permit, conn }, fx));
 }
 

@@ -64,7 +64,7 @@ trait Contestant: Sync {
 
 struct Fairpool(fairpool::Pool<Stub>);
 struct R2d2(r2d2::Pool<Stub>);
-struct Bare(Mutex<Vec<Box<u64>>>);
+struct Bare(Mutex<Vec<u64>>);
 
 impl Contestant for Fairpool {
     fn name(&self) -> &'static str {
@@ -109,7 +109,7 @@ impl Contestant for Bare {
                 None => thread::yield_now(),
             }
         };
-        *conn += 1;
+        conn += 1;
         hold_for(hold);
         self.0.lock().push(black_box(conn));
         Duration::ZERO
@@ -148,7 +148,7 @@ impl Cell {
     fn contestants(self) -> Vec<Box<dyn Contestant>> {
         let fairpool = fairpool::Pool::builder().max_size(self.connections).build(Stub);
         let r2d2 = r2d2::Pool::builder().max_size(self.connections).build(Stub);
-        let bare = (0..self.connections).map(|_| Box::new(0)).collect();
+        let bare = vec![0; self.connections as usize];
         let mut contestants: Vec<Box<dyn Contestant>> = vec![
             Box::new(Fairpool(fairpool.expect("the stub never fails"))),
             Box::new(R2d2(r2d2.expect("the stub never fails"))),
@@ -259,7 +259,8 @@ fn main() {
             let own = nanos(rounds);
             let lowest = rounds.iter().map(|r| r.nanos_per_operation).fold(f64::MAX, f64::min);
             let highest = rounds.iter().map(|r| r.nanos_per_operation).fold(0.0, f64::max);
-            let ratio = |other: Option<f64>| other.map_or(String::new(), |o| format!("{:.2}", o / own));
+            let ratio =
+                |other: Option<f64>| other.map_or(String::new(), |o| format!("{:.2}", o / own));
             let wait = |span: Duration| match cell.hold.is_zero() {
                 true => String::new(),
                 false => format!("{span:.1?}"),

@@ -45,22 +45,14 @@ impl ManageConnection for Manager {
     type Error = Refused;
 
     fn connect(&self) -> Result<Session, Refused> {
-        self.0
-            .up
-            .load(Ordering::Relaxed)
-            .then_some(Session { greeting: "" })
-            .ok_or(Refused)
+        self.0.up.load(Ordering::Relaxed).then_some(Session { greeting: "" }).ok_or(Refused)
     }
 
     /// fairpool: runs on a thread of the pool, so that the caller can leave at
     /// its deadline. `r2d2` called it for each checkout, on the caller's thread
     /// and for as long as it took.
     fn is_valid(&self, _: &mut Session) -> Result<(), Refused> {
-        self.0
-            .up
-            .load(Ordering::Relaxed)
-            .then_some(())
-            .ok_or(Refused)
+        self.0.up.load(Ordering::Relaxed).then_some(()).ok_or(Refused)
     }
 
     fn has_broken(&self, _: &mut Session) -> bool {
@@ -105,27 +97,15 @@ struct Trace;
 /// fairpool: all of these run outside the pool's locks and may use the pool.
 impl HandleEvent for Trace {
     fn handle_release(&self, event: ReleaseEvent) {
-        println!(
-            "  connection {} leaves, {:.0?} old",
-            event.connection_id(),
-            event.age()
-        );
+        println!("  connection {} leaves, {:.0?} old", event.connection_id(), event.age());
     }
 
     fn handle_checkout(&self, event: CheckoutEvent) {
-        println!(
-            "  connection {} out after {:.0?}",
-            event.connection_id(),
-            event.duration()
-        );
+        println!("  connection {} out after {:.0?}", event.connection_id(), event.duration());
     }
 
     fn handle_checkin(&self, event: CheckinEvent) {
-        println!(
-            "  connection {} back after {:.0?}",
-            event.connection_id(),
-            event.duration()
-        );
+        println!("  connection {} back after {:.0?}", event.connection_id(), event.duration());
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
@@ -134,9 +114,7 @@ impl HandleEvent for Trace {
 }
 
 fn main() -> Result<(), fairpool::Error> {
-    let server = Arc::new(Server {
-        up: AtomicBool::new(true),
-    });
+    let server = Arc::new(Server { up: AtomicBool::new(true) });
     let pool = Pool::builder()
         .max_size(1)
         .connection_customizer(Box::new(Greeter))
@@ -158,10 +136,7 @@ fn main() -> Result<(), fairpool::Error> {
         Err(error) => {
             println!("  {error}");
             let cause = error.source().is_some_and(|cause| cause.is::<Refused>());
-            println!(
-                "  timed out: {}, because of Refused: {cause}",
-                error.is_timeout()
-            );
+            println!("  timed out: {}, because of Refused: {cause}", error.is_timeout());
         }
     }
 

@@ -37,9 +37,7 @@ impl Thread {
         static UNNAMED: AtomicU64 = AtomicU64::new(1);
         match thread::current().name() {
             Some(name) => Thread::named(name),
-            None => {
-                Thread::named(&format!("unnamed-{}", UNNAMED.fetch_add(1, Ordering::Relaxed)))
-            }
+            None => Thread::named(&format!("unnamed-{}", UNNAMED.fetch_add(1, Ordering::Relaxed))),
         }
     }
 

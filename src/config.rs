@@ -546,14 +546,12 @@ pub(crate) fn check_sizes(
 ) -> Result<(), String> {
     at_least_one("max_size", Some(max_size))?;
     if let Some(min_idle) = min_idle.filter(|&min_idle| min_idle > max_size) {
-        return Err(format!(
-            "min_idle ({min_idle}) must be no larger than max_size ({max_size})"
-        ));
+        return Err(format!("min_idle ({min_idle}) must be no larger than max_size ({max_size})"));
     }
     match (min_idle, max_idle) {
-        (Some(min_idle), Some(max_idle)) if min_idle > max_idle => Err(format!(
-            "min_idle ({min_idle}) must be no larger than max_idle ({max_idle})"
-        )),
+        (Some(min_idle), Some(max_idle)) if min_idle > max_idle => {
+            Err(format!("min_idle ({min_idle}) must be no larger than max_idle ({max_idle})"))
+        }
         _ => Ok(()),
     }
 }

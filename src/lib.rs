@@ -1,4 +1,71 @@
-//! fairpool
+//! A fair, bounded and talkative connection pool for blocking drivers.
+//!
+//! Threads that need a connection to a database take one from the pool and give
+//! it back by dropping it. If none is free they wait: in the order in which they
+//! came, each no longer than it said it would. If they get none, the error says
+//! who has the connections, since when and from which line, and what the driver
+//! had to say.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")] {
+//! use std::thread;
+//! use std::time::Duration;
+//!
+//! use fairpool::Pool;
+//! use fairpool::sqlite::SqliteConnectionManager;
+//!
+//! let pool = Pool::builder().max_size(4).build(SqliteConnectionManager::memory())?;
+//! pool.get()?.execute_batch("CREATE TABLE visits (thread INTEGER)")?;
+//!
+//! thread::scope(|scope| {
+//!     for number in 0..16 {
+//!         let pool = &pool;
+//!         scope.spawn(move || {
+//!             let conn = pool.get_timeout(Duration::from_secs(1)).expect("a connection");
+//!             conn.execute("INSERT INTO visits VALUES (?1)", [number]).expect("a row");
+//!         });
+//!     }
+//! });
+//!
+//! let rows: i64 = pool.get()?.query_row("SELECT count(*) FROM visits", [], |row| row.get(0))?;
+//! assert_eq!(rows, 16);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is here
+//!
+//! - [`Pool`] hands out [`PooledConnection`]s. [`Pool::builder`] has the
+//!   settings, [`Pool::request`] the settings of a single checkout, such as a
+//!   priority or a [`CancelToken`].
+//! - [`ManageConnection`] is what the pool asks of a driver. Two are here:
+//!   `postgres` (a feature, on by default) and `sqlite` (a feature). The trait
+//!   is `r2d2`'s with additions, so a manager for another driver is quickly
+//!   brought over.
+//! - [`Error`] says why a caller got nothing, [`Stats`] how the pool is doing,
+//!   and [`CloseReport`] what was left when it closed.
+//! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
+//!
+//! # What runs where
+//!
+//! A caller's thread never calls the driver's `connect`, `is_valid`, `reset` or
+//! close: these run on the pool's threads, which start on demand and end by
+//! themselves. That is how a caller can leave at its deadline while the driver
+//! hangs. A driver call that overruns its limit is *abandoned*: the pool goes on
+//! without it, and deals with its result if one ever comes.
+//!
+//! No user code runs while the pool holds its lock, so managers, hooks and
+//! connections may use the pool from every method.
+//!
+//! # Inside
+//!
+//! Callers go through `pool`, `request` and `pooled` to `shared`, which has the
+//! pool's one lock, and inside it to `core`: a state machine that makes every
+//! decision and does nothing else. What it asks for is carried out by `wait`
+//! (callers), `workers` (driver calls) and `reaper` (the passing of time).
+//! `docs/decisions` in the repository says why.
+
+#![warn(missing_docs)]
 
 mod caller;
 mod cancel;

@@ -111,11 +111,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// What the pool knows of the connection.
     pub fn info(this: &Self) -> ConnectionInfo {
         let conn = this.conn();
-        ConnectionInfo {
-            id: conn.id,
-            age: this.shared.ago(conn.born),
-            times_used: conn.uses,
-        }
+        ConnectionInfo { id: conn.id, age: this.shared.ago(conn.born), times_used: conn.uses }
     }
 
     /// Has the connection closed instead of pooled when it is dropped: after an

@@ -302,8 +302,7 @@ impl<T> PostgresConnectionManager<T> {
     pub fn session_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         // The server does not distinguish case in names either.
-        self.settings
-            .retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        self.settings.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
         self.settings.push((name, value));
         self
     }
@@ -471,10 +470,8 @@ where
     fn is_fatal(&self, error: &Error) -> bool {
         match error.as_db_error() {
             Some(db) => {
-                let ends_session = matches!(
-                    db.parsed_severity(),
-                    Some(Severity::Fatal | Severity::Panic)
-                );
+                let ends_session =
+                    matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
                 ends_session || is_connection_code(db.code())
             }
             None => !is_rejected_by_client(error),
@@ -546,9 +543,7 @@ fn is_connection_code(code: &SqlState) -> bool {
 /// only way to tell; the tests make each of these kinds happen.
 fn has_text(error: &Error, beginnings: &[&str]) -> bool {
     let text = error.to_string();
-    beginnings
-        .iter()
-        .any(|beginning| text.starts_with(beginning))
+    beginnings.iter().any(|beginning| text.starts_with(beginning))
 }
 
 fn is_config_error(error: &Error) -> bool {
@@ -565,11 +560,8 @@ fn is_config_error(error: &Error) -> bool {
 /// Whether TLS is required, but one side has none. A handshake that failed is
 /// something else: a certificate may be renewed at any time.
 fn is_tls_mismatch(error: &Error) -> bool {
-    const TEXTS: [&str; 3] = [
-        "server does not support TLS",
-        "no hostname provided for TLS",
-        "weak sslmode",
-    ];
+    const TEXTS: [&str; 3] =
+        ["server does not support TLS", "no hostname provided for TLS", "weak sslmode"];
     let Some(cause) = error.source() else {
         return false;
     };
@@ -601,12 +593,8 @@ fn keepalives_give_up_after(config: &Config) -> Duration {
     let (idle, interval, retries) = if config.get_keepalives() {
         (
             config.get_keepalives_idle(),
-            config
-                .get_keepalives_interval()
-                .unwrap_or(KEEPALIVES_INTERVAL),
-            config
-                .get_keepalives_retries()
-                .unwrap_or(KEEPALIVES_RETRIES),
+            config.get_keepalives_interval().unwrap_or(KEEPALIVES_INTERVAL),
+            config.get_keepalives_retries().unwrap_or(KEEPALIVES_RETRIES),
         )
     } else {
         (KEEPALIVES_IDLE, KEEPALIVES_INTERVAL, KEEPALIVES_RETRIES)

@@ -75,9 +75,7 @@ impl Reaper {
             }
             let woken = match sleep_until {
                 None => self.ticks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => {
-                    self.ticks.recv_deadline(at.max(Instant::now() + SHORTEST_SLEEP))
-                }
+                Some(at) => self.ticks.recv_deadline(at.max(Instant::now() + SHORTEST_SLEEP)),
             };
             if woken == Err(RecvTimeoutError::Disconnected) {
                 return;

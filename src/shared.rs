@@ -6,11 +6,11 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
+use crate::caller::Holder;
 use crate::config::Config;
 use crate::conn::Kind;
 use crate::core::{Core, Effects, Gauges, Time};
 use crate::error::Report;
-use crate::caller::Holder;
 use crate::manage::ManageConnection;
 use crate::reaper::Reaper;
 use crate::stats::Stats;
@@ -133,9 +133,8 @@ impl<M: ManageConnection> Shared<M> {
     /// Those who hold connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
-        let held = |(caller, since): (crate::caller::Caller, Time)| {
-            caller.into_holder(now.since(since))
-        };
+        let held =
+            |(caller, since): (crate::caller::Caller, Time)| caller.into_holder(now.since(since));
         let mut holders: Vec<Holder> = self.quick(|core| core.holders().map(held).collect());
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         holders

@@ -134,10 +134,7 @@ impl SqliteConnectionManager {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // The address keeps two versions of this crate in one program apart.
         let name = format!("/fairpool-{:p}-{number}", &raw const COUNT);
-        Self::from_source(Source::Memory {
-            name,
-            anchor: Mutex::new(None),
-        })
+        Self::from_source(Source::Memory { name, anchor: Mutex::new(None) })
     }
 
     fn from_source(source: Source) -> Self {
@@ -248,9 +245,7 @@ impl SqliteConnectionManager {
     fn secure_anchor(&self, name: &str, anchor: &Mutex<Option<Connection>>) -> Result<(), Error> {
         let mut anchor = anchor.lock().unwrap_or_else(PoisonError::into_inner);
         if anchor.is_none() {
-            *anchor = Some(Connection::open_with_flags_and_vfs(
-                name, self.flags, MEMORY_VFS,
-            )?);
+            *anchor = Some(Connection::open_with_flags_and_vfs(name, self.flags, MEMORY_VFS)?);
         }
         Ok(())
     }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::cancel::{CancelToken, Registration};
 use crate::caller::Caller;
+use crate::cancel::{CancelToken, Registration};
 use crate::conn::{Conn, Kind};
-use crate::core::{Answer, Effects, Left, Lease, Refusal, Time, WaiterId};
+use crate::core::{Answer, Effects, Lease, Left, Refusal, Time, WaiterId};
 use crate::error::{Cause, Error, ErrorKind, Report};
 use crate::event::TimeoutEvent;
 use crate::manage::ManageConnection;

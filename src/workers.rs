@@ -58,14 +58,11 @@ impl<M: ManageConnection> Workers<M> {
     pub(crate) fn submit(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) {
         let sent = match &*self.jobs.lock() {
             Some(jobs) => jobs.try_send(job),
-            // Stopped: this is the thread of an abandoned call that has come
-            // back to a pool that is gone. It cleans up after itself.
+            // Stopped: the call of this job was abandoned before the pool ended.
             None => Err(TrySendError::Disconnected(job)),
         };
-        match sent {
-            Ok(()) => {}
-            Err(TrySendError::Full(job)) => self.start(shared, job),
-            Err(TrySendError::Disconnected(job)) => step(shared, job),
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
+            self.start(shared, job);
         }
     }
 
@@ -196,11 +193,7 @@ fn run_check<M: ManageConnection>(
     shared.transition(|core, now, fx| core.checked(now, lease, result, fx));
 }
 
-fn close<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    lease: Lease<Box<Conn<M>>>,
-    reason: Reason,
-) {
+fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>>, reason: Reason) {
     let Lease { permit, mut conn } = lease;
     log::debug!("pool '{}': closing connection {}: {reason:?}", shared.config.name, conn.id);
     if let Some(handler) = &shared.config.event_handler {

@@ -51,26 +51,19 @@ fn show(client: &mut Client, name: &str) -> String {
 }
 
 fn backend(client: &mut Client) -> i32 {
-    client
-        .query_one("SELECT pg_backend_pid()", &[])
-        .expect("a backend")
-        .get(0)
+    client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0)
 }
 
 fn is_in_transaction(client: &mut Client) -> bool {
     let pid = backend(client);
-    let state = Cluster::shared().psql(&format!(
-        "SELECT state FROM pg_stat_activity WHERE pid = {pid}"
-    ));
+    let state =
+        Cluster::shared().psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
     state.starts_with("idle in transaction")
 }
 
 /// Sends a signal to a process of a cluster that this program started.
 fn signal(name: &str, pid: impl ToString) {
-    let status = Command::new("kill")
-        .args([name, &pid.to_string()])
-        .status()
-        .expect("kill");
+    let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(status.success(), "kill {name}");
 }
 
@@ -113,18 +106,12 @@ fn what_the_configuration_says_is_kept() {
 fn the_tcp_limit_leaves_chosen_keepalives_their_time() {
     let seconds = Duration::from_secs;
     let manager = manager().keepalives(seconds(60), seconds(10), 3);
-    assert_eq!(
-        manager.config().get_tcp_user_timeout(),
-        Some(&seconds(60 + 3 * 10))
-    );
+    assert_eq!(manager.config().get_tcp_user_timeout(), Some(&seconds(60 + 3 * 10)));
     let off = Manager::from_url("host=h keepalives=0", NoTls).unwrap();
     assert!(!off.config().get_keepalives());
     assert_eq!(off.config().get_tcp_user_timeout(), Some(&seconds(10)));
     let kernel = off.tcp_user_timeout(Duration::ZERO);
-    assert_eq!(
-        kernel.config().get_tcp_user_timeout(),
-        Some(&Duration::ZERO)
-    );
+    assert_eq!(kernel.config().get_tcp_user_timeout(), Some(&Duration::ZERO));
 }
 
 #[test]
@@ -176,17 +163,12 @@ fn settings_are_applied_to_each_connection() {
         assert_eq!(show(&mut client, "application_name"), "it's \\ me");
         assert_eq!(show(&mut client, "lock_timeout"), "1500ms");
         assert_eq!(show(&mut client, "statement_timeout"), "30s");
-        assert_eq!(
-            show(&mut client, "idle_in_transaction_session_timeout"),
-            "1min"
-        );
+        assert_eq!(show(&mut client, "idle_in_transaction_session_timeout"), "1min");
         assert_eq!(show(&mut client, "my.note"), r"quote ' backslash \ both \'");
         // Two schemas: a list stays a list.
         assert_eq!(show(&mut client, "search_path"), "a, \"B c\"");
         let mut other = manager.connect().unwrap();
-        other
-            .batch_execute("CREATE SCHEMA IF NOT EXISTS a")
-            .unwrap();
+        other.batch_execute("CREATE SCHEMA IF NOT EXISTS a").unwrap();
         assert_eq!(ask(&mut client, "SELECT current_schema()::text"), "a");
     }
 }
@@ -201,17 +183,8 @@ fn a_setting_cannot_smuggle_in_sql() {
     let manager = manager.reset_on_return(Reset::Session);
     manager.reset(&mut client).unwrap();
     manager.reset(&mut client).unwrap();
-    assert_eq!(
-        show(&mut client, "my.note"),
-        r"\', false); CREATE TABLE smuggled (); --"
-    );
-    assert_eq!(
-        ask(
-            &mut client,
-            "SELECT (to_regclass('smuggled') IS NULL)::text"
-        ),
-        "true"
-    );
+    assert_eq!(show(&mut client, "my.note"), r"\', false); CREATE TABLE smuggled (); --");
+    assert_eq!(ask(&mut client, "SELECT (to_regclass('smuggled') IS NULL)::text"), "true");
 }
 
 #[test]
@@ -412,19 +385,13 @@ fn errors_of_the_client_and_of_statements_are_not_fatal() {
         ("a parameter of another type", |client| {
             client.execute("SELECT $1::int", &[&"text"]).map(drop)
         }),
-        ("too few parameters", |client| {
-            client.execute("SELECT $1::int", &[]).map(drop)
-        }),
-        ("no row", |client| {
-            client.query_one("SELECT 1 WHERE false", &[]).map(drop)
-        }),
+        ("too few parameters", |client| client.execute("SELECT $1::int", &[]).map(drop)),
+        ("no row", |client| client.query_one("SELECT 1 WHERE false", &[]).map(drop)),
         ("too many rows", |client| {
             let sql = "SELECT generate_series(1, 10000)";
             client.query_opt(sql, &[]).map(drop)
         }),
-        ("a zero byte in a statement", |client| {
-            client.batch_execute("SELECT '\0'")
-        }),
+        ("a zero byte in a statement", |client| client.batch_execute("SELECT '\0'")),
         ("a syntax error", |client| client.batch_execute("SELEKT")),
         ("a violated constraint", |client| {
             client.batch_execute(
@@ -469,11 +436,7 @@ fn a_killed_backend_is_fatal_whenever_it_is_noticed() {
         let _ = client.batch_execute("SELECT 1");
         manager.has_broken(&mut client)
     });
-    assert!(
-        !manager
-            .reset_on_return(Reset::Session)
-            .needs_reset(&mut client)
-    );
+    assert!(!manager.reset_on_return(Reset::Session).needs_reset(&mut client));
 }
 
 #[test]
@@ -484,13 +447,10 @@ fn a_session_that_the_server_ends_for_idling_is_fatal() {
     // The server may be so quick that even this one meets the end.
     let begun = client.batch_execute("BEGIN");
     wait_until("the server ends it", || {
-        Cluster::shared().psql(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        )) == "0"
+        Cluster::shared().psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"))
+            == "0"
     });
-    let error = begun
-        .and_then(|()| client.batch_execute("SELECT 1"))
-        .unwrap_err();
+    let error = begun.and_then(|()| client.batch_execute("SELECT 1")).unwrap_err();
     assert!(manager.is_fatal(&error), "{error:?}");
 }
 
@@ -560,11 +520,8 @@ fn every_kind_of_open_transaction_is_rolled_back_without_a_warning() {
         let manager = manager_of(&cluster).reset_on_return(mode);
         let mut client = manager.connect().unwrap();
         let pid = backend(&mut client);
-        let state = || {
-            cluster.psql(&format!(
-                "SELECT state FROM pg_stat_activity WHERE pid = {pid}"
-            ))
-        };
+        let state =
+            || cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
         for statements in open {
             for sql in statements {
                 client.batch_execute(sql).unwrap();
@@ -615,9 +572,7 @@ fn a_reset_is_not_fooled_by_the_search_path() {
 fn rollback_leaves_the_session_alone() {
     let manager = manager().reset_on_return(Reset::Rollback);
     let mut client = manager.connect().unwrap();
-    client
-        .batch_execute("SET work_mem = '1MB'; CREATE TEMP TABLE mine (n int)")
-        .unwrap();
+    client.batch_execute("SET work_mem = '1MB'; CREATE TEMP TABLE mine (n int)").unwrap();
     manager.reset(&mut client).unwrap();
     assert_eq!(show(&mut client, "work_mem"), "1MB");
     client.batch_execute("TABLE mine").unwrap();
@@ -625,9 +580,7 @@ fn rollback_leaves_the_session_alone() {
 
 #[test]
 fn session_reset_makes_the_session_like_new() {
-    let manager = manager()
-        .session_setting("work_mem", "3MB")
-        .reset_on_return(Reset::Session);
+    let manager = manager().session_setting("work_mem", "3MB").reset_on_return(Reset::Session);
     let mut client = manager.connect().unwrap();
     let fresh_settings = settings(&mut client);
     client
@@ -675,9 +628,7 @@ fn session_reset_keeps_what_the_driver_has_prepared() {
     manager.reset(&mut client).unwrap();
     assert_eq!(client.query(&statement, &[]).unwrap().len(), 1);
     client.prepare("SELECT ROW('sad', 1)::pair").unwrap();
-    client
-        .batch_execute("CREATE TYPE other AS ENUM ('x')")
-        .unwrap();
+    client.batch_execute("CREATE TYPE other AS ENUM ('x')").unwrap();
     client.prepare("SELECT 'x'::other").unwrap();
 }
 

@@ -33,8 +33,7 @@ fn journal_mode(conn: &Connection) -> String {
 }
 
 fn count(conn: &Connection) -> i64 {
-    conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
-        .expect("the table t")
+    conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("the table t")
 }
 
 fn create_table(manager: &Manager) {
@@ -46,9 +45,8 @@ fn create_table(manager: &Manager) {
 fn write_from_many_threads(manager: &Manager) -> Result<(), Error> {
     let start = Barrier::new(WRITERS);
     thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| scope.spawn(|| write_often(manager, &start)))
-            .collect();
+        let writers: Vec<_> =
+            (0..WRITERS).map(|_| scope.spawn(|| write_often(manager, &start))).collect();
         writers.into_iter().try_for_each(|it| it.join().unwrap())
     })
 }
@@ -119,9 +117,7 @@ fn a_writer_on_memory_keeps_readers_waiting() {
     create_table(&manager);
     let writer = manager.connect().unwrap();
     let reader = manager.connect().unwrap();
-    writer
-        .execute_batch("BEGIN; INSERT INTO t VALUES (1)")
-        .unwrap();
+    writer.execute_batch("BEGIN; INSERT INTO t VALUES (1)").unwrap();
     let started = Instant::now();
     let error = reader.execute_batch("SELECT * FROM t").unwrap_err();
     assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
@@ -225,9 +221,7 @@ fn a_switch_to_wal_waits_no_longer_than_the_busy_timeout() {
     let folder = folder();
     let path = folder.path().join("locked.db");
     let locker = Manager::file(&path).wal(false).connect().unwrap();
-    locker
-        .execute_batch("CREATE TABLE t (n); BEGIN EXCLUSIVE")
-        .unwrap();
+    locker.execute_batch("CREATE TABLE t (n); BEGIN EXCLUSIVE").unwrap();
     let manager = Manager::file(&path).busy_timeout(Duration::from_millis(100));
     let started = Instant::now();
     let error = manager.connect().unwrap_err();
@@ -273,9 +267,7 @@ fn a_uri_is_taken_as_one() {
     let folder = folder();
     let path = folder.path().join("uri.db");
     create_table(&Manager::file(&path));
-    let conn = Manager::file(format!("file:{}?mode=ro", path.display()))
-        .connect()
-        .unwrap();
+    let conn = Manager::file(format!("file:{}?mode=ro", path.display())).connect().unwrap();
     assert!(conn.is_readonly("main").unwrap());
     assert_eq!(count(&conn), 0);
 }
@@ -290,10 +282,7 @@ fn the_busy_timeout_is_set_on_each_connection() {
         (Manager::file(&path), "5000"),
         (Manager::memory(), "5000"),
         (Manager::memory().busy_timeout(Duration::ZERO), "0"),
-        (
-            Manager::file(&path).busy_timeout(Duration::MAX),
-            "2147483647",
-        ),
+        (Manager::file(&path).busy_timeout(Duration::MAX), "2147483647"),
     ] {
         let conn = manager.connect().unwrap();
         let sql = "PRAGMA busy_timeout";
@@ -370,11 +359,9 @@ fn validation_notices_that_the_file_is_another_one() {
 
 #[test]
 fn validation_passes_on_every_kind_of_database() {
-    for manager in [
-        Manager::memory(),
-        Manager::file(""),
-        Manager::file("file::memory:?cache=shared"),
-    ] {
+    for manager in
+        [Manager::memory(), Manager::file(""), Manager::file("file::memory:?cache=shared")]
+    {
         let mut conn = manager.connect().unwrap();
         manager.is_valid(&mut conn).unwrap();
     }
@@ -463,8 +450,7 @@ fn errors_of_statements_are_neither_fatal_nor_permanent() {
     let manager = Manager::memory().busy_timeout(Duration::ZERO);
     create_table(&manager);
     let conn = manager.connect().unwrap();
-    conn.execute_batch("CREATE UNIQUE INDEX u ON t (n); INSERT INTO t VALUES (1)")
-        .unwrap();
+    conn.execute_batch("CREATE UNIQUE INDEX u ON t (n); INSERT INTO t VALUES (1)").unwrap();
     let locker = manager.connect().unwrap();
     let no_row = conn.query_row("SELECT n FROM t WHERE n = 2", [], |_| Ok(()));
     let wrong_type = conn.query_row("SELECT 'x'", [], |row| row.get::<_, i64>(0).map(drop));

@@ -60,10 +60,7 @@ pub fn run<B: Bank>(
         board.stop.store(true, Ordering::Relaxed);
         Ok(collect(workers))
     })?;
-    Ok(Outcome {
-        elapsed: started.elapsed(),
-        tallies,
-    })
+    Ok(Outcome { elapsed: started.elapsed(), tallies })
 }
 
 /// Shows the progress until the time is over or the user has seen enough.
@@ -93,11 +90,7 @@ fn collect(workers: Vec<ScopedJoinHandle<'_, Tally>>) -> Vec<Tally> {
     wait_for(&workers);
     workers
         .into_iter()
-        .map(|worker| {
-            worker
-                .join()
-                .unwrap_or_else(|panic| panic::resume_unwind(panic))
-        })
+        .map(|worker| worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
         .collect()
 }
 

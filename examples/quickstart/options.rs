@@ -23,10 +23,7 @@ pub enum Database {
     /// On a temporary file.
     Sqlite,
     /// On a server; errors say which setting has named it.
-    Postgres {
-        config: Box<Config>,
-        named_by: &'static str,
-    },
+    Postgres { config: Box<Config>, named_by: &'static str },
 }
 
 /// Threads share a few connections to a database through a fairpool, and the data is checked at the end
@@ -34,43 +31,23 @@ pub enum Database {
 #[command(name = "quickstart")]
 struct Arguments {
     /// Worker threads
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 32,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true)]
     #[arg(value_parser = value_parser!(u32).range(1..=2000))]
     threads: u32,
 
     /// Connections in the pool
     // Each takes four file descriptors in `postgres`: 200 still fit into the usual 1024.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 8,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
     #[arg(value_parser = value_parser!(u32).range(1..=200))]
     connections: u32,
 
     /// How long to work
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 5,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", default_value_t = 5, allow_negative_numbers = true)]
     #[arg(value_parser = value_parser!(u32).range(1..=3600))]
     seconds: u32,
 
     /// How long a thread waits for a connection before it counts a timeout and tries again
-    #[arg(
-        long,
-        value_name = "MS",
-        default_value_t = 1000,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "MS", default_value_t = 1000, allow_negative_numbers = true)]
     #[arg(value_parser = value_parser!(u32).range(0..=60_000))]
     timeout_ms: u32,
 
@@ -134,9 +111,7 @@ fn database(argument: Option<String>) -> Result<Database, Problem> {
 
 fn postgres(url: &str, named_by: &'static str) -> Result<Database, Problem> {
     let wrong = |why: String| Problem::setting(named_by, why);
-    let Some(rest) = url
-        .strip_prefix("postgres://")
-        .or_else(|| url.strip_prefix("postgresql://"))
+    let Some(rest) = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))
     else {
         return Err(wrong(
             "must begin with postgres:// or postgresql://; leave it out to run on SQLite".into(),
@@ -144,24 +119,12 @@ fn postgres(url: &str, named_by: &'static str) -> Result<Database, Problem> {
     };
     // The driver would take the host to begin at the first one, and the rest of
     // the password would show up in messages as part of the host.
-    if rest
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .matches('@')
-        .count()
-        > 1
-    {
-        return Err(wrong(
-            "has more than one @; within a password write it as %40".into(),
-        ));
+    if rest.split('?').next().unwrap_or_default().matches('@').count() > 1 {
+        return Err(wrong("has more than one @; within a password write it as %40".into()));
     }
 
     let config: Config = url.parse().map_err(|e| {
-        wrong(format!(
-            "{} (want postgres://user:password@host:port/database)",
-            chain(&e)
-        ))
+        wrong(format!("{} (want postgres://user:password@host:port/database)", chain(&e)))
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(wrong("names no host".into()));
@@ -171,8 +134,5 @@ fn postgres(url: &str, named_by: &'static str) -> Result<Database, Problem> {
             "asks for sslmode=require, but this example is built without TLS".into(),
         ));
     }
-    Ok(Database::Postgres {
-        config: Box::new(config),
-        named_by,
-    })
+    Ok(Database::Postgres { config: Box::new(config), named_by })
 }

@@ -70,11 +70,7 @@ impl PostgresBank {
         }
 
         let sql = Sql::new(&schema);
-        Ok(PostgresBank {
-            config,
-            schema,
-            sql,
-        })
+        Ok(PostgresBank { config, schema, sql })
     }
 }
 
@@ -93,9 +89,7 @@ impl Drop for PostgresBank {
 
 /// Unlike that of any other run, on this machine or another.
 fn schema_name() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("fairpool_quickstart_{}_{:x}", process::id(), now.as_nanos())
 }
 
@@ -134,9 +128,7 @@ fn ask<T: Send + 'static>(
     let (answer, answered) = mpsc::channel();
     thread::Builder::new()
         .spawn(move || {
-            let result = config
-                .connect(NoTls)
-                .and_then(|mut client| question(&mut client));
+            let result = config.connect(NoTls).and_then(|mut client| question(&mut client));
             // Nobody listens any more if this took too long.
             let _ = answer.send(result);
         })
@@ -154,11 +146,7 @@ fn address(config: &Config) -> String {
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
         // It has only an address, which is as good.
-        None => config
-            .get_hostaddrs()
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        None => config.get_hostaddrs().first().map(ToString::to_string).unwrap_or_default(),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match config.get_dbname() {
@@ -223,13 +211,7 @@ impl Bank for PostgresBank {
     }
 
     fn transfer(&self, client: &mut Client, transfer: &Transfer) -> Result<(), Failure> {
-        let Transfer {
-            worker,
-            number,
-            payer,
-            payee,
-            amount,
-        } = *transfer;
+        let Transfer { worker, number, payer, payee, amount } = *transfer;
         // The smaller id first, in every transaction: two that meet wait for each
         // other in one direction only and cannot deadlock.
         let mut changes = [(payer, -amount), (payee, amount)];
@@ -237,10 +219,8 @@ impl Bank for PostgresBank {
 
         let mut transaction = client.transaction()?;
         for (account, change) in changes {
-            transaction.execute_typed(
-                &self.sql.add,
-                &[(&change, Type::INT8), (&account, Type::INT8)],
-            )?;
+            transaction
+                .execute_typed(&self.sql.add, &[(&change, Type::INT8), (&account, Type::INT8)])?;
         }
         transaction.execute_typed(
             &self.sql.enter,
@@ -265,20 +245,12 @@ impl Bank for PostgresBank {
         let mut workers = Vec::new();
         for row in snapshot.query_typed(&self.sql.written, &[])? {
             let worker = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
-            workers.push(Written {
-                worker,
-                transfers: row.try_get(1)?,
-                amount: row.try_get(2)?,
-            });
+            workers.push(Written { worker, transfers: row.try_get(1)?, amount: row.try_get(2)? });
         }
         let balances = snapshot.query_typed_one(&self.sql.balance_sum, &[])?;
         let wrong = snapshot
             .query_typed_one(&self.sql.wrong_accounts, &[(&OPENING_BALANCE, Type::INT8)])?;
-        Ok(Audit {
-            balance_sum: balances.try_get(0)?,
-            wrong_accounts: wrong.try_get(0)?,
-            workers,
-        })
+        Ok(Audit { balance_sum: balances.try_get(0)?, wrong_accounts: wrong.try_get(0)?, workers })
     }
 }
 
@@ -296,9 +268,7 @@ impl From<Error> for Failure {
 /// Only an ERROR is an answer to the COMMIT. After a FATAL one, or none, the
 /// server may have committed before it went away.
 fn commit_failure(error: Error) -> Failure {
-    let severity = error
-        .as_db_error()
-        .and_then(|answer| answer.parsed_severity());
+    let severity = error.as_db_error().and_then(|answer| answer.parsed_severity());
     match severity {
         Some(Severity::Error) => error.into(),
         _ => Failure::InDoubt(chain(&error)),

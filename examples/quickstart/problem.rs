@@ -21,10 +21,7 @@ pub enum Problem {
 
 impl Problem {
     pub fn setting(name: &'static str, why: impl Into<String>) -> Problem {
-        Problem::Setting {
-            name,
-            why: why.into(),
-        }
+        Problem::Setting { name, why: why.into() }
     }
 
     /// Two, as is the custom for bad input. One is kept for "the data is wrong".

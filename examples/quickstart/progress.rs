@@ -26,14 +26,7 @@ impl Progress {
         let watched = io::stdout().is_terminal() && io::stderr().is_terminal();
         let bar = (watched && !dumb()).then(|| bar(duration));
         let interval = Duration::from_millis(if bar.is_some() { 200 } else { 1000 });
-        Progress {
-            started,
-            bar,
-            interval,
-            due: interval,
-            shown: Duration::ZERO,
-            operations: 0,
-        }
+        Progress { started, bar, interval, due: interval, shown: Duration::ZERO, operations: 0 }
     }
 
     /// Shows a new state if it is time for one.

@@ -24,13 +24,7 @@ pub fn complain(line: &str) {
 }
 
 pub fn opening<B: Bank>(bank: &B, options: &Options) {
-    let Options {
-        threads,
-        connections,
-        duration,
-        timeout,
-        ..
-    } = options;
+    let Options { threads, connections, duration, timeout, .. } = options;
     say(&bank.name());
     say(&format!(
         "{threads} threads share {connections} connections for {duration:?}, \
@@ -46,9 +40,7 @@ pub fn closing(outcome: &Outcome, stats: &Stats, verdict: &Verdict) {
     fairness(&mut table, &outcome.tallies);
     pool(&mut table, stats);
     if let Verdict::Complete { checks } | Verdict::Wrong { checks } = verdict {
-        checks
-            .iter()
-            .for_each(|check| row(&mut table, check.what, compared(check)));
+        checks.iter().for_each(|check| row(&mut table, check.what, compared(check)));
     }
     say(&table.to_string());
     troubles(&outcome.tallies);
@@ -56,10 +48,7 @@ pub fn closing(outcome: &Outcome, stats: &Stats, verdict: &Verdict) {
 }
 
 fn row(table: &mut Table, what: &str, value: impl ToString) {
-    table.add_row([
-        Cell::new(what),
-        Cell::new(value).set_alignment(CellAlignment::Right),
-    ]);
+    table.add_row([Cell::new(what), Cell::new(value).set_alignment(CellAlignment::Right)]);
 }
 
 fn work(table: &mut Table, outcome: &Outcome) {
@@ -68,60 +57,35 @@ fn work(table: &mut Table, outcome: &Outcome) {
     let writes: u64 = sum(&outcome.tallies, |tally| tally.transfers.unsigned_abs());
     let rate = |count: u64| thousands((count as f64 / seconds) as u64);
     row(table, "operations per second", rate(reads + writes));
-    row(
-        table,
-        "reads",
-        format!("{} ({} per second)", thousands(reads), rate(reads)),
-    );
-    row(
-        table,
-        "writes",
-        format!("{} ({} per second)", thousands(writes), rate(writes)),
-    );
+    row(table, "reads", format!("{} ({} per second)", thousands(reads), rate(reads)));
+    row(table, "writes", format!("{} ({} per second)", thousands(writes), rate(writes)));
     row(table, "time", format!("{seconds:.2} s"));
 }
 
 fn waits(table: &mut Table, tallies: &[Tally]) {
     let mut wait = wait_histogram();
     for tally in tallies {
-        wait.add(&tally.wait)
-            .expect("BUG: histograms of different bounds");
+        wait.add(&tally.wait).expect("BUG: histograms of different bounds");
     }
     let at = |nanoseconds| format!("{:.2?}", Duration::from_nanos(nanoseconds));
-    row(
-        table,
-        "wait for a connection: p50",
-        at(wait.value_at_quantile(0.5)),
-    );
+    row(table, "wait for a connection: p50", at(wait.value_at_quantile(0.5)));
     row(table, "  p99", at(wait.value_at_quantile(0.99)));
     row(table, "  max", at(wait.max()));
 }
 
 fn fairness(table: &mut Table, tallies: &[Tally]) {
     let operations: Vec<u64> = tallies.iter().map(Tally::operations).collect();
-    row(
-        table,
-        "fairness over threads (Jain's index)",
-        format!("{:.4}", jain(&operations)),
-    );
+    row(table, "fairness over threads (Jain's index)", format!("{:.4}", jain(&operations)));
     let least = operations.iter().min().copied().unwrap_or_default();
     let most = operations.iter().max().copied().unwrap_or_default();
-    row(
-        table,
-        "operations per thread",
-        format!("{} to {}", thousands(least), thousands(most)),
-    );
+    row(table, "operations per thread", format!("{} to {}", thousands(least), thousands(most)));
 }
 
 /// 1 if all have the same share, 1/n if one of n has everything.
 fn jain(shares: &[u64]) -> f64 {
     let sum: f64 = shares.iter().map(|&share| share as f64).sum();
     let squares: f64 = shares.iter().map(|&share| (share as f64).powi(2)).sum();
-    if squares == 0.0 {
-        1.0
-    } else {
-        sum * sum / (squares * shares.len() as f64)
-    }
+    if squares == 0.0 { 1.0 } else { sum * sum / (squares * shares.len() as f64) }
 }
 
 fn pool(table: &mut Table, stats: &Stats) {
@@ -135,10 +99,7 @@ fn pool(table: &mut Table, stats: &Stats) {
 
 fn compared(check: &Check) -> String {
     let found = thousands(check.found);
-    let (least, most) = (
-        thousands(check.expected.start()),
-        thousands(check.expected.end()),
-    );
+    let (least, most) = (thousands(check.expected.start()), thousands(check.expected.end()));
     match (check.holds(), least == most) {
         (true, true) => format!("{found}, as it must be"),
         (true, false) => format!("{found}, of {least} to {most}"),
@@ -151,10 +112,7 @@ fn compared(check: &Check) -> String {
 fn troubles(tallies: &[Tally]) {
     let retries = sum(tallies, |tally| tally.retries);
     if retries > 0 {
-        say(&format!(
-            "{} attempts met contention and were made again",
-            thousands(retries)
-        ));
+        say(&format!("{} attempts met contention and were made again", thousands(retries)));
     }
     let in_doubt = sum(tallies, |tally| tally.in_doubt.unsigned_abs());
     if in_doubt > 0 {

@@ -35,15 +35,9 @@ impl SqliteBank {
             .tempdir()
             .map_err(|e| Problem::Start(format!("cannot create a temporary directory: {e}")))?;
         let bank = SqliteBank { directory };
-        Connection::open(bank.file())
-            .and_then(|conn| open_accounts(&conn))
-            .map_err(|e| {
-                Problem::Start(format!(
-                    "cannot create {}: {}",
-                    bank.file().display(),
-                    chain(&e)
-                ))
-            })?;
+        Connection::open(bank.file()).and_then(|conn| open_accounts(&conn)).map_err(|e| {
+            Problem::Start(format!("cannot create {}: {}", bank.file().display(), chain(&e)))
+        })?;
         Ok(bank)
     }
 
@@ -78,25 +72,15 @@ impl Bank for SqliteBank {
     }
 
     fn balance(&self, conn: &mut Connection, account: i64) -> Result<i64, Failure> {
-        Ok(conn
-            .prepare_cached(BALANCE)?
-            .query_row([account], |row| row.get(0))?)
+        Ok(conn.prepare_cached(BALANCE)?.query_row([account], |row| row.get(0))?)
     }
 
     fn turnover(&self, conn: &mut Connection, worker: u32, from: i64) -> Result<i64, Failure> {
-        Ok(conn
-            .prepare_cached(TURNOVER)?
-            .query_row(params![worker, from], |row| row.get(0))?)
+        Ok(conn.prepare_cached(TURNOVER)?.query_row(params![worker, from], |row| row.get(0))?)
     }
 
     fn transfer(&self, conn: &mut Connection, transfer: &Transfer) -> Result<(), Failure> {
-        let Transfer {
-            worker,
-            number,
-            payer,
-            payee,
-            amount,
-        } = *transfer;
+        let Transfer { worker, number, payer, payee, amount } = *transfer;
         // Immediate: a transaction that begins by reading cannot wait for its
         // turn to write, SQLite would refuse it at once.
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -115,11 +99,7 @@ impl Bank for SqliteBank {
         let workers = snapshot
             .prepare(WRITTEN)?
             .query_map([], |row| {
-                Ok(Written {
-                    worker: row.get(0)?,
-                    transfers: row.get(1)?,
-                    amount: row.get(2)?,
-                })
+                Ok(Written { worker: row.get(0)?, transfers: row.get(1)?, amount: row.get(2)? })
             })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Audit {

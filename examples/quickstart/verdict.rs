@@ -50,16 +50,8 @@ impl Verdict {
         let checks = vec![
             ledger(audit, tallies),
             unfaithful(audit, tallies),
-            Check::equal(
-                "sum of all balances",
-                ACCOUNTS * OPENING_BALANCE,
-                audit.balance_sum,
-            ),
-            Check::equal(
-                "balances that contradict the ledger",
-                0,
-                audit.wrong_accounts,
-            ),
+            Check::equal("sum of all balances", ACCOUNTS * OPENING_BALANCE, audit.balance_sum),
+            Check::equal("balances that contradict the ledger", 0, audit.wrong_accounts),
         ];
         if checks.iter().all(Check::holds) {
             Verdict::Complete { checks }
@@ -71,11 +63,7 @@ impl Verdict {
 
 impl Check {
     fn equal(what: &'static str, expected: i64, found: i64) -> Check {
-        Check {
-            what,
-            expected: expected..=expected,
-            found,
-        }
+        Check { what, expected: expected..=expected, found }
     }
 
     pub fn holds(&self) -> bool {
@@ -109,25 +97,13 @@ fn ledger(audit: &Audit, tallies: &[Tally]) -> Check {
 /// How many workers do not find their own count and sum in the ledger. A total
 /// alone could hide one that lost what another had too many of.
 fn unfaithful(audit: &Audit, tallies: &[Tally]) -> Check {
-    let wrong = tallies
-        .iter()
-        .filter(|tally| !agrees(&written_by(audit, tally.worker), tally));
-    Check::equal(
-        "workers that miss a transfer of theirs",
-        0,
-        wrong.count() as i64,
-    )
+    let wrong = tallies.iter().filter(|tally| !agrees(&written_by(audit, tally.worker), tally));
+    Check::equal("workers that miss a transfer of theirs", 0, wrong.count() as i64)
 }
 
 fn written_by(audit: &Audit, worker: u32) -> Written {
-    let found = audit
-        .workers
-        .iter()
-        .find(|written| written.worker == worker);
-    found.copied().unwrap_or(Written {
-        worker,
-        ..Written::default()
-    })
+    let found = audit.workers.iter().find(|written| written.worker == worker);
+    found.copied().unwrap_or(Written { worker, ..Written::default() })
 }
 
 fn agrees(written: &Written, tally: &Tally) -> bool {

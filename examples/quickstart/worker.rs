@@ -72,15 +72,7 @@ impl<'a, B: Bank> Worker<'a, B> {
         timeout: Duration,
     ) -> Worker<'a, B> {
         let (dice, tally) = (Dice(id.into()), Tally::new(id));
-        Worker {
-            pool,
-            bank,
-            board,
-            timeout,
-            dice,
-            next_number: 0,
-            tally,
-        }
+        Worker { pool, bank, board, timeout, dice, next_number: 0, tally }
     }
 
     pub fn work(mut self) -> Tally {
@@ -100,9 +92,7 @@ impl<'a, B: Bank> Worker<'a, B> {
     fn attempt(&mut self, operation: &Operation) -> Result<(), Attempt> {
         let asked = Instant::now();
         let result = self.pool.get_timeout(self.timeout);
-        self.tally
-            .wait
-            .saturating_record(nanoseconds(asked.elapsed()));
+        self.tally.wait.saturating_record(nanoseconds(asked.elapsed()));
 
         let mut conn = result.map_err(Attempt::NoConnection)?;
         match operation {
@@ -146,9 +136,7 @@ impl<'a, B: Bank> Worker<'a, B> {
     fn note(&mut self, text: String) {
         let errors = &mut self.tally.errors;
         let known = errors.len() < MESSAGES || errors.contains_key(&text);
-        *errors
-            .entry(if known { text } else { "other errors".into() })
-            .or_default() += 1;
+        *errors.entry(if known { text } else { "other errors".into() }).or_default() += 1;
         thread::sleep(PAUSE_AFTER_ERROR);
     }
 

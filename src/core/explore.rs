@@ -381,9 +381,7 @@ impl World {
             Client::Away => format!("{priority}a;"),
             Client::Waiting { id, nudged } => {
                 let since = self.core.waiter_since(*id).expect("it waits");
-                let before = |other: &&Client| {
-                    matches!(other, Client::Waiting { id: o, .. } if o.arrived_before(*id))
-                };
+                let before = |other: &&Client| matches!(other, Client::Waiting { id: o, .. } if o.arrived_before(*id));
                 let place = self.clients.iter().filter(before).count();
                 let first = self.core.nudged == Some(*id);
                 format!("{priority}w{},{place},{nudged},{first};", age(since))
@@ -401,11 +399,15 @@ impl World {
         for (lease, _) in &self.core.retired {
             let _ = write!(key, "q{};", slot(&lease.permit).len().min(1));
         }
-        let mut jobs: Vec<String> = self.jobs.iter().map(|job| match job {
-            Job::Open(permit) => format!("o{}", slot(permit)),
-            Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
-            Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
-        }).collect();
+        let mut jobs: Vec<String> = self
+            .jobs
+            .iter()
+            .map(|job| match job {
+                Job::Open(permit) => format!("o{}", slot(permit)),
+                Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
+                Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
+            })
+            .collect();
         jobs.sort();
         let _ = write!(
             key,

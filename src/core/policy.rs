@@ -49,9 +49,8 @@ impl Policy {
     /// that it looks at each connection's own times too: a connection that
     /// comes into the pool after a look is not due before the next one.
     pub(crate) fn shortest_idle_span(&self) -> Option<Duration> {
-        let shortest_life = self
-            .max_lifetime
-            .map(|life| life - life * self.lifetime_jitter_permille / 1000);
+        let shortest_life =
+            self.max_lifetime.map(|life| life - life * self.lifetime_jitter_permille / 1000);
         [self.idle_timeout, self.keepalive, shortest_life].into_iter().flatten().min()
     }
 }

@@ -105,8 +105,7 @@ impl<T: Types> Queue<T> {
         let turn = self.turn(waiter.since, waiter.priority);
         self.serial += 1;
         let tail = self.lists[class].tail;
-        let node =
-            Node { waiter: Some(waiter), turn, serial: self.serial, prev: tail, next: NONE };
+        let node = Node { waiter: Some(waiter), turn, serial: self.serial, prev: tail, next: NONE };
         let index = self.allocate(node);
         match tail {
             NONE => self.lists[class].head = index,

@@ -10,11 +10,7 @@
 //! as well when the test process exits without dropping its statics, aborts, or
 //! is killed: nothing outlives the tests.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test program uses a part of this"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
 use std::env;
 use std::ffi::OsStr;
@@ -134,18 +130,11 @@ impl Cluster {
         let folder = make_folder(owner);
         let keeper = Keeper::hire(&bin, &folder, owner);
         // From here on the folder is removed whatever happens.
-        let mut cluster = Self {
-            folder,
-            bin,
-            port: 0,
-            keeper: Mutex::new(keeper),
-        };
+        let mut cluster = Self { folder, bin, port: 0, keeper: Mutex::new(keeper) };
         cluster.init(owner);
         cluster.configure(settings);
         cluster.start_on_a_free_port();
-        cluster.psql(&format!(
-            "CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'"
-        ));
+        cluster.psql(&format!("CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'"));
         cluster
     }
 
@@ -169,10 +158,7 @@ impl Cluster {
     /// A configuration that connects as `postgres` through the Unix socket.
     pub fn socket_config(&self) -> postgres::Config {
         let mut config = postgres::Config::new();
-        config
-            .host_path(&self.folder)
-            .port(self.port)
-            .user("postgres");
+        config.host_path(&self.folder).port(self.port).user("postgres");
         config
     }
 
@@ -450,20 +436,12 @@ fn find_binaries() -> Option<PathBuf> {
         name.and_then(|name| name.parse::<u32>().ok())
     });
     folders.extend(versions.iter().rev().map(|path| path.join("bin")));
-    folders
-        .into_iter()
-        .find(|folder| BINARIES.iter().all(|name| folder.join(name).is_file()))
+    folders.into_iter().find(|folder| BINARIES.iter().all(|name| folder.join(name).is_file()))
 }
 
 fn run(mut command: Command, what: &str) -> String {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert!(
-        output.status.success(),
-        "{what} failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(output.status.success(), "{what} failed: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

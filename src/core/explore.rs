@@ -84,7 +84,7 @@ enum Outcome {
 
 enum Client {
     Away,
-    Waiting { id: WaiterId, nudged: bool },
+    Waiting { id: WaiterId, since: Time, nudged: bool },
     Holding(Lease<u32>),
 }
 
@@ -115,14 +115,16 @@ struct World {
 
 impl World {
     fn new(setup: &Setup) -> World {
-        World {
+        let mut world = World {
             core: Core::new(setup.policy.clone()),
             setup: setup.clone(),
             now: Time::START,
             clients: setup.priorities.iter().map(|_| Client::Away).collect(),
             jobs: Vec::new(),
             conns: BTreeMap::new(),
-        }
+        };
+        world.tick();
+        world
     }
 
     fn replay(setup: &Setup, path: &[Action]) -> World {
@@ -210,11 +212,7 @@ impl World {
                 self.core.detached(now, lease.permit, &mut fx);
             }
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
-            Action::Advance => {
-                self.now = Time(self.now.0 + 1);
-                let next = self.core.tick(self.now, &mut fx);
-                assert!(next > self.now, "the reaper spins");
-            }
+            Action::Advance => self.now = Time(self.now.0 + 1),
             Action::Refresh => self.core.refresh(now, &mut fx),
             Action::Pause => self.core.pause(),
             Action::Resume => self.core.resume(now, &mut fx),
@@ -222,13 +220,18 @@ impl World {
             Action::Close => self.core.close(now, &mut fx),
         }
         self.carry_out(fx);
-        // Time that has come without anything else happening: the reaper.
+        // The reaper looks when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
-            let mut fx = Effects::new();
-            self.core.tick(self.now, &mut fx);
-            self.carry_out(fx);
+            self.tick();
         }
         self.check(action);
+    }
+
+    fn tick(&mut self) {
+        let mut fx = Effects::new();
+        let next = self.core.tick(self.now, &mut fx);
+        assert!(next > self.now, "the reaper spins");
+        self.carry_out(fx);
     }
 
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
@@ -241,7 +244,7 @@ impl World {
             return;
         }
         match self.core.join(now, priority, client as u8, client as u8, fx) {
-            Ok(id) => self.clients[client] = Client::Waiting { id, nudged: false },
+            Ok(id) => self.clients[client] = Client::Waiting { id, since: now, nudged: false },
             Err(Refusal::Closed) => assert!(self.core.is_closed()),
             Err(Refusal::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
@@ -291,21 +294,31 @@ impl World {
     /// A waiter gets a connection: nobody of its priority may have come before.
     fn served(&mut self, client: usize, lease: Lease<u32>) {
         let priority = self.setup.priorities[client];
-        let Client::Waiting { id, .. } = self.clients[client] else {
+        let Client::Waiting { id, since, .. } = self.clients[client] else {
             panic!("P4: a connection for a client that does not wait");
         };
         assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
         for (other, waiting) in self.clients.iter().enumerate() {
-            let Client::Waiting { id: other_id, .. } = *waiting else { continue };
-            if other != client && self.setup.priorities[other] == priority {
+            let Client::Waiting { id: other_id, since: theirs, .. } = *waiting else { continue };
+            if other == client || self.core.queue.get(other_id).is_none() {
+                continue; // answered in the same transition
+            }
+            let other_priority = self.setup.priorities[other];
+            if other_priority == priority {
                 assert!(id.arrived_before(other_id), "P2: served out of order");
             }
+            let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
+            assert!(own <= theirs, "P2: served before its turn");
         }
         // The answer beat the deadline: giving up now must find nothing.
         let mut fx = Effects::new();
         assert!(!self.core.leave(self.now, id, Left::TimedOut, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
         self.clients[client] = Client::Holding(lease);
+    }
+
+    fn turn(&self, since: Time, priority: u8) -> Time {
+        since.after(self.setup.policy.priority_ageing * u32::from(priority))
     }
 
     fn assert_may_overtake(&self, priority: u8) {
@@ -379,12 +392,11 @@ impl World {
         };
         let client = |(client, priority): (&Client, &u8)| match client {
             Client::Away => format!("{priority}a;"),
-            Client::Waiting { id, nudged } => {
-                let since = self.core.waiter_since(*id).expect("it waits");
+            Client::Waiting { id, since, nudged } => {
                 let before = |other: &&Client| matches!(other, Client::Waiting { id: o, .. } if o.arrived_before(*id));
                 let place = self.clients.iter().filter(before).count();
                 let first = self.core.nudged == Some(*id);
-                format!("{priority}w{},{place},{nudged},{first};", age(since))
+                format!("{priority}w{},{place},{nudged},{first};", age(*since))
             }
             Client::Holding(lease) => format!("{priority}h{};", slot(&lease.permit)),
         };

@@ -215,11 +215,6 @@ impl<T: Types> Core<T> {
         Some((self.slots[index as usize].caller?, since))
     }
 
-    #[cfg(test)]
-    pub(crate) fn waiter_since(&self, id: WaiterId) -> Option<Time> {
-        self.queue.get(id).map(|waiter| waiter.since)
-    }
-
     fn idle_len(&self) -> u32 {
         self.idle.len() as u32
     }

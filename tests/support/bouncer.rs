@@ -58,7 +58,7 @@ impl Bouncer {
         let (folder, port) = (make_folder(owner), free_port());
         let text = format!(
             "[databases]\n\
-             postgres = host=127.0.0.1 port={server_port} dbname=postgres\n\
+             postgres = host=127.0.0.1 port={server_port} dbname=postgres user=postgres\n\
              [pgbouncer]\n\
              listen_addr = 127.0.0.1\n\
              listen_port = {port}\n\
@@ -69,7 +69,6 @@ impl Bouncer {
              max_client_conn = 100\n\
              server_login_retry = 1\n"
         );
-        let text = text.replace("dbname=postgres", "dbname=postgres user=postgres");
         fs::write(folder.join("pgbouncer.ini"), text).expect("pgbouncer.ini");
         let mut command = Command::new("sh");
         command
@@ -85,11 +84,7 @@ impl Bouncer {
         }
         let mut keeper = command.spawn().expect("sh starts");
         let answers = BufReader::new(keeper.stdout.take().expect("a pipe"));
-        let mut bouncer = Bouncer {
-            port,
-            keeper,
-            answers,
-        };
+        let mut bouncer = Bouncer { port, keeper, answers };
         bouncer.answer();
         bouncer.wait_until_it_accepts(&folder);
         bouncer

@@ -107,3 +107,8 @@ pub use crate::pool::{CloseReport, Pool, State};
 pub use crate::pooled::{ConnectionInfo, PooledConnection};
 pub use crate::request::Request;
 pub use crate::stats::{ClosedBy, Stats};
+
+/// The README's example compiles.
+#[cfg(all(doctest, feature = "postgres"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -187,7 +187,7 @@ fn p5_the_server_never_sees_more_than_max_size_while_connections_come_and_go() {
             }
             let mut conn = pool.get().expect("a connection");
             conn.query_one("SELECT 1", &[]).expect("an answer");
-            if n % 7 == 0 {
+            if n % 31 == 0 {
                 PooledConnection::discard(conn);
             }
         }
@@ -198,9 +198,10 @@ fn p5_the_server_never_sees_more_than_max_size_while_connections_come_and_go() {
         });
     });
     let stats = pool.stats();
+    let most = watch.most();
     println!("{} connections opened", stats.opened);
-    assert!(stats.closed.broken > 10 && stats.closed.expired > 0, "{stats:?}");
-    assert!(watch.most() <= 4);
+    assert!(stats.closed.broken > 10 && stats.closed.expired > 10, "{stats:?}");
+    assert!(most <= 4, "{most}");
 }
 
 #[test]
@@ -395,29 +396,24 @@ fn after_a_quiet_spell_nobody_gets_a_connection_whose_backend_was_killed() {
 
 #[test]
 fn run_retires_a_connection_whose_backend_was_killed_in_mid_use() {
+    const DIE: &str = "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)";
     let unchecked = || builder().max_size(1).test_on_check_out(false);
-    let mut admin = session(shared());
     let pool = unchecked().build(manager("run")).unwrap();
     for round in 1..=20 {
         let mut conn = pool.get().unwrap();
-        let dead = backend(&mut conn);
-        kill(&mut admin, &[dead]);
-        let result = PooledConnection::run(&mut conn, |client| client.query_one("SELECT 1", &[]));
-        assert!(result.is_err(), "a dead backend has answered");
+        conn.query_one("SELECT 1", &[]).expect("a live connection");
+        let result = PooledConnection::run(&mut conn, |client| client.batch_execute(DIE));
+        let code = result.unwrap_err().code().cloned();
+        assert_eq!(code, Some(SqlState::ADMIN_SHUTDOWN));
         drop(conn);
         assert_eq!(pool.stats().closed.broken, round);
-        assert_ne!(backend(&mut pool.get().unwrap()), dead);
     }
 
-    // How often it matters: the driver alone does not always notice.
+    // How often it matters: the driver by itself does not always notice.
     let pool = unchecked().build(manager("no_run")).unwrap();
     let mut handed_on = 0;
     for _ in 0..20 {
-        let mut conn = pool.get().unwrap();
-        let dead = backend(&mut conn);
-        kill(&mut admin, &[dead]);
-        assert!(conn.query_one("SELECT 1", &[]).is_err());
-        drop(conn);
+        assert!(pool.get().unwrap().batch_execute(DIE).is_err());
         let mut next = pool.get().unwrap();
         if next.query_one("SELECT 1", &[]).is_err() {
             handed_on += 1;

@@ -20,6 +20,8 @@ mod slot;
 mod time;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 pub(crate) mod explore;
 
 pub(crate) use checkout::{Left, Refusal, Verdict};

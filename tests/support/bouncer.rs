@@ -22,9 +22,10 @@ const HOW_TO_INSTALL: &str = "PgBouncer was not found: looked in PATH, /usr/sbin
      `apt-get install pgbouncer`";
 
 /// `$1` is the program, `$2` the folder. One line from the pipe stops PgBouncer,
-/// the next starts it again; the pipe's end removes everything.
+/// the next starts it again; the pipe's end removes everything. It is killed:
+/// what the other signals mean to PgBouncer changes from version to version.
 const KEEPER: &str = r#"
-stop() { kill -s QUIT "$pid"; wait "$pid"; pid=; }
+stop() { kill -s KILL "$pid"; wait "$pid"; pid=; }
 while :; do
     "$1" "$2/pgbouncer.ini" >>"$2/output" 2>&1 </dev/null &
     pid=$!

@@ -338,7 +338,7 @@ impl ManageConnection for Manager {
 
     fn connect(&self) -> Result<Conn, StubError> {
         let server = &self.0;
-        let _attempt = {
+        let attempt = {
             let mut state = lock(&server.0);
             state.connecting += 1;
             Server::count(&mut state);
@@ -353,6 +353,10 @@ impl ManageConnection for Manager {
                 let id = state.lives.len() + 1;
                 state.lives.insert(id, Life::Open);
                 state.live += 1;
+                // Attempt and connection are one to the server, so they change
+                // places in one step.
+                state.connecting -= 1;
+                std::mem::forget(attempt);
                 Ok(Conn { id, server: server.clone() })
             }
         }

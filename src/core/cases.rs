@@ -1,0 +1,137 @@
+//! Single cases of the core: what the exploration cannot tell from its states,
+//! since both ways keep the invariants.
+
+use std::time::Duration;
+
+use super::explore::{Toy, policy};
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(seconds: u64) -> Time {
+    Time::START.after(SECOND * seconds as u32)
+}
+
+fn fx() -> Effects<Toy> {
+    Effects::new()
+}
+
+/// A core whose connections were all opened at the start and came back then.
+fn filled(policy: Policy) -> Core<Toy> {
+    let mut core = Core::new(Policy { min_idle: Some(policy.max_size), ..policy });
+    let mut fx = fx();
+    core.tick(Time::START, &mut fx);
+    while let Some(job) = fx.jobs.pop() {
+        let Job::Open(permit) = job else { panic!("only opens") };
+        core.opened(Time::START, Lease { permit, conn: 0 }, &mut fx);
+    }
+    core
+}
+
+fn opens(fx: &Effects<Toy>) -> usize {
+    fx.jobs.iter().filter(|job| matches!(job, Job::Open(_))).count()
+}
+
+fn checks(fx: &Effects<Toy>) -> usize {
+    fx.jobs.iter().filter(|job| matches!(job, Job::Check(..))).count()
+}
+
+#[test]
+fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
+    let mut core = filled(Policy { fresh_for: SECOND, ..policy(2) });
+    let mut first = fx();
+    let id = core.join(at(2), 5, 0, 0, &mut first).expect("room to wait");
+    assert_eq!(checks(&first), 1);
+    assert!(core.leave(at(3), id, Left::TimedOut, &mut fx()));
+    // The check of the first caller is still under way.
+    let mut second = fx();
+    core.join(at(3), 5, 1, 1, &mut second).expect("room to wait");
+    assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
+}
+
+#[test]
+fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
+    let mut core = filled(Policy { close_limit: SECOND, max_closers: 2, ..policy(2) });
+    let mut closing = fx();
+    core.refresh(at(0), &mut closing);
+    assert_eq!(closing.jobs.len(), 2);
+    // Both hang; only one may be abandoned.
+    let mut later = fx();
+    assert_eq!(core.tick(at(2), &mut later), Time::NEVER);
+    assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 1));
+    let abandoned = closing.jobs.iter().position(|job| match job {
+        Job::Close(lease, _) => core.slots[lease.permit.0 as usize].state == State::Abandoned,
+        _ => false,
+    });
+    let Job::Close(lease, _) = closing.jobs.swap_remove(abandoned.expect("one of them")) else {
+        panic!("only closes");
+    };
+    let mut back = fx();
+    core.closed(at(3), lease.permit, &mut back);
+    assert!(back.wake_reaper, "the other overrun has to be looked at");
+    core.tick(at(3), &mut fx());
+    assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 0));
+}
+
+#[test]
+fn lifetimes_are_drawn_once_and_only_shortened() {
+    let jitter =
+        Policy { max_lifetime: Some(SECOND * 100), lifetime_jitter_permille: 100, ..policy(50) };
+    let mut core = filled(Policy { max_opening: 50, ..jitter });
+    let drawn: Vec<Time> = core.slots.iter().map(|slot| slot.expires).collect();
+    assert!(drawn.iter().all(|&at_| at_ > at(90) && at_ <= at(100)), "{drawn:?}");
+    let distinct: std::collections::HashSet<_> = drawn.iter().collect();
+    assert!(distinct.len() > 40, "all connections would end together");
+    for second in 1..80 {
+        core.tick(at(second), &mut fx());
+    }
+    let later: Vec<Time> = core.slots.iter().map(|slot| slot.expires).collect();
+    assert_eq!(drawn, later, "a lifetime that is drawn anew at each look never ends");
+}
+
+#[test]
+fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
+    let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND * 8, ..policy(4) };
+    let mut core: Core<Toy> = Core::new(Policy { max_opening: 4, ..backoff });
+    let mut now = Time::START;
+    let mut asked = fx();
+    for client in 0..4 {
+        core.join(now, 5, client, client, &mut asked).expect("room to wait");
+    }
+    assert_eq!(opens(&asked), 4, "all at once while nothing is known to fail");
+    let mut delays = Vec::new();
+    for _ in 0..8 {
+        let mut failed = fx();
+        for job in asked.jobs.drain(..) {
+            let Job::Open(permit) = job else { panic!("only opens") };
+            core.open_failed(now, permit, 7, false, &mut failed);
+        }
+        assert_eq!(opens(&failed), 0, "not before the delay");
+        let mut quiet = fx();
+        let next = core.tick(now, &mut quiet);
+        assert_eq!(opens(&quiet), 0);
+        delays.push(next.since(now));
+        now = next;
+        core.tick(now, &mut asked);
+        assert_eq!(opens(&asked), 1, "one attempt finds out");
+    }
+    let longest = delays.iter().max().expect("eight of them");
+    assert!(*longest <= SECOND * 8 && *longest >= SECOND * 4, "{delays:?}");
+    assert_eq!(core.error_since(Time::START), Some(7));
+}
+
+#[test]
+fn p9_an_error_is_forgotten_at_the_next_success_and_not_shown_to_later_waits() {
+    let mut core: Core<Toy> = Core::new(policy(1));
+    let mut asked = fx();
+    core.join(at(0), 5, 0, 0, &mut asked).expect("room to wait");
+    let Some(Job::Open(permit)) = asked.jobs.pop() else { panic!("an open") };
+    core.open_failed(at(1), permit, 7, false, &mut fx());
+    assert_eq!(core.error_since(at(0)), Some(7));
+    assert_eq!(core.error_since(at(2)), None, "not met during this wait");
+    let mut again = fx();
+    core.tick(at(3), &mut again);
+    let Some(Job::Open(permit)) = again.jobs.pop() else { panic!("another open") };
+    core.opened(at(3), Lease { permit, conn: 0 }, &mut fx());
+    assert_eq!(core.error_since(at(0)), None, "connecting works again");
+}

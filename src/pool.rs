@@ -97,7 +97,8 @@ impl<M: ManageConnection> Pool<M> {
         let start = Time::START;
         let wanted = shared.config.policy.min_idle_now();
         let ready = |core: &PoolCore<M>| core.open() >= wanted;
-        let deadline = Instant::now().checked_add(shared.config.connection_timeout);
+        let deadline = start.after(shared.config.connection_timeout);
+        let deadline = shared.clock.instant_of(deadline);
         shared.wait_for(deadline, |core| ready(core) || core.fails_permanently());
         let failure = shared.transition(|core, now, _| {
             let failed = !ready(core);
@@ -360,7 +361,7 @@ impl<M: ManageConnection> Pool<M> {
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
         let shared = &self.shared;
-        let start = Instant::now();
+        let start = shared.clock.now();
         shared.transition(|core, now, fx| core.close(now, fx));
         let workers = &shared.workers;
         let ended = |core: &PoolCore<M>| core.is_drained() && workers.running() == 0;
@@ -372,7 +373,7 @@ impl<M: ManageConnection> Pool<M> {
         }
         let gauges = shared.gauges();
         CloseReport {
-            elapsed: start.elapsed(),
+            elapsed: shared.ago(start),
             holders: shared.holders(),
             checking: gauges.checking,
             opening: gauges.opening,

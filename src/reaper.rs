@@ -1,6 +1,6 @@
 //! The one resident thread: it acts on the passing of time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -68,14 +68,14 @@ impl Reaper {
         loop {
             let next = shared.transition(|core, now, fx| core.tick(now, fx));
             let backlog = shared.workers.retry(shared);
-            let mut sleep_until = shared.clock.instant_of(next);
+            let now = shared.clock.now();
+            let mut sleep_until = next.max(now.after(SHORTEST_SLEEP));
             if backlog {
-                let retry = Instant::now() + BACKLOG_RETRY;
-                sleep_until = Some(sleep_until.map_or(retry, |at| at.min(retry)));
+                sleep_until = sleep_until.min(now.after(BACKLOG_RETRY));
             }
-            let woken = match sleep_until {
+            let woken = match shared.clock.instant_of(sleep_until) {
                 None => self.ticks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => self.ticks.recv_deadline(at.max(Instant::now() + SHORTEST_SLEEP)),
+                Some(at) => self.ticks.recv_deadline(at),
             };
             if woken == Err(RecvTimeoutError::Disconnected) {
                 return;

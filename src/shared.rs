@@ -158,6 +158,8 @@ impl<M: ManageConnection> Shared<M> {
             } else if let Some(said) = payload.downcast_ref::<String>() {
                 said.clone()
             } else {
+                // Its destructor is not ours and might panic again.
+                std::mem::forget(payload);
                 "(not a text)".to_string()
             };
             log::error!("pool '{}': {what} panicked: {said}", self.config.name);

@@ -30,6 +30,8 @@ pub(crate) struct Conn<M: ManageConnection> {
     pub(crate) lent: Time,
     /// The holder said that it must not be used again.
     pub(crate) marked_broken: bool,
+    /// A use of it was begun and not finished: it panicked.
+    pub(crate) unfinished: bool,
     pub(crate) close: CloseMutex,
 }
 
@@ -45,6 +47,7 @@ impl<M: ManageConnection> Conn<M> {
             uses: 0,
             lent: born,
             marked_broken: false,
+            unfinished: false,
             close: CloseMutex::new(),
         }
     }

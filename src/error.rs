@@ -35,8 +35,9 @@ pub enum ErrorKind {
 /// The text says what a person needs who meets it in a log at night: how long
 /// the caller waited, where all the connections are, who has held one longest,
 /// and what the driver said. `source()` is the driver's own error, as its own
-/// type, if connecting or a check failed *during this wait* and nothing has
-/// succeeded since.
+/// type, if connecting or a check failed *during this wait* and no connection
+/// has been opened since. An earlier error that may still be the reason is
+/// mentioned in the text, with its age.
 ///
 /// # Examples
 ///
@@ -70,6 +71,9 @@ pub(crate) struct Report {
     pub(crate) gauges: Gauges,
     pub(crate) longest: Option<Holder>,
     pub(crate) paused: bool,
+    /// An error that was met before this wait, so long ago; no connection has
+    /// been opened since.
+    pub(crate) earlier: Option<(Duration, Cause)>,
 }
 
 impl Error {
@@ -158,6 +162,9 @@ impl fmt::Display for Report {
         write!(f, "; {} other {others}", gauges.waiting)?;
         if let Some(holder) = &self.longest {
             write!(f, "; held longest by {holder}")?;
+        }
+        if let Some((age, cause)) = &self.earlier {
+            write!(f, "; no connection was opened since an error {age:.1?} before: {cause}")?;
         }
         Ok(())
     }

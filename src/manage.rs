@@ -132,8 +132,8 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Tells, without blocking, whether a returned connection has to go through
     /// [`reset`](ManageConnection::reset) before the next caller may have it.
     ///
-    /// Called on the returning thread, after `has_broken`. The default is
-    /// `false`.
+    /// Called on the returning thread, after `has_broken`. A connection that was
+    /// dropped by a panic is reset in any case. The default is `false`.
     fn needs_reset(&self, conn: &mut Self::Connection) -> bool {
         let _ = conn;
         false

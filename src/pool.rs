@@ -102,12 +102,9 @@ impl<M: ManageConnection> Pool<M> {
         shared.wait_for(deadline, |core| ready(core) || core.fails_permanently());
         let failure = shared.transition(|core, now, _| {
             let failed = !ready(core);
-            failed.then(|| {
-                let permanent = core.fails_permanently();
-                (permanent, shared.report(core, now, start), core.error_since(start))
-            })
+            failed.then(|| (core.fails_permanently(), shared.report(core, now, start)))
         });
-        let Some((permanent, report, cause)) = failure else { return Ok(()) };
+        let Some((permanent, (report, cause))) = failure else { return Ok(()) };
         let (kind, how) = match permanent {
             true => (ErrorKind::Connect, "connecting cannot succeed as configured".to_string()),
             false => (ErrorKind::Timeout, format!("timed out after {:.1?}", report.waited)),

@@ -16,8 +16,8 @@ use crate::sync::Arc;
 /// A connection that goes back to its pool when it is dropped.
 ///
 /// Dereferences to the driver's connection. It may be moved to other threads.
-/// If it is dropped by a panic, the connection is checked before anybody else
-/// gets it.
+/// If it is dropped by a panic, the connection is reset and validated before
+/// anybody else gets it.
 ///
 /// # Blocking
 ///
@@ -131,8 +131,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     pub fn detach(mut this: Self) -> M::Connection {
         let Lease { permit, mut conn } = this.lease.take().expect(GONE);
         let value = conn.take().expect("BUG: a held connection was closed");
-        drop(conn);
         this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        let _ = this.shared.contain("dropping extensions", || drop(conn));
         value
     }
 
@@ -150,10 +150,13 @@ impl<M: ManageConnection> PooledConnection<M> {
         this: &mut Self,
         use_it: impl FnOnce(&mut M::Connection) -> Result<R, M::Error>,
     ) -> Result<R, M::Error> {
+        this.conn_mut().unfinished = true;
         let result = use_it(this);
+        this.conn_mut().unfinished = false;
         if let Err(error) = &result {
-            let fatal = this.shared.manager.is_fatal(error);
-            this.conn_mut().marked_broken |= fatal;
+            let shared = Arc::clone(&this.shared);
+            let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
+            this.conn_mut().marked_broken |= fatal.unwrap_or(true);
         }
         result
     }
@@ -172,7 +175,8 @@ impl<M: ManageConnection> PooledConnection<M> {
             return Verdict::Broken;
         };
         // Whatever its holder was doing when it panicked, it did not finish it.
-        let check = Check { reset, validate: thread::panicking() };
+        let unfinished = thread::panicking() || std::mem::take(&mut conn.unfinished);
+        let check = Check { reset: reset || unfinished, validate: unfinished };
         if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
     }
 }

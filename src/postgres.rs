@@ -71,7 +71,8 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reset {
-    /// Nothing; the default, and what `r2d2_postgres` does.
+    /// Nothing, unless the holder panicked: then as [`Rollback`](Reset::Rollback).
+    /// The default.
     ///
     /// Right when every transaction goes through
     /// [`Client::transaction`](::postgres::Client::transaction), whose drop
@@ -483,7 +484,9 @@ where
         self.reset != Reset::Off && !client.is_closed()
     }
 
-    /// Does what [`Reset`] says.
+    /// Does what [`Reset`] says; with [`Reset::Off`], under which the pool asks
+    /// for it only after a panic of the holder, the same as with
+    /// [`Reset::Rollback`].
     ///
     /// # Errors
     ///
@@ -491,8 +494,7 @@ where
     /// a transaction may still be open is not passed on.
     fn reset(&self, client: &mut Client) -> Result<(), Error> {
         match self.reset {
-            Reset::Off => Ok(()),
-            Reset::Rollback => end_transaction(client),
+            Reset::Off | Reset::Rollback => end_transaction(client),
             Reset::Session => {
                 end_transaction(client)?;
                 self.clean_session(client)

@@ -10,7 +10,7 @@ use crate::caller::Holder;
 use crate::config::Config;
 use crate::conn::Kind;
 use crate::core::{Core, Effects, Gauges, Time};
-use crate::error::Report;
+use crate::error::{Cause, Report};
 use crate::manage::ManageConnection;
 use crate::reaper::Reaper;
 use crate::stats::Stats;
@@ -87,7 +87,9 @@ impl<M: ManageConnection> Shared<M> {
             self.workers.stop();
             self.reaper.stop();
         }
-        drop(fx.garbage);
+        for error in fx.garbage {
+            let _ = self.contain("dropping an error", || drop(error));
+        }
         result
     }
 
@@ -117,9 +119,21 @@ impl<M: ManageConnection> Shared<M> {
         self.progress.notify_all();
     }
 
-    /// What a caller that gets nothing is told of the pool.
-    pub(crate) fn report(&self, core: &mut PoolCore<M>, now: Time, start: Time) -> Report {
-        Report {
+    /// What a caller that gets nothing is told of the pool, and the error that
+    /// was met during its wait.
+    pub(crate) fn report(
+        &self,
+        core: &mut PoolCore<M>,
+        now: Time,
+        start: Time,
+    ) -> (Report, Option<Cause>) {
+        let (earlier, cause) = match core.last_error() {
+            Some((at, cause)) if at >= start => (None, Some(cause)),
+            Some((at, cause)) => (Some((start.since(at), cause)), None),
+            None => (None, None),
+        };
+        let report = Report {
+            earlier,
             pool: Arc::clone(&self.config.name),
             waited: now.since(start),
             gauges: core.gauges(),
@@ -127,7 +141,8 @@ impl<M: ManageConnection> Shared<M> {
                 .longest_holder()
                 .map(|(caller, since)| caller.into_holder(now.since(since))),
             paused: core.is_paused(),
-        }
+        };
+        (report, cause)
     }
 
     /// Those who hold connections, longest first.

@@ -59,7 +59,8 @@ pub struct Stats {
     pub refused: u64,
     /// Connections opened.
     pub opened: u64,
-    /// Attempts to open a connection that failed, or overran their limit.
+    /// Attempts to open a connection that failed, or overran their limit; of
+    /// the latter, those that succeeded late count as opened too.
     pub open_failures: u64,
     /// Connections that left the pool, by reason.
     pub closed: ClosedBy,

@@ -25,14 +25,17 @@ impl Clock {
 
     #[inline]
     pub(crate) fn now(&self) -> Time {
-        self.time_of(Instant::now())
+        let span = Instant::now().duration_since(self.origin);
+        // Wraps after 584 years.
+        Time(
+            span.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(span.subsec_nanos())),
+        )
     }
 
-    /// A point before the pool's start counts as its start.
-    #[inline]
+    /// A point before the pool's start counts as its start; one that the pool
+    /// will not live to see, as never.
     pub(crate) fn time_of(&self, at: Instant) -> Time {
-        // Truncated after 584 years.
-        Time(at.saturating_duration_since(self.origin).as_nanos() as u64)
+        Time::START.after(at.saturating_duration_since(self.origin))
     }
 
     /// `None` for a time so far away that the system cannot name it.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::caller::Caller;
 use crate::cancel::{CancelToken, Registration};
 use crate::conn::{Conn, Kind};
-use crate::core::{Answer, Effects, Lease, Left, Refusal, Time, WaiterId};
+use crate::core::{Answer, Effects, Lease, Left, Refusal, Time, Waiter, WaiterId};
 use crate::error::{Cause, Error, ErrorKind, Report};
 use crate::event::TimeoutEvent;
 use crate::manage::ManageConnection;
@@ -124,14 +124,21 @@ fn ask_once<M: ManageConnection>(
         return First::Got(lease);
     }
     let report = |core: &mut PoolCore<M>, kind| {
-        First::Refused(kind, shared.report(core, now, ask.start), core.error_since(ask.start))
+        let (report, cause) = shared.report(core, now, ask.start);
+        First::Refused(kind, report, cause)
     };
     if ask.only_idle && !core.may_await_check(now, ask.priority) {
         return report(core, ErrorKind::Timeout);
     }
     let cell = Arc::new(WaitCell::new());
-    let joined = core.join(now, ask.priority, ask.caller, Arc::clone(&cell), fx);
-    match joined {
+    let waiter = Waiter {
+        since: now,
+        priority: ask.priority,
+        caller: ask.caller,
+        cell: Arc::clone(&cell),
+        only_idle: ask.only_idle,
+    };
+    match core.join(waiter, fx) {
         Err(Refusal::Closed) => report(core, ErrorKind::Closed),
         Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
         Ok(id) if ask.deadline <= now && core.leave(now, id, Left::TimedOut, fx) => {
@@ -158,6 +165,7 @@ fn wait<M: ManageConnection>(
                     return Ok(lease);
                 }
             }
+            Some(Answer::NoneIdle) => return Err(ended(shared, ask, ErrorKind::Timeout, None)),
             Some(Answer::Failed(cause)) => {
                 return Err(ended(shared, ask, ErrorKind::Connect, Some(cause)));
             }
@@ -183,7 +191,7 @@ fn give_up<M: ManageConnection>(
 ) -> Option<Error> {
     let (report, cause) = shared.transition(|core, now, fx| {
         let left = core.leave(now, id, Left::TimedOut, fx);
-        left.then(|| (shared.report(core, now, ask.start), core.error_since(ask.start)))
+        left.then(|| shared.report(core, now, ask.start))
     })?;
     Some(refusal(ask, ErrorKind::Timeout, report, cause))
 }
@@ -211,7 +219,7 @@ fn ended<M: ManageConnection>(
     kind: ErrorKind,
     cause: Option<Cause>,
 ) -> Error {
-    let report = shared.transition(|core, now, _| shared.report(core, now, ask.start));
+    let (report, _) = shared.transition(|core, now, _| shared.report(core, now, ask.start));
     refusal(ask, kind, report, cause)
 }
 

@@ -28,6 +28,10 @@ fn filled(policy: Policy) -> Core<Toy> {
     core
 }
 
+fn waiter(since: Time, client: u8) -> Waiter<Toy> {
+    Waiter { since, priority: 5, caller: client, cell: client, only_idle: false }
+}
+
 fn opens(fx: &Effects<Toy>) -> usize {
     fx.jobs.iter().filter(|job| matches!(job, Job::Open(_))).count()
 }
@@ -40,12 +44,12 @@ fn checks(fx: &Effects<Toy>) -> usize {
 fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
     let mut core = filled(Policy { fresh_for: SECOND, ..policy(2) });
     let mut first = fx();
-    let id = core.join(at(2), 5, 0, 0, &mut first).expect("room to wait");
+    let id = core.join(waiter(at(2), 0), &mut first).expect("room to wait");
     assert_eq!(checks(&first), 1);
     assert!(core.leave(at(3), id, Left::TimedOut, &mut fx()));
     // The check of the first caller is still under way.
     let mut second = fx();
-    core.join(at(3), 5, 1, 1, &mut second).expect("room to wait");
+    core.join(waiter(at(3), 1), &mut second).expect("room to wait");
     assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
 }
 
@@ -96,7 +100,7 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
     let mut now = Time::START;
     let mut asked = fx();
     for client in 0..4 {
-        core.join(now, 5, client, client, &mut asked).expect("room to wait");
+        core.join(waiter(now, client), &mut asked).expect("room to wait");
     }
     assert_eq!(opens(&asked), 4, "all at once while nothing is known to fail");
     let mut delays = Vec::new();
@@ -117,21 +121,20 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
     }
     let longest = delays.iter().max().expect("eight of them");
     assert!(*longest <= SECOND * 8 && *longest >= SECOND * 4, "{delays:?}");
-    assert_eq!(core.error_since(Time::START), Some(7));
+    assert_eq!(core.last_error().map(|(_, cause)| cause), Some(7));
 }
 
 #[test]
-fn p9_an_error_is_forgotten_at_the_next_success_and_not_shown_to_later_waits() {
+fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     let mut core: Core<Toy> = Core::new(policy(1));
     let mut asked = fx();
-    core.join(at(0), 5, 0, 0, &mut asked).expect("room to wait");
+    core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
     let Some(Job::Open(permit)) = asked.jobs.pop() else { panic!("an open") };
     core.open_failed(at(1), permit, 7, false, &mut fx());
-    assert_eq!(core.error_since(at(0)), Some(7));
-    assert_eq!(core.error_since(at(2)), None, "not met during this wait");
+    assert_eq!(core.last_error(), Some((at(1), 7)));
     let mut again = fx();
     core.tick(at(3), &mut again);
     let Some(Job::Open(permit)) = again.jobs.pop() else { panic!("another open") };
     core.opened(at(3), Lease { permit, conn: 0 }, &mut fx());
-    assert_eq!(core.error_since(at(0)), None, "connecting works again");
+    assert_eq!(core.last_error(), None, "connecting works again");
 }

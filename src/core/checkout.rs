@@ -81,23 +81,24 @@ impl<T: Types> Core<T> {
     /// Joins the queue.
     pub(crate) fn join(
         &mut self,
-        now: Time,
-        priority: u8,
-        caller: T::Caller,
-        cell: T::Cell,
+        waiter: Waiter<T>,
         fx: &mut Effects<T>,
     ) -> Result<WaiterId, Refusal> {
+        let now = waiter.since;
         if self.closed {
             return Err(Refusal::Closed);
         }
-        if self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max) {
+        // Each newcomer has one connection checked, if they need it, whatever
+        // became of the checks before: those may hang.
+        let checks = self.serving() && self.top_is_stale(now);
+        // Nor is anybody refused for want of a connection while one is there.
+        if !checks && self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max) {
             self.counters.refused += 1;
             return Err(Refusal::QueueFull);
         }
-        let id = self.queue.push(Waiter { since: now, priority, caller, cell });
-        // Each newcomer has one connection checked, if they need it, whatever
-        // became of the checks before: those may hang.
-        if self.serving() && self.top_is_stale(now) {
+        self.only_idle += u32::from(waiter.only_idle);
+        let id = self.queue.push(waiter);
+        if checks {
             self.check_top(now, fx);
         }
         self.serve(now, fx);
@@ -209,7 +210,7 @@ impl<T: Types> Core<T> {
                 }
                 (None, _) => {
                     self.busy -= 1;
-                    self.keep(lease, now, fx);
+                    self.push_idle(lease, now);
                 }
             },
         }
@@ -237,7 +238,7 @@ impl<T: Types> Core<T> {
             if now >= slot.expires {
                 self.retire_top(Reason::Expired, now, fx);
             } else if now.since(slot.fresh_at) >= self.policy.fresh_for {
-                if self.checking >= self.queue.len() {
+                if self.checking_soon() >= self.queue.len() {
                     break;
                 }
                 self.check_top(now, fx);
@@ -253,7 +254,24 @@ impl<T: Types> Core<T> {
                 break;
             }
         }
+        if self.only_idle > 0 && self.idle.is_empty() && self.checking_soon() == 0 {
+            self.dismiss_only_idle(now, fx);
+        }
+        while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
+            let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
+            self.retire(lease, Reason::Excess, now, fx);
+        }
         self.open_by_need(now, fx);
+    }
+
+    /// The last check that some waited for has failed.
+    fn dismiss_only_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+        let only_idle = self.queue.iter().filter(|(_, waiter)| waiter.only_idle);
+        let ids: Vec<WaiterId> = only_idle.map(|(id, _)| id).collect();
+        for id in ids {
+            let waiter = self.unqueue(id, now).expect("BUG: it was in the queue");
+            fx.answer(waiter.cell, Answer::NoneIdle);
+        }
     }
 
     /// Gives a connection to a waiter: it is out of the queue from here on.
@@ -270,27 +288,27 @@ impl<T: Types> Core<T> {
         fx.answer(waiter.cell, Answer::Granted(lease));
     }
 
-    /// Puts a fit connection back onto the stack, unless enough are idle.
-    pub(super) fn keep(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
-        if self.queue.is_empty() && self.idle_len() >= self.policy.max_idle_now() {
-            self.retire(lease, Reason::Excess, now, fx);
-        } else {
-            self.push_idle(lease, now);
-        }
-    }
-
     /// Takes a waiter out of the queue and counts its wait.
     pub(super) fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
         let waiter = self.queue.remove(id)?;
         if self.nudged == Some(id) {
             self.nudged = None;
         }
+        self.only_idle -= u32::from(waiter.only_idle);
         self.counters.time_waited += now.since(waiter.since);
         Some(waiter)
     }
 
     fn waited(&self, id: WaiterId, now: Time) -> Duration {
         self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
+    }
+
+    /// A check has ended. The next one is due for those who still wait, also if
+    /// other checks are under way: those may hang, this one did not.
+    pub(super) fn check_another(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.serving() && !self.queue.is_empty() && self.top_is_stale(now) {
+            self.check_top(now, fx);
+        }
     }
 
     fn top_is_stale(&self, now: Time) -> bool {
@@ -325,7 +343,7 @@ impl<T: Types> Core<T> {
         self.retire(lease, reason, now, fx);
     }
 
-    fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
+    pub(super) fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
         let slot = self.slot(&lease.permit);
         slot.state = State::Idle;
         slot.since = now;

@@ -8,6 +8,8 @@ pub(crate) enum Answer<T: Types> {
     Granted(Lease<T::Conn>),
     /// There is an idle connection; come and claim it before a newcomer does.
     Nudged,
+    /// No idle connection has passed its check, and it waits for no other.
+    NoneIdle,
     /// Connecting cannot succeed.
     Failed(T::Cause),
     /// Its token was cancelled.

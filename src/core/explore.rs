@@ -101,6 +101,14 @@ struct Setup {
     owner: &'static [Action],
     /// Points in time older than this are all alike.
     horizon: u64,
+    /// The last of the clients waits for a check, but not for an open.
+    last_only_tries: bool,
+}
+
+impl Setup {
+    fn only_idle(&self, client: usize) -> bool {
+        self.last_only_tries && client + 1 == self.priorities.len()
+    }
 }
 
 struct World {
@@ -243,7 +251,18 @@ impl World {
             self.clients[client] = Client::Holding(lease);
             return;
         }
-        match self.core.join(now, priority, client as u8, client as u8, fx) {
+        let cell = client as u8;
+        let waiter = Waiter {
+            since: now,
+            priority,
+            caller: cell,
+            cell,
+            only_idle: self.setup.only_idle(client),
+        };
+        if waiter.only_idle && !self.core.may_await_check(now, priority) {
+            return;
+        }
+        match self.core.join(waiter, fx) {
             Ok(id) => self.clients[client] = Client::Waiting { id, since: now, nudged: false },
             Err(Refusal::Closed) => assert!(self.core.is_closed()),
             Err(Refusal::QueueFull) => {
@@ -282,7 +301,7 @@ impl World {
                     Client::Waiting { nudged, .. } => *nudged = true,
                     _ => panic!("P4: nudged a client that does not wait"),
                 },
-                Answer::Failed(_) | Answer::Cancelled | Answer::Closed => {
+                Answer::NoneIdle | Answer::Failed(_) | Answer::Cancelled | Answer::Closed => {
                     assert!(matches!(self.clients[client], Client::Waiting { .. }));
                     self.clients[client] = Client::Away;
                 }
@@ -376,8 +395,9 @@ impl World {
         let slot = |permit: &Permit| {
             let slot = &self.core.slots[permit.0 as usize];
             let stale = slot.generation != self.core.generation;
+            let overdue = slot.overdue;
             format!(
-                "{:?},{},{},{},{stale}",
+                "{:?},{},{},{},{stale},{overdue}",
                 match slot.state {
                     State::Checking(check, since) => (9, Some(check), since.map(age)),
                     State::Busy => (1, None, None),
@@ -518,6 +538,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         faults: false,
         owner: &[],
         horizon: 2,
+        last_only_tries: false,
     }
 }
 
@@ -573,7 +594,13 @@ fn setups() -> Vec<Setup> {
     checks.policy.validation_limit = nanos(1);
     checks.policy.reset_limit = nanos(1);
 
-    let mut always = Setup { faults: true, leave: true, ..plain("check always", 2, &[5, 5, 5]) };
+    // The priorities keep the client that only tries apart from the others.
+    let mut always = Setup {
+        faults: true,
+        leave: true,
+        last_only_tries: true,
+        ..plain("check always, and one that only tries", 2, &[5, 5, 6])
+    };
     always.policy.fresh_for = Duration::ZERO;
     always.policy.fairness_bound = nanos(1);
 

@@ -27,6 +27,7 @@ impl<T: Types> Core<T> {
         } else {
             let reason = self.unfit(&lease.permit, now);
             self.opening -= 1;
+            self.overdue.opening -= self.no_longer_overdue(&lease.permit);
             match reason {
                 Some(reason) => self.retire(lease, reason, now, fx),
                 None => self.offer(lease, now, fx),
@@ -52,6 +53,7 @@ impl<T: Types> Core<T> {
             self.forget_abandoned(permit, now, fx);
         } else {
             self.opening -= 1;
+            self.overdue.opening -= self.no_longer_overdue(&permit);
             self.vacate(permit);
             self.note_open_failure(now, permanent);
             self.remember_error(Some((now, cause.clone())), fx);
@@ -83,9 +85,10 @@ impl<T: Types> Core<T> {
             self.take_in_late(lease, now, fx);
         } else if state == State::Abandoned {
             fx.garbage.extend(result.err().flatten());
-            fx.job(Job::Close(lease, Reason::Invalid));
+            self.close_late(lease, Reason::Invalid, fx);
         } else {
             self.check_ended(now, lease, result, fx);
+            self.check_another(now, fx);
         }
         self.serve(now, fx);
         self.check_invariants();
@@ -107,7 +110,11 @@ impl<T: Types> Core<T> {
         let State::Checking(check, idle_since) = self.slot(&lease.permit).state else {
             unreachable!("BUG: checked a connection that was not being checked");
         };
+        if self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some() {
+            self.plan(now, fx);
+        }
         self.checking -= 1;
+        self.overdue.checking -= self.no_longer_overdue(&lease.permit);
         if let Err(cause) = result {
             let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
             if let Some(cause) = cause {
@@ -130,7 +137,7 @@ impl<T: Types> Core<T> {
             // Validated for a waiter: to the first of them, at once.
             _ if check.validate => self.offer(lease, now, fx),
             // Only reset: as if it came back now.
-            _ => self.keep(lease, now, fx),
+            _ => self.push_idle(lease, now),
         }
     }
 
@@ -141,6 +148,7 @@ impl<T: Types> Core<T> {
             self.forget_abandoned(permit, now, fx);
         } else {
             self.closers -= 1;
+            self.overdue.closers -= self.no_longer_overdue(&permit);
             self.vacate(permit);
             self.start_closes(now, fx);
         }
@@ -215,7 +223,7 @@ impl<T: Types> Core<T> {
             Some(_) => 1,
             None => self.policy.max_opening,
         };
-        for _ in 0..wanted.min(at_once.saturating_sub(self.opening)) {
+        for _ in 0..wanted.min(at_once.saturating_sub(self.opening_soon())) {
             let permit = self.occupy(now);
             self.watch(&permit, fx);
             fx.job(Job::Open(permit));
@@ -234,7 +242,7 @@ impl<T: Types> Core<T> {
     fn offer(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
         match self.queue.first() {
             Some(first) if self.serving() => self.grant(first, lease, now, fx),
-            _ => self.keep(lease, now, fx),
+            _ => self.push_idle(lease, now),
         }
     }
 
@@ -243,8 +251,8 @@ impl<T: Types> Core<T> {
         if self.closed {
             return 0;
         }
-        let needed = self.queue.len() + self.policy.min_idle_now();
-        let coming = self.idle_len() + self.opening + self.checking;
+        let needed = self.queue.len() - self.only_idle + self.policy.min_idle_now();
+        let coming = self.idle_len() + self.opening_soon() + self.checking_soon();
         let room = self.policy.max_size.saturating_sub(self.live());
         needed.saturating_sub(coming).min(room)
     }
@@ -282,7 +290,7 @@ impl<T: Types> Core<T> {
     }
 
     pub(super) fn start_closes(&mut self, now: Time, fx: &mut Effects<T>) {
-        while self.closers < self.policy.max_closers {
+        while self.closers - self.overdue.closers < self.policy.max_closers {
             let Some((lease, reason)) = self.retired.pop_front() else { return };
             let slot = self.slot(&lease.permit);
             slot.state = State::Closing;
@@ -294,7 +302,7 @@ impl<T: Types> Core<T> {
     }
 
     /// The late but good result of an abandoned call: taken in if there is
-    /// room, else closed while it goes on counting as abandoned.
+    /// room, else closed.
     fn take_in_late(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
         let room = self.live() < self.policy.max_size;
         match self.unfit(&lease.permit, now) {
@@ -302,8 +310,15 @@ impl<T: Types> Core<T> {
                 self.forget_abandonment(now, fx);
                 self.offer(lease, now, fx);
             }
-            reason => fx.job(Job::Close(lease, reason.unwrap_or(Reason::Excess))),
+            reason => self.close_late(lease, reason.unwrap_or(Reason::Excess), fx),
         }
+    }
+
+    /// Closes what came of an abandoned call; it goes on counting as abandoned
+    /// until it is closed.
+    fn close_late(&mut self, lease: Lease<T::Conn>, reason: Reason, fx: &mut Effects<T>) {
+        self.counters.closed[reason as usize] += 1;
+        fx.job(Job::Close(lease, reason));
     }
 
     fn forget_abandoned(&mut self, permit: Permit, now: Time, fx: &mut Effects<T>) {
@@ -325,25 +340,29 @@ impl<T: Types> Core<T> {
         }
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            let overran = slot.overrun_at(&self.policy).is_some_and(|at| at <= now);
-            if overran && self.abandoned < self.policy.max_abandoned {
+            if slot.overrun_at(&self.policy).is_none_or(|at| at > now) {
+                continue;
+            }
+            if self.abandoned < self.policy.max_abandoned {
                 self.abandon(index, now);
+            } else if !slot.overdue {
+                self.slots[index].overdue = true;
+                *self.overdue_of(index) += 1;
             }
         }
         self.start_closes(now, fx);
     }
 
     fn abandon(&mut self, index: usize, now: Time) {
+        if std::mem::take(&mut self.slots[index].overdue) {
+            *self.overdue_of(index) -= 1;
+        }
         match self.slots[index].state {
             State::Opening => {
                 self.opening -= 1;
                 self.note_open_failure(now, false);
             }
-            State::Checking(check, _) => {
-                self.checking -= 1;
-                let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
-                self.counters.closed[reason as usize] += 1;
-            }
+            State::Checking(..) => self.checking -= 1,
             State::Closing => self.closers -= 1,
             _ => unreachable!("BUG: abandoned a slot without a driver call"),
         }
@@ -352,13 +371,23 @@ impl<T: Types> Core<T> {
         self.abandoned += 1;
     }
 
-    /// Retires what is too old or too many, and starts keepalives: one turn of
+    fn overdue_of(&mut self, index: usize) -> &mut u32 {
+        match self.slots[index].state {
+            State::Opening => &mut self.overdue.opening,
+            State::Checking(..) => &mut self.overdue.checking,
+            State::Closing => &mut self.overdue.closers,
+            _ => unreachable!("BUG: overdue without a driver call"),
+        }
+    }
+
+    /// One if it was overdue until now.
+    fn no_longer_overdue(&mut self, permit: &Permit) -> u32 {
+        u32::from(std::mem::take(&mut self.slot(permit).overdue))
+    }
+
+    /// Retires what is too old, and starts keepalives: one turn of
     /// the whole stack, which keeps its order.
     fn reap_idle(&mut self, now: Time, fx: &mut Effects<T>) {
-        let mut excess = match self.queue.is_empty() {
-            true => self.idle_len().saturating_sub(self.policy.max_idle_now()),
-            false => 0,
-        };
         for _ in 0..self.idle.len() {
             let Some(lease) = self.idle.pop_front() else { return };
             let slot = &self.slots[lease.permit.0 as usize];
@@ -368,9 +397,6 @@ impl<T: Types> Core<T> {
                 self.retire(lease, Reason::Expired, now, fx);
             } else if now >= idle_until {
                 self.retire(lease, Reason::IdleTooLong, now, fx);
-            } else if excess > 0 {
-                excess -= 1;
-                self.retire(lease, Reason::Excess, now, fx);
             } else if now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
                 let since = slot.since;
                 self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
@@ -383,17 +409,20 @@ impl<T: Types> Core<T> {
     /// The earliest time at which the passing of time will change something.
     fn next_look(&self, now: Time) -> Time {
         let mut next = now.after_opt(self.policy.shortest_idle_span());
+        // With as many checks under way as there may be, the end of one of them
+        // calls for the next look.
+        let keepalive = self.policy.keepalive.filter(|_| self.checking < KEEPALIVES_AT_ONCE);
         for lease in &self.idle {
             let slot = &self.slots[lease.permit.0 as usize];
             next = next
                 .min(slot.expires)
                 .min(slot.since.after_opt(self.policy.idle_timeout))
-                .min(slot.fresh_at.after_opt(self.policy.keepalive));
+                .min(slot.fresh_at.after_opt(keepalive));
         }
-        if self.opening + self.checking + self.closers > 0
-            && self.abandoned < self.policy.max_abandoned
-        {
-            let overruns = self.slots.iter().filter_map(|slot| slot.overrun_at(&self.policy));
+        if self.opening + self.checking + self.closers > 0 {
+            // Those overdue are looked at when an abandoned call comes back.
+            let watched = self.slots.iter().filter(|slot| !slot.overdue);
+            let overruns = watched.filter_map(|slot| slot.overrun_at(&self.policy));
             next = overruns.fold(next, Time::min);
         }
         match &self.outage {

@@ -27,7 +27,7 @@ pub(crate) mod explore;
 pub(crate) use checkout::{Left, Refusal, Verdict};
 pub(crate) use effects::{Answer, Check, Effects, Job};
 pub(crate) use policy::Policy;
-pub(crate) use queue::WaiterId;
+pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Lease, Permit, Reason};
 pub(crate) use time::Time;
 
@@ -75,6 +75,14 @@ pub(crate) struct Counters {
     pub(crate) closed: [u64; 7],
 }
 
+/// How many of the driver calls of each kind are overdue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Overdue {
+    opening: u32,
+    checking: u32,
+    closers: u32,
+}
+
 /// Opening fails at present: since the last success, every attempt has.
 struct Outage {
     attempts: u32,
@@ -91,6 +99,8 @@ pub(crate) struct Core<T: Types> {
     /// The idle connections: a stack whose top is the back.
     idle: VecDeque<Lease<T::Conn>>,
     queue: Queue<T>,
+    /// How many of the waiters wait for nothing but a check.
+    only_idle: u32,
     /// The waiter that was told of an idle connection and has not come yet. One
     /// wake-up under way is enough: whoever claims passes it on.
     nudged: Option<WaiterId>,
@@ -102,11 +112,13 @@ pub(crate) struct Core<T: Types> {
     /// Closes under way.
     closers: u32,
     abandoned: u32,
+    /// Of the above, the calls that have overrun but cannot be abandoned.
+    overdue: Overdue,
     closed: bool,
     paused: bool,
     generation: u32,
     outage: Option<Outage>,
-    /// The last connect or check error, forgotten at the next success.
+    /// The last connect or check error, forgotten when a connection is opened.
     last_error: Option<(Time, T::Cause)>,
     /// When the reaper will look next.
     wake_at: Time,
@@ -124,6 +136,7 @@ impl<T: Types> Core<T> {
             slots: Vec::new(),
             free: Vec::new(),
             idle: VecDeque::new(),
+            only_idle: 0,
             nudged: None,
             retired: VecDeque::new(),
             busy: 0,
@@ -131,6 +144,7 @@ impl<T: Types> Core<T> {
             opening: 0,
             closers: 0,
             abandoned: 0,
+            overdue: Overdue::default(),
             closed: false,
             paused: false,
             generation: 0,
@@ -183,11 +197,10 @@ impl<T: Types> Core<T> {
         self.outage.as_ref().is_some_and(|outage| outage.permanent)
     }
 
-    /// The last connect or check error, if it happened since then and nothing
-    /// has succeeded after it.
-    pub(crate) fn error_since(&self, since: Time) -> Option<T::Cause> {
-        let (at, cause) = self.last_error.as_ref()?;
-        (*at >= since).then(|| cause.clone())
+    /// The last connect or check error and when it was met, unless a connection
+    /// was opened after it.
+    pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {
+        self.last_error.clone()
     }
 
     /// Who holds connections, and since when.
@@ -235,6 +248,16 @@ impl<T: Types> Core<T> {
         self.opening + self.open() + self.closing()
     }
 
+    /// Opens from which something can be expected.
+    fn opening_soon(&self) -> u32 {
+        self.opening - self.overdue.opening
+    }
+
+    /// Checks from which something can be expected.
+    fn checking_soon(&self) -> u32 {
+        self.checking - self.overdue.checking
+    }
+
     /// Callers are being served.
     fn serving(&self) -> bool {
         !self.closed && !self.paused
@@ -272,8 +295,12 @@ impl<T: Types> Core<T> {
         assert_eq!(count(|s| matches!(s, State::Abandoned)), self.abandoned, "abandoned");
 
         assert!(self.abandoned <= self.policy.max_abandoned, "P5: too many abandoned calls");
-        assert!(self.closers <= self.policy.max_closers, "too many closers");
-        assert!(self.retired.is_empty() || self.closers > 0, "P6: retired, but nobody closes");
+        let overdue = self.slots.iter().filter(|slot| slot.overdue).count() as u32;
+        let Overdue { opening, checking, closers } = self.overdue;
+        assert_eq!(overdue, opening + checking + closers, "overdue");
+        let closers = self.closers - self.overdue.closers;
+        assert!(closers <= self.policy.max_closers, "too many closers");
+        assert!(self.retired.is_empty() || closers > 0, "P6: retired, but nobody closes");
         if self.closed {
             assert!(self.queue.is_empty() && self.idle.is_empty(), "P11: left behind in close");
             return;
@@ -285,12 +312,12 @@ impl<T: Types> Core<T> {
             return;
         }
         if !self.paused && !self.idle.is_empty() {
-            let served = self.nudged.is_some() || self.checking >= self.queue.len();
+            let served = self.nudged.is_some() || self.checking_soon() >= self.queue.len();
             assert!(served, "P3: a waiter sleeps beside an idle connection");
         }
-        let coming = self.opening + self.checking + self.idle_len();
-        let served = coming >= self.queue.len()
-            || self.opening >= self.policy.max_opening
+        let coming = self.opening_soon() + self.checking_soon() + self.idle_len();
+        let served = coming >= self.queue.len() - self.only_idle
+            || self.opening_soon() >= self.policy.max_opening
             || self.outage.is_some();
         assert!(
             served || self.live() >= self.policy.max_size,

@@ -36,6 +36,8 @@ pub(crate) struct Waiter<T: Types> {
     pub(crate) caller: T::Caller,
     /// Where the caller finds its answer.
     pub(crate) cell: T::Cell,
+    /// It waits for the check of an idle connection, and for nothing else.
+    pub(crate) only_idle: bool,
 }
 
 struct Node<T: Types> {
@@ -158,7 +160,6 @@ impl<T: Types> Queue<T> {
     }
 
     /// All waiters, class by class in order of arrival.
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WaiterId, &Waiter<T>)> {
         self.heads().flat_map(move |head| {
             let follow = move |&index: &u32| match self.nodes[index as usize].next {
@@ -211,7 +212,13 @@ mod tests {
     const STEP: Duration = Duration::from_nanos(100);
 
     fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
-        queue.push(Waiter { since: Time(since), priority, caller: 0, cell: since as u8 })
+        queue.push(Waiter {
+            since: Time(since),
+            priority,
+            caller: 0,
+            cell: since as u8,
+            only_idle: false,
+        })
     }
 
     fn drain(queue: &mut Queue<Toy>) -> Vec<u64> {

@@ -70,6 +70,9 @@ pub(super) struct Slot<T: Types> {
     /// The end of its lifetime, drawn once.
     pub(super) expires: Time,
     pub(super) generation: u32,
+    /// Its driver call has overrun its limit, but as many calls are abandoned
+    /// as may be. It counts as live, but nobody waits for it any more.
+    pub(super) overdue: bool,
     /// Who has it (while `Busy`).
     pub(super) caller: Option<T::Caller>,
 }
@@ -82,6 +85,7 @@ impl<T: Types> Slot<T> {
             fresh_at: Time::START,
             expires: Time::NEVER,
             generation: 0,
+            overdue: false,
             caller: None,
         }
     }

@@ -8,7 +8,7 @@ mod stub;
 
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -580,12 +580,17 @@ fn p4_ten_thousand_waiters_that_time_out_together_are_gone_at_once() {
     let held = pool.get().unwrap();
     // Chosen when all threads run, however long it took to start them.
     let start = Gate::new();
+    // The end of 10,000 threads takes the machine longer than their timeouts do;
+    // it has to wait until all are measured.
+    let (end, out) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
+    let not_yet = end.write().unwrap();
     let deadline = Arc::new(OnceLock::new());
     let overshoot = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
     for _ in 0..WAITERS {
         let (pool, overshoot) = (pool.clone(), overshoot.clone());
         let (start, deadline) = (start.clone(), deadline.clone());
+        let (end, out) = (end.clone(), out.clone());
         let wait = move || {
             start.pass();
             let deadline = *deadline.get().unwrap();
@@ -593,6 +598,8 @@ fn p4_ten_thousand_waiters_that_time_out_together_are_gone_at_once() {
             let late = Instant::now().saturating_duration_since(deadline);
             assert!(error.is_timeout(), "{error}");
             overshoot.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
+            out.fetch_add(1, Ordering::Relaxed);
+            drop(end.read());
         };
         match thread::Builder::new().stack_size(128 << 10).spawn(wait) {
             Ok(thread) => threads.push(thread),
@@ -612,6 +619,8 @@ fn p4_ten_thousand_waiters_that_time_out_together_are_gone_at_once() {
     assert!(together as usize > waiters / 2, "only {together} of {waiters} waited together");
     eventually("the queue is empty", || Instant::now() > deadline && pool.stats().waiting == 0);
     let emptied = Instant::now().saturating_duration_since(deadline);
+    eventually("all are out", || out.load(Ordering::Relaxed) == waiters);
+    drop(not_yet);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let worst = Duration::from_micros(overshoot.load(Ordering::Relaxed));
     println!(

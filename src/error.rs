@@ -133,7 +133,7 @@ impl fmt::Display for Error {
             write!(f, "; {report}")?;
         }
         if let Some(cause) = &self.0.cause {
-            write!(f, "; last error: {cause}")?;
+            write!(f, "; last error: {}", Chain(&**cause))?;
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl fmt::Display for Report {
             write!(f, "; held longest by {holder}")?;
         }
         if let Some((age, cause)) = &self.earlier {
-            write!(f, "; no connection was opened since an error {age:.1?} before: {cause}")?;
+            write!(f, "; last error, {age:.1?} before this wait: {}", Chain(&**cause))?;
         }
         Ok(())
     }
@@ -186,6 +186,27 @@ impl error::Error for Error {
     }
 }
 
+/// An error with its sources: drivers like to leave what the server said to
+/// those. What an error says itself is not said again.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut next = self.0.source();
+        while let Some(source) = next {
+            let text = source.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            next = source.source();
+        }
+        Ok(())
+    }
+}
+
 /// What is left of an error that a handler has taken: its text.
 pub(crate) struct ErrorText {
     display: String,
@@ -198,7 +219,7 @@ impl ErrorText {
     }
 
     pub(crate) fn of<E: error::Error>(error: &E) -> ErrorText {
-        ErrorText { display: error.to_string(), debug: format!("{error:?}") }
+        ErrorText { display: Chain(error).to_string(), debug: format!("{error:?}") }
     }
 }
 

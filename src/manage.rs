@@ -4,6 +4,8 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::Chain;
+
 /// Opens and checks the connections of one kind of driver.
 ///
 /// Three methods are required; they have the names and meanings that `r2d2`
@@ -197,7 +199,7 @@ impl<E: error::Error> HandleError<E> for LoggingErrorHandler {
     }
 
     fn inspect_error(&self, error: &E) -> bool {
-        log::error!("{error}");
+        log::error!("{}", Chain(error));
         true
     }
 }

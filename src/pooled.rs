@@ -215,12 +215,15 @@ impl<M: ManageConnection> DerefMut for PooledConnection<M> {
     }
 }
 
-impl<M> fmt::Debug for PooledConnection<M>
-where
-    M: ManageConnection,
-    M::Connection: fmt::Debug,
-{
+/// Without the driver's connection, which need not be `Debug`: so that
+/// `pool.get().unwrap_err()` compiles for every driver.
+impl<M: ManageConnection> fmt::Debug for PooledConnection<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.conn().value(), f)
+        let info = PooledConnection::info(self);
+        f.debug_struct("PooledConnection")
+            .field("id", &info.id)
+            .field("age", &info.age)
+            .field("times_used", &info.times_used)
+            .finish_non_exhaustive()
     }
 }

@@ -282,7 +282,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// They are not sent as the start-up parameter `options`, which PgBouncer
     /// refuses. Behind a PgBouncer that pools *transactions*, no setting of a
-    /// session is reliable: use `ALTER ROLE … SET` there.
+    /// session is reliable: use `ALTER ROLE … SET` there. (PgBouncer reports an
+    /// unknown database as a protocol violation, 08P01, which is not permanent.)
     ///
     /// # Errors
     ///

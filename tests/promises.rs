@@ -1581,7 +1581,8 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     assert!(report.is_complete(), "{report}");
     assert!(report.elapsed < WATCHDOG, "{report}");
     assert_eq!(server.live(), 0);
-    assert_eq!(threads_named("p11-all"), 0, "threads are left");
+    // A thread that was joined may be listed for a moment longer.
+    eventually("no thread is left", || threads_named("p11-all") == 0);
     let again = pool.close(Instant::now());
     assert!(again.is_complete(), "{again}");
     server.check();
@@ -1643,7 +1644,8 @@ fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     gate.open();
     let report = pool.close(Instant::now() + WATCHDOG);
     assert!(report.is_complete(), "{report}");
-    assert_eq!((server.live(), threads_named("p11-hung")), (0, 0));
+    assert_eq!(server.live(), 0);
+    eventually("no thread is left", || threads_named("p11-hung") == 0);
     server.check();
 }
 

@@ -9,7 +9,8 @@
 //!
 //! `FAIRPOOL_BENCH_ROUNDS` and `FAIRPOOL_BENCH_MILLIS` (per round and pool)
 //! change the length, `FAIRPOOL_BENCH_THREADS` and
-//! `FAIRPOOL_BENCH_CONNECTIONS` the load. Under `cargo test` one short round
+//! `FAIRPOOL_BENCH_CONNECTIONS` the load; `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
+//! fairpools with these fairness bounds, in microseconds. Under `cargo test` one short round
 //! shows that it runs.
 
 #[path = "../tests/support/cluster.rs"]
@@ -31,11 +32,14 @@ use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 /// Gets a connection, makes one query, gives it back; returns how long the get
 /// took.
 trait Contestant: Sync {
-    fn name(&self) -> &'static str;
+    fn name(&self) -> String;
     fn once(&self) -> Duration;
 }
 
-struct Fairpool(fairpool::Pool<Manager<NoTls>>);
+struct Fairpool {
+    bound: Option<Duration>,
+    pool: fairpool::Pool<Manager<NoTls>>,
+}
 
 struct R2d2 {
     name: &'static str,
@@ -43,13 +47,13 @@ struct R2d2 {
 }
 
 impl Contestant for Fairpool {
-    fn name(&self) -> &'static str {
-        "fairpool"
+    fn name(&self) -> String {
+        self.bound.map_or("fairpool".into(), |bound| format!("fairpool, bound {bound:?}"))
     }
 
     fn once(&self) -> Duration {
         let start = Instant::now();
-        let mut conn = self.0.get().expect("a connection");
+        let mut conn = self.pool.get().expect("a connection");
         let waited = start.elapsed();
         query(&mut conn);
         waited
@@ -57,8 +61,8 @@ impl Contestant for Fairpool {
 }
 
 impl Contestant for R2d2 {
-    fn name(&self) -> &'static str {
-        self.name
+    fn name(&self) -> String {
+        self.name.into()
     }
 
     fn once(&self) -> Duration {
@@ -79,10 +83,15 @@ fn query(client: &mut Client) {
 const REFERENCE: usize = 1;
 
 fn contestants(cluster: &Cluster, connections: u32) -> Vec<Box<dyn Contestant>> {
-    let fairpool = fairpool::Pool::builder()
-        .max_size(connections)
-        .build(Manager::new(cluster.config(), NoTls))
-        .expect("the server is there");
+    let fairpool = |bound: Option<Duration>| {
+        let builder = fairpool::Pool::builder().max_size(connections);
+        let builder = match bound {
+            Some(bound) => builder.fairness(fairpool::Fairness::Bounded(bound)),
+            None => builder,
+        };
+        let pool = builder.build(Manager::new(cluster.config(), NoTls));
+        Box::new(Fairpool { bound, pool: pool.expect("the server is there") })
+    };
     let r2d2 = |name, ping| {
         let pool = r2d2::Pool::builder()
             .max_size(connections)
@@ -91,7 +100,13 @@ fn contestants(cluster: &Cluster, connections: u32) -> Vec<Box<dyn Contestant>> 
             .expect("the server is there");
         Box::new(R2d2 { name, pool })
     };
-    vec![Box::new(Fairpool(fairpool)), r2d2("r2d2", true), r2d2("r2d2 without its ping", false)]
+    let mut all: Vec<Box<dyn Contestant>> =
+        vec![fairpool(None), r2d2("r2d2", true), r2d2("r2d2 without its ping", false)];
+    for bound in env::var("FAIRPOOL_BENCH_BOUNDS").iter().flat_map(|list| list.split(',')) {
+        let micros = bound.parse().expect("FAIRPOOL_BENCH_BOUNDS must be numbers and commas");
+        all.push(fairpool(Some(Duration::from_micros(micros))));
+    }
+    all
 }
 
 /// What one contestant did in one round.
@@ -208,7 +223,7 @@ fn table(contestants: &[Box<dyn Contestant>], records: &[Record]) -> Table {
         let rates = || rounds.iter().map(|round| round.queries_per_second);
         let wait = |nanos: u64| format!("{:.2} ms", nanos as f64 / 1e6);
         table.add_row([
-            contestant.name().to_string(),
+            contestant.name(),
             format!("{:.0}", median(rates())),
             format!("{:.0} – {:.0}", rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max)),
             format!("{:.2}", ratio(rounds, reference, |round| round.queries_per_second)),
@@ -240,7 +255,7 @@ fn main() {
     let connections = setting("FAIRPOOL_BENCH_CONNECTIONS", 8);
     let length = Duration::from_millis(u64::from(millis));
 
-    let cluster = Cluster::start_with(&[("max_connections", &(3 * connections + 20).to_string())]);
+    let cluster = Cluster::start_with(&[("max_connections", &(10 * connections + 20).to_string())]);
     println!("{}", cluster.psql("SELECT split_part(version(), ' on ', 1)"));
     let contestants = contestants(&cluster, connections);
     let records = measure(&contestants, threads, rounds as usize, length);

@@ -42,10 +42,12 @@ pub enum Fairness {
 }
 
 impl Default for Fairness {
-    /// `Bounded(1 ms)`: far below what a caller notices, and long enough that
-    /// threads which hold connections for microseconds do not sleep for each.
+    /// `Bounded(3 ms)`: below what a caller notices, and long enough that a
+    /// thread which makes one short query after another need not hand its
+    /// connection over, and sleep, after each (measured in
+    /// `docs/decisions/0001-waiting.md`).
     fn default() -> Fairness {
-        Fairness::Bounded(Duration::from_millis(1))
+        Fairness::Bounded(Duration::from_millis(3))
     }
 }
 
@@ -202,7 +204,7 @@ impl<M: ManageConnection> Builder<M> {
 
     /// How far newcomers may overtake those who wait.
     ///
-    /// Default: [`Fairness::default`], one millisecond.
+    /// Default: [`Fairness::default`], three milliseconds.
     pub fn fairness(mut self, fairness: Fairness) -> Builder<M> {
         self.fairness = fairness;
         self

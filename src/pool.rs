@@ -171,7 +171,8 @@ impl<M: ManageConnection> Pool<M> {
         let shared = &self.shared;
         let start = shared.clock.now();
         let caller = Caller::here(Location::caller(), None);
-        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
+        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, DEFAULT_PRIORITY, caller))
+        {
             return Some(PooledConnection::new(shared, lease, start));
         }
         let ask = Ask {
@@ -216,7 +217,8 @@ impl<M: ManageConnection> Pool<M> {
         let shared = &self.shared;
         let start = shared.clock.now();
         let caller = Caller::here(location, None);
-        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, caller)) {
+        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, DEFAULT_PRIORITY, caller))
+        {
             return Ok(PooledConnection::new(shared, lease, start));
         }
         let ask = Ask {

@@ -29,11 +29,22 @@ pub(crate) enum Verdict {
 }
 
 impl<T: Types> Core<T> {
-    /// The fast path of a checkout: the top of the stack, if nobody waits and
-    /// nothing else has to be done about it. `None` says: take the slow path.
+    /// The fast path of a checkout: the top of the stack, if nobody waits who
+    /// must not be overtaken, and nothing else has to be done about it. `None`
+    /// says: take the slow path.
+    ///
+    /// Taking an idle connection leaves no waiter worse served than before: if
+    /// another is left, whoever was nudged still is.
     #[inline]
-    pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
-        if !self.serving() || !self.queue.is_empty() {
+    pub(crate) fn acquire_fast(
+        &mut self,
+        now: Time,
+        priority: u8,
+        caller: T::Caller,
+    ) -> Option<Lease<T::Conn>> {
+        if !self.serving()
+            || !self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
+        {
             return None;
         }
         let top = self.idle.back()?;
@@ -163,8 +174,8 @@ impl<T: Types> Core<T> {
         self.counters.cancelled += 1;
     }
 
-    /// The fast path of a return: back onto the stack, if nobody waits for it
-    /// and nothing speaks against keeping it.
+    /// The fast path of a return: back onto the stack, if nothing speaks against
+    /// keeping it, and nobody waits for it or the first who does is on the way.
     #[inline]
     pub(crate) fn checkin_fast(
         &mut self,
@@ -172,8 +183,8 @@ impl<T: Types> Core<T> {
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.0 as usize];
-        let keep = self.queue.is_empty()
-            && !self.closed
+        let keep = !self.closed
+            && (self.queue.is_empty() || self.first_is_coming(now))
             && slot.generation == self.generation
             && now < slot.expires
             && self.idle_len() < self.policy.max_idle_now()
@@ -297,6 +308,17 @@ impl<T: Types> Core<T> {
         self.only_idle -= u32::from(waiter.only_idle);
         self.counters.time_waited += now.since(waiter.since);
         Some(waiter)
+    }
+
+    /// The first waiter has been nudged and may still be overtaken, so that a
+    /// connection on the stack is found by it or by a newcomer.
+    fn first_is_coming(&self, now: Time) -> bool {
+        self.nudged.is_some()
+            && !self.policy.fresh_for.is_zero()
+            && self
+                .queue
+                .first()
+                .is_some_and(|id| self.waited(id, now) < self.policy.fairness_bound)
     }
 
     fn waited(&self, id: WaiterId, now: Time) -> Duration {

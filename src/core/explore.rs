@@ -244,7 +244,7 @@ impl World {
 
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
         let (now, priority) = (self.now, self.setup.priorities[client]);
-        let fast = self.core.acquire_fast(now, client as u8);
+        let fast = self.core.acquire_fast(now, priority, client as u8);
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);

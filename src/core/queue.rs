@@ -150,7 +150,11 @@ impl<T: Types> Queue<T> {
     /// Whether a newcomer of this priority may take an idle connection past
     /// those who wait: not past anyone before it in turn who has waited for
     /// `bound` or longer. The oldest of each class speaks for its class.
+    #[inline]
     pub(crate) fn may_be_overtaken(&self, now: Time, priority: u8, bound: Duration) -> bool {
+        if self.is_empty() {
+            return true;
+        }
         let turn = self.turn(now, priority);
         self.heads().all(|index| {
             let head = &self.nodes[index as usize];

@@ -1,0 +1,93 @@
+//! The quickstart as a user meets it: the program, its output, its exit code.
+
+#![cfg(all(feature = "postgres", feature = "sqlite"))]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::env;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+
+/// Examples are built beside the tests; `cargo test` builds both.
+fn program() -> PathBuf {
+    let own = env::current_exe().expect("the path of this test");
+    let target = own.parent().and_then(|deps| deps.parent()).expect("the folder of the profile");
+    let program = target.join("examples").join("quickstart");
+    assert!(program.exists(), "please build it: cargo build --all-features --example quickstart");
+    program
+}
+
+fn run(arguments: &[&str], database: Option<&str>) -> Output {
+    let mut command = Command::new(program());
+    command.args(arguments).env_remove("DATABASE_URL");
+    command.envs(database.map(|url| ("DATABASE_URL", url)));
+    command.output().expect("the program starts")
+}
+
+/// One clear line that names what is wrong, and exit code 2, soon.
+fn assert_refused(arguments: &[&str], database: Option<&str>, named: &str) {
+    let start = Instant::now();
+    let output = run(arguments, database);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    assert!(said.contains(named), "{arguments:?}: {said}");
+    assert!(!said.contains("s3cret"), "a password is shown: {said}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{arguments:?}: {:?}", start.elapsed());
+}
+
+/// Every write is there, and the table says so.
+fn assert_complete(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}{complained}");
+    for part in ["verdict: ok", "operations per second", "p99", "Jain", "as it must be"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+    assert!(!said.contains('\u{1b}'), "control characters in a pipe: {said:?}");
+}
+
+#[test]
+fn it_runs_on_sqlite_and_finds_all_that_was_written() {
+    assert_complete(&run(&["--seconds", "1"], None));
+}
+
+#[test]
+fn it_runs_on_postgresql_and_leaves_nothing_behind() {
+    let cluster = Cluster::shared();
+    assert_complete(&run(&["--seconds", "1"], Some(&cluster.url())));
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%quickstart%'";
+    assert_eq!(cluster.psql(schemas).trim(), "0");
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_in_one_line() {
+    assert_refused(&["--threads", "0"], None, "--threads");
+    assert_refused(&["--threads", "-1"], None, "--threads");
+    assert_refused(&["--threads", "many"], None, "--threads");
+    assert_refused(&["--threads", "4000000000"], None, "--threads");
+    assert_refused(&["--connections", "0"], None, "--connections");
+    assert_refused(&["--seconds", "0"], None, "--seconds");
+    assert_refused(&["--nonsense"], None, "--nonsense");
+}
+
+#[test]
+fn databases_that_cannot_be_are_refused_in_one_line_and_at_once() {
+    assert_refused(&[], Some("this is not a URL"), "DATABASE_URL");
+    assert_refused(&[], Some("postgres://me:s3cret@[::1/x"), "DATABASE_URL");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let away = format!("postgres://me:s3cret@127.0.0.1:{}/x", free.port());
+    assert_refused(&[], Some(&away), "DATABASE_URL");
+
+    let cluster = Cluster::shared();
+    let at = format!("127.0.0.1:{}", cluster.port());
+    let wrong = format!("postgres://{}:s3cret-no@{at}/postgres", cluster::APP_USER);
+    assert_refused(&[], Some(&wrong), "password");
+    let unknown = format!("postgres://postgres@{at}/no_such_database");
+    assert_refused(&[], Some(&unknown), "no_such_database");
+}

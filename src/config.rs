@@ -14,6 +14,14 @@ use crate::manage::{
 use crate::pool::Pool;
 use crate::sync::Arc;
 
+/// An open or a check that takes longer is no longer counted on: the next caller
+/// gets an attempt of its own. Long enough for most connects over a network, and
+/// short enough that one that hangs is noticed by few callers.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// More is taken for a mistake.
+const MOST_CONNECTIONS: u32 = 1_000_000;
+
 /// Longer than this is taken for a mistake in a unit.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -193,7 +201,9 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// The most callers that may wait at once; the next gets
-    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting.
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting. A
+    /// caller for whom an idle connection only has to be checked is let in
+    /// beyond it.
     ///
     /// Default: `None`, no limit: every wait is bounded in time already. With a
     /// limit, an overloaded service sheds load instead of queueing it.
@@ -357,8 +367,10 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// The most driver calls that may be abandoned at once. Each keeps a thread
-    /// until the driver lets go of it; past this number, calls that overrun
-    /// their limit go on counting toward `max_size`.
+    /// until the driver lets go of it, and the server may still see its
+    /// connection. Past this number, calls that overrun their limit go on
+    /// counting toward `max_size`: if all of them hang, the pool waits for one
+    /// to come back.
     ///
     /// Default: 32.
     pub fn max_abandoned(mut self, max_abandoned: u32) -> Builder<M> {
@@ -484,6 +496,7 @@ impl<M: ManageConnection> Builder<M> {
                 Some(false) => Duration::MAX,
                 None => self.skip_check_within,
             },
+            patience: PATIENCE,
             open_limit: self.open_timeout,
             validation_limit: self.validation_timeout,
             reset_limit: self.reset_timeout,
@@ -547,6 +560,9 @@ pub(crate) fn check_sizes(
     max_idle: Option<u32>,
 ) -> Result<(), String> {
     at_least_one("max_size", Some(max_size))?;
+    if max_size > MOST_CONNECTIONS {
+        return Err(format!("max_size must be at most {MOST_CONNECTIONS}, but is {max_size}"));
+    }
     if let Some(min_idle) = min_idle.filter(|&min_idle| min_idle > max_size) {
         return Err(format!("min_idle ({min_idle}) must be no larger than max_size ({max_size})"));
     }

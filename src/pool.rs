@@ -4,6 +4,8 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
 use crate::caller::{Caller, Holder};
 use crate::config::{Builder, Config, check_sizes};
 use crate::core::Time;
@@ -13,7 +15,7 @@ use crate::pooled::PooledConnection;
 use crate::request::Request;
 use crate::shared::{PoolCore, Shared};
 use crate::stats::Stats;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicUsize, JoinHandle, Ordering};
 use crate::wait::{self, Ask};
 
 /// The priority of callers that do not ask for another.
@@ -85,9 +87,8 @@ impl<M: ManageConnection> Pool<M> {
 
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
         let shared = Shared::new(config, manager);
-        // The first look opens what `min_idle` asks for.
+        // The first look opens what `min_idle` asks for, and starts the reaper.
         shared.transition(|core, now, fx| core.tick(now, fx));
-        shared.reaper.start(&shared);
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }
 
@@ -363,12 +364,11 @@ impl<M: ManageConnection> Pool<M> {
         let start = shared.clock.now();
         shared.transition(|core, now, fx| core.close(now, fx));
         let workers = &shared.workers;
-        let ended = |core: &PoolCore<M>| core.is_drained() && workers.running() == 0;
+        let ended = |core: &PoolCore<M>| core.is_drained() && workers.are_done();
+        let mut ending = 0;
         if shared.wait_for(Some(deadline), ended) {
-            let handles = workers.take_handles().into_iter().chain(shared.reaper.take_handle());
-            // They are past their last step, so joining them does not wait for
-            // a driver.
-            handles.for_each(|handle| drop(handle.join()));
+            let threads = workers.take_handles().into_iter().chain(shared.reaper.take_handle());
+            ending = join_until(shared, deadline, threads.collect());
         }
         let gauges = shared.gauges();
         CloseReport {
@@ -378,9 +378,36 @@ impl<M: ManageConnection> Pool<M> {
             opening: gauges.opening,
             closing: gauges.closing,
             abandoned: gauges.abandoned,
-            threads: workers.running(),
+            threads: workers.running() + ending,
         }
     }
+}
+
+/// Joins threads that have done their work, on a thread of its own, since what
+/// they still run is not the pool's: destructors of thread-local values of the
+/// driver's, which may hang. Returns how many had not ended by the deadline.
+fn join_until<M: ManageConnection>(
+    shared: &Shared<M>,
+    deadline: Instant,
+    threads: Vec<JoinHandle<()>>,
+) -> usize {
+    let left = Arc::new(AtomicUsize::new(threads.len()));
+    let (all_joined, end) = bounded::<()>(0);
+    let body = {
+        let left = Arc::clone(&left);
+        move || {
+            for thread in threads {
+                let _ = thread.join();
+                left.fetch_sub(1, Ordering::AcqRel);
+            }
+            drop(all_joined);
+        }
+    };
+    let joiner = shared.spawn(format!("{}-joiner", shared.config.name), body);
+    if end.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected) {
+        let _ = joiner.map(JoinHandle::join);
+    }
+    left.load(Ordering::Acquire)
 }
 
 impl<M: ManageConnection> fmt::Debug for Pool<M> {
@@ -415,7 +442,7 @@ pub struct CloseReport {
     pub closing: u32,
     /// Driver calls that overran their limit and have not come back.
     pub abandoned: u32,
-    /// Worker threads that have not ended.
+    /// Threads that have not ended: those of hung driver calls, mostly.
     pub threads: usize,
 }
 

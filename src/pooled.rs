@@ -154,7 +154,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let result = use_it(this);
         this.conn_mut().unfinished = false;
         if let Err(error) = &result {
-            let shared = Arc::clone(&this.shared);
+            let shared = &this.shared;
             let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
             this.conn_mut().marked_broken |= fatal.unwrap_or(true);
         }
@@ -175,7 +175,7 @@ impl<M: ManageConnection> PooledConnection<M> {
             return Verdict::Broken;
         };
         // Whatever its holder was doing when it panicked, it did not finish it.
-        let unfinished = thread::panicking() || std::mem::take(&mut conn.unfinished);
+        let unfinished = std::mem::take(&mut conn.unfinished) || thread::panicking();
         let check = Check { reset: reset || unfinished, validate: unfinished };
         if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
     }

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{self, Arc, JoinHandle, Mutex};
+use crate::sync::{self, Arc, AtomicBool, JoinHandle, Mutex, Ordering};
 
 /// The reaper does not look more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
@@ -19,37 +19,46 @@ pub(crate) struct Reaper {
     /// stopped.
     wake: Mutex<Option<Sender<()>>>,
     ticks: Receiver<()>,
+    running: AtomicBool,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Reaper {
     pub(crate) fn new() -> Reaper {
         let (wake, ticks) = bounded(1);
-        Reaper { wake: Mutex::new(Some(wake)), ticks, handle: Mutex::new(None) }
+        Reaper {
+            wake: Mutex::new(Some(wake)),
+            ticks,
+            running: AtomicBool::new(false),
+            handle: Mutex::new(None),
+        }
     }
 
-    /// Starts the thread; if the system has none to give, the next
-    /// [`wake`](Reaper::wake) tries again.
-    pub(crate) fn start<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        let mut handle = self.handle.lock();
-        if handle.is_some() {
+    /// Starts the thread if it does not run. If the system has none to give, the
+    /// next transition of the pool tries again.
+    #[inline]
+    pub(crate) fn ensure<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
+        if !self.running.load(Ordering::Relaxed) {
+            self.start(shared);
+        }
+    }
+
+    #[cold]
+    fn start<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
+        let stopped = self.wake.lock().is_none();
+        if stopped || self.running.swap(true, Ordering::AcqRel) {
             return;
         }
-        let body = {
-            let shared = Arc::clone(shared);
-            move || shared.reaper.run(&shared)
-        };
-        match sync::spawn(format!("{}-reaper", shared.config.name), body) {
-            Ok(started) => *handle = Some(started),
-            Err(error) => {
-                log::error!("pool '{}': cannot start the reaper: {error}", shared.config.name);
-            }
+        // Dropped with the thread's body, also if the thread cannot be started.
+        let running = Running(Arc::clone(shared));
+        let body = move || running.0.reaper.run(&running.0);
+        if let Some(started) = shared.spawn(format!("{}-reaper", shared.config.name), body) {
+            *self.handle.lock() = Some(started);
         }
     }
 
     /// Has it look now and plan anew.
-    pub(crate) fn wake<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        self.start(shared);
+    pub(crate) fn wake(&self) {
         if let Some(wake) = &*self.wake.lock() {
             let _ = wake.try_send(());
         }
@@ -78,8 +87,20 @@ impl Reaper {
                 Some(at) => self.ticks.recv_deadline(at),
             };
             if woken == Err(RecvTimeoutError::Disconnected) {
-                return;
+                break;
             }
         }
+        // The pool is gone, but what it left behind has to be cleaned up.
+        while shared.workers.retry(shared) {
+            sync::sleep(BACKLOG_RETRY);
+        }
+    }
+}
+
+struct Running<M: ManageConnection>(Arc<Shared<M>>);
+
+impl<M: ManageConnection> Drop for Running<M> {
+    fn drop(&mut self) {
+        self.0.reaper.running.store(false, Ordering::Release);
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{Cause, Report};
 use crate::manage::ManageConnection;
 use crate::reaper::Reaper;
 use crate::stats::Stats;
-use crate::sync::{Arc, Clock, Condvar, Mutex};
+use crate::sync::{self, Arc, AtomicBool, Clock, Condvar, JoinHandle, Mutex, Ordering};
 use crate::workers::Workers;
 
 pub(crate) type PoolCore<M> = Core<Kind<M>>;
@@ -31,6 +31,8 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) clock: Clock,
     pub(crate) workers: Workers<M>,
     pub(crate) reaper: Reaper,
+    /// The system had no thread to give when last asked.
+    starved: AtomicBool,
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -40,6 +42,7 @@ impl<M: ManageConnection> Shared<M> {
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
+            starved: AtomicBool::new(false),
             clock: Clock::start(),
             config,
             manager,
@@ -76,7 +79,7 @@ impl<M: ManageConnection> Shared<M> {
             self.workers.submit(self, job);
         }
         if fx.wake_reaper {
-            self.reaper.wake(self);
+            self.reaper.wake();
         }
         if fx.progress {
             // Not lost: `wait_for` checks under the core's lock before it
@@ -86,6 +89,8 @@ impl<M: ManageConnection> Shared<M> {
         if drained {
             self.workers.stop();
             self.reaper.stop();
+        } else {
+            self.reaper.ensure(self);
         }
         for error in fx.garbage {
             let _ = self.contain("dropping an error", || drop(error));
@@ -180,6 +185,27 @@ impl<M: ManageConnection> Shared<M> {
             log::error!("pool '{}': {what} panicked: {said}", self.config.name);
             said
         })
+    }
+
+    /// Starts a thread. `None` if the system has none to give; that is logged
+    /// once until it has.
+    pub(crate) fn spawn(
+        &self,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Option<JoinHandle<()>> {
+        match sync::spawn(name, body) {
+            Ok(handle) => {
+                self.starved.store(false, Ordering::Relaxed);
+                Some(handle)
+            }
+            Err(error) => {
+                if !self.starved.swap(true, Ordering::Relaxed) {
+                    log::error!("pool '{}': cannot start a thread: {error}", self.config.name);
+                }
+                None
+            }
+        }
     }
 
     /// How long ago, by the pool's clock.

@@ -47,6 +47,11 @@ impl Clock {
     }
 }
 
+/// Sleeps. Only for what is tried again until it succeeds.
+pub(crate) fn sleep(span: Duration) {
+    thread::sleep(span);
+}
+
 /// Starts a thread.
 ///
 /// # Errors

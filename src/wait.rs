@@ -171,29 +171,33 @@ fn wait<M: ManageConnection>(
             }
             Some(Answer::Cancelled) => return Err(ended(shared, ask, ErrorKind::Cancelled, None)),
             Some(Answer::Closed) => return Err(ended(shared, ask, ErrorKind::Closed, None)),
-            None => {
-                if let Some(error) = give_up(shared, ask, id) {
-                    return Err(error);
-                }
+            None => match give_up(shared, ask, id) {
+                Some(end) => return end,
                 // Answered in the same instant: decided under the lock, so the
                 // answer is in the cell, and it beats the deadline.
-                debug_assert!(cell.answer.lock().is_some(), "BUG: left without an answer");
-            }
+                None => debug_assert!(cell.answer.lock().is_some(), "BUG: left without an answer"),
+            },
         }
     }
 }
 
-/// Leaves the queue at the deadline, unless an answer was quicker.
+/// Leaves the queue at the deadline, unless an answer was quicker (`None`), or
+/// an idle connection is there after all: whoever was nudged for it may be slow.
 fn give_up<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     ask: &Ask<'_>,
     id: WaiterId,
-) -> Option<Error> {
-    let (report, cause) = shared.transition(|core, now, fx| {
-        let left = core.leave(now, id, Left::TimedOut, fx);
-        left.then(|| shared.report(core, now, ask.start))
-    })?;
-    Some(refusal(ask, ErrorKind::Timeout, report, cause))
+) -> Option<Result<Got<M>, Error>> {
+    let (lease, left) = shared.transition(|core, now, fx| {
+        let lease = core.claim(now, id, fx);
+        let left = lease.is_none() && core.leave(now, id, Left::TimedOut, fx);
+        (lease, left.then(|| shared.report(core, now, ask.start)))
+    });
+    match (lease, left) {
+        (Some(lease), _) => Some(Ok(lease)),
+        (None, Some((report, cause))) => Some(Err(refusal(ask, ErrorKind::Timeout, report, cause))),
+        (None, None) => None,
+    }
 }
 
 /// Has the waiter leave when its token is cancelled, now if it was before.
@@ -219,8 +223,8 @@ fn ended<M: ManageConnection>(
     kind: ErrorKind,
     cause: Option<Cause>,
 ) -> Error {
-    let (report, _) = shared.transition(|core, now, _| shared.report(core, now, ask.start));
-    refusal(ask, kind, report, cause)
+    let (report, met) = shared.transition(|core, now, _| shared.report(core, now, ask.start));
+    refusal(ask, kind, report, cause.or(met))
 }
 
 /// The request was cancelled before it began.

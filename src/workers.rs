@@ -17,7 +17,7 @@ use crate::error::{Cause, ErrorText};
 use crate::event::{AcquireEvent, ReleaseEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{self, Arc, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
 
 /// A free worker ends after this long: long enough that a burst reuses its
 /// threads, short enough that a pool at rest has none.
@@ -54,44 +54,64 @@ impl<M: ManageConnection> Workers<M> {
         }
     }
 
-    /// Has a worker do a job. Does not wait for it.
+    /// Has a worker do a job. Does not wait for it. When the system has no thread
+    /// to give, the job waits in the backlog for a worker that is done with its
+    /// own, or for the reaper's next `retry`.
     pub(crate) fn submit(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) {
+        if let Err(job) = self.hand_over(shared, job) {
+            self.backlog.lock().push_back(job);
+            shared.reaper.wake();
+        }
+    }
+
+    /// Tries again to find threads for the backlog. `true` if it is not empty
+    /// and should be tried again soon.
+    pub(crate) fn retry(&self, shared: &Arc<Shared<M>>) -> bool {
+        loop {
+            let next = self.backlog.lock().pop_front();
+            let Some(job) = next else { return false };
+            if let Err(job) = self.hand_over(shared, job) {
+                self.backlog.lock().push_front(job);
+                return true;
+            }
+        }
+    }
+
+    /// Gives a job to a free worker, or to a new one; or gives it back.
+    fn hand_over(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) -> Result<(), PoolJob<M>> {
         let sent = match &*self.jobs.lock() {
             Some(jobs) => jobs.try_send(job),
             // Stopped: the call of this job was abandoned before the pool ended.
             None => Err(TrySendError::Disconnected(job)),
         };
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
-            self.start(shared, job);
+        match sent {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                self.start(shared, job)
+            }
         }
     }
 
-    /// Starts a worker with its first job. When the system has no thread to
-    /// give, the job waits in the backlog for a worker, or for `retry`.
-    fn start(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) {
+    /// Starts a worker with its first job, which comes back if that fails.
+    fn start(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) -> Result<(), PoolJob<M>> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         // In a place of its own, so that the job survives a failed start.
         let first = Arc::new(Mutex::new(Some(job)));
         let body = {
-            let (shared, first) = (Arc::clone(shared), Arc::clone(&first));
+            let (running, first) = (Running::new(shared), Arc::clone(&first));
             move || {
                 let job = first.lock().take();
-                shared.workers.run(&shared, job);
+                running.0.workers.run(&running.0, job);
             }
         };
-        self.running.fetch_add(1, Ordering::AcqRel);
-        let mut handles = self.handles.lock();
-        handles.retain(|handle| !handle.is_finished());
-        match sync::spawn(format!("{}-worker-{number}", self.name), body) {
-            Ok(handle) => handles.push(handle),
-            Err(error) => {
-                drop(handles);
-                self.running.fetch_sub(1, Ordering::AcqRel);
-                log::error!("pool '{}': cannot start a thread: {error}", self.name);
-                self.backlog.lock().extend(first.lock().take());
-                shared.reaper.wake(shared);
-            }
+        if let Some(handle) = shared.spawn(format!("{}-worker-{number}", self.name), body) {
+            let mut handles = self.handles.lock();
+            handles.retain(|handle| !handle.is_finished());
+            handles.push(handle);
+            return Ok(());
         }
+        let job = first.lock().take();
+        job.map_or(Ok(()), Err)
     }
 
     /// The life of a worker.
@@ -103,18 +123,6 @@ impl<M: ManageConnection> Workers<M> {
             // It ends when there is nothing to do, and when the pool is gone.
             next = backlog.or_else(|| self.free.recv_timeout(KEEP_ALIVE).ok());
         }
-        self.running.fetch_sub(1, Ordering::AcqRel);
-        shared.notify_progress();
-    }
-
-    /// Tries again to find threads for the backlog. `true` if it is not empty
-    /// and should be tried again soon.
-    pub(crate) fn retry(&self, shared: &Arc<Shared<M>>) -> bool {
-        let waiting = std::mem::take(&mut *self.backlog.lock());
-        for job in waiting {
-            self.submit(shared, job);
-        }
-        !self.backlog.lock().is_empty()
     }
 
     /// Has all workers end as soon as they have nothing to do.
@@ -122,13 +130,36 @@ impl<M: ManageConnection> Workers<M> {
         drop(self.jobs.lock().take());
     }
 
+    /// How many workers there are.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing runs and nothing waits for a thread.
+    pub(crate) fn are_done(&self) -> bool {
+        self.running() == 0 && self.backlog.lock().is_empty()
     }
 
     /// Takes the handles of all threads, to join them.
     pub(crate) fn take_handles(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.handles.lock())
+    }
+}
+
+/// One worker, counted from before its start until its end, whatever ends it.
+struct Running<M: ManageConnection>(Arc<Shared<M>>);
+
+impl<M: ManageConnection> Running<M> {
+    fn new(shared: &Arc<Shared<M>>) -> Running<M> {
+        shared.workers.running.fetch_add(1, Ordering::AcqRel);
+        Running(Arc::clone(shared))
+    }
+}
+
+impl<M: ManageConnection> Drop for Running<M> {
+    fn drop(&mut self) {
+        self.0.workers.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.notify_progress();
     }
 }
 

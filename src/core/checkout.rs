@@ -70,6 +70,9 @@ impl<T: Types> Core<T> {
         caller: T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
+        // If the one who was nudged is slow to come, those past the bound get
+        // theirs now, and what is left may be had.
+        self.serve(now, fx);
         if !self.serving()
             || !self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
         {
@@ -104,7 +107,7 @@ impl<T: Types> Core<T> {
         let checks = self.serving() && self.top_is_stale(now);
         // Nor is anybody refused for want of a connection while one is there.
         if !checks && self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max) {
-            self.counters.refused += 1;
+            self.counters.refused += u64::from(!waiter.only_idle);
             return Err(Refusal::QueueFull);
         }
         self.only_idle += u32::from(waiter.only_idle);
@@ -117,7 +120,8 @@ impl<T: Types> Core<T> {
         Ok(id)
     }
 
-    /// A nudged waiter comes for its connection. It serves those who stand
+    /// A waiter comes for an idle connection: it was nudged, or its time is up
+    /// and there may be one that somebody else was nudged for. It serves those who stand
     /// before it first, and may find nothing left: a newcomer was quicker. Then
     /// it keeps its place and waits on.
     pub(crate) fn claim(
@@ -158,7 +162,7 @@ impl<T: Types> Core<T> {
     ) -> bool {
         let Some(waiter) = self.unqueue(id, now) else { return false };
         match why {
-            Left::TimedOut => self.counters.timeouts += 1,
+            Left::TimedOut => self.counters.timeouts += u64::from(!waiter.only_idle),
             Left::Cancelled => {
                 self.counters.cancelled += 1;
                 fx.answer(waiter.cell, Answer::Cancelled);
@@ -184,9 +188,10 @@ impl<T: Types> Core<T> {
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.0 as usize];
         let keep = !self.closed
-            && (self.queue.is_empty() || self.first_is_coming(now))
+            && (self.queue.is_empty() || self.somebody_is_coming(now))
             && slot.generation == self.generation
             && now < slot.expires
+            && slot.expires >= self.wake_at
             && self.idle_len() < self.policy.max_idle_now()
             && self.live() <= self.policy.max_size;
         if !keep {
@@ -205,25 +210,14 @@ impl<T: Types> Core<T> {
         verdict: Verdict,
         fx: &mut Effects<T>,
     ) {
-        match verdict {
-            Verdict::Broken => {
-                self.busy -= 1;
-                self.retire(lease, Reason::Broken, now, fx);
-            }
-            Verdict::Keep | Verdict::Check(_) => match (self.unfit(&lease.permit, now), verdict) {
-                (Some(reason), _) => {
-                    self.busy -= 1;
-                    self.retire(lease, reason, now, fx);
-                }
-                (None, Verdict::Check(check)) => {
-                    self.busy -= 1;
-                    self.start_check(lease, check, None, now, fx);
-                }
-                (None, _) => {
-                    self.busy -= 1;
-                    self.push_idle(lease, now);
-                }
-            },
+        // Asked while it still counts as busy.
+        let unfit = self.unfit(&lease.permit, now);
+        self.busy -= 1;
+        match (verdict, unfit) {
+            (Verdict::Broken, _) => self.retire(lease, Reason::Broken, now, fx),
+            (_, Some(reason)) => self.retire(lease, reason, now, fx),
+            (Verdict::Check(check), None) => self.start_check(lease, check, None, now, fx),
+            (Verdict::Keep, None) => self.stack(lease, now, fx),
         }
         self.serve(now, fx);
         self.check_invariants();
@@ -310,9 +304,9 @@ impl<T: Types> Core<T> {
         Some(waiter)
     }
 
-    /// The first waiter has been nudged and may still be overtaken, so that a
-    /// connection on the stack is found by it or by a newcomer.
-    fn first_is_coming(&self, now: Time) -> bool {
+    /// A waiter has been nudged and the first may still be overtaken, so that a
+    /// connection on the stack is found by them or by a newcomer.
+    fn somebody_is_coming(&self, now: Time) -> bool {
         self.nudged.is_some()
             && !self.policy.fresh_for.is_zero()
             && self
@@ -365,7 +359,14 @@ impl<T: Types> Core<T> {
         self.retire(lease, reason, now, fx);
     }
 
-    pub(super) fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
+    /// Puts a connection onto the stack, to be looked at when it expires.
+    pub(super) fn stack(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        let expires = self.slot(&lease.permit).expires;
+        self.plan(expires, fx);
+        self.push_idle(lease, now);
+    }
+
+    fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
         let slot = self.slot(&lease.permit);
         slot.state = State::Idle;
         slot.since = now;

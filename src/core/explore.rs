@@ -40,6 +40,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         idle_timeout: None,
         keepalive: None,
         fresh_for: Duration::MAX,
+        patience: Duration::MAX,
         open_limit: Duration::MAX,
         validation_limit: Duration::MAX,
         reset_limit: Duration::MAX,
@@ -376,6 +377,11 @@ impl World {
         assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
         assert!(shrinks || core.live() <= core.policy.max_size, "P5 after {action:?}");
+        for lease in &core.idle {
+            let slot = &core.slots[lease.permit.0 as usize];
+            let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
+            assert!(until > self.now, "an idle connection outlived its time after {action:?}");
+        }
         let alive = self.conns.values().filter(|open| **open).count() as u32;
         assert!(alive >= core.open() + core.closing(), "lost a connection after {action:?}");
         assert!(
@@ -395,9 +401,9 @@ impl World {
         let slot = |permit: &Permit| {
             let slot = &self.core.slots[permit.0 as usize];
             let stale = slot.generation != self.core.generation;
-            let overdue = slot.overdue;
+            let (slow, overdue) = (slot.slow, slot.overdue);
             format!(
-                "{:?},{},{},{},{stale},{overdue}",
+                "{:?},{},{},{},{stale},{slow},{overdue}",
                 match slot.state {
                     State::Checking(check, since) => (9, Some(check), since.map(age)),
                     State::Busy => (1, None, None),
@@ -570,6 +576,11 @@ fn setups() -> Vec<Setup> {
     faults.policy.open_limit = nanos(1);
     faults.policy.close_limit = nanos(1);
 
+    let mut slow =
+        Setup { leave: true, ..plain("opens that nobody counts on any more", 3, &[5, 5, 5]) };
+    slow.policy.patience = nanos(1);
+    slow.policy.open_limit = nanos(2);
+
     let owner = Setup {
         owner: &[
             Action::Refresh,
@@ -615,7 +626,7 @@ fn setups() -> Vec<Setup> {
     ageing.policy.min_idle = Some(1);
     ageing.policy.max_idle = Some(1);
 
-    vec![strict, bounded, full, faults, owner, checks, always, ageing]
+    vec![strict, bounded, full, faults, slow, owner, checks, always, ageing]
 }
 
 #[test]

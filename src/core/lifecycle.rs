@@ -26,8 +26,8 @@ impl<T: Types> Core<T> {
             self.take_in_late(lease, now, fx);
         } else {
             let reason = self.unfit(&lease.permit, now);
+            self.forget_lateness(lease.permit.0 as usize);
             self.opening -= 1;
-            self.overdue.opening -= self.no_longer_overdue(&lease.permit);
             match reason {
                 Some(reason) => self.retire(lease, reason, now, fx),
                 None => self.offer(lease, now, fx),
@@ -52,8 +52,8 @@ impl<T: Types> Core<T> {
             fx.garbage.push(cause);
             self.forget_abandoned(permit, now, fx);
         } else {
+            self.forget_lateness(permit.0 as usize);
             self.opening -= 1;
-            self.overdue.opening -= self.no_longer_overdue(&permit);
             self.vacate(permit);
             self.note_open_failure(now, permanent);
             self.remember_error(Some((now, cause.clone())), fx);
@@ -113,8 +113,8 @@ impl<T: Types> Core<T> {
         if self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some() {
             self.plan(now, fx);
         }
+        self.forget_lateness(lease.permit.0 as usize);
         self.checking -= 1;
-        self.overdue.checking -= self.no_longer_overdue(&lease.permit);
         if let Err(cause) = result {
             let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
             if let Some(cause) = cause {
@@ -132,12 +132,14 @@ impl<T: Types> Core<T> {
                 slot.state = State::Idle;
                 slot.since = idle_since;
                 slot.fresh_at = now;
+                let expires = slot.expires;
+                self.plan(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
                 self.idle.push_front(lease);
             }
             // Validated for a waiter: to the first of them, at once.
             _ if check.validate => self.offer(lease, now, fx),
             // Only reset: as if it came back now.
-            _ => self.push_idle(lease, now),
+            _ => self.stack(lease, now, fx),
         }
     }
 
@@ -147,8 +149,8 @@ impl<T: Types> Core<T> {
         if self.slot(&permit).state == State::Abandoned {
             self.forget_abandoned(permit, now, fx);
         } else {
+            self.forget_lateness(permit.0 as usize);
             self.closers -= 1;
-            self.overdue.closers -= self.no_longer_overdue(&permit);
             self.vacate(permit);
             self.start_closes(now, fx);
         }
@@ -214,25 +216,26 @@ impl<T: Types> Core<T> {
         if wanted == 0 {
             return;
         }
+        let may = self.policy.max_opening.saturating_sub(self.opening - self.overdue.opening);
         // While connecting fails, one attempt at a time is enough to find out.
-        let at_once = match &self.outage {
+        let may = match &self.outage {
             Some(outage) if now < outage.retry_at => {
                 let retry_at = outage.retry_at;
                 return self.plan(retry_at, fx);
             }
-            Some(_) => 1,
-            None => self.policy.max_opening,
+            Some(_) => may.min(1_u32.saturating_sub(self.opening_soon())),
+            None => may,
         };
-        for _ in 0..wanted.min(at_once.saturating_sub(self.opening_soon())) {
+        for _ in 0..wanted.min(may) {
             let permit = self.occupy(now);
             self.watch(&permit, fx);
             fx.job(Job::Open(permit));
         }
     }
 
-    /// Has the reaper look when the driver call of this slot overruns.
+    /// Has the reaper look when the driver call of this slot is late.
     pub(super) fn watch(&mut self, permit: &Permit, fx: &mut Effects<T>) {
-        if let Some(at) = self.slots[permit.0 as usize].overrun_at(&self.policy) {
+        if let Some(at) = self.slots[permit.0 as usize].look_at(&self.policy) {
             self.plan(at, fx);
         }
     }
@@ -242,7 +245,7 @@ impl<T: Types> Core<T> {
     fn offer(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
         match self.queue.first() {
             Some(first) if self.serving() => self.grant(first, lease, now, fx),
-            _ => self.push_idle(lease, now),
+            _ => self.stack(lease, now, fx),
         }
     }
 
@@ -251,7 +254,8 @@ impl<T: Types> Core<T> {
         if self.closed {
             return 0;
         }
-        let needed = self.queue.len() - self.only_idle + self.policy.min_idle_now();
+        let waiting = self.queue.len() - self.only_idle;
+        let needed = waiting.saturating_add(self.policy.min_idle_now());
         let coming = self.idle_len() + self.opening_soon() + self.checking_soon();
         let room = self.policy.max_size.saturating_sub(self.live());
         needed.saturating_sub(coming).min(room)
@@ -340,6 +344,12 @@ impl<T: Types> Core<T> {
         }
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
+            let state = slot.state;
+            if !slot.slow && slot.slows_at(&self.policy).is_some_and(|at| at <= now) {
+                self.slots[index].slow = true;
+                *self.slow.of(state) += 1;
+            }
+            let slot = &self.slots[index];
             if slot.overrun_at(&self.policy).is_none_or(|at| at > now) {
                 continue;
             }
@@ -347,16 +357,14 @@ impl<T: Types> Core<T> {
                 self.abandon(index, now);
             } else if !slot.overdue {
                 self.slots[index].overdue = true;
-                *self.overdue_of(index) += 1;
+                *self.overdue.of(state) += 1;
             }
         }
         self.start_closes(now, fx);
     }
 
     fn abandon(&mut self, index: usize, now: Time) {
-        if std::mem::take(&mut self.slots[index].overdue) {
-            *self.overdue_of(index) -= 1;
-        }
+        self.forget_lateness(index);
         match self.slots[index].state {
             State::Opening => {
                 self.opening -= 1;
@@ -371,18 +379,15 @@ impl<T: Types> Core<T> {
         self.abandoned += 1;
     }
 
-    fn overdue_of(&mut self, index: usize) -> &mut u32 {
-        match self.slots[index].state {
-            State::Opening => &mut self.overdue.opening,
-            State::Checking(..) => &mut self.overdue.checking,
-            State::Closing => &mut self.overdue.closers,
-            _ => unreachable!("BUG: overdue without a driver call"),
+    /// The driver call of a slot has ended or is abandoned.
+    fn forget_lateness(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if std::mem::take(&mut slot.slow) {
+            *self.slow.of(slot.state) -= 1;
         }
-    }
-
-    /// One if it was overdue until now.
-    fn no_longer_overdue(&mut self, permit: &Permit) -> u32 {
-        u32::from(std::mem::take(&mut self.slot(permit).overdue))
+        if std::mem::take(&mut slot.overdue) {
+            *self.overdue.of(slot.state) -= 1;
+        }
     }
 
     /// Retires what is too old, and starts keepalives: one turn of
@@ -420,10 +425,8 @@ impl<T: Types> Core<T> {
                 .min(slot.fresh_at.after_opt(keepalive));
         }
         if self.opening + self.checking + self.closers > 0 {
-            // Those overdue are looked at when an abandoned call comes back.
-            let watched = self.slots.iter().filter(|slot| !slot.overdue);
-            let overruns = watched.filter_map(|slot| slot.overrun_at(&self.policy));
-            next = overruns.fold(next, Time::min);
+            let looks = self.slots.iter().filter_map(|slot| slot.look_at(&self.policy));
+            next = looks.fold(next, Time::min);
         }
         match &self.outage {
             Some(outage) if self.wanted() > 0 && outage.retry_at > now => next.min(outage.retry_at),
@@ -431,7 +434,7 @@ impl<T: Types> Core<T> {
         }
     }
 
-    fn plan(&mut self, at: Time, fx: &mut Effects<T>) {
+    pub(super) fn plan(&mut self, at: Time, fx: &mut Effects<T>) {
         if at < self.wake_at {
             self.wake_at = at;
             fx.wake_reaper = true;

@@ -75,12 +75,27 @@ pub(crate) struct Counters {
     pub(crate) closed: [u64; 7],
 }
 
-/// How many of the driver calls of each kind are overdue.
+/// How many of the driver calls of each kind are late.
 #[derive(Clone, Copy, Debug, Default)]
-struct Overdue {
+struct Late {
     opening: u32,
     checking: u32,
     closers: u32,
+}
+
+impl Late {
+    fn of(&mut self, state: State) -> &mut u32 {
+        match state {
+            State::Opening => &mut self.opening,
+            State::Checking(..) => &mut self.checking,
+            State::Closing => &mut self.closers,
+            _ => unreachable!("BUG: late without a driver call"),
+        }
+    }
+
+    fn total(&self) -> u32 {
+        self.opening + self.checking + self.closers
+    }
 }
 
 /// Opening fails at present: since the last success, every attempt has.
@@ -112,8 +127,10 @@ pub(crate) struct Core<T: Types> {
     /// Closes under way.
     closers: u32,
     abandoned: u32,
+    /// Of the opens and checks, those that nobody counts on any more.
+    slow: Late,
     /// Of the above, the calls that have overrun but cannot be abandoned.
-    overdue: Overdue,
+    overdue: Late,
     closed: bool,
     paused: bool,
     generation: u32,
@@ -144,7 +161,8 @@ impl<T: Types> Core<T> {
             opening: 0,
             closers: 0,
             abandoned: 0,
-            overdue: Overdue::default(),
+            slow: Late::default(),
+            overdue: Late::default(),
             closed: false,
             paused: false,
             generation: 0,
@@ -250,12 +268,12 @@ impl<T: Types> Core<T> {
 
     /// Opens from which something can be expected.
     fn opening_soon(&self) -> u32 {
-        self.opening - self.overdue.opening
+        self.opening - self.slow.opening
     }
 
     /// Checks from which something can be expected.
     fn checking_soon(&self) -> u32 {
-        self.checking - self.overdue.checking
+        self.checking - self.slow.checking
     }
 
     /// Callers are being served.
@@ -295,9 +313,9 @@ impl<T: Types> Core<T> {
         assert_eq!(count(|s| matches!(s, State::Abandoned)), self.abandoned, "abandoned");
 
         assert!(self.abandoned <= self.policy.max_abandoned, "P5: too many abandoned calls");
-        let overdue = self.slots.iter().filter(|slot| slot.overdue).count() as u32;
-        let Overdue { opening, checking, closers } = self.overdue;
-        assert_eq!(overdue, opening + checking + closers, "overdue");
+        let late = |is: fn(&&Slot<T>) -> bool| self.slots.iter().filter(is).count() as u32;
+        assert_eq!(late(|slot| slot.overdue), self.overdue.total(), "overdue");
+        assert_eq!(late(|slot| slot.slow), self.slow.total(), "slow");
         let closers = self.closers - self.overdue.closers;
         assert!(closers <= self.policy.max_closers, "too many closers");
         assert!(self.retired.is_empty() || closers > 0, "P6: retired, but nobody closes");
@@ -317,7 +335,7 @@ impl<T: Types> Core<T> {
         }
         let coming = self.opening_soon() + self.checking_soon() + self.idle_len();
         let served = coming >= self.queue.len() - self.only_idle
-            || self.opening_soon() >= self.policy.max_opening
+            || self.opening - self.overdue.opening >= self.policy.max_opening
             || self.outage.is_some();
         assert!(
             served || self.live() >= self.policy.max_size,

@@ -22,6 +22,9 @@ pub(crate) struct Policy {
     /// A connection used or checked within this time is handed out unchecked.
     /// Zero: check always. `Duration::MAX`: never.
     pub(crate) fresh_for: Duration,
+    /// An open or a check that takes longer than this is no longer counted on:
+    /// whoever needs a connection gets another attempt, if there is room.
+    pub(crate) patience: Duration,
     pub(crate) open_limit: Duration,
     pub(crate) validation_limit: Duration,
     pub(crate) reset_limit: Duration,
@@ -45,12 +48,10 @@ impl Policy {
         self.max_idle.unwrap_or(self.max_size)
     }
 
-    /// How often the reaper has to look at idle connections at the least, given
-    /// that it looks at each connection's own times too: a connection that
-    /// comes into the pool after a look is not due before the next one.
+    /// How often the reaper has to look at idle connections at the least: one
+    /// that becomes idle after a look is not due sooner than this. (Lifetimes
+    /// run on while a connection is in use; they are planned when it returns.)
     pub(crate) fn shortest_idle_span(&self) -> Option<Duration> {
-        let shortest_life =
-            self.max_lifetime.map(|life| life - life * self.lifetime_jitter_permille / 1000);
-        [self.idle_timeout, self.keepalive, shortest_life].into_iter().flatten().min()
+        [self.idle_timeout, self.keepalive].into_iter().flatten().min()
     }
 }

@@ -70,8 +70,10 @@ pub(super) struct Slot<T: Types> {
     /// The end of its lifetime, drawn once.
     pub(super) expires: Time,
     pub(super) generation: u32,
+    /// Its driver call takes so long that nobody counts on it any more.
+    pub(super) slow: bool,
     /// Its driver call has overrun its limit, but as many calls are abandoned
-    /// as may be. It counts as live, but nobody waits for it any more.
+    /// as may be. It counts as live, but not toward the calls at once.
     pub(super) overdue: bool,
     /// Who has it (while `Busy`).
     pub(super) caller: Option<T::Caller>,
@@ -85,9 +87,23 @@ impl<T: Types> Slot<T> {
             fresh_at: Time::START,
             expires: Time::NEVER,
             generation: 0,
+            slow: false,
             overdue: false,
             caller: None,
         }
+    }
+
+    /// When the driver call in which this slot is has to be looked at next.
+    pub(super) fn look_at(&self, policy: &Policy) -> Option<Time> {
+        let overruns = self.overrun_at(policy).filter(|_| !self.overdue);
+        let slows = self.slows_at(policy).filter(|_| !self.slow);
+        [overruns, slows].into_iter().flatten().min()
+    }
+
+    /// When an open or a check is no longer counted on.
+    pub(super) fn slows_at(&self, policy: &Policy) -> Option<Time> {
+        matches!(self.state, State::Opening | State::Checking(..))
+            .then(|| self.since.after(policy.patience))
     }
 
     /// When the driver call in which this slot is overruns its limit.

@@ -60,8 +60,7 @@ impl CancelToken {
     ///
     /// # Blocking
     ///
-    /// For the moments that it takes to lock each waiter's pool; no user code
-    /// runs.
+    /// For the moments that it takes to lock each waiter's pool.
     pub fn cancel(&self) {
         // Under the lock, so that no wait can register after it was emptied
         // without seeing the flag.

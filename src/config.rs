@@ -314,8 +314,9 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// How long opening a connection may take, `on_acquire` included, before the
-    /// pool abandons the attempt and makes another. A connection that comes
-    /// after all is used if there is still room for it.
+    /// pool abandons the attempt. A connection that comes after all is used if
+    /// there is still room for it. (Whoever needs a connection gets another
+    /// attempt long before, after 250 ms, if there is room.)
     ///
     /// Default: 5 seconds.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {

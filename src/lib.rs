@@ -55,7 +55,9 @@
 //! without it, and deals with its result if one ever comes.
 //!
 //! No user code runs while the pool holds its lock, so managers, hooks and
-//! connections may use the pool from every method.
+//! connections may use the pool from every method. But a hook that *owns* a
+//! [`Pool`] keeps that pool alive: it will not close by itself when the last
+//! other handle is dropped.
 //!
 //! # Inside
 //!

@@ -144,8 +144,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Removes what the last user left behind, such as an open transaction.
     ///
     /// Runs on a worker thread, for at most
-    /// [`reset_timeout`](crate::Builder::reset_timeout); the returning caller
-    /// does not wait for it. The default does nothing.
+    /// [`reset_timeout`](crate::Builder::reset_timeout), to which
+    /// `validation_timeout` is added if both are due after a panic; the returning
+    /// caller does not wait for it. The default does nothing.
     ///
     /// # Errors
     ///

@@ -131,7 +131,9 @@ impl<M: ManageConnection> Pool<M> {
     /// A connection, within `timeout`.
     ///
     /// One deadline covers the queue, checking and connecting. Zero takes what
-    /// is there now; `Duration::MAX` waits for ever.
+    /// is there now and needs no check first (it has one made, so that the next
+    /// caller finds it done); [`try_get`](Pool::try_get) waits for the check.
+    /// `Duration::MAX` waits for ever.
     ///
     /// # Errors
     ///

@@ -41,7 +41,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         }
     }
 
-    /// How long to wait. Zero takes what is there now.
+    /// How long to wait. Zero takes what is there now and needs no check first.
     ///
     /// Default: the pool's `connection_timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -49,8 +49,8 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self
     }
 
-    /// Until when to wait, instead of a timeout. One that has passed takes what
-    /// is there now.
+    /// Until when to wait, instead of a timeout. One that has passed is a timeout
+    /// of zero.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.until = Until::Deadline(deadline);
         self

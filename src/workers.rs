@@ -35,6 +35,8 @@ pub(crate) struct Workers<M: ManageConnection> {
     free: Receiver<PoolJob<M>>,
     /// Jobs for which no thread could be started.
     backlog: Mutex<VecDeque<PoolJob<M>>>,
+    /// How many those are, one that is just being tried again included.
+    waiting: AtomicUsize,
     running: AtomicUsize,
     started: AtomicU64,
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -48,6 +50,7 @@ impl<M: ManageConnection> Workers<M> {
             jobs: Mutex::new(Some(jobs)),
             free,
             backlog: Mutex::new(VecDeque::new()),
+            waiting: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             started: AtomicU64::new(0),
             handles: Mutex::new(Vec::new()),
@@ -59,6 +62,7 @@ impl<M: ManageConnection> Workers<M> {
     /// own, or for the reaper's next `retry`.
     pub(crate) fn submit(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) {
         if let Err(job) = self.hand_over(shared, job) {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
             self.backlog.lock().push_back(job);
             shared.reaper.wake();
         }
@@ -74,6 +78,7 @@ impl<M: ManageConnection> Workers<M> {
                 self.backlog.lock().push_front(job);
                 return true;
             }
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -120,6 +125,7 @@ impl<M: ManageConnection> Workers<M> {
         while let Some(job) = next {
             step(shared, job);
             let backlog = self.backlog.lock().pop_front();
+            self.waiting.fetch_sub(usize::from(backlog.is_some()), Ordering::AcqRel);
             // It ends when there is nothing to do, and when the pool is gone.
             next = backlog.or_else(|| self.free.recv_timeout(KEEP_ALIVE).ok());
         }
@@ -137,7 +143,7 @@ impl<M: ManageConnection> Workers<M> {
 
     /// Whether nothing runs and nothing waits for a thread.
     pub(crate) fn are_done(&self) -> bool {
-        self.running() == 0 && self.backlog.lock().is_empty()
+        self.running() == 0 && self.waiting.load(Ordering::Acquire) == 0
     }
 
     /// Takes the handles of all threads, to join them.

@@ -1649,6 +1649,72 @@ fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     server.check();
 }
 
+/// Its destructor runs when a thread of the pool has done its work and ends.
+struct SlowToLeave;
+
+impl Drop for SlowToLeave {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_secs(3));
+    }
+}
+
+struct ThreadLocalManager;
+
+impl ManageConnection for ThreadLocalManager {
+    type Connection = ();
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<(), Self::Error> {
+        thread_local! {
+            static LOCAL: SlowToLeave = const { SlowToLeave };
+        }
+        LOCAL.with(|_| ());
+        Ok(())
+    }
+
+    fn is_valid(&self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, (): &mut ()) -> bool {
+        false
+    }
+}
+
+#[test]
+fn p11_close_does_not_wait_past_its_deadline_for_a_thread_to_end() {
+    let pool = Pool::builder().max_size(1).build(ThreadLocalManager).unwrap();
+    let start = Instant::now();
+    let report = pool.close(start + ms(100));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}: {report}", start.elapsed());
+    assert!(!report.is_complete() && report.threads > 0, "{report}");
+}
+
+#[test]
+fn p3_a_connect_that_hangs_costs_the_next_caller_little() {
+    let (server, gate) = (Server::new(), Gate::new());
+    server.next(Op::Connect, Does::Hang(gate.clone()));
+    let pool = builder(4).min_idle(Some(0)).build(server.manager()).unwrap();
+    let start = Instant::now();
+    drop(pool.get_timeout(WATCHDOG).expect("another is opened beside the one that hangs"));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    gate.open();
+}
+
+#[test]
+fn p10_a_use_that_panicked_is_checked_once() {
+    let server = Server::new();
+    let pool = builder(1).build(server.manager()).unwrap();
+    let mut conn = pool.get().unwrap();
+    let panics = || PooledConnection::run(&mut conn, |_| -> Result<(), _> { silent_panic() });
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    drop(conn); // Not unwinding any more: the guard itself survived.
+    drop(pool.get().unwrap());
+    assert_eq!(server.calls(Op::IsValid), 1, "it was in the middle of something");
+    drop(pool.get().unwrap());
+    assert_eq!(server.calls(Op::IsValid), 1, "only once");
+}
+
 #[test]
 fn p11_dropping_the_last_handle_closes_in_the_background_without_blocking() {
     let (server, gate) = (Server::new(), Gate::new());

@@ -53,6 +53,81 @@ fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
     assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
 }
 
+/// A core with everything lent; returns the leases too.
+fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
+    let size = policy.max_size;
+    let mut core = filled(policy);
+    let take = |_| core.acquire(at(0), 5, 9, &mut fx()).expect("one is idle");
+    let leases = (0..size).map(take).collect();
+    (core, leases)
+}
+
+#[test]
+fn p3_a_waiter_does_not_leave_beside_an_idle_connection() {
+    let (mut core, leases) = exhausted(Policy { fairness_bound: SECOND, ..policy(2) });
+    let first = core.join(waiter(at(10), 0), &mut fx()).expect("room to wait");
+    let second = core.join(waiter(at(10), 1), &mut fx()).expect("room to wait");
+    for lease in leases {
+        core.checkin(at(10), lease, Verdict::Keep, &mut fx());
+    }
+    // The first was nudged, but its thread does not get to run.
+    assert_eq!((core.nudged, core.gauges().idle), (Some(first), 2));
+    let mut late = fx();
+    assert!(core.claim(at(20), second, &mut late).is_some(), "what the first does not need");
+    assert!(matches!(late.answers[..], [(0, Answer::Granted(_))]), "the first comes first");
+}
+
+#[test]
+fn p8_a_newcomer_is_not_refused_because_the_nudged_one_is_slow() {
+    let bounded = Policy { fairness_bound: SECOND, max_waiters: Some(1), ..policy(3) };
+    let (mut core, leases) = exhausted(bounded);
+    core.join(waiter(at(10), 0), &mut fx()).expect("room to wait");
+    for lease in leases {
+        core.checkin(at(10), lease, Verdict::Keep, &mut fx());
+    }
+    let mut later = fx();
+    assert!(core.acquire(at(12), 5, 7, &mut later).is_some());
+    assert!(matches!(later.answers[..], [(0, Answer::Granted(_))]), "the first comes first");
+}
+
+#[test]
+fn p3_an_open_that_hangs_is_not_counted_on() {
+    let patience = Policy { patience: SECOND, open_limit: SECOND * 5, max_opening: 3, ..policy(3) };
+    let mut core: Core<Toy> = Core::new(patience);
+    let mut asked = fx();
+    let id = core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
+    assert_eq!(opens(&asked), 1);
+    let mut later = fx();
+    assert_eq!(core.tick(at(1), &mut later), at(2), "when the second is slow too");
+    assert_eq!(opens(&later), 1, "another for the same waiter");
+    assert!(core.leave(at(1), id, Left::TimedOut, &mut fx()));
+    core.tick(at(2), &mut fx());
+    let mut next = fx();
+    core.join(waiter(at(2), 1), &mut next).expect("room to wait");
+    assert_eq!(opens(&next), 1, "two hang, the third is for the next caller");
+}
+
+#[test]
+fn a_lifetime_that_ends_after_a_return_is_planned() {
+    let life = Policy { max_lifetime: Some(SECOND * 10), ..policy(1) };
+    let (mut core, mut leases) = exhausted(life);
+    assert_eq!(core.tick(at(9), &mut fx()), Time::NEVER, "it is in use");
+    let lease = leases.pop().expect("one");
+    let lease = core.checkin_fast(at(9), lease).expect_err("not without a plan");
+    let mut back = fx();
+    core.checkin(at(9), lease, Verdict::Keep, &mut back);
+    assert!(back.wake_reaper);
+    assert_eq!(core.tick(at(9), &mut fx()), at(10));
+}
+
+#[test]
+fn sizes_do_not_overflow() {
+    let mut core: Core<Toy> =
+        Core::new(Policy { min_idle: None, max_opening: 1, ..policy(u32::MAX) });
+    core.tick(at(0), &mut fx());
+    core.join(waiter(at(0), 0), &mut fx()).expect("room to wait");
+}
+
 #[test]
 fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     let mut core = filled(Policy { close_limit: SECOND, max_closers: 2, ..policy(2) });

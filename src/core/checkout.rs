@@ -121,9 +121,9 @@ impl<T: Types> Core<T> {
     }
 
     /// A waiter comes for an idle connection: it was nudged, or its time is up
-    /// and there may be one that somebody else was nudged for. It serves those who stand
-    /// before it first, and may find nothing left: a newcomer was quicker. Then
-    /// it keeps its place and waits on.
+    /// and there may be one that somebody else was nudged for. It serves those
+    /// who stand before it first, and may find nothing left: a newcomer was
+    /// quicker. Then it keeps its place.
     pub(crate) fn claim(
         &mut self,
         now: Time,
@@ -179,7 +179,8 @@ impl<T: Types> Core<T> {
     }
 
     /// The fast path of a return: back onto the stack, if nothing speaks against
-    /// keeping it, and nobody waits for it or the first who does is on the way.
+    /// keeping it, its end is planned for, and nobody waits for it or somebody
+    /// who does is on the way.
     #[inline]
     pub(crate) fn checkin_fast(
         &mut self,

@@ -419,7 +419,10 @@ impl World {
         let client = |(client, priority): (&Client, &u8)| match client {
             Client::Away => format!("{priority}a;"),
             Client::Waiting { id, since, nudged } => {
-                let before = |other: &&Client| matches!(other, Client::Waiting { id: o, .. } if o.arrived_before(*id));
+                let before = |other: &&Client| match other {
+                    Client::Waiting { id: other, .. } => other.arrived_before(*id),
+                    _ => false,
+                };
                 let place = self.clients.iter().filter(before).count();
                 let first = self.core.nudged == Some(*id);
                 format!("{priority}w{},{place},{nudged},{first};", age(*since))

@@ -94,6 +94,7 @@ impl<T: Types> Core<T> {
         self.check_invariants();
     }
 
+    /// Replaces the last error; the old one is dropped outside the lock.
     fn remember_error(&mut self, error: Option<(Time, T::Cause)>, fx: &mut Effects<T>) {
         let old = std::mem::replace(&mut self.last_error, error);
         fx.garbage.extend(old.map(|(_, cause)| cause));

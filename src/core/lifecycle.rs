@@ -163,7 +163,7 @@ impl<T: Types> Core<T> {
     /// look again.
     pub(crate) fn tick(&mut self, now: Time, fx: &mut Effects<T>) -> Time {
         self.wake_at = now; // No plan of a transition below can be earlier.
-        self.abandon_overruns(now, fx);
+        self.look_at_calls(now, fx);
         self.reap_idle(now, fx);
         self.serve(now, fx);
         self.check_invariants();
@@ -339,7 +339,9 @@ impl<T: Types> Core<T> {
         self.abandoned -= 1;
     }
 
-    fn abandon_overruns(&mut self, now: Time, fx: &mut Effects<T>) {
+    /// Looks at the driver calls under way: slow ones are not counted on any
+    /// more, those that overran are abandoned.
+    fn look_at_calls(&mut self, now: Time, fx: &mut Effects<T>) {
         if self.opening + self.checking + self.closers == 0 {
             return;
         }
@@ -391,8 +393,8 @@ impl<T: Types> Core<T> {
         }
     }
 
-    /// Retires what is too old, and starts keepalives: one turn of
-    /// the whole stack, which keeps its order.
+    /// Retires what is too old, and starts keepalives: one turn of the whole
+    /// stack, which keeps its order.
     fn reap_idle(&mut self, now: Time, fx: &mut Effects<T>) {
         for _ in 0..self.idle.len() {
             let Some(lease) = self.idle.pop_front() else { return };

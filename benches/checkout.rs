@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::env;
 use std::hint::black_box;
+use std::ops::DerefMut;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -55,65 +56,44 @@ impl r2d2::ManageConnection for Stub {
     }
 }
 
-/// A contestant: gets a connection, holds it, gives it back; returns how long
-/// the get took.
-trait Contestant: Sync {
-    fn name(&self) -> &'static str;
-    fn once(&self, hold: Duration) -> Duration;
+/// Gets a connection, holds it, gives it back; returns how long the get took.
+struct Contestant {
+    name: &'static str,
+    once: Box<dyn Fn(Duration) -> Duration + Sync>,
 }
 
-struct Fairpool(fairpool::Pool<Stub>);
-struct R2d2(r2d2::Pool<Stub>);
-struct Bare(Mutex<Vec<u64>>);
-
-impl Contestant for Fairpool {
-    fn name(&self) -> &'static str {
-        "fairpool"
-    }
-
-    fn once(&self, hold: Duration) -> Duration {
+/// A pool, by its way of getting a connection.
+fn pool<C: DerefMut<Target = u64>>(
+    name: &'static str,
+    get: impl Fn() -> C + Sync + 'static,
+) -> Contestant {
+    let once = move |hold: Duration| {
         let start = timed(hold);
-        let mut conn = self.0.get().expect("the stub never fails");
+        let mut conn = get();
         let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
         *conn += 1;
         hold_for(hold);
         waited
-    }
+    };
+    Contestant { name, once: Box::new(once) }
 }
 
-impl Contestant for R2d2 {
-    fn name(&self) -> &'static str {
-        "r2d2"
-    }
-
-    fn once(&self, hold: Duration) -> Duration {
-        let start = timed(hold);
-        let mut conn = self.0.get().expect("the stub never fails");
-        let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
-        *conn += 1;
-        hold_for(hold);
-        waited
-    }
-}
-
-impl Contestant for Bare {
-    fn name(&self) -> &'static str {
-        "Mutex<Vec>"
-    }
-
-    fn once(&self, hold: Duration) -> Duration {
+fn bare(connections: u32) -> Contestant {
+    let idle = Mutex::new(vec![0u64; connections as usize]);
+    let once = move |hold: Duration| {
         let mut conn = loop {
             // It cannot wait: it spins, politely.
-            match self.0.lock().pop() {
+            match idle.lock().pop() {
                 Some(conn) => break conn,
                 None => thread::yield_now(),
             }
         };
         conn += 1;
         hold_for(hold);
-        self.0.lock().push(black_box(conn));
+        idle.lock().push(black_box(conn));
         Duration::ZERO
-    }
+    };
+    Contestant { name: "Mutex<Vec>", once: Box::new(once) }
 }
 
 /// Waits are measured where somebody waits long enough to be measured; without
@@ -145,16 +125,17 @@ const CELLS: [Cell; 6] = [
 ];
 
 impl Cell {
-    fn contestants(self) -> Vec<Box<dyn Contestant>> {
+    fn contestants(self) -> Vec<Contestant> {
         let fairpool = fairpool::Pool::builder().max_size(self.connections).build(Stub);
+        let fairpool = fairpool.expect("the stub never fails");
         let r2d2 = r2d2::Pool::builder().max_size(self.connections).build(Stub);
-        let bare = vec![0; self.connections as usize];
-        let mut contestants: Vec<Box<dyn Contestant>> = vec![
-            Box::new(Fairpool(fairpool.expect("the stub never fails"))),
-            Box::new(R2d2(r2d2.expect("the stub never fails"))),
+        let r2d2 = r2d2.expect("the stub never fails");
+        let mut contestants = vec![
+            pool("fairpool", move || fairpool.get().expect("the stub never fails")),
+            pool("r2d2", move || r2d2.get().expect("the stub never fails")),
         ];
         if self.hold.is_zero() {
-            contestants.push(Box::new(Bare(Mutex::new(bare))));
+            contestants.push(bare(self.connections));
         }
         contestants
     }
@@ -167,7 +148,7 @@ struct Round {
     max: Duration,
 }
 
-fn run(contestant: &dyn Contestant, cell: Cell, length: Duration) -> Round {
+fn run(contestant: &Contestant, cell: Cell, length: Duration) -> Round {
     let (barrier, stop) = (Barrier::new(cell.threads + 1), AtomicBool::new(false));
     let work = || {
         let mut waits = Histogram::<u64>::new(3).expect("three digits");
@@ -175,7 +156,7 @@ fn run(contestant: &dyn Contestant, cell: Cell, length: Duration) -> Round {
         barrier.wait();
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..if cell.hold.is_zero() { 64 } else { 1 } {
-                let waited = contestant.once(cell.hold);
+                let waited = (contestant.once)(cell.hold);
                 if !cell.hold.is_zero() {
                     waits.record(waited.as_nanos() as u64).expect("it resizes itself");
                 }
@@ -213,13 +194,13 @@ fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
 
 fn measure(cell: Cell, rounds: u32, length: Duration) -> Vec<(&'static str, Vec<Round>)> {
     let contestants = cell.contestants();
-    let mut results: Vec<_> = contestants.iter().map(|c| (c.name(), Vec::new())).collect();
+    let mut results: Vec<_> = contestants.iter().map(|c| (c.name, Vec::new())).collect();
     for contestant in &contestants {
-        run(&**contestant, cell, length / 4); // to warm up
+        run(contestant, cell, length / 4); // to warm up
     }
     for _ in 0..rounds {
         for (contestant, (_, rounds)) in contestants.iter().zip(&mut results) {
-            rounds.push(run(&**contestant, cell, length));
+            rounds.push(run(contestant, cell, length));
         }
     }
     results

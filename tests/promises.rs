@@ -234,7 +234,7 @@ fn assert_served_in_arrival_order(fairness: Fairness, rounds: usize) {
                     drop(conn);
                 });
                 await_waiting(pool, number as u32 + 1);
-                thread::sleep(ms(10)); // as the issue asks: 10 ms apart
+                thread::sleep(ms(10)); // well apart
             }
             drop(held);
         });

@@ -124,3 +124,32 @@ impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doc::StubManager;
+    use crate::pool::Pool;
+
+    #[test]
+    fn p4_a_cancel_between_the_first_look_and_the_wait_is_not_lost() {
+        let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+        let _held = pool.get().expect("the stub's connection");
+        let token = CancelToken::new();
+        let request = pool.request();
+        let start = request.shared.clock.now();
+        let ask = Ask {
+            caller: Caller::here(Location::caller(), None),
+            priority: DEFAULT_PRIORITY,
+            start,
+            deadline: start.after(Duration::from_secs(10)), // a watchdog
+            cancel: Some(&token),
+            only_idle: false,
+        };
+        // Past the look that `get` takes at the token first.
+        token.cancel();
+        let error = wait::checkout(request.shared, &ask).err().expect("cancelled");
+        assert!(error.is_cancelled(), "{error}");
+        assert_eq!(pool.stats().waiting, 0);
+    }
+}

@@ -9,43 +9,79 @@ use std::str;
 use std::thread;
 use std::time::Duration;
 
+use crate::core::{Held, SelfWait, Who};
 use crate::sync::{AtomicU64, Ordering};
 
 const NAME_LEN: usize = 23;
 
-/// A thread, by its name as far as that fits.
+thread_local! {
+    static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
+    /// The number of this thread; zero until it first asks for a connection.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+    /// How many guards this thread got and has not dropped itself.
+    static GUARDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A guard was given to this thread. Returns the thread's number.
+#[inline]
+pub(crate) fn guard_taken() -> u64 {
+    GUARDS.set(GUARDS.get() + 1);
+    NUMBER.get()
+}
+
+/// This thread drops a guard that thread `home` got.
+#[inline]
+pub(crate) fn guard_dropped(home: u64) {
+    if is_current(home) {
+        GUARDS.set(GUARDS.get().saturating_sub(1));
+    }
+}
+
+/// Whether this is the thread of that number.
+#[inline]
+pub(crate) fn is_current(thread: u64) -> bool {
+    NUMBER.get() == thread
+}
+
+/// Whether this thread may hold connections, of whatever pool. It does not if
+/// it has given them all to others.
+pub(crate) fn may_hold() -> bool {
+    GUARDS.get() > 0
+}
+
+/// A thread, by a number of its own, and by its name as far as that fits.
 #[derive(Clone, Copy)]
 struct Thread {
+    number: u64,
     len: u8,
     name: [u8; NAME_LEN],
 }
 
 impl Thread {
     fn current() -> Thread {
-        thread_local! {
-            static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
-        }
         CURRENT.get().unwrap_or_else(|| {
             let thread = Thread::identify();
             CURRENT.set(Some(thread));
+            NUMBER.set(thread.number);
             thread
         })
     }
 
     #[cold]
     fn identify() -> Thread {
-        static UNNAMED: AtomicU64 = AtomicU64::new(1);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         match thread::current().name() {
-            Some(name) => Thread::named(name),
-            None => Thread::named(&format!("unnamed-{}", UNNAMED.fetch_add(1, Ordering::Relaxed))),
+            Some(name) => Thread::named(number, name),
+            None => Thread::named(number, &format!("unnamed-{number}")),
         }
     }
 
-    fn named(name: &str) -> Thread {
+    fn named(number: u64, name: &str) -> Thread {
         let end = name.floor_char_boundary(NAME_LEN);
         let mut bytes = [0; NAME_LEN];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
-        Thread { len: end as u8, name: bytes }
+        Thread { number, len: end as u8, name: bytes }
     }
 
     fn name(&self) -> &str {
@@ -74,9 +110,11 @@ impl Caller {
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.label
     }
+}
 
-    pub(crate) fn into_holder(self, held_for: Duration) -> Holder {
-        Holder { caller: self, held_for }
+impl Who for Caller {
+    fn thread(&self) -> u64 {
+        self.thread.number
     }
 }
 
@@ -85,6 +123,12 @@ impl Caller {
 pub struct Holder {
     caller: Caller,
     held_for: Duration,
+}
+
+impl From<Held<Caller>> for Holder {
+    fn from(held: Held<Caller>) -> Holder {
+        Holder { caller: held.caller, held_for: held.held_for }
+    }
 }
 
 impl Holder {
@@ -132,6 +176,46 @@ impl fmt::Debug for Holder {
     }
 }
 
+/// A thread that holds a connection and waits for another one of the same pool.
+#[derive(Clone)]
+pub struct NestedGet {
+    holder: Holder,
+    waits: Caller,
+}
+
+impl From<SelfWait<Caller>> for NestedGet {
+    fn from(wait: SelfWait<Caller>) -> NestedGet {
+        NestedGet { holder: wait.held.into(), waits: wait.waits }
+    }
+}
+
+impl NestedGet {
+    /// The thread, and where it got the connection that it holds.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Where it waits for another.
+    pub fn waits_at(&self) -> &'static Location<'static> {
+        self.waits.location
+    }
+}
+
+impl fmt::Display for NestedGet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} waits for another at {}", self.holder, self.waits.location)
+    }
+}
+
+impl fmt::Debug for NestedGet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NestedGet")
+            .field("holder", &self.holder)
+            .field("waits_at", self.waits.location)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,10 +223,10 @@ mod tests {
     #[test]
     fn long_names_are_cut_between_characters() {
         let name = "a-thread-with-a-näme-ünd-more";
-        let thread = Thread::named(name);
+        let thread = Thread::named(1, name);
         assert!(name.starts_with(thread.name()));
         assert!((20..=NAME_LEN).contains(&thread.name().len()), "{}", thread.name());
-        assert_eq!(Thread::named(&"ü".repeat(30)).name(), "ü".repeat(11));
-        assert_eq!(Thread::named("").name(), "");
+        assert_eq!(Thread::named(1, &"ü".repeat(30)).name(), "ü".repeat(11));
+        assert_eq!(Thread::named(1, "").name(), "");
     }
 }

@@ -59,6 +59,55 @@ impl Default for Fairness {
     }
 }
 
+/// What to do when every connection is held by a thread that itself waits for
+/// one of the same pool: nobody can be served before one of them gives up.
+///
+/// It is known as soon as it is so. Only guards that are used on no thread but
+/// the one that got them are taken into account. The one case in which the pool
+/// cannot know better: a guard has been given to another thread, which has not
+/// used it yet, while the thread that gave it away waits for a connection. (A
+/// value moves in Rust without any code being run.) That may give a needless
+/// warning; a needless error only if it lasts for longer than the span of
+/// `Fail`, and never if it was announced with
+/// [`PooledConnection::unbind`](crate::PooledConnection::unbind).
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// use std::time::Duration;
+///
+/// use fairpool::{Pool, SelfDeadlock};
+///
+/// let pool = Pool::builder()
+///     .max_size(1)
+///     .on_self_deadlock(SelfDeadlock::Fail(Duration::from_millis(100)))
+///     .build(StubManager)?;
+/// let held = pool.get()?;
+/// let error = pool.get().unwrap_err(); // after 100 ms, not 30 s
+/// assert!(error.is_deadlock());
+/// assert_eq!(error.nested_gets().len(), 1);
+/// # drop(held);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SelfDeadlock {
+    /// Nothing; they wait until their deadlines.
+    Ignore,
+    /// Says so at once: in the log, to the
+    /// [`HandleEvent`](crate::HandleEvent), and in the errors of those that time
+    /// out.
+    #[default]
+    Warn,
+    /// Warns at once, and when it has been so for this long, the caller that
+    /// came last gets [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock); what
+    /// it holds can then come back. Zero fails it at once, which is right if
+    /// guards stay with the threads that got them. Otherwise, longer than a
+    /// guard may lie unused on its way from thread to thread.
+    Fail(Duration),
+}
+
 /// Builds a [`Pool`].
 ///
 /// Settings that `r2d2` has are called what they are called there, mean the
@@ -100,6 +149,8 @@ pub struct Builder<M: ManageConnection> {
     max_closers: u32,
     max_abandoned: u32,
     connect_backoff: (Duration, Duration),
+    leak_threshold: Option<Duration>,
+    on_self_deadlock: SelfDeadlock,
     hooks: Hooks<M>,
 }
 
@@ -146,6 +197,8 @@ impl<M: ManageConnection> Default for Builder<M> {
             max_closers: 4,
             max_abandoned: 32,
             connect_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            leak_threshold: None,
+            on_self_deadlock: SelfDeadlock::default(),
             hooks: Hooks {
                 error_handler: Box::new(LoggingErrorHandler),
                 event_handler: None,
@@ -390,6 +443,28 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
+    /// A connection that is held for longer than this is reported, with the
+    /// thread that got it, the line and the time, in the log and to the
+    /// [`HandleEvent`]: once for each checkout, and again when it comes back. It
+    /// stays with its holder.
+    ///
+    /// Default: `None`, no reports: what is too long depends on the work. A good
+    /// value is several times the longest transaction; leaks are then found
+    /// before the pool is dry.
+    pub fn leak_threshold(mut self, leak_threshold: Option<Duration>) -> Builder<M> {
+        self.leak_threshold = leak_threshold;
+        self
+    }
+
+    /// What to do when every connection is held by a thread that itself waits
+    /// for one.
+    ///
+    /// Default: [`SelfDeadlock::Warn`].
+    pub fn on_self_deadlock(mut self, on_self_deadlock: SelfDeadlock) -> Builder<M> {
+        self.on_self_deadlock = on_self_deadlock;
+        self
+    }
+
     /// Is told of connect, check and reset errors.
     ///
     /// Default: [`LoggingErrorHandler`].
@@ -507,6 +582,12 @@ impl<M: ManageConnection> Builder<M> {
             max_abandoned: self.max_abandoned,
             backoff_min: self.connect_backoff.0,
             backoff_max: self.connect_backoff.1,
+            leak_threshold: self.leak_threshold,
+            reports_self_deadlock: self.on_self_deadlock != SelfDeadlock::Ignore,
+            self_deadlock_limit: match self.on_self_deadlock {
+                SelfDeadlock::Fail(after) => Some(after),
+                SelfDeadlock::Ignore | SelfDeadlock::Warn => None,
+            },
             seed: RandomState::new().hash_one(&self.name),
         }
     }
@@ -517,6 +598,7 @@ impl<M: ManageConnection> Builder<M> {
         optional("max_lifetime", self.max_lifetime)?;
         optional("idle_timeout", self.idle_timeout)?;
         optional("keepalive", self.keepalive)?;
+        optional("leak_threshold", self.leak_threshold)?;
         positive("connection_timeout", self.connection_timeout)?;
         positive("open_timeout", self.open_timeout)?;
         positive("validation_timeout", self.validation_timeout)?;
@@ -528,6 +610,9 @@ impl<M: ManageConnection> Builder<M> {
         not_too_long("skip_check_within", self.skip_check_within)?;
         if let Fairness::Bounded(bound) = self.fairness {
             not_too_long("fairness", bound)?;
+        }
+        if let SelfDeadlock::Fail(after) = self.on_self_deadlock {
+            not_too_long("on_self_deadlock", after)?;
         }
         at_least_one("max_opening", Some(self.max_opening))?;
         at_least_one("max_closers", Some(self.max_closers))?;

@@ -4,7 +4,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::caller::Holder;
+use crate::caller::{Holder, NestedGet};
 use crate::core::Gauges;
 use crate::sync::Arc;
 
@@ -26,6 +26,9 @@ pub enum ErrorKind {
     /// Connecting fails in a way that no retry cures (see
     /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)).
     Connect,
+    /// Every connection is held by a thread that itself waits here; only with
+    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
+    Deadlock,
     /// A setting has a value that it cannot have.
     Config,
 }
@@ -70,6 +73,8 @@ pub(crate) struct Report {
     pub(crate) waited: Duration,
     pub(crate) gauges: Gauges,
     pub(crate) longest: Option<Holder>,
+    /// Empty unless they are the reason.
+    pub(crate) nested: Vec<NestedGet>,
     pub(crate) paused: bool,
     /// An error that was met before this wait, so long ago; no connection has
     /// been opened since.
@@ -115,6 +120,11 @@ impl Error {
         self.kind() == ErrorKind::Cancelled
     }
 
+    /// Whether every connection is held by a thread that waits here itself.
+    pub fn is_deadlock(&self) -> bool {
+        self.kind() == ErrorKind::Deadlock
+    }
+
     /// How long the caller had waited; zero for an [`ErrorKind::Config`].
     pub fn waited(&self) -> Duration {
         self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
@@ -123,6 +133,13 @@ impl Error {
     /// Who had held a connection longest when the caller gave up.
     pub fn longest_holder(&self) -> Option<&Holder> {
         self.0.report.as_ref()?.longest.as_ref()
+    }
+
+    /// The threads that hold all connections and wait for another themselves (32
+    /// of them at most), if that was so when this caller gave up. Empty
+    /// otherwise, and with [`SelfDeadlock::Ignore`](crate::SelfDeadlock::Ignore).
+    pub fn nested_gets(&self) -> &[NestedGet] {
+        self.0.report.as_ref().map_or(&[], |report| &report.nested)
     }
 }
 
@@ -163,8 +180,24 @@ impl fmt::Display for Report {
         if let Some(holder) = &self.longest {
             write!(f, "; held longest by {holder}")?;
         }
+        if !self.nested.is_empty() {
+            write!(f, "; {}", Nested(&self.nested))?;
+        }
         if let Some((age, cause)) = &self.earlier {
             write!(f, "; last error, {age:.1?} before this wait: {}", Chain(&**cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// Says that threads wait for themselves, and which.
+pub(crate) struct Nested<'a>(pub(crate) &'a [NestedGet]);
+
+impl fmt::Display for Nested<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every connection is held by a thread that itself waits for one")?;
+        for (index, nested) in self.0.iter().enumerate() {
+            write!(f, "{} {nested}", if index == 0 { ":" } else { "," })?;
         }
         Ok(())
     }

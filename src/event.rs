@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::caller::{Holder, NestedGet};
+
 /// Is told of what happens to a pool's connections and callers.
 ///
 /// Set by [`Builder::event_handler`](crate::Builder::event_handler). Every
@@ -33,6 +35,26 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
 
     /// A connection came back. Runs on the returning thread.
     fn handle_checkin(&self, event: CheckinEvent) {
+        let _ = event;
+    }
+
+    /// A connection has been held for longer than
+    /// [`leak_threshold`](crate::Builder::leak_threshold): told once for each
+    /// checkout. Runs on a thread of the pool.
+    fn handle_leak(&self, event: LeakEvent) {
+        let _ = event;
+    }
+
+    /// A connection for which `handle_leak` was called has come back after all.
+    /// Runs on the returning thread.
+    fn handle_leak_end(&self, event: LeakEvent) {
+        let _ = event;
+    }
+
+    /// Every connection is held by a thread that itself waits for one (see
+    /// [`SelfDeadlock`](crate::SelfDeadlock)). Runs on the thread that completed
+    /// the circle, before it waits.
+    fn handle_self_deadlock(&self, event: SelfDeadlockEvent) {
         let _ = event;
     }
 }
@@ -123,5 +145,31 @@ impl CheckinEvent {
     /// How long it was out.
     pub fn duration(&self) -> Duration {
         self.duration
+    }
+}
+
+/// A connection is, or was, held for longer than `leak_threshold`.
+#[derive(Debug)]
+pub struct LeakEvent {
+    pub(crate) holder: Holder,
+}
+
+impl LeakEvent {
+    /// Who holds it: thread, place, and for how long by now.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}
+
+/// Every connection is held by a thread that itself waits for one.
+#[derive(Debug)]
+pub struct SelfDeadlockEvent {
+    pub(crate) nested: Vec<NestedGet>,
+}
+
+impl SelfDeadlockEvent {
+    /// The threads, 32 of them at most.
+    pub fn nested_gets(&self) -> &[NestedGet] {
+        &self.nested
     }
 }

@@ -80,6 +80,7 @@ mod error;
 pub mod event;
 mod extensions;
 mod manage;
+mod notices;
 mod pool;
 mod pooled;
 mod reaper;
@@ -95,9 +96,9 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use crate::caller::Holder;
+pub use crate::caller::{Holder, NestedGet};
 pub use crate::cancel::CancelToken;
-pub use crate::config::{Builder, Fairness};
+pub use crate::config::{Builder, Fairness, SelfDeadlock};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{HandleEvent, NopEventHandler};
 pub use crate::extensions::Extensions;

@@ -5,13 +5,14 @@ use std::ops::{Deref, DerefMut};
 use std::thread;
 use std::time::Duration;
 
+use crate::caller;
 use crate::conn::Conn;
 use crate::core::{Check, Lease, Time, Verdict};
 use crate::event::{CheckinEvent, CheckoutEvent};
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// A connection that goes back to its pool when it is dropped.
 ///
@@ -46,6 +47,10 @@ pub struct PooledConnection<M: ManageConnection> {
     shared: Arc<Shared<M>>,
     /// `None` only after `detach`, and within `drop`.
     lease: Option<Lease<Box<Conn<M>>>>,
+    /// The number of the thread that got it.
+    home: u64,
+    /// It has been used elsewhere.
+    moved: AtomicBool,
 }
 
 /// What the pool knows of a connection.
@@ -71,7 +76,12 @@ impl<M: ManageConnection> PooledConnection<M> {
         lease: Lease<Box<Conn<M>>>,
         start: Time,
     ) -> PooledConnection<M> {
-        let mut guard = PooledConnection { shared: Arc::clone(shared), lease: Some(lease) };
+        let mut guard = PooledConnection {
+            shared: Arc::clone(shared),
+            lease: Some(lease),
+            home: caller::guard_taken(),
+            moved: AtomicBool::new(false),
+        };
         guard.conn_mut().uses += 1;
         if shared.config.event_handler.is_some() {
             guard.announce(start);
@@ -96,6 +106,35 @@ impl<M: ManageConnection> PooledConnection<M> {
 
     fn conn_mut(&mut self) -> &mut Conn<M> {
         &mut self.lease.as_mut().expect(GONE).conn
+    }
+
+    /// Threads that wait for themselves are known by the connections that they
+    /// hold, so a use on another thread is noted.
+    #[inline]
+    fn note_use(&self) {
+        if !caller::is_current(self.home) {
+            PooledConnection::unbind(self);
+        }
+    }
+
+    /// Tells the pool that the thread that got this connection gives it to
+    /// another.
+    ///
+    /// The pool notices that itself when the other thread first uses it. To say
+    /// so earlier matters only if the thread that gave it away may wait for
+    /// another connection meanwhile, and [`SelfDeadlock`](crate::SelfDeadlock)
+    /// is to take no notice.
+    ///
+    /// # Blocking
+    ///
+    /// For the moment that it takes to lock the pool.
+    #[cold]
+    pub fn unbind(this: &Self) {
+        if this.moved.load(Ordering::Relaxed) || this.moved.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let lease = this.lease.as_ref().expect(GONE);
+        this.shared.quick(|core| core.moved(&lease.permit));
     }
 
     /// The data kept with the connection.
@@ -130,6 +169,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// in its place. No event tells of it, and `on_release` is not called.
     pub fn detach(mut this: Self) -> M::Connection {
         let Lease { permit, mut conn } = this.lease.take().expect(GONE);
+        caller::guard_dropped(this.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
         let _ = this.shared.contain("dropping extensions", || drop(conn));
@@ -184,6 +224,7 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
+        caller::guard_dropped(self.home);
         let shared = &self.shared;
         if let Some(handler) = &shared.config.event_handler {
             let duration = shared.ago(lease.conn.lent);
@@ -204,13 +245,17 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
 impl<M: ManageConnection> Deref for PooledConnection<M> {
     type Target = M::Connection;
 
+    #[inline]
     fn deref(&self) -> &M::Connection {
+        self.note_use();
         self.conn().value()
     }
 }
 
 impl<M: ManageConnection> DerefMut for PooledConnection<M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut M::Connection {
+        self.note_use();
         self.conn_mut().value_mut()
     }
 }

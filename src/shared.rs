@@ -6,7 +6,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use crate::caller::Holder;
+use crate::caller::{Holder, NestedGet};
 use crate::config::Config;
 use crate::conn::Kind;
 use crate::core::{Core, Effects, Gauges, Time};
@@ -92,6 +92,9 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.reaper.ensure(self);
         }
+        for notice in fx.notices {
+            self.announce(notice);
+        }
         for error in fx.garbage {
             let _ = self.contain("dropping an error", || drop(error));
         }
@@ -142,9 +145,8 @@ impl<M: ManageConnection> Shared<M> {
             pool: Arc::clone(&self.config.name),
             waited: now.since(start),
             gauges: core.gauges(),
-            longest: core
-                .longest_holder()
-                .map(|(caller, since)| caller.into_holder(now.since(since))),
+            longest: core.longest_holder(now).map(Holder::from),
+            nested: core.self_deadlock(now).into_iter().map(NestedGet::from).collect(),
             paused: core.is_paused(),
         };
         (report, cause)
@@ -153,9 +155,8 @@ impl<M: ManageConnection> Shared<M> {
     /// Those who hold connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
-        let held =
-            |(caller, since): (crate::caller::Caller, Time)| caller.into_holder(now.since(since));
-        let mut holders: Vec<Holder> = self.quick(|core| core.holders().map(held).collect());
+        let mut holders: Vec<Holder> =
+            self.quick(|core| core.holders(now).map(Holder::from).collect());
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         holders
     }

@@ -64,6 +64,10 @@ pub struct Stats {
     pub open_failures: u64,
     /// Connections that left the pool, by reason.
     pub closed: ClosedBy,
+    /// Checkouts that lasted longer than `leak_threshold`.
+    pub leaks: u64,
+    /// How often every connection was held by a thread that itself waited.
+    pub self_deadlocks: u64,
 }
 
 /// How many connections left the pool, by reason.
@@ -150,6 +154,8 @@ impl Stats {
                 closed: closed(Reason::Closed),
                 detached: counters.detached,
             },
+            leaks: counters.leaks,
+            self_deadlocks: counters.self_deadlocks,
         }
     }
 }

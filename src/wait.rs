@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::caller::Caller;
+use crate::caller::{self, Caller, NestedGet};
 use crate::cancel::{CancelToken, Registration};
 use crate::conn::{Conn, Kind};
-use crate::core::{Answer, Effects, Lease, Left, Refusal, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Lease, Left, Refusal, SelfWait, Time, Waiter, WaiterId};
 use crate::error::{Cause, Error, ErrorKind, Report};
 use crate::event::TimeoutEvent;
 use crate::manage::ManageConnection;
@@ -137,6 +137,8 @@ fn ask_once<M: ManageConnection>(
         caller: ask.caller,
         cell: Arc::clone(&cell),
         only_idle: ask.only_idle,
+        // One that does not really wait does not wait for itself either.
+        nested: !ask.only_idle && ask.deadline > now && caller::may_hold(),
     };
     match core.join(waiter, fx) {
         Err(Refusal::Closed) => report(core, ErrorKind::Closed),
@@ -171,6 +173,7 @@ fn wait<M: ManageConnection>(
             }
             Some(Answer::Cancelled) => return Err(ended(shared, ask, ErrorKind::Cancelled, None)),
             Some(Answer::Closed) => return Err(ended(shared, ask, ErrorKind::Closed, None)),
+            Some(Answer::Deadlock(waits)) => return Err(deadlocked(shared, ask, waits)),
             None => match give_up(shared, ask, id) {
                 Some(end) => return end,
                 // Answered in the same instant: decided under the lock, so the
@@ -190,8 +193,15 @@ fn give_up<M: ManageConnection>(
 ) -> Option<Result<Got<M>, Error>> {
     let (lease, left) = shared.transition(|core, now, fx| {
         let lease = core.claim(now, id, fx);
+        // Asked before this one leaves: it may be among them.
+        let waits = core.self_deadlock(now);
         let left = lease.is_none() && core.leave(now, id, Left::TimedOut, fx);
-        (lease, left.then(|| shared.report(core, now, ask.start)))
+        let report = left.then(|| {
+            let (mut report, cause) = shared.report(core, now, ask.start);
+            report.nested = waits.into_iter().map(NestedGet::from).collect();
+            (report, cause)
+        });
+        (lease, report)
     });
     match (lease, left) {
         (Some(lease), _) => Some(Ok(lease)),
@@ -227,6 +237,16 @@ fn ended<M: ManageConnection>(
     refusal(ask, kind, report, cause.or(met))
 }
 
+fn deadlocked<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    waits: Vec<SelfWait<Caller>>,
+) -> Error {
+    let (mut report, met) = shared.transition(|core, now, _| shared.report(core, now, ask.start));
+    report.nested = waits.into_iter().map(NestedGet::from).collect();
+    refusal(ask, ErrorKind::Deadlock, report, met)
+}
+
 /// The request was cancelled before it began.
 pub(crate) fn cancelled_before<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
@@ -244,6 +264,7 @@ fn refusal(ask: &Ask<'_>, kind: ErrorKind, report: Report, cause: Option<Cause>)
         ErrorKind::QueueFull => "too many callers wait for a connection".to_string(),
         ErrorKind::Cancelled => format!("cancelled after {waited:.1?} waiting for a connection"),
         ErrorKind::Connect => "connecting fails and cannot succeed as configured".to_string(),
+        ErrorKind::Deadlock => format!("deadlock after {waited:.1?} waiting for a connection"),
         ErrorKind::Config => unreachable!("BUG: a caller was refused for a setting"),
     };
     if let Some(label) = ask.caller.label() {

@@ -29,7 +29,7 @@ fn filled(policy: Policy) -> Core<Toy> {
 }
 
 fn waiter(since: Time, client: u8) -> Waiter<Toy> {
-    Waiter { since, priority: 5, caller: client, cell: client, only_idle: false }
+    Waiter { since, priority: 5, caller: client, cell: client, only_idle: false, nested: false }
 }
 
 fn opens(fx: &Effects<Toy>) -> usize {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::queue::Waiter;
 use super::slot::State;
-use super::{Answer, Check, Core, Effects, Job, Lease, Permit, Reason, Time, Types, WaiterId};
+use super::{Answer, Check, Core, Effects, Job, Lease, Permit, Reason, Time, Types, WaiterId, Who};
 
 /// Why a caller may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,11 @@ impl<T: Types> Core<T> {
             return Err(Refusal::QueueFull);
         }
         self.only_idle += u32::from(waiter.only_idle);
+        let nested = waiter.nested.then(|| waiter.caller.thread());
         let id = self.queue.push(waiter);
+        if let Some(thread) = nested {
+            self.nested.insert(thread, id);
+        }
         if checks {
             self.check_top(now, fx);
         }
@@ -193,6 +197,7 @@ impl<T: Types> Core<T> {
             && slot.generation == self.generation
             && now < slot.expires
             && slot.expires >= self.wake_at
+            && !slot.leaking
             && self.idle_len() < self.policy.max_idle_now()
             && self.live() <= self.policy.max_size;
         if !keep {
@@ -214,6 +219,7 @@ impl<T: Types> Core<T> {
         // Asked while it still counts as busy.
         let unfit = self.unfit(&lease.permit, now);
         self.busy -= 1;
+        self.note_return(&lease.permit, now, fx);
         match (verdict, unfit) {
             (Verdict::Broken, _) => self.retire(lease, Reason::Broken, now, fx),
             (_, Some(reason)) => self.retire(lease, reason, now, fx),
@@ -227,6 +233,7 @@ impl<T: Types> Core<T> {
     /// A holder keeps its connection for good; the pool no longer counts it.
     pub(crate) fn detached(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
         self.busy -= 1;
+        self.note_return(&permit, now, fx);
         self.counters.detached += 1;
         self.vacate(permit);
         fx.progress = true;
@@ -268,6 +275,7 @@ impl<T: Types> Core<T> {
             self.retire(lease, Reason::Excess, now, fx);
         }
         self.open_by_need(now, fx);
+        self.look_for_self_deadlock(now, fx);
     }
 
     /// The last check that some waited for has failed.
@@ -301,6 +309,9 @@ impl<T: Types> Core<T> {
             self.nudged = None;
         }
         self.only_idle -= u32::from(waiter.only_idle);
+        if waiter.nested {
+            self.nested.remove(&waiter.caller.thread());
+        }
         self.counters.time_waited += now.since(waiter.since);
         Some(waiter)
     }
@@ -380,6 +391,7 @@ impl<T: Types> Core<T> {
         slot.state = State::Busy;
         slot.since = now;
         slot.caller = Some(caller);
+        slot.at_home = true;
         self.busy += 1;
         self.counters.gets += 1;
     }

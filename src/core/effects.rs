@@ -1,6 +1,6 @@
 //! What a transition asks of the world outside the lock.
 
-use super::{Lease, Permit, Reason, Types};
+use super::{Held, Lease, Permit, Reason, SelfWait, Types};
 
 /// What a waiter finds in its cell.
 pub(crate) enum Answer<T: Types> {
@@ -16,6 +16,9 @@ pub(crate) enum Answer<T: Types> {
     Cancelled,
     /// The pool was closed.
     Closed,
+    /// All connections are held by threads that wait here themselves, this one
+    /// among them; it came last.
+    Deadlock(Vec<SelfWait<T::Caller>>),
 }
 
 /// Which parts of a check are due before a connection may be used again.
@@ -39,6 +42,16 @@ pub(crate) enum Job<T: Types> {
     Close(Lease<T::Conn>, Reason),
 }
 
+/// Something that the pool's owner should be told.
+pub(crate) enum Notice<T: Types> {
+    /// A connection has been held for longer than `leak_threshold`.
+    Leak(Held<T::Caller>),
+    /// It has come back after all.
+    LeakEnded(Held<T::Caller>),
+    /// Every connection is held by a thread that itself waits here.
+    SelfDeadlock(Vec<SelfWait<T::Caller>>),
+}
+
 /// Everything that one transition asked for. The shell carries it out: answers
 /// are put into their cells before the lock is released, all else happens after.
 #[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
@@ -52,6 +65,7 @@ pub(crate) struct Effects<T: Types> {
     /// Errors that are no longer needed. Their destructors are not ours, so
     /// they must not run under the lock.
     pub(crate) garbage: Vec<T::Cause>,
+    pub(crate) notices: Vec<Notice<T>>,
 }
 
 impl<T: Types> Effects<T> {
@@ -62,6 +76,7 @@ impl<T: Types> Effects<T> {
             wake_reaper: false,
             progress: false,
             garbage: Vec::new(),
+            notices: Vec::new(),
         }
     }
 

@@ -27,6 +27,13 @@ impl Types for Toy {
     type Cause = u8;
 }
 
+/// Each client is a thread.
+impl Who for u8 {
+    fn thread(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+
 pub(crate) fn policy(max_size: u32) -> Policy {
     Policy {
         max_size,
@@ -48,6 +55,9 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         max_opening: 2,
         max_closers: 1,
         max_abandoned: 1,
+        leak_threshold: None,
+        reports_self_deadlock: true,
+        self_deadlock_limit: None,
         backoff_min: Duration::from_nanos(1),
         backoff_max: Duration::from_nanos(1),
         seed: 1,
@@ -83,10 +93,17 @@ enum Outcome {
     Permanent,
 }
 
-enum Client {
-    Away,
-    Waiting { id: WaiterId, since: Time, nudged: bool },
-    Holding(Lease<u32>),
+/// A thread: it holds what it got, and may wait.
+#[derive(Default)]
+struct Client {
+    held: Vec<Lease<u32>>,
+    wait: Option<Wait>,
+}
+
+struct Wait {
+    id: WaiterId,
+    since: Time,
+    nudged: bool,
 }
 
 /// What may happen in one exploration, besides gets, returns and results.
@@ -104,6 +121,8 @@ struct Setup {
     horizon: u64,
     /// The last of the clients waits for a check, but not for an open.
     last_only_tries: bool,
+    /// How many connections a client holds at the most.
+    most_held: usize,
 }
 
 impl Setup {
@@ -128,7 +147,7 @@ impl World {
             core: Core::new(setup.policy.clone()),
             setup: setup.clone(),
             now: Time::START,
-            clients: setup.priorities.iter().map(|_| Client::Away).collect(),
+            clients: setup.priorities.iter().map(|_| Client::default()).collect(),
             jobs: Vec::new(),
             conns: BTreeMap::new(),
         };
@@ -145,22 +164,23 @@ impl World {
     fn actions(&self) -> Vec<Action> {
         let mut actions = vec![Action::Advance];
         for (index, client) in self.clients.iter().enumerate() {
-            match client {
-                Client::Away => actions.push(Action::Get(index)),
-                Client::Waiting { nudged, .. } => {
-                    if *nudged {
-                        actions.push(Action::Claim(index));
-                    }
-                    if self.setup.leave {
-                        actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
-                    }
+            if let Some(wait) = &client.wait {
+                if wait.nudged {
+                    actions.push(Action::Claim(index));
                 }
-                Client::Holding(_) => {
-                    let verdicts = self.setup.verdicts.iter();
-                    actions.extend(verdicts.map(|&verdict| Action::Return(index, verdict)));
-                    if self.setup.detach {
-                        actions.push(Action::Detach(index));
-                    }
+                if self.setup.leave {
+                    actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
+                }
+                continue;
+            }
+            if client.held.len() < self.setup.most_held {
+                actions.push(Action::Get(index));
+            }
+            if !client.held.is_empty() {
+                let verdicts = self.setup.verdicts.iter();
+                actions.extend(verdicts.map(|&verdict| Action::Return(index, verdict)));
+                if self.setup.detach {
+                    actions.push(Action::Detach(index));
                 }
             }
         }
@@ -189,9 +209,7 @@ impl World {
             Action::Get(client) => self.get(client, &mut fx),
             Action::Claim(client) => {
                 let id = self.id_of(client);
-                if let Client::Waiting { nudged, .. } = &mut self.clients[client] {
-                    *nudged = false;
-                }
+                self.clients[client].wait.iter_mut().for_each(|wait| wait.nudged = false);
                 if let Some(lease) = self.core.claim(now, id, &mut fx) {
                     self.served(client, lease);
                 }
@@ -199,7 +217,7 @@ impl World {
             Action::TimeOut(client) => {
                 let id = self.id_of(client);
                 assert!(self.core.leave(now, id, Left::TimedOut, &mut fx));
-                self.clients[client] = Client::Away;
+                self.clients[client].wait = None;
             }
             Action::Cancel(client) => {
                 let id = self.id_of(client);
@@ -249,7 +267,7 @@ impl World {
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);
-            self.clients[client] = Client::Holding(lease);
+            self.clients[client].held.push(lease);
             return;
         }
         let cell = client as u8;
@@ -259,12 +277,13 @@ impl World {
             caller: cell,
             cell,
             only_idle: self.setup.only_idle(client),
+            nested: !self.clients[client].held.is_empty(),
         };
         if waiter.only_idle && !self.core.may_await_check(now, priority) {
             return;
         }
         match self.core.join(waiter, fx) {
-            Ok(id) => self.clients[client] = Client::Waiting { id, since: now, nudged: false },
+            Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
             Err(Refusal::Closed) => assert!(self.core.is_closed()),
             Err(Refusal::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
@@ -298,13 +317,16 @@ impl World {
             let client = usize::from(cell);
             match answer {
                 Answer::Granted(lease) => self.served(client, lease),
-                Answer::Nudged => match &mut self.clients[client] {
-                    Client::Waiting { nudged, .. } => *nudged = true,
-                    _ => panic!("P4: nudged a client that does not wait"),
+                Answer::Nudged => match &mut self.clients[client].wait {
+                    Some(wait) => wait.nudged = true,
+                    None => panic!("P4: nudged a client that does not wait"),
                 },
-                Answer::NoneIdle | Answer::Failed(_) | Answer::Cancelled | Answer::Closed => {
-                    assert!(matches!(self.clients[client], Client::Waiting { .. }));
-                    self.clients[client] = Client::Away;
+                Answer::NoneIdle
+                | Answer::Failed(_)
+                | Answer::Cancelled
+                | Answer::Closed
+                | Answer::Deadlock(_) => {
+                    assert!(self.clients[client].wait.take().is_some(), "P4: it does not wait");
                 }
             }
         }
@@ -314,13 +336,13 @@ impl World {
     /// A waiter gets a connection: nobody of its priority may have come before.
     fn served(&mut self, client: usize, lease: Lease<u32>) {
         let priority = self.setup.priorities[client];
-        let Client::Waiting { id, since, .. } = self.clients[client] else {
+        let Some(Wait { id, since, .. }) = self.clients[client].wait.take() else {
             panic!("P4: a connection for a client that does not wait");
         };
         assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
         for (other, waiting) in self.clients.iter().enumerate() {
-            let Client::Waiting { id: other_id, since: theirs, .. } = *waiting else { continue };
-            if other == client || self.core.queue.get(other_id).is_none() {
+            let Some(Wait { id: other_id, since: theirs, .. }) = waiting.wait else { continue };
+            if self.core.queue.get(other_id).is_none() {
                 continue; // answered in the same transition
             }
             let other_priority = self.setup.priorities[other];
@@ -334,7 +356,7 @@ impl World {
         let mut fx = Effects::new();
         assert!(!self.core.leave(self.now, id, Left::TimedOut, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
-        self.clients[client] = Client::Holding(lease);
+        self.clients[client].held.push(lease);
     }
 
     fn turn(&self, since: Time, priority: u8) -> Time {
@@ -353,30 +375,36 @@ impl World {
     }
 
     fn id_of(&self, client: usize) -> WaiterId {
-        match self.clients[client] {
-            Client::Waiting { id, .. } => id,
-            _ => panic!("client {client} does not wait"),
-        }
+        self.clients[client].wait.as_ref().expect("it waits").id
     }
 
     fn lease_of(&mut self, client: usize) -> Lease<u32> {
-        match std::mem::replace(&mut self.clients[client], Client::Away) {
-            Client::Holding(lease) => lease,
-            _ => panic!("client {client} holds nothing"),
-        }
+        self.clients[client].held.pop().expect("it holds something")
+    }
+
+    /// Whether everything that there is, and may be, is held by clients that wait.
+    fn is_deadlocked(&self) -> bool {
+        let held_by = |clients: &mut dyn Iterator<Item = &Client>| {
+            clients.map(|client| client.held.len() as u32).sum::<u32>()
+        };
+        let all = held_by(&mut self.clients.iter());
+        let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
+        all > 0 && all == by_waiters && all == self.core.live() && all >= self.core.policy.max_size
     }
 
     /// Every connection has one owner, and the server sees no more than it may.
     fn check(&self, action: Action) {
         let core = &self.core;
-        let held = self.clients.iter().filter(|c| matches!(c, Client::Holding(_))).count() as u32;
+        let held = self.clients.iter().map(|client| client.held.len()).sum::<usize>() as u32;
         assert_eq!(held, core.busy, "holders after {action:?}");
-        let waiting = self.clients.iter().filter(|c| matches!(c, Client::Waiting { .. })).count();
+        let waiting = self.clients.iter().filter(|client| client.wait.is_some()).count();
         assert_eq!(waiting as u32, core.queue.len(), "P4: waiters after {action:?}");
         let calls = core.opening + core.checking + core.closers + core.abandoned;
         assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
         assert!(shrinks || core.live() <= core.policy.max_size, "P5 after {action:?}");
+        let deadlocked = core.deadlocked.is_some();
+        assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
         for lease in &core.idle {
             let slot = &core.slots[lease.permit.0 as usize];
             let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
@@ -416,18 +444,15 @@ impl World {
                 age(slot.expires),
             )
         };
-        let client = |(client, priority): (&Client, &u8)| match client {
-            Client::Away => format!("{priority}a;"),
-            Client::Waiting { id, since, nudged } => {
-                let before = |other: &&Client| match other {
-                    Client::Waiting { id: other, .. } => other.arrived_before(*id),
-                    _ => false,
-                };
-                let place = self.clients.iter().filter(before).count();
-                let first = self.core.nudged == Some(*id);
-                format!("{priority}w{},{place},{nudged},{first};", age(*since))
-            }
-            Client::Holding(lease) => format!("{priority}h{};", slot(&lease.permit)),
+        let wait = |wait: &Wait| {
+            let before = |other: &&Wait| other.id.arrived_before(wait.id);
+            let place = self.clients.iter().filter_map(|c| c.wait.as_ref()).filter(before).count();
+            let first = self.core.nudged == Some(wait.id);
+            format!("w{},{place},{},{first}", age(wait.since), wait.nudged)
+        };
+        let client = |(client, priority): (&Client, &u8)| {
+            let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();
+            format!("{priority}{:?}{};", client.wait.as_ref().map(wait), held.join("+"))
         };
         // Clients of one priority are alike.
         let mut clients: Vec<String> =
@@ -452,13 +477,14 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{:?}{:?}",
+            "{jobs:?}{}{}{}{:?}{:?}{:?}",
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,
             self.core.outage.as_ref().map(|o| (age(o.retry_at), o.attempts.min(2), o.permanent)),
             // The reaper's plan: whether it would come too late must show.
             age(self.core.wake_at),
+            self.core.deadlocked.map(age),
         );
         key
     }
@@ -466,9 +492,7 @@ impl World {
     /// From here on nothing fails: calls succeed, holders return, the woken
     /// claim. Everybody who waits must be served.
     fn recover(&mut self) {
-        let waiting = |world: &World| {
-            world.clients.iter().any(|client| matches!(client, Client::Waiting { .. }))
-        };
+        let waiting = |world: &World| world.clients.iter().any(|client| client.wait.is_some());
         if self.core.is_paused() && !self.core.is_closed() {
             self.apply(Action::Resume);
         }
@@ -477,9 +501,13 @@ impl World {
                 self.apply(Action::Finish(0, Outcome::Good));
             }
             for client in 0..self.clients.len() {
-                match self.clients[client] {
-                    Client::Waiting { nudged: true, .. } => self.apply(Action::Claim(client)),
-                    Client::Holding(_) => self.apply(Action::Return(client, Verdict::Keep)),
+                match &self.clients[client] {
+                    Client { wait: Some(Wait { nudged: true, .. }), .. } => {
+                        self.apply(Action::Claim(client));
+                    }
+                    Client { wait: None, held } if !held.is_empty() => {
+                        self.apply(Action::Return(client, Verdict::Keep));
+                    }
                     _ => {}
                 }
             }
@@ -548,6 +576,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         owner: &[],
         horizon: 2,
         last_only_tries: false,
+        most_held: 1,
     }
 }
 
@@ -629,7 +658,16 @@ fn setups() -> Vec<Setup> {
     ageing.policy.min_idle = Some(1);
     ageing.policy.max_idle = Some(1);
 
-    vec![strict, bounded, full, faults, slow, owner, checks, always, ageing]
+    let mut nested = Setup {
+        most_held: 2,
+        leave: true,
+        verdicts: KEEP_OR_BREAK,
+        owner: &[Action::SetMax(1), Action::SetMax(2), Action::Refresh],
+        ..plain("holders that wait for another, and for themselves", 2, &[5, 5, 5])
+    };
+    nested.policy.self_deadlock_limit = Some(nanos(1));
+
+    vec![strict, bounded, full, faults, slow, owner, checks, always, ageing, nested]
 }
 
 #[test]

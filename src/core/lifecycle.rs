@@ -165,6 +165,7 @@ impl<T: Types> Core<T> {
         self.wake_at = now; // No plan of a transition below can be earlier.
         self.look_at_calls(now, fx);
         self.reap_idle(now, fx);
+        self.look_for_leaks(now, fx);
         self.serve(now, fx);
         self.check_invariants();
         fx.wake_reaper = false;
@@ -416,7 +417,7 @@ impl<T: Types> Core<T> {
 
     /// The earliest time at which the passing of time will change something.
     fn next_look(&self, now: Time) -> Time {
-        let mut next = now.after_opt(self.policy.shortest_idle_span());
+        let mut next = now.after_opt(self.policy.shortest_span());
         // With as many checks under way as there may be, the end of one of them
         // calls for the next look.
         let keepalive = self.policy.keepalive.filter(|_| self.checking < KEEPALIVES_AT_ONCE);
@@ -431,6 +432,7 @@ impl<T: Types> Core<T> {
             let looks = self.slots.iter().filter_map(|slot| slot.look_at(&self.policy));
             next = looks.fold(next, Time::min);
         }
+        next = next.min(self.next_leak()).min(self.self_deadlock_limit());
         match &self.outage {
             Some(outage) if self.wanted() > 0 && outage.retry_at > now => next.min(outage.retry_at),
             _ => next,

@@ -7,12 +7,13 @@
 //! became of a driver call ([`lifecycle`]). Time is always an argument; what
 //! has to happen outside goes into [`Effects`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 mod checkout;
 mod control;
 mod effects;
+mod holders;
 mod lifecycle;
 mod policy;
 mod queue;
@@ -25,7 +26,8 @@ mod cases;
 pub(crate) mod explore;
 
 pub(crate) use checkout::{Left, Refusal, Verdict};
-pub(crate) use effects::{Answer, Check, Effects, Job};
+pub(crate) use effects::{Answer, Check, Effects, Job, Notice};
+pub(crate) use holders::{Held, SelfWait};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Lease, Permit, Reason};
@@ -39,11 +41,17 @@ pub(crate) trait Types {
     /// A connection, owned.
     type Conn;
     /// Who asks for one: thread, place, label.
-    type Caller: Copy;
+    type Caller: Who;
     /// Where a waiter finds its answer.
     type Cell: Clone;
     /// Why connecting failed.
     type Cause: Clone;
+}
+
+/// A caller, as far as the core has to tell callers apart.
+pub(crate) trait Who: Copy {
+    /// The number of its thread. No two threads have the same.
+    fn thread(&self) -> u64;
 }
 
 /// How many connections and callers are where.
@@ -71,6 +79,8 @@ pub(crate) struct Counters {
     pub(crate) opened: u64,
     pub(crate) open_failures: u64,
     pub(crate) detached: u64,
+    pub(crate) leaks: u64,
+    pub(crate) self_deadlocks: u64,
     /// By [`Reason`].
     pub(crate) closed: [u64; 7],
 }
@@ -116,6 +126,11 @@ pub(crate) struct Core<T: Types> {
     queue: Queue<T>,
     /// How many of the waiters wait for nothing but a check.
     only_idle: u32,
+    /// The waiters whose threads hold connections, of this pool or another, by
+    /// thread.
+    nested: BTreeMap<u64, WaiterId>,
+    /// Since when every connection is held by a thread that waits here itself.
+    deadlocked: Option<Time>,
     /// The waiter that was told of an idle connection and has not come yet. One
     /// wake-up under way is enough: whoever claims passes it on.
     nudged: Option<WaiterId>,
@@ -154,6 +169,8 @@ impl<T: Types> Core<T> {
             free: Vec::new(),
             idle: VecDeque::new(),
             only_idle: 0,
+            nested: BTreeMap::new(),
+            deadlocked: None,
             nudged: None,
             retired: VecDeque::new(),
             busy: 0,
@@ -219,33 +236,6 @@ impl<T: Types> Core<T> {
     /// was opened after it.
     pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {
         self.last_error.clone()
-    }
-
-    /// Who holds connections, and since when.
-    pub(crate) fn holders(&self) -> impl Iterator<Item = (T::Caller, Time)> {
-        self.slots.iter().filter_map(|slot| match slot.state {
-            State::Busy => Some((slot.caller?, slot.since)),
-            _ => None,
-        })
-    }
-
-    /// Who has held a connection longest. Looks at all slots only when the one
-    /// found last time has come back since: nobody else can have become the
-    /// longest holder while it was out.
-    pub(crate) fn longest_holder(&mut self) -> Option<(T::Caller, Time)> {
-        let still_out = |&(index, since): &(u32, Time)| {
-            let slot = &self.slots[index as usize];
-            slot.state == State::Busy && slot.since == since
-        };
-        if !self.longest.as_ref().is_some_and(still_out) {
-            let busy = |(_, slot): &(usize, &Slot<T>)| slot.state == State::Busy;
-            let found = self.slots.iter().enumerate().filter(busy);
-            self.longest = found
-                .min_by_key(|(_, slot)| slot.since)
-                .map(|(index, slot)| (index as u32, slot.since));
-        }
-        let (index, since) = self.longest?;
-        Some((self.slots[index as usize].caller?, since))
     }
 
     fn idle_len(&self) -> u32 {
@@ -325,6 +315,10 @@ impl<T: Types> Core<T> {
         }
         if let Some(id) = self.nudged {
             assert!(self.queue.get(id).is_some(), "P4: nudged a waiter that has left");
+        }
+        for (thread, &id) in &self.nested {
+            let waiter = self.queue.get(id).expect("P4: a nested waiter that has left");
+            assert_eq!(waiter.caller.thread(), *thread, "nested");
         }
         if self.queue.is_empty() {
             return;

@@ -34,6 +34,12 @@ pub(crate) struct Policy {
     pub(crate) max_abandoned: u32,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
+    /// A connection that is held for longer is reported.
+    pub(crate) leak_threshold: Option<Duration>,
+    /// Holders that wait for themselves are reported.
+    pub(crate) reports_self_deadlock: bool,
+    /// And after this long, the last of them gets an error.
+    pub(crate) self_deadlock_limit: Option<Duration>,
     /// Seeds the jitter, so that a pool's behaviour can be repeated in tests.
     pub(crate) seed: u64,
 }
@@ -48,10 +54,10 @@ impl Policy {
         self.max_idle.unwrap_or(self.max_size)
     }
 
-    /// How often the reaper has to look at idle connections at the least: one
-    /// that becomes idle after a look is not due sooner than this. (Lifetimes
+    /// How often the reaper has to look at the least: a connection that becomes
+    /// idle, or is lent, after a look is not due sooner than this. (Lifetimes
     /// run on while a connection is in use; they are planned when it returns.)
-    pub(crate) fn shortest_idle_span(&self) -> Option<Duration> {
-        [self.idle_timeout, self.keepalive].into_iter().flatten().min()
+    pub(crate) fn shortest_span(&self) -> Option<Duration> {
+        [self.idle_timeout, self.keepalive, self.leak_threshold].into_iter().flatten().min()
     }
 }

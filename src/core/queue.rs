@@ -21,11 +21,15 @@ pub(crate) struct WaiterId {
     serial: u64,
 }
 
-#[cfg(test)]
 impl WaiterId {
-    /// Serials are given in order of arrival.
+    /// Grows in the order of arrival.
+    pub(crate) fn arrival(self) -> u64 {
+        self.serial
+    }
+
+    #[cfg(test)]
     pub(crate) fn arrived_before(self, other: WaiterId) -> bool {
-        self.serial < other.serial
+        self.arrival() < other.arrival()
     }
 }
 
@@ -38,6 +42,8 @@ pub(crate) struct Waiter<T: Types> {
     pub(crate) cell: T::Cell,
     /// It waits for the check of an idle connection, and for nothing else.
     pub(crate) only_idle: bool,
+    /// Its thread holds connections, of this pool or another.
+    pub(crate) nested: bool,
 }
 
 struct Node<T: Types> {
@@ -222,6 +228,7 @@ mod tests {
             caller: 0,
             cell: since as u8,
             only_idle: false,
+            nested: false,
         })
     }
 

@@ -77,6 +77,10 @@ pub(super) struct Slot<T: Types> {
     pub(super) overdue: bool,
     /// Who has it (while `Busy`).
     pub(super) caller: Option<T::Caller>,
+    /// It is still with the thread that got it, as far as is known.
+    pub(super) at_home: bool,
+    /// Its holder has been reported for keeping it too long.
+    pub(super) leaking: bool,
 }
 
 impl<T: Types> Slot<T> {
@@ -90,6 +94,8 @@ impl<T: Types> Slot<T> {
             slow: false,
             overdue: false,
             caller: None,
+            at_home: true,
+            leaking: false,
         }
     }
 

@@ -3,8 +3,11 @@
 //! The only place that locks the core. Every change of it has the same shape:
 //! lock, transition, answers into their cells, unlock, everything else.
 
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use crate::caller::{Holder, NestedGet};
 use crate::config::Config;
@@ -170,6 +173,16 @@ impl<M: ManageConnection> Shared<M> {
         self.quick(|core| core.gauges())
     }
 
+    /// Says something in the log. A logger is user code like any other: it runs
+    /// outside the lock, and if it panics, what it was told is lost and no more.
+    pub(crate) fn say(&self, level: Level, what: fmt::Arguments<'_>) {
+        let name = &self.config.name;
+        let say = || log::log!(target: "fairpool", level, "pool '{name}': {what}");
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(say)) {
+            std::mem::forget(payload); // Its destructor might panic again.
+        }
+    }
+
     /// Calls into user code and keeps its panics from spreading. `Err` is what
     /// the panic said; it has been logged.
     pub(crate) fn contain<R>(&self, what: &str, call: impl FnOnce() -> R) -> Result<R, String> {
@@ -183,7 +196,7 @@ impl<M: ManageConnection> Shared<M> {
                 std::mem::forget(payload);
                 "(not a text)".to_string()
             };
-            log::error!("pool '{}': {what} panicked: {said}", self.config.name);
+            self.say(Level::Error, format_args!("{what} panicked: {said}"));
             said
         })
     }
@@ -202,7 +215,7 @@ impl<M: ManageConnection> Shared<M> {
             }
             Err(error) => {
                 if !self.starved.swap(true, Ordering::Relaxed) {
-                    log::error!("pool '{}': cannot start a thread: {error}", self.config.name);
+                    self.say(Level::Error, format_args!("cannot start a thread: {error}"));
                 }
                 None
             }

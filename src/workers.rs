@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use log::Level;
 
 use crate::conn::{Conn, Kind};
 use crate::core::{Check, Job, Lease, Permit, Reason};
@@ -232,7 +233,7 @@ fn run_check<M: ManageConnection>(
 
 fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>>, reason: Reason) {
     let Lease { permit, mut conn } = lease;
-    log::debug!("pool '{}': closing connection {}: {reason:?}", shared.config.name, conn.id);
+    shared.say(Level::Debug, format_args!("closing connection {}: {reason:?}", conn.id));
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.born) };
         let _ = shared.contain("handle_release", || handler.handle_release(event));

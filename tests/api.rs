@@ -16,7 +16,7 @@ use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, T
 use fairpool::{
     Builder, CancelToken, CloseReport, ClosedBy, ConnectionInfo, CustomizeConnection, Error,
     ErrorKind, Extensions, Fairness, HandleError, HandleEvent, Holder, ManageConnection, Pool,
-    PooledConnection, Request, State, Stats,
+    PooledConnection, Request, SelfDeadlock, State, Stats,
 };
 use stub::{
     Conn, Does, Gate, Manager, Op, Server, StubError, WATCHDOG, builder, eventually, lock, watched,
@@ -125,6 +125,10 @@ fn bad_settings_are_refused_by_name_and_value() {
     refused(builder(1).connect_backoff(ms(9), ms(3)), &["connect_backoff", "9ms", "3ms"]);
     refused(builder(1).connect_backoff(zero, ms(3)), &["connect_backoff", "0ns"]);
     refused(builder(4).min_idle(Some(3)).max_idle(Some(2)), &["min_idle (3)", "max_idle (2)"]);
+    refused(builder(1).leak_threshold(Some(zero)), &["leak_threshold", "0ns"]);
+    refused(builder(1).leak_threshold(Some(age)), &["leak_threshold", "3185136000s"]);
+    let fail = SelfDeadlock::Fail(age);
+    refused(builder(1).on_self_deadlock(fail), &["on_self_deadlock", "3185136000s"]);
     refused(builder(1).name("a\0b"), &["name", "a\\0b"]);
 }
 

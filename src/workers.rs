@@ -79,6 +79,9 @@ impl<M: ManageConnection> Workers<M> {
                 return true;
             }
             self.waiting.fetch_sub(1, Ordering::AcqRel);
+            // Its worker may have ended before this, and with it the last event
+            // that `close` would have heard of.
+            shared.notify_progress();
         }
     }
 

@@ -55,8 +55,9 @@ impl CancelToken {
 
     /// Ends every wait that was started with this token, now and in future.
     ///
-    /// When it returns, those waiters are out of their pools' queues. Cancelling
-    /// again does nothing.
+    /// When it returns, those who waited are out of their pools' queues; one who
+    /// was only just joining leaves by itself, at once, unless it was granted a
+    /// connection first. Cancelling again does nothing, and waits for nothing.
     ///
     /// # Blocking
     ///

@@ -80,6 +80,8 @@ mod error;
 pub mod event;
 mod extensions;
 mod manage;
+#[cfg(all(test, fairpool_model))]
+mod models;
 mod notices;
 mod pool;
 mod pooled;

@@ -46,7 +46,7 @@ pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct Pool<M: ManageConnection> {
-    shared: Arc<Shared<M>>,
+    pub(crate) shared: Arc<Shared<M>>,
     /// Counts the handles. Connections and threads keep `shared` alive too, so
     /// its own count does not tell when the last handle has gone.
     _last: Arc<CloseOnDrop<M>>,
@@ -393,6 +393,9 @@ fn join_until<M: ManageConnection>(
     deadline: Instant,
     threads: Vec<JoinHandle<()>>,
 ) -> usize {
+    if threads.is_empty() {
+        return 0;
+    }
     let left = Arc::new(AtomicUsize::new(threads.len()));
     let (all_joined, end) = bounded::<()>(0);
     let body = {

@@ -1,12 +1,10 @@
 //! The one resident thread: it acts on the passing of time.
 
-use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::time::{Duration, Instant};
 
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{self, Arc, AtomicBool, JoinHandle, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicBool, Condvar, JoinHandle, Mutex, Ordering};
 
 /// The reaper does not look more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
@@ -15,20 +13,25 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const BACKLOG_RETRY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reaper {
-    /// Room for one: a wake-up that is under way serves for all. `None` once
-    /// stopped.
-    wake: Mutex<Option<Sender<()>>>,
-    ticks: Receiver<()>,
+    bell: Mutex<Bell>,
+    rung: Condvar,
     running: AtomicBool,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bell {
+    Silent,
+    /// One ring serves for all that come before it is heard.
+    Rung,
+    Stopped,
+}
+
 impl Reaper {
     pub(crate) fn new() -> Reaper {
-        let (wake, ticks) = bounded(1);
         Reaper {
-            wake: Mutex::new(Some(wake)),
-            ticks,
+            bell: Mutex::new(Bell::Silent),
+            rung: Condvar::new(),
             running: AtomicBool::new(false),
             handle: Mutex::new(None),
         }
@@ -38,14 +41,14 @@ impl Reaper {
     /// next transition of the pool tries again.
     #[inline]
     pub(crate) fn ensure<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        if !self.running.load(Ordering::Relaxed) {
+        if sync::THREADS && !self.running.load(Ordering::Relaxed) {
             self.start(shared);
         }
     }
 
     #[cold]
     fn start<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        let stopped = self.wake.lock().is_none();
+        let stopped = *self.bell.lock() == Bell::Stopped;
         if stopped || self.running.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -59,21 +62,51 @@ impl Reaper {
 
     /// Has it look now and plan anew.
     pub(crate) fn wake(&self) {
-        if let Some(wake) = &*self.wake.lock() {
-            let _ = wake.try_send(());
+        let silent = {
+            let mut bell = self.bell.lock();
+            let silent = *bell == Bell::Silent;
+            if silent {
+                *bell = Bell::Rung;
+            }
+            silent
+        };
+        if silent {
+            self.rung.notify_one();
         }
     }
 
     /// Has it end.
     pub(crate) fn stop(&self) {
-        drop(self.wake.lock().take());
+        *self.bell.lock() = Bell::Stopped;
+        self.rung.notify_one();
+    }
+
+    /// Waits until somebody wakes it, or for the time given. `false`: it was
+    /// stopped.
+    pub(crate) fn sleep_until(&self, at: Option<Instant>) -> bool {
+        let mut bell = self.bell.lock();
+        while *bell == Bell::Silent {
+            match at {
+                None => self.rung.wait(&mut bell),
+                Some(at) => {
+                    if self.rung.wait_until(&mut bell, at).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        if *bell == Bell::Rung {
+            *bell = Bell::Silent;
+        }
+        *bell != Bell::Stopped
     }
 
     pub(crate) fn take_handle(&self) -> Option<JoinHandle<()>> {
         self.handle.lock().take()
     }
 
-    fn run<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
+    /// The life of the thread.
+    pub(crate) fn run<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
         loop {
             let next = shared.transition(|core, now, fx| core.tick(now, fx));
             let backlog = shared.workers.retry(shared);
@@ -82,11 +115,7 @@ impl Reaper {
             if backlog {
                 sleep_until = sleep_until.min(now.after(BACKLOG_RETRY));
             }
-            let woken = match shared.clock.instant_of(sleep_until) {
-                None => self.ticks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => self.ticks.recv_deadline(at),
-            };
-            if woken == Err(RecvTimeoutError::Disconnected) {
+            if !self.sleep_until(shared.clock.instant_of(sleep_until)) {
                 break;
             }
         }

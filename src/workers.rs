@@ -18,7 +18,7 @@ use crate::error::{Cause, ErrorText};
 use crate::event::{AcquireEvent, ReleaseEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
 
 /// A free worker ends after this long: long enough that a burst reuses its
 /// threads, short enough that a pool at rest has none.
@@ -80,11 +80,17 @@ impl<M: ManageConnection> Workers<M> {
                 return true;
             }
             self.waiting.fetch_sub(1, Ordering::AcqRel);
+            // Its worker may have ended before this, and with it the last event
+            // that `close` would have heard of.
+            shared.notify_progress();
         }
     }
 
     /// Gives a job to a free worker, or to a new one; or gives it back.
     fn hand_over(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) -> Result<(), PoolJob<M>> {
+        if !sync::THREADS {
+            return Err(job);
+        }
         let sent = match &*self.jobs.lock() {
             Some(jobs) => jobs.try_send(job),
             // Stopped: the call of this job was abandoned before the pool ended.
@@ -125,11 +131,17 @@ impl<M: ManageConnection> Workers<M> {
         let mut next = first;
         while let Some(job) = next {
             step(shared, job);
-            let backlog = self.backlog.lock().pop_front();
-            self.waiting.fetch_sub(usize::from(backlog.is_some()), Ordering::AcqRel);
+            let backlog = self.take_from_backlog();
             // It ends when there is nothing to do, and when the pool is gone.
             next = backlog.or_else(|| self.free.recv_timeout(KEEP_ALIVE).ok());
         }
+    }
+
+    /// The job that has waited longest for a thread.
+    pub(crate) fn take_from_backlog(&self) -> Option<PoolJob<M>> {
+        let job = self.backlog.lock().pop_front();
+        self.waiting.fetch_sub(usize::from(job.is_some()), Ordering::AcqRel);
+        job
     }
 
     /// Has all workers end as soon as they have nothing to do.
@@ -154,10 +166,10 @@ impl<M: ManageConnection> Workers<M> {
 }
 
 /// One worker, counted from before its start until its end, whatever ends it.
-struct Running<M: ManageConnection>(Arc<Shared<M>>);
+pub(crate) struct Running<M: ManageConnection>(Arc<Shared<M>>);
 
 impl<M: ManageConnection> Running<M> {
-    fn new(shared: &Arc<Shared<M>>) -> Running<M> {
+    pub(crate) fn new(shared: &Arc<Shared<M>>) -> Running<M> {
         shared.workers.running.fetch_add(1, Ordering::AcqRel);
         Running(Arc::clone(shared))
     }

@@ -65,7 +65,8 @@ fn only_shared_locks_the_core() {
 #[test]
 fn locks_threads_and_clocks_come_from_the_facade() {
     for (path, text) in sources("src") {
-        let exempt = ["sync.rs", "postgres.rs", "sqlite.rs"];
+        // The drivers are not part of the shell, and models have threads of their own.
+        let exempt = ["models.rs", "postgres.rs", "sqlite.rs"];
         if exempt.iter().any(|file| path.ends_with(file)) {
             continue;
         }
@@ -75,6 +76,22 @@ fn locks_threads_and_clocks_come_from_the_facade() {
             {
                 assert!(!line.contains(direct), "{}: {line}", path.display());
             }
+        }
+    }
+}
+
+/// What is modelled is the code that runs.
+#[test]
+fn only_the_facade_knows_of_models() {
+    for folder in ["src", "src/core"] {
+        for (path, text) in sources(folder) {
+            if path.ends_with("models.rs") {
+                continue;
+            }
+            // The line that declares the models is there for no other purpose.
+            let known = usize::from(path.ends_with("src/lib.rs"));
+            let mentions = |line: &&str| line.contains("fairpool_model") || line.contains("loom::");
+            assert_eq!(code(&text).filter(mentions).count(), known, "{}", path.display());
         }
     }
 }

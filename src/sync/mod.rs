@@ -1,15 +1,24 @@
 //! The one place that names locks, condition variables, threads and the clock,
 //! so that the shell can be run under a model checker.
+//!
+//! `real` is what a pool runs on. `modelled` takes its place under
+//! `--cfg fairpool_model`, for `scripts/models`.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::Time;
 
-pub(crate) use parking_lot::{Condvar, Mutex};
+#[cfg(fairpool_model)]
+mod modelled;
+#[cfg(not(fairpool_model))]
+mod real;
+
+#[cfg(fairpool_model)]
+pub(crate) use modelled::*;
+#[cfg(not(fairpool_model))]
+pub(crate) use real::*;
+
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::thread::JoinHandle;
 
 /// The pool's clock: monotonic, started with the pool.
@@ -20,12 +29,12 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock { origin: instant() }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Time {
-        let span = Instant::now().duration_since(self.origin);
+        let span = instant().duration_since(self.origin);
         // Wraps after 584 years.
         Time(
             span.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(span.subsec_nanos())),
@@ -45,21 +54,4 @@ impl Clock {
         }
         self.origin.checked_add(Duration::from_nanos(at.0))
     }
-}
-
-/// Sleeps. Only for what is tried again until it succeeds.
-pub(crate) fn sleep(span: Duration) {
-    thread::sleep(span);
-}
-
-/// Starts a thread.
-///
-/// # Errors
-///
-/// The operating system's, when it has no more threads to give.
-pub(crate) fn spawn<F>(name: String, body: F) -> io::Result<JoinHandle<()>>
-where
-    F: FnOnce() + Send + 'static,
-{
-    thread::Builder::new().name(name).spawn(body)
 }

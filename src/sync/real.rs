@@ -1,0 +1,34 @@
+//! Locks, threads and the clock of the machine.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+pub(crate) use parking_lot::{Condvar, Mutex};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// Whether the pool may start threads. A model runs what they would do itself.
+pub(crate) const THREADS: bool = true;
+
+/// The time.
+#[inline]
+pub(crate) fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Sleeps. Only for what is tried again until it succeeds.
+pub(crate) fn sleep(span: Duration) {
+    thread::sleep(span);
+}
+
+/// Starts a thread.
+///
+/// # Errors
+///
+/// The operating system's, when it has no more threads to give.
+pub(crate) fn spawn<F>(name: String, body: F) -> io::Result<JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    thread::Builder::new().name(name).spawn(body)
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::caller::Holder;
-use crate::core::Gauges;
+use crate::core::{Gauges, SlowCall};
 use crate::sync::Arc;
 
 /// The error of a driver, shared by everyone who waited for what failed.
@@ -70,6 +70,8 @@ pub(crate) struct Report {
     pub(crate) waited: Duration,
     pub(crate) gauges: Gauges,
     pub(crate) longest: Option<Holder>,
+    /// The slowest open or check, and its time so far.
+    pub(crate) slowest: Option<(SlowCall, Duration)>,
     pub(crate) paused: bool,
     /// An error that was met before this wait, so long ago; no connection has
     /// been opened since.
@@ -154,6 +156,11 @@ impl fmt::Display for Report {
         )?;
         if gauges.abandoned > 0 {
             write!(f, ", {} hung driver calls", gauges.abandoned)?;
+        }
+        match &self.slowest {
+            Some((SlowCall::Open, time)) => write!(f, ", connecting for {time:.1?} so far")?,
+            Some((SlowCall::Check, time)) => write!(f, ", a check runs for {time:.1?} so far")?,
+            None => {}
         }
         if self.paused {
             f.write_str(", paused")?;

@@ -145,6 +145,7 @@ impl<M: ManageConnection> Shared<M> {
             longest: core
                 .longest_holder()
                 .map(|(caller, since)| caller.into_holder(now.since(since))),
+            slowest: core.slowest_call().map(|(call, since)| (call, now.since(since))),
             paused: core.is_paused(),
         };
         (report, cause)

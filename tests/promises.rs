@@ -1225,6 +1225,26 @@ fn p9_a_stale_cause_is_not_shown() {
 }
 
 #[test]
+fn p9_a_timeout_says_for_how_long_a_call_has_been_slow() {
+    let (server, gate) = (Server::new(), Gate::new());
+    server.next(Op::Connect, Does::Hang(gate.clone()));
+    let pool = builder(1).build(server.manager()).unwrap();
+    let error = pool.get_timeout(ms(20)).map(drop).unwrap_err();
+    assert!(!error.to_string().contains("so far"), "not slow yet: {error}");
+    let error = pool.get_timeout(ms(400)).map(drop).unwrap_err();
+    assert!(error.to_string().contains(", connecting for "), "{error}");
+    gate.open();
+
+    let gate = Gate::new();
+    server.next(Op::IsValid, Does::Hang(gate.clone()));
+    let pool = builder(1).test_on_check_out(true).build(server.manager()).unwrap();
+    drop(pool.get().unwrap());
+    let error = pool.get_timeout(ms(400)).map(drop).unwrap_err();
+    assert!(error.to_string().contains(", a check runs for "), "{error}");
+    gate.open();
+}
+
+#[test]
 fn p9_a_failed_check_is_a_typed_cause_until_a_connect_succeeds() {
     let (server, gate) = (Server::new(), Gate::new());
     let pool = builder(1).test_on_check_out(true).build(server.manager()).unwrap();

@@ -59,6 +59,13 @@ pub(crate) struct Gauges {
     pub(crate) waiting: u32,
 }
 
+/// A driver call that takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlowCall {
+    Open,
+    Check,
+}
+
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -246,6 +253,21 @@ impl<T: Types> Core<T> {
         }
         let (index, since) = self.longest?;
         Some((self.slots[index as usize].caller?, since))
+    }
+
+    /// The open or check that has been under way longest, and since when, if it
+    /// is one that nobody counts on any more.
+    pub(crate) fn slowest_call(&self) -> Option<(SlowCall, Time)> {
+        if self.slow.total() == 0 {
+            return None;
+        }
+        let slow = self.slots.iter().filter(|slot| slot.slow);
+        let slowest = slow.min_by_key(|slot| slot.since)?;
+        let call = match slowest.state {
+            State::Opening => SlowCall::Open,
+            _ => SlowCall::Check,
+        };
+        Some((call, slowest.since))
     }
 
     fn idle_len(&self) -> u32 {

@@ -24,7 +24,10 @@ pub enum ErrorKind {
     /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
     Cancelled,
     /// Connecting fails in a way that no retry cures (see
-    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)).
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
+    /// and no connection is there. Callers are told at once; the pool goes on
+    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
+    /// attempts.
     Connect,
     /// A setting has a value that it cannot have.
     Config,
@@ -37,7 +40,8 @@ pub enum ErrorKind {
 /// and what the driver said. `source()` is the driver's own error, as its own
 /// type, if connecting or a check failed *during this wait* and no connection
 /// has been opened since. An earlier error that may still be the reason is
-/// mentioned in the text, with its age.
+/// mentioned in the text, with its age; or it is the source, if no connection is
+/// there and no retry can cure it.
 ///
 /// # Examples
 ///

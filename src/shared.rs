@@ -125,7 +125,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// What a caller that gets nothing is told of the pool, and the error that
-    /// was met during its wait.
+    /// was met during its wait, or that no wait can change.
     pub(crate) fn report(
         &self,
         core: &mut PoolCore<M>,
@@ -133,7 +133,7 @@ impl<M: ManageConnection> Shared<M> {
         start: Time,
     ) -> (Report, Option<Cause>) {
         let (earlier, cause) = match core.last_error() {
-            Some((at, cause)) if at >= start => (None, Some(cause)),
+            Some((at, cause)) if at >= start || core.has_none_for_good() => (None, Some(cause)),
             Some((at, cause)) => (Some((start.since(at), cause)), None),
             None => (None, None),
         };

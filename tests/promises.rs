@@ -1133,7 +1133,22 @@ fn p9_a_permanent_connect_error_ends_every_wait_at_once() {
         let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
         assert_eq!(cause, Some(&StubError::WrongPassword));
     }
-    drop(pool.get().expect("a later attempt may succeed"));
+    eventually("a later attempt succeeds", || pool.get().is_ok());
+}
+
+#[test]
+fn p9_between_attempts_a_permanent_connect_error_is_told_at_once() {
+    let server = Server::new();
+    server.on(Op::Connect, Does::FailForGood);
+    let backoff = Duration::from_secs(600);
+    let pool = builder(1).connect_backoff(backoff, backoff).build(server.manager()).unwrap();
+    for limit in [WATCHDOG, WATCHDOG, ms(20), Duration::ZERO] {
+        let error = pool.get_timeout(limit).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
+        assert_eq!(cause, Some(&StubError::WrongPassword), "{error}");
+    }
+    assert_eq!(server.calls(Op::Connect), 1, "the others did not wait for an attempt");
 }
 
 #[test]

@@ -222,6 +222,12 @@ impl<T: Types> Core<T> {
         self.outage.as_ref().is_some_and(|outage| outage.permanent)
     }
 
+    /// There is no connection, and the last attempt to open one says that there
+    /// will be none before something else changes.
+    pub(crate) fn has_none_for_good(&self) -> bool {
+        self.open() == 0 && self.fails_permanently()
+    }
+
     /// The last connect or check error and when it was met, unless a connection
     /// was opened after it.
     pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::caller::{Holder, NestedGet};
-use crate::core::Gauges;
+use crate::core::{Gauges, SlowCall};
 use crate::sync::Arc;
 
 /// The error of a driver, shared by everyone who waited for what failed.
@@ -24,7 +24,10 @@ pub enum ErrorKind {
     /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
     Cancelled,
     /// Connecting fails in a way that no retry cures (see
-    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)).
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
+    /// and no connection is there. Callers are told at once; the pool goes on
+    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
+    /// attempts.
     Connect,
     /// Every connection is held by a thread that itself waits here; only with
     /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
@@ -40,7 +43,8 @@ pub enum ErrorKind {
 /// and what the driver said. `source()` is the driver's own error, as its own
 /// type, if connecting or a check failed *during this wait* and no connection
 /// has been opened since. An earlier error that may still be the reason is
-/// mentioned in the text, with its age.
+/// mentioned in the text, with its age; or it is the source, if no connection is
+/// there and no retry can cure it.
 ///
 /// # Examples
 ///
@@ -75,6 +79,8 @@ pub(crate) struct Report {
     pub(crate) longest: Option<Holder>,
     /// Empty unless they are the reason.
     pub(crate) nested: Vec<NestedGet>,
+    /// The slowest open or check, and its time so far.
+    pub(crate) slowest: Option<(SlowCall, Duration)>,
     pub(crate) paused: bool,
     /// An error that was met before this wait, so long ago; no connection has
     /// been opened since.
@@ -171,6 +177,11 @@ impl fmt::Display for Report {
         )?;
         if gauges.abandoned > 0 {
             write!(f, ", {} hung driver calls", gauges.abandoned)?;
+        }
+        match &self.slowest {
+            Some((SlowCall::Open, time)) => write!(f, ", connecting for {time:.1?} so far")?,
+            Some((SlowCall::Check, time)) => write!(f, ", a check runs for {time:.1?} so far")?,
+            None => {}
         }
         if self.paused {
             f.write_str(", paused")?;

@@ -131,7 +131,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// What a caller that gets nothing is told of the pool, and the error that
-    /// was met during its wait.
+    /// was met during its wait, or that no wait can change.
     pub(crate) fn report(
         &self,
         core: &mut PoolCore<M>,
@@ -139,7 +139,7 @@ impl<M: ManageConnection> Shared<M> {
         start: Time,
     ) -> (Report, Option<Cause>) {
         let (earlier, cause) = match core.last_error() {
-            Some((at, cause)) if at >= start => (None, Some(cause)),
+            Some((at, cause)) if at >= start || core.has_none_for_good() => (None, Some(cause)),
             Some((at, cause)) => (Some((start.since(at), cause)), None),
             None => (None, None),
         };
@@ -150,6 +150,7 @@ impl<M: ManageConnection> Shared<M> {
             gauges: core.gauges(),
             longest: core.longest_holder(now).map(Holder::from),
             nested: core.self_deadlock(now).into_iter().map(NestedGet::from).collect(),
+            slowest: core.slowest_call().map(|(call, since)| (call, now.since(since))),
             paused: core.is_paused(),
         };
         (report, cause)

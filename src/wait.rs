@@ -143,6 +143,7 @@ fn ask_once<M: ManageConnection>(
     match core.join(waiter, fx) {
         Err(Refusal::Closed) => report(core, ErrorKind::Closed),
         Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
+        Err(Refusal::Hopeless) => report(core, ErrorKind::Connect),
         Ok(id) if ask.deadline <= now && core.leave(now, id, Left::TimedOut, fx) => {
             report(core, ErrorKind::Timeout)
         }

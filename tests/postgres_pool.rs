@@ -9,9 +9,7 @@ mod cluster;
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
-use std::fs;
 use std::io;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -635,48 +633,6 @@ fn p10_what_a_panicking_holder_has_broken_is_not_handed_on() {
 
 // ---- a server that says nothing ----
 
-/// Stopped processes of a cluster that this program started; they go on when
-/// it is dropped.
-struct Frozen(Vec<u32>);
-
-impl Frozen {
-    /// The first process stops first, so that no new one can come.
-    fn server(cluster: &Cluster) -> Frozen {
-        let first = cluster.pid();
-        let mut frozen = Frozen(vec![first]);
-        signal("-STOP", &[first]);
-        let children = children_of(first);
-        assert!(children.len() > 4, "{children:?}");
-        signal("-STOP", &children);
-        frozen.0.extend(children);
-        frozen
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        signal("-CONT", &self.0);
-    }
-}
-
-fn signal(name: &str, pids: &[u32]) {
-    let pids = pids.iter().map(u32::to_string);
-    // A child may have ended in the meantime: no matter.
-    let _ = Command::new("kill").arg(name).args(pids).status();
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        // After the name in parentheses: the state, then the parent.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit(')').next().unwrap_or_default();
-        rest.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
-    pids.filter(is_child).collect()
-}
-
 #[test]
 fn p1_a_silent_server_keeps_nobody_past_the_deadline_and_is_used_again() {
     let cluster = Cluster::start();
@@ -692,7 +648,7 @@ fn p1_a_silent_server_keeps_nobody_past_the_deadline_and_is_used_again() {
     let mut in_query = all.pop().unwrap();
     drop(all);
 
-    let frozen = Frozen::server(&cluster);
+    let frozen = cluster.freeze();
     let user = thread::spawn(move || in_query.query_one("SELECT 1", &[]).is_ok());
     let late = thread::scope(|scope| {
         let ask = |limit: Duration| {

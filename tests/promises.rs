@@ -1133,7 +1133,22 @@ fn p9_a_permanent_connect_error_ends_every_wait_at_once() {
         let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
         assert_eq!(cause, Some(&StubError::WrongPassword));
     }
-    drop(pool.get().expect("a later attempt may succeed"));
+    eventually("a later attempt succeeds", || pool.get().is_ok());
+}
+
+#[test]
+fn p9_between_attempts_a_permanent_connect_error_is_told_at_once() {
+    let server = Server::new();
+    server.on(Op::Connect, Does::FailForGood);
+    let backoff = Duration::from_secs(600);
+    let pool = builder(1).connect_backoff(backoff, backoff).build(server.manager()).unwrap();
+    for limit in [WATCHDOG, WATCHDOG, ms(20), Duration::ZERO] {
+        let error = pool.get_timeout(limit).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
+        assert_eq!(cause, Some(&StubError::WrongPassword), "{error}");
+    }
+    assert_eq!(server.calls(Op::Connect), 1, "the others did not wait for an attempt");
 }
 
 #[test]
@@ -1222,6 +1237,26 @@ fn p9_a_stale_cause_is_not_shown() {
     let error = pool.get_timeout(ms(30)).map(drop).unwrap_err();
     assert!(error.source().is_none(), "of an earlier wait: {error:?}");
     drop(doomed);
+}
+
+#[test]
+fn p9_a_timeout_says_for_how_long_a_call_has_been_slow() {
+    let (server, gate) = (Server::new(), Gate::new());
+    server.next(Op::Connect, Does::Hang(gate.clone()));
+    let pool = builder(1).build(server.manager()).unwrap();
+    let error = pool.get_timeout(ms(20)).map(drop).unwrap_err();
+    assert!(!error.to_string().contains("so far"), "not slow yet: {error}");
+    let error = pool.get_timeout(ms(400)).map(drop).unwrap_err();
+    assert!(error.to_string().contains(", connecting for "), "{error}");
+    gate.open();
+
+    let gate = Gate::new();
+    server.next(Op::IsValid, Does::Hang(gate.clone()));
+    let pool = builder(1).test_on_check_out(true).build(server.manager()).unwrap();
+    drop(pool.get().unwrap());
+    let error = pool.get_timeout(ms(400)).map(drop).unwrap_err();
+    assert!(error.to_string().contains(", a check runs for "), "{error}");
+    gate.open();
 }
 
 #[test]

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use super::queue::Waiter;
 use super::slot::State;
-use super::{Answer, Check, Core, Effects, Job, Lease, Permit, Reason, Time, Types, WaiterId, Who};
+use super::{
+    Answer, Check, Core, Effects, Job, Lease, Outage, Permit, Reason, Time, Types, WaiterId, Who,
+};
 
 /// Why a caller may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Closed,
     QueueFull,
+    /// No connection is there, and opening fails for good.
+    Hopeless,
 }
 
 /// Why a waiter leaves.
@@ -102,6 +106,9 @@ impl<T: Types> Core<T> {
         if self.closed {
             return Err(Refusal::Closed);
         }
+        if self.is_hopeless(now) {
+            return Err(Refusal::Hopeless);
+        }
         // Each newcomer has one connection checked, if they need it, whatever
         // became of the checks before: those may hang.
         let checks = self.serving() && self.top_is_stale(now);
@@ -122,6 +129,14 @@ impl<T: Types> Core<T> {
         self.serve(now, fx);
         self.check_invariants();
         Ok(id)
+    }
+
+    /// Nobody can be served before opening is tried again, and the last attempt
+    /// failed in a way that only a change elsewhere can cure. Once the next
+    /// attempt is due, a newcomer waits for what comes of it.
+    fn is_hopeless(&self, now: Time) -> bool {
+        let not_yet = |outage: &Outage| now < outage.retry_at;
+        self.serving() && self.has_none_for_good() && self.outage.as_ref().is_some_and(not_yet)
     }
 
     /// A waiter comes for an idle connection: it was nudged, or its time is up

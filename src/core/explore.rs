@@ -285,6 +285,9 @@ impl World {
         match self.core.join(waiter, fx) {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
             Err(Refusal::Closed) => assert!(self.core.is_closed()),
+            Err(Refusal::Hopeless) => {
+                assert!(self.core.open() == 0 && self.core.fails_permanently(), "P3: refused");
+            }
             Err(Refusal::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
             }

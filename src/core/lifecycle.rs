@@ -57,7 +57,7 @@ impl<T: Types> Core<T> {
             self.vacate(permit);
             self.note_open_failure(now, permanent);
             self.remember_error(Some((now, cause.clone())), fx);
-            if permanent && self.open() == 0 {
+            if self.has_none_for_good() {
                 while let Some(first) = self.queue.first() {
                     let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
                     fx.answer(waiter.cell, Answer::Failed(cause.clone()));
@@ -118,8 +118,11 @@ impl<T: Types> Core<T> {
         self.checking -= 1;
         if let Err(cause) = result {
             let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
-            if let Some(cause) = cause {
-                self.remember_error(Some((now, cause)), fx);
+            match cause {
+                // Why none can be opened says more than why this one is lost.
+                Some(cause) if self.fails_permanently() => fx.garbage.push(cause),
+                Some(cause) => self.remember_error(Some((now, cause)), fx),
+                None => {}
             }
             return self.retire(lease, reason, now, fx);
         }

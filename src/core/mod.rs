@@ -67,6 +67,13 @@ pub(crate) struct Gauges {
     pub(crate) waiting: u32,
 }
 
+/// A driver call that takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlowCall {
+    Open,
+    Check,
+}
+
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -232,10 +239,31 @@ impl<T: Types> Core<T> {
         self.outage.as_ref().is_some_and(|outage| outage.permanent)
     }
 
+    /// There is no connection, and the last attempt to open one says that there
+    /// will be none before something else changes.
+    pub(crate) fn has_none_for_good(&self) -> bool {
+        self.open() == 0 && self.fails_permanently()
+    }
+
     /// The last connect or check error and when it was met, unless a connection
     /// was opened after it.
     pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {
         self.last_error.clone()
+    }
+
+    /// The open or check that has been under way longest, and since when, if it
+    /// is one that nobody counts on any more.
+    pub(crate) fn slowest_call(&self) -> Option<(SlowCall, Time)> {
+        if self.slow.total() == 0 {
+            return None;
+        }
+        let slow = self.slots.iter().filter(|slot| slot.slow);
+        let slowest = slow.min_by_key(|slot| slot.since)?;
+        let call = match slowest.state {
+            State::Opening => SlowCall::Open,
+            _ => SlowCall::Check,
+        };
+        Some((call, slowest.since))
     }
 
     fn idle_len(&self) -> u32 {

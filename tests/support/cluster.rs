@@ -44,15 +44,15 @@ const HOW_TO_INSTALL: &str = "PostgreSQL's server programs were not found: looke
 const KEEPER: &str = r#"
 pid=
 stop() { kill "-$1" "$pid"; wait "$pid"; pid=; }
-while read -r command port; do
+while read -r command value; do
     case $command in
     start)
-        "$1" -D "$2/data" -p "$port" >>"$2/log" 2>&1 </dev/null &
+        "$1" -D "$2/data" -p "$value" >>"$2/log" 2>&1 </dev/null &
         pid=$!
         echo "$pid"
         ;;
     stop)
-        stop INT
+        stop "$value"
         echo stopped
         ;;
     esac
@@ -76,7 +76,6 @@ full_page_writes = off
 autovacuum = off
 shared_buffers = 16MB
 max_connections = 50
-listen_addresses = '127.0.0.1'
 password_encryption = 'scram-sha-256'
 ";
 
@@ -86,8 +85,15 @@ password_encryption = 'scram-sha-256'
 pub struct Cluster {
     folder: PathBuf,
     bin: PathBuf,
+    host: String,
     port: u16,
     keeper: Mutex<Keeper>,
+}
+
+/// Where a server runs that is not on loopback.
+struct Inside<'a> {
+    namespace: &'a str,
+    address: &'a str,
 }
 
 struct Keeper {
@@ -125,12 +131,28 @@ impl Cluster {
     ///
     /// If there is no PostgreSQL, or it does not start.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_at(None, settings)
+    }
+
+    /// Starts a cluster of one's own inside a network namespace. It listens on
+    /// `address`, and lets everybody in who comes from the same `/30` network.
+    ///
+    /// # Panics
+    ///
+    /// If there is no PostgreSQL, or it does not start.
+    pub fn start_inside(namespace: &str, address: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_at(Some(Inside { namespace, address }), settings)
+    }
+
+    fn start_at(inside: Option<Inside<'_>>, settings: &[(&str, &str)]) -> Self {
         let bin = find_binaries().unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
         let owner = Owner::choose();
         let folder = make_folder(owner);
-        let keeper = Keeper::hire(&bin, &folder, owner);
+        let namespace = inside.as_ref().map(|inside| inside.namespace);
+        let keeper = Keeper::hire(&bin, &folder, owner, namespace);
+        let host = inside.as_ref().map_or("127.0.0.1", |inside| inside.address).to_owned();
         // From here on the folder is removed whatever happens.
-        let mut cluster = Self { folder, bin, port: 0, keeper: Mutex::new(keeper) };
+        let mut cluster = Self { folder, bin, host, port: 0, keeper: Mutex::new(keeper) };
         cluster.init(owner);
         cluster.configure(settings);
         cluster.start_on_a_free_port();
@@ -140,7 +162,7 @@ impl Cluster {
 
     /// A URL that connects as `postgres`, over TCP.
     pub fn url(&self) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgresql://postgres@{}:{}/postgres", self.host, self.port)
     }
 
     /// [`url`](Self::url) as a configuration.
@@ -162,7 +184,7 @@ impl Cluster {
         config
     }
 
-    /// The server's port on 127.0.0.1.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -214,9 +236,23 @@ impl Cluster {
     ///
     /// If the server is stopped already.
     pub fn stop(&self) {
+        self.stop_by("INT");
+    }
+
+    /// As [`stop`](Self::stop), but without a shutdown checkpoint: the next
+    /// start is a recovery. PostgreSQL calls this "immediate".
+    ///
+    /// # Panics
+    ///
+    /// If the server is stopped already.
+    pub fn stop_at_once(&self) {
+        self.stop_by("QUIT");
+    }
+
+    fn stop_by(&self, signal: &str) {
         let mut keeper = self.keeper();
         assert!(keeper.server.take().is_some(), "the server is stopped");
-        let answer = keeper.ask("stop");
+        let answer = keeper.ask(&format!("stop {signal}"));
         assert_eq!(answer, "stopped");
     }
 
@@ -234,6 +270,24 @@ impl Cluster {
         }
     }
 
+    /// Stops all processes of the server by a signal: it is there and says
+    /// nothing, until the value returned is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the server is stopped.
+    pub fn freeze(&self) -> Frozen {
+        // The first process first, so that no new one can come.
+        let first = self.pid();
+        let mut frozen = Frozen(vec![first]);
+        signal("-STOP", &[first]);
+        let children = children_of(first);
+        assert!(children.len() > 4, "{children:?}");
+        signal("-STOP", &children);
+        frozen.0.extend(children);
+        frozen
+    }
+
     fn init(&self, owner: Owner) {
         let mut command = Command::new(self.bin.join("initdb"));
         command
@@ -243,11 +297,13 @@ impl Cluster {
             .arg(self.folder.join("data"));
         owner.applied_to(&mut command).current_dir(&self.folder);
         run(command, "initdb");
-        fs::write(self.folder.join("data/pg_hba.conf"), ACCESS).expect("pg_hba.conf");
+        let access = ACCESS.replace("127.0.0.1/32", &format!("{}/30", self.host));
+        fs::write(self.folder.join("data/pg_hba.conf"), access).expect("pg_hba.conf");
     }
 
     fn configure(&self, settings: &[(&str, &str)]) {
         let mut text = SETTINGS.to_owned();
+        text += &format!("listen_addresses = '{}'\n", self.host);
         text += &format!("unix_socket_directories = '{}'\n", self.folder.display());
         for (name, value) in settings {
             text += &format!("{name} = '{}'\n", value.replace('\'', "''"));
@@ -307,8 +363,8 @@ impl Cluster {
 }
 
 impl Keeper {
-    fn hire(bin: &Path, folder: &Path, owner: Owner) -> Self {
-        let mut command = Command::new("sh");
+    fn hire(bin: &Path, folder: &Path, owner: Owner, namespace: Option<&str>) -> Self {
+        let mut command = owner.shell(namespace);
         command
             .args(["-c", KEEPER, "keeper"])
             .arg(bin.join("postgres"))
@@ -319,7 +375,7 @@ impl Keeper {
             .stdout(Stdio::piped())
             // Not the test's: whoever reads that must not wait for the keeper.
             .stderr(Stdio::null());
-        let mut process = owner.applied_to(&mut command).spawn().expect("sh starts");
+        let mut process = command.spawn().expect("sh starts");
         let answers = process.stdout.take().expect("a pipe");
         Self {
             commands: process.stdin.take(),
@@ -346,6 +402,34 @@ impl Drop for Keeper {
     }
 }
 
+/// Stopped processes of a cluster that this program started; they go on when
+/// it is dropped.
+pub struct Frozen(Vec<u32>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    // A child may have ended in the meantime: no matter.
+    let _ = Command::new("kill").arg(name).args(pids).status();
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        // After the name in parentheses: the state, then the parent.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit(')').next().unwrap_or_default();
+        rest.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).collect()
+}
+
 /// As whom the server runs.
 #[derive(Copy, Clone)]
 enum Owner {
@@ -369,6 +453,20 @@ impl Owner {
              `postgres` to run it as; `apt-get install postgresql` creates it",
         );
         Self::InsteadOfRoot { uid, gid }
+    }
+
+    /// `sh` as this user, in a network namespace if need be: which only root may
+    /// enter, so that the user changes afterwards.
+    fn shell(self, namespace: Option<&str>) -> Command {
+        let (Some(namespace), Self::InsteadOfRoot { uid, gid }) = (namespace, self) else {
+            let mut command = Command::new("sh");
+            self.applied_to(&mut command);
+            return command;
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, "setpriv", "--clear-groups"]);
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("sh");
+        command
     }
 
     fn applied_to(self, command: &mut Command) -> &mut Command {

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::core::{Held, SelfWait, Who};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, per_thread};
 
 const NAME_LEN: usize = 23;
 
-thread_local! {
+per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
     /// The number of this thread; zero until it first asks for a connection.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
@@ -25,28 +25,28 @@ thread_local! {
 /// A guard was given to this thread. Returns the thread's number.
 #[inline]
 pub(crate) fn guard_taken() -> u64 {
-    GUARDS.set(GUARDS.get() + 1);
-    NUMBER.get()
+    GUARDS.with(|guards| guards.set(guards.get() + 1));
+    NUMBER.with(Cell::get)
 }
 
 /// This thread drops a guard that thread `home` got.
 #[inline]
 pub(crate) fn guard_dropped(home: u64) {
     if is_current(home) {
-        GUARDS.set(GUARDS.get().saturating_sub(1));
+        GUARDS.with(|guards| guards.set(guards.get().saturating_sub(1)));
     }
 }
 
 /// Whether this is the thread of that number.
 #[inline]
 pub(crate) fn is_current(thread: u64) -> bool {
-    NUMBER.get() == thread
+    NUMBER.with(Cell::get) == thread
 }
 
 /// Whether this thread may hold connections, of whatever pool. It does not if
 /// it has given them all to others.
 pub(crate) fn may_hold() -> bool {
-    GUARDS.get() > 0
+    GUARDS.with(Cell::get) > 0
 }
 
 /// A thread, by a number of its own, and by its name as far as that fits.
@@ -59,10 +59,10 @@ struct Thread {
 
 impl Thread {
     fn current() -> Thread {
-        CURRENT.get().unwrap_or_else(|| {
+        CURRENT.with(Cell::get).unwrap_or_else(|| {
             let thread = Thread::identify();
-            CURRENT.set(Some(thread));
-            NUMBER.set(thread.number);
+            CURRENT.with(|current| current.set(Some(thread)));
+            NUMBER.with(|number| number.set(thread.number));
             thread
         })
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use loom::thread::{self, JoinHandle};
 
 use crate::cancel::CancelToken;
-use crate::config::{Builder, Fairness};
+use crate::config::{Builder, Fairness, SelfDeadlock};
 use crate::conn::CloseMutex;
 use crate::core::Gauges;
 use crate::error::Error;
@@ -26,7 +26,7 @@ use crate::manage::ManageConnection;
 use crate::pool::Pool;
 use crate::pooled::PooledConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, advance, instant};
 use crate::workers::{self, Running};
 
 const MAX: Duration = Duration::MAX;
@@ -736,6 +736,58 @@ fn p9_a_permanent_failure_against_timeout() {
         advance(ms(10));
         let outcome = caller.join().expect("the caller");
         bench.end(Some(crew));
+        outcome
+    });
+}
+
+// ---- holders that wait for themselves ----
+
+/// Two threads hold all there is, and each asks for one more: one of them is
+/// told, or the other has come and gone before.
+#[test]
+fn p9_two_holders_that_wait_for_each_other() {
+    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    explore("two holders that wait for each other", 3, &outcomes, || {
+        let at_once = SelfDeadlock::Fail(Duration::ZERO);
+        let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);
+        let [one, other] = [nested(&bench), nested(&bench)];
+        let one = one.join().expect("the one");
+        let other = other.join().expect("the other");
+        bench.end(None);
+        format!("{one}, {other}")
+    });
+}
+
+fn nested(bench: &Bench) -> JoinHandle<String> {
+    let pool = bench.pool.clone();
+    thread::spawn(move || {
+        let _held = pool.get_timeout(MAX).expect("one for each");
+        outcome(pool.get_timeout(MAX))
+    })
+}
+
+/// A thread gave its connection to another, which used it: whether that returns
+/// it before or after the first asks for one more, this is no deadlock.
+#[test]
+fn p9_a_guard_that_another_thread_uses() {
+    explore("a guard that another thread uses", 6, &["granted"], || {
+        let at_once = SelfDeadlock::Fail(Duration::ZERO);
+        let bench = Bench::filled(settings().on_self_deadlock(at_once), 1);
+        let held = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let used = Arc::new(AtomicBool::new(false));
+        let user = thread::spawn({
+            let used = Arc::clone(&used);
+            move || {
+                let _: &Wire = &held;
+                used.store(true, Ordering::Release);
+            }
+        });
+        while !used.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        let outcome = outcome(bench.pool.get_timeout(MAX));
+        user.join().expect("the user");
+        bench.end(None);
         outcome
     });
 }

@@ -43,6 +43,15 @@ where
 /// Nothing sleeps in a model.
 pub(crate) fn sleep(_: Duration) {}
 
+/// `std`'s, for threads of `loom`: those share one of the system's. Its own macro
+/// knows no `const` blocks.
+macro_rules! per_thread {
+    ($($(#[$about:meta])* static $name:ident: $Type:ty = const { $value:expr };)*) => {
+        loom::thread_local! { $($(#[$about])* static $name: $Type = $value;)* }
+    };
+}
+pub(crate) use per_thread;
+
 // ---- time ----
 
 struct World {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use parking_lot::{Condvar, Mutex};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::thread_local as per_thread;
 
 /// Whether the pool may start threads. A model runs what they would do itself.
 pub(crate) const THREADS: bool = true;

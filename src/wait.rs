@@ -76,7 +76,7 @@ type Got<M> = Lease<Box<Conn<M>>>;
 enum First<M: ManageConnection> {
     Got(Got<M>),
     Waiting(WaiterId, Arc<WaitCell<M>>),
-    Refused(ErrorKind, Report, Option<Cause>),
+    Refused(ErrorKind, Box<Report>, Option<Cause>),
 }
 
 /// A checkout that the fast path could not serve.
@@ -87,7 +87,7 @@ pub(crate) fn checkout<M: ManageConnection>(
 ) -> Result<Got<M>, Error> {
     match shared.transition(|core, now, fx| ask_once(shared, core, now, ask, fx)) {
         First::Got(lease) => Ok(lease),
-        First::Refused(kind, report, cause) => Err(refusal(ask, kind, report, cause)),
+        First::Refused(kind, report, cause) => Err(refusal(ask, kind, *report, cause)),
         First::Waiting(id, cell) => wait(shared, ask, id, &cell),
     }
 }
@@ -125,7 +125,7 @@ fn ask_once<M: ManageConnection>(
     }
     let report = |core: &mut PoolCore<M>, kind| {
         let (report, cause) = shared.report(core, now, ask.start);
-        First::Refused(kind, report, cause)
+        First::Refused(kind, Box::new(report), cause)
     };
     if ask.only_idle && !core.may_await_check(now, ask.priority) {
         return report(core, ErrorKind::Timeout);

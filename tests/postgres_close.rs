@@ -12,7 +12,6 @@ mod cluster;
 #[path = "support/netns.rs"]
 mod netns;
 #[path = "support/proxy.rs"]
-#[allow(dead_code)]
 mod proxy;
 
 use std::sync::Arc;

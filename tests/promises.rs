@@ -1416,6 +1416,20 @@ fn p10_a_panic_in_any_driver_call_costs_nobody_anything() {
 }
 
 #[test]
+fn p10_a_connection_whose_return_panics_is_not_used_again() {
+    let server = Server::new();
+    let pool = builder(1).build(server.manager()).unwrap();
+    for op in [Op::HasBroken, Op::NeedsReset] {
+        let conn = pool.get().unwrap();
+        let id = conn.id;
+        server.next(op, Does::Panic);
+        drop(conn);
+        assert_ne!(pool.get().unwrap().id, id, "{op:?}: nobody knows in what state it is");
+    }
+    server.check();
+}
+
+#[test]
 fn p10_a_panic_in_is_fatal_is_caught_and_counts_as_fatal() {
     let server = Server::new();
     let pool = builder(1).build(server.manager()).unwrap();
@@ -1621,6 +1635,20 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     let again = pool.close(Instant::now());
     assert!(again.is_complete(), "{again}");
     server.check();
+}
+
+/// Left alone, a free worker ends by itself after two seconds.
+#[test]
+fn p11_idle_threads_end_at_once_when_the_pool_is_closed() {
+    let soon = (0..5).any(|_| {
+        let server = Server::new();
+        let pool = builder(2).build(server.manager()).unwrap();
+        drop(pool.get().unwrap());
+        let report = pool.close(Instant::now() + WATCHDOG);
+        assert!(report.is_complete(), "{report}");
+        report.elapsed < ms(1000)
+    });
+    assert!(soon, "five pools at rest took a second each to close");
 }
 
 #[test]

@@ -25,7 +25,7 @@ per_thread! {
 /// A guard was given to this thread. Returns the thread's number.
 #[inline]
 pub(crate) fn guard_taken() -> u64 {
-    GUARDS.with(|guards| guards.set(guards.get() + 1));
+    GUARDS.with(|guards| guards.set(guards.get().saturating_add(1)));
     NUMBER.with(Cell::get)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn is_current(thread: u64) -> bool {
 }
 
 /// Whether this thread may hold connections, of whatever pool. It does not if
-/// it has given them all to others.
+/// it has dropped all that it got; those that others dropped are not known here.
 pub(crate) fn may_hold() -> bool {
     GUARDS.with(Cell::get) > 0
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
@@ -70,7 +72,11 @@ impl CancelToken {
             self.inner.cancelled.store(true, Ordering::Release);
             std::mem::take(&mut waits.cancels)
         };
-        cancels.into_values().for_each(|cancel| cancel());
+        for cancel in cancels.into_values() {
+            // It may hold the last reference to a pool, whose manager may panic
+            // when it is dropped; the other waits are to end all the same.
+            let _ = panic::catch_unwind(AssertUnwindSafe(cancel)).map_err(mem::forget);
+        }
     }
 
     /// Whether [`cancel`](CancelToken::cancel) was called.

@@ -1,7 +1,9 @@
 //! Why a caller got no connection.
 
 use std::error;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use crate::caller::{Holder, NestedGet};
@@ -219,7 +221,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.kind())
             .field("message", &self.to_string())
-            .field("cause", &self.0.cause)
+            .field("cause", &self.0.cause.as_deref().map(|cause| ErrorText::of(cause)))
             .finish()
     }
 }
@@ -236,11 +238,11 @@ pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
+        let mut said = text_of(self.0);
         f.write_str(&said)?;
         let mut next = self.0.source();
         while let Some(source) = next {
-            let text = source.to_string();
+            let text = text_of(source);
             if !said.contains(&text) {
                 write!(f, ": {text}")?;
             }
@@ -248,6 +250,26 @@ impl fmt::Display for Chain<'_> {
             next = source.source();
         }
         Ok(())
+    }
+}
+
+/// What an error says of itself.
+fn text_of(error: &dyn error::Error) -> String {
+    printed(format_args!("{error}"))
+}
+
+/// Printing a driver's error is the driver's code: it may fail or panic. To print
+/// one of ours does neither.
+fn printed(what: fmt::Arguments<'_>) -> String {
+    let mut text = String::new();
+    let print = || text.write_fmt(what).is_ok();
+    match panic::catch_unwind(AssertUnwindSafe(print)) {
+        Ok(true) => text,
+        Ok(false) => "(an error without a text)".to_string(),
+        Err(payload) => {
+            mem::forget(payload); // Its destructor might panic again.
+            "(an error whose text panics)".to_string()
+        }
     }
 }
 
@@ -262,8 +284,9 @@ impl ErrorText {
         ErrorText { display: text.to_string(), debug: text.to_string() }
     }
 
-    pub(crate) fn of<E: error::Error>(error: &E) -> ErrorText {
-        ErrorText { display: Chain(error).to_string(), debug: format!("{error:?}") }
+    pub(crate) fn of(error: &dyn error::Error) -> ErrorText {
+        let debug = printed(format_args!("{error:?}"));
+        ErrorText { display: Chain(error).to_string(), debug }
     }
 }
 

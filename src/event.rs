@@ -40,20 +40,20 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
 
     /// A connection has been held for longer than
     /// [`leak_threshold`](crate::Builder::leak_threshold): told once for each
-    /// checkout. Runs on a thread of the pool.
+    /// checkout. Runs on a thread of the pool that does nothing else; this and the
+    /// two below are called one at a time, in the order in which things happened.
     fn handle_leak(&self, event: LeakEvent) {
         let _ = event;
     }
 
     /// A connection for which `handle_leak` was called has come back after all.
-    /// Runs on the returning thread.
+    /// Runs where `handle_leak` does.
     fn handle_leak_end(&self, event: LeakEvent) {
         let _ = event;
     }
 
     /// Every connection is held by a thread that itself waits for one (see
-    /// [`SelfDeadlock`](crate::SelfDeadlock)). Runs on the thread that completed
-    /// the circle, before it waits.
+    /// [`SelfDeadlock`](crate::SelfDeadlock)). Runs where `handle_leak` does.
     fn handle_self_deadlock(&self, event: SelfDeadlockEvent) {
         let _ = event;
     }

@@ -90,6 +90,7 @@ mod request;
 mod shared;
 mod stats;
 mod sync;
+mod threads;
 mod wait;
 mod workers;
 

@@ -216,7 +216,8 @@ pub trait CustomizeConnection<C, E>: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// On an error the connection is closed, and opening it has failed.
+    /// On an error, or a panic, the connection is dropped, on the same thread, and
+    /// opening it has failed.
     fn on_acquire(&self, conn: &mut C) -> Result<(), E> {
         let _ = conn;
         Ok(())
@@ -225,7 +226,9 @@ pub trait CustomizeConnection<C, E>: fmt::Debug + Send + Sync + 'static {
     /// Called on a closer thread with each connection that leaves the pool;
     /// dropping it closes it.
     ///
-    /// The default drops it.
+    /// The default drops it. A panic in here is caught; but if the connection is
+    /// dropped by that panic, and its destructor panics too, the process ends, as
+    /// it does wherever a panic meets another in Rust.
     fn on_release(&self, conn: C) {
         drop(conn);
     }

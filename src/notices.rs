@@ -1,6 +1,8 @@
 //! What a pool says unasked: connections held too long, and threads that wait
 //! for themselves.
 
+use std::collections::VecDeque;
+
 use log::Level;
 
 use crate::caller::{Holder, NestedGet};
@@ -10,11 +12,75 @@ use crate::error::Nested;
 use crate::event::{HandleEvent, LeakEvent, SelfDeadlockEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
+use crate::sync::{Arc, Mutex};
+use crate::workers::Task;
+
+/// So many wait to be told at the most. There are that many only if the handler,
+/// or the logger, hangs.
+const MOST_UNTOLD: usize = 1000;
+
+/// What has not been told yet. A worker tells it, one at a time and in order: the
+/// thread on which it came up may be the reaper, which nobody must hold up, or
+/// somebody's who is to wait until a deadline.
+pub(crate) struct Notices<M: ManageConnection>(Mutex<Untold<M>>);
+
+struct Untold<M: ManageConnection> {
+    notices: VecDeque<Notice<Kind<M>>>,
+    /// How many more there were.
+    lost: usize,
+    /// There is a worker that tells them, or will.
+    has_teller: bool,
+}
+
+impl<M: ManageConnection> Notices<M> {
+    pub(crate) fn new() -> Notices<M> {
+        Notices(Mutex::new(Untold { notices: VecDeque::new(), lost: 0, has_teller: false }))
+    }
+
+    /// Returns whether a teller has to be sent for.
+    fn add(&self, new: Vec<Notice<Kind<M>>>) -> bool {
+        let mut untold = self.0.lock();
+        for notice in new {
+            match untold.notices.len() {
+                MOST_UNTOLD.. => untold.lost += 1,
+                _ => untold.notices.push_back(notice),
+            }
+        }
+        !std::mem::replace(&mut untold.has_teller, true)
+    }
+
+    /// The next one, and how many were lost before it; the teller is done when
+    /// there is none.
+    fn next(&self) -> Option<(Notice<Kind<M>>, usize)> {
+        let mut untold = self.0.lock();
+        let next = untold.notices.pop_front();
+        untold.has_teller = next.is_some();
+        next.map(|notice| (notice, std::mem::take(&mut untold.lost)))
+    }
+}
 
 impl<M: ManageConnection> Shared<M> {
-    /// Says it to the log and to the handler. Called outside the pool's lock.
+    /// Has a worker tell the pool's owner.
     #[cold]
-    pub(crate) fn announce(&self, notice: Notice<Kind<M>>) {
+    pub(crate) fn notify_owner(self: &Arc<Self>, notices: Vec<Notice<Kind<M>>>) {
+        if self.notices.add(notices) {
+            self.workers.submit(self, Task::Tell);
+        }
+    }
+
+    /// Tells all there is to tell.
+    pub(crate) fn tell_owner(&self) {
+        while let Some((notice, lost)) = self.notices.next() {
+            if lost > 0 {
+                let reason = "since the handler of those before did not return";
+                self.say(Level::Warn, format_args!("{lost} notices were lost, {reason}"));
+            }
+            self.announce(notice);
+        }
+    }
+
+    /// Says it to the log and to the handler.
+    fn announce(&self, notice: Notice<Kind<M>>) {
         let handler = self.config.event_handler.as_deref();
         match notice {
             Notice::Leak(held) => {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-
 use crate::caller::{Caller, Holder};
 use crate::config::{Builder, Config, check_sizes};
 use crate::core::Time;
@@ -15,7 +13,7 @@ use crate::pooled::PooledConnection;
 use crate::request::Request;
 use crate::shared::{PoolCore, Shared};
 use crate::stats::Stats;
-use crate::sync::{Arc, AtomicUsize, JoinHandle, Ordering};
+use crate::sync::Arc;
 use crate::wait::{self, Ask};
 
 /// The priority of callers that do not ask for another.
@@ -345,9 +343,9 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Blocking
     ///
-    /// Until the deadline at the latest. Called from one of the pool's own
-    /// threads (from a hook, say) it cannot see that thread end, and waits until
-    /// the deadline.
+    /// Until the deadline at the latest. It cannot see the end of what its caller
+    /// is in: called from one of the pool's own threads (from a hook, say), or by
+    /// somebody who holds a connection, it waits until the deadline.
     ///
     /// # Examples
     ///
@@ -367,11 +365,10 @@ impl<M: ManageConnection> Pool<M> {
         shared.transition(|core, now, fx| core.close(now, fx));
         let workers = &shared.workers;
         let ended = |core: &PoolCore<M>| core.is_drained() && workers.are_done();
-        let mut ending = 0;
-        if shared.wait_for(Some(deadline), ended) {
-            let threads = workers.take_handles().into_iter().chain(shared.reaper.take_handle());
-            ending = join_until(shared, deadline, threads.collect());
-        }
+        let ending = match shared.wait_for(Some(deadline), ended) {
+            true => shared.join_threads(deadline),
+            false => shared.threads.ending(),
+        };
         let gauges = shared.gauges();
         CloseReport {
             elapsed: shared.ago(start),
@@ -383,36 +380,6 @@ impl<M: ManageConnection> Pool<M> {
             threads: workers.running() + ending,
         }
     }
-}
-
-/// Joins threads that have done their work, on a thread of its own, since what
-/// they still run is not the pool's: destructors of thread-local values of the
-/// driver's, which may hang. Returns how many had not ended by the deadline.
-fn join_until<M: ManageConnection>(
-    shared: &Shared<M>,
-    deadline: Instant,
-    threads: Vec<JoinHandle<()>>,
-) -> usize {
-    if threads.is_empty() {
-        return 0;
-    }
-    let left = Arc::new(AtomicUsize::new(threads.len()));
-    let (all_joined, end) = bounded::<()>(0);
-    let body = {
-        let left = Arc::clone(&left);
-        move || {
-            for thread in threads {
-                let _ = thread.join();
-                left.fetch_sub(1, Ordering::AcqRel);
-            }
-            drop(all_joined);
-        }
-    };
-    let joiner = shared.spawn(format!("{}-joiner", shared.config.name), body);
-    if end.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected) {
-        let _ = joiner.map(JoinHandle::join);
-    }
-    left.load(Ordering::Acquire)
 }
 
 impl<M: ManageConnection> fmt::Debug for Pool<M> {

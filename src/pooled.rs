@@ -139,16 +139,19 @@ impl<M: ManageConnection> PooledConnection<M> {
 
     /// The data kept with the connection.
     pub fn extensions(this: &Self) -> &Extensions {
+        this.note_use();
         &this.conn().extensions
     }
 
     /// The data kept with the connection, to change it.
     pub fn extensions_mut(this: &mut Self) -> &mut Extensions {
+        this.note_use();
         &mut this.conn_mut().extensions
     }
 
     /// What the pool knows of the connection.
     pub fn info(this: &Self) -> ConnectionInfo {
+        this.note_use();
         let conn = this.conn();
         ConnectionInfo { id: conn.id, age: this.shared.ago(conn.born), times_used: conn.uses }
     }
@@ -156,6 +159,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// Has the connection closed instead of pooled when it is dropped: after an
     /// error that leaves it in doubt, or after a query on it was cancelled.
     pub fn mark_broken(this: &mut Self) {
+        this.note_use();
         this.conn_mut().marked_broken = true;
     }
 
@@ -190,9 +194,10 @@ impl<M: ManageConnection> PooledConnection<M> {
         this: &mut Self,
         use_it: impl FnOnce(&mut M::Connection) -> Result<R, M::Error>,
     ) -> Result<R, M::Error> {
-        this.conn_mut().unfinished = true;
+        let unfinished = std::mem::replace(&mut this.conn_mut().unfinished, true);
         let result = use_it(this);
-        this.conn_mut().unfinished = false;
+        // What an earlier use left unfinished stays so.
+        this.conn_mut().unfinished = unfinished;
         if let Err(error) = &result {
             let shared = &this.shared;
             let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
@@ -224,7 +229,6 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        caller::guard_dropped(self.home);
         let shared = &self.shared;
         if let Some(handler) = &shared.config.event_handler {
             let duration = shared.ago(lease.conn.lent);
@@ -232,6 +236,8 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
             let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
+        // Not before all that runs code which may ask for another connection.
+        caller::guard_dropped(self.home);
         if verdict != Verdict::Keep {
             return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{self, Arc, AtomicBool, Condvar, JoinHandle, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
 
 /// The reaper does not look more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
@@ -16,7 +16,6 @@ pub(crate) struct Reaper {
     bell: Mutex<Bell>,
     rung: Condvar,
     running: AtomicBool,
-    handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,6 @@ impl Reaper {
             bell: Mutex::new(Bell::Silent),
             rung: Condvar::new(),
             running: AtomicBool::new(false),
-            handle: Mutex::new(None),
         }
     }
 
@@ -55,9 +53,18 @@ impl Reaper {
         // Dropped with the thread's body, also if the thread cannot be started.
         let running = Running(Arc::clone(shared));
         let body = move || running.0.reaper.run(&running.0);
-        if let Some(started) = shared.spawn(format!("{}-reaper", shared.config.name), body) {
-            *self.handle.lock() = Some(started);
+        shared.spawn(format!("{}-reaper", shared.config.name), body);
+    }
+
+    /// Until when somebody may sleep who wants to sleep until `at`. Without a
+    /// reaper, which is so only while the system has no thread to give, whoever
+    /// waits looks up now and then to start one: there may be no other event.
+    pub(crate) fn sleep_limit(&self, at: Option<Instant>) -> Option<Instant> {
+        if !sync::THREADS || self.running.load(Ordering::Relaxed) {
+            return at;
         }
+        let soon = sync::instant() + BACKLOG_RETRY;
+        Some(at.map_or(soon, |at| at.min(soon)))
     }
 
     /// Has it look now and plan anew.
@@ -99,10 +106,6 @@ impl Reaper {
             *bell = Bell::Silent;
         }
         *bell != Bell::Stopped
-    }
-
-    pub(crate) fn take_handle(&self) -> Option<JoinHandle<()>> {
-        self.handle.lock().take()
     }
 
     /// The life of the thread.

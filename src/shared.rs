@@ -16,10 +16,12 @@ use crate::conn::Kind;
 use crate::core::{Core, Effects, Gauges, Time};
 use crate::error::{Cause, Report};
 use crate::manage::ManageConnection;
+use crate::notices::Notices;
 use crate::reaper::Reaper;
 use crate::stats::Stats;
-use crate::sync::{self, Arc, AtomicBool, Clock, Condvar, JoinHandle, Mutex, Ordering};
-use crate::workers::Workers;
+use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering};
+use crate::threads::Threads;
+use crate::workers::{Task, Workers};
 
 pub(crate) type PoolCore<M> = Core<Kind<M>>;
 
@@ -35,6 +37,8 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) clock: Clock,
     pub(crate) workers: Workers<M>,
     pub(crate) reaper: Reaper,
+    pub(crate) threads: Threads,
+    pub(crate) notices: Notices<M>,
     /// The system had no thread to give when last asked.
     starved: AtomicBool,
 }
@@ -46,6 +50,8 @@ impl<M: ManageConnection> Shared<M> {
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
+            threads: Threads::new(),
+            notices: Notices::new(),
             starved: AtomicBool::new(false),
             clock: Clock::start(),
             config,
@@ -80,7 +86,7 @@ impl<M: ManageConnection> Shared<M> {
 
         cells.iter().for_each(|cell| cell.wake());
         for job in fx.jobs {
-            self.workers.submit(self, job);
+            self.workers.submit(self, Task::Call(job));
         }
         if fx.wake_reaper {
             self.reaper.wake();
@@ -96,8 +102,8 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.reaper.ensure(self);
         }
-        for notice in fx.notices {
-            self.announce(notice);
+        if !fx.notices.is_empty() {
+            self.notify_owner(fx.notices);
         }
         for error in fx.garbage {
             let _ = self.contain("dropping an error", || drop(error));
@@ -107,19 +113,27 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Waits until the core says what is hoped for, or until the deadline.
     pub(crate) fn wait_for(
-        &self,
+        self: &Arc<Self>,
         deadline: Option<Instant>,
         mut hope: impl FnMut(&PoolCore<M>) -> bool,
     ) -> bool {
         let mut core = self.core.lock();
         while !hope(&core) {
-            match deadline {
-                None => self.progress.wait(&mut core),
-                Some(at) => {
-                    if self.progress.wait_until(&mut core, at).timed_out() {
-                        return hope(&core);
-                    }
+            let until = self.reaper.sleep_limit(deadline);
+            let timed_out = match until {
+                None => {
+                    self.progress.wait(&mut core);
+                    false
                 }
+                Some(at) => self.progress.wait_until(&mut core, at).timed_out(),
+            };
+            if timed_out && until == deadline {
+                return hope(&core);
+            }
+            if timed_out {
+                drop(core);
+                self.reaper.ensure(self);
+                core = self.core.lock();
             }
         }
         true
@@ -193,25 +207,19 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// Starts a thread. `None` if the system has none to give; that is logged
+    /// Starts a thread. `false` if the system has none to give; that is logged
     /// once until it has.
-    pub(crate) fn spawn(
-        &self,
-        name: String,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Option<JoinHandle<()>> {
-        match sync::spawn(name, body) {
-            Ok(handle) => {
-                self.starved.store(false, Ordering::Relaxed);
-                Some(handle)
-            }
+    pub(crate) fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
+        let started = self.threads.start(name, body);
+        match &started {
+            Ok(()) => self.starved.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.starved.swap(true, Ordering::Relaxed) {
                     self.say(Level::Error, format_args!("cannot start a thread: {error}"));
                 }
-                None
             }
         }
+        started.is_ok()
     }
 
     /// How long ago, by the pool's clock.

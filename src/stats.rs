@@ -76,7 +76,8 @@ pub struct Stats {
 pub struct ClosedBy {
     /// Broken, discarded, or its reset failed.
     pub broken: u64,
-    /// It failed validation, or validation overran its limit.
+    /// It failed validation; or validation overran its limit, and when it was
+    /// through there was no room for the connection any more.
     pub invalid: u64,
     /// It reached `max_lifetime`.
     pub expired: u64,

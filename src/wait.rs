@@ -144,9 +144,11 @@ fn ask_once<M: ManageConnection>(
         Err(Refusal::Closed) => report(core, ErrorKind::Closed),
         Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
         Err(Refusal::Hopeless) => report(core, ErrorKind::Connect),
-        Ok(id) if ask.deadline <= now && core.leave(now, id, Left::TimedOut, fx) => {
-            report(core, ErrorKind::Timeout)
-        }
+        Ok(id) if ask.deadline <= now => match core.claim(now, id, fx) {
+            Some(lease) => First::Got(lease),
+            None if core.leave(now, id, Left::TimedOut, fx) => report(core, ErrorKind::Timeout),
+            None => First::Waiting(id, cell),
+        },
         Ok(id) => First::Waiting(id, cell),
     }
 }
@@ -161,7 +163,8 @@ fn wait<M: ManageConnection>(
     // Dropped on every way out, so that a token does not collect dead waits.
     let _registration = ask.cancel.map(|token| listen(shared, token, id));
     loop {
-        match cell.wait_until(deadline) {
+        let until = shared.reaper.sleep_limit(deadline);
+        match cell.wait_until(until) {
             Some(Answer::Granted(lease)) => return Ok(lease),
             Some(Answer::Nudged) => {
                 if let Some(lease) = shared.transition(|core, now, fx| core.claim(now, id, fx)) {
@@ -175,6 +178,7 @@ fn wait<M: ManageConnection>(
             Some(Answer::Cancelled) => return Err(ended(shared, ask, ErrorKind::Cancelled, None)),
             Some(Answer::Closed) => return Err(ended(shared, ask, ErrorKind::Closed, None)),
             Some(Answer::Deadlock(waits)) => return Err(deadlocked(shared, ask, waits)),
+            None if until != deadline => shared.reaper.ensure(shared),
             None => match give_up(shared, ask, id) {
                 Some(end) => return end,
                 // Answered in the same instant: decided under the lock, so the

@@ -18,7 +18,7 @@ use crate::error::{Cause, ErrorText};
 use crate::event::{AcquireEvent, ReleaseEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{self, Arc, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// A free worker ends after this long: long enough that a burst reuses its
 /// threads, short enough that a pool at rest has none.
@@ -26,45 +26,51 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 
-type PoolJob<M> = Job<Kind<M>>;
+/// What a worker is to do.
+pub(crate) enum Task<M: ManageConnection> {
+    /// A driver call that the core asked for.
+    Call(Job<Kind<M>>),
+    /// Tell the pool's owner what there is to tell.
+    Tell,
+}
 
 pub(crate) struct Workers<M: ManageConnection> {
     name: Arc<str>,
     /// A rendezvous: a send succeeds only if a free worker is waiting for it.
     /// `None` once stopped.
-    jobs: Mutex<Option<Sender<PoolJob<M>>>>,
-    free: Receiver<PoolJob<M>>,
-    /// Jobs for which no thread could be started.
-    backlog: Mutex<VecDeque<PoolJob<M>>>,
-    /// How many those are, one that is just being tried again included.
-    waiting: AtomicUsize,
+    tasks: Mutex<Option<Sender<Task<M>>>>,
+    free: Receiver<Task<M>>,
+    /// Tasks for which no thread could be started.
+    backlog: Mutex<VecDeque<Task<M>>>,
+    /// How many those are, one that is just being tried again included, and how
+    /// many workers there are. One number: a task goes from the one to the other
+    /// and must not be missed on its way.
+    unfinished: AtomicUsize,
     running: AtomicUsize,
     started: AtomicU64,
-    handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl<M: ManageConnection> Workers<M> {
     pub(crate) fn new(name: Arc<str>) -> Workers<M> {
-        let (jobs, free) = bounded(0);
+        let (tasks, free) = bounded(0);
         Workers {
             name,
-            jobs: Mutex::new(Some(jobs)),
+            tasks: Mutex::new(Some(tasks)),
             free,
             backlog: Mutex::new(VecDeque::new()),
-            waiting: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             started: AtomicU64::new(0),
-            handles: Mutex::new(Vec::new()),
         }
     }
 
-    /// Has a worker do a job. Does not wait for it. When the system has no thread
-    /// to give, the job waits in the backlog for a worker that is done with its
-    /// own, or for the reaper's next `retry`.
-    pub(crate) fn submit(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) {
-        if let Err(job) = self.hand_over(shared, job) {
-            self.waiting.fetch_add(1, Ordering::AcqRel);
-            self.backlog.lock().push_back(job);
+    /// Has a worker do something. Does not wait for it. When the system has no
+    /// thread to give, the task waits in the backlog for a worker that is done
+    /// with its own, or for the reaper's next `retry`.
+    pub(crate) fn submit(&self, shared: &Arc<Shared<M>>, task: Task<M>) {
+        if let Err(task) = self.hand_over(shared, task) {
+            self.unfinished.fetch_add(1, Ordering::AcqRel);
+            self.backlog.lock().push_back(task);
             shared.reaper.wake();
         }
     }
@@ -74,79 +80,77 @@ impl<M: ManageConnection> Workers<M> {
     pub(crate) fn retry(&self, shared: &Arc<Shared<M>>) -> bool {
         loop {
             let next = self.backlog.lock().pop_front();
-            let Some(job) = next else { return false };
-            if let Err(job) = self.hand_over(shared, job) {
-                self.backlog.lock().push_front(job);
+            let Some(task) = next else { return false };
+            if let Err(task) = self.hand_over(shared, task) {
+                self.backlog.lock().push_front(task);
                 return true;
             }
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.unfinished.fetch_sub(1, Ordering::AcqRel);
             // Its worker may have ended before this, and with it the last event
             // that `close` would have heard of.
             shared.notify_progress();
         }
     }
 
-    /// Gives a job to a free worker, or to a new one; or gives it back.
-    fn hand_over(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) -> Result<(), PoolJob<M>> {
+    /// Gives a task to a free worker, or to a new one; or gives it back.
+    fn hand_over(&self, shared: &Arc<Shared<M>>, task: Task<M>) -> Result<(), Task<M>> {
         if !sync::THREADS {
-            return Err(job);
+            return Err(task);
         }
-        let sent = match &*self.jobs.lock() {
-            Some(jobs) => jobs.try_send(job),
-            // Stopped: the call of this job was abandoned before the pool ended.
-            None => Err(TrySendError::Disconnected(job)),
+        let sent = match &*self.tasks.lock() {
+            Some(tasks) => tasks.try_send(task),
+            // Stopped: this is left of a call that was abandoned before the pool
+            // ended.
+            None => Err(TrySendError::Disconnected(task)),
         };
         match sent {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
-                self.start(shared, job)
+            Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) => {
+                self.start(shared, task)
             }
         }
     }
 
-    /// Starts a worker with its first job, which comes back if that fails.
-    fn start(&self, shared: &Arc<Shared<M>>, job: PoolJob<M>) -> Result<(), PoolJob<M>> {
+    /// Starts a worker with its first task, which comes back if that fails.
+    fn start(&self, shared: &Arc<Shared<M>>, task: Task<M>) -> Result<(), Task<M>> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        // In a place of its own, so that the job survives a failed start.
-        let first = Arc::new(Mutex::new(Some(job)));
+        // In a place of its own, so that the task survives a failed start.
+        let first = Arc::new(Mutex::new(Some(task)));
         let body = {
             let (running, first) = (Running::new(shared), Arc::clone(&first));
             move || {
-                let job = first.lock().take();
-                running.0.workers.run(&running.0, job);
+                let task = first.lock().take();
+                running.0.workers.run(&running.0, task);
             }
         };
-        if let Some(handle) = shared.spawn(format!("{}-worker-{number}", self.name), body) {
-            let mut handles = self.handles.lock();
-            handles.retain(|handle| !handle.is_finished());
-            handles.push(handle);
+        if shared.spawn(format!("{}-worker-{number}", self.name), body) {
             return Ok(());
         }
-        let job = first.lock().take();
-        job.map_or(Ok(()), Err)
+        let task = first.lock().take();
+        task.map_or(Ok(()), Err)
     }
 
     /// The life of a worker.
-    fn run(&self, shared: &Arc<Shared<M>>, first: Option<PoolJob<M>>) {
+    fn run(&self, shared: &Arc<Shared<M>>, first: Option<Task<M>>) {
         let mut next = first;
-        while let Some(job) = next {
-            step(shared, job);
+        while let Some(task) = next {
+            step(shared, task);
             let backlog = self.take_from_backlog();
             // It ends when there is nothing to do, and when the pool is gone.
             next = backlog.or_else(|| self.free.recv_timeout(KEEP_ALIVE).ok());
         }
     }
 
-    /// The job that has waited longest for a thread.
-    pub(crate) fn take_from_backlog(&self) -> Option<PoolJob<M>> {
-        let job = self.backlog.lock().pop_front();
-        self.waiting.fetch_sub(usize::from(job.is_some()), Ordering::AcqRel);
-        job
+    /// What has waited longest for a thread.
+    pub(crate) fn take_from_backlog(&self) -> Option<Task<M>> {
+        let task = self.backlog.lock().pop_front();
+        self.unfinished.fetch_sub(usize::from(task.is_some()), Ordering::AcqRel);
+        task
     }
 
     /// Has all workers end as soon as they have nothing to do.
     pub(crate) fn stop(&self) {
-        drop(self.jobs.lock().take());
+        drop(self.tasks.lock().take());
     }
 
     /// How many workers there are.
@@ -156,12 +160,7 @@ impl<M: ManageConnection> Workers<M> {
 
     /// Whether nothing runs and nothing waits for a thread.
     pub(crate) fn are_done(&self) -> bool {
-        self.running() == 0 && self.waiting.load(Ordering::Acquire) == 0
-    }
-
-    /// Takes the handles of all threads, to join them.
-    pub(crate) fn take_handles(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *self.handles.lock())
+        self.unfinished.load(Ordering::Acquire) == 0
     }
 }
 
@@ -171,6 +170,7 @@ pub(crate) struct Running<M: ManageConnection>(Arc<Shared<M>>);
 impl<M: ManageConnection> Running<M> {
     pub(crate) fn new(shared: &Arc<Shared<M>>) -> Running<M> {
         shared.workers.running.fetch_add(1, Ordering::AcqRel);
+        shared.workers.unfinished.fetch_add(1, Ordering::AcqRel);
         Running(Arc::clone(shared))
     }
 }
@@ -178,34 +178,57 @@ impl<M: ManageConnection> Running<M> {
 impl<M: ManageConnection> Drop for Running<M> {
     fn drop(&mut self) {
         self.0.workers.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.workers.unfinished.fetch_sub(1, Ordering::AcqRel);
         self.0.notify_progress();
     }
 }
 
-/// Makes one driver call and tells the core what came of it.
-pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, job: PoolJob<M>) {
-    match job {
-        Job::Open(permit) => open(shared, permit),
-        Job::Check(lease, check) => run_check(shared, lease, check),
-        Job::Close(lease, reason) => close(shared, lease, reason),
+/// Does one task. What came of a driver call, the core is told.
+pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, task: Task<M>) {
+    match task {
+        Task::Call(Job::Open(permit)) => open(shared, permit),
+        Task::Call(Job::Check(lease, check)) => run_check(shared, lease, check),
+        Task::Call(Job::Close(lease, reason)) => close(shared, lease, reason),
+        Task::Tell => shared.tell_owner(),
     }
 }
 
 fn open<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit) {
-    let connect = || {
-        let mut value = shared.manager.connect()?;
-        shared.config.connection_customizer.on_acquire(&mut value)?;
-        Ok(value)
+    let mut value = match call(shared, "connect", || shared.manager.connect()) {
+        Ok(value) => value,
+        Err(failure) => return open_failed(shared, permit, failure),
     };
-    let failure = match shared.contain("connect", connect) {
-        Ok(Ok(value)) => return opened(shared, permit, value),
-        Ok(Err(error)) => {
-            let permanent = shared.contain("is_permanent", || shared.manager.is_permanent(&error));
-            (share_error(shared, error), permanent.unwrap_or(false))
+    let customizer = &shared.config.connection_customizer;
+    match call(shared, "on_acquire", || customizer.on_acquire(&mut value)) {
+        Ok(()) => opened(shared, permit, value),
+        Err(failure) => {
+            // By itself: a panic of this within another would end the process.
+            let _ = shared.contain("close", || drop(value));
+            open_failed(shared, permit, failure);
         }
-        Err(said) => (panic_cause("connect", &said), false),
+    }
+}
+
+/// Why a driver call came to nothing.
+enum Failure<E> {
+    Error(E),
+    /// Of what, and what it said.
+    Panic(&'static str, String),
+}
+
+fn open_failed<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    permit: Permit,
+    failure: Failure<M::Error>,
+) {
+    let permanent = match &failure {
+        Failure::Error(error) => {
+            let permanent = shared.contain("is_permanent", || shared.manager.is_permanent(error));
+            permanent.unwrap_or(false)
+        }
+        Failure::Panic(..) => false,
     };
-    let (cause, permanent) = failure;
+    let cause = share(shared, failure);
     shared.transition(|core, now, fx| core.open_failed(now, permit, cause, permanent, fx));
 }
 
@@ -223,24 +246,38 @@ fn run_check<M: ManageConnection>(
     mut lease: Lease<Box<Conn<M>>>,
     check: Check,
 ) {
-    let manager = &shared.manager;
-    let limit = shared.config.policy.validation_limit;
-    let value = lease.conn.value_mut();
-    let call = || {
-        if check.reset {
-            manager.reset(value)?;
-        }
-        if check.validate {
-            manager.is_valid_within(value, limit)?;
-        }
-        Ok(())
-    };
-    let result = match shared.contain("a check", call) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Some(share_error(shared, error))),
-        Err(said) => Err(Some(panic_cause("a check", &said))),
-    };
+    let result = check_parts(shared, lease.conn.value_mut(), check)
+        .map_err(|(reason, failure)| (reason, share(shared, failure)));
     shared.transition(|core, now, fx| core.checked(now, lease, result, fx));
+}
+
+/// Resets and validates, as far as that is due. What fails a reset is broken.
+fn check_parts<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    value: &mut M::Connection,
+    check: Check,
+) -> Result<(), (Reason, Failure<M::Error>)> {
+    let manager = &shared.manager;
+    if check.reset {
+        call(shared, "reset", || manager.reset(value)).map_err(|why| (Reason::Broken, why))?;
+    }
+    if check.validate {
+        let limit = shared.config.policy.validation_limit;
+        call(shared, "is_valid", || manager.is_valid_within(value, limit))
+            .map_err(|why| (Reason::Invalid, why))?;
+    }
+    Ok(())
+}
+
+fn call<M: ManageConnection, R>(
+    shared: &Shared<M>,
+    what: &'static str,
+    call: impl FnOnce() -> Result<R, M::Error>,
+) -> Result<R, Failure<M::Error>> {
+    match shared.contain(what, call) {
+        Ok(result) => result.map_err(Failure::Error),
+        Err(said) => Err(Failure::Panic(what, said)),
+    }
 }
 
 fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>>, reason: Reason) {
@@ -261,19 +298,19 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>
     shared.transition(|core, now, fx| core.closed(now, permit, fx));
 }
 
-/// Shows the error to the handler and keeps it, or its text, for the callers.
-fn share_error<M: ManageConnection>(shared: &Arc<Shared<M>>, error: M::Error) -> Cause {
+/// Shows an error to the handler and keeps it, or its text, for the callers.
+fn share<M: ManageConnection>(shared: &Arc<Shared<M>>, failure: Failure<M::Error>) -> Cause {
+    let error = match failure {
+        Failure::Error(error) => error,
+        Failure::Panic(what, said) => {
+            return Arc::new(ErrorText::new(&format!("{what} panicked: {said}")));
+        }
+    };
     let handler = &shared.config.error_handler;
-    let seen = shared.contain("inspect_error", || handler.inspect_error(&error));
-    if seen == Ok(false) {
-        let text = shared.contain("an error's text", || ErrorText::of(&error));
-        let text = text.unwrap_or_else(|said| ErrorText::new(&said));
+    if shared.contain("inspect_error", || handler.inspect_error(&error)) == Ok(false) {
+        let text = ErrorText::of(&error);
         let _ = shared.contain("handle_error", || handler.handle_error(error));
         return Arc::new(text);
     }
     Arc::new(error)
-}
-
-fn panic_cause(what: &str, said: &str) -> Cause {
-    Arc::new(ErrorText::new(&format!("{what} panicked: {said}")))
 }

@@ -121,7 +121,9 @@ impl<T: Types> Core<T> {
         let nested = waiter.nested.then(|| waiter.caller.thread());
         let id = self.queue.push(waiter);
         if let Some(thread) = nested {
-            self.nested.insert(thread, id);
+            // A thread that waits twice runs somebody's code on its way to its
+            // first wait, and comes back to it: the first is the one that counts.
+            self.nested.entry(thread).or_insert(id);
         }
         if checks {
             self.check_top(now, fx);
@@ -282,7 +284,7 @@ impl<T: Types> Core<T> {
                 break;
             }
         }
-        if self.only_idle > 0 && self.idle.is_empty() && self.checking_soon() == 0 {
+        if self.only_idle > 0 && self.idle.is_empty() && self.checking == 0 {
             self.dismiss_only_idle(now, fx);
         }
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
@@ -324,7 +326,7 @@ impl<T: Types> Core<T> {
             self.nudged = None;
         }
         self.only_idle -= u32::from(waiter.only_idle);
-        if waiter.nested {
+        if waiter.nested && self.nested.get(&waiter.caller.thread()) == Some(&id) {
             self.nested.remove(&waiter.caller.thread());
         }
         self.counters.time_waited += now.since(waiter.since);

@@ -307,7 +307,9 @@ impl World {
                 self.core.open_failed(now, permit, 0, permanent, fx);
             }
             (Job::Check(lease, _), Outcome::Good) => self.core.checked(now, lease, Ok(()), fx),
-            (Job::Check(lease, _), _) => self.core.checked(now, lease, Err(Some(1)), fx),
+            (Job::Check(lease, _), _) => {
+                self.core.checked(now, lease, Err((Reason::Invalid, 1)), fx);
+            }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
                 self.core.closed(now, lease.permit, fx);
@@ -484,7 +486,10 @@ impl World {
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,
-            self.core.outage.as_ref().map(|o| (age(o.retry_at), o.attempts.min(2), o.permanent)),
+            self.core.outage.as_ref().map(|o| {
+                let failed_at = age(o.failed_at);
+                (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent)
+            }),
             // The reaper's plan: whether it would come too late must show.
             age(self.core.wake_at),
             self.core.deadlocked.map(age),

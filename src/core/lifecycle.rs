@@ -23,7 +23,7 @@ impl<T: Types> Core<T> {
         slot.expires = now.after_opt(lifetime);
         slot.fresh_at = now;
         if late {
-            self.take_in_late(lease, now, fx);
+            self.take_in_late(lease, Reason::Excess, now, fx);
         } else {
             let reason = self.unfit(&lease.permit, now);
             self.forget_lateness(lease.permit.0 as usize);
@@ -54,8 +54,9 @@ impl<T: Types> Core<T> {
         } else {
             self.forget_lateness(permit.0 as usize);
             self.opening -= 1;
+            let begun = self.slot(&permit).since;
             self.vacate(permit);
-            self.note_open_failure(now, permanent);
+            self.note_open_failure(begun, now, permanent);
             self.remember_error(Some((now, cause.clone())), fx);
             if self.has_none_for_good() {
                 while let Some(first) = self.queue.first() {
@@ -69,26 +70,29 @@ impl<T: Types> Core<T> {
         self.check_invariants();
     }
 
-    /// A check has ended. `Err`: the connection is not to be used, for the
-    /// cause given if there is one.
+    /// A check has ended. `Err`: the connection is not to be used, and why.
     pub(crate) fn checked(
         &mut self,
         now: Time,
         lease: Lease<T::Conn>,
-        result: Result<(), Option<T::Cause>>,
+        result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
     ) {
         fx.progress = true;
-        let state = self.slot(&lease.permit).state;
-        if let (State::Abandoned, Ok(())) = (state, &result) {
-            self.slot(&lease.permit).fresh_at = now;
-            self.take_in_late(lease, now, fx);
-        } else if state == State::Abandoned {
-            fx.garbage.extend(result.err().flatten());
-            self.close_late(lease, Reason::Invalid, fx);
-        } else {
-            self.check_ended(now, lease, result, fx);
-            self.check_another(now, fx);
+        let late = self.slot(&lease.permit).state == State::Abandoned;
+        match result {
+            Ok(()) if late => {
+                self.slot(&lease.permit).fresh_at = now;
+                self.take_in_late(lease, Reason::Invalid, now, fx);
+            }
+            Err((reason, cause)) if late => {
+                fx.garbage.push(cause);
+                self.close_late(lease, reason, fx);
+            }
+            result => {
+                self.check_ended(now, lease, result, fx);
+                self.check_another(now, fx);
+            }
         }
         self.serve(now, fx);
         self.check_invariants();
@@ -104,7 +108,7 @@ impl<T: Types> Core<T> {
         &mut self,
         now: Time,
         lease: Lease<T::Conn>,
-        result: Result<(), Option<T::Cause>>,
+        result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
     ) {
         let unfit = self.unfit(&lease.permit, now);
@@ -116,13 +120,11 @@ impl<T: Types> Core<T> {
         }
         self.forget_lateness(lease.permit.0 as usize);
         self.checking -= 1;
-        if let Err(cause) = result {
-            let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
-            match cause {
-                // Why none can be opened says more than why this one is lost.
-                Some(cause) if self.fails_permanently() => fx.garbage.push(cause),
-                Some(cause) => self.remember_error(Some((now, cause)), fx),
-                None => {}
+        if let Err((reason, cause)) = result {
+            // Why none can be opened says more than why this one is lost.
+            match self.fails_permanently() {
+                true => fx.garbage.push(cause),
+                false => self.remember_error(Some((now, cause)), fx),
             }
             return self.retire(lease, reason, now, fx);
         }
@@ -260,10 +262,12 @@ impl<T: Types> Core<T> {
             return 0;
         }
         let waiting = self.queue.len() - self.only_idle;
-        let needed = waiting.saturating_add(self.policy.min_idle_now());
-        let coming = self.idle_len() + self.opening_soon() + self.checking_soon();
+        let soon = self.idle_len() + self.opening_soon() + self.checking_soon();
+        // What waits for nobody can wait for a slow call too.
+        let kept = waiting.saturating_add(self.policy.min_idle_now());
+        let later = self.idle_len() + self.opening + self.checking;
         let room = self.policy.max_size.saturating_sub(self.live());
-        needed.saturating_sub(coming).min(room)
+        waiting.saturating_sub(soon).max(kept.saturating_sub(later)).min(room)
     }
 
     fn occupy(&mut self, now: Time) -> Permit {
@@ -286,16 +290,25 @@ impl<T: Types> Core<T> {
         Some(life - life.mul_f64(cut))
     }
 
-    fn note_open_failure(&mut self, now: Time, permanent: bool) {
+    fn note_open_failure(&mut self, begun: Time, now: Time, permanent: bool) {
         self.counters.open_failures += 1;
+        if let Some(outage) = self.outage.as_mut().filter(|outage| begun <= outage.failed_at) {
+            // Begun before that was known, so it says nothing new.
+            outage.permanent |= permanent;
+            return;
+        }
         let attempts = self.outage.as_ref().map_or(0, |outage| outage.attempts);
         let policy = &self.policy;
         let doubled = policy.backoff_min.saturating_mul(1 << attempts.min(20));
         let longest = doubled.min(policy.backoff_max);
         // Between half and all of it, so that many pools do not knock together.
         let delay = longest.mul_f64(0.5 + self.fraction() / 2.0);
-        self.outage =
-            Some(Outage { attempts: attempts + 1, retry_at: now.after(delay), permanent });
+        self.outage = Some(Outage {
+            attempts: attempts.saturating_add(1),
+            failed_at: now,
+            retry_at: now.after(delay),
+            permanent,
+        });
     }
 
     pub(super) fn start_closes(&mut self, now: Time, fx: &mut Effects<T>) {
@@ -311,15 +324,21 @@ impl<T: Types> Core<T> {
     }
 
     /// The late but good result of an abandoned call: taken in if there is
-    /// room, else closed.
-    fn take_in_late(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+    /// room, else closed for the reason given.
+    fn take_in_late(
+        &mut self,
+        lease: Lease<T::Conn>,
+        otherwise: Reason,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
         let room = self.live() < self.policy.max_size;
         match self.unfit(&lease.permit, now) {
             None if room => {
                 self.forget_abandonment(now, fx);
                 self.offer(lease, now, fx);
             }
-            reason => self.close_late(lease, reason.unwrap_or(Reason::Excess), fx),
+            reason => self.close_late(lease, reason.unwrap_or(otherwise), fx),
         }
     }
 
@@ -375,7 +394,7 @@ impl<T: Types> Core<T> {
         match self.slots[index].state {
             State::Opening => {
                 self.opening -= 1;
-                self.note_open_failure(now, false);
+                self.note_open_failure(self.slots[index].since, now, false);
             }
             State::Checking(..) => self.checking -= 1,
             State::Closing => self.closers -= 1,

@@ -117,7 +117,11 @@ impl Late {
 
 /// Opening fails at present: since the last success, every attempt has.
 struct Outage {
+    /// Those that failed one after another: of several that were under way
+    /// together, the first.
     attempts: u32,
+    /// When the last of them failed.
+    failed_at: Time,
     retry_at: Time,
     /// The last error cannot be cured by trying again.
     permanent: bool,

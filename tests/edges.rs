@@ -413,8 +413,8 @@ fn child_starved_of_threads() {
     let pool = builder(1).build_unchecked(Server::new().manager());
     let start = Instant::now();
     let got = pool.get_timeout(Duration::from_secs(4)).map(drop);
-    if got.is_err() {
-        println!("after {:?}: {}", start.elapsed(), got.unwrap_err());
+    if let Err(error) = got {
+        println!("after {:?}: {error}", start.elapsed());
         std::process::exit(4);
     }
 }

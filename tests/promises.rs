@@ -1,4 +1,4 @@
-//! The promises of `docs/DESIGN.md`, each as tests that carry its number.
+//! The promises of the README, each as tests that carry its number.
 //!
 //! `FAIRPOOL_ROUNDS=1000` makes the ones that go in rounds thorough.
 
@@ -1500,7 +1500,7 @@ fn p10_a_panic_in_the_destructor_of_an_extension_costs_no_slot() {
     PooledConnection::extensions_mut(&mut conn).insert(Grenade);
     let detach = std::panic::AssertUnwindSafe(|| PooledConnection::detach(conn));
     let detached = std::panic::catch_unwind(detach);
-    drop(detached);
+    assert!(detached.is_ok(), "the panic reaches whoever detaches");
     let again = pool.get_timeout(ms(500));
     assert!(again.is_ok(), "after a detach: {}", pool.stats());
 }
@@ -1750,7 +1750,7 @@ fn p11_close_does_not_wait_past_its_deadline_for_a_thread_to_end() {
     let start = Instant::now();
     let report = pool.close(start + ms(100));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}: {report}", start.elapsed());
-    assert!(!report.is_complete() && report.threads > 0, "{report}");
+    assert!(!report.is_complete() && report.threads == 1, "{report}");
 }
 
 #[test]
@@ -1988,7 +1988,7 @@ fn p12_the_counters_add_up_after_late_connects() {
 
 #[test]
 fn p12_the_counters_add_up_after_late_validations() {
-    let (server, gate, never) = (Server::new(), Gate::new(), Gate::new());
+    let (server, gate) = (Server::new(), Gate::new());
     let pool = builder(1)
         .test_on_check_out(true)
         .validation_timeout(ms(20))
@@ -2006,7 +2006,6 @@ fn p12_the_counters_add_up_after_late_validations() {
     });
     let stats = pool.stats();
     assert_eq!(stats.opened, stats.closed.total() + u64::from(stats.open), "{stats:?}");
-    never.open();
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn the_core_is_pure() {
     let allowed = ["collections", "time", "mem", "fmt"];
     for (path, text) in sources("src/core") {
-        if ["explore.rs", "cases.rs"].iter().any(|tests| path.ends_with(tests)) {
+        if ["explore.rs", "cases.rs", "walk.rs"].iter().any(|tests| path.ends_with(tests)) {
             continue;
         }
         for line in code(&text) {

@@ -24,6 +24,8 @@ mod time;
 mod cases;
 #[cfg(test)]
 pub(crate) mod explore;
+#[cfg(test)]
+mod walk;
 
 pub(crate) use checkout::{Left, Refusal, Verdict};
 pub(crate) use effects::{Answer, Check, Effects, Job, Notice};

@@ -1,0 +1,318 @@
+//! What happens to a pool, one method for each event. A method notes what must
+//! come of it at once; what the pool may choose, and what it must have done when
+//! the transition ends, is the matter of `judge`.
+
+use super::super::explore::Toy;
+use super::super::slot::State;
+use super::super::*;
+use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What};
+
+impl Reference {
+    /// What becomes of a caller that finds nothing.
+    pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), Refusal> {
+        let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
+        if self.closed {
+            return Err(Refusal::Closed);
+        }
+        if self.serving() && self.has_none_for_good() && before_retry {
+            return Err(Refusal::Hopeless);
+        }
+        let check = self.serving() && self.top_needs_check();
+        let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
+        if full && !check {
+            self.counters.refused += u64::from(!waiting.only_idle);
+            return Err(Refusal::QueueFull);
+        }
+        self.queue.push(waiting);
+        self.due.another_check = check;
+        Ok(())
+    }
+
+    pub(super) fn dequeue(&mut self, client: u8) -> Waiting {
+        let place = self.queue.iter().position(|waiting| waiting.client == client);
+        let waiting = self.queue.remove(place.expect("P4: an answer for one that does not wait"));
+        self.counters.time_waited += self.now.since(waiting.since);
+        if self.nudged == Some(client) {
+            self.nudged = None;
+        }
+        waiting
+    }
+
+    /// `false`: it has been answered, or has left.
+    pub(super) fn leave(&mut self, client: u8, why: Left) -> bool {
+        if self.waiting(client).is_none() {
+            return false;
+        }
+        let waiting = self.dequeue(client);
+        match why {
+            Left::TimedOut => self.counters.timeouts += u64::from(!waiting.only_idle),
+            Left::Cancelled => {
+                self.counters.cancelled += 1;
+                self.due.answers.push((client, "cancelled"));
+            }
+        }
+        true
+    }
+
+    pub(super) fn lend(&mut self, conn: u32, client: u8) {
+        self.counters.gets += 1;
+        let since = self.now;
+        self.held.push(Holding { conn, client, since, at_home: true, leaking: false });
+    }
+
+    fn take_back(&mut self, conn: u32) {
+        let place = self.held.iter().position(|holding| holding.conn == conn);
+        let holding = self.held.remove(place.expect("P7: returned what nobody holds"));
+        if holding.leaking {
+            let held_for = self.now.since(holding.since);
+            self.due.notices.push(format!("leak of {} ended after {held_for:?}", holding.client));
+        }
+    }
+
+    pub(super) fn returned(&mut self, conn: u32, verdict: Verdict) {
+        let too_many = self.open(0) + self.opening() > self.policy.max_size;
+        let unfit = self.unfit_conn(conn, too_many);
+        self.take_back(conn);
+        match (verdict, unfit) {
+            (Verdict::Broken, _) => self.retire(conn, Reason::Broken),
+            (_, Some(reason)) => self.retire(conn, reason),
+            (Verdict::Keep, _) => self.stack(conn),
+            (Verdict::Check(check), _) => self.due.checks.push((conn, check, None)),
+        }
+    }
+
+    pub(super) fn detached(&mut self, conn: u32) {
+        self.take_back(conn);
+        self.bury(conn);
+        self.counters.detached += 1;
+        self.due.progress = true;
+    }
+
+    fn end_call(&mut self, permit: u32) -> Call {
+        let place = self.calls.iter().position(|call| call.permit == permit);
+        self.due.progress = true;
+        self.calls.remove(place.expect("P7: the end of a call that was not made"))
+    }
+
+    pub(super) fn opened(&mut self, permit: u32, conn: u32, expires: Time) {
+        assert_eq!(conn as usize, self.conns.len());
+        self.counters.opened += 1;
+        self.failing = None;
+        self.last_error = None;
+        match self.policy.max_lifetime {
+            None => assert_eq!(expires, Time::NEVER),
+            Some(life) => {
+                let kept = 1000 - self.policy.lifetime_jitter_permille;
+                // A nanosecond for rounding.
+                let shortest = self.now.0 + life.as_nanos() as u64 * u64::from(kept) / 1000;
+                assert!(expires.0 + 1 >= shortest, "a lifetime that is too short");
+                assert!(expires <= self.now.after(life), "a lifetime that is too long");
+            }
+        }
+        let too_many = self.open(0) + self.opening() > self.policy.max_size;
+        let call = self.end_call(permit);
+        let generation = call.generation;
+        let (fresh_at, idle_since) = (self.now, self.now);
+        let facts = Facts { permit, alive: true, expires, fresh_at, idle_since, generation };
+        self.conns.push(facts);
+        match self.unfit(generation, expires, too_many) {
+            _ if call.abandoned => self.take_in(conn),
+            Some(reason) => self.retire(conn, reason),
+            None => self.offer(conn),
+        }
+    }
+
+    /// `retry_at` is what the pool drew: any delay between half and all of it.
+    pub(super) fn failed(&mut self, retry_at: Time, permanent: bool) {
+        self.counters.open_failures += 1;
+        let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
+        let doubled = (0..attempts)
+            .fold(self.policy.backoff_min, |delay, _| (delay * 2).min(self.policy.backoff_max));
+        let delay = retry_at.since(self.now);
+        assert!(delay <= doubled && delay >= doubled / 2, "a delay of {delay:?}, not {doubled:?}");
+        self.failing = Some(Failing { attempts: attempts + 1, retry_at, permanent });
+    }
+
+    pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
+        if self.end_call(permit).abandoned {
+            return;
+        }
+        self.failed(retry_at, permanent);
+        self.last_error = Some((self.now, cause));
+        while self.has_none_for_good() && !self.queue.is_empty() {
+            self.answer_first("failed");
+        }
+    }
+
+    fn answer_first(&mut self, how: &'static str) {
+        let first = self.first().expect("somebody waits").client;
+        self.dequeue(first);
+        self.due.answers.push((first, how));
+    }
+
+    pub(super) fn checked(&mut self, conn: u32, result: Result<(), Option<u8>>) {
+        let too_many = self.open(0) + self.opening() > self.policy.max_size;
+        let unfit = self.unfit_conn(conn, too_many);
+        let call = self.end_call(self.conns[conn as usize].permit);
+        let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
+        if call.abandoned {
+            return match result {
+                Ok(()) => {
+                    self.conns[conn as usize].fresh_at = self.now;
+                    self.take_in(conn);
+                }
+                Err(_) => self.close_late(conn, Reason::Invalid),
+            };
+        }
+        if let Err(Some(cause)) = result
+            && !self.fails_for_good()
+        {
+            self.last_error = Some((self.now, cause));
+        }
+        match (result, unfit, idle_since) {
+            (Err(_), ..) if check.validate => self.retire(conn, Reason::Invalid),
+            (Err(_), ..) => self.retire(conn, Reason::Broken),
+            (_, Some(reason), _) => self.retire(conn, reason),
+            (.., Some(idle_since)) if self.queue.is_empty() => {
+                let facts = &mut self.conns[conn as usize];
+                (facts.fresh_at, facts.idle_since) = (self.now, idle_since);
+                self.idle.insert(0, conn);
+            }
+            _ if check.validate => self.offer(conn),
+            _ => self.stack(conn),
+        }
+        let waits = self.queue.len() > usize::from(self.due.grant.is_some());
+        self.due.another_check = self.serving() && waits && self.top_needs_check();
+    }
+
+    pub(super) fn close_ended(&mut self, conn: u32) {
+        self.bury(conn);
+        self.end_call(self.conns[conn as usize].permit);
+    }
+
+    fn bury(&mut self, conn: u32) {
+        let alive = std::mem::take(&mut self.conns[conn as usize].alive);
+        assert!(alive, "P7: connection {conn} is closed twice");
+    }
+
+    pub(super) fn retire(&mut self, conn: u32, reason: Reason) {
+        self.counters.closed[reason as usize] += 1;
+        self.retired.push((conn, reason));
+    }
+
+    fn stack(&mut self, conn: u32) {
+        let facts = &mut self.conns[conn as usize];
+        (facts.fresh_at, facts.idle_since) = (self.now, self.now);
+        self.idle.push(conn);
+    }
+
+    fn offer(&mut self, conn: u32) {
+        if self.serving() && !self.queue.is_empty() {
+            self.due.grant = Some(conn);
+        } else {
+            self.stack(conn);
+        }
+    }
+
+    fn take_in(&mut self, conn: u32) {
+        match self.unfit_conn(conn, self.live() >= self.policy.max_size) {
+            None => self.offer(conn),
+            Some(reason) => self.close_late(conn, reason),
+        }
+    }
+
+    fn close_late(&mut self, conn: u32, reason: Reason) {
+        self.counters.closed[reason as usize] += 1;
+        self.due.late_closes.push((conn, reason));
+    }
+
+    pub(super) fn set_max_size(&mut self, max_size: u32) {
+        self.policy.max_size = max_size;
+        while !self.idle.is_empty() && self.open(0) + self.opening() > max_size {
+            let oldest = self.idle.remove(0);
+            self.retire(oldest, Reason::Excess);
+        }
+    }
+
+    pub(super) fn retire_idle(&mut self, reason: Reason) {
+        for conn in std::mem::take(&mut self.idle) {
+            self.retire(conn, reason);
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        self.due.progress = true;
+        self.closed = true;
+        while !self.queue.is_empty() {
+            self.answer_first("closed");
+        }
+        self.retire_idle(Reason::Closed);
+    }
+
+    /// Which of the calls that overran are abandoned, if not all may be, is up
+    /// to the pool.
+    pub(super) fn tick(&mut self, core: &Core<Toy>) {
+        let may = self.policy.max_abandoned - self.abandoned();
+        let mut overran = 0;
+        let mut abandoned = 0;
+        let late = |reference: &Reference, call: &Call| reference.limit(call) <= reference.now;
+        for index in 0..self.calls.len() {
+            let call = self.calls[index];
+            if call.abandoned {
+                continue;
+            }
+            let slows = !matches!(call.what, What::Close)
+                && call.since.after(self.policy.patience) <= self.now;
+            self.calls[index].slow |= slows;
+            overran += u32::from(late(self, &call));
+            if core.slots[call.permit as usize].state == State::Abandoned {
+                assert!(late(self, &call), "P5: a call was abandoned before its limit");
+                self.calls[index].abandoned = true;
+                abandoned += 1;
+            } else if late(self, &call) {
+                self.calls[index].overdue = true;
+            }
+            if self.calls[index].abandoned && call.what == What::Open {
+                let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
+                self.counters.open_failures += 1;
+                let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
+                self.failing = Some(Failing { attempts: attempts + 1, retry_at, permanent: false });
+            }
+        }
+        assert_eq!(abandoned, overran.min(may), "P5: abandoned calls");
+        self.reap();
+        self.find_leaks();
+    }
+
+    fn reap(&mut self) {
+        for conn in std::mem::take(&mut self.idle) {
+            let facts = &self.conns[conn as usize];
+            let checks = self.checking() + self.due.checks.len() as u32;
+            if self.now >= facts.expires {
+                self.retire(conn, Reason::Expired);
+            } else if self.now >= facts.idle_since.after_opt(self.policy.idle_timeout) {
+                self.retire(conn, Reason::IdleTooLong);
+            } else if checks < 4 && self.now >= facts.fresh_at.after_opt(self.policy.keepalive) {
+                let idle_since = Some(facts.idle_since);
+                self.due.checks.push((conn, Check::VALIDATE, idle_since));
+            } else {
+                self.idle.push(conn);
+            }
+        }
+    }
+
+    fn find_leaks(&mut self) {
+        let Some(threshold) = self.policy.leak_threshold else { return };
+        for holding in &mut self.held {
+            let held_for = self.now.since(holding.since);
+            if held_for >= threshold && !holding.leaking {
+                holding.leaking = true;
+                self.counters.leaks += 1;
+                self.due.notices.push(format!("leak of {} after {held_for:?}", holding.client));
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What a pool is, as plainly as it can be written: lists that are searched from
+//! end to end, and nothing that could be computed is stored.
+
+use super::super::*;
+
+pub(super) struct Waiting {
+    pub(super) client: u8,
+    pub(super) priority: u8,
+    pub(super) since: Time,
+    pub(super) only_idle: bool,
+    pub(super) nested: bool,
+}
+
+pub(super) struct Holding {
+    pub(super) conn: u32,
+    pub(super) client: u8,
+    pub(super) since: Time,
+    pub(super) at_home: bool,
+    pub(super) leaking: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Open,
+    /// `Some`: a keepalive of what has been idle since then.
+    Check(Check, Option<Time>),
+    Close,
+}
+
+/// A driver call that has not come back.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    pub(super) permit: u32,
+    pub(super) conn: Option<u32>,
+    pub(super) what: What,
+    pub(super) since: Time,
+    pub(super) generation: u32,
+    pub(super) slow: bool,
+    pub(super) overdue: bool,
+    pub(super) abandoned: bool,
+}
+
+/// A connection, alive or not; its number is its place in the list.
+pub(super) struct Facts {
+    pub(super) permit: u32,
+    pub(super) alive: bool,
+    pub(super) expires: Time,
+    pub(super) fresh_at: Time,
+    pub(super) idle_since: Time,
+    pub(super) generation: u32,
+}
+
+pub(super) struct Failing {
+    pub(super) attempts: u32,
+    pub(super) retry_at: Time,
+    pub(super) permanent: bool,
+}
+
+/// What has to show in the effects of the transition at hand.
+#[derive(Default)]
+pub(super) struct Due {
+    /// This connection goes to the first in the queue at once.
+    pub(super) grant: Option<u32>,
+    /// With when it was last used, if that is to stay so.
+    pub(super) checks: Vec<(u32, Check, Option<Time>)>,
+    /// At least one connection from the top of the stack is checked.
+    pub(super) another_check: bool,
+    /// Closes of what came of abandoned calls.
+    pub(super) late_closes: Vec<(u32, Reason)>,
+    pub(super) answers: Vec<(u8, &'static str)>,
+    pub(super) notices: Vec<String>,
+    pub(super) progress: bool,
+}
+
+pub(super) struct Reference {
+    pub(super) policy: Policy,
+    pub(super) now: Time,
+    /// In the order of arrival.
+    pub(super) queue: Vec<Waiting>,
+    /// Was told of an idle connection and has not come.
+    pub(super) nudged: Option<u8>,
+    /// From the bottom to the top.
+    pub(super) idle: Vec<u32>,
+    pub(super) held: Vec<Holding>,
+    pub(super) calls: Vec<Call>,
+    /// To be closed, in this order.
+    pub(super) retired: Vec<(u32, Reason)>,
+    pub(super) conns: Vec<Facts>,
+    pub(super) closed: bool,
+    pub(super) paused: bool,
+    pub(super) generation: u32,
+    pub(super) failing: Option<Failing>,
+    pub(super) last_error: Option<(Time, u8)>,
+    pub(super) deadlocked: Option<Time>,
+    pub(super) counters: Counters,
+    /// When the reaper looks next, and whether it was called before that.
+    pub(super) look_at: Time,
+    pub(super) rung: bool,
+    pub(super) live_before: u32,
+    pub(super) due: Due,
+}
+
+impl Reference {
+    pub(super) fn new(policy: Policy) -> Reference {
+        Reference {
+            policy,
+            now: Time::START,
+            queue: Vec::new(),
+            nudged: None,
+            idle: Vec::new(),
+            held: Vec::new(),
+            calls: Vec::new(),
+            retired: Vec::new(),
+            conns: Vec::new(),
+            closed: false,
+            paused: false,
+            generation: 0,
+            failing: None,
+            last_error: None,
+            deadlocked: None,
+            counters: Counters::default(),
+            look_at: Time::NEVER,
+            rung: false,
+            live_before: 0,
+            due: Due::default(),
+        }
+    }
+
+    pub(super) fn serving(&self) -> bool {
+        !self.closed && !self.paused
+    }
+
+    /// Who is next: the smallest turn; then the more important; then the
+    /// earlier.
+    pub(super) fn first(&self) -> Option<&Waiting> {
+        self.queue.iter().min_by_key(|w| (self.turn(w.since, w.priority), w.priority))
+    }
+
+    pub(super) fn waiting(&self, client: u8) -> Option<&Waiting> {
+        self.queue.iter().find(|waiting| waiting.client == client)
+    }
+
+    /// One ageing step for each level of priority, added up one by one.
+    pub(super) fn turn(&self, since: Time, priority: u8) -> Time {
+        (0..priority).fold(since, |turn, _| turn.after(self.policy.priority_ageing))
+    }
+
+    pub(super) fn passed_bound(&self, waiting: &Waiting) -> bool {
+        self.now.since(waiting.since) >= self.policy.fairness_bound
+    }
+
+    pub(super) fn may_overtake(&self, priority: u8) -> bool {
+        let own = self.turn(self.now, priority);
+        !self.queue.iter().any(|w| self.turn(w.since, w.priority) <= own && self.passed_bound(w))
+    }
+
+    pub(super) fn expired(&self, conn: u32) -> bool {
+        self.now >= self.conns[conn as usize].expires
+    }
+
+    pub(super) fn stale(&self, conn: u32) -> bool {
+        self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for
+    }
+
+    pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
+        let facts = &self.conns[conn as usize];
+        facts.alive
+            && facts.generation == self.generation
+            && !self.expired(conn)
+            && !self.stale(conn)
+    }
+
+    pub(super) fn top_needs_check(&self) -> bool {
+        self.idle.last().is_some_and(|&top| !self.expired(top) && self.stale(top))
+    }
+
+    fn calls(&self, is: impl Fn(&Call) -> bool) -> u32 {
+        self.calls.iter().filter(|call| !call.abandoned && is(call)).count() as u32
+    }
+
+    pub(super) fn opening(&self) -> u32 {
+        self.calls(|call| call.what == What::Open)
+    }
+
+    pub(super) fn opening_in_time(&self) -> u32 {
+        self.calls(|call| call.what == What::Open && !call.slow)
+    }
+
+    pub(super) fn opening_on_record(&self) -> u32 {
+        self.calls(|call| call.what == What::Open && !call.overdue)
+    }
+
+    pub(super) fn checking(&self) -> u32 {
+        self.calls(|call| matches!(call.what, What::Check(..)))
+    }
+
+    pub(super) fn checking_in_time(&self) -> u32 {
+        self.calls(|call| matches!(call.what, What::Check(..)) && !call.slow)
+    }
+
+    pub(super) fn closing_on_record(&self) -> u32 {
+        self.calls(|call| call.what == What::Close && !call.overdue)
+    }
+
+    pub(super) fn abandoned(&self) -> u32 {
+        self.calls.iter().filter(|call| call.abandoned).count() as u32
+    }
+
+    /// What callers have or can get; `loose` of these are between two places.
+    pub(super) fn open(&self, loose: u32) -> u32 {
+        self.idle.len() as u32 + self.held.len() as u32 + self.checking() + loose
+    }
+
+    /// As the server counts: without what hangs in abandoned calls.
+    pub(super) fn live(&self) -> u32 {
+        self.open(0)
+            + self.opening()
+            + self.retired.len() as u32
+            + self.calls(|call| call.what == What::Close)
+    }
+
+    pub(super) fn gauges(&self) -> Gauges {
+        Gauges {
+            max_size: self.policy.max_size,
+            idle: self.idle.len() as u32,
+            busy: self.held.len() as u32,
+            checking: self.checking(),
+            opening: self.opening(),
+            closing: self.retired.len() as u32 + self.calls(|call| call.what == What::Close),
+            abandoned: self.abandoned(),
+            waiting: self.queue.len() as u32,
+        }
+    }
+
+    pub(super) fn has_none_for_good(&self) -> bool {
+        self.open(0) == 0 && self.fails_for_good()
+    }
+
+    pub(super) fn fails_for_good(&self) -> bool {
+        self.failing.as_ref().is_some_and(|failing| failing.permanent)
+    }
+
+    pub(super) fn limit(&self, call: &Call) -> Time {
+        let policy = &self.policy;
+        match call.what {
+            What::Open => call.since.after(policy.open_limit),
+            What::Close => call.since.after(policy.close_limit),
+            What::Check(Check { reset: true, validate: true }, _) => {
+                call.since.after(policy.reset_limit).after(policy.validation_limit)
+            }
+            What::Check(Check { reset: true, .. }, _) => call.since.after(policy.reset_limit),
+            What::Check(Check { validate: true, .. }, _) => {
+                call.since.after(policy.validation_limit)
+            }
+            What::Check(..) => call.since,
+        }
+    }
+
+    pub(super) fn unfit(&self, generation: u32, expires: Time, too_many: bool) -> Option<Reason> {
+        match () {
+            () if self.closed => Some(Reason::Closed),
+            () if generation != self.generation => Some(Reason::Stale),
+            () if self.now >= expires => Some(Reason::Expired),
+            () if too_many => Some(Reason::Excess),
+            () => None,
+        }
+    }
+
+    pub(super) fn unfit_conn(&self, conn: u32, too_many: bool) -> Option<Reason> {
+        let facts = &self.conns[conn as usize];
+        self.unfit(facts.generation, facts.expires, too_many)
+    }
+}

@@ -338,7 +338,8 @@ impl<T: Types> Core<T> {
                 self.forget_abandonment(now, fx);
                 self.offer(lease, now, fx);
             }
-            reason => self.close_late(lease, reason.unwrap_or(otherwise), fx),
+            None | Some(Reason::Excess) => self.close_late(lease, otherwise, fx),
+            Some(reason) => self.close_late(lease, reason, fx),
         }
     }
 

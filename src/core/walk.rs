@@ -99,7 +99,7 @@ impl Walk {
             .iter()
             .zip(self.setting.weights)
             .filter(|((kind, _), _)| *kind != Kind::Close || last_tenth)
-            .filter_map(|((kind, _), weight)| Some((*kind, weight, self.targets(*kind).len())))
+            .map(|((kind, _), weight)| (*kind, weight, self.targets(*kind).len()))
             .filter(|(_, weight, targets)| weight * targets > 0)
             .collect();
         let all: usize = choices.iter().map(|(_, weight, _)| weight).sum();
@@ -338,7 +338,7 @@ impl Walk {
             Err(Refusal::QueueFull) => self.count("refused: full"),
             Err(Refusal::Hopeless) => self.count("refused: hopeless"),
         }
-        if !has_time && joined.is_ok() {
+        if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
             self.leave(target, Left::TimedOut);
         }
     }
@@ -446,11 +446,13 @@ impl Walk {
                     ((), How::Served)
                 });
             }
-            Job::Check(lease, _) => {
+            Job::Check(lease, check) => {
                 self.count("failed checks");
-                let cause = if self.random.one_in(4) { None } else { Some(cause) };
-                self.reference.checked(lease.conn, Err(cause));
-                self.transition(How::Served, |core, fx| core.checked(now, lease, Err(cause), fx));
+                let in_reset = check.reset && (!check.validate || self.random.one_in(2));
+                let reason = if in_reset { Reason::Broken } else { Reason::Invalid };
+                let failed = Err((reason, cause));
+                self.reference.checked(lease.conn, failed);
+                self.transition(How::Served, |core, fx| core.checked(now, lease, failed, fx));
             }
             Job::Close(..) => unreachable!("a close cannot fail"),
         }

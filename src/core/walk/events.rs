@@ -116,28 +116,37 @@ impl Reference {
         let facts = Facts { permit, alive: true, expires, fresh_at, idle_since, generation };
         self.conns.push(facts);
         match self.unfit(generation, expires, too_many) {
-            _ if call.abandoned => self.take_in(conn),
+            _ if call.abandoned => self.take_in(conn, Reason::Excess),
             Some(reason) => self.retire(conn, reason),
             None => self.offer(conn),
         }
     }
 
     /// `retry_at` is what the pool drew: any delay between half and all of it.
-    pub(super) fn failed(&mut self, retry_at: Time, permanent: bool) {
+    pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
         self.counters.open_failures += 1;
+        if let Some(failing) = &mut self.failing
+            && begun <= failing.failed_at
+        {
+            assert_eq!(retry_at, failing.retry_at, "of a volley, the first counts");
+            failing.permanent |= permanent;
+            return;
+        }
         let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
         let doubled = (0..attempts)
             .fold(self.policy.backoff_min, |delay, _| (delay * 2).min(self.policy.backoff_max));
         let delay = retry_at.since(self.now);
         assert!(delay <= doubled && delay >= doubled / 2, "a delay of {delay:?}, not {doubled:?}");
-        self.failing = Some(Failing { attempts: attempts + 1, retry_at, permanent });
+        let failed_at = self.now;
+        self.failing = Some(Failing { attempts: attempts + 1, failed_at, retry_at, permanent });
     }
 
     pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
-        if self.end_call(permit).abandoned {
+        let call = self.end_call(permit);
+        if call.abandoned {
             return;
         }
-        self.failed(retry_at, permanent);
+        self.failed(call.since, retry_at, permanent);
         self.last_error = Some((self.now, cause));
         while self.has_none_for_good() && !self.queue.is_empty() {
             self.answer_first("failed");
@@ -150,7 +159,7 @@ impl Reference {
         self.due.answers.push((first, how));
     }
 
-    pub(super) fn checked(&mut self, conn: u32, result: Result<(), Option<u8>>) {
+    pub(super) fn checked(&mut self, conn: u32, result: Result<(), (Reason, u8)>) {
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
         let unfit = self.unfit_conn(conn, too_many);
         let call = self.end_call(self.conns[conn as usize].permit);
@@ -159,19 +168,18 @@ impl Reference {
             return match result {
                 Ok(()) => {
                     self.conns[conn as usize].fresh_at = self.now;
-                    self.take_in(conn);
+                    self.take_in(conn, Reason::Invalid);
                 }
-                Err(_) => self.close_late(conn, Reason::Invalid),
+                Err((reason, _)) => self.close_late(conn, reason),
             };
         }
-        if let Err(Some(cause)) = result
+        if let Err((_, cause)) = result
             && !self.fails_for_good()
         {
             self.last_error = Some((self.now, cause));
         }
         match (result, unfit, idle_since) {
-            (Err(_), ..) if check.validate => self.retire(conn, Reason::Invalid),
-            (Err(_), ..) => self.retire(conn, Reason::Broken),
+            (Err((reason, _)), ..) => self.retire(conn, reason),
             (_, Some(reason), _) => self.retire(conn, reason),
             (.., Some(idle_since)) if self.queue.is_empty() => {
                 let facts = &mut self.conns[conn as usize];
@@ -214,9 +222,12 @@ impl Reference {
         }
     }
 
-    fn take_in(&mut self, conn: u32) {
-        match self.unfit_conn(conn, self.live() >= self.policy.max_size) {
+    fn take_in(&mut self, conn: u32, otherwise: Reason) {
+        let full = self.live() >= self.policy.max_size;
+        match self.unfit_conn(conn, full) {
             None => self.offer(conn),
+            // Whatever is too much is closed for what made it late.
+            Some(Reason::Excess) => self.close_late(conn, otherwise),
             Some(reason) => self.close_late(conn, reason),
         }
     }
@@ -258,6 +269,7 @@ impl Reference {
         let may = self.policy.max_abandoned - self.abandoned();
         let mut overran = 0;
         let mut abandoned = 0;
+        let mut failed = Vec::new();
         let late = |reference: &Reference, call: &Call| reference.limit(call) <= reference.now;
         for index in 0..self.calls.len() {
             let call = self.calls[index];
@@ -276,13 +288,16 @@ impl Reference {
                 self.calls[index].overdue = true;
             }
             if self.calls[index].abandoned && call.what == What::Open {
-                let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
-                self.counters.open_failures += 1;
-                let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
-                self.failing = Some(Failing { attempts: attempts + 1, retry_at, permanent: false });
+                failed.push(call.since);
             }
         }
         assert_eq!(abandoned, overran.min(may), "P5: abandoned calls");
+        // One of them counts, if any does: the pool may look at them in any order.
+        failed.sort_unstable();
+        for begun in failed.into_iter().rev() {
+            let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
+            self.failed(begun, retry_at, false);
+        }
         self.reap();
         self.find_leaks();
     }

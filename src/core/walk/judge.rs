@@ -222,7 +222,7 @@ impl Reference {
     }
 
     fn judge_dismissals(&mut self, how: How, mut dismissed: Vec<u8>) {
-        let hopeless = how.serves() && self.idle.is_empty() && self.checking_in_time() == 0;
+        let hopeless = how.serves() && self.idle.is_empty() && self.checking() == 0;
         let only_idle = self.queue.iter().filter(|waiting| waiting.only_idle && hopeless);
         let mut expected: Vec<u8> = only_idle.map(|waiting| waiting.client).collect();
         expected.sort_unstable();
@@ -250,8 +250,13 @@ impl Reference {
         let max_size = self.policy.max_size;
         let most = self.policy.max_idle.unwrap_or(max_size);
         let kept = self.policy.min_idle.unwrap_or(max_size).min(most);
-        let coming = self.idle.len() as u32 + self.opening_in_time() + self.checking_in_time();
-        if self.closed { 0 } else { (waiting + kept).saturating_sub(coming) }
+        let idle = self.idle.len() as u32;
+        let in_time = idle + self.opening_in_time() + self.checking_in_time();
+        let in_all = idle + self.opening() + self.checking();
+        if self.closed {
+            return 0;
+        }
+        waiting.saturating_sub(in_time).max((waiting + kept).saturating_sub(in_all))
     }
 
     fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {

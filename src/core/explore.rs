@@ -71,6 +71,8 @@ const fn nanos(n: u64) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Get(usize),
+    /// One that has no time to wait.
+    GetAtOnce(usize),
     Claim(usize),
     TimeOut(usize),
     Cancel(usize),
@@ -174,7 +176,7 @@ impl World {
                 continue;
             }
             if client.held.len() < self.setup.most_held {
-                actions.push(Action::Get(index));
+                actions.extend([Action::Get(index), Action::GetAtOnce(index)]);
             }
             if !client.held.is_empty() {
                 let verdicts = self.setup.verdicts.iter();
@@ -206,7 +208,8 @@ impl World {
         let mut fx = Effects::new();
         let now = self.now;
         match action {
-            Action::Get(client) => self.get(client, &mut fx),
+            Action::Get(client) => drop(self.get(client, &mut fx)),
+            Action::GetAtOnce(client) => self.get_at_once(client, &mut fx),
             Action::Claim(client) => {
                 let id = self.id_of(client);
                 self.clients[client].wait.iter_mut().for_each(|wait| wait.nudged = false);
@@ -261,14 +264,15 @@ impl World {
         self.carry_out(fx);
     }
 
-    fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
+    /// The wait, if there is one.
+    fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
         let fast = self.core.acquire_fast(now, priority, client as u8);
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);
             self.clients[client].held.push(lease);
-            return;
+            return None;
         }
         let cell = client as u8;
         let waiter = Waiter {
@@ -280,9 +284,10 @@ impl World {
             nested: !self.clients[client].held.is_empty(),
         };
         if waiter.only_idle && !self.core.may_await_check(now, priority) {
-            return;
+            return None;
         }
-        match self.core.join(waiter, fx) {
+        let joined = self.core.join(waiter, fx);
+        match joined {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
             Err(Refusal::Closed) => assert!(self.core.is_closed()),
             Err(Refusal::Hopeless) => {
@@ -291,6 +296,18 @@ impl World {
             Err(Refusal::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
             }
+        }
+        joined.ok()
+    }
+
+    /// Joins, takes what is there after all, or leaves, in one step.
+    fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
+        let now = self.now;
+        let Some(id) = self.get(client, fx) else { return };
+        if let Some(lease) = self.core.claim(now, id, fx) {
+            self.served(client, lease);
+        } else if self.core.leave(now, id, Left::TimedOut, fx) {
+            self.clients[client].wait = None;
         }
     }
 

@@ -120,12 +120,12 @@ impl HandleError<StubError> for Hooks {
 }
 
 impl HandleEvent for Hooks {
-    fn handle_acquire(&self, _: AcquireEvent) {
-        self.0.acquired();
+    fn handle_acquire(&self, event: AcquireEvent) {
+        self.0.acquired(event.connection_id());
     }
 
-    fn handle_release(&self, _: ReleaseEvent) {
-        self.0.releasing();
+    fn handle_release(&self, event: ReleaseEvent) {
+        self.0.releasing(event.connection_id());
     }
 
     fn handle_checkout(&self, _: CheckoutEvent) {

@@ -88,6 +88,23 @@ impl Call {
         )
     }
 
+    /// Runs on the threads of callers: what hangs there has no limit.
+    fn is_callers(self) -> bool {
+        use Call::*;
+        matches!(
+            self,
+            HasBroken
+                | NeedsReset
+                | IsFatal
+                | HandleCheckout
+                | HandleCheckin
+                | HandleTimeout
+                | HandleLeak
+                | HandleLeakEnd
+                | HandleSelfDeadlock
+        )
+    }
+
     /// How many times as often as others it goes wrong, in tenths: what runs on
     /// the threads of callers at each turn would leave none of them moving, and
     /// what is rare would never be met.
@@ -167,6 +184,22 @@ pub struct Counted {
     pub most_abandoned: u32,
 }
 
+impl Counted {
+    pub fn add(&mut self, other: &Counted) {
+        for (call, faults) in self.faults.iter_mut().enumerate() {
+            self.calls[call] += other.calls[call];
+            for (fault, count) in faults.iter_mut().enumerate() {
+                *count += other.faults[call][fault];
+            }
+        }
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.over += other.over;
+        self.early += other.early;
+        self.most_abandoned = self.most_abandoned.max(other.most_abandoned);
+    }
+}
+
 type Peek = Arc<dyn Fn() -> Stats + Send + Sync>;
 type Ambush = (Call, Box<dyn FnOnce() + Send>);
 
@@ -174,9 +207,12 @@ struct State {
     script: HashMap<Call, Does>,
     rates: Rates,
     gate: Gate,
+    callers_gate: Gate,
     limits: Limits,
     records: HashMap<u64, Record>,
     next_id: u64,
+    /// Of those that are open, by the pool's numbers.
+    numbers: HashMap<u64, u64>,
     ceiling: u32,
     peek: Option<Peek>,
     ambush: Option<Ambush>,
@@ -194,10 +230,8 @@ pub struct World {
 thread_local! {
     /// How long this thread has been in calls of this driver.
     static TIME_IN_CALLS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// The connection that this thread opened last, and since when.
-    static OPENING: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
-    /// Since when this thread has been closing something.
-    static CLOSING: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The connection that this thread is opening.
+    static OPENING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 pub fn time_in_calls() -> Duration {
@@ -210,9 +244,11 @@ impl World {
             script: HashMap::new(),
             rates: Rates::default(),
             gate: Gate::new(),
+            callers_gate: Gate::new(),
             limits,
             records: HashMap::new(),
             next_id: 1,
+            numbers: HashMap::new(),
             ceiling,
             peek: None,
             ambush: None,
@@ -240,7 +276,14 @@ impl World {
 
     /// Lets those go that hang now.
     pub fn release(&self) {
+        self.release_callers();
         let gate = std::mem::take(&mut lock(&self.state).gate);
+        gate.open();
+    }
+
+    /// Lets those callers of the pool go that hang now.
+    pub fn release_callers(&self) {
+        let gate = std::mem::take(&mut lock(&self.state).callers_gate);
         gate.open();
     }
 
@@ -336,7 +379,7 @@ impl World {
                 record.late &= matches!(call, Call::OnAcquire | Call::OnRelease);
             }
         }
-        let _end = matches!(call, Call::IsValid | Call::Reset).then_some(EndOfJob(self, id));
+        let _end = matches!(call, Call::IsValid | Call::Reset).then(|| EndOfJob(self, id));
         self.act(call)
     }
 
@@ -347,7 +390,7 @@ impl World {
         let job = Some((now, state.limits.open));
         let record = Record { job, late: false, closing: false, holder: None, detached: false };
         state.records.insert(id, record);
-        OPENING.set(Some((id, now)));
+        OPENING.set(Some(id));
         state.check_capacity(now);
         id
     }
@@ -361,34 +404,38 @@ impl World {
         }
     }
 
-    /// The last of the calls that belong to opening.
-    pub(crate) fn acquired(&self) -> Does {
-        let does = std::panic::catch_unwind(|| self.act(Call::HandleAcquire));
-        if let Some((id, _)) = OPENING.take() {
-            let mut state = lock(&self.state);
-            state.records.entry(id).and_modify(|record| record.end_job(Instant::now()));
+    /// The last of the calls that belong to opening, and the first that says
+    /// which number the pool gave to the connection.
+    pub(crate) fn acquired(&self, number: u64) {
+        let opened = OPENING.take();
+        if let Some(id) = opened {
+            lock(&self.state).numbers.insert(number, id);
         }
-        does.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+        let _end = opened.map(|id| EndOfJob(self, id));
+        self.act(Call::HandleAcquire);
     }
 
     /// The first of the calls that belong to closing.
-    pub(crate) fn releasing(&self) {
-        CLOSING.set(Some(Instant::now()));
+    pub(crate) fn releasing(&self, number: u64) {
+        {
+            let mut state = lock(&self.state);
+            let job = Some((Instant::now(), state.limits.close));
+            let closed = state.numbers.remove(&number);
+            let record = closed.and_then(|id| state.records.get_mut(&id));
+            record.into_iter().for_each(|record| record.job = job);
+        }
         self.act(Call::HandleRelease);
     }
 
     pub(crate) fn close(&self, id: u64) {
+        // One that is closed because `on_acquire` failed was never announced.
+        OPENING.take();
         let detached = {
             let mut state = lock(&self.state);
             state.expect_free(Call::Close, id);
-            let limit = state.limits.close;
-            let since = CLOSING.take().unwrap_or_else(Instant::now);
             let record = state.records.get_mut(&id);
             record.is_some_and(|record| {
                 record.closing = true;
-                // One that is closed because `on_acquire` failed is in that job.
-                let job = OPENING.take().filter(|(opening, _)| *opening == id);
-                record.job = job.map_or(Some((since, limit)), |_| record.job);
                 record.detached
             })
         };
@@ -472,6 +519,7 @@ impl State {
             Fault::Panic => Does::Panic,
             // Now and then past the limit.
             Fault::Slow => Does::Take(dice.millis(0, 20)),
+            Fault::Hang if call.is_callers() => Does::Hang(self.callers_gate.clone()),
             Fault::Hang => Does::Hang(self.gate.clone()),
         };
         self.counted.faults[call as usize][fault as usize] += 1;

@@ -192,21 +192,43 @@ pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, job: PoolJob<M>
 }
 
 fn open<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit) {
-    let connect = || {
-        let mut value = shared.manager.connect()?;
-        shared.config.connection_customizer.on_acquire(&mut value)?;
-        Ok(value)
-    };
-    let failure = match shared.contain("connect", connect) {
-        Ok(Ok(value)) => return opened(shared, permit, value),
+    match connect(shared) {
+        Ok(value) => opened(shared, permit, value),
+        Err((cause, permanent)) => {
+            shared.transition(|core, now, fx| core.open_failed(now, permit, cause, permanent, fx));
+        }
+    }
+}
+
+/// Why a connection could not be opened, and whether no retry can cure that.
+type Failure = (Cause, bool);
+
+/// A connection as `on_acquire` leaves it.
+fn connect<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Result<M::Connection, Failure> {
+    let mut value = try_to(shared, "connect", || shared.manager.connect())?;
+    let customizer = &shared.config.connection_customizer;
+    if let Err(failure) = try_to(shared, "on_acquire", || customizer.on_acquire(&mut value)) {
+        // Not within the call above: a destructor that panics while that panics
+        // would end the process.
+        let _ = shared.contain("close", || drop(value));
+        return Err(failure);
+    }
+    Ok(value)
+}
+
+fn try_to<M: ManageConnection, R>(
+    shared: &Arc<Shared<M>>,
+    what: &str,
+    call: impl FnOnce() -> Result<R, M::Error>,
+) -> Result<R, Failure> {
+    match shared.contain(what, call) {
+        Ok(Ok(result)) => Ok(result),
         Ok(Err(error)) => {
             let permanent = shared.contain("is_permanent", || shared.manager.is_permanent(&error));
-            (share_error(shared, error), permanent.unwrap_or(false))
+            Err((share_error(shared, error), permanent.unwrap_or(false)))
         }
-        Err(said) => (panic_cause("connect", &said), false),
-    };
-    let (cause, permanent) = failure;
-    shared.transition(|core, now, fx| core.open_failed(now, permit, cause, permanent, fx));
+        Err(said) => Err((panic_cause(what, &said), false)),
+    }
 }
 
 fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M::Connection) {

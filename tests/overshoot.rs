@@ -9,6 +9,9 @@
 #[path = "support/dice.rs"]
 mod dice;
 #[allow(dead_code)]
+#[path = "support/faults.rs"]
+mod faults;
+#[allow(dead_code)]
 #[path = "support/hooks.rs"]
 mod hooks;
 #[allow(dead_code)]
@@ -24,8 +27,9 @@ use std::time::{Duration, Instant};
 
 use dice::{Dice, seed};
 use fairpool::{Builder, Pool, PooledConnection};
+use faults::Call;
 use hooks::{Hooks, Manager};
-use hostile::{Call, Limits, World};
+use hostile::{Limits, World};
 use stub::{Does, Gate, WATCHDOG, eventually, lock};
 
 const THREADS: usize = 16;

@@ -6,6 +6,8 @@
 
 #[path = "support/dice.rs"]
 mod dice;
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "support/hooks.rs"]
 mod hooks;
 #[allow(dead_code)]
@@ -25,7 +27,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hostile::{Call, FAULTS, Fault};
+use faults::{Call, FAULTS, Fault};
 use users::Tally;
 
 /// Pools side by side.
@@ -156,6 +158,9 @@ fn assert_everything_happened(tally: &Tally) {
         }
     }
     assert!(tally.faults(Fault::FailForGood) > 0);
+    // The pool's clock starts before the server's, by as long as a thread takes
+    // to start: now and then that is more than half of a limit.
+    assert!(counted.early <= 20 + counted.over / 10, "calls are abandoned too early");
     assert!(counted.most_abandoned > 0 && counted.over > 0, "nothing was ever abandoned");
     let others = [
         "timed out",

@@ -8,7 +8,8 @@ use fairpool::event::{
 };
 use fairpool::{CustomizeConnection, HandleError, HandleEvent, ManageConnection};
 
-use crate::hostile::{Call, World};
+use crate::faults::Call;
+use crate::hostile::World;
 use crate::stub::{Does, StubError};
 
 /// A driver's connection.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use fairpool::{Fairness, Pool, PooledConnection, SelfDeadlock};
 
 use crate::dice::Dice;
+use crate::faults::{Call, Rates};
 use crate::hooks::{Hooks, Manager};
-use crate::hostile::{Call, Limits, Rates, World, time_in_calls};
+use crate::hostile::{Limits, World, time_in_calls};
 use crate::stub::{WATCHDOG, eventually, lock, threads_named};
 use crate::users::{Crew, Expects, Held, Tally, allowed_overshoot};
 

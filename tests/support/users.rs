@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use fairpool::{CancelToken, Error, ErrorKind, Pool, PooledConnection};
 
 use crate::dice::Dice;
+use crate::faults::{Counted, Fault};
 use crate::hooks::{Conn, Luggage, Manager};
-use crate::hostile::{Counted, Fault, World, time_in_calls};
+use crate::hostile::{World, time_in_calls};
 use crate::stub::{StubError, lock, silent_panic};
 
 /// The promise is 10 ms on an idle machine; a busy one only gets a watchdog.

@@ -21,7 +21,9 @@ mod hostile;
 #[path = "support/stub.rs"]
 mod stub;
 
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::panic::resume_unwind;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,10 +40,20 @@ const PATIENT: usize = 2;
 const LONGEST_MS: u64 = 500;
 const NEVER: Duration = Duration::from_secs(600);
 
-/// One case after another: side by side they would measure each other.
-fn alone() -> MutexGuard<'static, ()> {
+/// One case after another: side by side they would measure each other. On a
+/// thread of its own, so that a pool which hangs does not hang the test.
+fn alone(case: impl FnOnce() + Send + 'static) {
     static ALONE: Mutex<()> = Mutex::new(());
-    lock(&ALONE)
+    let _alone = lock(&ALONE);
+    let longest = Duration::from_millis(LONGEST_MS) * (gets() / THREADS + 1) as u32;
+    let (tell, told) = mpsc::channel();
+    let runner = thread::spawn(move || {
+        let _tell = tell; // told that it ended by being dropped, however it ended
+        case();
+    });
+    let ended = told.recv_timeout(2 * WATCHDOG + longest);
+    assert_ne!(ended, Err::<(), _>(RecvTimeoutError::Timeout), "the pool hangs");
+    runner.join().unwrap_or_else(|payload| resume_unwind(payload));
 }
 
 fn gets() -> usize {
@@ -164,26 +176,27 @@ fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>
 /// The call hangs on the way to a first connection. It overruns its limit over
 /// and over, so that it is abandoned as often as may be.
 fn assert_kept_while_opening_hangs_in(what: &'static str, call: Call) {
-    let _alone = alone();
-    let (world, gate) = (world(), Gate::new());
-    let of_an_error = matches!(call, Call::IsPermanent | Call::InspectError);
-    if of_an_error {
-        world.on(Call::Connect, Does::Fail);
-    }
-    world.on(call, Does::Hang(gate.clone()));
-    let limit = Duration::from_millis(50);
-    let pool = build(&world, builder(&world).open_timeout(limit).max_abandoned(8));
-    let released = world.clone();
-    let opened = gate.clone();
-    // What hangs after a failed connect is followed by one that succeeds.
-    let healed = thread::spawn(move || {
-        while !opened.is_open() {
-            thread::sleep(Duration::from_millis(1));
+    alone(move || {
+        let (world, gate) = (world(), Gate::new());
+        let of_an_error = matches!(call, Call::IsPermanent | Call::InspectError);
+        if of_an_error {
+            world.on(Call::Connect, Does::Fail);
         }
-        released.on(Call::Connect, Does::Succeed);
+        world.on(call, Does::Hang(gate.clone()));
+        let limit = Duration::from_millis(50);
+        let pool = build(&world, builder(&world).open_timeout(limit).max_abandoned(8));
+        let released = world.clone();
+        let opened = gate.clone();
+        // What hangs after a failed connect is followed by one that succeeds.
+        let healed = thread::spawn(move || {
+            while !opened.is_open() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            released.on(Call::Connect, Does::Succeed);
+        });
+        assert_deadlines_kept(what, &world, &pool, &gate);
+        healed.join().expect("it only looks");
     });
-    assert_deadlines_kept(what, &world, &pool, &gate);
-    healed.join().expect("it only looks");
 }
 
 #[test]
@@ -208,34 +221,37 @@ fn p1_no_get_overstays_while_inspect_error_hangs() {
 
 #[test]
 fn p1_no_get_overstays_while_is_valid_hangs() {
-    let _alone = alone();
-    let (world, gate) = (world(), Gate::new());
-    let pool = build(&world, builder(&world).test_on_check_out(true));
-    drop(pool.get().expect("opened"));
-    world.on(Call::IsValid, Does::Hang(gate.clone()));
-    assert_deadlines_kept("is_valid", &world, &pool, &gate);
+    alone(move || {
+        let (world, gate) = (world(), Gate::new());
+        let pool = build(&world, builder(&world).test_on_check_out(true));
+        drop(pool.get().expect("opened"));
+        world.on(Call::IsValid, Does::Hang(gate.clone()));
+        assert_deadlines_kept("is_valid", &world, &pool, &gate);
+    });
 }
 
 #[test]
 fn p1_no_get_overstays_while_reset_hangs() {
-    let _alone = alone();
-    let (world, gate) = (world(), Gate::new());
-    let pool = build(&world, builder(&world));
-    let conn = pool.get().expect("opened");
-    world.on(Call::NeedsReset, Does::Fail);
-    world.on(Call::Reset, Does::Hang(gate.clone()));
-    drop(conn);
-    assert_deadlines_kept("reset", &world, &pool, &gate);
+    alone(move || {
+        let (world, gate) = (world(), Gate::new());
+        let pool = build(&world, builder(&world));
+        let conn = pool.get().expect("opened");
+        world.on(Call::NeedsReset, Does::Fail);
+        world.on(Call::Reset, Does::Hang(gate.clone()));
+        drop(conn);
+        assert_deadlines_kept("reset", &world, &pool, &gate);
+    });
 }
 
 fn assert_kept_while_closing_hangs_in(what: &'static str, call: Call) {
-    let _alone = alone();
-    let (world, gate) = (world(), Gate::new());
-    let pool = build(&world, builder(&world));
-    let conn = pool.get().expect("opened");
-    world.on(call, Does::Hang(gate.clone()));
-    PooledConnection::discard(conn);
-    assert_deadlines_kept(what, &world, &pool, &gate);
+    alone(move || {
+        let (world, gate) = (world(), Gate::new());
+        let pool = build(&world, builder(&world));
+        let conn = pool.get().expect("opened");
+        world.on(call, Does::Hang(gate.clone()));
+        PooledConnection::discard(conn);
+        assert_deadlines_kept(what, &world, &pool, &gate);
+    });
 }
 
 #[test]
@@ -252,43 +268,44 @@ fn p1_no_get_overstays_while_on_release_hangs() {
 /// the one that is held up, and nobody else but who wants that connection.
 #[test]
 fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
-    let _alone = alone();
-    for (what, call) in [("has_broken", Call::HasBroken), ("needs_reset", Call::NeedsReset)] {
-        let (world, gate) = (world(), Gate::new());
-        world.set_ceiling(2);
-        let pool = build(&world, builder(&world).max_size(2));
-        let (first, second) = (pool.get().expect("opened"), pool.get().expect("opened"));
-        world.on(call, Does::Hang(gate.clone()));
-        let (tell, told) = mpsc::channel();
-        let returns = thread::spawn(move || {
-            drop(first);
-            tell.send(()).expect("somebody listens");
-        });
-        gate.await_entered(1);
-        world.on(call, Does::Succeed);
+    alone(move || {
+        for (what, call) in [("has_broken", Call::HasBroken), ("needs_reset", Call::NeedsReset)] {
+            let (world, gate) = (world(), Gate::new());
+            world.set_ceiling(2);
+            let pool = build(&world, builder(&world).max_size(2));
+            let (first, second) = (pool.get().expect("opened"), pool.get().expect("opened"));
+            world.on(call, Does::Hang(gate.clone()));
+            let (tell, told) = mpsc::channel();
+            let returns = thread::spawn(move || {
+                drop(first);
+                tell.send(()).expect("somebody listens");
+            });
+            gate.await_entered(1);
+            world.on(call, Does::Succeed);
 
-        drop(second);
-        let start = Instant::now();
-        for _ in 0..100 {
-            drop(pool.get().expect("the other connection"));
-        }
-        let others = start.elapsed();
-        let second = pool.get().expect("the other connection");
-        let timeout = Duration::from_millis(50);
-        let start = Instant::now();
-        assert!(pool.get_timeout(timeout).expect_err("none is left").is_timeout());
-        let overshoot = start.elapsed().saturating_sub(timeout);
-        assert!(told.try_recv().is_err(), "{what} did not hang");
-        println!(
-            "figure: while {what} hangs on a returning thread: 100 gets and returns of the other \
+            drop(second);
+            let start = Instant::now();
+            for _ in 0..100 {
+                drop(pool.get().expect("the other connection"));
+            }
+            let others = start.elapsed();
+            let second = pool.get().expect("the other connection");
+            let timeout = Duration::from_millis(50);
+            let start = Instant::now();
+            assert!(pool.get_timeout(timeout).expect_err("none is left").is_timeout());
+            let overshoot = start.elapsed().saturating_sub(timeout);
+            assert!(told.try_recv().is_err(), "{what} did not hang");
+            println!(
+                "figure: while {what} hangs on a returning thread: 100 gets and returns of the other \
              connection {others:.1?}, overshoot of a timeout {overshoot:.1?}"
-        );
-        assert!(others < allowed_overshoot() && overshoot < allowed_overshoot());
+            );
+            assert!(others < allowed_overshoot() && overshoot < allowed_overshoot());
 
-        gate.open();
-        told.recv_timeout(WATCHDOG).expect("it returns when the driver does");
-        returns.join().expect("it has returned");
-        drop((second, pool.get().expect("the first one")));
-        world.check();
-    }
+            gate.open();
+            told.recv_timeout(WATCHDOG).expect("it returns when the driver does");
+            returns.join().expect("it has returned");
+            drop((second, pool.get().expect("the first one")));
+            world.check();
+        }
+    });
 }

@@ -71,7 +71,8 @@ impl Call {
         )
     }
 
-    /// Runs on the threads of callers: what hangs there has no limit.
+    /// Runs on the threads of callers, if only sometimes: what hangs there has no
+    /// limit.
     pub fn is_callers(self) -> bool {
         use Call::*;
         matches!(
@@ -85,6 +86,7 @@ impl Call {
                 | HandleLeak
                 | HandleLeakEnd
                 | HandleSelfDeadlock
+                | ExtensionDrop
         )
     }
 

@@ -33,13 +33,14 @@ struct Settings {
     fairness: Fairness,
     limits: Limits,
     max_waiters: Option<u32>,
+    max_abandoned: u32,
     self_deadlock: SelfDeadlock,
     get: Duration,
 }
 
 impl Settings {
     fn random(dice: &mut Dice) -> Settings {
-        let limit = |dice: &mut Dice| match dice.percent(80) {
+        let limit = |dice: &mut Dice| match dice.percent(90) {
             true => dice.millis(30, 120),
             false => Duration::from_secs(60),
         };
@@ -51,6 +52,7 @@ impl Settings {
             },
             limits: Limits { open: limit(dice), check: limit(dice), close: limit(dice) },
             max_waiters: dice.maybe(|dice| dice.between(4, 12) as u32),
+            max_abandoned: [2, 8, 64, 64][dice.below(4) as usize],
             self_deadlock: match dice.below(5) {
                 0..2 => SelfDeadlock::Fail(dice.millis(0, 5)),
                 2..4 => SelfDeadlock::Warn,
@@ -58,6 +60,12 @@ impl Settings {
             },
             get: dice.millis(10, 60),
         }
+    }
+
+    /// Whatever hangs is given up soon, and does not keep the pool from serving.
+    fn gives_up(&self) -> bool {
+        let Limits { open, check, close } = self.limits;
+        self.max_abandoned == 64 && open.max(check).max(close) < Duration::from_secs(1)
     }
 
     fn expects(&self) -> Expects {
@@ -91,7 +99,7 @@ impl Settings {
             .close_timeout(self.limits.close)
             .max_opening(dice.between(1, 4) as u32)
             .max_closers(dice.between(1, 4) as u32)
-            .max_abandoned([2, 8, 32][dice.below(3) as usize])
+            .max_abandoned(self.max_abandoned)
             .connect_backoff(Duration::from_millis(1), Duration::from_millis(20))
             .error_handler(Box::new(hooks.clone()))
             .event_handler(Box::new(hooks.clone()))
@@ -160,9 +168,16 @@ impl Storm {
 
     /// The faults end; everyone has to come home. Returns when they ended.
     fn end(self, pool: &Pool<Manager>) -> Instant {
+        self.crew.world.calm();
+        self.end_new_faults(pool)
+    }
+
+    /// The same, but what hangs in the pool's own threads hangs on.
+    fn end_new_faults(self, pool: &Pool<Manager>) -> Instant {
         self.crew.stop.store(true, Ordering::SeqCst);
         let since = Instant::now();
-        self.crew.world.calm();
+        self.crew.world.storm(Rates::default());
+        self.crew.world.release_callers();
         // First, lest it pause the pool once more.
         self.meddler.come_home(|| pool.stats().to_string());
         self.crew.empty_basket();
@@ -216,7 +231,18 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     let first = Storm::begin(&pool, crew(), &mut dice);
     first.rage(storm, &mut dice);
     let mut crews = vec![first.crew.clone()];
-    let since = first.end(&pool);
+    let since = match settings.gives_up() {
+        true => {
+            // So that something does hang.
+            world.storm([0, 0, 0, 0, 20_000]);
+            thread::sleep(Duration::from_millis(20));
+            let since = first.end_new_faults(&pool);
+            assert_served_beside_hung_calls(&pool, &world, &settings, since, tally);
+            world.release();
+            Instant::now()
+        }
+        false => first.end(&pool),
+    };
     assert_whole_again(&pool, &world, &settings, since, tally);
 
     let second = Storm::begin(&pool, crew(), &mut dice);
@@ -228,6 +254,29 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     account(pool, &world, &name, &crews);
 }
 
+/// Nothing goes wrong any more, but what hung hangs on: abandoned, it costs no
+/// connection.
+fn assert_served_beside_hung_calls(
+    pool: &Pool<Manager>,
+    world: &World,
+    settings: &Settings,
+    since: Instant,
+    tally: &Tally,
+) {
+    restore_sizes(pool, settings);
+    let all: Vec<_> = (0..settings.size).map(|_| get_soon(pool, world)).collect();
+    if pool.stats().abandoned > 0 {
+        tally.recovered_beside_hung_calls(since.elapsed());
+        tally.add("recovery beside hung calls", 1);
+    }
+    drop(all);
+}
+
+fn restore_sizes(pool: &Pool<Manager>, settings: &Settings) {
+    pool.set_min_idle(Some(0)).expect("none is legal");
+    pool.set_max_size(settings.size).expect("the size that it had");
+}
+
 /// After the faults: all connections can be held at once, everyone is served,
 /// in order, and the pool's account is the server's.
 fn assert_whole_again(
@@ -237,8 +286,7 @@ fn assert_whole_again(
     since: Instant,
     tally: &Tally,
 ) {
-    pool.set_min_idle(Some(0)).expect("none is legal");
-    pool.set_max_size(settings.size).expect("the size that it had");
+    restore_sizes(pool, settings);
     let all: Vec<_> = (0..settings.size).map(|_| get_soon(pool, world)).collect();
     tally.recovered(since.elapsed());
     tally.add("recovery", 1);

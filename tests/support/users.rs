@@ -28,6 +28,7 @@ pub struct Tally {
     counted: Mutex<Counted>,
     overshoot: AtomicU64,
     recovery: AtomicU64,
+    recovery_beside: AtomicU64,
 }
 
 impl Tally {
@@ -62,6 +63,14 @@ impl Tally {
 
     pub fn recovered(&self, after: Duration) {
         self.recovery.fetch_max(after.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn recovered_beside_hung_calls(&self, after: Duration) {
+        self.recovery_beside.fetch_max(after.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn longest_recovery_beside_hung_calls(&self) -> Duration {
+        Duration::from_micros(self.recovery_beside.load(Ordering::Relaxed))
     }
 
     pub fn largest_overshoot(&self) -> Duration {

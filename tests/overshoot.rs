@@ -89,7 +89,7 @@ fn builder(world: &World) -> Builder<Manager> {
 }
 
 fn build(world: &World, builder: Builder<Manager>) -> Pool<Manager> {
-    builder.build(Manager(world.clone())).expect("nothing is opened yet")
+    builder.build(Manager::new(world)).expect("nothing is opened yet")
 }
 
 /// Nought, or anything up to half a second.

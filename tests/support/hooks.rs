@@ -24,8 +24,22 @@ impl Drop for Conn {
     }
 }
 
-/// The driver.
-pub struct Manager(pub World);
+/// The driver. The server knows how many there are: a pool that is gone has
+/// let go of its own.
+pub struct Manager(World);
+
+impl Manager {
+    pub fn new(world: &World) -> Manager {
+        world.count_drivers(1);
+        Manager(world.clone())
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.0.count_drivers(-1);
+    }
+}
 
 fn fails(does: &Does) -> bool {
     matches!(does, Does::Fail | Does::FailForGood)

@@ -68,6 +68,7 @@ struct State {
     ceiling: u32,
     peek: Option<Peek>,
     ambush: Option<Ambush>,
+    drivers: isize,
     counted: Counted,
     breaches: Vec<String>,
 }
@@ -104,6 +105,7 @@ impl World {
             ceiling,
             peek: None,
             ambush: None,
+            drivers: 0,
             counted: Counted::default(),
             breaches: Vec::new(),
         };
@@ -176,6 +178,14 @@ impl World {
 
     pub fn counted(&self) -> Counted {
         lock(&self.state).counted.clone()
+    }
+
+    pub(crate) fn count_drivers(&self, more: isize) {
+        lock(&self.state).drivers += more;
+    }
+
+    pub fn drivers(&self) -> isize {
+        lock(&self.state).drivers
     }
 
     pub fn breach(&self, what: String) {

@@ -107,7 +107,7 @@ impl Settings {
         if let Some(test) = dice.maybe(|dice| dice.percent(50)) {
             builder = builder.test_on_check_out(test);
         }
-        builder.build_unchecked(Manager(world.clone()))
+        builder.build_unchecked(Manager::new(world))
     }
 }
 
@@ -444,6 +444,8 @@ fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<
     }
     eventually("the server has no connection left", || world.live() == 0);
     eventually("no thread is left", || threads_named(name) == 0);
+    // The crews' cancel tokens are still there, and hold nothing of the pool's.
+    eventually("the pool itself is gone", || world.drivers() == 0);
     let detached: usize = crews.iter().map(|crew| lock(&crew.detached).drain(..).count()).sum();
     let counted = world.counted();
     assert_eq!(counted.opened, counted.closed, "P7: the server's, {detached} detached");

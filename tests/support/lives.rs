@@ -79,6 +79,8 @@ impl Settings {
 
     fn build(&self, name: &str, world: &World, dice: &mut Dice) -> Pool<Manager> {
         let hooks = Hooks(world.clone());
+        // Where nothing ages, nothing but a plan makes the reaper look.
+        let ages = dice.percent(60);
         let mut builder = Pool::builder()
             .name(name)
             .max_size(self.size)
@@ -87,10 +89,10 @@ impl Settings {
             .fairness(self.fairness)
             .priority_ageing(dice.millis(1, 20))
             .skip_check_within(dice.millis(0, 20))
-            .max_lifetime(dice.maybe(|dice| dice.millis(30, 300)))
-            .idle_timeout(dice.maybe(|dice| dice.millis(20, 100)))
-            .keepalive(dice.maybe(|dice| dice.millis(10, 40)))
-            .leak_threshold(dice.maybe(|dice| dice.millis(5, 10)))
+            .max_lifetime(dice.maybe(|dice| dice.millis(30, 300)).filter(|_| ages))
+            .idle_timeout(dice.maybe(|dice| dice.millis(20, 100)).filter(|_| ages))
+            .keepalive(dice.maybe(|dice| dice.millis(10, 40)).filter(|_| ages))
+            .leak_threshold(dice.maybe(|dice| dice.millis(5, 10)).filter(|_| ages))
             .on_self_deadlock(self.self_deadlock)
             .connection_timeout(self.get)
             .open_timeout(self.limits.open)

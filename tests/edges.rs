@@ -8,15 +8,13 @@ mod stub;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::{CheckinEvent, LeakEvent, SelfDeadlockEvent};
-use fairpool::{
-    CustomizeConnection, HandleEvent, ManageConnection, Pool, PooledConnection, SelfDeadlock,
-};
+use fairpool::{HandleEvent, ManageConnection, Pool, PooledConnection, SelfDeadlock};
 use stub::{Does, Gate, Manager, Op, Server, StubError, builder, eventually, lock};
 
 const fn ms(millis: u64) -> Duration {
@@ -71,63 +69,6 @@ fn p3_a_leak_hook_that_hangs_does_not_stop_the_retries() {
     let got = pool.get_timeout(Duration::from_secs(2)).map(drop);
     hook.open();
     assert!(got.is_ok(), "room to open, a healthy server: {}", got.unwrap_err());
-}
-
-// ---- P10: a panic that ends the process ----
-
-struct FragileManager;
-struct Fragile;
-
-impl Drop for Fragile {
-    fn drop(&mut self) {
-        stub::silent_panic();
-    }
-}
-
-impl ManageConnection for FragileManager {
-    type Connection = Fragile;
-    type Error = StubError;
-    fn connect(&self) -> Result<Fragile, StubError> {
-        Ok(Fragile)
-    }
-    fn is_valid(&self, _: &mut Fragile) -> Result<(), StubError> {
-        Ok(())
-    }
-    fn has_broken(&self, _: &mut Fragile) -> bool {
-        false
-    }
-}
-
-#[derive(Debug)]
-struct PanicsInAcquire;
-
-impl CustomizeConnection<Fragile, StubError> for PanicsInAcquire {
-    fn on_acquire(&self, _: &mut Fragile) -> Result<(), StubError> {
-        stub::silent_panic();
-    }
-}
-
-#[test]
-#[ignore = "run by the test below, in a process of its own"]
-fn child_panics_in_on_acquire_and_in_the_close() {
-    let pool = Pool::builder()
-        .max_size(1)
-        .min_idle(Some(0))
-        .connection_customizer(Box::new(PanicsInAcquire))
-        .build(FragileManager)
-        .unwrap();
-    assert!(pool.get_timeout(ms(200)).unwrap_err().is_timeout());
-}
-
-#[test]
-fn p10_a_panic_in_on_acquire_and_then_in_the_close_does_not_abort() {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_panics_in_on_acquire_and_in_the_close", "--ignored"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success(), "the process ended with {status}");
 }
 
 // ---- P11: the second close forgets the threads of the first ----

@@ -1415,6 +1415,40 @@ fn p10_a_panic_in_any_driver_call_costs_nobody_anything() {
     assert_eq!(server.live(), 0);
 }
 
+/// Fails in `on_acquire`, once, in the way given.
+#[derive(Debug)]
+struct FailsOnAcquire(Mutex<Option<Does>>);
+
+impl CustomizeConnection<Conn, StubError> for FailsOnAcquire {
+    fn on_acquire(&self, _: &mut Conn) -> Result<(), StubError> {
+        match lock(&self.0).take() {
+            Some(Does::Fail) => Err(StubError::Query),
+            Some(_) => silent_panic(),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn p10_a_destructor_that_panics_after_on_acquire_did_ends_no_process() {
+    for (way, said) in [(Does::Panic, "on_acquire panicked"), (Does::Fail, "the query failed")] {
+        let server = Server::new();
+        server.limit(1);
+        let customizer = Box::new(FailsOnAcquire(Mutex::new(Some(way))));
+        let pool = builder(1)
+            .connection_customizer(customizer)
+            .connect_backoff(ms(200), ms(200))
+            .build(server.manager())
+            .unwrap();
+        // Two panics one inside the other would end the process.
+        server.next(Op::Close, Does::Panic);
+        let error = pool.get_timeout(ms(50)).map(drop).unwrap_err();
+        let cause = error.source().expect("why it could not be opened").to_string();
+        assert!(cause.contains(said), "{cause}");
+        assert_whole(&pool, &server);
+    }
+}
+
 #[test]
 fn p10_a_connection_whose_return_panics_is_not_used_again() {
     let server = Server::new();

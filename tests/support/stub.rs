@@ -120,6 +120,10 @@ impl Gate {
         lock(&self.0.0).entered
     }
 
+    pub fn is_open(&self) -> bool {
+        lock(&self.0.0).open.is_some()
+    }
+
     /// Called by whoever is to hang.
     pub fn pass(&self) -> Does {
         let mut state = lock(&self.0.0);

@@ -1,0 +1,213 @@
+//! A soak: many lives of several pools, whose driver, hooks and destructors
+//! fail, panic, dawdle and hang at random, and whose users do everything that
+//! can be done with a pool.
+//!
+//! `FAIRPOOL_SOAK_SECONDS` sets how long (60), `FAIRPOOL_SEED` what happens.
+
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/faults.rs"]
+mod faults;
+#[path = "support/hooks.rs"]
+mod hooks;
+#[allow(dead_code)]
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/lives.rs"]
+mod lives;
+#[allow(dead_code)]
+#[path = "support/stub.rs"]
+mod stub;
+#[path = "support/users.rs"]
+mod users;
+
+use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use faults::{Call, FAULTS, Fault};
+use users::Tally;
+
+/// Pools side by side.
+const LANES: u64 = 4;
+/// Of two storms in each life.
+const STORM: Duration = Duration::from_millis(1200);
+const PROGRESS: Duration = Duration::from_secs(10);
+/// A life takes some three seconds.
+const STANDSTILL: Duration = Duration::from_secs(40);
+/// In a shorter soak not everything happens.
+const LONG: Duration = Duration::from_secs(45);
+
+fn soak_time() -> Duration {
+    let set = std::env::var("FAIRPOOL_SOAK_SECONDS").ok().and_then(|n| n.parse().ok());
+    Duration::from_secs(set.unwrap_or(60))
+}
+
+/// The test's own panics are silent, so each that is heard is a defect: of the
+/// pool, in an assertion of its own, or one that the test has found.
+static HEARD: AtomicUsize = AtomicUsize::new(0);
+
+fn listen_for_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        HEARD.fetch_add(1, Ordering::SeqCst);
+        usual(info);
+    }));
+}
+
+#[test]
+fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
+    let (seed, time) = (dice::seed(), soak_time());
+    println!("FAIRPOOL_SEED={seed}");
+    listen_for_panics();
+    let tally: Arc<Tally> = Arc::default();
+    let start = Instant::now();
+    let (tell, told) = mpsc::channel();
+    for lane in 0..LANES {
+        let (tally, tell) = (tally.clone(), tell.clone());
+        thread::spawn(move || {
+            let lives = panic::catch_unwind(|| {
+                for number in 0.. {
+                    if start.elapsed() >= time {
+                        return;
+                    }
+                    lives::live(lane, number, seed, STORM, &tally);
+                    let heard = HEARD.load(Ordering::SeqCst);
+                    assert_eq!(heard, 0, "somebody panicked who should not have");
+                }
+            });
+            let _ = tell.send((lane, lives.is_ok()));
+        });
+    }
+    let (mut ended, mut moved) = (0, (0, Instant::now()));
+    while ended < LANES {
+        // A deadlock of the pool may well be one of whoever would report it.
+        if moved.0 != tally.of("life") {
+            moved = (tally.of("life"), Instant::now());
+        }
+        assert!(moved.1.elapsed() < STANDSTILL, "no life has ended since; FAIRPOOL_SEED={seed}");
+        match told.recv_timeout(PROGRESS) {
+            Ok((lane, well)) => {
+                let took = start.elapsed();
+                assert!(well, "pool {lane} failed after {took:.1?}; FAIRPOOL_SEED={seed}");
+                ended += 1;
+            }
+            Err(_) => println!("{}", progress(&tally, start.elapsed())),
+        }
+    }
+    report(&tally, start.elapsed());
+    let counted = tally.counted();
+    // The pool's clock starts before the server's, by as long as a thread takes
+    // to start: now and then that is more than half of a limit.
+    assert!(counted.early <= 20 + counted.over / 10, "calls are abandoned too early");
+    if time >= LONG {
+        assert_everything_happened(&tally);
+    }
+}
+
+fn gets(tally: &Tally) -> u64 {
+    GETS.iter().map(|deed| tally.of(deed)).sum()
+}
+
+const GETS: [&str; 7] = [
+    "get",
+    "get_timeout",
+    "get without end",
+    "get with a deadline",
+    "get with a priority",
+    "get with a token",
+    "try_get",
+];
+
+fn progress(tally: &Tally, time: Duration) -> String {
+    format!(
+        "soak: {:.0?}, {} lives, {} gets, {} timeouts, {} faults",
+        time,
+        tally.of("life"),
+        gets(tally),
+        tally.of("timed out"),
+        FAULTS.iter().map(|&fault| tally.faults(fault)).sum::<u64>(),
+    )
+}
+
+fn report(tally: &Tally, time: Duration) {
+    let counted = tally.counted();
+    println!("figure: soak of {:.1} s, {} lives", time.as_secs_f64(), tally.of("life"));
+    println!("figure: {} gets, {} timeouts", gets(tally), tally.of("timed out"));
+    let faults = FAULTS.map(|fault| format!("{} {fault:?}", tally.faults(fault)));
+    println!("figure: faults by kind: {}", faults.join(", "));
+    println!(
+        "figure: {} connections opened and {} closed; at most {} calls abandoned at once; {} \
+         connects began beside abandoned connections, {} of them early",
+        counted.opened, counted.closed, counted.most_abandoned, counted.over, counted.early
+    );
+    println!("figure: largest overshoot {:.1?}", tally.largest_overshoot());
+    println!(
+        "figure: longest recovery {:.1?} of {}; beside calls that hang on {:.1?} of {}",
+        tally.longest_recovery(),
+        tally.of("recovery"),
+        tally.longest_recovery_beside_hung_calls(),
+        tally.of("recovery beside hung calls"),
+    );
+    let deeds: Vec<_> = tally.all().iter().map(|(deed, n)| format!("{deed} {n}")).collect();
+    println!("deeds: {}", deeds.join(", "));
+    for call in Call::ALL {
+        let (calls, faults) = (counted.calls[call as usize], counted.faults[call as usize]);
+        println!("calls of {call:?}: {calls}; {FAULTS:?}: {faults:?}");
+    }
+}
+
+/// A soak in which something never happens says nothing of it.
+fn assert_everything_happened(tally: &Tally) {
+    let counted = tally.counted();
+    for call in Call::ALL {
+        let faults = counted.faults[call as usize];
+        let happened = |fault: Fault| faults[fault as usize] > 0;
+        assert!(!call.can_fail() || happened(Fault::Fail), "{call:?} never failed");
+        for fault in [Fault::Panic, Fault::Slow, Fault::Hang] {
+            assert!(happened(fault), "{call:?} never did {fault:?}");
+        }
+    }
+    assert!(tally.faults(Fault::FailForGood) > 0);
+    assert!(counted.most_abandoned > 0 && counted.over > 0, "nothing was ever abandoned");
+    let others = [
+        "timed out",
+        "closed",
+        "queue full",
+        "cancelled",
+        "cannot connect",
+        "deadlock",
+        "nested get",
+        "panic with a connection",
+        "detach",
+        "discard",
+        "mark_broken",
+        "run",
+        "run with an error",
+        "run with a panic",
+        "extension",
+        "moved to another thread",
+        "dropped on another thread",
+        "held for long",
+        "looked at",
+        "set_max_size",
+        "set_min_idle",
+        "pause and resume",
+        "refresh",
+        "cancel",
+        "release of all that hangs",
+        "recovery",
+        "recovery beside hung calls",
+        "leaks",
+        "self-deadlocks",
+        "life ended by close",
+        "life ended by close in a hook",
+        "life ended by dropping the last handle",
+        "life ended by dropping the last handle in a hook",
+    ];
+    for deed in GETS.into_iter().chain(others) {
+        assert!(tally.of(deed) > 0, "it never came to this: {deed}");
+    }
+}

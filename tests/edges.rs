@@ -166,25 +166,33 @@ fn p9_a_get_in_the_checkin_hook_of_the_only_connection_is_a_deadlock() {
 }
 
 #[test]
-fn p9_a_guard_of_which_another_thread_uses_the_extensions_is_not_at_home() {
-    let pool = builder(1)
-        .on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO))
-        .build(Server::new().manager())
-        .unwrap();
-    let mut conn = pool.get().unwrap();
-    let (used, is_used) = mpsc::channel();
-    let (end, ended) = mpsc::channel::<()>();
-    let user = thread::spawn(move || {
-        PooledConnection::extensions_mut(&mut conn).insert(1u8);
-        PooledConnection::mark_broken(&mut conn);
-        used.send(()).unwrap();
-        let _ = ended.recv_timeout(ms(300));
-    });
-    is_used.recv().unwrap();
-    let got = pool.get_timeout(Duration::from_secs(2)).map(drop);
-    drop(end);
-    user.join().unwrap();
-    assert!(got.is_ok(), "{}", got.unwrap_err());
+fn p9_a_guard_that_another_thread_uses_in_whatever_way_is_not_at_home() {
+    type Guard = PooledConnection<Manager>;
+    let ways: [fn(&mut Guard); 4] = [
+        |conn| _ = PooledConnection::extensions_mut(conn).insert(1u8),
+        |conn| _ = PooledConnection::extensions(conn).get::<u8>(),
+        |conn| _ = PooledConnection::info(conn),
+        PooledConnection::mark_broken,
+    ];
+    for use_it in ways {
+        let pool = builder(1)
+            .on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO))
+            .build(Server::new().manager())
+            .unwrap();
+        let mut conn = pool.get().unwrap();
+        let (used, is_used) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let user = thread::spawn(move || {
+            use_it(&mut conn);
+            used.send(()).unwrap();
+            let _ = ended.recv_timeout(ms(200));
+        });
+        is_used.recv().unwrap();
+        let got = pool.get_timeout(Duration::from_secs(2)).map(drop);
+        drop(end);
+        user.join().unwrap();
+        assert!(got.is_ok(), "{}", got.unwrap_err());
+    }
 }
 
 // ---- try_get and zero ----

@@ -215,3 +215,19 @@ fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     core.opened(at(3), Lease { permit, conn: 0 }, &mut fx());
     assert_eq!(core.last_error(), None, "connecting works again");
 }
+
+#[test]
+fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
+    let ends = Policy { self_deadlock_limit: Some(SECOND), ..policy(1) };
+    let mut core = filled(ends);
+    let lease = core.acquire(at(0), 5, 0, &mut fx()).expect("it is idle");
+    let nested = |since| Waiter { nested: true, ..waiter(since, 0) };
+    core.join(nested(at(1)), &mut fx()).expect("room to wait");
+    // On its way to its wait it runs somebody's code, which waits too.
+    let second = core.join(nested(at(1)), &mut fx()).expect("room to wait");
+    assert!(core.leave(at(1), second, Left::TimedOut, &mut fx()));
+    let mut later = fx();
+    core.tick(at(2), &mut later);
+    assert!(matches!(later.answers[..], [(0, Answer::Deadlock(_))]), "it is told");
+    core.checkin(at(2), lease, Verdict::Keep, &mut fx());
+}

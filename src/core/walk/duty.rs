@@ -117,13 +117,19 @@ impl Reference {
             _ => true,
         };
         assert!(nothing, "P3: one that asked got nothing, and there is something");
+        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
+        assert!(!self.queue.is_empty() || self.idle.len() <= most, "too many are idle");
         let (Some(&top), Some(first)) = (self.idle.last(), self.first()) else { return };
         if !self.serving() {
             return;
         }
         let checks = self.checking_in_time() >= self.queue.len() as u32;
         if !how.serves() {
-            return assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
+            assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
+            // Who is nudged may be slow, and it is found at the next look; but
+            // a return that sees it does not take the short way.
+            let late = self.stale(top) || self.passed_bound(first);
+            return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
         }
         assert!(!self.expired(top), "P3: what has expired hides what is fit");
         if self.stale(top) {

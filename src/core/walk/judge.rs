@@ -13,6 +13,8 @@ use super::reference::{Call, Reference, What};
 pub(super) enum How {
     /// One that does not look at the queue.
     Quiet,
+    /// A return that did not look at the queue either.
+    ReturnedFast,
     Served,
     /// A newcomer asked, and got this or nothing.
     Asked {
@@ -31,7 +33,7 @@ pub(super) enum How {
 
 impl How {
     pub(super) fn serves(self) -> bool {
-        !matches!(self, How::Quiet | How::Asked { fast: true, .. })
+        !matches!(self, How::Quiet | How::ReturnedFast | How::Asked { fast: true, .. })
     }
 }
 

@@ -290,7 +290,7 @@ impl Walk {
             match self.core.checkin_fast(now, lease) {
                 Ok(()) => {
                     self.count("returned at once");
-                    return self.transition(How::Quiet, |_, _| ());
+                    return self.transition(How::ReturnedFast, |_, _| ());
                 }
                 Err(back) => lease = back,
             }

@@ -93,27 +93,29 @@ impl Walk {
         *self.tally.entry(what).or_default() += 1;
     }
 
+    /// Draws until it hits a kind of step that is possible.
     fn step(&mut self, last_tenth: bool) {
-        let choices: Vec<(Kind, usize, usize)> = KINDS
-            .iter()
-            .zip(self.setting.weights)
-            .filter(|((kind, _), _)| *kind != Kind::Close || last_tenth)
-            .map(|((kind, _), weight)| (*kind, weight, self.targets(*kind).len()))
-            .filter(|(_, weight, targets)| weight * targets > 0)
-            .collect();
-        let all: usize = choices.iter().map(|(_, weight, _)| weight).sum();
-        if all == 0 {
-            return self.apply(Kind::Advance, 0);
-        }
-        let mut at = self.random.below(all);
-        for (kind, weight, _) in choices {
-            if at < weight {
-                let targets = self.targets(kind);
+        for _ in 0..40 {
+            let kind = self.draw_kind();
+            let targets = self.targets(kind);
+            if !targets.is_empty() && (kind != Kind::Close || last_tenth) {
                 let target = self.random.pick(&targets);
                 return self.apply(kind, target);
             }
+        }
+        self.apply(Kind::Advance, 0);
+    }
+
+    fn draw_kind(&mut self) -> Kind {
+        let weights = self.setting.weights;
+        let mut at = self.random.below(weights.iter().sum());
+        for ((kind, _), weight) in KINDS.into_iter().zip(weights) {
+            if at < weight {
+                return kind;
+            }
             at -= weight;
         }
+        unreachable!("the weights have a sum")
     }
 
     /// From here on nothing fails, and nobody new comes. Returns how many steps

@@ -45,7 +45,7 @@ struct Client {
 }
 
 /// How many walks there are without being told.
-const WALKS: u64 = 800;
+const WALKS: u64 = 1200;
 
 type Tally = BTreeMap<&'static str, u64>;
 

@@ -97,7 +97,7 @@ impl Reference {
     }
 
     /// Who holds what and waits for another.
-    fn self_waits(&self) -> Vec<(u8, Duration)> {
+    pub(super) fn self_waits(&self) -> Vec<(u8, Duration)> {
         let nested = |client| self.waiting(client).is_some_and(|waiting| waiting.nested);
         let held = self.held.iter().filter(|holding| holding.at_home && nested(holding.client));
         let mut held: Vec<_> = held.map(|h| (h.client, self.now.since(h.since))).collect();

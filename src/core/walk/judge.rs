@@ -293,6 +293,25 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// What errors and statistics say is so.
+    pub(super) fn compare_reports(&self, core: &mut Core<Toy>) {
+        let now = self.now;
+        let mut holders: Vec<_> = core.holders(now).map(|h| (h.caller, h.held_for)).collect();
+        let mut held: Vec<_> = self.held.iter().map(|h| (h.client, now.since(h.since))).collect();
+        holders.sort_unstable();
+        held.sort_unstable();
+        assert_eq!(holders, held, "P9: who holds what");
+        let longest = core.longest_holder(now).map(|held| held.held_for);
+        assert_eq!(longest, held.iter().map(|held| held.1).max(), "P9: the longest holder");
+        let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
+        let slowest = core.slowest_call().map(|(_, since)| since);
+        assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");
+        let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
+        assert_eq!(said(&core.self_deadlock(now)), waits, "P9: who waits for itself");
+    }
+}
+
 fn closes(fx: &Effects<Toy>) -> impl Iterator<Item = (u32, Reason)> {
     fx.jobs.iter().filter_map(|job| match job {
         Job::Close(lease, reason) => Some((lease.conn, *reason)),

@@ -127,6 +127,7 @@ impl Walk {
         let mut fx = Effects::new();
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
+        self.reference.compare_reports(&mut self.core);
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",

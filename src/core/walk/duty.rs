@@ -1,0 +1,204 @@
+//! What a transition must have done: opens, answers to deadlocks, somebody for
+//! each idle connection that is wanted, and a plan for what time will change.
+
+use super::super::explore::Toy;
+use super::super::*;
+use super::judge::{How, said};
+use super::reference::{Reference, What};
+
+impl Reference {
+    /// How many opens are missing, and may be asked for now.
+    fn opens_due(&self) -> u32 {
+        let room = self.policy.max_size.saturating_sub(self.live());
+        let may = self.policy.max_opening.saturating_sub(self.opening_on_record());
+        let may = match &self.failing {
+            Some(failing) if self.now < failing.retry_at => 0,
+            Some(_) => may.min(1u32.saturating_sub(self.opening_in_time())),
+            None => may,
+        };
+        self.opens_wanted().min(room).min(may)
+    }
+
+    fn opens_wanted(&self) -> u32 {
+        let waiting = self.queue.iter().filter(|waiting| !waiting.only_idle).count() as u32;
+        let max_size = self.policy.max_size;
+        let most = self.policy.max_idle.unwrap_or(max_size);
+        let kept = self.policy.min_idle.unwrap_or(max_size).min(most);
+        if self.closed {
+            return 0;
+        }
+        let idle = self.idle.len() as u32;
+        let in_time = idle + self.opening_in_time() + self.checking_in_time();
+        let in_all = idle + self.opening() + self.checking();
+        waiting.saturating_sub(in_time).max((waiting + kept).saturating_sub(in_all))
+    }
+
+    pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {
+        let opens = fx.jobs.iter().filter_map(|job| match job {
+            Job::Open(permit) => Some(permit.0),
+            _ => None,
+        });
+        let opens: Vec<u32> = opens.collect();
+        let expected = if how.serves() { self.opens_due() } else { 0 };
+        // One that looks for itself and finds only expired ones will join, and
+        // be served then.
+        let asks_on = matches!(how, How::Asked { got: None, .. }) && expired_on_the_way;
+        if asks_on {
+            assert!(opens.len() as u32 <= expected, "P5: opens");
+        } else {
+            assert_eq!(opens.len() as u32, expected, "P3: opens");
+        }
+        for permit in opens {
+            let calls = self.calls.iter().map(|call| call.permit);
+            let conns = self.conns.iter().filter(|facts| facts.alive).map(|facts| facts.permit);
+            assert!(!calls.chain(conns).any(|used| used == permit), "P5: a permit is out twice");
+            self.start(permit, None, What::Open, false);
+        }
+    }
+
+    pub(super) fn see_deadlock(&mut self, fx: &Effects<Toy>, how: How) {
+        let mut answers = fx.answers.iter().filter_map(|(client, answer)| match answer {
+            Answer::Deadlock(waits) => Some((*client, waits)),
+            _ => None,
+        });
+        let answered = answers.next();
+        assert!(answers.next().is_none(), "one error is enough");
+        if !how.serves() {
+            return assert!(answered.is_none());
+        }
+        let held = self.held.len() as u32;
+        let waits_for_itself = |client| self.waiting(client).is_some_and(|w| w.nested);
+        if !self.policy.reports_self_deadlock
+            || held == 0
+            || held != self.live()
+            || held < self.policy.max_size
+            || !self.held.iter().all(|h| h.at_home && waits_for_itself(h.client))
+        {
+            self.deadlocked = None;
+            return assert!(answered.is_none(), "P9: this is no deadlock");
+        }
+        if self.deadlocked.is_none() {
+            self.deadlocked = Some(self.now);
+            self.counters.self_deadlocks += 1;
+            self.due.notices.push(format!("deadlock of {:?}", self.self_waits()));
+        }
+        if self.now < self.deadlock_ends() {
+            return assert!(answered.is_none(), "P9: too early");
+        }
+        let (client, waits) = answered.expect("P9: nobody was told of the deadlock");
+        let mut holders =
+            self.queue.iter().filter(|w| self.held.iter().any(|h| h.client == w.client));
+        assert_eq!(holders.next_back().map(|w| w.client), Some(client), "P9: not the last");
+        assert_eq!(said(waits), self.self_waits(), "P9: who waits for itself");
+        self.dequeue(client);
+        self.deadlocked = None;
+    }
+
+    fn deadlock_ends(&self) -> Time {
+        match (self.deadlocked, self.policy.self_deadlock_limit) {
+            (Some(since), Some(limit)) => since.after(limit),
+            _ => Time::NEVER,
+        }
+    }
+
+    /// Who holds what and waits for another.
+    pub(super) fn self_waits(&self) -> Vec<(u8, Duration)> {
+        let nested = |client| self.waiting(client).is_some_and(|waiting| waiting.nested);
+        let held = self.held.iter().filter(|holding| holding.at_home && nested(holding.client));
+        let mut held: Vec<_> = held.map(|h| (h.client, self.now.since(h.since))).collect();
+        held.sort_unstable();
+        held
+    }
+
+    /// Nobody sleeps beside what could serve them. That nobody sleeps beside
+    /// room for an open is judged where the opens are seen.
+    pub(super) fn judge_service(&self, how: How) {
+        let nothing_fit = self.idle.is_empty() || self.top_needs_check();
+        let nothing = match how {
+            How::Asked { priority, got: None, fast: false, .. } => {
+                !self.serving() || nothing_fit || !self.may_overtake(priority)
+            }
+            How::Claimed { got: None, .. } => !self.serving() || nothing_fit,
+            _ => true,
+        };
+        assert!(nothing, "P3: one that asked got nothing, and there is something");
+        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
+        assert!(!self.queue.is_empty() || self.idle.len() <= most, "too many are idle");
+        let (Some(&top), Some(first)) = (self.idle.last(), self.first()) else { return };
+        if !self.serving() {
+            return;
+        }
+        let checks = self.checking_in_time() >= self.queue.len() as u32;
+        if !how.serves() {
+            assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
+            // Who is nudged may be slow, and it is found at the next look; but
+            // a return that sees it does not take the short way.
+            let late = self.stale(top) || self.passed_bound(first);
+            return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
+        }
+        assert!(!self.expired(top), "P3: what has expired hides what is fit");
+        if self.stale(top) {
+            assert!(checks, "P3: idle, and nobody checks it");
+        } else {
+            assert!(self.nudged.is_some(), "P3: idle, and nobody is coming for it");
+            assert!(!self.passed_bound(first), "P2: it may still be overtaken past its bound");
+        }
+    }
+
+    /// The reaper looks in time at everything that time alone changes.
+    pub(super) fn judge_plan(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
+        let next = self.next_change(matches!(how, How::Ticked(_)));
+        if let How::Ticked(look_at) = how {
+            let policy = &self.policy;
+            let spans = [policy.idle_timeout, policy.keepalive, policy.leak_threshold];
+            // What becomes idle or is lent later is not planned for one by one.
+            let at_least = self.now.after_opt(spans.into_iter().flatten().min());
+            assert!(look_at > self.now, "the reaper spins");
+            assert_eq!(look_at, next.min(at_least), "the reaper's plan");
+            (self.look_at, self.rung) = (look_at, false);
+        }
+        self.rung |= fx.wake_reaper;
+        assert!(self.rung || self.look_at == core.wake_at, "the reaper was not told of a plan");
+        // Once it is due it may be late: its thread has not come to run.
+        let next = next.max(self.now);
+        assert!(
+            self.rung || self.look_at <= next,
+            "the reaper comes too late: at {:?}, not {next:?}",
+            self.look_at
+        );
+    }
+
+    fn next_change(&self, ticked: bool) -> Time {
+        let policy = &self.policy;
+        let keepalive = policy.keepalive.filter(|_| self.checking() < 4);
+        let idle = self.idle.iter().flat_map(|&conn| {
+            let facts = &self.conns[conn as usize];
+            let idle_until = facts.idle_since.after_opt(policy.idle_timeout);
+            [facts.expires, idle_until, facts.fresh_at.after_opt(keepalive)]
+        });
+        let calls = self.calls.iter().filter(|call| !call.abandoned).flat_map(|call| {
+            let slows = call.what != What::Close && !call.slow;
+            let slows = if slows { call.since.after(policy.patience) } else { Time::NEVER };
+            let overruns = match call.overdue {
+                false => self.limit(call),
+                true if self.abandoned() < policy.max_abandoned => self.now,
+                true => Time::NEVER,
+            };
+            [slows, overruns]
+        });
+        let leaks = self.held.iter().filter(|holding| !holding.leaking);
+        let leaks = leaks.map(|holding| holding.since.after_opt(policy.leak_threshold));
+        // Whoever was nudged and comes has the opens made that are missing.
+        let comes = self.nudged.is_some() && !ticked;
+        let room = self.live() < policy.max_size && !comes;
+        let opens = match &self.failing {
+            Some(failing) if room && self.opens_wanted() > 0 && self.now < failing.retry_at => {
+                failing.retry_at
+            }
+            _ if room && self.opens_due() > 0 => self.now,
+            _ => Time::NEVER,
+        };
+        let others = [self.deadlock_ends(), opens];
+        idle.chain(calls).chain(leaks).chain(others).min().unwrap_or(Time::NEVER)
+    }
+}

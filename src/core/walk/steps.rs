@@ -1,0 +1,393 @@
+//! The steps of a walk: what may happen next, and how it does.
+
+use std::time::Duration;
+
+use super::super::explore::Toy;
+use super::super::*;
+use super::judge::How;
+use super::reference::{Holding, Waiting};
+use super::setting::Kind;
+use super::{Client, Held, Walk};
+
+impl Walk {
+    /// The clients, held connections or calls that such a step can be about.
+    pub(super) fn targets(&self, kind: Kind) -> Vec<usize> {
+        let clients = |is: &dyn Fn(u8, &Client) -> bool| {
+            let all = self.clients.iter().enumerate();
+            all.filter(|(index, client)| is(*index as u8, client)).map(|(index, _)| index).collect()
+        };
+        let all_clients = || (0..self.clients.len()).collect();
+        let most = self.setting.most_held;
+        match kind {
+            Kind::Get | Kind::TryGet | Kind::GetWithoutTime => {
+                clients(&|index, client| !client.waits && self.held_by(index) < most)
+            }
+            Kind::Claim => clients(&|_, client| client.nudged),
+            Kind::TimeOut | Kind::Cancel => clients(&|_, client| client.waits),
+            Kind::CancelTooLate => clients(&|_, client| !client.waits && client.wait.is_some()),
+            Kind::CancelledBefore => all_clients(),
+            // Who waits cannot do anything else; but another may have its guard.
+            Kind::Keep | Kind::Check | Kind::Break | Kind::Detach => {
+                let free = |held: &Held| !held.at_home || !self.clients[held.client as usize].waits;
+                (0..self.held.len()).filter(|&index| free(&self.held[index])).collect()
+            }
+            Kind::Move => (0..self.held.len()).filter(|&i| self.held[i].at_home).collect(),
+            Kind::Succeed => (0..self.jobs.len()).collect(),
+            Kind::Fail => {
+                let fails = |&index: &usize| !matches!(self.jobs[index], Job::Close(..));
+                (0..self.jobs.len()).filter(fails).collect()
+            }
+            Kind::FailForGood => {
+                let opens = |&index: &usize| matches!(self.jobs[index], Job::Open(_));
+                (0..self.jobs.len()).filter(opens).collect()
+            }
+            Kind::Pause if self.core.is_paused() => vec![],
+            Kind::Resume if !self.core.is_paused() => vec![],
+            _ => vec![0],
+        }
+    }
+
+    fn held_by(&self, client: u8) -> usize {
+        self.held.iter().filter(|held| held.client == client && held.at_home).count()
+    }
+
+    pub(super) fn apply(&mut self, kind: Kind, target: usize) {
+        self.log.push_back((self.now.0, kind, target));
+        if self.log.len() > 40 {
+            self.log.pop_front();
+        }
+        self.did[kind as usize] += 1;
+        match kind {
+            Kind::Get => self.get(target, false, true),
+            Kind::TryGet => self.get(target, true, true),
+            Kind::GetWithoutTime => self.get(target, false, false),
+            Kind::CancelledBefore => {
+                self.core.count_cancelled();
+                self.reference.counters.cancelled += 1;
+            }
+            Kind::Claim => drop(self.claim(target)),
+            Kind::TimeOut => self.time_out(target),
+            Kind::Cancel | Kind::CancelTooLate => self.leave(target, Left::Cancelled),
+            Kind::Keep => self.give_back(target, Verdict::Keep),
+            Kind::Check => {
+                let (reset, validate) =
+                    self.random.pick(&[(true, false), (false, true), (true, true)]);
+                self.give_back(target, Verdict::Check(Check { reset, validate }));
+            }
+            Kind::Break => self.give_back(target, Verdict::Broken),
+            Kind::Detach => {
+                let Held { lease, .. } = self.held.swap_remove(target);
+                self.reference.detached(lease.conn);
+                let now = self.now;
+                self.transition(How::Served, |core, fx| core.detached(now, lease.permit, fx));
+            }
+            Kind::Move => {
+                let held = &mut self.held[target];
+                held.at_home = false;
+                self.core.moved(&held.lease.permit);
+                let moved = |holding: &&mut Holding| holding.conn == held.lease.conn;
+                let holding = self.reference.held.iter_mut().find(moved);
+                holding.expect("it is held").at_home = false;
+            }
+            Kind::Succeed => self.succeed(target),
+            Kind::Fail => self.fail(target, false),
+            Kind::FailForGood => self.fail(target, true),
+            Kind::Advance => self.now = self.now.after(Duration::from_nanos(1)),
+            Kind::Leap => {
+                let span = self.random.pick(&[10, 50, 250, 1000]);
+                self.now = self.now.after(Duration::from_nanos(span));
+            }
+            Kind::Tick => self.tick(),
+            _ => self.command(kind),
+        }
+        self.reference.now = self.now;
+        if matches!(kind, Kind::Advance | Kind::Leap) && self.random.one_in(8) {
+            return; // the reaper's thread is late
+        }
+        if self.reaper_is_due() {
+            self.tick();
+        }
+        self.most_waiters = self.most_waiters.max(self.reference.queue.len());
+    }
+
+    pub(super) fn reaper_is_due(&self) -> bool {
+        self.reference.rung || self.reference.look_at <= self.now
+    }
+
+    /// Makes a transition, has it judged, and carries out what it asked for.
+    fn transition<R>(
+        &mut self,
+        how: How,
+        step: impl FnOnce(&mut Core<Toy>, &mut Effects<Toy>) -> R,
+    ) -> R {
+        self.judged(|core, fx| (step(core, fx), how))
+    }
+
+    fn judged<R>(&mut self, step: impl FnOnce(&mut Core<Toy>, &mut Effects<Toy>) -> (R, How)) -> R {
+        let mut fx = Effects::new();
+        let (result, how) = step(&mut self.core, &mut fx);
+        self.reference.settle(&self.core, &fx, how);
+        self.reference.compare_reports(&mut self.core);
+        for (client, answer) in fx.answers {
+            self.count(match &answer {
+                Answer::Granted(_) => "granted",
+                Answer::Nudged => "nudged",
+                Answer::NoneIdle => "none idle",
+                Answer::Failed(_) => "failed",
+                Answer::Cancelled => "cancelled",
+                Answer::Closed => "closed",
+                Answer::Deadlock(_) => "deadlock",
+            });
+            let state = &mut self.clients[usize::from(client)];
+            assert!(state.waits, "P4: answered one that does not wait");
+            state.nudged = matches!(answer, Answer::Nudged);
+            state.waits = state.nudged;
+            if let Answer::Granted(lease) = answer {
+                self.held.push(Held { lease, client, at_home: true });
+            }
+        }
+        for job in &fx.jobs {
+            self.count(match job {
+                Job::Open(_) => "opens",
+                Job::Check(..) => "checks",
+                Job::Close(..) => "closes",
+            });
+        }
+        self.jobs.extend(fx.jobs);
+        for notice in fx.notices {
+            self.count(match notice {
+                Notice::Leak(_) => "leaks",
+                Notice::LeakEnded(_) => "leaks that ended",
+                Notice::SelfDeadlock(_) => "deadlocks noticed",
+            });
+        }
+        result
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = self.now;
+        let mut fx = Effects::new();
+        let abandoned = self.reference.abandoned();
+        let next = self.core.tick(now, &mut fx);
+        self.reference.tick(&self.core);
+        let hung = self.reference.abandoned() - abandoned;
+        *self.tally.entry("hung calls abandoned").or_default() += u64::from(hung);
+        self.judged(|_, judged| {
+            *judged = fx;
+            ((), How::Ticked(next))
+        });
+    }
+
+    /// The way of `Pool::get` through `wait::checkout`.
+    fn get(&mut self, target: usize, only_idle: bool, has_time: bool) {
+        let (now, client) = (self.now, target as u8);
+        let priority = if self.random.one_in(10) { 5 } else { self.draw_priority() };
+        let asked = |got: &Option<Lease<u32>>, fast| {
+            let got = got.as_ref().map(|lease| lease.conn);
+            How::Asked { client, priority, got, fast }
+        };
+        let got = self.judged(|core, _| {
+            let got = core.acquire_fast(now, priority, client);
+            let how = asked(&got, true);
+            (got, how)
+        });
+        if let Some(lease) = got {
+            self.count("got at once");
+            return self.held.push(Held { lease, client, at_home: true });
+        }
+        let got = self.judged(|core, fx| {
+            let got = core.acquire(now, priority, client, fx);
+            let how = asked(&got, false);
+            (got, how)
+        });
+        if let Some(lease) = got {
+            self.count("got on the slow path");
+            return self.held.push(Held { lease, client, at_home: true });
+        }
+        let reference = &self.reference;
+        let expected =
+            reference.serving() && !reference.idle.is_empty() && reference.may_overtake(priority);
+        assert_eq!(self.core.may_await_check(now, priority), expected);
+        if only_idle && !expected {
+            return;
+        }
+        // A guard of another pool, or one that has moved on, may count too.
+        let holds = self.held_by(client) > 0 || self.random.one_in(20);
+        let nested = holds && has_time && !only_idle;
+        let waiting = Waiting { client, priority, since: now, only_idle, nested };
+        let expected = self.reference.join(waiting);
+        let waiter =
+            Waiter { since: now, priority, caller: client, cell: client, only_idle, nested };
+        // Set first: it may be answered before `join` returns.
+        self.clients[target].waits = expected.is_ok();
+        let joined = self.judged(|core, fx| {
+            let joined = core.join(waiter, fx);
+            let how = if joined.is_ok() { How::Served } else { How::Quiet };
+            (joined, how)
+        });
+        assert_eq!(joined.map(|_| ()), expected, "P8: a refusal");
+        match joined {
+            Ok(id) => self.clients[target].wait = Some(id),
+            Err(Refusal::Closed) => self.count("refused: closed"),
+            Err(Refusal::QueueFull) => self.count("refused: full"),
+            Err(Refusal::Hopeless) => self.count("refused: hopeless"),
+        }
+        if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
+            self.leave(target, Left::TimedOut);
+        }
+    }
+
+    fn draw_priority(&mut self) -> u8 {
+        let priorities = &self.setting.priorities;
+        self.random.pick(priorities)
+    }
+
+    fn claim(&mut self, target: usize) -> bool {
+        let (now, client) = (self.now, target as u8);
+        let id = self.clients[target].wait.expect("it waits");
+        self.clients[target].nudged = false;
+        if self.reference.nudged == Some(client) {
+            self.reference.nudged = None;
+        }
+        let lease = self.judged(|core, fx| {
+            let lease = core.claim(now, id, fx);
+            let got = lease.as_ref().map(|lease| lease.conn);
+            (lease, How::Claimed { client, got })
+        });
+        let Some(lease) = lease else { return false };
+        self.count("claimed");
+        self.clients[target].waits = false;
+        self.held.push(Held { lease, client, at_home: true });
+        true
+    }
+
+    /// The way of `wait::give_up`.
+    fn time_out(&mut self, target: usize) {
+        if !self.claim(target) {
+            self.leave(target, Left::TimedOut);
+        }
+    }
+
+    /// What was answered before stays answered.
+    fn leave(&mut self, target: usize, why: Left) {
+        let id = self.clients[target].wait.expect("it has waited");
+        let now = self.now;
+        let expected = self.reference.leave(target as u8, why);
+        if expected && why == Left::TimedOut {
+            let client = &mut self.clients[target];
+            (client.waits, client.nudged) = (false, false);
+        }
+        let how = if expected { How::Served } else { How::Quiet };
+        let left = self.transition(how, |core, fx| core.leave(now, id, why, fx));
+        assert_eq!(left, expected, "P4: answered and gone, or neither");
+    }
+
+    /// The way of a guard that is dropped.
+    fn give_back(&mut self, target: usize, verdict: Verdict) {
+        let now = self.now;
+        let Held { mut lease, .. } = self.held.swap_remove(target);
+        self.reference.returned(lease.conn, verdict);
+        if verdict == Verdict::Keep {
+            match self.core.checkin_fast(now, lease) {
+                Ok(()) => {
+                    self.count("returned at once");
+                    return self.transition(How::ReturnedFast, |_, _| ());
+                }
+                Err(back) => lease = back,
+            }
+        }
+        self.transition(How::Served, |core, fx| core.checkin(now, lease, verdict, fx));
+    }
+
+    fn succeed(&mut self, target: usize) {
+        let now = self.now;
+        match self.jobs.swap_remove(target) {
+            Job::Open(permit) => {
+                let (place, conn) = (permit.0, self.reference.conns.len() as u32);
+                let mut fx = Effects::new();
+                self.core.opened(now, Lease { permit, conn }, &mut fx);
+                let expires = self.core.slots[place as usize].expires;
+                self.reference.opened(place, conn, expires);
+                self.judged(|_, judged| {
+                    *judged = fx;
+                    ((), How::Served)
+                });
+            }
+            Job::Check(lease, _) => {
+                self.reference.checked(lease.conn, Ok(()));
+                self.transition(How::Served, |core, fx| core.checked(now, lease, Ok(()), fx));
+            }
+            Job::Close(lease, _) => {
+                self.reference.close_ended(lease.conn);
+                self.transition(How::Served, |core, fx| core.closed(now, lease.permit, fx));
+            }
+        }
+    }
+
+    fn fail(&mut self, target: usize, permanent: bool) {
+        let now = self.now;
+        let cause = self.random.below(250) as u8;
+        match self.jobs.swap_remove(target) {
+            Job::Open(permit) => {
+                self.count("failed opens");
+                let place = permit.0;
+                let mut fx = Effects::new();
+                self.core.open_failed(now, permit, cause, permanent, &mut fx);
+                let retry_at = self.core.outage.as_ref().map_or(now, |outage| outage.retry_at);
+                self.reference.open_failed(place, cause, permanent, retry_at);
+                self.judged(|_, judged| {
+                    *judged = fx;
+                    ((), How::Served)
+                });
+            }
+            Job::Check(lease, check) => {
+                self.count("failed checks");
+                let in_reset = check.reset && (!check.validate || self.random.one_in(2));
+                let reason = if in_reset { Reason::Broken } else { Reason::Invalid };
+                let failed = Err((reason, cause));
+                self.reference.checked(lease.conn, failed);
+                self.transition(How::Served, |core, fx| core.checked(now, lease, failed, fx));
+            }
+            Job::Close(..) => unreachable!("a close cannot fail"),
+        }
+    }
+
+    fn command(&mut self, kind: Kind) {
+        let now = self.now;
+        match kind {
+            Kind::Refresh => {
+                self.reference.generation += 1;
+                self.reference.retire_idle(Reason::Stale);
+                self.transition(How::Served, |core, fx| core.refresh(now, fx));
+            }
+            Kind::Pause => {
+                self.reference.paused = true;
+                self.transition(How::Quiet, |core, _| core.pause());
+            }
+            Kind::Resume => {
+                self.reference.paused = false;
+                self.transition(How::Served, |core, fx| core.resume(now, fx));
+            }
+            Kind::SetMaxSize => {
+                // As the builder checks it.
+                let least = self.reference.policy.min_idle.unwrap_or(0).max(1) as usize;
+                let max_size = self.random.between(least, 24) as u32;
+                self.reference.set_max_size(max_size);
+                self.transition(How::Served, |core, fx| core.set_max_size(max_size, now, fx));
+            }
+            Kind::SetMinIdle => {
+                let policy = &self.reference.policy;
+                let most = policy.max_idle.unwrap_or(u32::MAX).min(policy.max_size) as usize;
+                let min_idle = self.random.between(0, most) as u32;
+                let min_idle = Some(min_idle).filter(|_| !self.random.one_in(4));
+                self.reference.policy.min_idle = min_idle;
+                self.transition(How::Served, |core, fx| core.set_min_idle(min_idle, now, fx));
+            }
+            Kind::Close => {
+                self.reference.close();
+                self.transition(How::Quiet, |core, fx| core.close(now, fx));
+            }
+            _ => unreachable!("not one of the owner's commands"),
+        }
+    }
+}

@@ -337,7 +337,6 @@ impl<T: Types> Core<T> {
     /// connection on the stack is found by them or by a newcomer.
     fn somebody_is_coming(&self, now: Time) -> bool {
         self.nudged.is_some()
-            && !self.policy.fresh_for.is_zero()
             && self
                 .queue
                 .first()

@@ -49,6 +49,11 @@ impl Extensions {
     pub fn clear(&mut self) {
         self.0.clear();
     }
+
+    /// All values, to be dropped one by one.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Box<dyn Any + Send + Sync>> + use<> {
+        std::mem::take(&mut self.0).into_values()
+    }
 }
 
 fn unbox<T: 'static>(value: Box<dyn Any + Send + Sync>) -> Option<T> {

@@ -176,7 +176,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         caller::guard_dropped(this.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
-        let _ = this.shared.contain("dropping extensions", || drop(conn));
+        this.shared.drop_extensions(&mut conn);
         value
     }
 

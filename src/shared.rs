@@ -12,7 +12,7 @@ use log::Level;
 
 use crate::caller::{Holder, NestedGet};
 use crate::config::Config;
-use crate::conn::Kind;
+use crate::conn::{Conn, Kind};
 use crate::core::{Core, Effects, Gauges, Time};
 use crate::error::{Cause, Report};
 use crate::manage::ManageConnection;
@@ -205,6 +205,14 @@ impl<M: ManageConnection> Shared<M> {
             self.say(Level::Error, format_args!("{what} panicked: {said}"));
             said
         })
+    }
+
+    /// Drops what users keep with a connection, each by itself: one destructor
+    /// that panics is no reason to leave out the others.
+    pub(crate) fn drop_extensions(&self, conn: &mut Conn<M>) {
+        for value in conn.extensions.take_all() {
+            let _ = self.contain("dropping an extension", || drop(value));
+        }
     }
 
     /// Starts a thread. `false` if the system has none to give; that is logged

@@ -294,7 +294,8 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>
         conn.close.finish();
         conn.close.bury();
     }
-    let _ = shared.contain("dropping extensions", || drop(conn));
+    shared.drop_extensions(&mut conn);
+    drop(conn);
     shared.transition(|core, now, fx| core.closed(now, permit, fx));
 }
 

@@ -1528,8 +1528,15 @@ fn p10_a_panic_in_the_destructor_of_an_extension_costs_no_slot() {
     let server = Server::new();
     let pool = builder(1).build(server.manager()).unwrap();
     let mut conn = pool.get().unwrap();
-    PooledConnection::extensions_mut(&mut conn).insert(Grenade);
+    let others = [Arc::new(1u8), Arc::new(2u8)];
+    let extensions = PooledConnection::extensions_mut(&mut conn);
+    extensions.insert(Grenade);
+    extensions.insert(Arc::clone(&others[0]));
+    extensions.insert((0, Arc::clone(&others[1])));
     PooledConnection::discard(conn);
+    eventually("the others are dropped", || {
+        others.iter().all(|other| Arc::strong_count(other) == 1)
+    });
     let mut conn = pool.get().expect("after a close");
     PooledConnection::extensions_mut(&mut conn).insert(Grenade);
     let detach = std::panic::AssertUnwindSafe(|| PooledConnection::detach(conn));

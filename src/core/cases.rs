@@ -202,6 +202,21 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
 }
 
 #[test]
+fn failures_of_one_volley_count_as_one() {
+    let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND * 60, ..policy(4) };
+    let mut core: Core<Toy> = Core::new(Policy { max_opening: 4, min_idle: Some(4), ..backoff });
+    let mut asked = fx();
+    core.tick(at(0), &mut asked);
+    assert_eq!(opens(&asked), 4);
+    for (job, second) in asked.jobs.drain(..).zip(0..) {
+        let Job::Open(permit) = job else { panic!("only opens") };
+        core.open_failed(at(second), permit, 7, false, &mut fx());
+    }
+    assert!(core.tick(at(0), &mut fx()) <= at(1), "the first delay, after the first");
+    assert_eq!(core.counters.open_failures, 4);
+}
+
+#[test]
 fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     let mut core: Core<Toy> = Core::new(policy(1));
     let mut asked = fx();

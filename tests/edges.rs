@@ -229,7 +229,8 @@ fn zero_takes_an_idle_connection_that_needs_no_check() {
         drop(pool.get().unwrap());
         eventually("a keepalive", || server.calls(Op::IsValid) >= 1 && pool.stats().idle == 2);
         thread::sleep(ms(50));
-        pool.get_timeout(Duration::ZERO).is_ok() && server.calls(Op::IsValid) == 2
+        let one_was_checked = server.calls(Op::IsValid) == 1;
+        pool.get_timeout(Duration::ZERO).is_ok() && one_was_checked
     });
     assert!(got, "one of two was fresh, and not to be had");
 }

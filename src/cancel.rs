@@ -1,6 +1,6 @@
 //! Ending the waits of others.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -46,7 +46,8 @@ struct Inner {
 #[derive(Default)]
 struct Waits {
     next: u64,
-    cancels: HashMap<u64, Cancel>,
+    /// In the order in which they registered, which is that of their ends.
+    cancels: BTreeMap<u64, Cancel>,
 }
 
 impl CancelToken {

@@ -531,7 +531,7 @@ impl<M: ManageConnection> Builder<M> {
         }
     }
 
-    fn config(self) -> Result<Config<M>, Error> {
+    pub(crate) fn config(self) -> Result<Config<M>, Error> {
         if let Some(min_idle) = self.min_idle {
             assert!(
                 min_idle <= self.max_size,

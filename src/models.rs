@@ -1,21 +1,19 @@
-//! Models of the shell: small programs of a few threads, run by `loom` in every
-//! order that its locks allow, up to a number of preemptions. `scripts/models`
-//! runs them.
+//! Models of the shell: small programs of a few threads. `loom` runs them in every
+//! order that their locks allow, up to a number of preemptions; `shuttle` runs
+//! them, and larger ones, in orders that it draws. `scripts/models` does both.
 //!
 //! What runs is the real code of the shell and the core. A model has no threads
 //! of the pool, though: what they would do, one of its own threads does, the
 //! [`crew`]. And time passes only when a model says so.
 //!
-//! `loom` finds the deadlocks, so a caller without a deadline that is never woken
-//! fails a model. The other checks are in [`Bench::end`], and in the outcomes:
-//! each model lists those that it has, and has to meet every one of them.
+//! The checker finds the deadlocks, so a caller without a deadline that is never
+//! woken fails a model. The other checks are in [`Bench::end`], and in the outcomes:
+//! each model lists those that it has. `loom` has to meet every one of them,
+//! `shuttle` no others.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex as Plain;
 use std::time::Duration;
-
-use loom::thread::{self, JoinHandle};
 
 use crate::cancel::CancelToken;
 use crate::config::{Builder, Fairness, SelfDeadlock};
@@ -26,8 +24,22 @@ use crate::manage::ManageConnection;
 use crate::pool::Pool;
 use crate::pooled::PooledConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, advance, instant};
+use crate::sync::checker::thread::{self, JoinHandle};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, advance, asleep, instant};
 use crate::workers::{self, Running};
+
+#[cfg(fairpool_model = "shuttle")]
+mod crowd;
+#[cfg(fairpool_model = "loom")]
+#[path = "models/by_loom.rs"]
+mod run;
+#[cfg(fairpool_model = "shuttle")]
+#[path = "models/by_shuttle.rs"]
+mod run;
+#[cfg(fairpool_model = "shuttle")]
+mod staff;
+
+use run::explore;
 
 const MAX: Duration = Duration::MAX;
 
@@ -48,6 +60,8 @@ struct Driver {
 #[derive(Default)]
 struct Ledger {
     failures_left: AtomicU64,
+    /// Of checks.
+    invalid_left: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
 }
@@ -71,22 +85,24 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+fn fails(left: &AtomicU64) -> Result<(), Unreachable> {
+    let now = left.load(Ordering::Relaxed);
+    left.store(now.saturating_sub(1), Ordering::Relaxed);
+    if now == 0 { Ok(()) } else { Err(Unreachable) }
+}
+
 impl ManageConnection for Driver {
     type Connection = Wire;
     type Error = Unreachable;
 
     fn connect(&self) -> Result<Wire, Unreachable> {
-        let left = self.ledger.failures_left.load(Ordering::Relaxed);
-        if left > 0 {
-            self.ledger.failures_left.store(left - 1, Ordering::Relaxed);
-            return Err(Unreachable);
-        }
+        fails(&self.ledger.failures_left)?;
         self.ledger.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Wire(Arc::clone(&self.ledger)))
     }
 
     fn is_valid(&self, _: &mut Wire) -> Result<(), Unreachable> {
-        Ok(())
+        fails(&self.ledger.invalid_left)
     }
 
     fn has_broken(&self, _: &mut Wire) -> bool {
@@ -127,7 +143,10 @@ impl Bench {
 
     fn with(settings: Builder<Driver>, driver: Driver) -> Bench {
         let ledger = Arc::clone(&driver.ledger);
-        let pool = settings.build_unchecked(driver);
+        let mut config = settings.config().expect("legal settings");
+        // So that an execution can be repeated.
+        config.policy.seed = 1;
+        let pool = Pool::start(config, driver);
         Bench { shared: Arc::clone(&pool.shared), pool, ledger }
     }
 
@@ -153,20 +172,20 @@ impl Bench {
         thread::spawn(move || outcome(pool.get_timeout(timeout)))
     }
 
-    /// The same; when this returns, it waits in the queue. How it came there is
+    /// The same; when this returns, it sleeps in the queue. How it came there is
     /// not explored.
     fn queued(&self, timeout: Duration) -> JoinHandle<String> {
         self.until_queued(|| self.caller(timeout))
     }
 
     fn until_queued(&self, start: impl FnOnce() -> JoinHandle<String>) -> JoinHandle<String> {
-        let before = self.pool.stats().waiting;
-        loom::stop_exploring();
+        let before = asleep();
+        run::stop_exploring();
         let caller = start();
-        while self.pool.stats().waiting == before {
+        while asleep() == before {
             thread::yield_now();
         }
-        loom::explore();
+        run::resume_exploring();
         caller
     }
 
@@ -191,7 +210,7 @@ impl Bench {
     /// is left in the queue and nothing is lost: not while the pool is open, and
     /// not when it is closed and its last handle is dropped.
     fn end(self, crew: Option<JoinHandle<()>>) {
-        loom::stop_exploring();
+        run::stop_exploring();
         let has_crew = crew.is_some();
         work(&self.shared);
         let gauges = self.gauges();
@@ -287,33 +306,6 @@ fn outcome(got: Result<Guard, Error>) -> String {
         Ok(_) => "granted".to_string(),
         Err(error) => format!("{:?}", error.kind()),
     }
-}
-
-/// Runs a model in every order of its threads with up to this many preemptions
-/// (`LOOM_MAX_PREEMPTIONS` overrides it). It has to meet exactly these outcomes.
-fn explore(
-    name: &str,
-    preemptions: usize,
-    outcomes: &[&str],
-    model: impl Fn() -> String + Send + Sync + 'static,
-) {
-    let executions = Arc::new(AtomicU64::new(0));
-    let met: Arc<Plain<BTreeSet<String>>> = Arc::default();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(preemptions);
-    builder.max_branches = 10_000;
-    builder.check({
-        let (executions, met) = (Arc::clone(&executions), Arc::clone(&met));
-        move || {
-            executions.fetch_add(1, Ordering::Relaxed);
-            let outcome = model();
-            met.lock().expect("no model panics here").insert(outcome);
-        }
-    });
-    println!("figure: {name}: {} executions", grouped(executions.load(Ordering::Relaxed)));
-    let met = met.lock().expect("no model panics here");
-    let expected: BTreeSet<String> = outcomes.iter().map(ToString::to_string).collect();
-    assert_eq!(*met, expected, "the outcomes of: {name}");
 }
 
 fn grouped(number: u64) -> String {

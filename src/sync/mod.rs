@@ -2,7 +2,8 @@
 //! so that the shell can be run under a model checker.
 //!
 //! `real` is what a pool runs on. `modelled` takes its place under
-//! `--cfg fairpool_model`, for `scripts/models`.
+//! `--cfg fairpool_model`, for `scripts/models`; which checker it is made of,
+//! `--cfg fairpool_model="loom"` or `"shuttle"` says, beside the other.
 
 use std::time::{Duration, Instant};
 

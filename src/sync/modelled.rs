@@ -1,9 +1,10 @@
-//! Locks and a clock for models: each use of one is a point at which `loom` may
-//! let another thread go on.
+//! Locks and a clock for models: each use of one is a point at which the checker
+//! may let another thread go on. The checker is `loom` or `shuttle`.
 //!
 //! Time is a variable that a model advances. A wait with a deadline is a wait
 //! whose thread is also woken when that variable reaches the deadline, so that a
-//! timeout is a wake-up like any other. (`loom`'s own `Condvar` never times out.)
+//! timeout is a wake-up like any other. (In neither checker does a wait time out
+//! by itself.)
 //!
 //! Not modelled: reference counts, which are those of `std` (the memory model of
 //! `Arc` is not ours to check), and `AtomicU64`, which only numbers things.
@@ -18,14 +19,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use loom::sync::atomic::AtomicU64 as ModelledU64;
-use loom::thread::{self, Thread};
+#[cfg(fairpool_model = "loom")]
+pub(crate) use loom as checker;
+#[cfg(fairpool_model = "shuttle")]
+pub(crate) use shuttle as checker;
 
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
+use checker::sync::atomic::AtomicU64 as ModelledU64;
+
+pub(crate) use checker::sync::atomic::{AtomicBool, AtomicUsize};
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Jobs stay in the backlog, where a model takes them, and the reaper is not
-/// started: `loom` has room for five threads, and channels would block it.
+/// started: `loom` has room for five threads, and channels would block either
+/// checker.
 pub(crate) const THREADS: bool = false;
 
 /// No thread is ever started.
@@ -43,11 +49,11 @@ where
 /// Nothing sleeps in a model.
 pub(crate) fn sleep(_: Duration) {}
 
-/// `std`'s, for threads of `loom`: those share one of the system's. Its own macro
-/// knows no `const` blocks.
+/// `std`'s, for threads of the checker: those share one of the system's. `loom`'s
+/// own macro knows no `const` blocks.
 macro_rules! per_thread {
     ($($(#[$about:meta])* static $name:ident: $Type:ty = const { $value:expr };)*) => {
-        loom::thread_local! { $($(#[$about])* static $name: $Type = $value;)* }
+        crate::sync::checker::thread_local! { $($(#[$about])* static $name: $Type = $value;)* }
     };
 }
 pub(crate) use per_thread;
@@ -59,15 +65,17 @@ struct World {
     /// Nanoseconds since the origin.
     now: ModelledU64,
     /// Those who wait with a deadline; some of them may have been woken since.
-    timed: loom::sync::Mutex<Vec<(Instant, Arc<Sleeper>)>>,
+    timed: checker::sync::Mutex<Vec<(Instant, Arc<Sleeper>)>>,
+    asleep: std::sync::atomic::AtomicUsize,
 }
 
-loom::lazy_static! {
+checker::lazy_static! {
     /// Made anew for each execution.
     static ref WORLD: World = World {
         origin: Instant::now(),
         now: ModelledU64::new(0),
-        timed: loom::sync::Mutex::new(Vec::new()),
+        timed: checker::sync::Mutex::new(Vec::new()),
+        asleep: std::sync::atomic::AtomicUsize::new(0),
     };
 }
 
@@ -92,9 +100,15 @@ pub(crate) fn advance(span: Duration) {
         sleeper.timed_out.store(true, Ordering::Relaxed);
         if let Some(at) = queue.iter().position(|other| Arc::ptr_eq(other, &sleeper)) {
             queue.remove(at);
-            sleeper.thread.unpark();
+            sleeper.bed.wake();
         }
     }
+}
+
+/// How many threads wait for a condition, those included who were woken and have
+/// not noticed.
+pub(crate) fn asleep() -> usize {
+    WORLD.asleep.load(Ordering::Relaxed)
 }
 
 // ---- locks ----
@@ -103,14 +117,14 @@ const POISONED: &str = "a model has panicked";
 
 /// With the face of `parking_lot`'s.
 #[derive(Default)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
 /// `None` only inside a wait.
-pub(crate) struct MutexGuard<'a, T>(&'a Mutex<T>, Option<loom::sync::MutexGuard<'a, T>>);
+pub(crate) struct MutexGuard<'a, T>(&'a Mutex<T>, Option<checker::sync::MutexGuard<'a, T>>);
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Mutex<T> {
-        Mutex(loom::sync::Mutex::new(value))
+        Mutex(checker::sync::Mutex::new(value))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -132,14 +146,60 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-type SleeperQueue = Arc<loom::sync::Mutex<VecDeque<Arc<Sleeper>>>>;
+type SleeperQueue = Arc<checker::sync::Mutex<VecDeque<Arc<Sleeper>>>>;
+type LockedQueue<'a> = checker::sync::MutexGuard<'a, VecDeque<Arc<Sleeper>>>;
 
 /// One wait of one thread.
 struct Sleeper {
-    thread: Thread,
+    bed: Bed,
     /// Where it queues. Its lock also covers what follows.
     queue: SleeperQueue,
     timed_out: std::sync::atomic::AtomicBool,
+}
+
+/// Where a thread sleeps until somebody who took it out of its queue wakes it.
+#[cfg(fairpool_model = "loom")]
+struct Bed(checker::thread::Thread);
+
+#[cfg(fairpool_model = "loom")]
+impl Bed {
+    fn new() -> Bed {
+        Bed(checker::thread::current())
+    }
+
+    /// One step for `loom`, which switches threads at a lock, but not where one
+    /// is given back.
+    fn lie_down(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
+        drop(queue);
+        unlock();
+        checker::thread::park();
+    }
+
+    fn wake(&self) {
+        self.0.unpark();
+    }
+}
+
+/// `shuttle` lets a thread that is parked wake up without a reason, and tries
+/// that all the time; and it also switches threads where a lock is given back.
+#[cfg(fairpool_model = "shuttle")]
+struct Bed(checker::sync::Condvar);
+
+#[cfg(fairpool_model = "shuttle")]
+impl Bed {
+    fn new() -> Bed {
+        Bed(checker::sync::Condvar::new())
+    }
+
+    /// Whoever is to wake it needs the queue's lock first.
+    fn lie_down(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
+        unlock();
+        drop(self.0.wait(queue).expect(POISONED));
+    }
+
+    fn wake(&self) {
+        self.0.notify_one();
+    }
 }
 
 /// With the face of `parking_lot`'s: wakes in the order of arrival, and nobody
@@ -155,13 +215,13 @@ impl Condvar {
 
     pub(crate) fn notify_one(&self) {
         if let Some(sleeper) = self.sleepers.lock().expect(POISONED).pop_front() {
-            sleeper.thread.unpark();
+            sleeper.bed.wake();
         }
     }
 
     pub(crate) fn notify_all(&self) {
         let mut sleepers = self.sleepers.lock().expect(POISONED);
-        sleepers.drain(..).for_each(|sleeper| sleeper.thread.unpark());
+        sleepers.drain(..).for_each(|sleeper| sleeper.bed.wake());
     }
 
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
@@ -187,7 +247,7 @@ impl Condvar {
 
     fn sleeper(&self) -> Arc<Sleeper> {
         Arc::new(Sleeper {
-            thread: thread::current(),
+            bed: Bed::new(),
             queue: Arc::clone(&self.sleepers),
             timed_out: std::sync::atomic::AtomicBool::new(false),
         })
@@ -198,11 +258,9 @@ impl Condvar {
         let mut queue = self.sleepers.lock().expect(POISONED);
         if !sleeper.timed_out.load(Ordering::Relaxed) {
             queue.push_back(Arc::clone(&sleeper));
-            // One step for `loom`, which switches threads at a lock, but not
-            // where one is given back.
-            drop(queue);
-            drop(guard.1.take());
-            thread::park();
+            WORLD.asleep.fetch_add(1, Ordering::Relaxed);
+            sleeper.bed.lie_down(queue, || drop(guard.1.take()));
+            WORLD.asleep.fetch_sub(1, Ordering::Relaxed);
             guard.1 = Some(guard.0.0.lock().expect(POISONED));
         }
         sleeper.timed_out.load(Ordering::Relaxed)

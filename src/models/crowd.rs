@@ -1,0 +1,367 @@
+//! Crowds: models with more threads than `loom` has room for, in which each does
+//! whatever it may. What that is, `shuttle` draws, together with the order of the
+//! steps, so that an execution can be repeated.
+//!
+//! Several threads do the pool's work: one is its reaper and hands the jobs out,
+//! two more and it itself do them. Time goes on as long as there are callers; so
+//! one who is lost does not stop all the others, and the clock has to notice
+//! that nobody gets on.
+
+use std::time::Duration;
+
+use super::run::draw;
+use super::staff::{below, clock, crew, dawdle, one_in, pick};
+use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, ms, settings};
+use crate::cancel::CancelToken;
+use crate::config::{Builder, Fairness, SelfDeadlock};
+use crate::error::Error;
+use crate::pool::Pool;
+use crate::pooled::PooledConnection;
+use crate::shared::Shared;
+use crate::sync::checker::thread::{self, JoinHandle};
+use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
+
+const CALLERS: usize = 8;
+
+/// How many executions each crowd has in each of the two ways.
+const ITERATIONS: usize = 1_500;
+
+/// No clock goes on for so long.
+const LONG: Duration = ms(3_600_000);
+
+// ---- the callers ----
+
+/// What a caller may do.
+#[derive(Clone, Copy)]
+struct Habits {
+    rounds: u64,
+    timeouts: &'static [Duration],
+    priorities: &'static [u8],
+    ends: &'static [End],
+    /// Whether some have a token that may be cancelled.
+    cancels: bool,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy)]
+enum End {
+    Return,
+    Break,
+    Detach,
+    /// Another thread returns it.
+    PassOn,
+    /// The same thread asks for one more first.
+    AskForMore(Duration),
+}
+
+const PATIENT: Habits = Habits {
+    rounds: 2,
+    timeouts: &[MAX],
+    priorities: &[5],
+    ends: &[End::Return, End::Return, End::Break, End::PassOn],
+    cancels: false,
+};
+
+const IMPATIENT: Habits = Habits {
+    rounds: 2,
+    timeouts: &[MAX, MAX, Duration::ZERO, ms(2), ms(5), ms(20)],
+    priorities: &[5, 5, 1, 9],
+    ends: &[End::Return, End::Return, End::Break, End::Detach, End::PassOn],
+    cancels: true,
+};
+
+/// One pool, and those who use it.
+struct Crowd {
+    bench: Bench,
+    habits: Habits,
+    /// The first two callers' and the next two's; the others have none.
+    tokens: [CancelToken; 2],
+    outcomes: Arc<Plain<Vec<String>>>,
+    gone: Arc<AtomicU64>,
+    clock: JoinHandle<()>,
+    crew: JoinHandle<()>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn new(settings: Builder<Driver>, habits: Habits) -> Crowd {
+        let settings = settings.connect_backoff(ms(1), ms(4));
+        let bench = Bench::new(settings);
+        let outcomes = Arc::default();
+        let gone = Arc::new(AtomicU64::new(0));
+        let mut crowd = Crowd {
+            crew: crew(&bench.shared),
+            clock: clock(&bench, &outcomes, &gone, CALLERS as u64),
+            tokens: [CancelToken::new(), CancelToken::new()],
+            callers: Vec::new(),
+            bench,
+            habits,
+            outcomes,
+            gone,
+        };
+        crowd.callers = (0..CALLERS).map(|number| crowd.caller(number)).collect();
+        crowd
+    }
+
+    fn caller(&self, number: usize) -> JoinHandle<()> {
+        let (pool, habits) = (self.bench.pool.clone(), self.habits);
+        let token = self.tokens.get(number / 2).filter(|_| habits.cancels).cloned();
+        let (outcomes, gone) = (Arc::clone(&self.outcomes), Arc::clone(&self.gone));
+        thread::spawn(move || {
+            // Only once: what is cancelled stays so.
+            let mut token = token;
+            for _ in 0..habits.rounds {
+                let outcome = call(&pool, habits, token.take());
+                outcomes.lock().expect("no caller panics here").push(outcome);
+            }
+            drop(pool);
+            gone.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Waits until all callers have gone.
+    fn leave(&mut self) {
+        self.callers.drain(..).for_each(|caller| caller.join().expect("a caller"));
+    }
+
+    /// All are served or sent away: nothing is left of the pool, whether it is
+    /// closed or its last handle is dropped.
+    fn end(mut self) -> Vec<String> {
+        self.leave();
+        let gauges = self.bench.gauges();
+        assert_eq!((gauges.waiting, gauges.busy), (0, 0), "{gauges:?}");
+        let Bench { pool, shared, ledger } = self.bench;
+        if one_in(2) {
+            let report = pool.close(instant() + LONG);
+            assert!(report.is_complete(), "{report}");
+        }
+        drop(pool);
+        all_ended(shared, &ledger, self.clock, self.crew);
+        std::mem::take(&mut *self.outcomes.lock().expect("no caller panics here"))
+    }
+}
+
+/// The callers and their handles have gone, and the pool's threads go too.
+fn all_ended(
+    shared: Arc<Shared<Driver>>,
+    ledger: &Ledger,
+    clock: JoinHandle<()>,
+    crew: JoinHandle<()>,
+) {
+    clock.join().expect("the clock");
+    crew.join().expect("the crew");
+    assert!(shared.workers.are_done(), "a job is left");
+    ended(shared, ledger);
+}
+
+/// One get, and what comes of it.
+fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> String {
+    dawdle();
+    let mut request =
+        pool.request().timeout(pick(habits.timeouts)).priority(pick(habits.priorities));
+    if let Some(token) = &token {
+        request = request.cancel(token);
+    }
+    let guard = match request.get() {
+        Ok(guard) => guard,
+        Err(error) => return said(&error),
+    };
+    dawdle();
+    use_up(pool, guard, pick(habits.ends))
+}
+
+fn said(error: &Error) -> String {
+    format!("{:?}", error.kind())
+}
+
+fn use_up(pool: &Pool<Driver>, mut guard: Guard, end: End) -> String {
+    match end {
+        End::Return => drop(guard),
+        End::Break => {
+            PooledConnection::mark_broken(&mut guard);
+            drop(guard);
+            return "broken".to_string();
+        }
+        End::Detach => {
+            drop(PooledConnection::detach(guard));
+            return "detached".to_string();
+        }
+        End::PassOn => {
+            let other = thread::spawn(move || {
+                dawdle();
+                drop(guard);
+            });
+            other.join().expect("the other");
+            return "passed on".to_string();
+        }
+        End::AskForMore(timeout) => {
+            let more = pool.get_timeout(timeout).map(drop);
+            drop(guard);
+            return more.map_or_else(|error| said(&error), |()| "two granted".to_string());
+        }
+    }
+    "granted".to_string()
+}
+
+fn fairness() -> Fairness {
+    if one_in(2) { Fairness::Strict } else { Fairness::Bounded(ms(5)) }
+}
+
+fn crowded() -> Builder<Driver> {
+    let size = 2 + below(2) as u32;
+    settings().max_size(size).min_idle(Some(below(2) as u32)).fairness(fairness())
+}
+
+// ---- the models ----
+
+/// Callers who wait for ever, and connections that break: all are served. Time
+/// helps nobody.
+#[test]
+fn p3_a_crowd_without_deadlines_is_served() {
+    draw("a crowd without deadlines", ITERATIONS, &["granted", "broken", "passed on"], || {
+        let outcomes = Crowd::new(crowded(), PATIENT).end();
+        assert_eq!(outcomes.len(), 2 * CALLERS);
+        let served = ["granted", "broken", "passed on"];
+        assert!(outcomes.iter().all(|outcome| served.contains(&&**outcome)), "{outcomes:?}");
+        outcomes
+    });
+}
+
+/// Deadlines and cancels, priorities, connections that break or are taken out.
+#[test]
+fn p4_a_crowd_with_deadlines_and_cancels() {
+    let to_meet = ["granted", "broken", "detached", "Timeout", "Cancelled"];
+    draw("a crowd with deadlines and cancels", ITERATIONS, &to_meet, || {
+        let crowd = Crowd::new(crowded(), IMPATIENT);
+        for token in &crowd.tokens {
+            dawdle();
+            token.cancel();
+        }
+        crowd.end()
+    });
+}
+
+/// Opening and checks fail, more than once in a row.
+#[test]
+fn p3_a_crowd_meets_a_driver_that_fails() {
+    let to_meet = ["granted", "broken", "Timeout"];
+    draw("a crowd and a driver that fails", ITERATIONS, &to_meet, || {
+        let settings = crowded().test_on_check_out(true).idle_timeout(Some(ms(3)));
+        let crowd = Crowd::new(settings, Habits { cancels: false, ..IMPATIENT });
+        for _ in 0..4 {
+            dawdle();
+            let ledger = &crowd.bench.ledger;
+            let failing = if one_in(2) { &ledger.failures_left } else { &ledger.invalid_left };
+            failing.store(below(4), Ordering::Relaxed);
+        }
+        crowd.end()
+    });
+}
+
+/// The owner replaces connections, resizes the pool, and pauses it.
+#[test]
+fn p3_a_crowd_and_a_busy_owner() {
+    let to_meet = ["granted", "broken", "detached", "Timeout", "Cancelled"];
+    draw("a crowd and a busy owner", ITERATIONS, &to_meet, || {
+        let crowd = Crowd::new(crowded(), IMPATIENT);
+        let pool = &crowd.bench.pool;
+        for _ in 0..6 {
+            dawdle();
+            match below(6) {
+                0 => pool.refresh(),
+                1 => pool.pause(),
+                2 => pool.resume(),
+                3 => drop(pool.set_min_idle(Some(below(3) as u32))),
+                4 => drop(pool.set_max_size(1 + below(3) as u32)),
+                _ => crowd.tokens[0].cancel(),
+            }
+        }
+        pool.resume();
+        crowd.end()
+    });
+}
+
+/// Two who close the pool in the midst of it all: those who wait are sent away,
+/// and both hear of the end.
+#[test]
+fn p11_a_crowd_is_sent_away() {
+    let to_meet = ["granted", "broken", "Timeout", "Closed"];
+    draw("a crowd and those who close", ITERATIONS, &to_meet, || {
+        let crowd = Crowd::new(crowded(), IMPATIENT);
+        let closers = [(); 2].map(|()| {
+            let pool = crowd.bench.pool.clone();
+            thread::spawn(move || {
+                (0..4).for_each(|_| dawdle());
+                let report = pool.close(instant() + LONG);
+                assert!(report.is_complete(), "{report}");
+            })
+        });
+        closers.into_iter().for_each(|closer| closer.join().expect("a closer"));
+        crowd.end()
+    });
+}
+
+/// Whoever goes last drops the last handle.
+#[test]
+fn p11_the_last_of_a_crowd_drops_the_last_handle() {
+    draw("the last of a crowd", ITERATIONS, &["granted", "broken", "Timeout"], || {
+        let crowd = Crowd::new(crowded(), IMPATIENT);
+        dawdle();
+        let Crowd { bench, outcomes, clock, crew, callers, .. } = crowd;
+        let Bench { pool, shared, ledger } = bench;
+        drop(pool);
+        callers.into_iter().for_each(|caller| caller.join().expect("a caller"));
+        all_ended(shared, &ledger, clock, crew);
+        std::mem::take(&mut *outcomes.lock().expect("no caller panics here"))
+    });
+}
+
+/// Callers who ask for one more while they hold one: some get it, those who would
+/// wait for themselves are told, and all come to an end.
+#[test]
+fn p9_a_crowd_of_holders_that_ask_for_more() {
+    let to_meet = ["two granted", "Deadlock", "Timeout"];
+    draw("a crowd of holders that ask for more", ITERATIONS, &to_meet, || {
+        const ENDS: &[End] = &[End::AskForMore(MAX), End::AskForMore(ms(5))];
+        let settings = crowded().on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO));
+        Crowd::new(settings, Habits { ends: ENDS, ..PATIENT }).end()
+    });
+}
+
+/// A queue of eight, some of whom leave it, before newcomers: strictly fair, those
+/// who are served are so in the order in which they came.
+#[test]
+fn p2_a_crowd_is_served_in_order() {
+    let to_meet = ["granted", "Timeout", "Cancelled"];
+    draw("a crowd in a queue", ITERATIONS, &to_meet, || {
+        let (bench, held) = Bench::held(settings());
+        let token = CancelToken::new();
+        let served: Arc<Plain<Vec<usize>>> = Arc::default();
+        let waiter = |number| {
+            let (pool, served) = (bench.pool.clone(), Arc::clone(&served));
+            let (timeout, cancel) = (pick(&[MAX, MAX, ms(3)]), one_in(3));
+            let token = token.clone();
+            thread::spawn(move || {
+                let request = pool.request().timeout(timeout);
+                let got = if cancel { request.cancel(&token).get() } else { request.get() };
+                if got.is_ok() {
+                    served.lock().expect("no caller panics here").push(number);
+                }
+                got.map_or_else(|error| said(&error), |_| "granted".to_string())
+            })
+        };
+        let mut threads: Vec<_> =
+            (0..CALLERS).map(|number| bench.until_queued(|| waiter(number))).collect();
+        threads.extend([CALLERS; 2].map(waiter));
+        let clock = thread::spawn(|| (0..4).for_each(|_| advance(ms(1))));
+        let canceller = thread::spawn(move || token.cancel());
+        drop(held);
+        let outcomes = threads.into_iter().map(|thread| thread.join().expect("a waiter")).collect();
+        clock.join().expect("the clock");
+        canceller.join().expect("the canceller");
+        let served = served.lock().expect("no caller panics here");
+        assert!(served.is_sorted(), "{served:?}");
+        bench.end(None);
+        outcomes
+    });
+}

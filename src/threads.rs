@@ -1,11 +1,14 @@
 //! The pool's threads, from their start until they have ended.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
 use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering};
+
+/// When there is no thread to join another, it is tried again after this long.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Threads {
     /// Of those that may still run.
@@ -48,8 +51,34 @@ impl<M: ManageConnection> Shared<M> {
     /// each is joined by a thread of its own, and goes on being joined when this
     /// returns.
     pub(crate) fn join_threads(self: &Arc<Self>, deadline: Instant) -> usize {
-        let handles = std::mem::take(&mut *self.threads.handles.lock());
         let mut joiners = Vec::new();
+        loop {
+            let unjoined = self.start_joiners(&mut joiners);
+            let until = match unjoined {
+                0 => deadline,
+                _ => deadline.min(sync::instant() + STARVED_RETRY),
+            };
+            let hope = |_: &_| unjoined == 0 && self.threads.ending() == 0;
+            if self.wait_for(Some(until), hope) {
+                // They run nothing but the body below, and are at its end.
+                joiners.into_iter().for_each(|joiner| drop(joiner.join()));
+                return 0;
+            }
+            if until == deadline {
+                return self.threads.ending() + unjoined;
+            }
+        }
+    }
+
+    /// Has all threads joined of which there are handles. Returns for how many
+    /// there was no thread to join them.
+    fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
+        let handles = {
+            let mut handles = self.threads.handles.lock();
+            // Under the lock: another `close` finds them here or counted there.
+            self.threads.ending.fetch_add(handles.len(), Ordering::AcqRel);
+            std::mem::take(&mut *handles)
+        };
         let mut left = Vec::new();
         for handle in handles {
             match self.start_joiner(handle) {
@@ -59,11 +88,7 @@ impl<M: ManageConnection> Shared<M> {
         }
         let unjoined = left.len();
         self.threads.handles.lock().extend(left);
-        if self.wait_for(Some(deadline), |_| self.threads.ending() == 0) {
-            // They run nothing but the body below, and are at its end.
-            joiners.into_iter().for_each(|joiner| drop(joiner.join()));
-        }
-        self.threads.ending() + unjoined
+        unjoined
     }
 
     /// `Err`: the system has no thread to give, and the handle is still there.
@@ -74,7 +99,7 @@ impl<M: ManageConnection> Shared<M> {
         // In a place of its own, so that the handle survives a failed start.
         let place = Arc::new(Mutex::new(Some(handle)));
         let body = {
-            let (ending, place) = (Ending::new(self), Arc::clone(&place));
+            let (ending, place) = (Ending(Arc::clone(self)), Arc::clone(&place));
             move || {
                 let handle = place.lock().take();
                 let _ = handle.map(JoinHandle::join);
@@ -85,15 +110,8 @@ impl<M: ManageConnection> Shared<M> {
     }
 }
 
-/// A thread that is being joined.
+/// A thread that is being joined, and counted.
 struct Ending<M: ManageConnection>(Arc<Shared<M>>);
-
-impl<M: ManageConnection> Ending<M> {
-    fn new(shared: &Arc<Shared<M>>) -> Ending<M> {
-        shared.threads.ending.fetch_add(1, Ordering::AcqRel);
-        Ending(Arc::clone(shared))
-    }
-}
 
 impl<M: ManageConnection> Drop for Ending<M> {
     fn drop(&mut self) {

@@ -114,6 +114,23 @@ fn p11_close_counts_only_threads_that_have_not_ended() {
     assert_eq!(first.threads, 1, "{first}");
 }
 
+#[test]
+fn p11_of_several_who_close_each_waits_for_all_threads() {
+    for _ in 0..200 {
+        let pool = builder(2).build(Server::new().manager()).unwrap();
+        drop(pool.get().unwrap());
+        let close = |_| {
+            let pool = pool.clone();
+            thread::spawn(move || pool.close(Instant::now() + Duration::from_secs(10)))
+        };
+        let closers: Vec<_> = (0..4).map(close).collect();
+        for closer in closers {
+            let report = closer.join().unwrap();
+            assert!(report.is_complete(), "{report}");
+        }
+    }
+}
+
 // ---- self-deadlock ----
 
 #[derive(Debug, Default, Clone)]

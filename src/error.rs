@@ -240,17 +240,29 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = text_of(self.0);
         f.write_str(&said)?;
-        let mut next = self.0.source();
-        while let Some(source) = next {
+        let mut next = source_of(self.0);
+        for _ in 0..LONGEST_CHAIN {
+            let Some(source) = next else { break };
             let text = text_of(source);
             if !said.contains(&text) {
                 write!(f, ": {text}")?;
             }
             said = text;
-            next = source.source();
+            next = source_of(source);
         }
         Ok(())
     }
+}
+
+/// More sources than this are taken for a circle.
+const LONGEST_CHAIN: usize = 32;
+
+/// What an error came from. The driver's code, like its text.
+fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::Error + 'static)> {
+    panic::catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_else(|payload| {
+        mem::forget(payload); // Its destructor might panic again.
+        None
+    })
 }
 
 /// What an error says of itself.

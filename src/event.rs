@@ -40,8 +40,8 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
 
     /// A connection has been held for longer than
     /// [`leak_threshold`](crate::Builder::leak_threshold): told once for each
-    /// checkout. Runs on a thread of the pool that does nothing else; this and the
-    /// two below are called one at a time, in the order in which things happened.
+    /// checkout. Runs on a worker thread of the pool; this and the two below are
+    /// called one at a time, in the order in which things happened.
     fn handle_leak(&self, event: LeakEvent) {
         let _ = event;
     }

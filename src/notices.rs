@@ -12,8 +12,7 @@ use crate::error::Nested;
 use crate::event::{HandleEvent, LeakEvent, SelfDeadlockEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, Mutex};
-use crate::workers::Task;
+use crate::sync::Mutex;
 
 /// So many wait to be told at the most. There are that many only if the handler,
 /// or the logger, hangs.
@@ -37,8 +36,12 @@ impl<M: ManageConnection> Notices<M> {
         Notices(Mutex::new(Untold { notices: VecDeque::new(), lost: 0, has_teller: false }))
     }
 
-    /// Returns whether a teller has to be sent for.
-    fn add(&self, new: Vec<Notice<Kind<M>>>) -> bool {
+    /// Returns whether a teller has to be sent for. Called under the pool's lock,
+    /// so that notices are told in the order in which things happened.
+    pub(crate) fn add(&self, new: Vec<Notice<Kind<M>>>) -> bool {
+        if new.is_empty() {
+            return false;
+        }
         let mut untold = self.0.lock();
         for notice in new {
             match untold.notices.len() {
@@ -49,33 +52,31 @@ impl<M: ManageConnection> Notices<M> {
         !std::mem::replace(&mut untold.has_teller, true)
     }
 
-    /// The next one, and how many were lost before it; the teller is done when
+    /// Whether there is nothing to tell, and nobody who tells it.
+    pub(crate) fn are_told(&self) -> bool {
+        !self.0.lock().has_teller
+    }
+
+    /// The next one, and how many were lost after it; the teller is done when
     /// there is none.
     fn next(&self) -> Option<(Notice<Kind<M>>, usize)> {
         let mut untold = self.0.lock();
         let next = untold.notices.pop_front();
         untold.has_teller = next.is_some();
-        next.map(|notice| (notice, std::mem::take(&mut untold.lost)))
+        let lost = if untold.notices.is_empty() { std::mem::take(&mut untold.lost) } else { 0 };
+        next.map(|notice| (notice, lost))
     }
 }
 
 impl<M: ManageConnection> Shared<M> {
-    /// Has a worker tell the pool's owner.
-    #[cold]
-    pub(crate) fn notify_owner(self: &Arc<Self>, notices: Vec<Notice<Kind<M>>>) {
-        if self.notices.add(notices) {
-            self.workers.submit(self, Task::Tell);
-        }
-    }
-
     /// Tells all there is to tell.
     pub(crate) fn tell_owner(&self) {
         while let Some((notice, lost)) = self.notices.next() {
+            self.announce(notice);
             if lost > 0 {
-                let reason = "since the handler of those before did not return";
+                let reason = "since the handler of one did not return for so long";
                 self.say(Level::Warn, format_args!("{lost} notices were lost, {reason}"));
             }
-            self.announce(notice);
         }
     }
 

@@ -364,7 +364,9 @@ impl<M: ManageConnection> Pool<M> {
         let start = shared.clock.now();
         shared.transition(|core, now, fx| core.close(now, fx));
         let workers = &shared.workers;
-        let ended = |core: &PoolCore<M>| core.is_drained() && workers.are_done();
+        let ended = |core: &PoolCore<M>| {
+            core.is_drained() && workers.are_done() && shared.notices.are_told()
+        };
         let ending = match shared.wait_for(Some(deadline), ended) {
             true => shared.join_threads(deadline),
             false => shared.threads.ending(),

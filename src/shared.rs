@@ -27,8 +27,8 @@ pub(crate) type PoolCore<M> = Core<Kind<M>>;
 
 pub(crate) struct Shared<M: ManageConnection> {
     /// The pool's one lock. Under it: no call into a driver or a hook, no I/O,
-    /// no log, no destructor of a connection or an error. Only the lock of a
-    /// waiter's cell is ever taken inside it.
+    /// no log, no destructor of a connection or an error. Only the locks of waiters'
+    /// cells and of the notices are ever taken inside it.
     core: Mutex<PoolCore<M>>,
     /// Signalled when something has changed that `build` or `close` wait for.
     progress: Condvar,
@@ -79,6 +79,7 @@ impl<M: ManageConnection> Shared<M> {
             cell.fill(answer);
             cells.push(cell);
         }
+        let tell = self.notices.add(std::mem::take(&mut fx.notices));
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes someone who would only
         // run into this lock.
@@ -102,8 +103,8 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.reaper.ensure(self);
         }
-        if !fx.notices.is_empty() {
-            self.notify_owner(fx.notices);
+        if tell {
+            self.workers.submit(self, Task::Tell);
         }
         for error in fx.garbage {
             let _ = self.contain("dropping an error", || drop(error));
@@ -133,6 +134,8 @@ impl<M: ManageConnection> Shared<M> {
             if timed_out {
                 drop(core);
                 self.reaper.ensure(self);
+                // There is none either when the pool has ended.
+                self.workers.retry(self);
                 core = self.core.lock();
             }
         }

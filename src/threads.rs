@@ -11,7 +11,7 @@ use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering};
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Threads {
-    /// Of those that may still run.
+    /// Of those that have not been joined.
     handles: Mutex<Vec<JoinHandle<()>>>,
     /// How many have done their work, and are being joined.
     ending: AtomicUsize,
@@ -31,11 +31,30 @@ impl Threads {
     where
         F: FnOnce() + Send + 'static,
     {
+        // In a place of its own, so that it is not dropped under the lock.
+        let place = Arc::new(Mutex::new(Some(body)));
+        let run = {
+            let place = Arc::clone(&place);
+            move || {
+                let body = place.lock().take();
+                body.into_iter().for_each(|body| body());
+            }
+        };
         // Under the lock, so that nobody looks for the handle before it is there.
         let mut handles = self.handles.lock();
-        handles.retain(|handle| !handle.is_finished());
-        handles.push(sync::spawn(name, body)?);
-        Ok(())
+        let started = sync::spawn(name, run).map(|handle| handles.push(handle));
+        drop(handles);
+        started
+    }
+
+    /// Joins those that have done their work. A worker does that before it ends: one
+    /// that is kept by what those still run is counted as long as they are.
+    pub(crate) fn join_finished(&self) {
+        let finished: Vec<_> = {
+            let mut handles = self.handles.lock();
+            handles.extract_if(.., |handle| handle.is_finished()).collect()
+        };
+        finished.into_iter().for_each(|handle| drop(handle.join()));
     }
 
     /// How many are being joined.

@@ -139,6 +139,7 @@ impl<M: ManageConnection> Workers<M> {
             // It ends when there is nothing to do, and when the pool is gone.
             next = backlog.or_else(|| self.free.recv_timeout(KEEP_ALIVE).ok());
         }
+        shared.threads.join_finished();
     }
 
     /// What has waited longest for a thread.

@@ -246,3 +246,28 @@ fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
     assert!(matches!(later.answers[..], [(0, Answer::Deadlock(_))]), "it is told");
     core.checkin(at(2), lease, Verdict::Keep, &mut fx());
 }
+
+#[test]
+fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
+    let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND, ..policy(2) };
+    let mut core: Core<Toy> = Core::new(backoff);
+    let mut asked = fx();
+    for client in 0..2 {
+        core.join(waiter(at(0), client), &mut asked).expect("room to wait");
+    }
+    let mut permits = asked.jobs.drain(..).map(|job| match job {
+        Job::Open(permit) => permit,
+        _ => panic!("only opens"),
+    });
+    let (first, second) = (permits.next().expect("one"), permits.next().expect("another"));
+    let mut failed = fx();
+    core.open_failed(at(1), first, 7, true, &mut failed);
+    assert_eq!(failed.answers.len(), 2, "both are told");
+    // The next attempt is due, and waits for the second of the first ones.
+    core.join(waiter(at(3), 3), &mut fx()).expect("hope");
+    let mut late = fx();
+    core.open_failed(at(4), second, 8, false, &mut late);
+    assert!(late.answers.is_empty(), "it was begun before the newcomer came");
+    assert_eq!(opens(&late), 1, "the attempt that is due");
+    assert_eq!(core.last_error(), Some((at(1), 7)), "it says more");
+}

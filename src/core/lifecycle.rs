@@ -57,14 +57,13 @@ impl<T: Types> Core<T> {
             let begun = self.slot(&permit).since;
             self.vacate(permit);
             self.note_open_failure(begun, now, permanent);
-            self.remember_error(Some((now, cause.clone())), fx);
-            if self.has_none_for_good() {
+            if permanent && self.has_none_for_good() {
                 while let Some(first) = self.queue.first() {
                     let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
                     fx.answer(waiter.cell, Answer::Failed(cause.clone()));
                 }
             }
-            fx.garbage.push(cause);
+            self.note_error(now, cause, permanent, fx);
         }
         self.serve(now, fx);
         self.check_invariants();
@@ -98,6 +97,15 @@ impl<T: Types> Core<T> {
         self.check_invariants();
     }
 
+    /// Remembers an error, unless it says less than the last one: why none can be
+    /// opened for good.
+    fn note_error(&mut self, now: Time, cause: T::Cause, permanent: bool, fx: &mut Effects<T>) {
+        match self.fails_permanently() && !permanent {
+            true => fx.garbage.push(cause),
+            false => self.remember_error(Some((now, cause)), fx),
+        }
+    }
+
     /// Replaces the last error; the old one is dropped outside the lock.
     fn remember_error(&mut self, error: Option<(Time, T::Cause)>, fx: &mut Effects<T>) {
         let old = std::mem::replace(&mut self.last_error, error);
@@ -121,11 +129,7 @@ impl<T: Types> Core<T> {
         self.forget_lateness(lease.permit.0 as usize);
         self.checking -= 1;
         if let Err((reason, cause)) = result {
-            // Why none can be opened says more than why this one is lost.
-            match self.fails_permanently() {
-                true => fx.garbage.push(cause),
-                false => self.remember_error(Some((now, cause)), fx),
-            }
+            self.note_error(now, cause, false, fx);
             return self.retire(lease, reason, now, fx);
         }
         if let Some(reason) = unfit {

@@ -147,8 +147,10 @@ impl Reference {
             return;
         }
         self.failed(call.since, retry_at, permanent);
-        self.last_error = Some((self.now, cause));
-        while self.has_none_for_good() && !self.queue.is_empty() {
+        if permanent || !self.fails_for_good() {
+            self.last_error = Some((self.now, cause));
+        }
+        while permanent && self.has_none_for_good() && !self.queue.is_empty() {
             self.answer_first("failed");
         }
     }

@@ -16,7 +16,7 @@ use std::sync::Mutex as Plain;
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
-use crate::config::{Builder, Fairness, SelfDeadlock};
+use crate::config::{Builder, Config, Fairness, SelfDeadlock};
 use crate::conn::CloseMutex;
 use crate::core::Gauges;
 use crate::error::Error;
@@ -142,8 +142,11 @@ impl Bench {
     }
 
     fn with(settings: Builder<Driver>, driver: Driver) -> Bench {
+        Bench::of(settings.config().expect("legal settings"), driver)
+    }
+
+    fn of(mut config: Config<Driver>, driver: Driver) -> Bench {
         let ledger = Arc::clone(&driver.ledger);
-        let mut config = settings.config().expect("legal settings");
         // So that an execution can be repeated.
         config.policy.seed = 1;
         let pool = Pool::start(config, driver);

@@ -85,8 +85,18 @@ struct Crowd {
 
 impl Crowd {
     fn new(settings: Builder<Driver>, habits: Habits) -> Crowd {
+        Crowd::with(settings, Driver::default(), habits)
+    }
+
+    fn with(settings: Builder<Driver>, driver: Driver, habits: Habits) -> Crowd {
         let settings = settings.connect_backoff(ms(1), ms(4));
-        let bench = Bench::new(settings);
+        let mut config = settings.config().expect("legal settings");
+        if one_in(2) {
+            // The reaper has no calls to look after, and so no reason of its own
+            // to look soon.
+            config.policy.patience = LONG;
+        }
+        let bench = Bench::of(config, driver);
         let outcomes = Arc::default();
         let gone = Arc::new(AtomicU64::new(0));
         let mut crowd = Crowd {
@@ -246,8 +256,13 @@ fn p4_a_crowd_with_deadlines_and_cancels() {
 fn p3_a_crowd_meets_a_driver_that_fails() {
     let to_meet = ["granted", "broken", "Timeout"];
     draw("a crowd and a driver that fails", ITERATIONS, &to_meet, || {
-        let settings = crowded().test_on_check_out(true).idle_timeout(Some(ms(3)));
-        let crowd = Crowd::new(settings, Habits { cancels: false, ..IMPATIENT });
+        let settings = crowded().test_on_check_out(one_in(2));
+        let settings = settings.idle_timeout(one_in(2).then_some(ms(3)));
+        // If all of them are patient, nobody but the reaper tries again.
+        let habits = if one_in(2) { PATIENT } else { Habits { cancels: false, ..IMPATIENT } };
+        let driver = Driver::default();
+        driver.ledger.failures_left.store(below(4), Ordering::Relaxed);
+        let crowd = Crowd::with(settings, driver, habits);
         for _ in 0..4 {
             dawdle();
             let ledger = &crowd.bench.ledger;
@@ -329,7 +344,8 @@ fn p9_a_crowd_of_holders_that_ask_for_more() {
 }
 
 /// A queue of eight, some of whom leave it, before newcomers: strictly fair, those
-/// who are served are so in the order in which they came.
+/// who are served are so in the order in which they came. Those who are cancelled
+/// have left when `cancel` returns.
 #[test]
 fn p2_a_crowd_is_served_in_order() {
     let to_meet = ["granted", "Timeout", "Cancelled"];
@@ -337,10 +353,9 @@ fn p2_a_crowd_is_served_in_order() {
         let (bench, held) = Bench::held(settings());
         let token = CancelToken::new();
         let served: Arc<Plain<Vec<usize>>> = Arc::default();
-        let waiter = |number| {
+        let waiter = |number, cancel: bool| {
             let (pool, served) = (bench.pool.clone(), Arc::clone(&served));
-            let (timeout, cancel) = (pick(&[MAX, MAX, ms(3)]), one_in(3));
-            let token = token.clone();
+            let (timeout, token) = (pick(&[MAX, MAX, ms(3)]), token.clone());
             thread::spawn(move || {
                 let request = pool.request().timeout(timeout);
                 let got = if cancel { request.cancel(&token).get() } else { request.get() };
@@ -350,15 +365,22 @@ fn p2_a_crowd_is_served_in_order() {
                 got.map_or_else(|error| said(&error), |_| "granted".to_string())
             })
         };
+        let cancels = [(); CALLERS].map(|()| one_in(3));
+        let queue = cancels.iter().enumerate();
         let mut threads: Vec<_> =
-            (0..CALLERS).map(|number| bench.until_queued(|| waiter(number))).collect();
-        threads.extend([CALLERS; 2].map(waiter));
+            queue.map(|(number, cancel)| bench.until_queued(|| waiter(number, *cancel))).collect();
+        threads.extend([CALLERS; 2].map(|number| waiter(number, false)));
+        let most = threads.len() - cancels.iter().filter(|cancel| **cancel).count();
         let clock = thread::spawn(|| (0..4).for_each(|_| advance(ms(1))));
-        let canceller = thread::spawn(move || token.cancel());
+        let pool = bench.pool.clone();
+        let canceller = thread::spawn(move || {
+            token.cancel();
+            pool.stats().waiting
+        });
         drop(held);
+        assert!(canceller.join().expect("the canceller") as usize <= most);
         let outcomes = threads.into_iter().map(|thread| thread.join().expect("a waiter")).collect();
         clock.join().expect("the clock");
-        canceller.join().expect("the canceller");
         let served = served.lock().expect("no caller panics here");
         assert!(served.is_sorted(), "{served:?}");
         bench.end(None);

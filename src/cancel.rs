@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 
+use crate::error::text_of_panic;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 /// Ends the waits that were started with it, from any thread.
@@ -76,7 +76,7 @@ impl CancelToken {
         for cancel in cancels.into_values() {
             // It may hold the last reference to a pool, whose manager may panic
             // when it is dropped; the other waits are to end all the same.
-            let _ = panic::catch_unwind(AssertUnwindSafe(cancel)).map_err(mem::forget);
+            let _ = panic::catch_unwind(AssertUnwindSafe(cancel)).map_err(text_of_panic);
         }
     }
 

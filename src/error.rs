@@ -1,8 +1,8 @@
 //! Why a caller got no connection.
 
+use std::any::Any;
 use std::error;
 use std::fmt::{self, Write as _};
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
@@ -260,7 +260,7 @@ const LONGEST_CHAIN: usize = 32;
 /// What an error came from. The driver's code, like its text.
 fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::Error + 'static)> {
     panic::catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_else(|payload| {
-        mem::forget(payload); // Its destructor might panic again.
+        text_of_panic(payload);
         None
     })
 }
@@ -279,8 +279,24 @@ fn printed(what: fmt::Arguments<'_>) -> String {
         Ok(true) => text,
         Ok(false) => "(an error without a text)".to_string(),
         Err(payload) => {
-            mem::forget(payload); // Its destructor might panic again.
+            text_of_panic(payload);
             "(an error whose text panics)".to_string()
+        }
+    }
+}
+
+/// What a panic said. What is not a text is leaked: its destructor is not ours,
+/// and might panic again.
+pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
+    let payload = match payload.downcast::<&str>() {
+        Ok(said) => return (*said).to_string(),
+        Err(payload) => payload,
+    };
+    match payload.downcast::<String>() {
+        Ok(said) => *said,
+        Err(payload) => {
+            std::mem::forget(payload);
+            "(not a text)".to_string()
         }
     }
 }

@@ -3,7 +3,6 @@
 //! The only place that locks the core. Every change of it has the same shape:
 //! lock, transition, answers into their cells, unlock, everything else.
 
-use std::any::Any;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::caller::{Holder, NestedGet};
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
 use crate::core::{Core, Effects, Gauges, Time};
-use crate::error::{Cause, Report};
+use crate::error::{Cause, Report, text_of_panic};
 use crate::manage::ManageConnection;
 use crate::notices::Notices;
 use crate::reaper::Reaper;
@@ -197,14 +196,14 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn say(&self, level: Level, what: fmt::Arguments<'_>) {
         let name = &self.config.name;
         let say = || log::log!(target: "fairpool", level, "pool '{name}': {what}");
-        let _ = panic::catch_unwind(AssertUnwindSafe(say)).map_err(text_of);
+        let _ = panic::catch_unwind(AssertUnwindSafe(say)).map_err(text_of_panic);
     }
 
     /// Calls into user code and keeps its panics from spreading. `Err` is what
     /// the panic said; it has been logged.
     pub(crate) fn contain<R>(&self, what: &str, call: impl FnOnce() -> R) -> Result<R, String> {
         panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-            let said = text_of(payload);
+            let said = text_of_panic(payload);
             self.say(Level::Error, format_args!("{what} panicked: {said}"));
             said
         })
@@ -236,21 +235,5 @@ impl<M: ManageConnection> Shared<M> {
     /// How long ago, by the pool's clock.
     pub(crate) fn ago(&self, at: Time) -> Duration {
         self.clock.now().since(at)
-    }
-}
-
-/// What a panic said. What is not a text is leaked: its destructor is not ours,
-/// and might panic again.
-fn text_of(payload: Box<dyn Any + Send>) -> String {
-    let payload = match payload.downcast::<&str>() {
-        Ok(said) => return (*said).to_string(),
-        Err(payload) => payload,
-    };
-    match payload.downcast::<String>() {
-        Ok(said) => *said,
-        Err(payload) => {
-            std::mem::forget(payload);
-            "(not a text)".to_string()
-        }
     }
 }

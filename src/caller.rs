@@ -1,8 +1,9 @@
 //! Who asks for a connection: recorded at every checkout, so it has to be cheap.
-//! A caller is copied into its slot, name and all: no reference count, and the
-//! name is still there when the thread is not.
+//! A caller is three words and a label, copied into its slot; what is known of
+//! its thread is in a record that is made once per thread.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 use std::str;
@@ -10,9 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::core::{Held, SelfWait, Who};
-use crate::sync::{AtomicU64, Ordering, per_thread};
+use crate::sync::{AtomicU64, Ordering, PlainMutex, per_thread};
 
 const NAME_LEN: usize = 23;
+
+/// So many threads are still known by name after they have ended with
+/// connections that they had passed on to others.
+const REMEMBERED: usize = 1024;
 
 per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
@@ -20,6 +25,8 @@ per_thread! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
     /// How many guards this thread got and has not dropped itself.
     static GUARDS: Cell<u32> = const { Cell::new(0) };
+    /// Gives the thread's record back when the thread ends.
+    static END: Cell<Option<End>> = const { Cell::new(None) };
 }
 
 /// A guard was given to this thread. Returns the thread's number.
@@ -49,43 +56,125 @@ pub(crate) fn may_hold() -> bool {
     GUARDS.with(Cell::get) > 0
 }
 
-/// A thread, by a number of its own, and by its name as far as that fits.
+/// What is known of a thread. It outlives the thread, to be read whenever
+/// somebody wants to; then it serves another thread.
+struct Record {
+    about: PlainMutex<About>,
+}
+
+#[derive(Clone, Copy)]
+struct About {
+    number: u64,
+    name: Name,
+}
+
+/// Records without a thread.
+struct Spare {
+    free: Vec<&'static Record>,
+    /// Of threads that have ended, the oldest first; connections that they got
+    /// may still be out.
+    remembered: VecDeque<&'static Record>,
+}
+
+static SPARE: PlainMutex<Spare> =
+    PlainMutex::new(Spare { free: Vec::new(), remembered: VecDeque::new() });
+
+impl Record {
+    fn taken(about: About) -> &'static Record {
+        match SPARE.lock().free.pop() {
+            Some(record) => {
+                *record.about.lock() = about;
+                record
+            }
+            None => Box::leak(Box::new(Record { about: PlainMutex::new(about) })),
+        }
+    }
+
+    /// Its thread has ended.
+    fn give_back(&'static self, holds: bool) {
+        let mut spare = SPARE.lock();
+        if !holds {
+            return spare.free.push(self);
+        }
+        spare.remembered.push_back(self);
+        if spare.remembered.len() > REMEMBERED {
+            let oldest = spare.remembered.pop_front();
+            spare.free.extend(oldest);
+        }
+    }
+}
+
+struct End(&'static Record);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.set(None));
+        self.0.give_back(may_hold());
+    }
+}
+
+/// A thread, by a number of its own and by where its name is.
 #[derive(Clone, Copy)]
 struct Thread {
     number: u64,
-    len: u8,
-    name: [u8; NAME_LEN],
+    record: &'static Record,
 }
 
 impl Thread {
+    #[inline]
     fn current() -> Thread {
-        CURRENT.with(Cell::get).unwrap_or_else(|| {
-            let thread = Thread::identify();
-            CURRENT.with(|current| current.set(Some(thread)));
-            NUMBER.with(|number| number.set(thread.number));
-            thread
-        })
+        CURRENT.with(Cell::get).unwrap_or_else(Thread::identify)
     }
 
     #[cold]
     fn identify() -> Thread {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        match thread::current().name() {
-            Some(name) => Thread::named(number, name),
-            None => Thread::named(number, &format!("unnamed-{number}")),
+        let number = match NUMBER.with(Cell::get) {
+            0 => NEXT.fetch_add(1, Ordering::Relaxed),
+            // In the last destructors of a thread that had given its record back.
+            number => number,
+        };
+        let name = match thread::current().name() {
+            Some(name) => Name::of(name),
+            None => Name::of(&format!("unnamed-{number}")),
+        };
+        let record = Record::taken(About { number, name });
+        let thread = Thread { number, record };
+        CURRENT.with(|current| current.set(Some(thread)));
+        NUMBER.with(|own| own.set(number));
+        if END.try_with(|end| end.set(Some(End(record)))).is_err() {
+            record.give_back(true);
         }
+        thread
     }
 
-    fn named(number: u64, name: &str) -> Thread {
+    /// Its name, unless it has ended so long ago that its record serves another.
+    fn name(self) -> Name {
+        let about = *self.record.about.lock();
+        match about.number == self.number {
+            true => about.name,
+            false => Name::of(&format!("ended-{}", self.number)),
+        }
+    }
+}
+
+/// A thread's name as far as it fits.
+#[derive(Clone, Copy)]
+struct Name {
+    len: u8,
+    bytes: [u8; NAME_LEN],
+}
+
+impl Name {
+    fn of(name: &str) -> Name {
         let end = name.floor_char_boundary(NAME_LEN);
         let mut bytes = [0; NAME_LEN];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
-        Thread { number, len: end as u8, name: bytes }
+        Name { len: end as u8, bytes }
     }
 
-    fn name(&self) -> &str {
-        let bytes = &self.name[..usize::from(self.len)];
+    fn as_str(&self) -> &str {
+        let bytes = &self.bytes[..usize::from(self.len)];
         str::from_utf8(bytes).expect("BUG: a name cut inside a character")
     }
 }
@@ -121,13 +210,17 @@ impl Who for Caller {
 /// Someone who holds a connection.
 #[derive(Clone)]
 pub struct Holder {
-    caller: Caller,
+    /// Read when the report is made: the thread may end before it is shown.
+    thread: Name,
+    location: &'static Location<'static>,
+    label: Option<&'static str>,
     held_for: Duration,
 }
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
-        Holder { caller: held.caller, held_for: held.held_for }
+        let Caller { thread, location, label } = held.caller;
+        Holder { thread: thread.name(), location, label, held_for: held.held_for }
     }
 }
 
@@ -136,17 +229,17 @@ impl Holder {
     /// threads without a name are numbered. A guard that was moved to another
     /// thread is still listed under the one that got it.
     pub fn thread(&self) -> &str {
-        self.caller.thread.name()
+        self.thread.as_str()
     }
 
     /// Where the connection was got.
     pub fn location(&self) -> &'static Location<'static> {
-        self.caller.location
+        self.location
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
     pub fn label(&self) -> Option<&'static str> {
-        self.caller.label
+        self.label
     }
 
     /// For how long it has been held.
@@ -223,10 +316,10 @@ mod tests {
     #[test]
     fn long_names_are_cut_between_characters() {
         let name = "a-thread-with-a-näme-ünd-more";
-        let thread = Thread::named(1, name);
-        assert!(name.starts_with(thread.name()));
-        assert!((20..=NAME_LEN).contains(&thread.name().len()), "{}", thread.name());
-        assert_eq!(Thread::named(1, &"ü".repeat(30)).name(), "ü".repeat(11));
-        assert_eq!(Thread::named(1, "").name(), "");
+        let short = Name::of(name);
+        assert!(name.starts_with(short.as_str()));
+        assert!((20..=NAME_LEN).contains(&short.as_str().len()), "{}", short.as_str());
+        assert_eq!(Name::of(&"ü".repeat(30)).as_str(), "ü".repeat(11));
+        assert_eq!(Name::of("").as_str(), "");
     }
 }

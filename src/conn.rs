@@ -5,14 +5,14 @@ use crate::core::{Time, Types};
 use crate::error::Cause;
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex};
 use crate::wait::WaitCell;
 
 /// The core's types for pools of a manager.
 pub(crate) struct Kind<M>(std::marker::PhantomData<fn() -> M>);
 
 impl<M: ManageConnection> Types for Kind<M> {
-    type Conn = Box<Conn<M>>;
+    type Conn = Conn<M>;
     type Caller = Caller;
     type Cell = Arc<WaitCell<M>>;
     type Cause = Cause;
@@ -32,6 +32,10 @@ pub(crate) struct Conn<M: ManageConnection> {
     pub(crate) marked_broken: bool,
     /// A use of it was begun and not finished: it panicked.
     pub(crate) unfinished: bool,
+    /// The number of the thread that got it last.
+    pub(crate) home: u64,
+    /// It has been used elsewhere since.
+    pub(crate) moved: AtomicBool,
     pub(crate) close: CloseMutex,
 }
 
@@ -48,6 +52,8 @@ impl<M: ManageConnection> Conn<M> {
             lent: born,
             marked_broken: false,
             unfinished: false,
+            home: 0,
+            moved: AtomicBool::new(false),
             close: CloseMutex::new(),
         }
     }

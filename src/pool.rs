@@ -170,12 +170,11 @@ impl<M: ManageConnection> Pool<M> {
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
         let shared = &self.shared;
-        let start = shared.clock.now();
         let caller = Caller::here(Location::caller(), None);
-        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, DEFAULT_PRIORITY, caller))
-        {
-            return Some(PooledConnection::new(shared, lease, start));
+        if let Some(guard) = PooledConnection::at_once(shared, caller) {
+            return Some(guard);
         }
+        let start = shared.clock.now();
         let ask = Ask {
             caller,
             priority: DEFAULT_PRIORITY,
@@ -216,12 +215,11 @@ impl<M: ManageConnection> Pool<M> {
         timeout: Duration,
     ) -> Result<PooledConnection<M>, Error> {
         let shared = &self.shared;
-        let start = shared.clock.now();
         let caller = Caller::here(location, None);
-        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, DEFAULT_PRIORITY, caller))
-        {
-            return Ok(PooledConnection::new(shared, lease, start));
+        if let Some(guard) = PooledConnection::at_once(shared, caller) {
+            return Ok(guard);
         }
+        let start = shared.clock.now();
         let ask = Ask {
             caller,
             priority: DEFAULT_PRIORITY,

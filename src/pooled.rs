@@ -5,14 +5,14 @@ use std::ops::{Deref, DerefMut};
 use std::thread;
 use std::time::Duration;
 
-use crate::caller;
+use crate::caller::{self, Caller};
 use crate::conn::Conn;
-use crate::core::{Check, Lease, Time, Verdict};
+use crate::core::{Check, Lease, Leased, Time, Verdict};
 use crate::event::{CheckinEvent, CheckoutEvent};
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, Ordering};
 
 /// A connection that goes back to its pool when it is dropped.
 ///
@@ -46,11 +46,7 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 pub struct PooledConnection<M: ManageConnection> {
     shared: Arc<Shared<M>>,
     /// `None` only after `detach`, and within `drop`.
-    lease: Option<Lease<Box<Conn<M>>>>,
-    /// The number of the thread that got it.
-    home: u64,
-    /// It has been used elsewhere.
-    moved: AtomicBool,
+    lease: Option<Lease<Conn<M>>>,
 }
 
 /// What the pool knows of a connection.
@@ -68,21 +64,31 @@ pub struct ConnectionInfo {
 const GONE: &str = "BUG: a guard without its connection";
 
 impl<M: ManageConnection> PooledConnection<M> {
+    /// The fast path of a checkout.
+    #[inline]
+    pub(crate) fn at_once(shared: &Arc<Shared<M>>, caller: Caller) -> Option<PooledConnection<M>> {
+        let now = match shared.config.event_handler {
+            // It is told how long the get took.
+            Some(_) => shared.clock.now(),
+            None => shared.clock.recently(),
+        };
+        let lease = shared.quick(|core| core.acquire_fast(now, || caller))?;
+        Some(PooledConnection::new(shared, lease, now))
+    }
+
     /// The guard exists before any handler runs, so that a connection cannot be
     /// lost to one that panics.
     #[inline]
     pub(crate) fn new(
         shared: &Arc<Shared<M>>,
-        lease: Lease<Box<Conn<M>>>,
+        lease: Lease<Conn<M>>,
         start: Time,
     ) -> PooledConnection<M> {
-        let mut guard = PooledConnection {
-            shared: Arc::clone(shared),
-            lease: Some(lease),
-            home: caller::guard_taken(),
-            moved: AtomicBool::new(false),
-        };
-        guard.conn_mut().uses += 1;
+        let mut guard = PooledConnection { shared: Arc::clone(shared), lease: Some(lease) };
+        let conn = guard.conn_mut();
+        conn.uses += 1;
+        conn.home = caller::guard_taken();
+        *conn.moved.get_mut() = false;
         if shared.config.event_handler.is_some() {
             guard.announce(start);
         }
@@ -112,7 +118,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// hold, so a use on another thread is noted.
     #[inline]
     fn note_use(&self) {
-        if !caller::is_current(self.home) {
+        if !caller::is_current(self.conn().home) {
             PooledConnection::unbind(self);
         }
     }
@@ -130,10 +136,11 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// For the moment that it takes to lock the pool.
     #[cold]
     pub fn unbind(this: &Self) {
-        if this.moved.load(Ordering::Relaxed) || this.moved.swap(true, Ordering::Relaxed) {
+        let lease = this.lease.as_ref().expect(GONE);
+        let moved = &lease.conn.moved;
+        if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        let lease = this.lease.as_ref().expect(GONE);
         this.shared.quick(|core| core.moved(&lease.permit));
     }
 
@@ -172,8 +179,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// Takes the connection out of the pool for good; the pool may open another
     /// in its place. No event tells of it, and `on_release` is not called.
     pub fn detach(mut this: Self) -> M::Connection {
-        let Lease { permit, mut conn } = this.lease.take().expect(GONE);
-        caller::guard_dropped(this.home);
+        let Leased { permit, mut conn } = *this.lease.take().expect(GONE);
+        caller::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
         this.shared.drop_extensions(&mut conn);
@@ -237,11 +244,11 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Not before all that runs code which may ask for another connection.
-        caller::guard_dropped(self.home);
+        caller::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
             return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
-        let now = shared.clock.now();
+        let now = shared.clock.recently();
         if let Err(lease) = shared.quick(|core| core.checkin_fast(now, lease)) {
             shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }

@@ -106,9 +106,8 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         if self.cancel.is_some_and(CancelToken::is_cancelled) {
             return Err(wait::cancelled_before(shared, &ask));
         }
-        if let Some(lease) = shared.quick(|core| core.acquire_fast(start, ask.priority, ask.caller))
-        {
-            return Ok(PooledConnection::new(shared, lease, start));
+        if let Some(guard) = PooledConnection::at_once(shared, ask.caller) {
+            return Ok(guard);
         }
         wait::finish(shared, &ask, wait::checkout(shared, &ask))
     }

@@ -71,7 +71,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) only_idle: bool,
 }
 
-type Got<M> = Lease<Box<Conn<M>>>;
+type Got<M> = Lease<Conn<M>>;
 
 enum First<M: ManageConnection> {
     Got(Got<M>),

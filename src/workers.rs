@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::Level;
 
 use crate::conn::{Conn, Kind};
-use crate::core::{Check, Job, Lease, Permit, Reason};
+use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::error::{Cause, ErrorText};
 use crate::event::{AcquireEvent, ReleaseEvent};
 use crate::manage::ManageConnection;
@@ -238,13 +238,14 @@ fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M
     if let Some(handler) = &shared.config.event_handler {
         let _ = shared.contain("handle_acquire", || handler.handle_acquire(AcquireEvent { id }));
     }
-    let conn = Box::new(Conn::new(value, id, shared.clock.now()));
-    shared.transition(|core, now, fx| core.opened(now, Lease { permit, conn }, fx));
+    let conn = Conn::new(value, id, shared.clock.now());
+    let lease = Box::new(Leased { permit, conn });
+    shared.transition(|core, now, fx| core.opened(now, lease, fx));
 }
 
 fn run_check<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
-    mut lease: Lease<Box<Conn<M>>>,
+    mut lease: Lease<Conn<M>>,
     check: Check,
 ) {
     let result = check_parts(shared, lease.conn.value_mut(), check)
@@ -281,8 +282,8 @@ fn call<M: ManageConnection, R>(
     }
 }
 
-fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Box<Conn<M>>>, reason: Reason) {
-    let Lease { permit, mut conn } = lease;
+fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Conn<M>>, reason: Reason) {
+    let Leased { permit, mut conn } = *lease;
     shared.say(Level::Debug, format_args!("closing connection {}: {reason:?}", conn.id));
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.born) };

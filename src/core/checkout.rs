@@ -33,35 +33,26 @@ pub(crate) enum Verdict {
 }
 
 impl<T: Types> Core<T> {
-    /// The fast path of a checkout: the top of the stack, if nobody waits who
-    /// must not be overtaken, and nothing else has to be done about it. `None`
-    /// says: take the slow path.
+    /// The fast path of a checkout: the top of the stack, while nobody waits and
+    /// nothing has to be done about taking it. `None` says: take the slow path.
     ///
-    /// Taking an idle connection leaves no waiter worse served than before: if
-    /// another is left, whoever was nudged still is.
+    /// `now` may be a little in the past, here and in the fast path of a return:
+    /// whether somebody may be overtaken is not asked here.
     #[inline]
     pub(crate) fn acquire_fast(
         &mut self,
         now: Time,
-        priority: u8,
-        caller: T::Caller,
+        caller: impl FnOnce() -> T::Caller,
     ) -> Option<Lease<T::Conn>> {
-        if !self.serving()
-            || !self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
-        {
+        if self.idle.len() <= self.gate.floor {
             return None;
         }
-        let top = self.idle.back()?;
-        let slot = &self.slots[top.permit.0 as usize];
-        if now >= slot.expires || now.since(slot.fresh_at) >= self.policy.fresh_for {
-            return None;
-        }
-        // Taking one may leave fewer idle than the pool is to keep.
-        if self.idle_len() <= self.policy.min_idle_now() && self.live() < self.policy.max_size {
+        let slot = &self.slots[self.idle.back()?.permit.index()];
+        if now >= slot.expires || now.nanos_since(slot.fresh_at) >= self.fresh_nanos {
             return None;
         }
         let lease = self.idle.pop_back()?;
-        self.lend(&lease.permit, now, caller);
+        self.lend(&lease.permit, now, caller());
         Some(lease)
     }
 
@@ -77,23 +68,26 @@ impl<T: Types> Core<T> {
         // If the one who was nudged is slow to come, those past the bound get
         // theirs now, and what is left may be had.
         self.serve(now, fx);
-        if !self.serving()
-            || !self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
-        {
-            return None;
+        let lease = match self.may_overtake(now, priority) {
+            true => self.pop_fresh(now, fx),
+            false => None,
+        };
+        if let Some(lease) = &lease {
+            self.lend(&lease.permit, now, caller);
+            self.serve(now, fx);
         }
-        let lease = self.pop_fresh(now, fx)?;
-        self.lend(&lease.permit, now, caller);
-        self.serve(now, fx);
-        self.check_invariants();
-        Some(lease)
+        self.settle();
+        lease
+    }
+
+    /// Whether a newcomer may take an idle connection past those who wait.
+    fn may_overtake(&self, now: Time, priority: u8) -> bool {
+        self.serving() && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
     }
 
     /// Whether a caller that will not wait for an open may wait for a check.
     pub(crate) fn may_await_check(&self, now: Time, priority: u8) -> bool {
-        self.serving()
-            && !self.idle.is_empty()
-            && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
+        !self.idle.is_empty() && self.may_overtake(now, priority)
     }
 
     /// Joins the queue.
@@ -129,7 +123,7 @@ impl<T: Types> Core<T> {
             self.check_top(now, fx);
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
         Ok(id)
     }
 
@@ -168,7 +162,7 @@ impl<T: Types> Core<T> {
             }
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
         claimed
     }
 
@@ -190,7 +184,7 @@ impl<T: Types> Core<T> {
             }
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
         true
     }
 
@@ -199,24 +193,20 @@ impl<T: Types> Core<T> {
         self.counters.cancelled += 1;
     }
 
-    /// The fast path of a return: back onto the stack, if nothing speaks against
-    /// keeping it, its end is planned for, and nobody waits for it or somebody
-    /// who does is on the way.
+    /// The fast path of a return: back onto the stack, while nobody waits, if
+    /// nothing speaks against keeping it and its end is planned for.
     #[inline]
     pub(crate) fn checkin_fast(
         &mut self,
         now: Time,
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
-        let slot = &self.slots[lease.permit.0 as usize];
-        let keep = !self.closed
-            && (self.queue.is_empty() || self.somebody_is_coming(now))
+        let slot = &self.slots[lease.permit.index()];
+        let keep = self.idle.len() < self.gate.ceiling
             && slot.generation == self.generation
             && now < slot.expires
             && slot.expires >= self.wake_at
-            && !slot.leaking
-            && self.idle_len() < self.policy.max_idle_now()
-            && self.live() <= self.policy.max_size;
+            && !slot.leaking;
         if !keep {
             return Err(lease);
         }
@@ -244,7 +234,7 @@ impl<T: Types> Core<T> {
             (Verdict::Keep, None) => self.stack(lease, now, fx),
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// A holder keeps its connection for good; the pool no longer counts it.
@@ -255,7 +245,7 @@ impl<T: Types> Core<T> {
         self.vacate(permit);
         fx.progress = true;
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Brings connections and waiters together; the one place that decides who
@@ -331,16 +321,6 @@ impl<T: Types> Core<T> {
         }
         self.counters.time_waited += now.since(waiter.since);
         Some(waiter)
-    }
-
-    /// A waiter has been nudged and the first may still be overtaken, so that a
-    /// connection on the stack is found by them or by a newcomer.
-    fn somebody_is_coming(&self, now: Time) -> bool {
-        self.nudged.is_some()
-            && self
-                .queue
-                .first()
-                .is_some_and(|id| self.waited(id, now) < self.policy.fairness_bound)
     }
 
     fn waited(&self, id: WaiterId, now: Time) -> Duration {

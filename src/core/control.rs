@@ -12,24 +12,25 @@ impl<T: Types> Core<T> {
             self.retire(lease, Reason::Excess, now, fx);
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     pub(crate) fn set_min_idle(&mut self, min_idle: Option<u32>, now: Time, fx: &mut Effects<T>) {
         self.policy.min_idle = min_idle;
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Serves nobody until `resume`.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
+        self.settle();
     }
 
     pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {
         self.paused = false;
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Retires every connection that exists or is being opened now.
@@ -37,7 +38,7 @@ impl<T: Types> Core<T> {
         self.generation = self.generation.wrapping_add(1);
         self.retire_idle(Reason::Stale, now, fx);
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Refuses new callers, answers the waiting ones, retires what is idle; the
@@ -53,7 +54,7 @@ impl<T: Types> Core<T> {
         }
         self.retire_idle(Reason::Closed, now, fx);
         fx.progress = true;
-        self.check_invariants();
+        self.settle();
     }
 
     fn retire_idle(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {

@@ -34,7 +34,7 @@ impl<T: Types> Core<T> {
             }
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Opening failed. `permanent`: trying again is pointless; if there is no
@@ -66,7 +66,7 @@ impl<T: Types> Core<T> {
             self.note_error(now, cause, permanent, fx);
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// A check has ended. `Err`: the connection is not to be used, and why.
@@ -94,7 +94,7 @@ impl<T: Types> Core<T> {
             }
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// Remembers an error, unless it says less than the last one: why none can be
@@ -165,7 +165,7 @@ impl<T: Types> Core<T> {
             self.start_closes(now, fx);
         }
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
     }
 
     /// The reaper's look at everything that time alone changes. Returns when to
@@ -176,7 +176,7 @@ impl<T: Types> Core<T> {
         self.reap_idle(now, fx);
         self.look_for_leaks(now, fx);
         self.serve(now, fx);
-        self.check_invariants();
+        self.settle();
         fx.wake_reaper = false;
         self.wake_at = self.next_look(now);
         self.wake_at

@@ -32,7 +32,7 @@ pub(crate) use effects::{Answer, Check, Effects, Job, Notice};
 pub(crate) use holders::{Held, SelfWait};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
-pub(crate) use slot::{Lease, Permit, Reason};
+pub(crate) use slot::{Lease, Leased, Permit, Reason};
 pub(crate) use time::Time;
 
 use queue::Queue;
@@ -129,13 +129,40 @@ struct Outage {
     permanent: bool,
 }
 
+/// What the fast paths ask, answered beforehand: both only move connections
+/// between the stack and their holders, so that nothing else changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gate {
+    /// A newcomer may take an idle connection without more ado while more than
+    /// this many are there.
+    floor: usize,
+    /// A connection may come back without more ado while fewer than this many
+    /// are idle.
+    ceiling: usize,
+}
+
+impl Gate {
+    const SHUT: Gate = Gate { floor: usize::MAX, ceiling: 0 };
+}
+
+/// In the order in which the fast paths meet the fields: those are on the cache
+/// lines of the lock.
+#[repr(C)]
 pub(crate) struct Core<T: Types> {
-    policy: Policy,
-    slots: Vec<Slot<T>>,
-    /// Vacant slots.
-    free: Vec<u32>,
+    gate: Gate,
     /// The idle connections: a stack whose top is the back.
     idle: VecDeque<Lease<T::Conn>>,
+    slots: Vec<Slot<T>>,
+    busy: u32,
+    generation: u32,
+    /// When the reaper will look next.
+    wake_at: Time,
+    /// `policy.fresh_for`.
+    fresh_nanos: u64,
+    counters: Counters,
+    policy: Policy,
+    /// Vacant slots.
+    free: Vec<u32>,
     queue: Queue<T>,
     /// How many of the waiters wait for nothing but a check.
     only_idle: u32,
@@ -149,7 +176,6 @@ pub(crate) struct Core<T: Types> {
     nudged: Option<WaiterId>,
     /// Retired connections that wait for a closer.
     retired: VecDeque<(Lease<T::Conn>, Reason)>,
-    busy: u32,
     checking: u32,
     opening: u32,
     /// Closes under way.
@@ -161,21 +187,19 @@ pub(crate) struct Core<T: Types> {
     overdue: Late,
     closed: bool,
     paused: bool,
-    generation: u32,
     outage: Option<Outage>,
     /// The last connect or check error, forgotten when a connection is opened.
     last_error: Option<(Time, T::Cause)>,
-    /// When the reaper will look next.
-    wake_at: Time,
     random: u64,
     /// The slot that has been lent longest, and since when, if it still is.
     longest: Option<(u32, Time)>,
-    counters: Counters,
 }
 
 impl<T: Types> Core<T> {
     pub(crate) fn new(policy: Policy) -> Core<T> {
         Core {
+            gate: Gate::SHUT,
+            fresh_nanos: Time::START.after(policy.fresh_for).0,
             queue: Queue::new(policy.priority_ageing),
             random: policy.seed | 1,
             slots: Vec::new(),
@@ -317,6 +341,27 @@ impl<T: Types> Core<T> {
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// The end of every transition.
+    fn settle(&mut self) {
+        self.gate = self.gate_now();
+        self.check_invariants();
+    }
+
+    fn gate_now(&self) -> Gate {
+        if !self.queue.is_empty() || self.closed {
+            return Gate::SHUT;
+        }
+        // Taking one may leave fewer idle than the pool is to keep.
+        let floor = match (self.paused, self.live() < self.policy.max_size) {
+            (true, _) => usize::MAX,
+            (false, true) => self.policy.min_idle_now() as usize,
+            (false, false) => 0,
+        };
+        let excess = self.live() > self.policy.max_size;
+        let ceiling = if excess { 0 } else { self.policy.max_idle_now() as usize };
+        Gate { floor, ceiling }
+    }
+
     /// The promises that can be read off a state, checked after every
     /// transition in debug builds (large pools are left out: it looks at
     /// every slot).
@@ -324,6 +369,7 @@ impl<T: Types> Core<T> {
         if !cfg!(debug_assertions) || self.slots.len() > 256 {
             return;
         }
+        assert_eq!(self.gate, self.gate_now(), "the fast paths go by an old answer");
         let count = |wanted: fn(&State) -> bool| {
             self.slots.iter().filter(|slot| wanted(&slot.state)).count() as u32
         };

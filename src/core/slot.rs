@@ -13,10 +13,19 @@ use super::{Check, Policy, Time, Types};
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Permit(pub(super) u32);
 
-/// A connection together with its permit.
+impl Permit {
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A connection together with its permit, wherever it goes. One word to move.
+pub(crate) type Lease<C> = Box<Leased<C>>;
+
 #[must_use = "a lease that is dropped is a slot that is lost"]
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Lease<C> {
+pub(crate) struct Leased<C> {
     pub(crate) permit: Permit,
     pub(crate) conn: C,
 }

@@ -26,6 +26,12 @@ impl Time {
         span.map_or(Time::NEVER, |span| self.after(span))
     }
 
+    /// [`since`](Time::since) in the unit in which it compares fastest.
+    #[inline]
+    pub(super) fn nanos_since(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// How long it has been since `earlier`; zero if it is still to come.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

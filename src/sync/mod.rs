@@ -13,12 +13,17 @@ use crate::core::Time;
 mod modelled;
 #[cfg(not(fairpool_model))]
 mod real;
+#[cfg(not(fairpool_model))]
+mod ticks;
 
 #[cfg(fairpool_model)]
 pub(crate) use modelled::*;
 #[cfg(not(fairpool_model))]
 pub(crate) use real::*;
 
+/// For what no model looks into: it is held for a moment, and nothing happens
+/// meanwhile.
+pub(crate) use parking_lot::Mutex as PlainMutex;
 pub(crate) use std::sync::Arc;
 pub(crate) use std::thread::JoinHandle;
 
@@ -26,11 +31,12 @@ pub(crate) use std::thread::JoinHandle;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
+    ticks: Ticks,
 }
 
 impl Clock {
     pub(crate) fn start() -> Clock {
-        Clock { origin: instant() }
+        Clock { origin: instant(), ticks: Ticks::start() }
     }
 
     #[inline]
@@ -40,6 +46,14 @@ impl Clock {
         Time(
             span.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(span.subsec_nanos())),
         )
+    }
+
+    /// The time of the clock's last tick: at most one tick (1 to 10 ms on Linux)
+    /// before now, and never after. For what happens to every connection all the
+    /// time, and need not be known more exactly.
+    #[inline]
+    pub(crate) fn recently(&self) -> Time {
+        self.ticks.now()
     }
 
     /// A point before the pool's start counts as its start; one that the pool

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::core::Time;
+
 #[cfg(fairpool_model = "loom")]
 pub(crate) use loom as checker;
 #[cfg(fairpool_model = "shuttle")]
@@ -83,6 +85,22 @@ checker::lazy_static! {
 /// be for a thread that is held up between looking at the clock and acting.
 pub(crate) fn instant() -> Instant {
     WORLD.origin + Duration::from_nanos(WORLD.now.load(Ordering::Acquire))
+}
+
+/// Here a clock that ticks is as exact as any.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticks {
+    origin: Instant,
+}
+
+impl Ticks {
+    pub(crate) fn start() -> Ticks {
+        Ticks { origin: instant() }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::START.after(instant().duration_since(self.origin))
+    }
 }
 
 /// Lets time pass, and wakes those whose deadline has come.

@@ -5,6 +5,7 @@ use crate::core::{Time, Types};
 use crate::error::Cause;
 use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
+use crate::shared::Shared;
 use crate::sync::{Arc, AtomicBool, Mutex};
 use crate::wait::WaitCell;
 
@@ -18,8 +19,16 @@ impl<M: ManageConnection> Types for Kind<M> {
     type Cause = Cause;
 }
 
+/// What ties a connection to its pool. Whoever returns a connection needs a
+/// reference to the pool that outlives that; this one is the connection's own, so
+/// that counting it disturbs nobody else.
+pub(crate) struct Tether<M: ManageConnection> {
+    pub(crate) shared: Arc<Shared<M>>,
+}
+
 /// A driver's connection and what the pool keeps with it.
 pub(crate) struct Conn<M: ManageConnection> {
+    pub(crate) tether: Arc<Tether<M>>,
     /// `None` once a closer or `detach` has taken it.
     value: Option<M::Connection>,
     pub(crate) extensions: Extensions,
@@ -42,8 +51,10 @@ pub(crate) struct Conn<M: ManageConnection> {
 const TAKEN: &str = "BUG: a connection without its value is in use";
 
 impl<M: ManageConnection> Conn<M> {
-    pub(crate) fn new(value: M::Connection, id: u64, born: Time) -> Conn<M> {
+    pub(crate) fn new(shared: &Arc<Shared<M>>, value: M::Connection, id: u64) -> Conn<M> {
+        let born = shared.clock.now();
         Conn {
+            tether: Arc::new(Tether { shared: Arc::clone(shared) }),
             value: Some(value),
             extensions: Extensions::new(),
             id,
@@ -56,6 +67,10 @@ impl<M: ManageConnection> Conn<M> {
             moved: AtomicBool::new(false),
             close: CloseMutex::new(),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.tether.shared
     }
 
     pub(crate) fn value(&self) -> &M::Connection {

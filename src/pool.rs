@@ -220,6 +220,9 @@ impl<M: ManageConnection> Pool<M> {
             return Ok(guard);
         }
         let start = shared.clock.now();
+        if let Some(guard) = PooledConnection::past_waiters(shared, caller, start) {
+            return Ok(guard);
+        }
         let ask = Ask {
             caller,
             priority: DEFAULT_PRIORITY,

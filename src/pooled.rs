@@ -44,7 +44,6 @@ use crate::sync::{Arc, Ordering};
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
-    shared: Arc<Shared<M>>,
     /// `None` only after `detach`, and within `drop`.
     lease: Option<Lease<Conn<M>>>,
 }
@@ -66,13 +65,23 @@ const GONE: &str = "BUG: a guard without its connection";
 impl<M: ManageConnection> PooledConnection<M> {
     /// The fast path of a checkout.
     #[inline]
-    pub(crate) fn at_once(shared: &Arc<Shared<M>>, caller: Caller) -> Option<PooledConnection<M>> {
+    pub(crate) fn at_once(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = match shared.config.event_handler {
             // It is told how long the get took.
             Some(_) => shared.clock.now(),
             None => shared.clock.recently(),
         };
-        let lease = shared.quick(|core| core.acquire_fast(now, || caller))?;
+        let lease = shared.quick(|core| core.acquire_fast(now, caller))?;
+        Some(PooledConnection::new(shared, lease, now))
+    }
+
+    /// The same past those who wait, as long as they may be overtaken.
+    pub(crate) fn past_waiters(
+        shared: &Shared<M>,
+        caller: Caller,
+        now: Time,
+    ) -> Option<PooledConnection<M>> {
+        let lease = shared.quick(|core| core.overtake(now, caller))?;
         Some(PooledConnection::new(shared, lease, now))
     }
 
@@ -80,29 +89,29 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// lost to one that panics.
     #[inline]
     pub(crate) fn new(
-        shared: &Arc<Shared<M>>,
+        shared: &Shared<M>,
         lease: Lease<Conn<M>>,
         start: Time,
     ) -> PooledConnection<M> {
-        let mut guard = PooledConnection { shared: Arc::clone(shared), lease: Some(lease) };
+        let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
         conn.home = caller::guard_taken();
         *conn.moved.get_mut() = false;
         if shared.config.event_handler.is_some() {
-            guard.announce(start);
+            guard.announce(shared, start);
         }
         guard
     }
 
     #[cold]
-    fn announce(&mut self, start: Time) {
-        let now = self.shared.clock.now();
+    fn announce(&mut self, shared: &Shared<M>, start: Time) {
+        let now = shared.clock.now();
         let conn = self.conn_mut();
         conn.lent = now;
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        if let Some(handler) = &self.shared.config.event_handler {
-            let _ = self.shared.contain("handle_checkout", || handler.handle_checkout(event));
+        if let Some(handler) = &shared.config.event_handler {
+            let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
         }
     }
 
@@ -141,7 +150,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        this.shared.quick(|core| core.moved(&lease.permit));
+        lease.conn.shared().quick(|core| core.moved(&lease.permit));
     }
 
     /// The data kept with the connection.
@@ -160,7 +169,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     pub fn info(this: &Self) -> ConnectionInfo {
         this.note_use();
         let conn = this.conn();
-        ConnectionInfo { id: conn.id, age: this.shared.ago(conn.born), times_used: conn.uses }
+        ConnectionInfo { id: conn.id, age: conn.shared().ago(conn.born), times_used: conn.uses }
     }
 
     /// Has the connection closed instead of pooled when it is dropped: after an
@@ -182,8 +191,9 @@ impl<M: ManageConnection> PooledConnection<M> {
         let Leased { permit, mut conn } = *this.lease.take().expect(GONE);
         caller::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
-        this.shared.transition(|core, now, fx| core.detached(now, permit, fx));
-        this.shared.drop_extensions(&mut conn);
+        let shared = Arc::clone(conn.shared());
+        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        shared.drop_extensions(&mut conn);
         value
     }
 
@@ -206,7 +216,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         // What an earlier use left unfinished stays so.
         this.conn_mut().unfinished = unfinished;
         if let Err(error) = &result {
-            let shared = &this.shared;
+            let shared = this.conn().shared();
             let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
             this.conn_mut().marked_broken |= fatal.unwrap_or(true);
         }
@@ -236,7 +246,8 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let shared = &self.shared;
+        let tether = Arc::clone(&lease.conn.tether);
+        let shared = &tether.shared;
         if let Some(handler) = &shared.config.event_handler {
             let duration = shared.ago(lease.conn.lent);
             let event = CheckinEvent { id: lease.conn.id, duration };

@@ -238,7 +238,7 @@ fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M
     if let Some(handler) = &shared.config.event_handler {
         let _ = shared.contain("handle_acquire", || handler.handle_acquire(AcquireEvent { id }));
     }
-    let conn = Conn::new(value, id, shared.clock.now());
+    let conn = Conn::new(shared, value, id);
     let lease = Box::new(Leased { permit, conn });
     shared.transition(|core, now, fx| core.opened(now, lease, fx));
 }

@@ -33,17 +33,32 @@ pub(crate) enum Verdict {
 }
 
 impl<T: Types> Core<T> {
-    /// The fast path of a checkout: the top of the stack, while nobody waits and
-    /// nothing has to be done about taking it. `None` says: take the slow path.
+    /// The fast path of a checkout: the top of the stack, if nothing has to be
+    /// done about taking it and nobody waits who must not be overtaken. `None`
+    /// says: take the slow path.
     ///
-    /// `now` may be a little in the past, here and in the fast path of a return:
-    /// whether somebody may be overtaken is not asked here.
+    /// Taking an idle connection leaves no waiter worse served than before: if
+    /// another is left, whoever was nudged still is.
+    ///
+    /// `now` may be a little in the past. Then it does not tell whether somebody
+    /// has waited too long to be overtaken: see [`overtake`](Core::overtake).
     #[inline]
     pub(crate) fn acquire_fast(
         &mut self,
         now: Time,
-        caller: impl FnOnce() -> T::Caller,
+        caller: T::Caller,
     ) -> Option<Lease<T::Conn>> {
+        if self.gate.until != Time::NEVER { None } else { self.take_top(now, caller) }
+    }
+
+    /// [`acquire_fast`](Core::acquire_fast) beside waiters; here `now` is exact.
+    #[inline]
+    pub(crate) fn overtake(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        if now >= self.gate.until { None } else { self.take_top(now, caller) }
+    }
+
+    #[inline]
+    fn take_top(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
         if self.idle.len() <= self.gate.floor {
             return None;
         }
@@ -52,7 +67,7 @@ impl<T: Types> Core<T> {
             return None;
         }
         let lease = self.idle.pop_back()?;
-        self.lend(&lease.permit, now, caller());
+        self.lend(&lease.permit, now, caller);
         Some(lease)
     }
 
@@ -193,8 +208,9 @@ impl<T: Types> Core<T> {
         self.counters.cancelled += 1;
     }
 
-    /// The fast path of a return: back onto the stack, while nobody waits, if
-    /// nothing speaks against keeping it and its end is planned for.
+    /// The fast path of a return: back onto the stack, if nothing speaks against
+    /// keeping it, its end is planned for, and nobody waits for it or somebody
+    /// who does is on the way. `now` may be a little in the past.
     #[inline]
     pub(crate) fn checkin_fast(
         &mut self,

@@ -133,6 +133,9 @@ struct Outage {
 /// between the stack and their holders, so that nothing else changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gate {
+    /// Until when newcomers may pass those who wait: the end of the world if
+    /// nobody does.
+    until: Time,
     /// A newcomer may take an idle connection without more ado while more than
     /// this many are there.
     floor: usize,
@@ -142,7 +145,7 @@ struct Gate {
 }
 
 impl Gate {
-    const SHUT: Gate = Gate { floor: usize::MAX, ceiling: 0 };
+    const SHUT: Gate = Gate { until: Time::START, floor: usize::MAX, ceiling: 0 };
 }
 
 /// In the order in which the fast paths meet the fields: those are on the cache
@@ -348,18 +351,24 @@ impl<T: Types> Core<T> {
     }
 
     fn gate_now(&self) -> Gate {
-        if !self.queue.is_empty() || self.closed {
+        if self.closed {
             return Gate::SHUT;
         }
+        let until = self.queue.overtaken_until(self.policy.fairness_bound);
         // Taking one may leave fewer idle than the pool is to keep.
         let floor = match (self.paused, self.live() < self.policy.max_size) {
             (true, _) => usize::MAX,
             (false, true) => self.policy.min_idle_now() as usize,
             (false, false) => 0,
         };
-        let excess = self.live() > self.policy.max_size;
-        let ceiling = if excess { 0 } else { self.policy.max_idle_now() as usize };
-        Gate { floor, ceiling }
+        // What comes back goes onto the stack if nobody waits for it, or if
+        // whoever does has been told to come; it looks after the others.
+        let wanted = !self.queue.is_empty() && self.nudged.is_none();
+        let ceiling = match wanted || self.live() > self.policy.max_size {
+            true => 0,
+            false => self.policy.max_idle_now() as usize,
+        };
+        Gate { until, floor, ceiling }
     }
 
     /// The promises that can be read off a state, checked after every

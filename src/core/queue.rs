@@ -169,6 +169,13 @@ impl<T: Types> Queue<T> {
         })
     }
 
+    /// Until when newcomers of whatever priority may take an idle connection
+    /// past all who wait.
+    pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
+        let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
+        heads.map(|waiter| waiter.since.after(bound)).min().unwrap_or(Time::NEVER)
+    }
+
     /// All waiters, class by class in order of arrival.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WaiterId, &Waiter<T>)> {
         self.heads().flat_map(move |head| {

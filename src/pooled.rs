@@ -188,7 +188,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// Takes the connection out of the pool for good; the pool may open another
     /// in its place. No event tells of it, and `on_release` is not called.
     pub fn detach(mut this: Self) -> M::Connection {
-        let Leased { permit, mut conn } = *this.lease.take().expect(GONE);
+        let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
         caller::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(conn.shared());

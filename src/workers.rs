@@ -239,7 +239,7 @@ fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M
         let _ = shared.contain("handle_acquire", || handler.handle_acquire(AcquireEvent { id }));
     }
     let conn = Conn::new(shared, value, id);
-    let lease = Box::new(Leased { permit, conn });
+    let lease = Leased::new(permit, conn);
     shared.transition(|core, now, fx| core.opened(now, lease, fx));
 }
 
@@ -283,7 +283,7 @@ fn call<M: ManageConnection, R>(
 }
 
 fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Conn<M>>, reason: Reason) {
-    let Leased { permit, mut conn } = *lease;
+    let Leased { permit, mut conn, .. } = *lease;
     shared.say(Level::Debug, format_args!("closing connection {}: {reason:?}", conn.id));
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.born) };

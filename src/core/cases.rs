@@ -23,7 +23,7 @@ fn filled(policy: Policy) -> Core<Toy> {
     core.tick(Time::START, &mut fx);
     while let Some(job) = fx.jobs.pop() {
         let Job::Open(permit) = job else { panic!("only opens") };
-        core.opened(Time::START, Box::new(Leased { permit, conn: 0 }), &mut fx);
+        core.opened(Time::START, Leased::new(permit, 0), &mut fx);
     }
     core
 }
@@ -227,7 +227,7 @@ fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     let mut again = fx();
     core.tick(at(3), &mut again);
     let Some(Job::Open(permit)) = again.jobs.pop() else { panic!("another open") };
-    core.opened(at(3), Box::new(Leased { permit, conn: 0 }), &mut fx());
+    core.opened(at(3), Leased::new(permit, 0), &mut fx());
     assert_eq!(core.last_error(), None, "connecting works again");
 }
 

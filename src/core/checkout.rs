@@ -62,8 +62,7 @@ impl<T: Types> Core<T> {
         if self.idle.len() <= self.gate.floor {
             return None;
         }
-        let slot = &self.slots[self.idle.back()?.permit.index()];
-        if now >= slot.expires || now.nanos_since(slot.fresh_at) >= self.fresh_nanos {
+        if now >= self.idle.back()?.fit_until {
             return None;
         }
         let lease = self.idle.pop_back()?;
@@ -390,11 +389,12 @@ impl<T: Types> Core<T> {
         self.push_idle(lease, now);
     }
 
-    fn push_idle(&mut self, lease: Lease<T::Conn>, now: Time) {
-        let slot = self.slot(&lease.permit);
+    fn push_idle(&mut self, mut lease: Lease<T::Conn>, now: Time) {
+        let slot = &mut self.slots[lease.permit.index()];
         slot.state = State::Idle;
         slot.since = now;
         slot.fresh_at = now;
+        lease.fit_until = slot.expires.min(now.after_nanos(self.fresh_nanos));
         self.idle.push_back(lease);
     }
 

@@ -317,7 +317,7 @@ impl World {
             (Job::Open(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
-                self.core.opened(now, Box::new(Leased { permit, conn }), fx);
+                self.core.opened(now, Leased::new(permit, conn), fx);
             }
             (Job::Open(permit), outcome) => {
                 let permanent = outcome == Outcome::Permanent;

@@ -115,7 +115,7 @@ impl<T: Types> Core<T> {
     fn check_ended(
         &mut self,
         now: Time,
-        lease: Lease<T::Conn>,
+        mut lease: Lease<T::Conn>,
         result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
     ) {
@@ -143,6 +143,7 @@ impl<T: Types> Core<T> {
                 slot.since = idle_since;
                 slot.fresh_at = now;
                 let expires = slot.expires;
+                lease.fit_until = expires.min(now.after_nanos(self.fresh_nanos));
                 self.plan(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
                 self.idle.push_front(lease);
             }

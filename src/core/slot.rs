@@ -27,7 +27,16 @@ pub(crate) type Lease<C> = Box<Leased<C>>;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leased<C> {
     pub(crate) permit: Permit,
+    /// Until when it may be handed out as it is, if it is idle: neither expired
+    /// nor due for a check. Kept here, where a checkout looks anyway.
+    pub(super) fit_until: Time,
     pub(crate) conn: C,
+}
+
+impl<C> Leased<C> {
+    pub(crate) fn new(permit: Permit, conn: C) -> Lease<C> {
+        Box::new(Leased { permit, fit_until: Time::START, conn })
+    }
 }
 
 /// Why a connection leaves the pool.

@@ -26,10 +26,10 @@ impl Time {
         span.map_or(Time::NEVER, |span| self.after(span))
     }
 
-    /// [`since`](Time::since) in the unit in which it compares fastest.
+    /// [`after`](Time::after) for a span whose nanoseconds have been counted.
     #[inline]
-    pub(super) fn nanos_since(self, earlier: Time) -> u64 {
-        self.0.saturating_sub(earlier.0)
+    pub(super) fn after_nanos(self, nanos: u64) -> Time {
+        Time(self.0.saturating_add(nanos))
     }
 
     /// How long it has been since `earlier`; zero if it is still to come.

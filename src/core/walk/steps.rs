@@ -305,7 +305,7 @@ impl Walk {
             Job::Open(permit) => {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
                 let mut fx = Effects::new();
-                self.core.opened(now, Box::new(Leased { permit, conn }), &mut fx);
+                self.core.opened(now, Leased::new(permit, conn), &mut fx);
                 let expires = self.core.slots[place as usize].expires;
                 self.reference.opened(place, conn, expires);
                 self.judged(|_, judged| {

@@ -43,11 +43,7 @@ impl<T: Types> Core<T> {
     /// `now` may be a little in the past. Then it does not tell whether somebody
     /// has waited too long to be overtaken: see [`overtake`](Core::overtake).
     #[inline]
-    pub(crate) fn acquire_fast(
-        &mut self,
-        now: Time,
-        caller: T::Caller,
-    ) -> Option<Lease<T::Conn>> {
+    pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
         if self.gate.until != Time::NEVER { None } else { self.take_top(now, caller) }
     }
 
@@ -394,7 +390,7 @@ impl<T: Types> Core<T> {
         slot.state = State::Idle;
         slot.since = now;
         slot.fresh_at = now;
-        lease.fit_until = slot.expires.min(now.after_nanos(self.fresh_nanos));
+        lease.fit_until = slot.fit_until(self.fresh_nanos);
         self.idle.push_back(lease);
     }
 

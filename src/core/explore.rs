@@ -267,7 +267,8 @@ impl World {
     /// The wait, if there is one.
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
-        let fast = self.core.acquire_fast(now, priority, client as u8);
+        let fast = self.core.acquire_fast(now, client as u8);
+        let fast = fast.or_else(|| self.core.overtake(now, client as u8));
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);

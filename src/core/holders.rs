@@ -31,7 +31,7 @@ impl<T: Types> Core<T> {
 
     /// Who has held a connection longest. Looks at all slots only when the one
     /// found last time has come back since: nobody else can have become the
-    /// longest holder while it was out.
+    /// longest holder while it was out, but for a tick of the clock.
     pub(crate) fn longest_holder(&mut self, now: Time) -> Option<Held<T::Caller>> {
         let still_out = |&(index, since): &(u32, Time)| {
             let slot = &self.slots[index as usize];

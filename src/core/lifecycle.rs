@@ -138,12 +138,12 @@ impl<T: Types> Core<T> {
         match idle_since {
             // Nobody asked for it: it goes on being idle, at the bottom.
             Some(idle_since) if self.queue.is_empty() => {
-                let slot = self.slot(&lease.permit);
+                let slot = &mut self.slots[lease.permit.index()];
                 slot.state = State::Idle;
                 slot.since = idle_since;
                 slot.fresh_at = now;
                 let expires = slot.expires;
-                lease.fit_until = expires.min(now.after_nanos(self.fresh_nanos));
+                lease.fit_until = slot.fit_until(self.fresh_nanos);
                 self.plan(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
                 self.idle.push_front(lease);
             }

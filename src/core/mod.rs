@@ -361,9 +361,9 @@ impl<T: Types> Core<T> {
             (false, true) => self.policy.min_idle_now() as usize,
             (false, false) => 0,
         };
-        // What comes back goes onto the stack if nobody waits for it, or if
-        // whoever does has been told to come; it looks after the others.
-        let wanted = !self.queue.is_empty() && self.nudged.is_none();
+        // What comes back goes onto the stack if nobody waits for it, or if the
+        // first who does has been told to come and looks after the others.
+        let wanted = self.queue.first() != self.nudged;
         let ceiling = match wanted || self.live() > self.policy.max_size {
             true => 0,
             false => self.policy.max_idle_now() as usize,

@@ -117,6 +117,16 @@ impl<T: Types> Slot<T> {
         }
     }
 
+    /// Until when this connection may be handed out as it is. One that is checked
+    /// every time never may, also when the clock lags.
+    #[inline]
+    pub(super) fn fit_until(&self, fresh_nanos: u64) -> Time {
+        match fresh_nanos {
+            0 => Time::START,
+            nanos => self.expires.min(self.fresh_at.after_nanos(nanos)),
+        }
+    }
+
     /// When the driver call in which this slot is has to be looked at next.
     pub(super) fn look_at(&self, policy: &Policy) -> Option<Time> {
         let overruns = self.overrun_at(policy).filter(|_| !self.overdue);

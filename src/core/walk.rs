@@ -29,6 +29,9 @@ mod steps;
 use reference::Reference;
 use setting::{KINDS, Kind, Random, Setting};
 
+/// The cheap clock ticks as seldom as this.
+const TICK: u64 = 3;
+
 /// A connection that a client has.
 struct Held {
     lease: Lease<u32>,

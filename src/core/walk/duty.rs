@@ -3,6 +3,7 @@
 
 use super::super::explore::Toy;
 use super::super::*;
+use super::TICK;
 use super::judge::{How, said};
 use super::reference::{Reference, What};
 
@@ -118,7 +119,12 @@ impl Reference {
             How::Asked { priority, got: None, fast: false, .. } => {
                 !self.serving() || nothing_fit || !self.may_overtake(priority)
             }
-            How::Claimed { got: None, .. } => !self.serving() || nothing_fit,
+            How::Claimed { got: None, .. } => {
+                // A check may have uncovered one: by a clock that ticks, what came
+                // back later may be due for its check earlier. It is called again.
+                let uncovered = self.nudged.is_some() && self.policy.fresh_for < Duration::MAX;
+                !self.serving() || nothing_fit || uncovered
+            }
             _ => true,
         };
         assert!(nothing, "P3: one that asked got nothing, and there is something");
@@ -132,8 +138,10 @@ impl Reference {
         if !how.serves() {
             assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
             // Who is nudged may be slow, and it is found at the next look; but
-            // a return that sees it does not take the short way.
-            let late = self.stale(top) || self.passed_bound(first);
+            // a return does not take the short way unless that is the first.
+            // By a clock that ticks, it may be stale as soon as it is back.
+            let brief = self.policy.fresh_for <= Duration::from_nanos(TICK);
+            let late = self.stale(top) && !brief || self.nudged != Some(first.client);
             return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
         }
         assert!(!self.expired(top), "P3: what has expired hides what is fit");
@@ -147,6 +155,9 @@ impl Reference {
 
     /// The reaper looks in time at everything that time alone changes.
     pub(super) fn judge_plan(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
+        if matches!(how, How::Asked { fast: true, .. }) {
+            return; // Here the time is a little in the past, and nothing is planned.
+        }
         let next = self.next_change(matches!(how, How::Ticked(_)));
         if let How::Ticked(look_at) = how {
             let policy = &self.policy;
@@ -159,8 +170,10 @@ impl Reference {
         }
         self.rung |= fx.wake_reaper;
         assert!(self.rung || self.look_at == core.wake_at, "the reaper was not told of a plan");
-        // Once it is due it may be late: its thread has not come to run.
-        let next = next.max(self.now);
+        // Once it is due it may be late: its thread has not come to run. And what
+        // was lent or returned by a clock that ticks is due a tick earlier than
+        // the plan knows.
+        let next = Time(next.0.saturating_add(TICK)).max(self.now);
         assert!(
             self.rung || self.look_at <= next,
             "the reaper comes too late: at {:?}, not {next:?}",

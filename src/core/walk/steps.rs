@@ -7,7 +7,7 @@ use super::super::*;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
-use super::{Client, Held, Walk};
+use super::{Client, Held, TICK, Walk};
 
 impl Walk {
     /// The clients, held connections or calls that such a step can be about.
@@ -186,13 +186,22 @@ impl Walk {
             let got = got.as_ref().map(|lease| lease.conn);
             How::Asked { client, priority, got, fast }
         };
+        let recently = self.recently();
+        let got = self.core.acquire_fast(recently, client);
+        if got.is_some() {
+            self.count("got at once");
+            self.reference.now = recently;
+            self.judged(|_, _| ((), asked(&got, true)));
+            self.reference.now = now;
+            return self.held.extend(got.map(|lease| Held { lease, client, at_home: true }));
+        }
         let got = self.judged(|core, _| {
-            let got = core.acquire_fast(now, priority, client);
+            let got = core.overtake(now, client);
             let how = asked(&got, true);
             (got, how)
         });
         if let Some(lease) = got {
-            self.count("got at once");
+            self.count("got past waiters");
             return self.held.push(Held { lease, client, at_home: true });
         }
         let got = self.judged(|core, fx| {
@@ -235,6 +244,11 @@ impl Walk {
         if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
             self.leave(target, Left::TimedOut);
         }
+    }
+
+    /// What a clock says that ticks: at most now.
+    fn recently(&mut self) -> Time {
+        Time(self.now.0.saturating_sub(self.random.below(TICK as usize + 1) as u64))
     }
 
     fn draw_priority(&mut self) -> u8 {
@@ -286,16 +300,21 @@ impl Walk {
     fn give_back(&mut self, target: usize, verdict: Verdict) {
         let now = self.now;
         let Held { mut lease, .. } = self.held.swap_remove(target);
-        self.reference.returned(lease.conn, verdict);
+        let conn = lease.conn;
         if verdict == Verdict::Keep {
-            match self.core.checkin_fast(now, lease) {
+            let recently = self.recently();
+            match self.core.checkin_fast(recently, lease) {
                 Ok(()) => {
                     self.count("returned at once");
+                    self.reference.now = recently;
+                    self.reference.returned(conn, verdict);
+                    self.reference.now = now;
                     return self.transition(How::ReturnedFast, |_, _| ());
                 }
                 Err(back) => lease = back,
             }
         }
+        self.reference.returned(conn, verdict);
         self.transition(How::Served, |core, fx| core.checkin(now, lease, verdict, fx));
     }
 

@@ -220,9 +220,6 @@ impl<M: ManageConnection> Pool<M> {
             return Ok(guard);
         }
         let start = shared.clock.now();
-        if let Some(guard) = PooledConnection::past_waiters(shared, caller, start) {
-            return Ok(guard);
-        }
         let ask = Ask {
             caller,
             priority: DEFAULT_PRIORITY,
@@ -231,7 +228,7 @@ impl<M: ManageConnection> Pool<M> {
             cancel: None,
             only_idle: false,
         };
-        wait::finish(shared, &ask, wait::checkout(shared, &ask))
+        wait::get(shared, &ask)
     }
 
     /// Numbers of connections.

@@ -75,16 +75,6 @@ impl<M: ManageConnection> PooledConnection<M> {
         Some(PooledConnection::new(shared, lease, now))
     }
 
-    /// The same past those who wait, as long as they may be overtaken.
-    pub(crate) fn past_waiters(
-        shared: &Shared<M>,
-        caller: Caller,
-        now: Time,
-    ) -> Option<PooledConnection<M>> {
-        let lease = shared.quick(|core| core.overtake(now, caller))?;
-        Some(PooledConnection::new(shared, lease, now))
-    }
-
     /// The guard exists before any handler runs, so that a connection cannot be
     /// lost to one that panics.
     #[inline]

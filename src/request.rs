@@ -91,9 +91,14 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     #[track_caller]
     pub fn get(self) -> Result<PooledConnection<M>, Error> {
         let shared = self.shared;
+        let caller = Caller::here(Location::caller(), self.label);
+        let cancelled = self.cancel.is_some_and(CancelToken::is_cancelled);
+        if !cancelled && let Some(guard) = PooledConnection::at_once(shared, caller) {
+            return Ok(guard);
+        }
         let start = shared.clock.now();
         let ask = Ask {
-            caller: Caller::here(Location::caller(), self.label),
+            caller,
             priority: self.priority,
             start,
             deadline: match self.until {
@@ -103,13 +108,10 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             cancel: self.cancel,
             only_idle: false,
         };
-        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+        if cancelled {
             return Err(wait::cancelled_before(shared, &ask));
         }
-        if let Some(guard) = PooledConnection::at_once(shared, ask.caller) {
-            return Ok(guard);
-        }
-        wait::finish(shared, &ask, wait::checkout(shared, &ask))
+        wait::get(shared, &ask)
     }
 }
 

@@ -79,7 +79,19 @@ enum First<M: ManageConnection> {
     Refused(ErrorKind, Box<Report>, Option<Cause>),
 }
 
-/// A checkout that the fast path could not serve.
+/// A checkout that finds others waiting, or nothing idle.
+pub(crate) fn get<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+) -> Result<PooledConnection<M>, Error> {
+    if let Some(lease) = shared.quick(|core| core.overtake(ask.start, ask.caller)) {
+        return Ok(PooledConnection::new(shared, lease, ask.start));
+    }
+    let got = checkout(shared, ask);
+    finish(shared, ask, got)
+}
+
+/// A checkout that the fast paths could not serve.
 #[cold]
 pub(crate) fn checkout<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
@@ -94,7 +106,7 @@ pub(crate) fn checkout<M: ManageConnection>(
 
 /// Makes a guard of what a caller got, or tells the handler that it got nothing
 /// in time.
-pub(crate) fn finish<M: ManageConnection>(
+fn finish<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     ask: &Ask<'_>,
     got: Result<Got<M>, Error>,

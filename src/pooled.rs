@@ -87,7 +87,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = guard.conn_mut();
         conn.uses += 1;
         conn.home = caller::guard_taken();
-        *conn.moved.get_mut() = false;
+        conn.moved.store(false, Ordering::Relaxed);
         if shared.config.event_handler.is_some() {
             guard.announce(shared, start);
         }

@@ -8,7 +8,8 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 /// The libraries whose versions matter to what is measured.
-const LIBRARIES: [&str; 5] = ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres"];
+const LIBRARIES: [&str; 5] =
+    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres"];
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Machine {

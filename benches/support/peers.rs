@@ -76,7 +76,8 @@ fn hikari() -> Result<Command, String> {
         false => Err(format!("please install it: apt-get install {package}")),
     };
     need(runs("javac", "-version") && runs("java", "-version"), "default-jdk-headless")?;
-    let jars = ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
+    let jars =
+        ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
     need(jars.iter().all(|jar| jar.exists()), "libhikaricp-java libslf4j-java")?;
 
     let classes = scratch("hikari");
@@ -146,7 +147,9 @@ impl Peer {
     /// The watchdog: a peer that does not answer in time is killed.
     fn answer<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, String> {
         let result = match self.answers.recv_timeout(patience) {
-            Ok(line) => serde_json::from_str(&line).map_err(|error| format!("{error}: {line:.200}")),
+            Ok(line) => {
+                serde_json::from_str(&line).map_err(|error| format!("{error}: {line:.200}"))
+            }
             Err(RecvTimeoutError::Timeout) => Err(format!("no answer within {patience:?}")),
             Err(RecvTimeoutError::Disconnected) => Err("its process has ended".to_string()),
         };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::Cell;
 use super::machine::Machine;
 use super::pass::Pass;
+use super::settings::Settings;
 use super::waits::{self, Waits};
 
 #[derive(Serialize, Deserialize)]
@@ -139,6 +140,24 @@ impl ContestantReport {
 }
 
 impl Report {
+    pub fn new(
+        part: &str,
+        machine: Machine,
+        settings: &Settings,
+        mut notes: Vec<String>,
+        cells: Vec<CellReport>,
+    ) -> Report {
+        for cell in &cells {
+            let failed =
+                cell.contestants.iter().filter_map(|one| Some((one, one.failed.as_ref()?)));
+            notes.extend(
+                failed.map(|(one, why)| format!("failed: {} in {}: {why}", one.name, cell.name)),
+            );
+        }
+        let (rounds, millis) = (settings.rounds, settings.length.as_millis() as u64);
+        Report { part: part.to_string(), machine, rounds, millis, notes, cells }
+    }
+
     pub fn cell(&self, name: &str) -> Option<&CellReport> {
         self.cells.iter().find(|cell| cell.name == name)
     }

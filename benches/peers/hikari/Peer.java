@@ -1,9 +1,12 @@
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import java.util.stream.Collectors;
 
@@ -32,11 +35,13 @@ final class Peer {
         System.exit(0);
     }
 
-    /** The jar's name has it; its manifest need not. */
-    private static String version() throws Exception {
-        var jar = HikariDataSource.class.getProtectionDomain().getCodeSource().getLocation().toURI();
-        String name = java.nio.file.Path.of(jar).toRealPath().getFileName().toString();
-        return name.replace("HikariCP-", "").replace(".jar", "");
+    private static String version() throws IOException {
+        Properties properties = new Properties();
+        String file = "/META-INF/maven/com.zaxxer/HikariCP/pom.properties";
+        try (InputStream stream = HikariDataSource.class.getResourceAsStream(file)) {
+            properties.load(stream);
+        }
+        return properties.getProperty("version");
     }
 
     private static HikariDataSource open(int connections) throws InterruptedException {

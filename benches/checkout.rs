@@ -92,7 +92,6 @@ fn main() {
     let mut machine = Machine::inspect();
     for peer in &peers {
         machine.versions.insert(peer.name.to_string(), peer.version.clone());
-        machine.versions.insert(format!("runtime of {}", peer.name), peer.runtime.clone());
     }
     let cells = measure(&settings, &mut peers);
     let report = Report::new("checkout", machine, &settings, notes, cells);

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use super::chart::{Area, Drawn, FONT, colour, legend};
 use super::report::{ContestantReport, Report};
-use super::table::{count, span};
+use super::table::{count, tick};
 
 pub fn draw(report: &Report, file: &Path) -> Drawn {
     let area = SVGBackend::new(file, (1100, 520)).into_drawing_area();
@@ -19,8 +19,8 @@ pub fn draw(report: &Report, file: &Path) -> Drawn {
     let (left, right) = area.margin(75, 10, 10, 20).split_horizontally(535);
     let rate = |one: &ContestantReport| one.medians.operations_per_second;
     let wait = |one: &ContestantReport| one.medians.wait_p999;
-    panel(report, &names, &left, "operations per second", &rate, &|rate| count(rate))?;
-    panel(report, &names, &right, "wait, 99.9 %", &wait, &span)?;
+    panel(report, &names, &left, "operations per second", &rate, &count)?;
+    panel(report, &names, &right, "wait, 99.9 %", &wait, &tick)?;
     area.present()?;
     Ok(())
 }

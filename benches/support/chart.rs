@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::report::{CellReport, Report};
-use super::table::span;
+use super::table::tick;
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -14,22 +14,27 @@ pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 pub(super) const FONT: &str = "sans-serif";
 const GREY: RGBColor = RGBColor(90, 90, 90);
 /// Told apart by the colour-blind too.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
-    RGBColor(130, 130, 130),
-    RGBColor(190, 190, 190),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(60, 60, 60),
 ];
+/// What is no pool is grey.
+const GREYS: [(&str, RGBColor); 2] =
+    [("Mutex<Vec>", RGBColor(130, 130, 130)), ("ArrayQueue", RGBColor(190, 190, 190))];
 
 /// A contestant has one colour in all charts: by its place in the whole list.
 pub(super) fn colour(names: &[String], name: &str) -> RGBColor {
-    let place = names.iter().position(|other| other == name).unwrap_or(0);
-    COLOURS[place % COLOURS.len()]
+    let grey = |name: &str| GREYS.iter().find(|(pool, _)| *pool == name);
+    if let Some(&(_, colour)) = grey(name) {
+        return colour;
+    }
+    let mut pools = names.iter().filter(|name| grey(name).is_none());
+    COLOURS[pools.position(|pool| pool == name).unwrap_or(0) % COLOURS.len()]
 }
 
 /// Everybody who was measured in some cell.
@@ -50,7 +55,7 @@ pub(super) fn legend(area: &Area<'_>, names: &[String], left: i32, top: i32) -> 
         let square = [(x, top), (x + 12, top + 12)];
         area.draw(&Rectangle::new(square, colour(names, name).filled()))?;
         area.draw(&Text::new(name.clone(), (x + 18, top), (FONT, 14)))?;
-        x += 40 + 8 * name.chars().count() as i32;
+        x += 42 + 7 * name.chars().count() as i32;
     }
     Ok(())
 }
@@ -85,7 +90,7 @@ pub fn throughput(report: &Report, reference: &str, file: &Path) -> Drawn {
         .draw()?;
     chart.draw_series(bars.iter().map(|&(left, place, value)| {
         let corners = [(left, 1.0), (left + bar, value)];
-        Rectangle::new(corners, COLOURS[place % COLOURS.len()].filled())
+        Rectangle::new(corners, colour(&names, &names[place]).filled())
     }))?;
     let line = [(0.0, 1.0), (report.cells.len() as f64, 1.0)];
     chart.draw_series([PathElement::new(line, BLACK)])?;
@@ -164,13 +169,14 @@ fn distribution(cell: &CellReport, names: &[String], panel: &Area<'_>) -> Drawn 
         .x_labels(right as usize + 1)
         .x_label_formatter(&|nines| percentile(*nines))
         .y_labels(8)
-        .y_label_formatter(&|nanos| span(*nanos))
+        .y_label_formatter(&|nanos| tick(*nanos))
         .label_style((FONT, 12))
         .light_line_style(WHITE)
         .draw()?;
-    for one in &cell.contestants {
+    // The first is drawn last, above the others, and wider.
+    for (place, one) in cell.contestants.iter().enumerate().rev() {
         let line = one.waits.iter().map(|&(nines, wait)| (nines, wait.max(10) as f64));
-        let style = colour(names, &one.name).stroke_width(2);
+        let style = colour(names, &one.name).stroke_width(if place == 0 { 3 } else { 2 });
         chart.draw_series(LineSeries::new(line, style))?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The goals of speed, and whether the results meet them.
 
-use super::report::{CellReport, Figures, Report};
+use super::report::{CellReport, ContestantReport, Figures, Report};
 use super::table::times;
 
 /// How a figure of fairpool's compares with another's, or what it is.
@@ -108,19 +108,9 @@ pub fn check(report: &Report) -> Vec<Outcome> {
 impl Goal {
     fn check(&self, cell: &CellReport) -> Option<Outcome> {
         let own = cell.contestant("fairpool")?;
-        let (value, longest) = match self.what {
-            What::Jain => (own.medians.jain, None),
-            _ => {
-                let other = cell.contestant(self.other)?;
-                let longest = own.longest as f64 / other.longest as f64;
-                (own.ratio(other, self.what.figure()), Some(longest))
-            }
-        };
-        let measured = match (self.what, longest) {
-            (What::Max, Some(longest)) => {
-                format!("{} (longest of all rounds: {})", times(value), times(longest))
-            }
-            _ => times(value),
+        let (value, measured) = match self.what {
+            What::Jain => (own.medians.jain, format!("{:.4}", own.medians.jain)),
+            _ => self.compare(own, cell.contestant(self.other)?),
         };
         Some(Outcome {
             cell: format!("{}: {}", self.part, self.cell),
@@ -129,6 +119,18 @@ impl Goal {
             met: self.bound.holds(value),
             stretch: self.stretch,
         })
+    }
+
+    /// The ratio, and how it is told: with the rounds' lowest and highest.
+    fn compare(&self, own: &ContestantReport, other: &ContestantReport) -> (f64, String) {
+        let value = own.ratio(other, self.what.figure());
+        let (lowest, highest) = own.ratio_spread(other, self.what.figure());
+        let mut told = format!("{} ({} – {})", times(value), times(lowest), times(highest));
+        if matches!(self.what, What::Max) {
+            let longest = own.longest as f64 / other.longest as f64;
+            told += &format!("; longest of all rounds: {}", times(longest));
+        }
+        (value, told)
     }
 }
 

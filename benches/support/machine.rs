@@ -63,12 +63,14 @@ fn cpu() -> String {
 fn libraries() -> BTreeMap<String, String> {
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
     let lock = fs::read_to_string(lock).unwrap_or_default();
-    let version = |name: &str| {
-        let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-        Some(rest.split_once('"')?.0.to_string())
+    // A library may be there twice: r2d2 is built on an older parking_lot.
+    let versions = |name: &str| {
+        let before = format!("name = \"{name}\"\nversion = \"");
+        let parts = lock.split(&before).skip(1);
+        let versions: Vec<&str> = parts.filter_map(|part| Some(part.split_once('"')?.0)).collect();
+        versions.join(" and ")
     };
-    let known = |&name: &&str| Some((name.to_string(), version(name)?));
-    LIBRARIES.iter().filter_map(known).collect()
+    LIBRARIES.iter().map(|&name| (name.to_string(), versions(name))).collect()
 }
 
 /// The one line that a program says.

@@ -28,8 +28,7 @@ const JARS: &str = "/usr/share/java";
 /// What a peer says first.
 #[derive(Deserialize)]
 struct Hello {
-    pool: String,
-    runtime: String,
+    version: String,
 }
 
 /// What a peer says of one pass. Waits are pairs of a value and a count, to
@@ -44,9 +43,8 @@ struct Answer {
 
 pub struct Peer {
     pub name: &'static str,
-    /// For example `HikariCP 2.7.9`, and what it runs on.
+    /// With what it runs on: `2.7.9 on OpenJDK 17.0.15`.
     pub version: String,
-    pub runtime: String,
     process: Child,
     requests: Option<ChildStdin>,
     answers: Receiver<String>,
@@ -137,10 +135,9 @@ impl Peer {
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| answer.send(line))
         });
-        let (version, runtime) = (String::new(), String::new());
-        let mut peer = Peer { name, version, runtime, process, requests, answers, failed: None };
-        let hello: Hello = peer.answer(PATIENCE)?;
-        (peer.version, peer.runtime) = (hello.pool, hello.runtime);
+        let version = String::new();
+        let mut peer = Peer { name, version, process, requests, answers, failed: None };
+        peer.version = peer.answer::<Hello>(PATIENCE)?.version;
         Ok(peer)
     }
 

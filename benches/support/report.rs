@@ -134,8 +134,18 @@ impl ContestantReport {
     /// The median, over the rounds, of how this compares with another in the same
     /// round: what hurt both alike cancels out.
     pub fn ratio(&self, other: &ContestantReport, figure: fn(&Figures) -> f64) -> f64 {
+        median(self.ratios(other, figure))
+    }
+
+    /// The lowest and the highest of the ratios of [`ratio`](Self::ratio).
+    pub fn ratio_spread(&self, other: &Self, figure: fn(&Figures) -> f64) -> (f64, f64) {
+        let ratios = || self.ratios(other, figure);
+        (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max))
+    }
+
+    fn ratios(&self, other: &Self, figure: fn(&Figures) -> f64) -> impl Iterator<Item = f64> {
         let pairs = self.rounds.iter().zip(&other.rounds);
-        median(pairs.map(|(own, other)| figure(own) / figure(other).max(f64::MIN_POSITIVE)))
+        pairs.map(move |(own, other)| figure(own) / figure(other).max(f64::MIN_POSITIVE))
     }
 }
 
@@ -179,30 +189,37 @@ fn file(folder: &Path, part: &str) -> std::path::PathBuf {
     folder.join(format!("{part}.json"))
 }
 
-/// Puts each point of a curve on one line, instead of four.
+/// Puts each innermost list or object on one line, instead of a line for each
+/// number.
 fn compact(text: &str) -> String {
-    let mut lines = String::with_capacity(text.len());
-    let mut in_point = false;
+    let mut out = String::with_capacity(text.len());
+    // The opening line and what follows, as long as nothing else opens.
+    let mut pending: Vec<&str> = Vec::new();
     for line in text.lines() {
-        let trimmed = line.trim();
-        match (in_point, trimmed) {
-            (false, "[") => {
-                in_point = true;
-                lines.push_str(line);
-            }
-            (true, "]" | "],") => {
-                in_point = false;
-                lines.push_str(trimmed);
-                lines.push('\n');
-            }
-            (true, number) => lines.push_str(number),
-            (false, _) => {
-                lines.push_str(line);
-                lines.push('\n');
-            }
+        if line.ends_with(['[', '{']) {
+            flush(&mut out, &mut pending);
+            pending.push(line);
+        } else if pending.is_empty() {
+            out.push_str(line);
+            out.push('\n');
+        } else if line.trim_start().starts_with([']', '}']) {
+            out.push_str(pending.remove(0));
+            let items: Vec<&str> = pending.drain(..).map(str::trim).collect();
+            out.push_str(&items.join(" "));
+            out.push_str(line.trim_start());
+            out.push('\n');
+        } else {
+            pending.push(line);
         }
     }
-    lines
+    out
+}
+
+fn flush(out: &mut String, pending: &mut Vec<&str>) {
+    for line in pending.drain(..) {
+        out.push_str(line);
+        out.push('\n');
+    }
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -75,7 +75,9 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
 /// A ratio, to three digits or so.
 pub fn times(ratio: f64) -> String {
     match ratio {
-        0.1.. => format!("{ratio:.2}"),
+        0.1..0.9 | 1.1.. => format!("{ratio:.2}"),
+        // Which side of 1 it is on should be seen.
+        0.9..1.1 => format!("{ratio:.3}"),
         _ => format!("{ratio:.4}"),
     }
 }
@@ -89,6 +91,16 @@ pub fn span(nanos: f64) -> String {
         1e5.. => format!("{:.0} µs", nanos / 1e3),
         1e3.. => format!("{:.1} µs", nanos / 1e3),
         _ => format!("{nanos:.0} ns"),
+    }
+}
+
+/// Nanoseconds on an axis, where they are round numbers.
+pub fn tick(nanos: f64) -> String {
+    match nanos {
+        1e9.. => format!("{} s", nanos / 1e9),
+        1e6.. => format!("{} ms", nanos / 1e6),
+        1e3.. => format!("{} µs", nanos / 1e3),
+        _ => format!("{nanos} ns"),
     }
 }
 

@@ -15,8 +15,8 @@ final class Peer {
     private static final int STACK_BYTES = 256 * 1024;
 
     public static void main(String[] arguments) throws Exception {
-        String runtime = "OpenJDK " + System.getProperty("java.version");
-        System.out.printf("{\"pool\":\"HikariCP %s\",\"runtime\":\"%s\"}%n", version(), runtime);
+        String runtime = System.getProperty("java.vm.name") + " " + System.getProperty("java.version");
+        System.out.printf("{\"version\":\"%s on %s\"}%n", version(), runtime);
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         Request last = null;
         HikariDataSource pool = null;

@@ -1,0 +1,126 @@
+//! What allocates and what must not: a rule of the house is that the fast path
+//! does not. An allocator counts, for each thread by itself.
+
+#[allow(dead_code)]
+#[path = "support/stub.rs"]
+mod stub;
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use allocation_counter::measure;
+use fairpool::doc::StubManager;
+use fairpool::{Fairness, Pool};
+use stub::{WATCHDOG, eventually};
+
+/// No newcomer comes so late that it may not overtake.
+const EVER: Fairness = Fairness::Bounded(Duration::from_secs(3600));
+
+fn pool(max_size: u32, fairness: Fairness) -> Pool<StubManager> {
+    let pool = Pool::builder().max_size(max_size).fairness(fairness).build(StubManager);
+    pool.expect("the stub never fails")
+}
+
+fn allocations(what: impl FnOnce()) -> u64 {
+    measure(what).count_total
+}
+
+fn get_and_return(pool: &Pool<StubManager>) {
+    drop(pool.get().expect("the stub never fails"));
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+#[test]
+fn gets_and_returns_allocate_nothing() {
+    for size in [1, 8] {
+        let pool = pool(size, Fairness::default());
+        // The thread's first get makes a record of the thread.
+        get_and_return(&pool);
+        let thousand = || (0..1000).for_each(|_| get_and_return(&pool));
+        assert_eq!(allocations(thousand), 0, "{size} connections");
+    }
+}
+
+#[test]
+fn gets_without_waiting_allocate_nothing() {
+    let pool = pool(1, Fairness::default());
+    get_and_return(&pool);
+    let thousand = || {
+        for _ in 0..1000 {
+            drop(pool.try_get().expect("it is idle"));
+            drop(pool.get_timeout(Duration::ZERO).expect("it is idle"));
+            drop(pool.request().label("a label").get().expect("it is idle"));
+        }
+    };
+    assert_eq!(allocations(thousand), 0);
+}
+
+/// A waiter that was told of an idle connection is on its way for a while. Who
+/// gets and returns it meanwhile, past that waiter, allocates nothing. How long
+/// the waiter takes is up to the system, so it is tried until it was slow enough
+/// a hundred times.
+#[test]
+fn overtaking_allocates_nothing() {
+    let pool = pool(1, EVER);
+    let held = pool.get().expect("the stub never fails");
+    let end = Instant::now() + WATCHDOG;
+    thread::scope(|scope| {
+        scope.spawn(|| while Instant::now() < end && pool.get().is_ok() {});
+        eventually("somebody waits", || pool.stats().waiting == 1);
+        drop(held);
+        let mut overtakings = 0;
+        while overtakings < 100 && Instant::now() < end {
+            overtakings += u32::from(overtakes_for_free(&pool));
+        }
+        // Before the assertion: the waiter ends with the pool.
+        let report = pool.close(end + WATCHDOG);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(overtakings, 100);
+    });
+}
+
+/// Whether this get and return went past one and the same waiter, and allocated
+/// nothing.
+fn overtakes_for_free(pool: &Pool<StubManager>) -> bool {
+    let before = pool.stats();
+    let allocated = allocations(|| get_and_return(pool));
+    let after = pool.stats();
+    let waited = before.waiting == 1 && after.waiting == 1;
+    waited && before.gets_waited == after.gets_waited && allocated == 0
+}
+
+/// The taker makes a cell for its answer; the giver, the list of answers and
+/// that of whom to wake.
+#[test]
+fn a_hand_off_allocates_three_times() {
+    let pool = pool(1, Fairness::Strict);
+    // Passed by both at the beginning and at the end of each round.
+    let round = Barrier::new(2);
+    let take = || {
+        let mut taken = None;
+        round.wait();
+        let allocated = allocations(|| taken = pool.get().ok());
+        drop(taken.expect("it is given one"));
+        round.wait();
+        allocated
+    };
+    let give = || {
+        let conn = pool.get().expect("it is idle");
+        round.wait();
+        eventually("somebody waits", || pool.stats().waiting == 1);
+        let allocated = allocations(|| drop(conn));
+        round.wait();
+        allocated
+    };
+    // In the first round, thread and queue make what they keep.
+    let (gives, takes) = thread::scope(|scope| {
+        let taker = scope.spawn(|| [take(), take(), take()]);
+        ([give(), give(), give()], taker.join().expect("the taker panicked"))
+    });
+    assert_eq!((&gives[1..], &takes[1..]), (&[2, 2][..], &[1, 1][..]));
+}

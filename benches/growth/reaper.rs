@@ -1,0 +1,167 @@
+//! What the reaper's passes over many connections cost: its own CPU time, as
+//! the kernel accounts for it, and how long it holds up a get.
+//!
+//! Passes are made frequent by a short `leak_threshold`: the reaper has to look
+//! at least that often. A sweep of keepalive checks is measured by itself: the
+//! reaper's CPU time for each connection that is checked.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::{ManageConnection, Pool};
+
+use crate::measure::{Probe, Row, Scale, Stub, StubGuard, StubPool, builder, get, median, rounds};
+
+const PASS: Duration = Duration::from_millis(5);
+const KEEPALIVE: Duration = Duration::from_millis(100);
+
+pub fn measure(scale: &Scale) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let without: Vec<Watched> = scale.pools.iter().map(|&size| Watched::new(size, None)).collect();
+    rows.extend(rounds(scale, "longest get in 5 ms, no pass", "µs", each(&without, stall, scale)));
+    drop(without);
+    let pools: Vec<Watched> =
+        scale.pools.iter().map(|&size| Watched::new(size, Some(PASS))).collect();
+    rows.extend(rounds(scale, "longest get in 5 ms with a pass", "µs", each(&pools, stall, scale)));
+    rows.extend(rounds(scale, "CPU of a pass, all idle", "µs", each(&pools, pass, scale)));
+    for watched in &pools {
+        let all = (0..watched.size).map(|_| get(&watched.pool));
+        watched.guards.borrow_mut().extend(all);
+    }
+    rows.extend(rounds(scale, "CPU of a pass, all lent", "µs", each(&pools, pass, scale)));
+    drop(pools);
+    rows.extend(sweeps(scale));
+    rows
+}
+
+/// A pool whose reaper looks often.
+struct Watched {
+    size: u32,
+    pool: StubPool,
+    guards: RefCell<Vec<StubGuard>>,
+}
+
+impl Watched {
+    fn new(size: u32, leak_threshold: Option<Duration>) -> Watched {
+        let builder = builder(size).name(name(size)).leak_threshold(leak_threshold);
+        let pool = builder.build(Stub).expect("the stub never fails");
+        Watched { size, pool, guards: RefCell::default() }
+    }
+}
+
+/// Short: the kernel keeps fifteen bytes of a thread's name.
+fn name(size: u32) -> String {
+    format!("g{size}")
+}
+
+fn each<'a>(
+    pools: &'a [Watched],
+    probe: fn(&Watched, Duration) -> f64,
+    scale: &'a Scale,
+) -> impl Iterator<Item = (u32, Probe<'a>)> {
+    let probe = move |watched| -> Probe { Box::new(move || probe(watched, scale.length)) };
+    pools.iter().map(move |watched| (watched.size, probe(watched)))
+}
+
+/// The longest get and return within the time of one pass; the median over many
+/// such times, so that one interruption by another process does not count.
+fn stall(watched: &Watched, length: Duration) -> f64 {
+    let (begin, mut longest) = (Instant::now(), Vec::new());
+    while begin.elapsed() < length {
+        let window = Instant::now();
+        let mut most = Duration::ZERO;
+        while window.elapsed() < PASS {
+            let start = Instant::now();
+            drop(get(&watched.pool));
+            most = most.max(start.elapsed());
+        }
+        longest.push(most.as_secs_f64() * 1e6);
+    }
+    median(longest)
+}
+
+/// The reaper's CPU time for each of its turns on a CPU.
+fn pass(watched: &Watched, length: Duration) -> f64 {
+    let before = Spent::by_reaper(watched.size);
+    thread::sleep(length);
+    let after = Spent::by_reaper(watched.size);
+    let turns = (after.turns - before.turns).max(1);
+    (after.nanos - before.nanos) as f64 / 1e3 / turns as f64
+}
+
+/// What a thread has had of the CPUs.
+struct Spent {
+    nanos: u64,
+    turns: u64,
+}
+
+impl Spent {
+    fn by_reaper(size: u32) -> Spent {
+        let name = format!("{}-reaper", name(size));
+        let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
+        let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
+        let is_it = |comm: &str| comm.trim_end() == name;
+        let found =
+            tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|c| is_it(&c)));
+        let folder = found.expect("a pool has a reaper");
+        let text = fs::read_to_string(folder.join("schedstat")).expect("schedstat");
+        let mut numbers = text.split_whitespace().map(|n| n.parse().expect("a number"));
+        let (nanos, turns) = (numbers.next(), numbers.nth(1));
+        Spent { nanos: nanos.expect("three numbers"), turns: turns.expect("three numbers") }
+    }
+}
+
+/// A driver that counts its checks.
+#[derive(Clone, Default)]
+struct Counting {
+    checks: Arc<AtomicU64>,
+}
+
+impl ManageConnection for Counting {
+    type Connection = u64;
+    type Error = Infallible;
+
+    fn connect(&self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn is_valid(&self, _: &mut u64) -> Result<(), Infallible> {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut u64) -> bool {
+        false
+    }
+}
+
+fn sweeps(scale: &Scale) -> Vec<Row> {
+    let pool = |&size| {
+        let driver = Counting::default();
+        let builder = builder(size).name(name(size));
+        let pool = builder.keepalive(Some(KEEPALIVE)).build(driver.clone());
+        (size, driver, pool.expect("the stub never fails"))
+    };
+    let mut rows = Vec::new();
+    // One after another: sweeps of several pools would be in each other's way.
+    for size in scale.pools {
+        let (size, driver, _pool): (u32, Counting, Pool<Counting>) = pool(size);
+        let length = (4 * scale.length).max(2 * KEEPALIVE);
+        let probe: Probe = Box::new(move || sweep(size, &driver, length));
+        rows.extend(rounds(scale, "reaper's CPU per keepalive", "µs", [(size, probe)]));
+    }
+    rows
+}
+
+fn sweep(size: u32, driver: &Counting, length: Duration) -> f64 {
+    let checks = || driver.checks.load(Ordering::Relaxed);
+    let (before, checks_before) = (Spent::by_reaper(size), checks());
+    thread::sleep(length);
+    let (after, checks_after) = (Spent::by_reaper(size), checks());
+    (after.nanos - before.nanos) as f64 / 1e3 / (checks_after - checks_before).max(1) as f64
+}

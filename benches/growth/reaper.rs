@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{ManageConnection, Pool};
+use fairpool::ManageConnection;
 
 use crate::measure::{Probe, Row, Scale, Stub, StubGuard, StubPool, builder, get, median, rounds};
 
@@ -22,11 +22,12 @@ const KEEPALIVE: Duration = Duration::from_millis(100);
 
 pub fn measure(scale: &Scale) -> Vec<Row> {
     let mut rows = Vec::new();
-    let without: Vec<Watched> = scale.pools.iter().map(|&size| Watched::new(size, None)).collect();
+    let without: Vec<Watched> =
+        scale.pools.iter().map(|&size| Watched::new("n", size, None)).collect();
     rows.extend(rounds(scale, "longest get in 5 ms, no pass", "µs", each(&without, stall, scale)));
     drop(without);
     let pools: Vec<Watched> =
-        scale.pools.iter().map(|&size| Watched::new(size, Some(PASS))).collect();
+        scale.pools.iter().map(|&size| Watched::new("p", size, Some(PASS))).collect();
     rows.extend(rounds(scale, "longest get in 5 ms with a pass", "µs", each(&pools, stall, scale)));
     rows.extend(rounds(scale, "CPU of a pass, all idle", "µs", each(&pools, pass, scale)));
     for watched in &pools {
@@ -42,21 +43,19 @@ pub fn measure(scale: &Scale) -> Vec<Row> {
 /// A pool whose reaper looks often.
 struct Watched {
     size: u32,
+    /// Short: the kernel keeps fifteen bytes of a thread's name.
+    name: String,
     pool: StubPool,
     guards: RefCell<Vec<StubGuard>>,
 }
 
 impl Watched {
-    fn new(size: u32, leak_threshold: Option<Duration>) -> Watched {
-        let builder = builder(size).name(name(size)).leak_threshold(leak_threshold);
+    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> Watched {
+        let name = format!("{series}{size}");
+        let builder = builder(size).name(&*name).leak_threshold(leak_threshold);
         let pool = builder.build(Stub).expect("the stub never fails");
-        Watched { size, pool, guards: RefCell::default() }
+        Watched { size, name, pool, guards: RefCell::default() }
     }
-}
-
-/// Short: the kernel keeps fifteen bytes of a thread's name.
-fn name(size: u32) -> String {
-    format!("g{size}")
 }
 
 fn each<'a>(
@@ -87,9 +86,9 @@ fn stall(watched: &Watched, length: Duration) -> f64 {
 
 /// The reaper's CPU time for each of its turns on a CPU.
 fn pass(watched: &Watched, length: Duration) -> f64 {
-    let before = Spent::by_reaper(watched.size);
+    let before = Spent::by_reaper(&watched.name);
     thread::sleep(length);
-    let after = Spent::by_reaper(watched.size);
+    let after = Spent::by_reaper(&watched.name);
     let turns = (after.turns - before.turns).max(1);
     (after.nanos - before.nanos) as f64 / 1e3 / turns as f64
 }
@@ -101,8 +100,8 @@ struct Spent {
 }
 
 impl Spent {
-    fn by_reaper(size: u32) -> Spent {
-        let name = format!("{}-reaper", name(size));
+    fn by_reaper(pool: &str) -> Spent {
+        let name = format!("{pool}-reaper");
         let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
         let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
         let is_it = |comm: &str| comm.trim_end() == name;
@@ -141,27 +140,23 @@ impl ManageConnection for Counting {
 }
 
 fn sweeps(scale: &Scale) -> Vec<Row> {
-    let pool = |&size| {
-        let driver = Counting::default();
-        let builder = builder(size).name(name(size));
-        let pool = builder.keepalive(Some(KEEPALIVE)).build(driver.clone());
-        (size, driver, pool.expect("the stub never fails"))
-    };
     let mut rows = Vec::new();
     // One after another: sweeps of several pools would be in each other's way.
-    for size in scale.pools {
-        let (size, driver, _pool): (u32, Counting, Pool<Counting>) = pool(size);
+    for &size in scale.pools {
+        let (driver, name) = (Counting::default(), format!("k{size}"));
+        let builder = builder(size).name(&*name).keepalive(Some(KEEPALIVE));
+        let _pool = builder.build(driver.clone()).expect("the stub never fails");
         let length = (4 * scale.length).max(2 * KEEPALIVE);
-        let probe: Probe = Box::new(move || sweep(size, &driver, length));
+        let probe: Probe = Box::new(move || sweep(&name, &driver, length));
         rows.extend(rounds(scale, "reaper's CPU per keepalive", "µs", [(size, probe)]));
     }
     rows
 }
 
-fn sweep(size: u32, driver: &Counting, length: Duration) -> f64 {
+fn sweep(name: &str, driver: &Counting, length: Duration) -> f64 {
     let checks = || driver.checks.load(Ordering::Relaxed);
-    let (before, checks_before) = (Spent::by_reaper(size), checks());
+    let (before, checks_before) = (Spent::by_reaper(name), checks());
     thread::sleep(length);
-    let (after, checks_after) = (Spent::by_reaper(size), checks());
+    let (after, checks_after) = (Spent::by_reaper(name), checks());
     (after.nanos - before.nanos) as f64 / 1e3 / (checks_after - checks_before).max(1) as f64
 }

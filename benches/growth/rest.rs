@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stats_alloc::Region;
 
@@ -15,22 +15,30 @@ const AT_REST: Duration = Duration::from_millis(2300);
 pub fn measure(scale: &Scale) -> Vec<Row> {
     let mut rows = Vec::new();
     for &size in scale.pools {
-        let threads_before = threads();
-        let region = Region::new(crate::ALLOCATOR);
-        let pool = builder(size).build(Stub).expect("the stub never fails");
-        if scale.rounds > 1 {
-            thread::sleep(AT_REST);
-        }
-        let change = region.change();
-        let bytes = change.bytes_allocated as f64 - change.bytes_deallocated as f64;
+        let (empty, _) = at_rest(scale, size, 0);
+        let (full, threads) = at_rest(scale, size, size);
         let row = |subject, unit, value| Row { subject, size, unit, values: vec![value] };
-        rows.push(row("memory of a pool at rest", "B", bytes));
-        rows.push(row("the same per connection", "B", bytes / f64::from(size)));
-        let threads = threads() as f64 - threads_before as f64;
+        rows.push(row("memory of a pool without connections", "B", empty));
+        rows.push(row("memory per idle connection", "B", (full - empty) / f64::from(size)));
         rows.push(row("threads of a pool at rest", "", threads));
-        drop(pool);
     }
     rows
+}
+
+/// The bytes and threads of a pool with so many connections.
+fn at_rest(scale: &Scale, size: u32, connections: u32) -> (f64, f64) {
+    let threads_before = threads();
+    let region = Region::new(crate::ALLOCATOR);
+    let builder = builder(size).min_idle(Some(connections));
+    let pool = builder.build(Stub).expect("the stub never fails");
+    if scale.rounds > 1 {
+        thread::sleep(AT_REST);
+    }
+    let change = region.change();
+    let bytes = change.bytes_allocated as f64 - change.bytes_deallocated as f64;
+    let threads = threads() as f64 - threads_before as f64;
+    pool.close(Instant::now() + AT_REST);
+    (bytes, threads)
 }
 
 fn threads() -> usize {

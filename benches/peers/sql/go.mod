@@ -1,0 +1,3 @@
+module fairpool.example/sqlpeer
+
+go 1.18

@@ -30,7 +30,7 @@ pub struct CellReport {
     pub name: String,
     pub threads: usize,
     pub connections: u32,
-    /// `none`, `busy` or `sleeping`.
+    /// `none`, `busy`, `sleeping` or `driver`.
     pub hold: String,
     pub hold_nanos: u64,
     pub contestants: Vec<ContestantReport>,

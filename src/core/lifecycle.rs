@@ -449,10 +449,8 @@ impl<T: Types> Core<T> {
     /// is none from there on; whether there is one at all, the reaper finds out.
     fn start_next_keepalive(&mut self, now: Time, fx: &mut Effects<T>) -> bool {
         let due = |lease: &Lease<T::Conn>| {
-            let slot = &self.slots[lease.permit.0 as usize];
-            now >= slot.fresh_at.after_opt(self.policy.keepalive)
-                && now < slot.expires
-                && now < slot.since.after_opt(self.policy.idle_timeout)
+            let fresh_at = self.slots[lease.permit.0 as usize].fresh_at;
+            now >= fresh_at.after_opt(self.policy.keepalive)
         };
         let from = std::mem::take(&mut self.keepalive_from).min(self.idle.len());
         let Some(above) = self.idle.range(from..).position(due) else { return false };

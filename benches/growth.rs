@@ -2,13 +2,11 @@
 //! of a get with many callers in the queue or many connections in the pool,
 //! many waits that end at one instant, the reaper's work, memory and threads.
 //!
-//! `cargo bench --bench growth`. Sizes take turns within each round, so that a
-//! noisy machine hurts all alike; figures are medians of the rounds. At the end
-//! it says whether the goals are met: a get costs the same whatever the size,
-//! and a mass of waits ends in a time in proportion to it. The results go to
-//! `docs/benchmarks/growth.json`. `cargo bench --bench growth -- waiters` does
-//! one part of it (`waiters`, `ends`, `connections`, `reaper`, `rest`) and
-//! writes nothing. Under `cargo test` small sizes show that it runs.
+//! `scripts/bench growth`, or `cargo bench --bench growth -- --help`. Its "cells"
+//! are its parts: `rest`, `connections`, `reaper`, `waiters` and `ends`. Sizes
+//! take turns within each round, so that a noisy machine hurts all alike. The
+//! goals: a get costs the same whatever the size, and a mass of waits ends in a
+//! time in proportion to it. Under `cargo test` small sizes show that it runs.
 
 #[path = "growth/connections.rs"]
 mod connections;
@@ -18,25 +16,29 @@ mod ends;
 mod measure;
 #[path = "growth/reaper.rs"]
 mod reaper;
-#[path = "growth/report.rs"]
-mod report;
 #[path = "growth/rest.rs"]
 mod rest;
 #[path = "growth/waiters.rs"]
 mod waiters;
 
+mod support;
+
 use std::alloc::System;
-use std::env;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-use measure::{Row, Scale};
+use measure::Scale;
+use support::growth::{self, Growth};
+use support::machine::Machine;
+use support::progress::Progress;
+use support::report::Report;
+use support::settings::Defaults;
 
 /// Counts what is allocated, for the part about memory.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-type Part = fn(&Scale) -> Vec<Row>;
+type Part = fn(&Scale) -> Vec<Growth>;
 
 const PARTS: [(&str, Part); 5] = [
     ("rest", rest::measure),
@@ -47,26 +49,18 @@ const PARTS: [(&str, Part); 5] = [
 ];
 
 fn main() {
-    // `cargo test` runs benches too, without `--bench`.
-    let in_earnest = env::args().any(|argument| argument == "--bench");
-    let asked = |name: &str| env::args().skip(1).any(|argument| argument == name);
-    let all = !PARTS.iter().any(|(name, _)| asked(name));
-    let scale = if in_earnest { Scale::FULL } else { Scale::TINY };
-
-    let mut rows = Vec::new();
-    for (name, part) in PARTS {
-        if all || asked(name) {
-            eprintln!("{name}");
-            rows.extend(part(&scale));
-        }
+    let Some(settings) = support::begin(Defaults { rounds: 7, millis: 150 }) else { return };
+    let scale = Scale::new(&settings);
+    let parts: Vec<_> = PARTS.into_iter().filter(|(name, _)| settings.wants(name)).collect();
+    let progress = Progress::new(parts.len());
+    let mut figures = Vec::new();
+    for (name, part) in parts {
+        progress.begin(name);
+        figures.extend(part(&scale));
+        progress.step();
     }
-    println!("Medians of the rounds, and the lowest and highest round:");
-    println!("{}", report::table(&rows));
-    let goals = report::goals(&rows);
-    if in_earnest {
-        goals.iter().for_each(|goal| println!("{goal}"));
-        if all {
-            report::write(&rows, &goals);
-        }
-    }
+    progress.say(&growth::table(&figures).text());
+    let mut report = Report::new("growth", Machine::inspect(), &settings, Vec::new(), Vec::new());
+    report.growth = figures;
+    support::finish(&report, &settings);
 }

@@ -17,29 +17,31 @@ use fairpool::{ManageConnection, Pool, PooledConnection};
 use parking_lot::{Condvar, Mutex};
 
 use crate::measure::{
-    Probe, Row, Scale, Stub, StubGuard, StubPool, builder, get, median, nanos_per_call, rounds,
+    Probe, Scale, StubGuard, StubPool, builder, get, median, nanos_per_call, rounds,
 };
+use crate::support::growth::{ALL_IDLE, ALL_LENT, Growth};
+use crate::support::stub::Stub;
 
 const BATCH: u32 = 16;
 
-pub fn measure(scale: &Scale) -> Vec<Row> {
+pub fn measure(scale: &Scale) -> Vec<Growth> {
     let pools: Vec<Lent> = scale.pools.iter().map(|&size| Lent::new(size)).collect();
     let each = |probe: fn(&Lent, Duration) -> f64| {
         let probe = move |pool| -> Probe { Box::new(move || probe(pool, scale.length)) };
         pools.iter().map(move |pool| (pool.size, probe(pool)))
     };
     let mut rows = Vec::new();
-    rows.extend(rounds(scale, "get + return, all others idle", "ns", each(get_and_return)));
-    rows.extend(rounds(scale, "stats()", "ns", each(stats)));
+    rows.extend(rounds(scale, ALL_IDLE, each(get_and_return)));
+    rows.extend(rounds(scale, "stats()", each(stats)));
     for pool in &pools {
         pool.lend_all_but(1);
     }
-    rows.extend(rounds(scale, "get + return, all others lent", "ns", each(get_and_return)));
+    rows.extend(rounds(scale, ALL_LENT, each(get_and_return)));
     for pool in &pools {
         pool.lend_all_but(0);
     }
-    rows.extend(rounds(scale, "refused, the same longest holder", "ns", each(refused)));
-    rows.extend(rounds(scale, "refused, another longest holder", "ns", each(refused_anew)));
+    rows.extend(rounds(scale, "refused, the same longest holder", each(refused)));
+    rows.extend(rounds(scale, "refused, another longest holder", each(refused_anew)));
     drop(pools);
     rows.extend(beside_a_hung_connect(scale));
     rows.extend(beside_a_hoarder(scale));
@@ -155,7 +157,7 @@ impl Drop for Hung {
     }
 }
 
-fn beside_a_hung_connect(scale: &Scale) -> Vec<Row> {
+fn beside_a_hung_connect(scale: &Scale) -> Vec<Growth> {
     let pools: Vec<Hung> = scale.pools.iter().map(|&size| Hung::new(size)).collect();
     for hung in &pools {
         refuse(&hung.pool); // asks for the connect that hangs
@@ -165,12 +167,12 @@ fn beside_a_hung_connect(scale: &Scale) -> Vec<Row> {
     let probe = |hung: &'_ Hung| -> f64 { nanos_per_call(scale.length, 1, || refuse(&hung.pool)) };
     let probe = |hung| -> Probe { Box::new(move || probe(hung)) };
     let probes = pools.iter().map(|hung| (hung.size, probe(hung)));
-    rounds(scale, "refused beside a hung connect", "ns", probes)
+    rounds(scale, "refused beside a hung connect", probes)
 }
 
 /// One thread holds all connections but one and waits for that: whenever
 /// anything changes, the pool asks whether every holder waits for itself.
-fn beside_a_hoarder(scale: &Scale) -> Vec<Row> {
+fn beside_a_hoarder(scale: &Scale) -> Vec<Growth> {
     let pools: Vec<Lent> = scale.pools.iter().map(|&size| Lent::new(size)).collect();
     thread::scope(|scope| {
         for lent in &pools {
@@ -186,7 +188,7 @@ fn beside_a_hoarder(scale: &Scale) -> Vec<Row> {
         }
         let probe = |lent| -> Probe { Box::new(move || refused(lent, scale.length)) };
         let probes = pools.iter().map(|lent| (lent.size, probe(lent)));
-        let rows = rounds(scale, "refused beside a hoarder who waits", "ns", probes);
+        let rows = rounds(scale, "refused beside a hoarder who waits", probes);
         for lent in &pools {
             lent.pool.close(Instant::now());
         }

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use fairpool::CancelToken;
 use parking_lot::{Condvar, Mutex};
 
-use crate::measure::{Probe, Row, Scale, Stub, StubPool, builder, get, rounds};
+use crate::measure::{Probe, Scale, StubPool, builder, get, rounds};
+use crate::support::growth::{Growth, MASS_CANCEL, MASS_TIMEOUT};
+use crate::support::stub::Stub;
 use crate::waiters::start;
 
-pub fn measure(scale: &Scale) -> Vec<Row> {
+pub fn measure(scale: &Scale) -> Vec<Growth> {
     let pool = builder(1).build(Stub).expect("the stub never fails");
     let _held = get(&pool);
     let gathering = scale.gathering;
@@ -22,9 +24,9 @@ pub fn measure(scale: &Scale) -> Vec<Row> {
         let probe = move |size| -> Probe { Box::new(move || probe(pool, size, gathering)) };
         scale.masses.iter().map(move |&size| (size, probe(size)))
     };
-    let mut rows = rounds(scale, "bare timed waits end together", "ms", each(bare));
-    rows.extend(rounds(scale, "mass timeout: last back after", "ms", each(timeouts)));
-    rows.extend(rounds(scale, "mass cancel: last back after", "ms", each(cancels)));
+    let mut rows = rounds(scale, "bare timed waits end together", each(bare));
+    rows.extend(rounds(scale, MASS_TIMEOUT, each(timeouts)));
+    rows.extend(rounds(scale, MASS_CANCEL, each(cancels)));
     rows
 }
 
@@ -32,7 +34,7 @@ pub fn measure(scale: &Scale) -> Vec<Row> {
 fn last_back(threads: Vec<JoinHandle<Instant>>, end: Instant) -> f64 {
     let back = threads.into_iter().map(|thread| thread.join().expect("a waiter panicked"));
     let last = back.max().expect("somebody waited");
-    last.saturating_duration_since(end).as_secs_f64() * 1e3
+    last.saturating_duration_since(end).as_nanos() as f64
 }
 
 fn bare(_: &StubPool, size: u32, gathering: Duration) -> f64 {

@@ -1,9 +1,13 @@
-//! What all parts share: sizes, a driver that costs nothing, rounds and rows.
+//! What all parts share: sizes, pools that are left alone, and rounds.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use fairpool::{Builder, ManageConnection, Pool, PooledConnection};
+
+use crate::support::growth::{Growth, Unit};
+use crate::support::report;
+use crate::support::settings::Settings;
+use crate::support::stub::Stub;
 
 /// A connection is never due for a check in these measurements.
 const NEVER_STALE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,41 +25,26 @@ pub struct Scale {
 }
 
 impl Scale {
-    pub const FULL: Scale = Scale {
-        waiters: &[1, 100, 10_000],
-        masses: &[1_000, 10_000],
-        pools: &[10, 1_000, 10_000],
-        rounds: 7,
-        length: Duration::from_millis(150),
-        gathering: Duration::from_millis(1200),
-    };
-    pub const TINY: Scale = Scale {
-        waiters: &[1, 8],
-        masses: &[4, 16],
-        pools: &[2, 16],
-        rounds: 1,
-        length: Duration::from_millis(5),
-        gathering: Duration::from_millis(100),
-    };
-}
-
-/// A driver that costs nothing.
-pub struct Stub;
-
-impl ManageConnection for Stub {
-    type Connection = u64;
-    type Error = Infallible;
-
-    fn connect(&self) -> Result<u64, Infallible> {
-        Ok(0)
-    }
-
-    fn is_valid(&self, _: &mut u64) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn has_broken(&self, _: &mut u64) -> bool {
-        false
+    pub fn new(settings: &Settings) -> Scale {
+        let (rounds, length) = (settings.rounds as usize, settings.length);
+        match settings.in_earnest {
+            true => Scale {
+                waiters: &[1, 100, 10_000],
+                masses: &[1_000, 10_000],
+                pools: &[10, 1_000, 10_000],
+                rounds,
+                length,
+                gathering: Duration::from_millis(1200),
+            },
+            false => Scale {
+                waiters: &[1, 8],
+                masses: &[4, 16],
+                pools: &[2, 16],
+                rounds,
+                length,
+                gathering: Duration::from_millis(100),
+            },
+        }
     }
 }
 
@@ -76,40 +65,30 @@ pub fn get(pool: &StubPool) -> StubGuard {
     pool.get().expect("the stub never fails")
 }
 
-/// One figure that may grow with a size.
-pub struct Row {
-    pub subject: &'static str,
-    pub size: u32,
-    pub unit: &'static str,
-    /// One for each round.
-    pub values: Vec<f64>,
-}
-
-impl Row {
-    pub fn median(&self) -> f64 {
-        median(self.values.clone())
-    }
-}
-
-/// Measures something once, at one size.
+/// Measures something once, at one size; in nanoseconds.
 pub type Probe<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
-/// Measures the sizes in turn, round by round. The first round warms up.
+/// Measures the sizes in turn, round by round.
 pub fn rounds<'a>(
     scale: &Scale,
-    subject: &'static str,
-    unit: &'static str,
+    subject: &str,
     probes: impl IntoIterator<Item = (u32, Probe<'a>)>,
-) -> Vec<Row> {
-    eprintln!("  {subject}");
-    let row = |size| Row { subject, size, unit, values: Vec::new() };
-    let mut probes: Vec<_> = probes.into_iter().map(|(size, probe)| (row(size), probe)).collect();
+) -> Vec<Growth> {
+    let mut probes: Vec<_> = probes.into_iter().collect();
+    let mut rounds = vec![Vec::new(); probes.len()];
     for _ in 0..scale.rounds {
-        for (row, probe) in &mut probes {
-            row.values.push(probe());
+        for ((_, probe), values) in probes.iter_mut().zip(&mut rounds) {
+            values.push(probe());
         }
     }
-    probes.into_iter().map(|(row, _)| row).collect()
+    let sizes = probes.iter().zip(rounds);
+    let figure = |(&(size, _), rounds): (&(u32, Probe), Vec<f64>)| Growth {
+        subject: subject.to_string(),
+        size,
+        unit: Unit::Nanos,
+        rounds,
+    };
+    sizes.map(figure).collect()
 }
 
 /// The median time of one call in nanoseconds, over batches: what disturbs a
@@ -124,7 +103,6 @@ pub fn nanos_per_call(length: Duration, batch: u32, mut call: impl FnMut()) -> f
     median(batches)
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+pub fn median(values: Vec<f64>) -> f64 {
+    report::median(values.into_iter())
 }

@@ -15,26 +15,28 @@ use std::time::{Duration, Instant};
 
 use fairpool::ManageConnection;
 
-use crate::measure::{Probe, Row, Scale, Stub, StubGuard, StubPool, builder, get, median, rounds};
+use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, rounds};
+use crate::support::growth::Growth;
+use crate::support::stub::Stub;
 
 const PASS: Duration = Duration::from_millis(5);
 const KEEPALIVE: Duration = Duration::from_millis(100);
 
-pub fn measure(scale: &Scale) -> Vec<Row> {
+pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
     let without: Vec<Watched> =
         scale.pools.iter().map(|&size| Watched::new("n", size, None)).collect();
-    rows.extend(rounds(scale, "longest get in 5 ms, no pass", "µs", each(&without, stall, scale)));
+    rows.extend(rounds(scale, "longest get in 5 ms, no pass", each(&without, stall, scale)));
     drop(without);
     let pools: Vec<Watched> =
         scale.pools.iter().map(|&size| Watched::new("p", size, Some(PASS))).collect();
-    rows.extend(rounds(scale, "longest get in 5 ms with a pass", "µs", each(&pools, stall, scale)));
-    rows.extend(rounds(scale, "CPU of a pass, all idle", "µs", each(&pools, pass, scale)));
+    rows.extend(rounds(scale, "longest get in 5 ms with a pass", each(&pools, stall, scale)));
+    rows.extend(rounds(scale, "CPU of a pass, all idle", each(&pools, pass, scale)));
     for watched in &pools {
         let all = (0..watched.size).map(|_| get(&watched.pool));
         watched.guards.borrow_mut().extend(all);
     }
-    rows.extend(rounds(scale, "CPU of a pass, all lent", "µs", each(&pools, pass, scale)));
+    rows.extend(rounds(scale, "CPU of a pass, all lent", each(&pools, pass, scale)));
     drop(pools);
     rows.extend(sweeps(scale));
     rows
@@ -79,7 +81,7 @@ fn stall(watched: &Watched, length: Duration) -> f64 {
             drop(get(&watched.pool));
             most = most.max(start.elapsed());
         }
-        longest.push(most.as_secs_f64() * 1e6);
+        longest.push(most.as_nanos() as f64);
     }
     median(longest)
 }
@@ -90,7 +92,7 @@ fn pass(watched: &Watched, length: Duration) -> f64 {
     thread::sleep(length);
     let after = Spent::by_reaper(&watched.name);
     let turns = (after.turns - before.turns).max(1);
-    (after.nanos - before.nanos) as f64 / 1e3 / turns as f64
+    (after.nanos - before.nanos) as f64 / turns as f64
 }
 
 /// What a thread has had of the CPUs.
@@ -139,7 +141,7 @@ impl ManageConnection for Counting {
     }
 }
 
-fn sweeps(scale: &Scale) -> Vec<Row> {
+fn sweeps(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
     // One after another: sweeps of several pools would be in each other's way.
     for &size in scale.pools {
@@ -148,7 +150,7 @@ fn sweeps(scale: &Scale) -> Vec<Row> {
         let _pool = builder.build(driver.clone()).expect("the stub never fails");
         let length = (4 * scale.length).max(2 * KEEPALIVE);
         let probe: Probe = Box::new(move || sweep(&name, &driver, length));
-        rows.extend(rounds(scale, "reaper's CPU per keepalive", "µs", [(size, probe)]));
+        rows.extend(rounds(scale, "reaper's CPU per keepalive", [(size, probe)]));
     }
     rows
 }
@@ -158,5 +160,5 @@ fn sweep(name: &str, driver: &Counting, length: Duration) -> f64 {
     let (before, checks_before) = (Spent::by_reaper(name), checks());
     thread::sleep(length);
     let (after, checks_after) = (Spent::by_reaper(name), checks());
-    (after.nanos - before.nanos) as f64 / 1e3 / (checks_after - checks_before).max(1) as f64
+    (after.nanos - before.nanos) as f64 / (checks_after - checks_before).max(1) as f64
 }

@@ -7,20 +7,27 @@ use std::time::{Duration, Instant};
 
 use stats_alloc::Region;
 
-use crate::measure::{Row, Scale, Stub, builder};
+use crate::measure::{Scale, builder};
+use crate::support::growth::{Growth, Unit};
+use crate::support::stub::Stub;
 
 /// A worker that has nothing to do ends after two seconds.
 const AT_REST: Duration = Duration::from_millis(2300);
 
-pub fn measure(scale: &Scale) -> Vec<Row> {
+pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
     for &size in scale.pools {
         let (empty, _) = at_rest(scale, size, 0);
         let (full, threads) = at_rest(scale, size, size);
-        let row = |subject, unit, value| Row { subject, size, unit, values: vec![value] };
-        rows.push(row("memory of a pool without connections", "B", empty));
-        rows.push(row("memory per idle connection", "B", (full - empty) / f64::from(size)));
-        rows.push(row("threads of a pool at rest", "", threads));
+        let row = |subject: &str, unit, figure| Growth {
+            subject: subject.to_string(),
+            size,
+            unit,
+            rounds: vec![figure],
+        };
+        rows.push(row("memory of a pool without connections", Unit::Bytes, empty));
+        rows.push(row("memory per idle connection", Unit::Bytes, (full - empty) / f64::from(size)));
+        rows.push(row("threads of a pool at rest", Unit::Threads, threads));
     }
     rows
 }

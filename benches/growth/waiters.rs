@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use fairpool::Fairness;
 
-use crate::measure::{Probe, Row, Scale, Stub, StubGuard, StubPool, builder, get, median, rounds};
+use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, rounds};
+use crate::support::growth::{Growth, PAST_A_QUEUE};
+use crate::support::stub::Stub;
 
 /// There may be ten thousand of them.
 pub const STACK: usize = 64 * 1024;
@@ -31,7 +33,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ACTIVE: u32 = 4;
 const BATCH: u32 = 16;
 
-pub fn measure(scale: &Scale) -> Vec<Row> {
+pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
     {
         let crowds = Crowd::of_each(scale, Fairness::Bounded(DAY));
@@ -39,13 +41,13 @@ pub fn measure(scale: &Scale) -> Vec<Row> {
             let probe = move |crowd| -> Probe { Box::new(move || past(crowd, scale, summary)) };
             crowds.iter().map(move |crowd| (crowd.size, probe(crowd)))
         };
-        rows.extend(rounds(scale, "get + return past a queue", "ns", past(median)));
-        rows.extend(rounds(scale, "the same, mean of all", "ns", past(mean)));
+        rows.extend(rounds(scale, PAST_A_QUEUE, past(median)));
+        rows.extend(rounds(scale, "the same, mean of all", past(mean)));
     }
     let crowds = Crowd::of_each(scale, Fairness::Strict);
     let probe = |crowd| -> Probe { Box::new(move || handed_over(crowd, scale.length)) };
     let probes = crowds.iter().map(|crowd| (crowd.size, probe(crowd)));
-    rows.extend(rounds(scale, "get handed over before a queue", "ns", probes));
+    rows.extend(rounds(scale, "get handed over before a queue", probes));
     rows
 }
 

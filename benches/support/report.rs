@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::growth::Growth;
 use super::machine::Machine;
 use super::pass::Pass;
 use super::settings::Settings;
@@ -23,6 +24,9 @@ pub struct Report {
     /// What a reader must know, such as who was not measured.
     pub notes: Vec<String>,
     pub cells: Vec<CellReport>,
+    /// What has sizes instead of cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Growth>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,7 +169,8 @@ impl Report {
             );
         }
         let (rounds, millis) = (settings.rounds, settings.length.as_millis() as u64);
-        Report { part: part.to_string(), machine, rounds, millis, notes, cells }
+        let growth = Vec::new();
+        Report { part: part.to_string(), machine, rounds, millis, notes, cells, growth }
     }
 
     pub fn cell(&self, name: &str) -> Option<&CellReport> {

@@ -4,6 +4,8 @@
 //! Beside them stands what no pool can undercut: as many threads whose bare
 //! timed waits end together.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,11 +32,57 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// When the last thread was back, counted from the instant at which all were to end.
-fn last_back(threads: Vec<JoinHandle<Instant>>, end: Instant) -> f64 {
-    let back = threads.into_iter().map(|thread| thread.join().expect("a waiter panicked"));
-    let last = back.max().expect("somebody waited");
-    last.saturating_duration_since(end).as_nanos() as f64
+/// Threads that wait for something to end. None of them ends itself before all
+/// are back: the end of ten thousand threads takes a machine longer than the end
+/// of their waits.
+struct Mass {
+    threads: Vec<JoinHandle<Instant>>,
+    back: Arc<AtomicUsize>,
+}
+
+impl Mass {
+    /// Runs `measured` while the threads may not leave; then says how long after
+    /// the instant that it returned the last was back, in nanoseconds.
+    fn measure<W: FnOnce() + Send + 'static>(
+        size: u32,
+        wait: impl Fn() -> W,
+        measured: impl FnOnce(&Mass) -> Instant,
+    ) -> f64 {
+        let (door, back) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
+        let closed = door.write().expect("nobody panics with it");
+        let one = |_| {
+            let (wait, door, back) = (wait(), Arc::clone(&door), Arc::clone(&back));
+            start(move || {
+                wait();
+                let now = Instant::now();
+                back.fetch_add(1, Ordering::Relaxed);
+                drop(door.read());
+                now
+            })
+        };
+        let mass = Mass { threads: (0..size).map(one).collect(), back };
+        let end = measured(&mass);
+        while mass.back.load(Ordering::Relaxed) < size as usize {
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(closed);
+        let back = mass.threads.into_iter().map(|one| one.join().expect("a waiter panicked"));
+        let last = back.max().expect("somebody waited");
+        last.saturating_duration_since(end).as_nanos() as f64
+    }
+
+    /// Until all are in the pool's queue. `false`: it took until then.
+    fn gathers(&self, pool: &StubPool, until: Option<Instant>) -> bool {
+        while (pool.stats().waiting as usize) < self.threads.len() {
+            if until.is_some_and(|until| Instant::now() > until) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Those that came last have joined, but may not be asleep yet.
+        thread::sleep(Duration::from_millis(20));
+        true
+    }
 }
 
 fn bare(_: &StubPool, size: u32, gathering: Duration) -> f64 {
@@ -43,57 +91,41 @@ fn bare(_: &StubPool, size: u32, gathering: Duration) -> f64 {
         let (lock, condvar) = (Mutex::new(()), Condvar::new());
         let mut guard = lock.lock();
         while !condvar.wait_until(&mut guard, end).timed_out() {}
-        Instant::now()
     };
-    last_back((0..size).map(|_| start(wait)).collect(), end)
+    Mass::measure(size, || wait, |_| end)
 }
 
 /// Takes more time to gather them if not all were there in time.
 fn timeouts(pool: &StubPool, size: u32, gathering: Duration) -> f64 {
     let end = Instant::now() + gathering;
-    let wait = |pool: StubPool| {
+    let wait = || {
+        let pool = pool.clone();
         move || {
             let refused = pool.request().deadline(end).get();
-            let back = Instant::now();
             assert!(refused.is_err_and(|error| error.is_timeout()), "the connection was held");
-            back
         }
     };
-    let threads: Vec<_> = (0..size).map(|_| start(wait(pool.clone()))).collect();
-    let gathered = gathered(pool, size, end);
-    let last = last_back(threads, end);
-    if gathered { last } else { timeouts(pool, size, 2 * gathering) }
-}
-
-/// Whether all wait a little before the end.
-fn gathered(pool: &StubPool, size: u32, end: Instant) -> bool {
-    while pool.stats().waiting < size {
-        if Instant::now() + Duration::from_millis(20) > end {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
+    let mut in_time = true;
+    let last = Mass::measure(size, wait, |mass| {
+        in_time = mass.gathers(pool, end.checked_sub(Duration::from_millis(50)));
+        end
+    });
+    if in_time { last } else { timeouts(pool, size, 2 * gathering) }
 }
 
 fn cancels(pool: &StubPool, size: u32, _: Duration) -> f64 {
     let token = CancelToken::new();
-    let wait = |pool: StubPool, token: CancelToken| {
+    let wait = || {
+        let (pool, token) = (pool.clone(), token.clone());
         move || {
             let refused = pool.request().timeout(Duration::MAX).cancel(&token).get();
-            let back = Instant::now();
             assert!(refused.is_err_and(|error| error.is_cancelled()), "the connection was held");
-            back
         }
     };
-    let start = || start(wait(pool.clone(), token.clone()));
-    let threads: Vec<_> = (0..size).map(|_| start()).collect();
-    while pool.stats().waiting < size {
-        thread::sleep(Duration::from_millis(1));
-    }
-    // Those that came last have joined, but may not be asleep yet.
-    thread::sleep(Duration::from_millis(20));
-    let end = Instant::now();
-    token.cancel();
-    last_back(threads, end)
+    Mass::measure(size, wait, |mass| {
+        mass.gathers(pool, None);
+        let end = Instant::now();
+        token.cancel();
+        end
+    })
 }

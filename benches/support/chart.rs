@@ -182,8 +182,8 @@ fn distribution(cell: &CellReport, names: &[String], panel: &Area<'_>) -> Drawn 
     Ok(())
 }
 
-/// 0 is 0 %, 1 is 90 %, 2 is 99 %, 3 is 99.9 %.
+/// 0 is 0%, 1 is 90%, 2 is 99%, 3 is 99.9%.
 fn percentile(nines: f64) -> String {
     let digits = (nines.round() as usize).saturating_sub(2);
-    format!("{:.digits$} %", 100.0 - 100.0 * 10f64.powf(-nines))
+    format!("{:.digits$}%", 100.0 - 100.0 * 10f64.powf(-nines))
 }

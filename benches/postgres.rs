@@ -1,268 +1,185 @@
-//! `SELECT 1` on a real PostgreSQL through fairpool and through r2d2: what a
-//! pool gives to 32 threads that share 8 connections.
+//! A real PostgreSQL through fairpool and through r2d2, with its ping at each
+//! checkout and without: what a pool gives to threads that share connections.
 //!
-//! `cargo bench --bench postgres`. It starts a server of its own and removes it
-//! at the end. Both pools have their own defaults, the sizes apart; r2d2 runs
-//! a second time without its ping at each checkout. The three take turns within
-//! each round, so that a noisy machine hurts all alike. Every wait is recorded,
-//! and "max" is the longest of all.
-//!
-//! `FAIRPOOL_BENCH_ROUNDS` and `FAIRPOOL_BENCH_MILLIS` (per round and pool)
-//! change the length, `FAIRPOOL_BENCH_THREADS` and
-//! `FAIRPOOL_BENCH_CONNECTIONS` the load; `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
-//! fairpools with these fairness bounds, in microseconds. Under `cargo test` one short round
-//! shows that it runs.
+//! `scripts/bench postgres`, or `cargo bench --bench postgres -- --help`. It
+//! starts a server of its own and removes it at the end. All pools have their
+//! own defaults, the sizes apart. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
+//! fairpools with these fairness bounds, in microseconds. Under `cargo test`
+//! one short round of one cell shows that it runs.
 
 #[path = "../tests/support/cluster.rs"]
 mod cluster;
+mod support;
 
 use std::env;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::ops::DerefMut;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use cluster::Cluster;
-use comfy_table::{CellAlignment, Table, presets};
+use fairpool::Fairness;
 use fairpool::postgres::PostgresConnectionManager as Manager;
-use hdrhistogram::Histogram;
 use postgres::{Client, NoTls};
 use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
+use support::cell::{Cell, Hold};
+use support::machine::Machine;
+use support::pass::Source;
+use support::progress::Progress;
+use support::report::Report;
+use support::rounds::{self, Contestant, local};
+use support::settings::{Defaults, Settings};
+use support::table;
 
-/// Gets a connection, makes one query, gives it back; returns how long the get
-/// took.
-trait Contestant: Sync {
-    fn name(&self) -> String;
-    fn once(&self) -> Duration;
+/// What a thread does with a connection.
+#[derive(Clone, Copy)]
+enum Work {
+    /// One round trip.
+    Select,
+    /// Three round trips, the second of which changes a row that no other thread
+    /// changes: nobody waits for a lock of the server.
+    Transaction,
 }
 
-struct Fairpool {
-    bound: Option<Duration>,
-    pool: fairpool::Pool<Manager<NoTls>>,
-}
+const WORKS: [(&str, Work); 2] = [("SELECT 1", Work::Select), ("transaction", Work::Transaction)];
+const SIZES: [(usize, u32); 4] = [(1, 1), (8, 8), (32, 8), (64, 8)];
 
-struct R2d2 {
-    name: &'static str,
-    pool: r2d2::Pool<R2d2Manager<NoTls>>,
-}
+/// More than there are threads at any time.
+const ROWS: u32 = 1024;
+/// With room on each page for the next versions of its rows.
+const SCHEMA: &str = "
+    CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 25);
+    INSERT INTO counter SELECT id, 0 FROM generate_series(0, 1023) id";
 
-impl Contestant for Fairpool {
-    fn name(&self) -> String {
-        self.bound.map_or("fairpool".into(), |bound| format!("fairpool, bound {bound:?}"))
-    }
+/// Ratios to these stand first in the tables.
+const REFERENCES: [&str; 2] = ["r2d2", "r2d2 without ping"];
 
-    fn once(&self) -> Duration {
-        let start = Instant::now();
-        let mut conn = self.pool.get().expect("a connection");
-        let waited = start.elapsed();
-        query(&mut conn);
-        waited
-    }
-}
-
-impl Contestant for R2d2 {
-    fn name(&self) -> String {
-        self.name.into()
-    }
-
-    fn once(&self) -> Duration {
-        let start = Instant::now();
-        let mut conn = self.pool.get().expect("a connection");
-        let waited = start.elapsed();
-        query(&mut conn);
-        waited
-    }
-}
-
-/// One round trip.
-fn query(client: &mut Client) {
-    client.simple_query("SELECT 1").expect("an answer");
-}
-
-/// The place of r2d2 with its defaults, which the others are compared with.
-const REFERENCE: usize = 1;
-
-fn contestants(cluster: &Cluster, connections: u32) -> Vec<Box<dyn Contestant>> {
-    let fairpool = |bound: Option<Duration>| {
-        let builder = fairpool::Pool::builder().max_size(connections);
-        let builder = match bound {
-            Some(bound) => builder.fairness(fairpool::Fairness::Bounded(bound)),
-            None => builder,
-        };
-        let pool = builder.build(Manager::new(cluster.config(), NoTls));
-        Box::new(Fairpool { bound, pool: pool.expect("the server is there") })
+thread_local! {
+    /// The row that is this thread's own.
+    static ROW: u32 = {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % ROWS
     };
-    let r2d2 = |name, ping| {
-        let pool = r2d2::Pool::builder()
-            .max_size(connections)
-            .test_on_check_out(ping)
-            .build(R2d2Manager::new(cluster.config(), NoTls))
-            .expect("the server is there");
-        Box::new(R2d2 { name, pool })
-    };
-    let mut all: Vec<Box<dyn Contestant>> =
-        vec![fairpool(None), r2d2("r2d2", true), r2d2("r2d2 without its ping", false)];
-    for bound in env::var("FAIRPOOL_BENCH_BOUNDS").iter().flat_map(|list| list.split(',')) {
-        let micros = bound.parse().expect("FAIRPOOL_BENCH_BOUNDS must be numbers and commas");
-        all.push(fairpool(Some(Duration::from_micros(micros))));
+}
+
+impl Work {
+    fn run(self, client: &mut Client) -> Result<(), postgres::Error> {
+        match self {
+            Work::Select => client.simple_query("SELECT 1").map(drop),
+            Work::Transaction => {
+                let row = ROW.with(|&row| row);
+                let mut transaction = client.transaction()?;
+                let update = format!("UPDATE counter SET value = value + 1 WHERE id = {row}");
+                transaction.batch_execute(&update)?;
+                transaction.commit()
+            }
+        }
     }
+}
+
+/// A pool, by its way of getting a connection.
+struct Pooled<F> {
+    get: F,
+    work: Work,
+}
+
+impl<C, F> Source for Pooled<F>
+where
+    C: DerefMut<Target = Client> + 'static,
+    F: Fn() -> C + Sync,
+{
+    type Conn<'a>
+        = C
+    where
+        Self: 'a;
+
+    fn get(&self) -> C {
+        (self.get)()
+    }
+
+    fn work(&self, conn: &mut C, _: Hold) {
+        self.work.run(conn).expect("the server is well");
+    }
+}
+
+fn fairpool(
+    cluster: &Cluster,
+    connections: u32,
+    work: Work,
+    fairness: Fairness,
+    name: &str,
+) -> Box<dyn Contestant> {
+    let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
+    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server is there");
+    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+}
+
+fn r2d2(
+    cluster: &Cluster,
+    connections: u32,
+    work: Work,
+    ping: bool,
+    name: &str,
+) -> Box<dyn Contestant> {
+    let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
+    let manager = R2d2Manager::new(cluster.config(), NoTls);
+    let pool = builder.build(manager).expect("the server is there");
+    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+}
+
+/// The fairness bounds that are asked for beside the default.
+fn bounds() -> Vec<Duration> {
+    let list = env::var("FAIRPOOL_BENCH_BOUNDS").unwrap_or_default();
+    let micros = list.split(',').filter(|micros| !micros.is_empty()).map(str::parse);
+    let micros = micros.map(|micros| micros.expect("FAIRPOOL_BENCH_BOUNDS: numbers and commas"));
+    micros.map(Duration::from_micros).collect()
+}
+
+fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn Contestant>> {
+    let mut all = vec![
+        fairpool(cluster, connections, work, Fairness::default(), "fairpool"),
+        r2d2(cluster, connections, work, true, "r2d2"),
+        r2d2(cluster, connections, work, false, "r2d2 without ping"),
+    ];
+    all.extend(bounds().into_iter().map(|bound| {
+        let name = format!("fairpool, bound {bound:?}");
+        fairpool(cluster, connections, work, Fairness::Bounded(bound), &name)
+    }));
     all
 }
 
-/// What one contestant did in one round.
-struct Round {
-    queries_per_second: f64,
-    jain: f64,
-    p99: f64,
-}
-
-/// What one contestant did in all rounds.
-struct Record {
-    rounds: Vec<Round>,
-    waits: Histogram<u64>,
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits")
-}
-
-fn run(
-    contestant: &dyn Contestant,
-    threads: usize,
-    length: Duration,
-    waits: &mut Histogram<u64>,
-) -> Round {
-    let (barrier, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
-    let work = || {
-        let mut waits = histogram();
-        barrier.wait();
-        while !stop.load(Ordering::Relaxed) {
-            let waited = contestant.once().as_nanos() as u64;
-            waits.record(waited).expect("it grows as needed");
-        }
-        waits
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        barrier.wait();
-        let start = Instant::now();
-        thread::sleep(length);
-        stop.store(true, Ordering::Relaxed);
-        let done = workers.into_iter().map(|worker| worker.join().expect("a worker panicked"));
-        let each: Vec<Histogram<u64>> = done.collect();
-        let seconds = start.elapsed().as_secs_f64();
-        let mut together = histogram();
-        for one in &each {
-            together.add(one).expect("histograms of one kind");
-        }
-        waits.add(&together).expect("histograms of one kind");
-        let shares: Vec<f64> = each.iter().map(|one| one.len() as f64).collect();
-        Round {
-            queries_per_second: together.len() as f64 / seconds,
-            jain: jain(&shares),
-            p99: together.value_at_quantile(0.99) as f64,
-        }
-    })
-}
-
-/// Jain's index: 1 if all got the same, 1/n if one got everything.
-fn jain(shares: &[f64]) -> f64 {
-    let sum: f64 = shares.iter().sum();
-    let squares: f64 = shares.iter().map(|share| share * share).sum();
-    sum * sum / (shares.len() as f64 * squares)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn measure(
-    contestants: &[Box<dyn Contestant>],
-    threads: usize,
-    rounds: usize,
-    length: Duration,
-) -> Vec<Record> {
-    let new = |_| Record { rounds: Vec::new(), waits: histogram() };
-    let mut records: Vec<Record> = contestants.iter().map(new).collect();
-    for contestant in contestants {
-        run(&**contestant, threads, length / 4, &mut histogram()); // to warm up
-    }
-    for number in 1..=rounds {
-        eprintln!("round {number} of {rounds}");
-        for (contestant, record) in contestants.iter().zip(&mut records) {
-            let round = run(&**contestant, threads, length, &mut record.waits);
-            record.rounds.push(round);
+/// The cells to be measured, with their names.
+fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
+    let mut cells = Vec::new();
+    for (told, work) in WORKS {
+        for (threads, connections) in SIZES {
+            let name = format!("{threads} / {connections} / {told}");
+            cells.push((name, Cell { threads, connections, hold: Hold::Driver }, work));
         }
     }
-    records
-}
-
-/// The median over the rounds of how this compares with the reference in the
-/// same round.
-fn ratio(own: &[Round], reference: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
-    median(own.iter().zip(reference).map(|(own, reference)| of(own) / of(reference)))
-}
-
-fn table(contestants: &[Box<dyn Contestant>], records: &[Record]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
-        "pool",
-        "queries/s",
-        "from – to",
-        "× r2d2",
-        "wait p50",
-        "p99",
-        "max",
-        "p99 × r2d2",
-        "Jain",
-    ]);
-    let reference = &records[REFERENCE].rounds;
-    for (contestant, Record { rounds, waits }) in contestants.iter().zip(records) {
-        let rates = || rounds.iter().map(|round| round.queries_per_second);
-        let wait = |nanos: u64| format!("{:.2} ms", nanos as f64 / 1e6);
-        table.add_row([
-            contestant.name(),
-            format!("{:.0}", median(rates())),
-            format!("{:.0} – {:.0}", rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max)),
-            format!("{:.2}", ratio(rounds, reference, |round| round.queries_per_second)),
-            wait(waits.value_at_quantile(0.5)),
-            wait(waits.value_at_quantile(0.99)),
-            wait(waits.max()),
-            format!("{:.2}", ratio(rounds, reference, |round| round.p99)),
-            format!("{:.4}", median(rounds.iter().map(|round| round.jain))),
-        ]);
+    cells.retain(|(name, ..)| settings.wants(name));
+    if !settings.in_earnest {
+        cells.retain(|(_, cell, _)| cell.threads == 32);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn setting(name: &str, default: u32) -> u32 {
-    let Ok(text) = env::var(name) else { return default };
-    let number = text.parse().ok().filter(|&number| number > 0);
-    number.unwrap_or_else(|| panic!("{name} must be a positive number, but is {text:?}"))
+    cells
 }
 
 fn main() {
-    // `cargo test` runs benches too, without `--bench`.
-    let in_earnest = env::args().any(|arg| arg == "--bench");
-    let rounds = setting("FAIRPOOL_BENCH_ROUNDS", if in_earnest { 5 } else { 1 });
-    let millis = setting("FAIRPOOL_BENCH_MILLIS", if in_earnest { 2000 } else { 50 });
-    let threads = setting("FAIRPOOL_BENCH_THREADS", 32) as usize;
-    let connections = setting("FAIRPOOL_BENCH_CONNECTIONS", 8);
-    let length = Duration::from_millis(u64::from(millis));
-
-    let cluster = Cluster::start_with(&[("max_connections", &(10 * connections + 20).to_string())]);
-    println!("{}", cluster.psql("SELECT split_part(version(), ' on ', 1)"));
-    let contestants = contestants(&cluster, connections);
-    let records = measure(&contestants, threads, rounds as usize, length);
-    println!(
-        "`SELECT 1`, {threads} threads on {connections} connections, {rounds} rounds of \
-         {length:?}; rates, ratios and Jain's index are medians of the rounds, waits are all \
-         waits of all rounds:"
-    );
-    println!("{}", table(&contestants, &records));
+    let Some(settings) = support::begin(Defaults { rounds: 5, millis: 500 }) else { return };
+    let cluster = Cluster::start_with(&[("max_connections", "200")]);
+    cluster.psql(SCHEMA);
+    let version = cluster.psql("SELECT split_part(version(), ' on ', 1)");
+    let cells = cells(&settings);
+    let turns = cells.len() * (3 + bounds().len());
+    let progress = Progress::new(turns * settings.rounds as usize);
+    let mut reports = Vec::new();
+    for (name, cell, work) in cells {
+        let mut contestants = contestants(&cluster, cell.connections, work);
+        let report = rounds::measure(name, &cell, &mut contestants, &settings, &progress);
+        let table = table::of_cell(&report, &REFERENCES).text();
+        progress.say(&format!("{} (threads / connections / work)\n{table}", report.name));
+        reports.push(report);
+    }
+    let notes = vec![version.trim().to_string()];
+    let report = Report::new("postgres", Machine::inspect(), &settings, notes, reports);
+    support::finish(&report, &settings);
 }

@@ -189,7 +189,7 @@ pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, task: Task<M>) 
     match task {
         Task::Call(Job::Open(permit)) => open(shared, permit),
         Task::Call(Job::Check(lease, check)) => run_check(shared, lease, check),
-        Task::Call(Job::Close(lease, reason)) => close(shared, lease, reason),
+        Task::Call(Job::Close(lease, reason)) => close(shared, *lease, reason),
         Task::Tell => shared.tell_owner(),
     }
 }
@@ -282,8 +282,8 @@ fn call<M: ManageConnection, R>(
     }
 }
 
-fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Lease<Conn<M>>, reason: Reason) {
-    let Leased { permit, mut conn, .. } = *lease;
+fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<Conn<M>>, reason: Reason) {
+    let Leased { permit, mut conn, .. } = lease;
     shared.say(Level::Debug, format_args!("closing connection {}: {reason:?}", conn.id));
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.born) };

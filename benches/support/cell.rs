@@ -13,13 +13,15 @@ pub enum Hold {
     Busy(Duration),
     /// It waits for a server: it sleeps.
     Sleeping(Duration),
+    /// It calls a driver, for as long as that takes; the source makes the call.
+    Driver,
 }
 
 impl Hold {
     #[inline]
     pub fn spend(self) {
         match self {
-            Hold::None => {}
+            Hold::None | Hold::Driver => {}
             Hold::Busy(span) => {
                 let start = Instant::now();
                 while start.elapsed() < span {
@@ -32,7 +34,7 @@ impl Hold {
 
     pub fn span(self) -> Duration {
         match self {
-            Hold::None => Duration::ZERO,
+            Hold::None | Hold::Driver => Duration::ZERO,
             Hold::Busy(span) | Hold::Sleeping(span) => span,
         }
     }
@@ -43,6 +45,7 @@ impl Hold {
             Hold::None => "none",
             Hold::Busy(_) => "busy",
             Hold::Sleeping(_) => "sleeping",
+            Hold::Driver => "driver",
         }
     }
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Hold {
             Hold::None => f.write_str("0"),
             Hold::Busy(span) => write!(f, "{span:?} busy"),
             Hold::Sleeping(span) => write!(f, "{span:?} asleep"),
+            Hold::Driver => f.write_str("driver"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The goals of speed, and whether the results meet them.
 
+use super::growth;
 use super::report::{CellReport, ContestantReport, Figures, Report};
 use super::table::times;
 
@@ -98,11 +99,9 @@ fn all() -> Vec<Goal> {
 
 /// The goals that these results have something to say about.
 pub fn check(report: &Report) -> Vec<Outcome> {
-    if report.part == "growth" {
-        return ["waiters", "connections"].iter().filter_map(|of| flat(report, of)).collect();
-    }
     let goals = all().into_iter().filter(|goal| goal.part == report.part);
-    goals.filter_map(|goal| goal.check(report.cell(goal.cell)?)).collect()
+    let outcomes = goals.filter_map(|goal| goal.check(report.cell(goal.cell)?));
+    outcomes.chain(growth::check(&report.growth)).collect()
 }
 
 impl Goal {
@@ -132,25 +131,6 @@ impl Goal {
         }
         (value, told)
     }
-}
-
-/// Growth: of the cells whose name begins so, the dearest get is at most half as
-/// dear again as the cheapest.
-fn flat(report: &Report, of: &str) -> Option<Outcome> {
-    let cells = report.cells.iter().filter(|cell| cell.name.starts_with(of));
-    let costs =
-        cells.filter_map(|cell| Some(cell.contestant("fairpool")?.medians.nanos_per_operation));
-    let costs: Vec<f64> = costs.collect();
-    let lowest = costs.iter().copied().reduce(f64::min)?;
-    let growth = costs.iter().copied().reduce(f64::max)? / lowest;
-    let bound = AtMost(1.5);
-    Some(Outcome {
-        cell: format!("growth: {of}"),
-        goal: format!("dearest get ÷ cheapest {}", bound.named()),
-        measured: times(growth),
-        met: bound.holds(growth),
-        stretch: false,
-    })
 }
 
 impl What {

@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod cell;
 pub mod chart;
 pub mod goals;
+pub mod growth;
 pub mod machine;
 pub mod page;
 pub mod pass;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::goals::{self, Outcome};
+use super::growth;
 use super::report::Report;
 use super::table::{self, Table};
 use super::{bounds, chart};
@@ -98,6 +99,9 @@ impl Part {
         for cell in &report.cells {
             let table = table::of_cell(cell, self.references).markdown();
             let _ = writeln!(text, "### {}\n\n{table}", cell.name);
+        }
+        if !report.growth.is_empty() {
+            text.push_str(&growth::table(&report.growth).markdown());
         }
         text
     }

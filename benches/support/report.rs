@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::growth::Growth;
 use super::machine::Machine;
 use super::pass::Pass;
 use super::settings::Settings;
@@ -23,6 +24,9 @@ pub struct Report {
     /// What a reader must know, such as who was not measured.
     pub notes: Vec<String>,
     pub cells: Vec<CellReport>,
+    /// What has sizes instead of cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Growth>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub struct CellReport {
     pub name: String,
     pub threads: usize,
     pub connections: u32,
-    /// `none`, `busy` or `sleeping`.
+    /// `none`, `busy`, `sleeping` or `driver`.
     pub hold: String,
     pub hold_nanos: u64,
     pub contestants: Vec<ContestantReport>,
@@ -165,7 +169,8 @@ impl Report {
             );
         }
         let (rounds, millis) = (settings.rounds, settings.length.as_millis() as u64);
-        Report { part: part.to_string(), machine, rounds, millis, notes, cells }
+        let growth = Vec::new();
+        Report { part: part.to_string(), machine, rounds, millis, notes, cells, growth }
     }
 
     pub fn cell(&self, name: &str) -> Option<&CellReport> {

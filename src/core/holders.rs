@@ -96,7 +96,10 @@ impl<T: Types> Core<T> {
         if self.nested.is_empty() && self.deadlocked.is_none() {
             return;
         }
-        if !self.policy.reports_self_deadlock || !self.all_wait_for_themselves() {
+        let all_wait = self.policy.reports_self_deadlock
+            && self.all_are_lent()
+            && self.all_holders_wait_for_themselves();
+        if !all_wait {
             self.deadlocked = None;
             return;
         }
@@ -126,13 +129,23 @@ impl<T: Types> Core<T> {
         }
     }
 
-    /// All connections that there are, and may be, are held by threads that
-    /// wait here.
-    fn all_wait_for_themselves(&self) -> bool {
-        self.busy > 0
-            && self.live() == self.busy
-            && self.busy >= self.policy.max_size
-            && self.busy_slots().all(|slot| self.waiter_of(slot).is_some())
+    /// All connections that there are, and may be, are lent.
+    fn all_are_lent(&self) -> bool {
+        self.busy > 0 && self.live() == self.busy && self.busy >= self.policy.max_size
+    }
+
+    /// Asks first the holder that was in the way of a yes last time: with many
+    /// connections in the hands of threads that wait, it would take long to find
+    /// it each time.
+    fn all_holders_wait_for_themselves(&mut self) -> bool {
+        let in_the_way =
+            |slot: &Slot<T>| slot.state == State::Busy && self.waiter_of(slot).is_none();
+        if in_the_way(&self.slots[self.in_the_way]) {
+            return false;
+        }
+        let found = self.slots.iter().position(in_the_way);
+        self.in_the_way = found.unwrap_or(self.in_the_way);
+        found.is_none()
     }
 
     /// The wait of the thread that holds this, if it waits.

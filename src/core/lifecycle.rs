@@ -123,11 +123,12 @@ impl<T: Types> Core<T> {
         let State::Checking(check, idle_since) = self.slot(&lease.permit).state else {
             unreachable!("BUG: checked a connection that was not being checked");
         };
-        if self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some() {
-            self.plan(now, fx);
-        }
+        let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
         self.forget_lateness(lease.permit.0 as usize);
         self.checking -= 1;
+        if held_back && !self.start_next_keepalive(now, fx) {
+            self.plan(now, fx);
+        }
         if let Err((reason, cause)) = result {
             self.note_error(now, cause, false, fx);
             return self.retire(lease, reason, now, fx);
@@ -441,6 +442,24 @@ impl<T: Types> Core<T> {
                 self.idle.push_back(lease);
             }
         }
+    }
+
+    /// Starts the check that waited for one to end, without a look at everything.
+    /// Whatever was checked goes to the bottom of the stack, so the next in need
+    /// of it stands where the last one stood, or a little above. `false`: there
+    /// is none from there on; whether there is one at all, the reaper finds out.
+    fn start_next_keepalive(&mut self, now: Time, fx: &mut Effects<T>) -> bool {
+        let due = |lease: &Lease<T::Conn>| {
+            let fresh_at = self.slots[lease.permit.0 as usize].fresh_at;
+            now >= fresh_at.after_opt(self.policy.keepalive)
+        };
+        let from = std::mem::take(&mut self.keepalive_from).min(self.idle.len());
+        let Some(above) = self.idle.range(from..).position(due) else { return false };
+        self.keepalive_from = from + above;
+        let lease = self.idle.remove(from + above).expect("BUG: it was just there");
+        let since = self.slot(&lease.permit).since;
+        self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+        true
     }
 
     /// The earliest time at which the passing of time will change something.

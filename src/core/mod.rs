@@ -196,6 +196,10 @@ pub(crate) struct Core<T: Types> {
     random: u64,
     /// The slot that has been lent longest, and since when, if it still is.
     longest: Option<(u32, Time)>,
+    /// The slot whose holder was the last one found not to wait for itself.
+    in_the_way: usize,
+    /// Where in the stack the last keepalive was found to be due.
+    keepalive_from: usize,
 }
 
 impl<T: Types> Core<T> {
@@ -227,6 +231,8 @@ impl<T: Types> Core<T> {
             last_error: None,
             wake_at: Time::NEVER,
             longest: None,
+            in_the_way: 0,
+            keepalive_from: 0,
             counters: Counters::default(),
             policy,
         }

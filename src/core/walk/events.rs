@@ -161,7 +161,14 @@ impl Reference {
         self.due.answers.push((first, how));
     }
 
-    pub(super) fn checked(&mut self, conn: u32, result: Result<(), (Reason, u8)>) {
+    pub(super) fn checked(
+        &mut self,
+        conn: u32,
+        result: Result<(), (Reason, u8)>,
+        core: &Core<Toy>,
+        fx: &Effects<Toy>,
+    ) {
+        let held_back = self.checking() == 4 && self.policy.keepalive.is_some();
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
         let unfit = self.unfit_conn(conn, too_many);
         let call = self.end_call(self.conns[conn as usize].permit);
@@ -174,6 +181,9 @@ impl Reference {
                 }
                 Err((reason, _)) => self.close_late(conn, reason),
             };
+        }
+        if held_back {
+            self.next_keepalive(core, fx);
         }
         if let Err((_, cause)) = result
             && !self.fails_for_good()
@@ -193,6 +203,21 @@ impl Reference {
         }
         let waits = self.queue.len() > usize::from(self.due.grant.is_some());
         self.due.another_check = self.serving() && waits && self.top_needs_check();
+    }
+
+    /// A keepalive that waited for the end of a check may begin, whichever it is.
+    fn next_keepalive(&mut self, core: &Core<Toy>, fx: &Effects<Toy>) {
+        let begun = fx.jobs.iter().find_map(|job| {
+            let Job::Check(lease, _) = job else { return None };
+            let state = core.slots[lease.permit.0 as usize].state;
+            matches!(state, State::Checking(_, Some(_))).then_some(lease.conn)
+        });
+        let Some(conn) = begun else { return };
+        let place = self.idle.iter().position(|&idle| idle == conn).expect("it was idle");
+        self.idle.remove(place);
+        let facts = &self.conns[conn as usize];
+        assert!(self.now >= facts.fresh_at.after_opt(self.policy.keepalive), "not due");
+        self.due.checks.push((conn, Check::VALIDATE, Some(facts.idle_since)));
     }
 
     pub(super) fn close_ended(&mut self, conn: u32) {

@@ -333,14 +333,23 @@ impl Walk {
                 });
             }
             Job::Check(lease, _) => {
-                self.reference.checked(lease.conn, Ok(()));
-                self.transition(How::Served, |core, fx| core.checked(now, lease, Ok(()), fx));
+                self.check_ended(lease, Ok(()));
             }
             Job::Close(lease, _) => {
                 self.reference.close_ended(lease.conn);
                 self.transition(How::Served, |core, fx| core.closed(now, lease.permit, fx));
             }
         }
+    }
+
+    fn check_ended(&mut self, lease: Lease<u32>, result: Result<(), (Reason, u8)>) {
+        let (conn, mut fx) = (lease.conn, Effects::new());
+        self.core.checked(self.now, lease, result, &mut fx);
+        self.reference.checked(conn, result, &self.core, &fx);
+        self.judged(|_, judged| {
+            *judged = fx;
+            ((), How::Served)
+        });
     }
 
     fn fail(&mut self, target: usize, permanent: bool) {
@@ -364,8 +373,7 @@ impl Walk {
                 let in_reset = check.reset && (!check.validate || self.random.one_in(2));
                 let reason = if in_reset { Reason::Broken } else { Reason::Invalid };
                 let failed = Err((reason, cause));
-                self.reference.checked(lease.conn, failed);
-                self.transition(How::Served, |core, fx| core.checked(now, lease, failed, fx));
+                self.check_ended(lease, failed);
             }
             Job::Close(..) => unreachable!("a close cannot fail"),
         }

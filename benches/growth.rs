@@ -1,0 +1,66 @@
+//! What grows with size, as a user of the pool sees it from outside: the cost
+//! of a get with many callers in the queue or many connections in the pool,
+//! many waits that end at one instant, the reaper's work, memory and threads.
+//!
+//! `scripts/bench growth`, or `cargo bench --bench growth -- --help`. Its "cells"
+//! are its parts: `rest`, `connections`, `reaper`, `waiters` and `ends`. Sizes
+//! take turns within each round, so that a noisy machine hurts all alike. The
+//! goals: a get costs the same whatever the size, and a mass of waits ends in a
+//! time in proportion to it. Under `cargo test` small sizes show that it runs.
+
+#[path = "growth/connections.rs"]
+mod connections;
+#[path = "growth/ends.rs"]
+mod ends;
+#[path = "growth/measure.rs"]
+mod measure;
+#[path = "growth/reaper.rs"]
+mod reaper;
+#[path = "growth/rest.rs"]
+mod rest;
+#[path = "growth/waiters.rs"]
+mod waiters;
+
+mod support;
+
+use std::alloc::System;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use measure::Scale;
+use support::growth::{self, Growth};
+use support::machine::Machine;
+use support::progress::Progress;
+use support::report::Report;
+use support::settings::Defaults;
+
+/// Counts what is allocated, for the part about memory.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+type Part = fn(&Scale) -> Vec<Growth>;
+
+const PARTS: [(&str, Part); 5] = [
+    ("rest", rest::measure),
+    ("connections", connections::measure),
+    ("reaper", reaper::measure),
+    ("waiters", waiters::measure),
+    ("ends", ends::measure),
+];
+
+fn main() {
+    let Some(settings) = support::begin(Defaults { rounds: 7, millis: 150 }) else { return };
+    let scale = Scale::new(&settings);
+    let parts: Vec<_> = PARTS.into_iter().filter(|(name, _)| settings.wants(name)).collect();
+    let progress = Progress::new(parts.len());
+    let mut figures = Vec::new();
+    for (name, part) in parts {
+        progress.begin(name);
+        figures.extend(part(&scale));
+        progress.step();
+    }
+    progress.say(&growth::table(&figures).text());
+    let mut report = Report::new("growth", Machine::inspect(), &settings, Vec::new(), Vec::new());
+    report.growth = figures;
+    support::finish(&report, &settings);
+}

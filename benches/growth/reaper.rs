@@ -1,0 +1,164 @@
+//! What the reaper's passes over many connections cost: its own CPU time, as
+//! the kernel accounts for it, and how long it holds up a get.
+//!
+//! Passes are made frequent by a short `leak_threshold`: the reaper has to look
+//! at least that often. A sweep of keepalive checks is measured by itself: the
+//! reaper's CPU time for each connection that is checked.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::ManageConnection;
+
+use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, rounds};
+use crate::support::growth::Growth;
+use crate::support::stub::Stub;
+
+const PASS: Duration = Duration::from_millis(5);
+const KEEPALIVE: Duration = Duration::from_millis(100);
+
+pub fn measure(scale: &Scale) -> Vec<Growth> {
+    let mut rows = Vec::new();
+    let without: Vec<Watched> =
+        scale.pools.iter().map(|&size| Watched::new("n", size, None)).collect();
+    rows.extend(rounds(scale, "longest get in 5 ms, no pass", each(&without, stall, scale)));
+    drop(without);
+    let pools: Vec<Watched> =
+        scale.pools.iter().map(|&size| Watched::new("p", size, Some(PASS))).collect();
+    rows.extend(rounds(scale, "longest get in 5 ms with a pass", each(&pools, stall, scale)));
+    rows.extend(rounds(scale, "CPU of a pass, all idle", each(&pools, pass, scale)));
+    for watched in &pools {
+        let all = (0..watched.size).map(|_| get(&watched.pool));
+        watched.guards.borrow_mut().extend(all);
+    }
+    rows.extend(rounds(scale, "CPU of a pass, all lent", each(&pools, pass, scale)));
+    drop(pools);
+    rows.extend(sweeps(scale));
+    rows
+}
+
+/// A pool whose reaper looks often.
+struct Watched {
+    size: u32,
+    /// Short: the kernel keeps fifteen bytes of a thread's name.
+    name: String,
+    pool: StubPool,
+    guards: RefCell<Vec<StubGuard>>,
+}
+
+impl Watched {
+    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> Watched {
+        let name = format!("{series}{size}");
+        let builder = builder(size).name(&*name).leak_threshold(leak_threshold);
+        let pool = builder.build(Stub).expect("the stub never fails");
+        Watched { size, name, pool, guards: RefCell::default() }
+    }
+}
+
+fn each<'a>(
+    pools: &'a [Watched],
+    probe: fn(&Watched, Duration) -> f64,
+    scale: &'a Scale,
+) -> impl Iterator<Item = (u32, Probe<'a>)> {
+    let probe = move |watched| -> Probe { Box::new(move || probe(watched, scale.length)) };
+    pools.iter().map(move |watched| (watched.size, probe(watched)))
+}
+
+/// The longest get and return within the time of one pass; the median over many
+/// such times, so that one interruption by another process does not count.
+fn stall(watched: &Watched, length: Duration) -> f64 {
+    let (begin, mut longest) = (Instant::now(), Vec::new());
+    while begin.elapsed() < length {
+        let window = Instant::now();
+        let mut most = Duration::ZERO;
+        while window.elapsed() < PASS {
+            let start = Instant::now();
+            drop(get(&watched.pool));
+            most = most.max(start.elapsed());
+        }
+        longest.push(most.as_nanos() as f64);
+    }
+    median(longest)
+}
+
+/// The reaper's CPU time for each of its turns on a CPU.
+fn pass(watched: &Watched, length: Duration) -> f64 {
+    let before = Spent::by_reaper(&watched.name);
+    thread::sleep(length);
+    let after = Spent::by_reaper(&watched.name);
+    let turns = (after.turns - before.turns).max(1);
+    (after.nanos - before.nanos) as f64 / turns as f64
+}
+
+/// What a thread has had of the CPUs.
+struct Spent {
+    nanos: u64,
+    turns: u64,
+}
+
+impl Spent {
+    fn by_reaper(pool: &str) -> Spent {
+        let name = format!("{pool}-reaper");
+        let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
+        let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
+        let is_it = |comm: &str| comm.trim_end() == name;
+        let found =
+            tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|c| is_it(&c)));
+        let folder = found.expect("a pool has a reaper");
+        let text = fs::read_to_string(folder.join("schedstat")).expect("schedstat");
+        let mut numbers = text.split_whitespace().map(|n| n.parse().expect("a number"));
+        let (nanos, turns) = (numbers.next(), numbers.nth(1));
+        Spent { nanos: nanos.expect("three numbers"), turns: turns.expect("three numbers") }
+    }
+}
+
+/// A driver that counts its checks.
+#[derive(Clone, Default)]
+struct Counting {
+    checks: Arc<AtomicU64>,
+}
+
+impl ManageConnection for Counting {
+    type Connection = u64;
+    type Error = Infallible;
+
+    fn connect(&self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn is_valid(&self, _: &mut u64) -> Result<(), Infallible> {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut u64) -> bool {
+        false
+    }
+}
+
+fn sweeps(scale: &Scale) -> Vec<Growth> {
+    let mut rows = Vec::new();
+    // One after another: sweeps of several pools would be in each other's way.
+    for &size in scale.pools {
+        let (driver, name) = (Counting::default(), format!("k{size}"));
+        let builder = builder(size).name(&*name).keepalive(Some(KEEPALIVE));
+        let _pool = builder.build(driver.clone()).expect("the stub never fails");
+        let length = (4 * scale.length).max(2 * KEEPALIVE);
+        let probe: Probe = Box::new(move || sweep(&name, &driver, length));
+        rows.extend(rounds(scale, "reaper's CPU per keepalive", [(size, probe)]));
+    }
+    rows
+}
+
+fn sweep(name: &str, driver: &Counting, length: Duration) -> f64 {
+    let checks = || driver.checks.load(Ordering::Relaxed);
+    let (before, checks_before) = (Spent::by_reaper(name), checks());
+    thread::sleep(length);
+    let (after, checks_after) = (Spent::by_reaper(name), checks());
+    (after.nanos - before.nanos) as f64 / (checks_after - checks_before).max(1) as f64
+}

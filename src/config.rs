@@ -50,12 +50,12 @@ pub enum Fairness {
 }
 
 impl Default for Fairness {
-    /// `Bounded(3 ms)`: below what a caller notices, and long enough that a
+    /// `Bounded(2 ms)`: below what a caller notices, and long enough that a
     /// thread which makes one short query after another need not hand its
     /// connection over, and sleep, after each (measured in
-    /// `docs/decisions/0001-waiting.md`).
+    /// `docs/benchmarks` and weighed in `docs/decisions/0001-waiting.md`).
     fn default() -> Fairness {
-        Fairness::Bounded(Duration::from_millis(3))
+        Fairness::Bounded(Duration::from_millis(2))
     }
 }
 

@@ -59,6 +59,14 @@
 //! [`Pool`] keeps that pool alive: it will not close by itself when the last
 //! other handle is dropped.
 //!
+//! # How exact times are
+//!
+//! Waits and deadlines go by the exact clock. When a connection was lent or
+//! returned is noted by the cheapest clock there is, which on Linux is up to one
+//! tick behind (1 to 10 ms). Lifetimes, idle times, the time without a check,
+//! leaks and how long somebody has held a connection are known to that tick.
+//! Event handlers are told exact times.
+//!
 //! # Inside
 //!
 //! Callers go through `pool`, `request` and `pooled` to `shared`, which has the

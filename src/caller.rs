@@ -81,7 +81,8 @@ static SPARE: PlainMutex<Spare> =
 
 impl Record {
     fn taken(about: About) -> &'static Record {
-        match SPARE.lock().free.pop() {
+        let free = SPARE.lock().free.pop();
+        match free {
             Some(record) => {
                 *record.about.lock() = about;
                 record
@@ -244,8 +245,8 @@ impl Holder {
         self.label
     }
 
-    /// For how long it has been held, to a tick of the system's clock: on Linux
-    /// up to 10 ms too long, mostly 4.
+    /// For how long it has been held, to a tick or two of the system's clock:
+    /// on Linux mostly up to 8 ms too long.
     pub fn held_for(&self) -> Duration {
         self.held_for
     }

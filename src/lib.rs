@@ -62,10 +62,11 @@
 //! # How exact times are
 //!
 //! Waits and deadlines go by the exact clock. When a connection was lent or
-//! returned is noted by the cheapest clock there is, which on Linux is up to one
-//! tick behind (1 to 10 ms). Lifetimes, idle times, the time without a check,
-//! leaks and how long somebody has held a connection are known to that tick.
-//! Event handlers are told exact times.
+//! returned is noted by the cheapest clock there is, which on Linux is a tick or
+//! two behind (a tick is 1 to 10 ms). Lifetimes, idle times, the time without a
+//! check, leaks and how long somebody has held a connection are known only to
+//! that; settings below it act as if they were it. The events of a checkout and
+//! of a return tell exact times.
 //!
 //! # Inside
 //!

@@ -21,24 +21,43 @@ const MOST_UNTOLD: usize = 1000;
 /// What has not been told yet. A worker tells it, one at a time and in order: the
 /// thread on which it came up may be the reaper, which nobody must hold up, or
 /// somebody's who is to wait until a deadline.
-pub(crate) struct Notices<M: ManageConnection>(Mutex<Untold<M>>);
+pub(crate) struct Notices(Mutex<Untold>);
 
-struct Untold<M: ManageConnection> {
-    notices: VecDeque<Notice<Kind<M>>>,
+struct Untold {
+    notices: VecDeque<Told>,
     /// How many more there were.
     lost: usize,
     /// There is a worker that tells them, or will.
     has_teller: bool,
 }
 
-impl<M: ManageConnection> Notices<M> {
-    pub(crate) fn new() -> Notices<M> {
+/// A notice with the names of its threads, which may have ended when it is told.
+enum Told {
+    Leak(Holder),
+    LeakEnded(Holder),
+    SelfDeadlock(Vec<NestedGet>),
+}
+
+impl<M: ManageConnection> From<Notice<Kind<M>>> for Told {
+    fn from(notice: Notice<Kind<M>>) -> Told {
+        match notice {
+            Notice::Leak(held) => Told::Leak(held.into()),
+            Notice::LeakEnded(held) => Told::LeakEnded(held.into()),
+            Notice::SelfDeadlock(waits) => {
+                Told::SelfDeadlock(waits.into_iter().map(NestedGet::from).collect())
+            }
+        }
+    }
+}
+
+impl Notices {
+    pub(crate) fn new() -> Notices {
         Notices(Mutex::new(Untold { notices: VecDeque::new(), lost: 0, has_teller: false }))
     }
 
     /// Returns whether a teller has to be sent for. Called under the pool's lock,
     /// so that notices are told in the order in which things happened.
-    pub(crate) fn add(&self, new: Vec<Notice<Kind<M>>>) -> bool {
+    pub(crate) fn add<M: ManageConnection>(&self, new: Vec<Notice<Kind<M>>>) -> bool {
         if new.is_empty() {
             return false;
         }
@@ -46,7 +65,7 @@ impl<M: ManageConnection> Notices<M> {
         for notice in new {
             match untold.notices.len() {
                 MOST_UNTOLD.. => untold.lost += 1,
-                _ => untold.notices.push_back(notice),
+                _ => untold.notices.push_back(notice.into()),
             }
         }
         !std::mem::replace(&mut untold.has_teller, true)
@@ -59,7 +78,7 @@ impl<M: ManageConnection> Notices<M> {
 
     /// The next one, and how many were lost after it; the teller is done when
     /// there is none.
-    fn next(&self) -> Option<(Notice<Kind<M>>, usize)> {
+    fn next(&self) -> Option<(Told, usize)> {
         let mut untold = self.0.lock();
         let next = untold.notices.pop_front();
         untold.has_teller = next.is_some();
@@ -81,23 +100,22 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Says it to the log and to the handler.
-    fn announce(&self, notice: Notice<Kind<M>>) {
+    fn announce(&self, notice: Told) {
         let handler = self.config.event_handler.as_deref();
         match notice {
-            Notice::Leak(held) => {
-                let event = LeakEvent { holder: Holder::from(held) };
+            Told::Leak(holder) => {
+                let event = LeakEvent { holder };
                 let holder = &event.holder;
                 self.say(Level::Warn, format_args!("a connection may be leaked: held by {holder}"));
                 self.tell("handle_leak", handler, |handler| handler.handle_leak(event));
             }
-            Notice::LeakEnded(held) => {
-                let event = LeakEvent { holder: Holder::from(held) };
+            Told::LeakEnded(holder) => {
+                let event = LeakEvent { holder };
                 let holder = &event.holder;
                 self.say(Level::Warn, format_args!("it was not leaked, but held by {holder}"));
                 self.tell("handle_leak_end", handler, |handler| handler.handle_leak_end(event));
             }
-            Notice::SelfDeadlock(waits) => {
-                let nested = waits.into_iter().map(NestedGet::from).collect();
+            Told::SelfDeadlock(nested) => {
                 let event = SelfDeadlockEvent { nested };
                 self.say(Level::Warn, format_args!("{}", Nested(&event.nested)));
                 self.tell("handle_self_deadlock", handler, |handler| {

@@ -37,7 +37,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) workers: Workers<M>,
     pub(crate) reaper: Reaper,
     pub(crate) threads: Threads,
-    pub(crate) notices: Notices<M>,
+    pub(crate) notices: Notices,
     /// The system had no thread to give when last asked.
     starved: AtomicBool,
 }

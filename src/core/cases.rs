@@ -271,3 +271,37 @@ fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
     assert_eq!(opens(&late), 1, "the attempt that is due");
     assert_eq!(core.last_error(), Some((at(1), 7)), "it says more");
 }
+
+#[test]
+fn p2_past_the_bound_a_return_serves_all_though_the_one_that_was_called_is_slow() {
+    let (mut core, leases) = exhausted(Policy { fairness_bound: SECOND, ..policy(3) });
+    let ids: Vec<_> =
+        (0..3).map(|cell| core.join(waiter(at(10), cell), &mut fx()).expect("room")).collect();
+    let mut leases = leases.into_iter();
+    core.checkin(at(10), leases.next().expect("three"), Verdict::Keep, &mut fx());
+    assert_eq!(core.nudged, Some(ids[0]));
+    for lease in leases {
+        if let Err(lease) = core.checkin_fast(at(20), lease) {
+            core.checkin(at(20), lease, Verdict::Keep, &mut fx());
+        }
+    }
+    let gauges = core.gauges();
+    assert_eq!((gauges.idle, gauges.waiting), (0, 0));
+}
+
+#[test]
+fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
+    let long = SECOND * 60;
+    let (mut core, leases) =
+        exhausted(Policy { fresh_for: SECOND, fairness_bound: long, ..policy(2) });
+    let mut leases = leases.into_iter();
+    let mut next = || leases.next().expect("two");
+    let id = core.join(waiter(at(10), 0), &mut fx()).expect("room");
+    // One comes back at 10.5 s; then one by a clock that lags.
+    core.checkin(Time::START.after(SECOND * 21 / 2), next(), Verdict::Keep, &mut fx());
+    assert_eq!(core.nudged, Some(id));
+    assert!(core.checkin_fast(at(10), next()).is_ok());
+    // Now the upper one is due for its check.
+    assert!(core.claim(Time::START.after(SECOND * 56 / 5), id, &mut fx()).is_some());
+    assert_eq!(core.gauges().waiting, 0);
+}

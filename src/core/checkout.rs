@@ -160,7 +160,15 @@ impl<T: Types> Core<T> {
         }
         let mut claimed = None;
         while claimed.is_none() && self.serving() && self.queue.get(id).is_some() {
-            let Some(lease) = self.pop_fresh(now, fx) else { break };
+            let Some(lease) = self.pop_fresh(now, fx) else {
+                // By a clock that lags, the top may be due for a check before what
+                // lies below it.
+                if self.top_is_stale(now) && self.checking_soon() < self.queue.len() {
+                    self.check_top(now, fx);
+                    continue;
+                }
+                break;
+            };
             match self.queue.first() {
                 Some(first) if first != id => self.grant(first, lease, now, fx),
                 _ => {
@@ -204,8 +212,9 @@ impl<T: Types> Core<T> {
     }
 
     /// The fast path of a return: back onto the stack, if nothing speaks against
-    /// keeping it, its end is planned for, and nobody waits for it or somebody
-    /// who does is on the way. `now` may be a little in the past.
+    /// keeping it, its end is planned for, and nobody waits for it, or somebody
+    /// who does is on the way and may still be overtaken. `now` may be a little in
+    /// the past: so long, a connection may lie there that is to be handed over.
     #[inline]
     pub(crate) fn checkin_fast(
         &mut self,
@@ -214,6 +223,7 @@ impl<T: Types> Core<T> {
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.index()];
         let keep = self.idle.len() < self.gate.ceiling
+            && now < self.gate.until
             && slot.generation == self.generation
             && now < slot.expires
             && slot.expires >= self.wake_at

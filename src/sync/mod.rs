@@ -48,8 +48,8 @@ impl Clock {
         )
     }
 
-    /// The time of the clock's last tick: at most one tick (1 to 10 ms on Linux)
-    /// before now, and never after. For what happens to every connection all the
+    /// The time of the clock's last tick: mostly one or two ticks (of 1 to 10 ms on
+    /// Linux) before now, and never after. For what happens to every connection all the
     /// time, and need not be known more exactly.
     #[inline]
     pub(crate) fn recently(&self) -> Time {

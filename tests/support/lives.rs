@@ -413,9 +413,12 @@ fn end(
                 drop(pool);
                 let _ = tell.send(());
             });
-            held.discard();
+            // On a thread of its own: the return itself may hang in a hook.
+            let mut team = Team::new();
+            team.send("discarder".to_string(), move || held.discard());
             await_ambush(call, &told, &world);
             world.calm();
+            team.come_home(String::new);
             None
         }
     }

@@ -119,12 +119,7 @@ impl Reference {
             How::Asked { priority, got: None, fast: false, .. } => {
                 !self.serving() || nothing_fit || !self.may_overtake(priority)
             }
-            How::Claimed { got: None, .. } => {
-                // A check may have uncovered one: by a clock that ticks, what came
-                // back later may be due for its check earlier. It is called again.
-                let uncovered = self.nudged.is_some() && self.policy.fresh_for < Duration::MAX;
-                !self.serving() || nothing_fit || uncovered
-            }
+            How::Claimed { got: None, .. } => !self.serving() || nothing_fit,
             _ => true,
         };
         assert!(nothing, "P3: one that asked got nothing, and there is something");
@@ -141,7 +136,11 @@ impl Reference {
             // a return does not take the short way unless that is the first.
             // By a clock that ticks, it may be stale as soon as it is back.
             let brief = self.policy.fresh_for <= Duration::from_nanos(TICK);
-            let late = self.stale(top) && !brief || self.nudged != Some(first.client);
+            let lag = Duration::from_nanos(TICK);
+            let bound = self.policy.fairness_bound.saturating_add(lag);
+            let passed = self.now.since(first.since) >= bound;
+            let coming = self.nudged == Some(first.client) && !passed;
+            let late = self.stale(top) && !brief || !coming;
             return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
         }
         assert!(!self.expired(top), "P3: what has expired hides what is fit");

@@ -24,7 +24,9 @@ impl<T: Types> Core<T> {
     /// Serves nobody until `resume`.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
-        self.settle();
+        // Not `settle`: an open that a quick get made due is asked for by whoever
+        // was nudged, and may be missing until then.
+        self.gate = self.gate_now();
     }
 
     pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {

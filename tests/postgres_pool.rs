@@ -416,7 +416,7 @@ fn after_a_quiet_spell_nobody_gets_a_connection_whose_backend_was_killed() {
         let dead = backends(&mut all);
         drop(all);
         kill(&mut admin, &dead.iter().copied().collect::<Vec<_>>());
-        thread::sleep(spell); // the quiet spell itself
+        thread::sleep(spell * 2); // a quiet spell, also by a clock that ticks
 
         let together = Barrier::new(8);
         let alive = thread::scope(|scope| {

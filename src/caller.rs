@@ -10,7 +10,7 @@ use std::str;
 use std::thread;
 use std::time::Duration;
 
-use crate::core::{Held, SelfWait, Who};
+use crate::core::{Held, SelfWait, Waiting, Who};
 use crate::sync::{AtomicU64, Ordering, PlainMutex, per_thread};
 
 const NAME_LEN: usize = 23;
@@ -162,8 +162,8 @@ impl Thread {
 }
 
 /// A thread's name as far as it fits.
-#[derive(Clone, Copy)]
-struct Name {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
     len: u8,
     bytes: [u8; NAME_LEN],
 }
@@ -188,6 +188,7 @@ pub(crate) struct Caller {
     thread: Thread,
     location: &'static Location<'static>,
     label: Option<&'static str>,
+    priority: u8,
 }
 
 impl Caller {
@@ -195,12 +196,17 @@ impl Caller {
     pub(crate) fn here(
         location: &'static Location<'static>,
         label: Option<&'static str>,
+        priority: u8,
     ) -> Caller {
-        Caller { thread: Thread::current(), location, label }
+        Caller { thread: Thread::current(), location, label, priority }
     }
 
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.label
+    }
+
+    pub(crate) fn priority(&self) -> u8 {
+        self.priority
     }
 }
 
@@ -210,32 +216,31 @@ impl Who for Caller {
     }
 }
 
-/// Someone who holds a connection.
-#[derive(Clone)]
-pub struct Holder {
+/// Who asked for a connection, and where.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Origin {
     /// Read when the report is made: the thread may end before it is shown.
     thread: Name,
     location: &'static Location<'static>,
     label: Option<&'static str>,
-    held_for: Duration,
+    priority: u8,
 }
 
-impl From<Held<Caller>> for Holder {
-    fn from(held: Held<Caller>) -> Holder {
-        let Caller { thread, location, label } = held.caller;
-        Holder { thread: thread.name(), location, label, held_for: held.held_for }
+impl From<Caller> for Origin {
+    fn from(caller: Caller) -> Origin {
+        let Caller { thread, location, label, priority } = caller;
+        Origin { thread: thread.name(), location, label, priority }
     }
 }
 
-impl Holder {
-    /// The name of the thread that got the connection (its first 23 bytes);
-    /// threads without a name are numbered. A guard that was moved to another
-    /// thread is still listed under the one that got it.
+impl Origin {
+    /// The name of the asking thread (its first 23 bytes); threads without a name
+    /// are numbered.
     pub fn thread(&self) -> &str {
         self.thread.as_str()
     }
 
-    /// Where the connection was got.
+    /// Where it asked.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
@@ -243,6 +248,81 @@ impl Holder {
     /// The label given with [`Request::label`](crate::Request::label).
     pub fn label(&self) -> Option<&'static str> {
         self.label
+    }
+
+    /// The priority with which it asked.
+    pub fn priority(&self) -> u8 {
+        self.priority
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread '{}' at {}", self.thread(), self.location())?;
+        match self.label() {
+            Some(label) => write!(f, " ({label})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin")
+            .field("thread", &self.thread())
+            .field("location", self.location())
+            .field("label", &self.label())
+            .field("priority", &self.priority())
+            .finish()
+    }
+}
+
+/// Someone who holds a connection.
+#[derive(Clone)]
+pub struct Holder {
+    connection: u64,
+    origin: Origin,
+    held_for: Duration,
+}
+
+impl From<Held<Caller>> for Holder {
+    fn from(held: Held<Caller>) -> Holder {
+        let Held { connection, caller, held_for } = held;
+        Holder { connection, origin: caller.into(), held_for }
+    }
+}
+
+impl Holder {
+    /// The number of the connection.
+    pub fn connection_id(&self) -> u64 {
+        self.connection
+    }
+
+    /// Who got it, and where.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The name of the thread that got the connection (its first 23 bytes);
+    /// threads without a name are numbered. A guard that was moved to another
+    /// thread is still listed under the one that got it.
+    pub fn thread(&self) -> &str {
+        self.origin.thread()
+    }
+
+    /// Where the connection was got.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.origin.location()
+    }
+
+    /// The label given with [`Request::label`](crate::Request::label).
+    pub fn label(&self) -> Option<&'static str> {
+        self.origin.label()
+    }
+
+    /// The priority with which it was got.
+    pub fn priority(&self) -> u8 {
+        self.origin.priority()
     }
 
     /// For how long it has been held, to a tick or two of the system's clock:
@@ -254,22 +334,76 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread '{}' at {}", self.thread(), self.location())?;
-        if let Some(label) = self.label() {
-            write!(f, " ({label})")?;
-        }
-        write!(f, " for {:.1?}", self.held_for)
+        write!(f, "{} for {:.1?}", self.origin, self.held_for)
     }
 }
 
 impl fmt::Debug for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Holder")
-            .field("thread", &self.thread())
-            .field("location", self.location())
-            .field("label", &self.label())
+            .field("connection_id", &self.connection)
+            .field("origin", &self.origin)
             .field("held_for", &self.held_for)
             .finish()
+    }
+}
+
+/// A caller that waits for a connection.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    id: u64,
+    origin: Origin,
+    waited: Duration,
+}
+
+impl From<Waiting<Caller>> for Waiter {
+    fn from(waiting: Waiting<Caller>) -> Waiter {
+        let Waiting { get, caller, waited, .. } = waiting;
+        Waiter { id: get, origin: caller.into(), waited }
+    }
+}
+
+impl Waiter {
+    /// The number of its get: unique in the pool, and larger for later ones. Events
+    /// of the same get carry the same number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who waits, and where.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The name of the waiting thread.
+    pub fn thread(&self) -> &str {
+        self.origin.thread()
+    }
+
+    /// Where it waits.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.origin.location()
+    }
+
+    /// The label given with [`Request::label`](crate::Request::label).
+    pub fn label(&self) -> Option<&'static str> {
+        self.origin.label()
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> u8 {
+        self.origin.priority()
+    }
+
+    /// How long it has waited.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl fmt::Display for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {:.1?}", self.origin, self.waited)
     }
 }
 

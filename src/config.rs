@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::core::Policy;
 use crate::error::Error;
 use crate::event::{HandleEvent, NopEventHandler};
+use crate::health::HealthThresholds;
 use crate::manage::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
-    NopConnectionCustomizer,
+    CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
 };
 use crate::pool::Pool;
 use crate::sync::Arc;
@@ -151,6 +151,8 @@ pub struct Builder<M: ManageConnection> {
     connect_backoff: (Duration, Duration),
     leak_threshold: Option<Duration>,
     on_self_deadlock: SelfDeadlock,
+    slow_get_threshold: Option<Duration>,
+    health_thresholds: HealthThresholds,
     hooks: Hooks<M>,
 }
 
@@ -165,6 +167,8 @@ pub(crate) struct Config<M: ManageConnection> {
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) connection_timeout: Duration,
+    pub(crate) slow_get_threshold: Option<Duration>,
+    pub(crate) health_thresholds: HealthThresholds,
     pub(crate) test_on_check_out: bool,
     pub(crate) error_handler: Box<dyn HandleError<M::Error>>,
     /// `None` if nobody listens, which spares a call for each checkout.
@@ -199,8 +203,10 @@ impl<M: ManageConnection> Default for Builder<M> {
             connect_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
             leak_threshold: None,
             on_self_deadlock: SelfDeadlock::default(),
+            slow_get_threshold: Some(Duration::from_secs(1)),
+            health_thresholds: HealthThresholds::default(),
             hooks: Hooks {
-                error_handler: Box::new(LoggingErrorHandler),
+                error_handler: Box::new(NopErrorHandler),
                 event_handler: None,
                 connection_customizer: Box::new(NopConnectionCustomizer),
             },
@@ -465,9 +471,30 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// Is told of connect, check and reset errors.
+    /// A get that waited this long is reported in the log, at the warning level and
+    /// on the thread of its caller: at most one a second, with how many more there
+    /// were.
     ///
-    /// Default: [`LoggingErrorHandler`].
+    /// Default: one second. `None` reports none.
+    pub fn slow_get_threshold(mut self, slow_get_threshold: Option<Duration>) -> Builder<M> {
+        self.slow_get_threshold = slow_get_threshold;
+        self
+    }
+
+    /// From when on [`Pool::health`] is no longer healthy.
+    ///
+    /// Default: see [`HealthThresholds`].
+    pub fn health_thresholds(mut self, health_thresholds: HealthThresholds) -> Builder<M> {
+        self.health_thresholds = health_thresholds;
+        self
+    }
+
+    /// Is told of each connect, check and reset error.
+    ///
+    /// Default: [`NopErrorHandler`]. The pool itself logs when connecting begins to
+    /// fail and when it succeeds again, and each check that fails.
+    /// [`LoggingErrorHandler`](crate::LoggingErrorHandler), `r2d2`'s default, logs each
+    /// try.
     pub fn error_handler(mut self, error_handler: Box<dyn HandleError<M::Error>>) -> Builder<M> {
         self.hooks.error_handler = error_handler;
         self
@@ -545,6 +572,8 @@ impl<M: ManageConnection> Builder<M> {
             name: self.name.into(),
             policy,
             connection_timeout: self.connection_timeout,
+            slow_get_threshold: self.slow_get_threshold,
+            health_thresholds: self.health_thresholds,
             test_on_check_out: self.test_on_check_out != Some(false),
             error_handler: self.hooks.error_handler,
             event_handler: self.hooks.event_handler,
@@ -599,6 +628,8 @@ impl<M: ManageConnection> Builder<M> {
         optional("idle_timeout", self.idle_timeout)?;
         optional("keepalive", self.keepalive)?;
         optional("leak_threshold", self.leak_threshold)?;
+        optional("slow_get_threshold", self.slow_get_threshold)?;
+        self.health_thresholds.check()?;
         positive("connection_timeout", self.connection_timeout)?;
         positive("open_timeout", self.open_timeout)?;
         positive("validation_timeout", self.validation_timeout)?;

@@ -17,6 +17,10 @@ impl<M: ManageConnection> Types for Kind<M> {
     type Caller = Caller;
     type Cell = Arc<WaitCell<M>>;
     type Cause = Cause;
+
+    fn number(conn: &Conn<M>) -> u64 {
+        conn.id
+    }
 }
 
 /// What ties a connection to its pool. Whoever returns a connection needs a
@@ -35,8 +39,14 @@ pub(crate) struct Conn<M: ManageConnection> {
     pub(crate) id: u64,
     pub(crate) born: Time,
     pub(crate) uses: u64,
-    /// When it was lent last.
+    /// When it was lent last, by the clock that was read for that.
+    pub(crate) ticked: Time,
+    /// When that use began, if it is timed.
     pub(crate) lent: Time,
+    /// From when on a return is to be told, or recorded: at once if the use is timed.
+    pub(crate) told_from: Time,
+    /// Of its uses, those that are recorded.
+    pub(crate) recorded: u64,
     /// The holder said that it must not be used again.
     pub(crate) marked_broken: bool,
     /// A use of it was begun and not finished: it panicked.
@@ -60,7 +70,10 @@ impl<M: ManageConnection> Conn<M> {
             id,
             born,
             uses: 0,
+            ticked: Time::START,
             lent: born,
+            told_from: Time::START,
+            recorded: 0,
             marked_broken: false,
             unfinished: false,
             home: 0,

@@ -1,9 +1,14 @@
-//! What happens in a pool, told to a handler as it happens.
+//! What happens in a pool, told to a handler as it happens, or to subscribers in the
+//! order in which it happened.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::caller::{Holder, NestedGet};
+use crate::caller::{Holder, NestedGet, Origin};
+use crate::core::{End, Place, Reason, Why};
+use crate::health::{Health, HealthLevel};
+use crate::snapshot::DriverCallKind;
+use crate::sync::Arc;
 
 /// Is told of what happens to a pool's connections and callers.
 ///
@@ -55,6 +60,13 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
     /// Every connection is held by a thread that itself waits for one (see
     /// [`SelfDeadlock`](crate::SelfDeadlock)). Runs where `handle_leak` does.
     fn handle_self_deadlock(&self, event: SelfDeadlockEvent) {
+        let _ = event;
+    }
+
+    /// The pool's health has changed (see
+    /// [`Builder::health_thresholds`](crate::Builder::health_thresholds)). Runs
+    /// where `handle_leak` does.
+    fn handle_health(&self, event: HealthEvent) {
         let _ = event;
     }
 }
@@ -171,5 +183,238 @@ impl SelfDeadlockEvent {
     /// The threads, 32 of them at most.
     pub fn nested_gets(&self) -> &[NestedGet] {
         &self.nested
+    }
+}
+
+/// The pool's health has changed.
+#[derive(Debug)]
+pub struct HealthEvent {
+    pub(crate) from: HealthLevel,
+    pub(crate) health: Health,
+}
+
+impl HealthEvent {
+    /// The level before.
+    pub fn from(&self) -> HealthLevel {
+        self.from
+    }
+
+    /// The level now, and the figures that led there.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+}
+
+/// Something that has happened, from [`Pool::subscribe`](crate::Pool::subscribe).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// When it happened.
+    pub at: Instant,
+    /// How many events this subscriber has lost right before this one, because it was
+    /// slower than they came.
+    pub lost_before: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+///
+/// A get that finds a connection at once leaves one event, `Acquired` with nothing
+/// waited; one that waits leaves `Started` and later one of the others with the same
+/// number. Where a connection goes to a caller, `Acquired` is followed by the
+/// connection's own `Moved`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A caller has joined the queue.
+    Started {
+        /// The number of the get: unique in the pool, larger for later ones.
+        get: u64,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// A caller has got a connection.
+    Acquired {
+        /// The number of the get.
+        get: u64,
+        /// Who asked.
+        origin: Origin,
+        /// How long it waited.
+        waited: Duration,
+        /// The number of the connection.
+        connection: u64,
+        /// Who gave it back last; `None` if it is new, or if that event was lost.
+        from: Option<Origin>,
+    },
+    /// A caller has left without a connection.
+    Left {
+        /// The number of the get.
+        get: u64,
+        /// Who asked.
+        origin: Origin,
+        /// How long it waited.
+        waited: Duration,
+        /// Why it left.
+        end: GetEnd,
+    },
+    /// A connection has moved to another state.
+    Moved {
+        /// Its place in the pool: from opening to closed it has one for itself.
+        place: u32,
+        /// Its number; `None` until it is open.
+        connection: Option<u64>,
+        /// Its state before.
+        from: ConnectionState,
+        /// Its state now.
+        to: ConnectionState,
+        /// Why, where its new state does not say it.
+        reason: Option<MoveReason>,
+    },
+    /// A connection is held for longer than
+    /// [`leak_threshold`](crate::Builder::leak_threshold).
+    Leak(Holder),
+    /// It has come back after all.
+    LeakEnded(Holder),
+    /// Every connection is held by a thread that itself waits for one: these, 32 of
+    /// them at most.
+    SelfDeadlock(Vec<NestedGet>),
+    /// Connecting has begun to fail, with this error.
+    Outage(String),
+    /// Connecting has succeeded again.
+    OutageEnded {
+        /// How many attempts had failed.
+        failures: u32,
+        /// How long it lasted.
+        lasted: Duration,
+    },
+    /// A driver call has overrun its limit; the pool goes on without it.
+    Abandoned {
+        /// What it is for.
+        call: DriverCallKind,
+        /// The connection; `None` if it is being opened.
+        connection: Option<u64>,
+        /// How long it has taken so far.
+        after: Duration,
+    },
+    /// The pool's health has changed.
+    Health {
+        /// The level before.
+        from: HealthLevel,
+        /// The level now, with the figures that led there.
+        health: Health,
+    },
+}
+
+/// Why a get ended without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GetEnd {
+    /// At its deadline.
+    TimedOut,
+    /// Its token was cancelled.
+    Cancelled,
+    /// Too many were waiting: it was refused.
+    QueueFull,
+    /// The pool was closed.
+    Closed,
+    /// Connecting fails for good.
+    ConnectFailed,
+    /// It waited for itself.
+    Deadlock,
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The driver connects.
+    Opening,
+    /// It waits for a caller.
+    Idle,
+    /// A caller has it.
+    Busy,
+    /// It is being reset or validated.
+    Checking,
+    /// It is to be closed, and waits for a closer.
+    Retired,
+    /// The driver closes it.
+    Closing,
+    /// It is in a driver call that has overrun its limit.
+    Abandoned,
+    /// It is not, or no longer, the pool's.
+    Gone,
+}
+
+/// Why a connection moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MoveReason {
+    /// Retired: broken, discarded, or its reset failed.
+    Broken,
+    /// Retired: it failed validation.
+    Invalid,
+    /// Retired: it reached `max_lifetime`.
+    Expired,
+    /// Retired: it was idle for `idle_timeout`.
+    IdleTooLong,
+    /// Retired: it was more than `max_size` or `max_idle` allow.
+    Excess,
+    /// Retired: it was opened before a `refresh`.
+    Stale,
+    /// Retired: the pool was closed.
+    PoolClosed,
+    /// Gone: connecting failed.
+    ConnectFailed,
+    /// Abandoned: the driver call overran its limit.
+    Overran,
+    /// Gone: its holder keeps it.
+    Detached,
+}
+
+impl From<Place> for ConnectionState {
+    fn from(place: Place) -> ConnectionState {
+        match place {
+            Place::Opening => ConnectionState::Opening,
+            Place::Idle => ConnectionState::Idle,
+            Place::Busy => ConnectionState::Busy,
+            Place::Checking => ConnectionState::Checking,
+            Place::Retired => ConnectionState::Retired,
+            Place::Closing => ConnectionState::Closing,
+            Place::Abandoned => ConnectionState::Abandoned,
+            Place::Gone => ConnectionState::Gone,
+        }
+    }
+}
+
+impl From<Why> for MoveReason {
+    fn from(why: Why) -> MoveReason {
+        match why {
+            Why::Retired(Reason::Broken) => MoveReason::Broken,
+            Why::Retired(Reason::Invalid) => MoveReason::Invalid,
+            Why::Retired(Reason::Expired) => MoveReason::Expired,
+            Why::Retired(Reason::IdleTooLong) => MoveReason::IdleTooLong,
+            Why::Retired(Reason::Excess) => MoveReason::Excess,
+            Why::Retired(Reason::Stale) => MoveReason::Stale,
+            Why::Retired(Reason::Closed) => MoveReason::PoolClosed,
+            Why::OpenFailed => MoveReason::ConnectFailed,
+            Why::Overran => MoveReason::Overran,
+            Why::Detached => MoveReason::Detached,
+        }
+    }
+}
+
+impl From<End> for GetEnd {
+    fn from(end: End) -> GetEnd {
+        match end {
+            End::TimedOut => GetEnd::TimedOut,
+            End::Cancelled => GetEnd::Cancelled,
+            End::QueueFull => GetEnd::QueueFull,
+            End::Closed => GetEnd::Closed,
+            End::ConnectFailed => GetEnd::ConnectFailed,
+            End::Deadlock => GetEnd::Deadlock,
+        }
     }
 }

@@ -88,6 +88,9 @@ pub mod doc;
 mod error;
 pub mod event;
 mod extensions;
+mod health;
+#[cfg(feature = "serde")]
+mod json;
 mod manage;
 #[cfg(all(test, fairpool_model))]
 mod models;
@@ -97,9 +100,15 @@ mod pooled;
 mod reaper;
 mod request;
 mod shared;
+mod snapshot;
+#[cfg(feature = "tracing")]
+mod spans;
 mod stats;
+mod subscribers;
 mod sync;
 mod threads;
+#[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
+mod times;
 mod wait;
 mod workers;
 
@@ -108,12 +117,13 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use crate::caller::{Holder, NestedGet};
+pub use crate::caller::{Holder, NestedGet, Origin, Waiter};
 pub use crate::cancel::CancelToken;
 pub use crate::config::{Builder, Fairness, SelfDeadlock};
 pub use crate::error::{Error, ErrorKind};
-pub use crate::event::{HandleEvent, NopEventHandler};
+pub use crate::event::{Event, HandleEvent, NopEventHandler};
 pub use crate::extensions::Extensions;
+pub use crate::health::{Health, HealthLevel, HealthThresholds};
 pub use crate::manage::{
     CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
@@ -121,7 +131,10 @@ pub use crate::manage::{
 pub use crate::pool::{CloseReport, Pool, State};
 pub use crate::pooled::{ConnectionInfo, PooledConnection};
 pub use crate::request::Request;
+pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Snapshot, Watch};
 pub use crate::stats::{ClosedBy, Stats};
+#[cfg(feature = "histograms")]
+pub use crate::times::{Quantiles, Times};
 
 /// The README's example compiles.
 #[cfg(all(doctest, feature = "postgres"))]

@@ -190,7 +190,7 @@ impl<E> HandleError<E> for NopErrorHandler {
     }
 }
 
-/// A [`HandleError`] that logs at the error level; the default.
+/// A [`HandleError`] that logs each error, at the error level.
 #[derive(Copy, Clone, Debug)]
 pub struct LoggingErrorHandler;
 

@@ -1,17 +1,23 @@
-//! What a pool says unasked: connections held too long, and threads that wait
-//! for themselves.
+//! What a pool says unasked: connections held too long, threads that wait for
+//! themselves, connects that fail, driver calls that were abandoned, its health.
+//! One place tells the log, the handler and the subscribers.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
 
 use log::Level;
+use log::kv::Value;
 
 use crate::caller::{Holder, NestedGet};
 use crate::conn::Kind;
-use crate::core::Notice;
-use crate::error::Nested;
-use crate::event::{HandleEvent, LeakEvent, SelfDeadlockEvent};
+use crate::core::{CallKind, Notice, Time};
+use crate::error::{Cause, Chain, Nested};
+use crate::event::{EventKind, HandleEvent, HealthEvent, LeakEvent, SelfDeadlockEvent};
+use crate::health::{Health, HealthLevel};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
+use crate::snapshot::DriverCallKind;
 use crate::sync::Mutex;
 
 /// So many wait to be told at the most. There are that many only if the handler,
@@ -24,7 +30,7 @@ const MOST_UNTOLD: usize = 1000;
 pub(crate) struct Notices(Mutex<Untold>);
 
 struct Untold {
-    notices: VecDeque<Told>,
+    notices: VecDeque<(Time, Told)>,
     /// How many more there were.
     lost: usize,
     /// There is a worker that tells them, or will.
@@ -32,10 +38,14 @@ struct Untold {
 }
 
 /// A notice with the names of its threads, which may have ended when it is told.
-enum Told {
+pub(crate) enum Told {
     Leak(Holder),
     LeakEnded(Holder),
     SelfDeadlock(Vec<NestedGet>),
+    Outage(Option<Cause>),
+    OutageEnded { failures: u32, lasted: Duration },
+    Abandoned { kind: CallKind, connection: u64, after: Duration },
+    Health { from: HealthLevel, health: Health },
 }
 
 impl<M: ManageConnection> From<Notice<Kind<M>>> for Told {
@@ -46,8 +56,23 @@ impl<M: ManageConnection> From<Notice<Kind<M>>> for Told {
             Notice::SelfDeadlock(waits) => {
                 Told::SelfDeadlock(waits.into_iter().map(NestedGet::from).collect())
             }
+            Notice::Outage(cause) => Told::Outage(cause),
+            Notice::OutageEnded { failures, lasted } => Told::OutageEnded { failures, lasted },
+            Notice::Abandoned { kind, connection, after } => {
+                Told::Abandoned { kind, connection, after }
+            }
         }
     }
+}
+
+/// What became of new notices.
+#[must_use = "a teller that is not sent for tells nothing"]
+pub(crate) struct Added {
+    /// A teller has to be sent for.
+    pub(crate) tell: bool,
+    /// Those for which there was no room: to be dropped outside of every lock, since
+    /// a driver's error may be among them.
+    pub(crate) _lost: Vec<Told>,
 }
 
 impl Notices {
@@ -55,20 +80,32 @@ impl Notices {
         Notices(Mutex::new(Untold { notices: VecDeque::new(), lost: 0, has_teller: false }))
     }
 
-    /// Returns whether a teller has to be sent for. Called under the pool's lock,
-    /// so that notices are told in the order in which things happened.
-    pub(crate) fn add<M: ManageConnection>(&self, new: Vec<Notice<Kind<M>>>) -> bool {
-        if new.is_empty() {
-            return false;
-        }
+    /// Called under the pool's lock, so that notices are told in the order in which
+    /// things happened.
+    pub(crate) fn add<M: ManageConnection>(
+        &self,
+        new: Vec<Notice<Kind<M>>>,
+        now: Time,
+    ) -> Option<Added> {
+        if new.is_empty() { None } else { Some(self.add_all(new.into_iter().map(Told::from), now)) }
+    }
+
+    pub(crate) fn add_one(&self, notice: Told, now: Time) -> Added {
+        self.add_all([notice], now)
+    }
+
+    fn add_all(&self, new: impl IntoIterator<Item = Told>, now: Time) -> Added {
+        let mut no_room = Vec::new();
         let mut untold = self.0.lock();
         for notice in new {
             match untold.notices.len() {
-                MOST_UNTOLD.. => untold.lost += 1,
-                _ => untold.notices.push_back(notice.into()),
+                MOST_UNTOLD.. => no_room.push(notice),
+                _ => untold.notices.push_back((now, notice)),
             }
         }
-        !std::mem::replace(&mut untold.has_teller, true)
+        untold.lost += no_room.len();
+        let tell = !std::mem::replace(&mut untold.has_teller, true);
+        Added { tell, _lost: no_room }
     }
 
     /// Whether there is nothing to tell, and nobody who tells it.
@@ -78,61 +115,123 @@ impl Notices {
 
     /// The next one, and how many were lost after it; the teller is done when
     /// there is none.
-    fn next(&self) -> Option<(Told, usize)> {
+    fn next(&self) -> Option<(Time, Told, usize)> {
         let mut untold = self.0.lock();
         let next = untold.notices.pop_front();
         untold.has_teller = next.is_some();
         let lost = if untold.notices.is_empty() { std::mem::take(&mut untold.lost) } else { 0 };
-        next.map(|notice| (notice, lost))
+        next.map(|(at, notice)| (at, notice, lost))
     }
 }
 
 impl<M: ManageConnection> Shared<M> {
     /// Tells all there is to tell.
     pub(crate) fn tell_owner(&self) {
-        while let Some((notice, lost)) = self.notices.next() {
-            self.announce(notice);
+        while let Some((at, notice, lost)) = self.notices.next() {
+            self.announce(at, notice);
             if lost > 0 {
                 let reason = "since the handler of one did not return for so long";
-                self.say(Level::Warn, format_args!("{lost} notices were lost, {reason}"));
+                self.say(Level::Warn, &[], format_args!("{lost} notices were lost, {reason}"));
             }
         }
     }
 
-    /// Says it to the log and to the handler.
-    fn announce(&self, notice: Told) {
-        let handler = self.config.event_handler.as_deref();
+    /// Says it to the log, to the subscribers and to the handler.
+    fn announce(&self, at: Time, notice: Told) {
         match notice {
             Told::Leak(holder) => {
+                self.say_of(&holder, format_args!("a connection may be leaked: held by {holder}"));
+                self.publish(at, || EventKind::Leak(holder.clone()));
                 let event = LeakEvent { holder };
-                let holder = &event.holder;
-                self.say(Level::Warn, format_args!("a connection may be leaked: held by {holder}"));
-                self.tell("handle_leak", handler, |handler| handler.handle_leak(event));
+                self.tell("handle_leak", |handler| handler.handle_leak(event));
             }
             Told::LeakEnded(holder) => {
+                self.say_of(&holder, format_args!("it was not leaked, but held by {holder}"));
+                self.publish(at, || EventKind::LeakEnded(holder.clone()));
                 let event = LeakEvent { holder };
-                let holder = &event.holder;
-                self.say(Level::Warn, format_args!("it was not leaked, but held by {holder}"));
-                self.tell("handle_leak_end", handler, |handler| handler.handle_leak_end(event));
+                self.tell("handle_leak_end", |handler| handler.handle_leak_end(event));
             }
             Told::SelfDeadlock(nested) => {
+                self.say(Level::Warn, &[], format_args!("{}", Nested(&nested)));
+                self.publish(at, || EventKind::SelfDeadlock(nested.clone()));
                 let event = SelfDeadlockEvent { nested };
-                self.say(Level::Warn, format_args!("{}", Nested(&event.nested)));
-                self.tell("handle_self_deadlock", handler, |handler| {
-                    handler.handle_self_deadlock(event);
-                });
+                self.tell("handle_self_deadlock", |handler| handler.handle_self_deadlock(event));
+            }
+            Told::Outage(cause) => {
+                let text = match cause {
+                    Some(cause) => Chain(&*cause).to_string(),
+                    None => "the driver's connect does not return".to_string(),
+                };
+                self.say(Level::Error, &[], format_args!("connecting fails: {text}"));
+                self.publish(at, || EventKind::Outage(text));
+            }
+            Told::OutageEnded { failures, lasted } => {
+                self.say(
+                    Level::Info,
+                    &[("failures", failures.into()), ("lasted_ms", millis(lasted).into())],
+                    format_args!(
+                        "connecting succeeds again, {lasted:.1?} and {failures} failures later"
+                    ),
+                );
+                self.publish(at, || EventKind::OutageEnded { failures, lasted });
+            }
+            Told::Abandoned { kind, connection, after } => {
+                let kind = DriverCallKind::from(kind);
+                let connection = (connection != 0).then_some(connection);
+                let of = connection.map(|id| format!(" of connection {id}")).unwrap_or_default();
+                let facts: &[_] = &[
+                    ("call", Value::from_display(&kind)),
+                    ("connection", connection.unwrap_or_default().into()),
+                    ("after_ms", millis(after).into()),
+                ];
+                self.say(
+                    Level::Warn,
+                    facts,
+                    format_args!(
+                        "the {kind}{of} was abandoned: it has not returned for {after:.1?}"
+                    ),
+                );
+                self.publish(at, || EventKind::Abandoned { call: kind, connection, after });
+            }
+            Told::Health { from, health } => {
+                let level = match health.level {
+                    HealthLevel::Healthy => Level::Info,
+                    HealthLevel::Warning => Level::Warn,
+                    HealthLevel::Critical => Level::Error,
+                };
+                let facts: &[_] = &[
+                    ("health", Value::from_display(&health.level)),
+                    ("waiting", health.waiting.into()),
+                    ("mean_wait_ms", millis(health.mean_wait).into()),
+                    ("oldest_wait_ms", millis(health.oldest_wait).into()),
+                ];
+                self.say(level, facts, format_args!("was {from}, is {health}"));
+                self.publish(at, || EventKind::Health { from, health });
+                let event = HealthEvent { from, health };
+                self.tell("handle_health", |handler| handler.handle_health(event));
             }
         }
     }
 
-    fn tell(
-        &self,
-        what: &str,
-        told: Option<&dyn HandleEvent>,
-        tell: impl FnOnce(&dyn HandleEvent),
-    ) {
-        if let Some(handler) = told {
+    fn say_of(&self, holder: &Holder, what: fmt::Arguments<'_>) {
+        let location = holder.location().to_string();
+        let facts: &[_] = &[
+            ("connection", holder.connection_id().into()),
+            ("thread", holder.thread().into()),
+            ("location", location.as_str().into()),
+            ("held_ms", millis(holder.held_for()).into()),
+        ];
+        self.say(Level::Warn, facts, what);
+    }
+
+    fn tell(&self, what: &str, tell: impl FnOnce(&dyn HandleEvent)) {
+        if let Some(handler) = self.config.event_handler.as_deref() {
             let _ = self.contain(what, || tell(handler));
         }
     }
+}
+
+/// For the log: whole milliseconds.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,14 +4,19 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crate::caller::{Caller, Holder};
+use crossbeam_channel::Receiver;
+
+use crate::caller::{Caller, Holder, Waiter};
 use crate::config::{Builder, Config, check_sizes};
 use crate::core::Time;
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::health::Health;
 use crate::manage::ManageConnection;
 use crate::pooled::PooledConnection;
 use crate::request::Request;
 use crate::shared::{PoolCore, Shared};
+use crate::snapshot::{Snapshot, Watch};
 use crate::stats::Stats;
 use crate::sync::Arc;
 use crate::wait::{self, Ask};
@@ -170,14 +175,13 @@ impl<M: ManageConnection> Pool<M> {
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
         let shared = &self.shared;
-        let caller = Caller::here(Location::caller(), None);
+        let caller = Caller::here(Location::caller(), None, DEFAULT_PRIORITY);
         if let Some(guard) = PooledConnection::at_once(shared, caller) {
             return Some(guard);
         }
         let start = shared.clock.now();
         let ask = Ask {
             caller,
-            priority: DEFAULT_PRIORITY,
             start,
             deadline: start.after(shared.config.policy.validation_limit),
             cancel: None,
@@ -215,19 +219,13 @@ impl<M: ManageConnection> Pool<M> {
         timeout: Duration,
     ) -> Result<PooledConnection<M>, Error> {
         let shared = &self.shared;
-        let caller = Caller::here(location, None);
+        let caller = Caller::here(location, None, DEFAULT_PRIORITY);
         if let Some(guard) = PooledConnection::at_once(shared, caller) {
             return Ok(guard);
         }
         let start = shared.clock.now();
-        let ask = Ask {
-            caller,
-            priority: DEFAULT_PRIORITY,
-            start,
-            deadline: start.after(timeout),
-            cancel: None,
-            only_idle: false,
-        };
+        let ask =
+            Ask { caller, start, deadline: start.after(timeout), cancel: None, only_idle: false };
         wait::get(shared, &ask)
     }
 
@@ -243,6 +241,93 @@ impl<M: ManageConnection> Pool<M> {
     /// Everything that the pool counts, as of one instant.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Everything that the pool knows about itself, as of one instant: its numbers,
+    /// who holds connections and who waits, what the driver is busy with, its health.
+    ///
+    /// # Blocking
+    ///
+    /// Holds the pool's lock for as long as it takes to copy the lists: some 100 ns
+    /// for each holder and waiter.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Who holds connections, longest first; part of [`snapshot`](Pool::snapshot).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// let pool = fairpool::Pool::new(StubManager)?;
+    /// let (conn, line) = (pool.request().label("report").get()?, line!());
+    /// let holders = pool.holders();
+    /// assert_eq!(holders[0].location().line(), line);
+    /// assert_eq!(holders[0].label(), Some("report"));
+    /// # drop(conn);
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn holders(&self) -> Vec<Holder> {
+        self.shared.holders()
+    }
+
+    /// Who waits for a connection, in the order in which they will be served; part of
+    /// [`snapshot`](Pool::snapshot).
+    pub fn waiters(&self) -> Vec<Waiter> {
+        self.shared.waiters()
+    }
+
+    /// How the pool is: healthy, or not and by which figures.
+    ///
+    /// While callers wait, the pool's resident thread looks ten times a second; this
+    /// looks now. Either tells of a change of level: the log, the
+    /// [`HandleEvent`](crate::HandleEvent) and subscribers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// let pool = fairpool::Pool::new(StubManager)?;
+    /// assert_eq!(pool.health().to_string(), "healthy: 0 waiting");
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// A view of the pool that does not keep it alive.
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.shared)
+    }
+
+    /// Everything that happens from now on, in the order in which it happens.
+    ///
+    /// Events come a few milliseconds late. There is room for `capacity` of them; a
+    /// subscriber that does not read them in time loses the newest, which
+    /// [`Event::lost_before`] and [`Stats::events_lost`] count, and never slows the
+    /// pool down. The channel ends when the pool has, and the subscription when the
+    /// receiver is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if `capacity` is zero or more than four million.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool::doc::StubManager;
+    /// use fairpool::event::EventKind;
+    ///
+    /// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+    /// let events = pool.subscribe(1000)?;
+    /// drop(pool.get()?);
+    /// let first = events.recv().unwrap();
+    /// assert!(matches!(first.kind, EventKind::Acquired { .. }), "{first:?}");
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn subscribe(&self, capacity: usize) -> Result<Receiver<Event>, Error> {
+        self.shared.subscribe(capacity)
     }
 
     /// The most connections that the pool may have.

@@ -13,6 +13,7 @@ use crate::extensions::Extensions;
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
 use crate::sync::{Arc, Ordering};
+use crate::times::Timed;
 
 /// A connection that goes back to its pool when it is dropped.
 ///
@@ -60,19 +61,33 @@ pub struct ConnectionInfo {
     pub times_used: u64,
 }
 
+/// A use that lasts longer than two ticks of the coarse clock is recorded in any case.
+const LONG_USE: Duration = Duration::from_millis(10);
+
 const GONE: &str = "BUG: a guard without its connection";
 
 impl<M: ManageConnection> PooledConnection<M> {
     /// The fast path of a checkout.
     #[inline]
     pub(crate) fn at_once(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
-        let now = match shared.config.event_handler {
-            // It is told how long the get took.
-            Some(_) => shared.clock.now(),
-            None => shared.clock.recently(),
-        };
+        if shared.watched.load(Ordering::Relaxed) {
+            return PooledConnection::at_once_watched(shared, caller);
+        }
+        let now = shared.clock.recently();
         let lease = shared.quick(|core| core.acquire_fast(now, caller))?;
         Some(PooledConnection::new(shared, lease, now))
+    }
+
+    /// The same while somebody wants to know exactly what happens when.
+    #[cold]
+    fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+        let now = shared.clock.now();
+        let (lease, journal_fills) =
+            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_fills()));
+        if journal_fills {
+            shared.reaper.wake_to_deliver();
+        }
+        Some(PooledConnection::new(shared, lease?, now))
     }
 
     /// The guard exists before any handler runs, so that a connection cannot be
@@ -88,17 +103,21 @@ impl<M: ManageConnection> PooledConnection<M> {
         conn.uses += 1;
         conn.home = caller::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
-        if shared.config.event_handler.is_some() {
-            guard.announce(shared, start);
+        if conn.ticked != start {
+            guard.time(shared, start);
         }
         guard
     }
 
+    /// Times this use exactly: it is the first since the clock that was read for it
+    /// moved on. That is each, if somebody is told of each.
     #[cold]
-    fn announce(&mut self, shared: &Shared<M>, start: Time) {
+    fn time(&mut self, shared: &Shared<M>, start: Time) {
         let now = shared.clock.now();
         let conn = self.conn_mut();
+        conn.ticked = start;
         conn.lent = now;
+        conn.told_from = Time::START;
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
         if let Some(handler) = &shared.config.event_handler {
             let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
@@ -213,6 +232,40 @@ impl<M: ManageConnection> PooledConnection<M> {
         result
     }
 
+    /// A timed use has ended, or one that took long. Returns when.
+    #[cold]
+    fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) -> Time {
+        let timed = conn.told_from == Time::START;
+        let now = if timed { shared.clock.now() } else { recently };
+        let began = if timed { conn.lent } else { conn.ticked };
+        conn.told_from = conn.ticked.after(LONG_USE);
+        let duration = now.since(began);
+        // A short use stands for those before it that were not timed; a long one is
+        // always recorded, and stands for itself.
+        let times = if duration < LONG_USE { conn.uses - conn.recorded } else { 1 };
+        conn.recorded += times;
+        shared.times.record(Timed::InUse, duration, times);
+        if let Some(handler) = &shared.config.event_handler {
+            let event = CheckinEvent { id: conn.id, duration };
+            let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
+        }
+        now
+    }
+
+    #[cold]
+    fn return_watched(
+        shared: &Shared<M>,
+        now: Time,
+        lease: Lease<Conn<M>>,
+    ) -> Result<(), Lease<Conn<M>>> {
+        let (returned, journal_fills) =
+            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_fills()));
+        if journal_fills {
+            shared.reaper.wake_to_deliver();
+        }
+        returned
+    }
+
     /// What is to become of the connection, decided before the lock is taken.
     fn verdict(shared: &Shared<M>, conn: &mut Conn<M>) -> Verdict {
         let manager = &shared.manager;
@@ -238,10 +291,11 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let Some(mut lease) = self.lease.take() else { return };
         let tether = Arc::clone(&lease.conn.tether);
         let shared = &tether.shared;
-        if let Some(handler) = &shared.config.event_handler {
-            let duration = shared.ago(lease.conn.lent);
-            let event = CheckinEvent { id: lease.conn.id, duration };
-            let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
+        let mut now = shared.clock.recently();
+        let mut watched = false;
+        if now >= lease.conn.told_from {
+            now = PooledConnection::tell_return(shared, &mut lease.conn, now);
+            watched = shared.watched.load(Ordering::Relaxed);
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Not before all that runs code which may ask for another connection.
@@ -249,8 +303,11 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         if verdict != Verdict::Keep {
             return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
-        let now = shared.clock.recently();
-        if let Err(lease) = shared.quick(|core| core.checkin_fast(now, lease)) {
+        let returned = match watched {
+            true => PooledConnection::return_watched(shared, now, lease),
+            false => shared.quick(|core| core.checkin_fast(now, lease)),
+        };
+        if let Err(lease) = returned {
             shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::core::Time;
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
 use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
@@ -21,9 +22,21 @@ pub(crate) struct Reaper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bell {
     Silent,
+    /// There are events to deliver; nothing else has changed.
+    Events,
     /// One ring serves for all that come before it is heard.
     Rung,
     Stopped,
+}
+
+/// What ended a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    Stopped,
+    /// Something has changed: look now.
+    Rung,
+    /// Nothing that matters to the core, or it was time.
+    Otherwise,
 }
 
 impl Reaper {
@@ -69,11 +82,20 @@ impl Reaper {
 
     /// Has it look now and plan anew.
     pub(crate) fn wake(&self) {
+        self.ring(Bell::Rung);
+    }
+
+    /// Has it deliver events now.
+    pub(crate) fn wake_to_deliver(&self) {
+        self.ring(Bell::Events);
+    }
+
+    fn ring(&self, what: Bell) {
         let silent = {
             let mut bell = self.bell.lock();
             let silent = *bell == Bell::Silent;
-            if silent {
-                *bell = Bell::Rung;
+            if silent || (*bell == Bell::Events && what == Bell::Rung) {
+                *bell = what;
             }
             silent
         };
@@ -88,9 +110,8 @@ impl Reaper {
         self.rung.notify_one();
     }
 
-    /// Waits until somebody wakes it, or for the time given. `false`: it was
-    /// stopped.
-    pub(crate) fn sleep_until(&self, at: Option<Instant>) -> bool {
+    /// Waits until somebody wakes it, or for the time given.
+    pub(crate) fn sleep_until(&self, at: Option<Instant>) -> Woken {
         let mut bell = self.bell.lock();
         while *bell == Bell::Silent {
             match at {
@@ -102,26 +123,41 @@ impl Reaper {
                 }
             }
         }
-        if *bell == Bell::Rung {
-            *bell = Bell::Silent;
+        match *bell {
+            Bell::Stopped => Woken::Stopped,
+            Bell::Rung => {
+                *bell = Bell::Silent;
+                Woken::Rung
+            }
+            Bell::Silent | Bell::Events => {
+                *bell = Bell::Silent;
+                Woken::Otherwise
+            }
         }
-        *bell != Bell::Stopped
     }
 
     /// The life of the thread.
     pub(crate) fn run<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
+        let mut look_at = Time::START;
         loop {
-            let next = shared.transition(|core, now, fx| core.tick(now, fx));
-            let backlog = shared.workers.retry(shared);
-            let now = shared.clock.now();
-            let mut sleep_until = next.max(now.after(SHORTEST_SLEEP));
-            if backlog {
-                sleep_until = sleep_until.min(now.after(BACKLOG_RETRY));
+            if look_at <= shared.clock.now() {
+                let next = shared.transition(|core, now, fx| core.tick(now, fx));
+                let backlog = shared.workers.retry(shared);
+                let now = shared.clock.now();
+                look_at = next.max(now.after(SHORTEST_SLEEP));
+                if backlog {
+                    look_at = look_at.min(now.after(BACKLOG_RETRY));
+                }
             }
-            if !self.sleep_until(shared.clock.instant_of(sleep_until)) {
-                break;
+            let others = [shared.probe(), shared.deliver()];
+            let sleep_until = others.into_iter().flatten().fold(look_at, Time::min);
+            match self.sleep_until(shared.clock.instant_of(sleep_until)) {
+                Woken::Stopped => break,
+                Woken::Rung => look_at = Time::START,
+                Woken::Otherwise => {}
             }
         }
+        shared.end_subscriptions();
         // The pool is gone, but what it left behind has to be cleaned up.
         while shared.workers.retry(shared) {
             sync::sleep(BACKLOG_RETRY);

@@ -91,7 +91,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     #[track_caller]
     pub fn get(self) -> Result<PooledConnection<M>, Error> {
         let shared = self.shared;
-        let caller = Caller::here(Location::caller(), self.label);
+        let caller = Caller::here(Location::caller(), self.label, self.priority);
         let cancelled = self.cancel.is_some_and(CancelToken::is_cancelled);
         if !cancelled && let Some(guard) = PooledConnection::at_once(shared, caller) {
             return Ok(guard);
@@ -99,7 +99,6 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         let start = shared.clock.now();
         let ask = Ask {
             caller,
-            priority: self.priority,
             start,
             deadline: match self.until {
                 Until::Timeout(timeout) => start.after(timeout),
@@ -140,8 +139,7 @@ mod tests {
         let request = pool.request();
         let start = request.shared.clock.now();
         let ask = Ask {
-            caller: Caller::here(Location::caller(), None),
-            priority: DEFAULT_PRIORITY,
+            caller: Caller::here(Location::caller(), None, DEFAULT_PRIORITY),
             start,
             deadline: start.after(Duration::from_secs(10)), // a watchdog
             cancel: Some(&token),

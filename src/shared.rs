@@ -7,19 +7,23 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use log::Level;
+use log::kv::{self, Key, Source, Value, VisitSource};
+use log::{Level, Record};
 
-use crate::caller::{Holder, NestedGet};
+use crate::caller::{Holder, NestedGet, Waiter};
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
-use crate::core::{Core, Effects, Gauges, Time};
+use crate::core::{Core, Counters, Effects, Gauges, Time};
 use crate::error::{Cause, Report, text_of_panic};
+use crate::health::Watcher;
 use crate::manage::ManageConnection;
 use crate::notices::Notices;
 use crate::reaper::Reaper;
 use crate::stats::Stats;
-use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering};
+use crate::subscribers::Subscribers;
+use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering, PlainBool, PlainMutex};
 use crate::threads::Threads;
+use crate::times::{Recorder, Timed};
 use crate::workers::{Task, Workers};
 
 pub(crate) type PoolCore<M> = Core<Kind<M>>;
@@ -38,6 +42,13 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) reaper: Reaper,
     pub(crate) threads: Threads,
     pub(crate) notices: Notices,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) watcher: Watcher,
+    pub(crate) times: Recorder,
+    /// Somebody wants to know exact times: a handler, or a subscriber.
+    pub(crate) watched: PlainBool,
+    /// When slow gets were last reported, and how many were not since.
+    pub(crate) slow_gets: SlowGets,
     /// The system had no thread to give when last asked.
     starved: AtomicBool,
 }
@@ -51,6 +62,11 @@ impl<M: ManageConnection> Shared<M> {
             reaper: Reaper::new(),
             threads: Threads::new(),
             notices: Notices::new(),
+            subscribers: Subscribers::new(),
+            watcher: Watcher::new(),
+            times: Recorder::new(),
+            watched: PlainBool::new(config.event_handler.is_some()),
+            slow_gets: SlowGets::new(),
             starved: AtomicBool::new(false),
             clock: Clock::start(),
             config,
@@ -78,7 +94,8 @@ impl<M: ManageConnection> Shared<M> {
             cell.fill(answer);
             cells.push(cell);
         }
-        let tell = self.notices.add(std::mem::take(&mut fx.notices));
+        let told = self.notices.add(std::mem::take(&mut fx.notices), now);
+        let journal_fills = core.journal_fills();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes someone who would only
         // run into this lock.
@@ -91,6 +108,9 @@ impl<M: ManageConnection> Shared<M> {
         if fx.wake_reaper {
             self.reaper.wake();
         }
+        if journal_fills {
+            self.reaper.wake_to_deliver();
+        }
         if fx.progress {
             // Not lost: `wait_for` checks under the core's lock before it
             // sleeps, and the change was made under that lock.
@@ -102,7 +122,7 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.reaper.ensure(self);
         }
-        if tell {
+        if told.is_some_and(|told| told.tell) {
             self.workers.submit(self, Task::Tell);
         }
         for error in fx.garbage {
@@ -182,9 +202,32 @@ impl<M: ManageConnection> Shared<M> {
         holders
     }
 
+    /// Those who wait, in order.
+    pub(crate) fn waiters(&self) -> Vec<Waiter> {
+        let now = self.clock.now();
+        let mut waiting = self.quick(|core| core.waiting(now));
+        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        waiting.into_iter().map(Waiter::from).collect()
+    }
+
+    /// Something that took from then until now.
+    pub(crate) fn timed(&self, what: Timed, begun: Time) {
+        self.times.record(what, self.ago(begun), 1);
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let (gauges, counters) = self.quick(|core| (core.gauges(), *core.counters()));
-        Stats::new(&gauges, &counters)
+        self.stats_of(&gauges, &counters)
+    }
+
+    pub(crate) fn stats_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
+        let mut stats = Stats::new(gauges, counters);
+        stats.events_lost = self.subscribers.lost();
+        #[cfg(feature = "histograms")]
+        {
+            stats.times = self.times.times(counters);
+        }
+        stats
     }
 
     pub(crate) fn gauges(&self) -> Gauges {
@@ -193,9 +236,19 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Says something in the log. A logger is user code like any other: it runs
     /// outside the lock, and if it panics, what it was told is lost and no more.
-    pub(crate) fn say(&self, level: Level, what: fmt::Arguments<'_>) {
-        let name = &self.config.name;
-        let say = || log::log!(target: "fairpool", level, "pool '{name}': {what}");
+    /// The facts come with it as key-values, and the pool's name.
+    pub(crate) fn say(&self, level: Level, facts: &[(&str, Value<'_>)], what: fmt::Arguments<'_>) {
+        if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
+            return;
+        }
+        let name = &*self.config.name;
+        let facts = Facts { pool: name, facts };
+        let say = || {
+            let text = format_args!("pool '{name}': {what}");
+            let mut record = Record::builder();
+            record.target("fairpool").module_path_static(Some("fairpool"));
+            log::logger().log(&record.level(level).key_values(&facts).args(text).build());
+        };
         let _ = panic::catch_unwind(AssertUnwindSafe(say)).map_err(text_of_panic);
     }
 
@@ -204,7 +257,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn contain<R>(&self, what: &str, call: impl FnOnce() -> R) -> Result<R, String> {
         panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
             let said = text_of_panic(payload);
-            self.say(Level::Error, format_args!("{what} panicked: {said}"));
+            self.say(Level::Error, &[], format_args!("{what} panicked: {said}"));
             said
         })
     }
@@ -225,7 +278,7 @@ impl<M: ManageConnection> Shared<M> {
             Ok(()) => self.starved.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.starved.swap(true, Ordering::Relaxed) {
-                    self.say(Level::Error, format_args!("cannot start a thread: {error}"));
+                    self.say(Level::Error, &[], format_args!("cannot start a thread: {error}"));
                 }
             }
         }
@@ -235,5 +288,38 @@ impl<M: ManageConnection> Shared<M> {
     /// How long ago, by the pool's clock.
     pub(crate) fn ago(&self, at: Time) -> Duration {
         self.clock.now().since(at)
+    }
+}
+
+/// What a line in the log is about.
+struct Facts<'a> {
+    pool: &'a str,
+    facts: &'a [(&'a str, Value<'a>)],
+}
+
+impl Source for Facts<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
+        visitor.visit_pair(Key::from_str("pool"), Value::from(self.pool))?;
+        self.facts.visit(visitor)
+    }
+}
+
+/// Slow gets come in crowds: one line a second tells of them all.
+pub(crate) struct SlowGets(PlainMutex<(Option<Time>, u64)>);
+
+impl SlowGets {
+    fn new() -> SlowGets {
+        SlowGets(PlainMutex::new((None, 0)))
+    }
+
+    /// Whether to report this one, and how many were not reported since the last.
+    pub(crate) fn report(&self, now: Time) -> Option<u64> {
+        let (reported_at, more) = &mut *self.0.lock();
+        if reported_at.is_some_and(|at| now.since(at) < Duration::from_secs(1)) {
+            *more += 1;
+            return None;
+        }
+        *reported_at = Some(now);
+        Some(std::mem::take(more))
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::core::{Counters, Gauges, Reason};
+#[cfg(feature = "histograms")]
+use crate::times::Times;
 
 /// A consistent picture of a pool, taken under its lock at one instant.
 ///
@@ -23,6 +25,7 @@ use crate::core::{Counters, Gauges, Reason};
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// The most connections that the pool may have.
@@ -50,6 +53,7 @@ pub struct Stats {
     /// Of those, the ones whose caller had to wait in the queue.
     pub gets_waited: u64,
     /// Time that callers have spent in the queue, whatever came of it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
     pub time_waited: Duration,
     /// Callers that left at their deadline.
     pub timeouts: u64,
@@ -68,10 +72,22 @@ pub struct Stats {
     pub leaks: u64,
     /// How often every connection was held by a thread that itself waited.
     pub self_deadlocks: u64,
+    /// Gets that were served before somebody who waited.
+    pub overtakes: u64,
+    /// Checks (resets and validations) that failed.
+    pub check_failures: u64,
+    /// Driver calls that overran their limit, so far.
+    pub abandoned_calls: u64,
+    /// Events that subscribers were too slow for.
+    pub events_lost: u64,
+    /// How long things take. (Feature `histograms`, on by default.)
+    #[cfg(feature = "histograms")]
+    pub times: Times,
 }
 
 /// How many connections left the pool, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClosedBy {
     /// Broken, discarded, or its reset failed.
@@ -157,6 +173,10 @@ impl Stats {
             },
             leaks: counters.leaks,
             self_deadlocks: counters.self_deadlocks,
+            overtakes: counters.overtakes,
+            check_failures: counters.check_failures,
+            abandoned_calls: counters.abandoned,
+            ..Stats::default()
         }
     }
 }

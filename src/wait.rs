@@ -1,17 +1,21 @@
 //! How a caller waits, and leaves in time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::caller::{self, Caller, NestedGet};
+use log::Level;
+
+use crate::caller::{self, Caller, NestedGet, Origin};
 use crate::cancel::{CancelToken, Registration};
 use crate::conn::{Conn, Kind};
 use crate::core::{Answer, Effects, Lease, Left, Refusal, SelfWait, Time, Waiter, WaiterId};
 use crate::error::{Cause, Error, ErrorKind, Report};
 use crate::event::TimeoutEvent;
 use crate::manage::ManageConnection;
+use crate::notices::millis;
 use crate::pooled::PooledConnection;
 use crate::shared::{PoolCore, Shared};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::times::Timed;
 
 /// Where a waiter finds its answer.
 ///
@@ -63,7 +67,6 @@ impl<M: ManageConnection> WaitCell<M> {
 /// What one caller wants.
 pub(crate) struct Ask<'a> {
     pub(crate) caller: Caller,
-    pub(crate) priority: u8,
     pub(crate) start: Time,
     pub(crate) deadline: Time,
     pub(crate) cancel: Option<&'a CancelToken>,
@@ -100,7 +103,7 @@ pub(crate) fn checkout<M: ManageConnection>(
     match shared.transition(|core, now, fx| ask_once(shared, core, now, ask, fx)) {
         First::Got(lease) => Ok(lease),
         First::Refused(kind, report, cause) => Err(refusal(ask, kind, *report, cause)),
-        First::Waiting(id, cell) => wait(shared, ask, id, &cell),
+        First::Waiting(id, cell) => wait_and_tell(shared, ask, id, &cell),
     }
 }
 
@@ -132,20 +135,20 @@ fn ask_once<M: ManageConnection>(
     ask: &Ask<'_>,
     fx: &mut Effects<Kind<M>>,
 ) -> First<M> {
-    if let Some(lease) = core.acquire(now, ask.priority, ask.caller, fx) {
+    if let Some(lease) = core.acquire(now, ask.caller.priority(), ask.caller, fx) {
         return First::Got(lease);
     }
     let report = |core: &mut PoolCore<M>, kind| {
         let (report, cause) = shared.report(core, now, ask.start);
         First::Refused(kind, Box::new(report), cause)
     };
-    if ask.only_idle && !core.may_await_check(now, ask.priority) {
+    if ask.only_idle && !core.may_await_check(now, ask.caller.priority()) {
         return report(core, ErrorKind::Timeout);
     }
     let cell = Arc::new(WaitCell::new());
     let waiter = Waiter {
         since: now,
-        priority: ask.priority,
+        priority: ask.caller.priority(),
         caller: ask.caller,
         cell: Arc::clone(&cell),
         only_idle: ask.only_idle,
@@ -163,6 +166,62 @@ fn ask_once<M: ManageConnection>(
         },
         Ok(id) => First::Waiting(id, cell),
     }
+}
+
+/// Waits, and tells of it: how long it took, and whether that was too long. It tells
+/// on the caller's thread, and so within the caller's own trace.
+fn wait_and_tell<M: ManageConnection>(
+    shared: &Arc<Shared<M>>,
+    ask: &Ask<'_>,
+    id: WaiterId,
+    cell: &WaitCell<M>,
+) -> Result<Got<M>, Error> {
+    shared.keep_probing();
+    #[cfg(feature = "tracing")]
+    let span = crate::spans::wait(&shared.config.name, &ask.caller, id.number());
+    #[cfg(feature = "tracing")]
+    let _entered = span.enter();
+    let got = wait(shared, ask, id, cell);
+    let now = shared.clock.now();
+    let waited = now.since(ask.start);
+    shared.times.record(Timed::Wait, waited, 1);
+    let connection = got.as_ref().map(|lease| lease.conn.id).ok();
+    #[cfg(feature = "tracing")]
+    crate::spans::end(&span, waited, connection, got.as_ref().err());
+    if let Some(slow) = shared.config.slow_get_threshold
+        && waited >= slow
+        && let Some(more) = shared.slow_gets.report(now)
+    {
+        say_slow(shared, ask, id, waited, connection, more);
+    }
+    got
+}
+
+#[cold]
+fn say_slow<M: ManageConnection>(
+    shared: &Shared<M>,
+    ask: &Ask<'_>,
+    id: WaiterId,
+    waited: Duration,
+    connection: Option<u64>,
+    more: u64,
+) {
+    let origin = Origin::from(ask.caller);
+    let location = origin.location().to_string();
+    let facts = [
+        ("waiter", id.number().into()),
+        ("thread", origin.thread().into()),
+        ("location", location.as_str().into()),
+        ("waited_ms", millis(waited).into()),
+        ("connection", connection.unwrap_or_default().into()),
+    ];
+    let outcome = if connection.is_some() { "got a connection" } else { "got none" };
+    let others = match more {
+        0 => String::new(),
+        more => format!("; {more} more were slow since that was last said"),
+    };
+    let what = format_args!("slow get: {origin} {outcome} after {waited:.1?}{others}");
+    shared.say(Level::Warn, &facts, what);
 }
 
 fn wait<M: ManageConnection>(

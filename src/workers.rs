@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::Level;
+use log::kv::Value;
 
 use crate::conn::{Conn, Kind};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
-use crate::error::{Cause, ErrorText};
+use crate::error::{Cause, Chain, ErrorText};
 use crate::event::{AcquireEvent, ReleaseEvent};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
 use crate::sync::{self, Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::times::Timed;
 
 /// A free worker ends after this long: long enough that a burst reuses its
 /// threads, short enough that a pool at rest has none.
@@ -195,13 +197,17 @@ pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, task: Task<M>) 
 }
 
 fn open<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit) {
+    let begun = shared.clock.now();
     let mut value = match call(shared, "connect", || shared.manager.connect()) {
         Ok(value) => value,
         Err(failure) => return open_failed(shared, permit, failure),
     };
     let customizer = &shared.config.connection_customizer;
     match call(shared, "on_acquire", || customizer.on_acquire(&mut value)) {
-        Ok(()) => opened(shared, permit, value),
+        Ok(()) => {
+            shared.timed(Timed::Connect, begun);
+            opened(shared, permit, value);
+        }
         Err(failure) => {
             // By itself: a panic of this within another would end the process.
             let _ = shared.contain("close", || drop(value));
@@ -248,8 +254,15 @@ fn run_check<M: ManageConnection>(
     mut lease: Lease<Conn<M>>,
     check: Check,
 ) {
+    let begun = shared.clock.now();
     let result = check_parts(shared, lease.conn.value_mut(), check)
         .map_err(|(reason, failure)| (reason, share(shared, failure)));
+    shared.timed(Timed::Validate, begun);
+    if let Err((_, cause)) = &result {
+        let id = lease.conn.id;
+        let what = format_args!("connection {id} failed its check: {}", Chain(&**cause));
+        shared.say(Level::Warn, &[("connection", id.into())], what);
+    }
     shared.transition(|core, now, fx| core.checked(now, lease, result, fx));
 }
 
@@ -284,7 +297,11 @@ fn call<M: ManageConnection, R>(
 
 fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<Conn<M>>, reason: Reason) {
     let Leased { permit, mut conn, .. } = lease;
-    shared.say(Level::Debug, format_args!("closing connection {}: {reason:?}", conn.id));
+    shared.say(
+        Level::Debug,
+        &[("connection", conn.id.into()), ("reason", Value::from_debug(&reason))],
+        format_args!("closing connection {}: {reason:?}", conn.id),
+    );
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.born) };
         let _ = shared.contain("handle_release", || handler.handle_release(event));
@@ -292,7 +309,9 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<Conn<M>>, r
     // The state moves under the close mutex; the driver closes after it.
     if let Some(value) = conn.take() {
         let customizer = &shared.config.connection_customizer;
+        let begun = shared.clock.now();
         let _ = shared.contain("close", || customizer.on_release(value));
+        shared.timed(Timed::Close, begun);
         conn.close.finish();
         conn.close.bury();
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::queue::Waiter;
 use super::slot::State;
 use super::{
-    Answer, Check, Core, Effects, Job, Lease, Outage, Permit, Reason, Time, Types, WaiterId, Who,
+    Answer, Check, Core, Effects, End, Gate, Job, Lease, Outage, Permit, Reason, Time, Types,
+    WaiterId, Who, Why,
 };
 
 /// Why a caller may not wait.
@@ -44,18 +45,28 @@ impl<T: Types> Core<T> {
     /// has waited too long to be overtaken: see [`overtake`](Core::overtake).
     #[inline]
     pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
-        if self.gate.until != Time::NEVER { None } else { self.take_top(now, caller) }
+        if self.gate.until != Time::NEVER { None } else { self.take_top(self.gate, now, caller) }
     }
 
     /// [`acquire_fast`](Core::acquire_fast) beside waiters; here `now` is exact.
     #[inline]
     pub(crate) fn overtake(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
-        if now >= self.gate.until { None } else { self.take_top(now, caller) }
+        if now >= self.gate.until {
+            return None;
+        }
+        let lease = self.take_top(self.gate, now, caller)?;
+        self.counters.overtakes += u64::from(self.gate.until != Time::NEVER);
+        Some(lease)
     }
 
     #[inline]
-    fn take_top(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
-        if self.idle.len() <= self.gate.floor {
+    pub(super) fn take_top(
+        &mut self,
+        gate: Gate,
+        now: Time,
+        caller: T::Caller,
+    ) -> Option<Lease<T::Conn>> {
+        if self.idle.len() <= gate.floor {
             return None;
         }
         if now >= self.idle.back()?.fit_until {
@@ -83,7 +94,9 @@ impl<T: Types> Core<T> {
             false => None,
         };
         if let Some(lease) = &lease {
+            self.counters.overtakes += u64::from(!self.queue.is_empty());
             self.lend(&lease.permit, now, caller);
+            self.note_lent(&lease.permit, None, State::Idle, Duration::ZERO, now);
             self.serve(now, fx);
         }
         self.settle();
@@ -108,9 +121,11 @@ impl<T: Types> Core<T> {
     ) -> Result<WaiterId, Refusal> {
         let now = waiter.since;
         if self.closed {
+            self.note_refused(waiter.caller, End::Closed, now);
             return Err(Refusal::Closed);
         }
         if self.is_hopeless(now) {
+            self.note_refused(waiter.caller, End::ConnectFailed, now);
             return Err(Refusal::Hopeless);
         }
         // Each newcomer has one connection checked, if they need it, whatever
@@ -119,11 +134,14 @@ impl<T: Types> Core<T> {
         // Nor is anybody refused for want of a connection while one is there.
         if !checks && self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max) {
             self.counters.refused += u64::from(!waiter.only_idle);
+            self.note_refused(waiter.caller, End::QueueFull, now);
             return Err(Refusal::QueueFull);
         }
         self.only_idle += u32::from(waiter.only_idle);
-        let nested = waiter.nested.then(|| waiter.caller.thread());
+        let (caller, priority) = (waiter.caller, waiter.priority);
+        let nested = waiter.nested.then(|| caller.thread());
         let id = self.queue.push(waiter);
+        self.note_started(id.number(), caller, priority, now);
         if let Some(thread) = nested {
             // A thread that waits twice runs somebody's code on its way to its
             // first wait, and comes back to it: the first is the one that counts.
@@ -172,9 +190,7 @@ impl<T: Types> Core<T> {
             match self.queue.first() {
                 Some(first) if first != id => self.grant(first, lease, now, fx),
                 _ => {
-                    let waiter = self.unqueue(id, now).expect("BUG: a claimer that had left");
-                    self.lend(&lease.permit, now, waiter.caller);
-                    self.counters.gets_waited += 1;
+                    self.lend_to(id, &lease.permit, now);
                     claimed = Some(lease);
                 }
             }
@@ -193,7 +209,11 @@ impl<T: Types> Core<T> {
         why: Left,
         fx: &mut Effects<T>,
     ) -> bool {
-        let Some(waiter) = self.unqueue(id, now) else { return false };
+        let end = match why {
+            Left::TimedOut => End::TimedOut,
+            Left::Cancelled => End::Cancelled,
+        };
+        let Some(waiter) = self.dismiss(id, end, now) else { return false };
         match why {
             Left::TimedOut => self.counters.timeouts += u64::from(!waiter.only_idle),
             Left::Cancelled => {
@@ -221,9 +241,19 @@ impl<T: Types> Core<T> {
         now: Time,
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
+        self.put_on_top(self.gate, now, lease)
+    }
+
+    #[inline]
+    pub(super) fn put_on_top(
+        &mut self,
+        gate: Gate,
+        now: Time,
+        lease: Lease<T::Conn>,
+    ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.index()];
-        let keep = self.idle.len() < self.gate.ceiling
-            && now < self.gate.until
+        let keep = self.idle.len() < gate.ceiling
+            && now < gate.until
             && slot.generation == self.generation
             && now < slot.expires
             && slot.expires >= self.wake_at
@@ -263,7 +293,7 @@ impl<T: Types> Core<T> {
         self.busy -= 1;
         self.note_return(&permit, now, fx);
         self.counters.detached += 1;
-        self.vacate(permit);
+        self.vacate(permit, Some(Why::Detached), now);
         fx.progress = true;
         self.serve(now, fx);
         self.settle();
@@ -311,7 +341,7 @@ impl<T: Types> Core<T> {
         let only_idle = self.queue.iter().filter(|(_, waiter)| waiter.only_idle);
         let ids: Vec<WaiterId> = only_idle.map(|(id, _)| id).collect();
         for id in ids {
-            let waiter = self.unqueue(id, now).expect("BUG: it was in the queue");
+            let waiter = self.dismiss(id, End::TimedOut, now).expect("BUG: it was in the queue");
             fx.answer(waiter.cell, Answer::NoneIdle);
         }
     }
@@ -324,14 +354,29 @@ impl<T: Types> Core<T> {
         now: Time,
         fx: &mut Effects<T>,
     ) {
+        let cell = self.lend_to(id, &lease.permit, now);
+        fx.answer(cell, Answer::Granted(lease));
+    }
+
+    /// Lends a connection to a waiter, which leaves the queue. Returns its cell.
+    fn lend_to(&mut self, id: WaiterId, permit: &Permit, now: Time) -> T::Cell {
         let waiter = self.unqueue(id, now).expect("BUG: granted to a waiter that has left");
-        self.lend(&lease.permit, now, waiter.caller);
+        let from = self.slots[permit.index()].state;
+        self.lend(permit, now, waiter.caller);
         self.counters.gets_waited += 1;
-        fx.answer(waiter.cell, Answer::Granted(lease));
+        self.note_lent(permit, Some(id.number()), from, now.since(waiter.since), now);
+        waiter.cell
+    }
+
+    /// Has a waiter leave without a connection.
+    pub(super) fn dismiss(&mut self, id: WaiterId, end: End, now: Time) -> Option<Waiter<T>> {
+        let waiter = self.unqueue(id, now)?;
+        self.note_left(id.number(), waiter.caller, now.since(waiter.since), end, now);
+        Some(waiter)
     }
 
     /// Takes a waiter out of the queue and counts its wait.
-    pub(super) fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
+    fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
         let waiter = self.queue.remove(id)?;
         if self.nudged == Some(id) {
             self.nudged = None;
@@ -392,6 +437,7 @@ impl<T: Types> Core<T> {
     pub(super) fn stack(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
         let expires = self.slot(&lease.permit).expires;
         self.plan(expires, fx);
+        self.enter(lease.permit.index(), State::Idle, None, now);
         self.push_idle(lease, now);
     }
 
@@ -424,9 +470,7 @@ impl<T: Types> Core<T> {
         now: Time,
         fx: &mut Effects<T>,
     ) {
-        let slot = self.slot(&lease.permit);
-        slot.state = State::Checking(check, idle_since);
-        slot.since = now;
+        self.enter(lease.permit.index(), State::Checking(check, idle_since), None, now);
         self.checking += 1;
         self.watch(&lease.permit, fx);
         fx.job(Job::Check(lease, check));

@@ -1,6 +1,6 @@
 //! What the pool's owner does at run time.
 
-use super::{Answer, Core, Effects, Reason, Time, Types};
+use super::{Answer, Core, Effects, End, Reason, Time, Types};
 
 impl<T: Types> Core<T> {
     /// Grows at once; shrinks by retiring idle connections now, oldest first,
@@ -26,7 +26,8 @@ impl<T: Types> Core<T> {
         self.paused = true;
         // Not `settle`: an open that a quick get made due is asked for by whoever
         // was nudged, and may be missing until then.
-        self.gate = self.gate_now();
+        let gate = self.gate_now();
+        self.open_gate(gate);
     }
 
     pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {
@@ -51,7 +52,7 @@ impl<T: Types> Core<T> {
         }
         self.closed = true;
         while let Some(first) = self.queue.first() {
-            let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
+            let waiter = self.dismiss(first, End::Closed, now).expect("BUG: the first is gone");
             fx.answer(waiter.cell, Answer::Closed);
         }
         self.retire_idle(Reason::Closed, now, fx);

@@ -1,6 +1,8 @@
 //! What a transition asks of the world outside the lock.
 
-use super::{Held, Lease, Permit, Reason, SelfWait, Types};
+use std::time::Duration;
+
+use super::{CallKind, Held, Lease, Permit, Reason, SelfWait, Types};
 
 /// What a waiter finds in its cell.
 pub(crate) enum Answer<T: Types> {
@@ -50,6 +52,12 @@ pub(crate) enum Notice<T: Types> {
     LeakEnded(Held<T::Caller>),
     /// Every connection is held by a thread that itself waits here.
     SelfDeadlock(Vec<SelfWait<T::Caller>>),
+    /// Connecting has begun to fail, with this error, or by taking too long.
+    Outage(Option<T::Cause>),
+    /// It has succeeded again, after so many failures.
+    OutageEnded { failures: u32, lasted: Duration },
+    /// A driver call has overrun its limit. Zero is a connection that was never open.
+    Abandoned { kind: CallKind, connection: u64, after: Duration },
 }
 
 /// Everything that one transition asked for. The shell carries it out: answers

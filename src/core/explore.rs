@@ -25,6 +25,10 @@ impl Types for Toy {
     type Caller = u8;
     type Cell = u8;
     type Cause = u8;
+
+    fn number(conn: &u32) -> u64 {
+        u64::from(*conn) + 1
+    }
 }
 
 /// Each client is a thread.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::slot::{Slot, State};
-use super::{Answer, Core, Effects, Notice, Permit, Time, Types, WaiterId, Who};
+use super::{Answer, Core, Effects, End, Notice, Permit, Time, Types, WaiterId, Who};
 
 /// At most so many of the threads that wait for themselves are listed.
 const LISTED: usize = 32;
@@ -12,6 +12,8 @@ const LISTED: usize = 32;
 /// A connection that is, or was, lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held<C> {
+    /// The connection's number.
+    pub(crate) connection: u64,
     pub(crate) caller: C,
     pub(crate) held_for: Duration,
 }
@@ -115,7 +117,7 @@ impl<T: Types> Core<T> {
         // One is enough: what it holds comes back while its error is dealt with.
         let waits = self.self_waits(now);
         if let Some(last) = self.last_self_waiter() {
-            let waiter = self.unqueue(last, now).expect("BUG: it waits");
+            let waiter = self.dismiss(last, End::Deadlock, now).expect("BUG: it waits");
             fx.answer(waiter.cell, Answer::Deadlock(waits));
         }
         self.deadlocked = None;
@@ -154,7 +156,7 @@ impl<T: Types> Core<T> {
         self.nested.get(&thread).copied()
     }
 
-    fn self_waits(&self, now: Time) -> Vec<SelfWait<T::Caller>> {
+    pub(super) fn self_waits(&self, now: Time) -> Vec<SelfWait<T::Caller>> {
         let wait = |slot: &Slot<T>| {
             let waits = self.queue.get(self.waiter_of(slot)?)?.caller;
             Some(SelfWait { held: slot.held(now)?, waits })
@@ -166,13 +168,17 @@ impl<T: Types> Core<T> {
         self.busy_slots().filter_map(|slot| self.waiter_of(slot)).max_by_key(|id| id.arrival())
     }
 
-    fn busy_slots(&self) -> impl Iterator<Item = &Slot<T>> {
+    pub(super) fn busy_slots(&self) -> impl Iterator<Item = &Slot<T>> {
         self.slots.iter().filter(|slot| slot.state == State::Busy)
     }
 }
 
 impl<T: Types> Slot<T> {
-    fn held(&self, now: Time) -> Option<Held<T::Caller>> {
-        Some(Held { caller: self.caller?, held_for: now.since(self.since) })
+    pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
+        Some(Held {
+            connection: self.number,
+            caller: self.caller?,
+            held_for: now.since(self.since),
+        })
     }
 }

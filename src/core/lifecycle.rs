@@ -5,7 +5,10 @@
 //! connection is taken in if there is room, and closed if not.
 
 use super::slot::{Slot, State};
-use super::{Answer, Check, Core, Effects, Job, Lease, Outage, Permit, Reason, Time, Types};
+use super::{
+    Answer, CallKind, Check, Core, Effects, End, Job, Lease, Notice, Outage, Permit, Reason, Time,
+    Types, Why,
+};
 
 /// Keepalive checks are no hurry: at most this many at once.
 const KEEPALIVES_AT_ONCE: u32 = 4;
@@ -14,7 +17,10 @@ impl<T: Types> Core<T> {
     /// A connection was opened.
     pub(crate) fn opened(&mut self, now: Time, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.counters.opened += 1;
-        self.outage = None;
+        if let Some(outage) = self.outage.take() {
+            let lasted = now.since(outage.began);
+            fx.notices.push(Notice::OutageEnded { failures: outage.failures, lasted });
+        }
         self.remember_error(None, fx);
         fx.progress = true;
         let lifetime = self.draw_lifetime();
@@ -22,6 +28,7 @@ impl<T: Types> Core<T> {
         let slot = self.slot(&lease.permit);
         slot.expires = now.after_opt(lifetime);
         slot.fresh_at = now;
+        slot.number = T::number(&lease.conn);
         if late {
             self.take_in_late(lease, Reason::Excess, now, fx);
         } else {
@@ -55,11 +62,14 @@ impl<T: Types> Core<T> {
             self.forget_lateness(permit.0 as usize);
             self.opening -= 1;
             let begun = self.slot(&permit).since;
-            self.vacate(permit);
-            self.note_open_failure(begun, now, permanent);
+            self.vacate(permit, Some(Why::OpenFailed), now);
+            if self.note_open_failure(begun, now, permanent) {
+                fx.notices.push(Notice::Outage(Some(cause.clone())));
+            }
             if permanent && self.has_none_for_good() {
                 while let Some(first) = self.queue.first() {
-                    let waiter = self.unqueue(first, now).expect("BUG: the first is gone");
+                    let gone = self.dismiss(first, End::ConnectFailed, now);
+                    let waiter = gone.expect("BUG: the first is gone");
                     fx.answer(waiter.cell, Answer::Failed(cause.clone()));
                 }
             }
@@ -130,6 +140,7 @@ impl<T: Types> Core<T> {
             self.plan(now, fx);
         }
         if let Err((reason, cause)) = result {
+            self.counters.check_failures += 1;
             self.note_error(now, cause, false, fx);
             return self.retire(lease, reason, now, fx);
         }
@@ -139,8 +150,8 @@ impl<T: Types> Core<T> {
         match idle_since {
             // Nobody asked for it: it goes on being idle, at the bottom.
             Some(idle_since) if self.queue.is_empty() => {
+                self.enter(lease.permit.index(), State::Idle, None, now);
                 let slot = &mut self.slots[lease.permit.index()];
-                slot.state = State::Idle;
                 slot.since = idle_since;
                 slot.fresh_at = now;
                 let expires = slot.expires;
@@ -163,7 +174,7 @@ impl<T: Types> Core<T> {
         } else {
             self.forget_lateness(permit.0 as usize);
             self.closers -= 1;
-            self.vacate(permit);
+            self.vacate(permit, None, now);
             self.start_closes(now, fx);
         }
         self.serve(now, fx);
@@ -194,9 +205,7 @@ impl<T: Types> Core<T> {
         fx: &mut Effects<T>,
     ) {
         self.counters.closed[reason as usize] += 1;
-        let slot = self.slot(&lease.permit);
-        slot.state = State::Queued;
-        slot.since = now;
+        self.enter(lease.permit.index(), State::Queued, Some(Why::Retired(reason)), now);
         self.retired.push_back((lease, reason));
         self.start_closes(now, fx);
     }
@@ -218,7 +227,8 @@ impl<T: Types> Core<T> {
         }
     }
 
-    pub(super) fn vacate(&mut self, permit: Permit) {
+    pub(super) fn vacate(&mut self, permit: Permit, why: Option<Why>, now: Time) {
+        self.enter(permit.index(), State::Vacant, why, now);
         *self.slot(&permit) = Slot::vacant();
         self.free.push(permit.0);
     }
@@ -282,10 +292,8 @@ impl<T: Types> Core<T> {
             self.slots.len() as u32 - 1
         });
         let generation = self.generation;
-        let slot = &mut self.slots[index as usize];
-        slot.state = State::Opening;
-        slot.since = now;
-        slot.generation = generation;
+        self.enter(index as usize, State::Opening, None, now);
+        self.slots[index as usize].generation = generation;
         self.opening += 1;
         Permit(index)
     }
@@ -296,33 +304,40 @@ impl<T: Types> Core<T> {
         Some(life - life.mul_f64(cut))
     }
 
-    fn note_open_failure(&mut self, begun: Time, now: Time, permanent: bool) {
+    /// Returns whether this is the beginning of an outage.
+    fn note_open_failure(&mut self, begun: Time, now: Time, permanent: bool) -> bool {
         self.counters.open_failures += 1;
+        if let Some(outage) = &mut self.outage {
+            outage.failures += 1;
+        }
         if let Some(outage) = self.outage.as_mut().filter(|outage| begun <= outage.failed_at) {
             // Begun before that was known, so it says nothing new.
             outage.permanent |= permanent;
-            return;
+            return false;
         }
-        let attempts = self.outage.as_ref().map_or(0, |outage| outage.attempts);
+        let before = self.outage.as_ref();
+        let (attempts, failures) = before.map_or((0, 1), |o| (o.attempts, o.failures));
+        let began = before.map_or(now, |outage| outage.began);
         let policy = &self.policy;
         let doubled = policy.backoff_min.saturating_mul(1 << attempts.min(20));
         let longest = doubled.min(policy.backoff_max);
         // Between half and all of it, so that many pools do not knock together.
         let delay = longest.mul_f64(0.5 + self.fraction() / 2.0);
         self.outage = Some(Outage {
+            began,
+            failures,
             attempts: attempts.saturating_add(1),
             failed_at: now,
             retry_at: now.after(delay),
             permanent,
         });
+        failures == 1
     }
 
     pub(super) fn start_closes(&mut self, now: Time, fx: &mut Effects<T>) {
         while self.closers - self.overdue.closers < self.policy.max_closers {
             let Some((lease, reason)) = self.retired.pop_front() else { return };
-            let slot = self.slot(&lease.permit);
-            slot.state = State::Closing;
-            slot.since = now;
+            self.enter(lease.permit.index(), State::Closing, None, now);
             self.closers += 1;
             self.watch(&lease.permit, fx);
             fx.job(Job::Close(lease, reason));
@@ -357,7 +372,7 @@ impl<T: Types> Core<T> {
     }
 
     fn forget_abandoned(&mut self, permit: Permit, now: Time, fx: &mut Effects<T>) {
-        self.vacate(permit);
+        self.vacate(permit, None, now);
         self.forget_abandonment(now, fx);
     }
 
@@ -387,7 +402,7 @@ impl<T: Types> Core<T> {
                 continue;
             }
             if self.abandoned < self.policy.max_abandoned {
-                self.abandon(index, now);
+                self.abandon(index, now, fx);
             } else if !slot.overdue {
                 self.slots[index].overdue = true;
                 *self.overdue.of(state) += 1;
@@ -396,20 +411,32 @@ impl<T: Types> Core<T> {
         self.start_closes(now, fx);
     }
 
-    fn abandon(&mut self, index: usize, now: Time) {
+    fn abandon(&mut self, index: usize, now: Time, fx: &mut Effects<T>) {
         self.forget_lateness(index);
-        match self.slots[index].state {
+        let Slot { state, since, number, .. } = self.slots[index];
+        let kind = match state {
             State::Opening => {
                 self.opening -= 1;
-                self.note_open_failure(self.slots[index].since, now, false);
+                if self.note_open_failure(since, now, false) {
+                    fx.notices.push(Notice::Outage(None));
+                }
+                CallKind::Open
             }
-            State::Checking(..) => self.checking -= 1,
-            State::Closing => self.closers -= 1,
+            State::Checking(..) => {
+                self.checking -= 1;
+                CallKind::Check
+            }
+            State::Closing => {
+                self.closers -= 1;
+                CallKind::Close
+            }
             _ => unreachable!("BUG: abandoned a slot without a driver call"),
-        }
-        self.slots[index].state = State::Abandoned;
-        self.slots[index].since = now;
+        };
+        self.enter(index, State::Abandoned, Some(Why::Overran), now);
+        self.slots[index].abandoned = Some((kind, since));
         self.abandoned += 1;
+        self.counters.abandoned += 1;
+        fx.notices.push(Notice::Abandoned { kind, connection: number, after: now.since(since) });
     }
 
     /// The driver call of a slot has ended or is abandoned.

@@ -14,7 +14,9 @@ mod checkout;
 mod control;
 mod effects;
 mod holders;
+mod journal;
 mod lifecycle;
+mod picture;
 mod policy;
 mod queue;
 mod slot;
@@ -30,11 +32,14 @@ mod walk;
 pub(crate) use checkout::{Left, Refusal, Verdict};
 pub(crate) use effects::{Answer, Check, Effects, Job, Notice};
 pub(crate) use holders::{Held, SelfWait};
+pub(crate) use journal::{End, Entry, Pages, Place, Step, Which, Why};
+pub(crate) use picture::{Call, CallKind, Picture, Pressure, Waiting};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Lease, Leased, Permit, Reason};
 pub(crate) use time::Time;
 
+use journal::Journal;
 use queue::Queue;
 use slot::{Slot, State};
 
@@ -48,6 +53,9 @@ pub(crate) trait Types {
     type Cell: Clone;
     /// Why connecting failed.
     type Cause: Clone;
+
+    /// The number of a connection; never zero.
+    fn number(conn: &Self::Conn) -> u64;
 }
 
 /// A caller, as far as the core has to tell callers apart.
@@ -82,11 +90,15 @@ pub(crate) struct Counters {
     pub(crate) gets: u64,
     pub(crate) gets_waited: u64,
     pub(crate) time_waited: Duration,
+    /// Gets served before somebody who waited.
+    pub(crate) overtakes: u64,
     pub(crate) timeouts: u64,
     pub(crate) cancelled: u64,
     pub(crate) refused: u64,
     pub(crate) opened: u64,
     pub(crate) open_failures: u64,
+    pub(crate) check_failures: u64,
+    pub(crate) abandoned: u64,
     pub(crate) detached: u64,
     pub(crate) leaks: u64,
     pub(crate) self_deadlocks: u64,
@@ -119,6 +131,9 @@ impl Late {
 
 /// Opening fails at present: since the last success, every attempt has.
 struct Outage {
+    began: Time,
+    /// All attempts that failed since.
+    failures: u32,
     /// Those that failed one after another: of several that were under way
     /// together, the first.
     attempts: u32,
@@ -200,6 +215,7 @@ pub(crate) struct Core<T: Types> {
     in_the_way: usize,
     /// Where in the stack the last keepalive was found to be due.
     keepalive_from: usize,
+    journal: Journal<T::Caller>,
 }
 
 impl<T: Types> Core<T> {
@@ -233,6 +249,7 @@ impl<T: Types> Core<T> {
             longest: None,
             in_the_way: 0,
             keepalive_from: 0,
+            journal: Journal::new(),
             counters: Counters::default(),
             policy,
         }
@@ -352,7 +369,8 @@ impl<T: Types> Core<T> {
 
     /// The end of every transition.
     fn settle(&mut self) {
-        self.gate = self.gate_now();
+        let gate = self.gate_now();
+        self.open_gate(gate);
         self.check_invariants();
     }
 
@@ -384,7 +402,7 @@ impl<T: Types> Core<T> {
         if !cfg!(debug_assertions) || self.slots.len() > 256 {
             return;
         }
-        assert_eq!(self.gate, self.gate_now(), "the fast paths go by an old answer");
+        assert_eq!(self.gate_in_force(), self.gate_now(), "the fast paths go by an old answer");
         let count = |wanted: fn(&State) -> bool| {
             self.slots.iter().filter(|slot| wanted(&slot.state)).count() as u32
         };

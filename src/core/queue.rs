@@ -27,6 +27,11 @@ impl WaiterId {
         self.serial
     }
 
+    /// The number of the get that waits.
+    pub(crate) fn number(self) -> u64 {
+        self.serial
+    }
+
     #[cfg(test)]
     pub(crate) fn arrived_before(self, other: WaiterId) -> bool {
         self.arrival() < other.arrival()
@@ -68,6 +73,8 @@ pub(crate) struct Queue<T: Types> {
     free: u32,
     len: u32,
     serial: u64,
+    /// The sum of the times at which those in the queue arrived.
+    arrivals: u128,
     ageing: Duration,
     /// One bit for each class that has a waiter.
     occupied: [u64; CLASSES / 64],
@@ -81,6 +88,7 @@ impl<T: Types> Queue<T> {
             free: NONE,
             len: 0,
             serial: 0,
+            arrivals: 0,
             ageing,
             occupied: [0; CLASSES / 64],
             lists: Box::new([EMPTY; CLASSES]),
@@ -111,6 +119,7 @@ impl<T: Types> Queue<T> {
     pub(crate) fn push(&mut self, waiter: Waiter<T>) -> WaiterId {
         let class = usize::from(waiter.priority);
         let turn = self.turn(waiter.since, waiter.priority);
+        self.arrivals += u128::from(waiter.since.0);
         self.serial += 1;
         let tail = self.lists[class].tail;
         let node = Node { waiter: Some(waiter), turn, serial: self.serial, prev: tail, next: NONE };
@@ -137,6 +146,7 @@ impl<T: Types> Queue<T> {
         node.next = self.free;
         self.free = id.index;
         self.len -= 1;
+        self.arrivals -= u128::from(waiter.since.0);
 
         let class = usize::from(waiter.priority);
         match prev {
@@ -174,6 +184,31 @@ impl<T: Types> Queue<T> {
     pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
         let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
         heads.map(|waiter| waiter.since.after(bound)).min().unwrap_or(Time::NEVER)
+    }
+
+    /// A number for a get that does not join the queue.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// How long those in the queue have waited, on average.
+    pub(crate) fn mean_age(&self, now: Time) -> Duration {
+        match self.arrivals.checked_div(u128::from(self.len)) {
+            Some(mean) => now.since(Time(mean as u64)),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// When the one arrived who has waited longest.
+    pub(crate) fn oldest(&self) -> Option<Time> {
+        let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
+        heads.map(|waiter| waiter.since).min()
+    }
+
+    /// The place of a waiter in the order of service: smaller is served first.
+    pub(crate) fn turn_of(&self, id: WaiterId) -> Time {
+        self.nodes[id.index as usize].turn
     }
 
     /// All waiters, class by class in order of arrival.

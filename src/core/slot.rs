@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Check, Policy, Time, Types};
+use super::{CallKind, Check, Policy, Time, Types};
 
 /// The right to one live connection, as the server counts them.
 ///
@@ -88,6 +88,10 @@ pub(super) struct Slot<T: Types> {
     /// The end of its lifetime, drawn once.
     pub(super) expires: Time,
     pub(super) generation: u32,
+    /// The connection's number; zero until it is open.
+    pub(super) number: u64,
+    /// The driver call that was abandoned (while `Abandoned`).
+    pub(super) abandoned: Option<(CallKind, Time)>,
     /// Its driver call takes so long that nobody counts on it any more.
     pub(super) slow: bool,
     /// Its driver call has overrun its limit, but as many calls are abandoned
@@ -109,6 +113,8 @@ impl<T: Types> Slot<T> {
             fresh_at: Time::START,
             expires: Time::NEVER,
             generation: 0,
+            number: 0,
+            abandoned: None,
             slow: false,
             overdue: false,
             caller: None,

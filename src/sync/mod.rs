@@ -24,7 +24,11 @@ pub(crate) use real::*;
 /// For what no model looks into: it is held for a moment, and nothing happens
 /// meanwhile.
 pub(crate) use parking_lot::Mutex as PlainMutex;
-pub(crate) use std::sync::Arc;
+/// The same for flags.
+pub(crate) use std::sync::atomic::{
+    AtomicBool as PlainBool, AtomicU64 as PlainU64, Ordering as PlainOrdering,
+};
+pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::thread::JoinHandle;
 
 /// The pool's clock: monotonic, started with the pool.

@@ -262,6 +262,9 @@ impl Reference {
                 format!("leak of {} ended after {:?}", held.caller, held.held_for)
             }
             Notice::SelfDeadlock(waits) => format!("deadlock of {:?}", said(waits)),
+            Notice::Outage(cause) => format!("outage {cause:?}"),
+            Notice::OutageEnded { failures, .. } => format!("outage ended after {failures}"),
+            Notice::Abandoned { kind, .. } => format!("abandoned {kind:?}"),
         };
         let mut told: Vec<String> = fx.notices.iter().map(text).collect();
         let mut expected = std::mem::take(&mut self.due.notices);

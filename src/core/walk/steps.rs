@@ -159,6 +159,9 @@ impl Walk {
                 Notice::Leak(_) => "leaks",
                 Notice::LeakEnded(_) => "leaks that ended",
                 Notice::SelfDeadlock(_) => "deadlocks noticed",
+                Notice::Outage(_) => "outages",
+                Notice::OutageEnded { .. } => "outages that ended",
+                Notice::Abandoned { .. } => "abandoned calls told",
             });
         }
         result

@@ -1,0 +1,379 @@
+//! A pool at one instant: who holds, who waits, what the driver is busy with.
+
+use std::fmt;
+
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::Receiver;
+
+use crate::caller::{Holder, NestedGet, Waiter};
+use crate::core::{Call, CallKind, Picture};
+use crate::error::{Chain, Error};
+use crate::event::Event;
+use crate::health::Health;
+use crate::manage::ManageConnection;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::sync::{Arc, Weak};
+
+/// Everything that a pool knows about itself, taken under its lock at one instant:
+/// the numbers in `stats` are those of the lists.
+///
+/// It prints as a dump that fits a terminal; with the feature `serde` it can be
+/// serialised.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// let pool = fairpool::Pool::builder().max_size(3).build(StubManager)?;
+/// let (conn, line) = (pool.get()?, line!());
+/// let snapshot = pool.snapshot();
+/// assert_eq!(snapshot.stats.in_use as usize, snapshot.holders.len());
+/// assert_eq!(snapshot.holders[0].location().line(), line);
+/// println!("{snapshot}");
+/// # drop(conn);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The pool's name.
+    pub pool: String,
+    /// When it was taken. Serialised as seconds since 1970.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::unix_time"))]
+    pub taken_at: SystemTime,
+    /// Gauges and counters.
+    pub stats: Stats,
+    /// How the pool is.
+    pub health: Health,
+    /// Whether [`Pool::pause`](crate::Pool::pause) is in force.
+    pub paused: bool,
+    /// Whether the pool was closed.
+    pub closed: bool,
+    /// Who holds connections, longest first.
+    pub holders: Vec<Holder>,
+    /// Who waits, in the order in which they will be served.
+    pub waiters: Vec<Waiter>,
+    /// Driver calls under way, and connections that wait for a closer; those that
+    /// have taken longest first.
+    pub calls: Vec<DriverCall>,
+    /// The threads that wait for themselves, if every connection is held by one (32
+    /// of them at most).
+    pub nested_gets: Vec<NestedGet>,
+    /// The last error of a connect or a check, unless a connection was opened since.
+    pub last_error: Option<LastError>,
+    /// For how long connecting has failed, if it does. Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
+    pub failing_for: Option<Duration>,
+}
+
+/// A call into the driver that has not returned, or a close that waits for a closer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DriverCall {
+    /// What it is for.
+    pub kind: DriverCallKind,
+    /// The connection; `None` while it is being opened.
+    pub connection_id: Option<u64>,
+    /// How long it has taken so far. Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub running_for: Duration,
+    /// It has overrun its limit, and the pool goes on without it.
+    pub abandoned: bool,
+}
+
+/// What a driver call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum DriverCallKind {
+    /// To open a connection.
+    Connect,
+    /// To reset or validate one.
+    Check,
+    /// To close one.
+    Close,
+}
+
+impl From<CallKind> for DriverCallKind {
+    fn from(kind: CallKind) -> DriverCallKind {
+        match kind {
+            CallKind::Open => DriverCallKind::Connect,
+            CallKind::Check => DriverCallKind::Check,
+            CallKind::Close => DriverCallKind::Close,
+        }
+    }
+}
+
+impl fmt::Display for DriverCallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DriverCallKind::Connect => "connect",
+            DriverCallKind::Check => "check",
+            DriverCallKind::Close => "close",
+        })
+    }
+}
+
+impl From<Call> for DriverCall {
+    fn from(call: Call) -> DriverCall {
+        let Call { kind, connection, running_for, abandoned } = call;
+        let connection_id = (connection != 0).then_some(connection);
+        DriverCall { kind: kind.into(), connection_id, running_for, abandoned }
+    }
+}
+
+/// The last error that a driver's connect or check met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LastError {
+    /// How long ago that was. Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub age: Duration,
+    /// What it said, with what its sources said.
+    pub text: String,
+}
+
+impl<M: ManageConnection> Shared<M> {
+    pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
+        let now = self.clock.now();
+        let picture = self.quick(|core| core.picture(now));
+        let taken_at = SystemTime::now();
+        let health = self.judge_health(picture.pressure, now);
+        let Picture { held, mut waiting, calls, nested, last_error, .. } = picture;
+        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
+        let mut calls: Vec<DriverCall> = calls.into_iter().map(DriverCall::from).collect();
+        calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
+        Snapshot {
+            pool: self.config.name.to_string(),
+            taken_at,
+            stats: self.stats_of(&picture.gauges, &picture.counters),
+            health,
+            paused: picture.paused,
+            closed: picture.closed,
+            holders,
+            waiters: waiting.into_iter().map(Waiter::from).collect(),
+            calls,
+            nested_gets: nested.into_iter().map(NestedGet::from).collect(),
+            last_error: last_error
+                .map(|(age, cause)| LastError { age, text: Chain(&*cause).to_string() }),
+            failing_for: picture.failing_for,
+        }
+    }
+}
+
+/// Looks at a pool without keeping it alive: for monitoring that outlives pools, and
+/// for lists of pools of several drivers. From [`Pool::watch`](crate::Pool::watch).
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// let pool = fairpool::Pool::builder().name("orders").build(StubManager)?;
+/// let watch = pool.watch();
+/// assert_eq!(watch.name(), "orders");
+/// assert!(watch.stats().is_some());
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Watch {
+    name: Arc<str>,
+    pool: Weak<dyn Watched>,
+}
+
+impl Watch {
+    pub(crate) fn new<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Watch {
+        let name = Arc::clone(&shared.config.name);
+        let pool: Weak<Shared<M>> = Arc::downgrade(shared);
+        Watch { name, pool }
+    }
+
+    pub(crate) fn pool(&self) -> Option<Arc<dyn Watched>> {
+        self.pool.upgrade()
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As [`Pool::stats`](crate::Pool::stats); `None` if the pool is gone.
+    pub fn stats(&self) -> Option<Stats> {
+        Some(self.pool()?.stats())
+    }
+
+    /// As [`Pool::snapshot`](crate::Pool::snapshot); `None` if the pool is gone.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Some(self.pool()?.snapshot())
+    }
+
+    /// As [`Pool::health`](crate::Pool::health); `None` if the pool is gone.
+    pub fn health(&self) -> Option<Health> {
+        Some(self.pool()?.health())
+    }
+
+    /// As [`Pool::subscribe`](crate::Pool::subscribe); `None` if the pool is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::subscribe`](crate::Pool::subscribe).
+    pub fn subscribe(&self, capacity: usize) -> Option<Result<Receiver<Event>, Error>> {
+        Some(self.pool()?.subscribe(capacity))
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("pool", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A pool of whatever driver, to look at.
+pub(crate) trait Watched: Send + Sync {
+    fn stats(&self) -> Stats;
+    fn snapshot(self: Arc<Self>) -> Snapshot;
+    fn health(self: Arc<Self>) -> Health;
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
+    /// The distributions behind [`Stats::times`](crate::Stats::times).
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    fn distributions(&self) -> crate::times::Distributions;
+    /// How many connections are to be idle, at the least and at the most.
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    fn idle_bounds(&self) -> (u32, u32);
+}
+
+impl<M: ManageConnection> Watched for Shared<M> {
+    fn stats(&self) -> Stats {
+        Shared::stats(self)
+    }
+
+    fn snapshot(self: Arc<Self>) -> Snapshot {
+        Shared::snapshot(&self)
+    }
+
+    fn health(self: Arc<Self>) -> Health {
+        Shared::health(&self)
+    }
+
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {
+        Shared::subscribe(&self, capacity)
+    }
+
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    fn distributions(&self) -> crate::times::Distributions {
+        Shared::distributions(self)
+    }
+
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    fn idle_bounds(&self) -> (u32, u32) {
+        self.quick(|core| (core.policy().min_idle_now(), core.policy().max_idle_now()))
+    }
+}
+
+/// More of each kind are only counted.
+const ROWS: usize = 20;
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let state = match (self.closed, self.paused) {
+            (true, _) => ", closed",
+            (false, true) => ", paused",
+            (false, false) => "",
+        };
+        writeln!(f, "pool '{}' is {}{state}", self.pool, self.health)?;
+        writeln!(
+            f,
+            "  connections: {} of {}: {} idle, {} in use ({} of them in a check), {} opening, \
+             {} closing; {} calls abandoned",
+            stats.open + stats.opening + stats.closing,
+            stats.max_size,
+            stats.idle,
+            stats.in_use,
+            stats.checking,
+            stats.opening,
+            stats.closing,
+            stats.abandoned,
+        )?;
+        writeln!(
+            f,
+            "  gets: {} served, {} of them after a wait; {} timed out, {} refused, {} cancelled",
+            stats.gets, stats.gets_waited, stats.timeouts, stats.refused, stats.cancelled,
+        )?;
+        #[cfg(feature = "histograms")]
+        write!(f, "{}", stats.times)?;
+        if let Some(error) = &self.last_error {
+            writeln!(f, "  last error, {:.1?} ago: {}", error.age, error.text)?;
+        }
+        if let Some(lasted) = self.failing_for {
+            writeln!(f, "  connecting has failed for {lasted:.1?}")?;
+        }
+        if !self.nested_gets.is_empty() {
+            writeln!(f, "  every connection is held by a thread that itself waits for one:")?;
+            list(f, &self.nested_gets, |f, nested| writeln!(f, "    {nested}"))?;
+        }
+        if !self.holders.is_empty() {
+            writeln!(f, "  held ({}), longest first:", self.holders.len())?;
+            list(f, &self.holders, |f, holder| {
+                let connection = format!("connection {}", holder.connection_id());
+                row(f, holder.held_for(), &connection, holder.origin())
+            })?;
+        }
+        if !self.waiters.is_empty() {
+            writeln!(f, "  waiting ({}), next first:", self.waiters.len())?;
+            list(f, &self.waiters, |f, waiter| {
+                let priority = format!("priority {}", waiter.priority());
+                row(f, waiter.waited(), &priority, waiter.origin())
+            })?;
+        }
+        if !self.calls.is_empty() {
+            writeln!(f, "  driver calls ({}), slowest first:", self.calls.len())?;
+            list(f, &self.calls, |f, call| {
+                write!(f, "    {:>9} {}", format!("{:.1?}", call.running_for), call.kind)?;
+                if let Some(id) = call.connection_id {
+                    write!(f, " of connection {id}")?;
+                }
+                writeln!(f, "{}", if call.abandoned { ", abandoned" } else { "" })
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    all: &[T],
+    mut one: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    all.iter().take(ROWS).try_for_each(|item| one(f, item))?;
+    match all.len().checked_sub(ROWS) {
+        None | Some(0) => Ok(()),
+        Some(more) => writeln!(f, "    … and {more} more"),
+    }
+}
+
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    span: Duration,
+    what: &str,
+    origin: &crate::caller::Origin,
+) -> fmt::Result {
+    write!(
+        f,
+        "    {:>9} {what:<14} {:<16} {}",
+        format!("{span:.1?}"),
+        origin.thread(),
+        origin.location()
+    )?;
+    match origin.label() {
+        Some(label) => writeln!(f, " ({label})"),
+        None => writeln!(f),
+    }
+}

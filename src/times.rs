@@ -1,0 +1,265 @@
+//! How long things take: distributions, kept off the hot path.
+//!
+//! A get that need not wait is not recorded: the pool counts gets anyway, and those
+//! that waited, so the rest is known to be zero. How long a connection is used is
+//! timed exactly for its first use in each tick of the coarse clock; such a use
+//! stands for those before it that were not timed (`docs/decisions/0010`).
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::core::Counters;
+use crate::manage::ManageConnection;
+use crate::shared::Shared;
+use crate::sync::PlainMutex;
+
+/// From 100 ns to an hour; what is outside counts as the nearest.
+const SHORTEST: u64 = 100;
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Figures are exact to one in 100.
+const DIGITS: u8 = 2;
+
+/// How long the steps of a pool's work take, since it was built.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// drop(pool.get()?);
+/// let times = pool.stats().times;
+/// assert_eq!((times.wait.count, times.connect.count), (1, 1));
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Times {
+    /// How long gets took, whatever came of them. A get that found an idle connection
+    /// counts as zero.
+    pub wait: Quantiles,
+    /// How long connections were held. Under heavy use not each is timed; those that
+    /// are stand for the others.
+    pub in_use: Quantiles,
+    /// How long connecting took (with `on_acquire`), when it succeeded.
+    pub connect: Quantiles,
+    /// How long checks took: resets and validations.
+    pub validate: Quantiles,
+    /// How long closing took.
+    pub close: Quantiles,
+}
+
+/// A distribution of times, exact to 1 %. Serialised as seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Quantiles {
+    /// How many there were.
+    pub count: u64,
+    /// Their mean.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub mean: Duration,
+    /// Half of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub p50: Duration,
+    /// 90 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub p90: Duration,
+    /// 99 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub p99: Duration,
+    /// 99.9 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub p999: Duration,
+    /// The longest.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub max: Duration,
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  times         count       mean        p50        p90        p99      p99.9        max"
+        )?;
+        let rows = [
+            ("wait", &self.wait),
+            ("in use", &self.in_use),
+            ("connect", &self.connect),
+            ("validate", &self.validate),
+            ("close", &self.close),
+        ];
+        for (name, times) in rows {
+            write!(f, "    {name:<9} {:>9}", times.count)?;
+            for span in [times.mean, times.p50, times.p90, times.p99, times.p999, times.max] {
+                write!(f, " {:>10}", format!("{span:.1?}"))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A distribution as it is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Distribution {
+    histogram: Histogram<u64>,
+    /// The sum in nanoseconds, exact.
+    sum: u128,
+    longest: u64,
+}
+
+impl Distribution {
+    fn new() -> Distribution {
+        let histogram = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS);
+        Distribution {
+            histogram: histogram.expect("BUG: the bounds are legal"),
+            sum: 0,
+            longest: 0,
+        }
+    }
+
+    fn add(&mut self, span: Duration, times: u64) {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record_n(nanos, times);
+        self.sum += u128::from(nanos) * u128::from(times);
+        self.longest = self.longest.max(nanos);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn sum(&self) -> Duration {
+        Duration::from_nanos_u128(self.sum)
+    }
+
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    /// How many took no longer than each of these, which must be rising.
+    pub(crate) fn cumulated(&self, bounds: &[Duration]) -> Vec<u64> {
+        let mut counts = vec![0; bounds.len()];
+        for step in self.histogram.iter_recorded() {
+            let nanos = u128::from(step.value_iterated_to());
+            // The value stands for a bucket 1 % wide; its lower end decides.
+            let lowest = u128::from(self.histogram.lowest_equivalent(nanos as u64));
+            let fits = bounds.partition_point(|bound| bound.as_nanos() < lowest);
+            if let Some(count) = counts.get_mut(fits) {
+                *count += step.count_since_last_iteration();
+            }
+        }
+        for at in 1..counts.len() {
+            counts[at] += counts[at - 1];
+        }
+        counts
+    }
+
+    #[cfg(feature = "opentelemetry")]
+    /// What was recorded since `earlier`: times, and how often.
+    pub(crate) fn since(&self, earlier: &Distribution) -> Vec<(Duration, u64)> {
+        let steps = self.histogram.iter_recorded().map(|step| {
+            let value = step.value_iterated_to();
+            let before = earlier.histogram.count_at(value);
+            (Duration::from_nanos(value), step.count_at_value().saturating_sub(before))
+        });
+        steps.filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// Beside what is recorded, there were so many that took no time.
+    fn quantiles(&self, zeros: u64) -> Quantiles {
+        let count = self.count() + zeros;
+        if count == 0 {
+            return Quantiles::default();
+        }
+        let at = |quantile: f64| {
+            let rank = (quantile * count as f64).ceil() - zeros as f64;
+            if rank <= 0.0 {
+                return Duration::ZERO;
+            }
+            let value = self.histogram.value_at_quantile(rank / self.count() as f64);
+            // A bucket's upper end may lie above what was ever recorded.
+            Duration::from_nanos(value.min(self.longest))
+        };
+        let mean = (self.sum / u128::from(count)) as u64;
+        Quantiles {
+            count,
+            mean: Duration::from_nanos(mean),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: Duration::from_nanos(self.longest),
+        }
+    }
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    Wait,
+    InUse,
+    Connect,
+    Validate,
+    Close,
+}
+
+/// A distribution of each.
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+#[derive(Clone, Debug)]
+pub(crate) struct Distributions([Distribution; 5]);
+
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+impl Distributions {
+    pub(crate) fn of(&self, what: Timed) -> &Distribution {
+        &self.0[what as usize]
+    }
+}
+
+/// Where they are recorded: never under the pool's lock, and each by itself.
+pub(crate) struct Recorder([PlainMutex<Distribution>; 5]);
+
+impl Recorder {
+    pub(crate) fn new() -> Recorder {
+        Recorder([(); 5].map(|()| PlainMutex::new(Distribution::new())))
+    }
+
+    #[cold]
+    pub(crate) fn record(&self, what: Timed, span: Duration, times: u64) {
+        self.0[what as usize].lock().add(span, times);
+    }
+
+    pub(crate) fn times(&self, counters: &Counters) -> Times {
+        let quantiles = |what, zeros| self.0[what as usize].lock().quantiles(zeros);
+        Times {
+            wait: quantiles(Timed::Wait, at_once(counters)),
+            in_use: quantiles(Timed::InUse, 0),
+            connect: quantiles(Timed::Connect, 0),
+            validate: quantiles(Timed::Validate, 0),
+            close: quantiles(Timed::Close, 0),
+        }
+    }
+
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    fn all(&self, counters: &Counters) -> Distributions {
+        let copy = |at: usize| self.0[at].lock().clone();
+        let mut all = Distributions([copy(0), copy(1), copy(2), copy(3), copy(4)]);
+        all.0[Timed::Wait as usize].add(Duration::ZERO, at_once(counters));
+        all
+    }
+}
+
+/// The gets that did not have to wait.
+fn at_once(counters: &Counters) -> u64 {
+    counters.gets.saturating_sub(counters.gets_waited)
+}
+
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+impl<M: ManageConnection> Shared<M> {
+    pub(crate) fn distributions(&self) -> Distributions {
+        let counters = self.quick(|core| *core.counters());
+        self.times.all(&counters)
+    }
+}

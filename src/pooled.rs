@@ -87,7 +87,12 @@ impl<M: ManageConnection> PooledConnection<M> {
         if journal_fills {
             shared.reaper.wake_to_deliver();
         }
-        Some(PooledConnection::new(shared, lease?, now))
+        let start = match shared.config.event_handler {
+            // It is told of each get, and how long that took.
+            Some(_) => now,
+            None => shared.clock.recently(),
+        };
+        Some(PooledConnection::new(shared, lease?, start))
     }
 
     /// The guard exists before any handler runs, so that a connection cannot be
@@ -110,7 +115,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// Times this use exactly: it is the first since the clock that was read for it
-    /// moved on. That is each, if somebody is told of each.
+    /// moved on. That is each, if a handler is told of each.
     #[cold]
     fn time(&mut self, shared: &Shared<M>, start: Time) {
         let now = shared.clock.now();
@@ -232,9 +237,9 @@ impl<M: ManageConnection> PooledConnection<M> {
         result
     }
 
-    /// A timed use has ended, or one that took long. Returns when.
+    /// A timed use has ended, or one that took long.
     #[cold]
-    fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) -> Time {
+    fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) {
         let timed = conn.told_from == Time::START;
         let now = if timed { shared.clock.now() } else { recently };
         let began = if timed { conn.lent } else { conn.ticked };
@@ -249,15 +254,11 @@ impl<M: ManageConnection> PooledConnection<M> {
             let event = CheckinEvent { id: conn.id, duration };
             let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
         }
-        now
     }
 
     #[cold]
-    fn return_watched(
-        shared: &Shared<M>,
-        now: Time,
-        lease: Lease<Conn<M>>,
-    ) -> Result<(), Lease<Conn<M>>> {
+    fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
+        let now = shared.clock.now();
         let (returned, journal_fills) =
             shared.quick(|core| (core.checkin_noted(now, lease), core.journal_fills()));
         if journal_fills {
@@ -291,11 +292,9 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let Some(mut lease) = self.lease.take() else { return };
         let tether = Arc::clone(&lease.conn.tether);
         let shared = &tether.shared;
-        let mut now = shared.clock.recently();
-        let mut watched = false;
+        let now = shared.clock.recently();
         if now >= lease.conn.told_from {
-            now = PooledConnection::tell_return(shared, &mut lease.conn, now);
-            watched = shared.watched.load(Ordering::Relaxed);
+            PooledConnection::tell_return(shared, &mut lease.conn, now);
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Not before all that runs code which may ask for another connection.
@@ -303,8 +302,8 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         if verdict != Verdict::Keep {
             return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
-        let returned = match watched {
-            true => PooledConnection::return_watched(shared, now, lease),
+        let returned = match shared.watched.load(Ordering::Relaxed) {
+            true => PooledConnection::return_watched(shared, lease),
             false => shared.quick(|core| core.checkin_fast(now, lease)),
         };
         if let Err(lease) = returned {

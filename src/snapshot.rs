@@ -268,7 +268,7 @@ impl<M: ManageConnection> Watched for Shared<M> {
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     fn distributions(&self) -> crate::times::Distributions {
-        Shared::distributions(self)
+        self.times.all(&self.quick(|core| *core.counters()))
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]

@@ -11,8 +11,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::core::Counters;
-use crate::manage::ManageConnection;
-use crate::shared::Shared;
 use crate::sync::PlainMutex;
 
 /// From 100 ns to an hour; what is outside counts as the nearest.
@@ -243,7 +241,7 @@ impl Recorder {
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn all(&self, counters: &Counters) -> Distributions {
+    pub(crate) fn all(&self, counters: &Counters) -> Distributions {
         let copy = |at: usize| self.0[at].lock().clone();
         let mut all = Distributions([copy(0), copy(1), copy(2), copy(3), copy(4)]);
         all.0[Timed::Wait as usize].add(Duration::ZERO, at_once(counters));
@@ -254,12 +252,4 @@ impl Recorder {
 /// The gets that did not have to wait.
 fn at_once(counters: &Counters) -> u64 {
     counters.gets.saturating_sub(counters.gets_waited)
-}
-
-#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn distributions(&self) -> Distributions {
-        let counters = self.quick(|core| *core.counters());
-        self.times.all(&counters)
-    }
 }

@@ -68,6 +68,10 @@ impl Fairpool {
         assert_eq!(pool.state().idle_connections, connections);
         Fairpool(pool)
     }
+
+    pub fn watch(&self) -> fairpool::Watch {
+        self.0.watch()
+    }
 }
 
 impl Source for Fairpool {

@@ -1,0 +1,70 @@
+//! What it costs when somebody watches, with a driver that does nothing: nobody, a
+//! subscriber that reads every event, the inspector scraped each second.
+//! `scripts/bench watching`. Under `cargo test` one short round shows that it runs.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use support::cell::{Cell, Hold};
+use support::machine::Machine;
+use support::progress::Progress;
+use support::report::Report;
+use support::rounds::{self, Contestant, local};
+use support::settings::Defaults;
+use support::stub::Fairpool;
+use support::table;
+
+/// What ratios are of.
+const REFERENCE: &str = "nobody";
+
+const fn cell(threads: usize, connections: u32, hold: Hold) -> Cell {
+    Cell { threads, connections, hold }
+}
+
+const CELLS: [Cell; 5] = [
+    cell(1, 1, Hold::None),
+    cell(8, 4, Hold::None),
+    cell(1, 1, Hold::Busy(Duration::from_micros(10))),
+    cell(8, 4, Hold::Busy(Duration::from_micros(10))),
+    cell(32, 8, Hold::Sleeping(Duration::from_millis(1))),
+];
+
+/// Room for what happens in a moment; under the heaviest load more does.
+const CAPACITY: usize = 4096;
+
+fn pool(connections: u32) -> Fairpool {
+    Fairpool::new(connections, |defaults| defaults)
+}
+
+/// Reads every event, for as long as there is a pool.
+fn subscribed(connections: u32) -> Fairpool {
+    let pool = pool(connections);
+    let events = pool.watch().subscribe(CAPACITY).expect("it is there").expect("a capacity");
+    thread::spawn(move || events.iter().for_each(drop));
+    pool
+}
+
+fn contestants(cell: &Cell) -> Vec<Box<dyn Contestant>> {
+    let connections = cell.connections;
+    vec![local(REFERENCE, pool(connections)), local("a subscriber", subscribed(connections))]
+}
+
+fn main() {
+    let Some(settings) = support::begin(Defaults { rounds: 9, millis: 400 }) else { return };
+    let mut cells = CELLS.to_vec();
+    cells.retain(|cell| settings.wants(&cell.to_string()));
+    let progress = Progress::new(cells.len() * 2 * settings.rounds as usize);
+    let mut reports = Vec::new();
+    for cell in &cells {
+        let mut pools = contestants(cell);
+        let name = cell.to_string();
+        let report = rounds::measure(name, cell, &mut pools, &settings, &progress);
+        let table = table::of_cell(&report, &[REFERENCE]).text();
+        progress.say(&format!("{} (threads / connections / hold)\n{table}", report.name));
+        reports.push(report);
+    }
+    let report = Report::new("watching", Machine::inspect(), &settings, Vec::new(), reports);
+    support::finish(&report, &settings);
+}

@@ -114,6 +114,8 @@ mod workers;
 
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -1,0 +1,410 @@
+//! The pool's decisions in virtual time: what would happen with these settings under
+//! this load, a million gets in a second or two.
+//!
+//! It drives the state machine that decides in a real pool, with a clock of its own and
+//! without threads: nobody waits for anything, time is advanced to whatever happens
+//! next. So it knows nothing of what a real machine adds, but for what [`Driver`] says.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+use crate::config::Builder;
+use crate::core::{
+    Answer, Core, Effects, Job, Lease, Leased, Left, Refusal, Time, Types, Verdict, Waiter,
+    WaiterId, Who,
+};
+use crate::error::Error;
+use crate::event::GetEnd;
+use crate::manage::ManageConnection;
+use crate::stats::Stats;
+
+/// A caller that comes at a time, waits for so long at the most, and holds what it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it comes, from the beginning of the simulation.
+    pub at: Duration,
+    /// How long it holds the connection that it gets.
+    pub hold: Duration,
+    /// How long it waits; `Duration::MAX` is for ever.
+    pub timeout: Duration,
+    /// Its priority: smaller is served first.
+    pub priority: u8,
+}
+
+/// How long things take that are not the pool's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// To open a connection. Default: 5 ms.
+    pub connect: Duration,
+    /// To validate or reset one. Default: 200 µs.
+    pub check: Duration,
+    /// To close one. Default: 100 µs.
+    pub close: Duration,
+    /// From waking a thread to its running. Default: 20 µs.
+    pub wake_up: Duration,
+}
+
+impl Default for Driver {
+    fn default() -> Driver {
+        Driver {
+            connect: Duration::from_millis(5),
+            check: Duration::from_micros(200),
+            close: Duration::from_micros(100),
+            wake_up: Duration::from_micros(20),
+        }
+    }
+}
+
+/// How a get of the simulation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The caller.
+    pub arrival: Arrival,
+    /// How long it waited.
+    pub waited: Duration,
+    /// `None`: it got a connection.
+    pub end: Option<GetEnd>,
+}
+
+/// Runs callers through a pool with these settings, in virtual time.
+///
+/// They must come in order of time. The pool begins with `min_idle` connections, and
+/// the simulation ends when the last caller has left; `tell` is told of each as it gets
+/// a connection or leaves. Returned is what the pool counted.
+///
+/// # Errors
+///
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting has a value that it
+/// cannot have, or if the callers are not in order.
+///
+/// # Examples
+///
+/// One connection, held for 10 ms each time; a caller every 8 ms, who waits for 100 ms
+/// at the most: 8 of 10 can be served.
+///
+/// ```
+/// # use fairpool::doc::StubManager;
+/// use std::time::Duration;
+///
+/// use fairpool::Pool;
+/// use fairpool::simulation::{Arrival, Driver, simulate};
+///
+/// let arrivals = (0..10_000).map(|n| Arrival {
+///     at: Duration::from_millis(8 * n),
+///     hold: Duration::from_millis(10),
+///     timeout: Duration::from_millis(100),
+///     priority: 5,
+/// });
+/// let pool = Pool::<StubManager>::builder().max_size(1);
+/// let mut served = 0;
+/// let stats = simulate(pool, Driver::default(), arrivals, |get| {
+///     served += u64::from(get.end.is_none());
+/// })?;
+/// assert_eq!(stats.gets, served);
+/// assert!((7_800..=8_100).contains(&served), "{served}");
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub fn simulate<M: ManageConnection>(
+    settings: Builder<M>,
+    driver: Driver,
+    arrivals: impl IntoIterator<Item = Arrival>,
+    tell: impl FnMut(Ended),
+) -> Result<Stats, Error> {
+    let policy = settings.config()?.policy;
+    let mut world = World::new(Core::new(policy), driver, tell);
+    world.open_all();
+    let begin = world.now;
+    let mut latest = Duration::ZERO;
+    for arrival in arrivals {
+        if arrival.at < latest {
+            let at = arrival.at;
+            let what =
+                format!("arrivals must be in order, but one at {at:?} comes after {latest:?}");
+            return Err(Error::config(what));
+        }
+        latest = arrival.at;
+        world.run_until(begin.after(arrival.at));
+        world.arrive(arrival);
+    }
+    world.run_until_all_have_left();
+    Ok(Stats::new(&world.core.gauges(), world.core.counters()))
+}
+
+struct Virtual;
+
+/// Each is a thread of its own, which never asks twice.
+#[derive(Clone, Copy)]
+struct Caller(u64);
+
+impl Who for Caller {
+    fn thread(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Types for Virtual {
+    type Conn = u64;
+    type Caller = Caller;
+    /// The number of the caller.
+    type Cell = u64;
+    type Cause = ();
+
+    fn number(conn: &u64) -> u64 {
+        *conn
+    }
+}
+
+enum Happening {
+    Return(Lease<u64>),
+    /// A caller that was told of an idle connection comes for it.
+    Claim(u64),
+    Deadline(u64),
+    CallEnds(Job<Virtual>),
+    Look,
+}
+
+/// Ordered by time, and then by which was planned first.
+struct Planned {
+    at: Time,
+    serial: u64,
+    what: Happening,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Planned) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Planned) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Planned) -> std::cmp::Ordering {
+        (self.at, self.serial).cmp(&(other.at, other.serial))
+    }
+}
+
+/// Somebody in the queue.
+struct Waiting {
+    arrival: Arrival,
+    id: WaiterId,
+    since: Time,
+}
+
+struct World<F> {
+    core: Core<Virtual>,
+    driver: Driver,
+    tell: F,
+    now: Time,
+    planned: BinaryHeap<Reverse<Planned>>,
+    serial: u64,
+    waiting: HashMap<u64, Waiting>,
+    connections: u64,
+    look_at: Time,
+}
+
+impl<F: FnMut(Ended)> World<F> {
+    fn new(core: Core<Virtual>, driver: Driver, tell: F) -> World<F> {
+        World {
+            core,
+            driver,
+            tell,
+            now: Time::START,
+            planned: BinaryHeap::new(),
+            serial: 0,
+            waiting: HashMap::new(),
+            connections: 0,
+            look_at: Time::NEVER,
+        }
+    }
+
+    fn plan(&mut self, at: Time, what: Happening) {
+        self.serial += 1;
+        self.planned.push(Reverse(Planned { at, serial: self.serial, what }));
+    }
+
+    /// Has the pool open what it keeps idle.
+    fn open_all(&mut self) {
+        self.look();
+        while self.core.open() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {}
+    }
+
+    fn run_until(&mut self, end: Time) {
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    fn run_until_all_have_left(&mut self) {
+        while !self.waiting.is_empty() && self.step(Time::NEVER) {}
+    }
+
+    /// The next thing that happens, if it does by then.
+    fn step(&mut self, end: Time) -> bool {
+        if self.planned.peek().is_none_or(|Reverse(next)| next.at > end) {
+            return false;
+        }
+        let Some(Reverse(Planned { at, what, .. })) = self.planned.pop() else { return false };
+        self.now = at;
+        match what {
+            Happening::Return(lease) => self.give_back(lease),
+            Happening::Claim(caller) => self.claim(caller),
+            Happening::Deadline(caller) => self.give_up(caller),
+            Happening::CallEnds(job) => self.end_call(job),
+            Happening::Look if at == self.look_at => self.look(),
+            // It was planned anew since.
+            Happening::Look => {}
+        }
+        true
+    }
+
+    /// A caller that has a connection uses it from a moment on.
+    fn serve(&mut self, arrival: Arrival, since: Time, begin: Time, lease: Lease<u64>) {
+        (self.tell)(Ended { arrival, waited: begin.since(since), end: None });
+        self.plan(begin.after(arrival.hold), Happening::Return(lease));
+    }
+
+    fn fail(&mut self, arrival: Arrival, since: Time, end: GetEnd) {
+        (self.tell)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let now = self.now;
+        self.serial += 1;
+        let number = self.serial;
+        let caller = Caller(number);
+        let mut fx = Effects::new();
+        let lease = self.core.acquire_fast(now, caller);
+        let lease = lease.or_else(|| self.core.overtake(now, caller));
+        let lease = lease.or_else(|| self.core.acquire(now, arrival.priority, caller, &mut fx));
+        if let Some(lease) = lease {
+            self.carry_out(fx);
+            return self.serve(arrival, now, now, lease);
+        }
+        let waiter = Waiter {
+            since: now,
+            priority: arrival.priority,
+            caller,
+            cell: number,
+            only_idle: false,
+            nested: false,
+        };
+        match self.core.join(waiter, &mut fx) {
+            Ok(id) => {
+                self.waiting.insert(number, Waiting { arrival, id, since: now });
+                self.plan(now.after(arrival.timeout), Happening::Deadline(number));
+            }
+            Err(refusal) => self.fail(
+                arrival,
+                now,
+                match refusal {
+                    Refusal::Closed => GetEnd::Closed,
+                    Refusal::QueueFull => GetEnd::QueueFull,
+                    Refusal::Hopeless => GetEnd::ConnectFailed,
+                },
+            ),
+        }
+        self.carry_out(fx);
+    }
+
+    fn give_back(&mut self, lease: Lease<u64>) {
+        if let Err(lease) = self.core.checkin_fast(self.now, lease) {
+            let mut fx = Effects::new();
+            self.core.checkin(self.now, lease, Verdict::Keep, &mut fx);
+            self.carry_out(fx);
+        }
+    }
+
+    fn claim(&mut self, caller: u64) {
+        let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
+        let mut fx = Effects::new();
+        let lease = self.core.claim(self.now, id, &mut fx);
+        self.carry_out(fx);
+        if let (Some(lease), Some(waiting)) = (lease, self.waiting.remove(&caller)) {
+            self.serve(waiting.arrival, waiting.since, self.now, lease);
+        }
+    }
+
+    fn give_up(&mut self, caller: u64) {
+        self.claim(caller);
+        let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
+        let mut fx = Effects::new();
+        let left = self.core.leave(self.now, id, Left::TimedOut, &mut fx);
+        if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
+            self.fail(waiting.arrival, waiting.since, GetEnd::TimedOut);
+        }
+        self.carry_out(fx);
+    }
+
+    fn end_call(&mut self, job: Job<Virtual>) {
+        let mut fx = Effects::new();
+        match job {
+            Job::Open(permit) => {
+                self.connections += 1;
+                let lease = Leased::new(permit, self.connections);
+                self.core.opened(self.now, lease, &mut fx);
+            }
+            Job::Check(lease, _) => self.core.checked(self.now, lease, Ok(()), &mut fx),
+            Job::Close(lease, _) => self.core.closed(self.now, lease.permit, &mut fx),
+        }
+        self.carry_out(fx);
+    }
+
+    /// What the resident thread does.
+    fn look(&mut self) {
+        let mut fx = Effects::new();
+        let next = self.core.tick(self.now, &mut fx);
+        self.look_at = next;
+        if next != Time::NEVER {
+            self.plan(next, Happening::Look);
+        }
+        self.carry_out(fx);
+    }
+
+    fn carry_out(&mut self, fx: Effects<Virtual>) {
+        for (caller, answer) in fx.answers {
+            self.answer(caller, answer);
+        }
+        for job in fx.jobs {
+            let Driver { connect, check, close, .. } = self.driver;
+            let takes = match job {
+                Job::Open(_) => connect,
+                Job::Check(..) => check,
+                Job::Close(..) => close,
+            };
+            self.plan(self.now.after(takes), Happening::CallEnds(job));
+        }
+        if fx.wake_reaper {
+            self.look_at = self.now;
+            self.plan(self.now, Happening::Look);
+        }
+    }
+
+    fn answer(&mut self, caller: u64, answer: Answer<Virtual>) {
+        let begin = self.now.after(self.driver.wake_up);
+        let end = match answer {
+            Answer::Nudged => return self.plan(begin, Happening::Claim(caller)),
+            Answer::Granted(lease) => {
+                if let Some(waiting) = self.waiting.remove(&caller) {
+                    self.serve(waiting.arrival, waiting.since, begin, lease);
+                }
+                return;
+            }
+            Answer::NoneIdle => GetEnd::TimedOut,
+            Answer::Failed(()) => GetEnd::ConnectFailed,
+            Answer::Cancelled => GetEnd::Cancelled,
+            Answer::Closed => GetEnd::Closed,
+            Answer::Deadlock(_) => GetEnd::Deadlock,
+        };
+        if let Some(waiting) = self.waiting.remove(&caller) {
+            self.fail(waiting.arrival, waiting.since, end);
+        }
+    }
+}

@@ -33,7 +33,12 @@ fn exponential(dice: &mut Dice, mean: Duration) -> Duration {
 }
 
 /// Poisson arrivals, exponential holds.
-fn arrivals(seed: u64, count: u64, every: Duration, hold: Duration) -> impl Iterator<Item = Arrival> {
+fn arrivals(
+    seed: u64,
+    count: u64,
+    every: Duration,
+    hold: Duration,
+) -> impl Iterator<Item = Arrival> {
     let mut dice = Dice::of(seed, &[]);
     let mut at = Duration::ZERO;
     (0..count).map(move |_| {

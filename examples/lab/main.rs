@@ -1,0 +1,93 @@
+//! How pools run dry, and how this one does not: each failure first on a small pool
+//! that has one flaw, then on fairpool, under the same load.
+//!
+//! ```text
+//! cargo run --release --example lab -- list
+//! cargo run --release --example lab -- runaway-queue
+//! cargo run --release --example lab -- all --json lab.json --svg lab.svg
+//! ```
+//!
+//! A scenario ends with exit code 1 if the flawed pool does not show its flaw, or if
+//! fairpool does; with 2 if it cannot run. `docs/lab.md` tells the story of each.
+
+mod chart;
+mod console;
+mod flawed;
+mod load;
+mod options;
+mod report;
+mod scenarios;
+mod stub;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use console::Console;
+use options::{Options, What};
+use report::{Report, Verdict};
+use scenarios::{Problem, Run, SCENARIOS, Scenario};
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start() -> Result<ExitCode, Problem> {
+    let Some(options) = Options::from_command_line()? else { return Ok(ExitCode::SUCCESS) };
+    let scenarios: Vec<&Scenario> = match &options.what {
+        What::List => {
+            for scenario in &SCENARIOS {
+                println!("{:<20} {}", scenario.name, scenario.about);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::All => SCENARIOS.iter().collect(),
+        What::One(scenario) => vec![scenario],
+    };
+    let console = Console::new();
+    let mut reports = Vec::new();
+    for scenario in &scenarios {
+        console.headline(scenario.name, scenario.about);
+        let seconds = options.seconds.unwrap_or(scenario.seconds);
+        let run = Run {
+            seconds,
+            seed: options.seed,
+            fixed: options.fixed,
+            is_virtual: options.is_virtual,
+            console: &console,
+        };
+        let report = (scenario.run)(&run)?;
+        println!("{}", report.text(options.fixed));
+        if let (Some(file), Some(chart)) = (&options.svg, &report.chart) {
+            let file = chart_file(file, scenario, scenarios.len() > 1);
+            chart.draw(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
+            println!("chart: {}\n", file.display());
+        }
+        reports.push(report);
+    }
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&reports).expect("BUG: a report is plain data");
+        fs::write(file, text + "\n").map_err(|error| Problem::file(file, error.to_string()))?;
+    }
+    if reports.len() > 1 {
+        println!("{}", report::summary(&reports, options.fixed));
+    }
+    let verdicts = reports.iter().map(|report: &Report| report.verdict(options.fixed));
+    let all_well = verdicts.into_iter().all(|verdict| matches!(verdict, Verdict::AsExpected));
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Of several charts, each has the scenario in its name.
+fn chart_file(file: &Path, scenario: &Scenario, several: bool) -> PathBuf {
+    if !several {
+        return file.to_path_buf();
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!("{stem}-{}.svg", scenario.name))
+}

@@ -1,0 +1,46 @@
+//! The ways in which pools run dry.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::console::Console;
+use crate::report::Report;
+
+mod runaway_queue;
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// How long each of the two pools is under load, unless the user says otherwise.
+    pub seconds: Duration,
+    pub run: fn(&Run<'_>) -> Result<Report, Problem>,
+}
+
+/// What the user asked for.
+pub struct Run<'a> {
+    pub seconds: Duration,
+    pub seed: u64,
+    /// The flaw of the flawed pool is mended.
+    pub fixed: bool,
+    pub is_virtual: bool,
+    pub console: &'a Console,
+}
+
+/// Why a scenario cannot run, in one line.
+#[derive(Debug)]
+pub struct Problem(pub String);
+
+impl Problem {
+    pub fn file(file: &Path, why: String) -> Problem {
+        Problem(format!("cannot write {}: {why}", file.display()))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub static SCENARIOS: [Scenario; 1] = [runaway_queue::SCENARIO];

@@ -1,0 +1,79 @@
+//! A driver without a server: it does what the scenario tells it to.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fairpool::ManageConnection;
+
+/// Opens connections that take a while to close.
+#[derive(Clone, Default)]
+pub struct Stub {
+    counts: Arc<Counts>,
+    close: Duration,
+}
+
+#[derive(Default)]
+struct Counts {
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Stub {
+    pub fn new() -> Stub {
+        Stub::default()
+    }
+
+    /// Each close takes this long.
+    pub fn closing_in(close: Duration) -> Stub {
+        Stub { close, ..Stub::default() }
+    }
+
+    pub fn open(&self) -> Conn {
+        let id = self.counts.opened.fetch_add(1, Ordering::SeqCst) + 1;
+        Conn { id, counts: Arc::clone(&self.counts), close: self.close }
+    }
+
+    pub fn opened(&self) -> u64 {
+        self.counts.opened.load(Ordering::SeqCst)
+    }
+
+    pub fn closed(&self) -> u64 {
+        self.counts.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// A connection; dropping it closes it.
+pub struct Conn {
+    pub id: u64,
+    counts: Arc<Counts>,
+    close: Duration,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if !self.close.is_zero() {
+            thread::sleep(self.close);
+        }
+        self.counts.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl ManageConnection for Stub {
+    type Connection = Conn;
+    type Error = Infallible;
+
+    fn connect(&self) -> Result<Conn, Infallible> {
+        Ok(self.open())
+    }
+
+    fn is_valid(&self, _: &mut Conn) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut Conn) -> bool {
+        false
+    }
+}

@@ -2,3 +2,4 @@
 //! same scenario passes. None of them is part of the library.
 
 pub mod endless;
+pub mod serialised;

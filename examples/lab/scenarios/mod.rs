@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::console::Console;
 use crate::report::Report;
 
+mod close_serialisation;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -43,4 +44,4 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 1] = [runaway_queue::SCENARIO];
+pub static SCENARIOS: [Scenario; 2] = [runaway_queue::SCENARIO, close_serialisation::SCENARIO];

@@ -1,0 +1,149 @@
+//! The flaw: **a lock held across the driver's close**. Each connection has a state,
+//! which is moved under a close mutex: idle, busy, closing, closed. The question is how
+//! many connections share that mutex, and whether the driver's close runs inside it.
+//!
+//! Otherwise it is what a pool should be, without the parts that play no role here:
+//! connections are there from the start, and nobody waits for one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+/// Where the driver's close runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Under one close mutex for all connections.
+    OneLock,
+    /// Under the connection's own close mutex.
+    LockEach,
+    /// After the state was moved under the connection's own, outside of it: fairpool's.
+    Outside,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Busy,
+    Closing,
+    Closed,
+}
+
+pub struct Conn<C> {
+    state: Mutex<State>,
+    value: Mutex<Option<C>>,
+}
+
+/// Who has to wait for a close mutex.
+#[derive(Clone, Copy)]
+pub enum Who {
+    Getter,
+    Returner,
+    Closer,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Blocked {
+    pub times: u32,
+    pub longest: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    /// For how long close mutexes were held, all together.
+    pub held: Duration,
+    pub getters: Blocked,
+    pub returners: Blocked,
+    pub closers: Blocked,
+}
+
+pub struct Serialised<C> {
+    way: Way,
+    all: Mutex<()>,
+    idle: Mutex<Vec<Arc<Conn<C>>>>,
+    meter: Mutex<Meter>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<C> Serialised<C> {
+    pub fn new(way: Way, values: impl IntoIterator<Item = C>) -> Serialised<C> {
+        let conn = |value| {
+            let (state, value) = (Mutex::new(State::Idle), Mutex::new(Some(value)));
+            Arc::new(Conn { state, value })
+        };
+        let idle = Mutex::new(values.into_iter().map(conn).collect());
+        Serialised { way, all: Mutex::new(()), idle, meter: Mutex::new(Meter::default()) }
+    }
+
+    pub fn get(&self) -> Option<Arc<Conn<C>>> {
+        let conn = lock(&self.idle).pop()?;
+        self.step(&conn, Who::Getter, |state| *state = State::Busy);
+        Some(conn)
+    }
+
+    pub fn put(&self, conn: Arc<Conn<C>>) {
+        let kept = self.step(&conn, Who::Returner, |state| {
+            let kept = *state == State::Busy;
+            *state = if kept { State::Idle } else { *state };
+            kept
+        });
+        // Otherwise somebody closes it, or has.
+        if kept {
+            lock(&self.idle).push(conn);
+        }
+    }
+
+    /// Closes a connection, be it in use, unless somebody does already.
+    pub fn close(&self, conn: &Conn<C>) {
+        let value = self.step(conn, Who::Closer, |state| {
+            if matches!(*state, State::Closing | State::Closed) {
+                return None;
+            }
+            *state = State::Closing;
+            let value = lock(&conn.value).take();
+            if self.way == Way::Outside {
+                return value;
+            }
+            drop(value); // The flaw: the driver closes under the lock.
+            *state = State::Closed;
+            None
+        });
+        if value.is_some() {
+            drop(value);
+            self.step(conn, Who::Closer, |state| *state = State::Closed);
+        }
+    }
+
+    pub fn meter(&self) -> Meter {
+        *lock(&self.meter)
+    }
+
+    /// Moves the state under the close mutex, and notes who had to wait for that.
+    fn step<R>(&self, conn: &Conn<C>, who: Who, step: impl FnOnce(&mut State) -> R) -> R {
+        let (came, mut waited) = (Instant::now(), false);
+        let mut enter = |free: bool| waited |= !free;
+        let shared = (self.way == Way::OneLock).then(|| {
+            enter(!matches!(self.all.try_lock(), Err(TryLockError::WouldBlock)));
+            lock(&self.all)
+        });
+        enter(!matches!(conn.state.try_lock(), Err(TryLockError::WouldBlock)));
+        let mut state = lock(&conn.state);
+        let entered = Instant::now();
+        let result = step(&mut state);
+        let held = entered.elapsed();
+        drop((state, shared));
+        let mut meter = lock(&self.meter);
+        meter.held += held;
+        let blocked = match who {
+            Who::Getter => &mut meter.getters,
+            Who::Returner => &mut meter.returners,
+            Who::Closer => &mut meter.closers,
+        };
+        if waited {
+            blocked.times += 1;
+            blocked.longest = blocked.longest.max(entered - came);
+        }
+        result
+    }
+}

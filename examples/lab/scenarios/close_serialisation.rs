@@ -1,0 +1,360 @@
+//! The driver's close hangs, and connections are closed while others are returned and
+//! got.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use fairpool::{Pool, PooledConnection};
+use serde_json::{Value, json};
+
+use super::{Problem, Run, Scenario};
+use crate::chart::{Chart, Line};
+use crate::flawed::serialised::{Blocked, Meter, Serialised, Way};
+use crate::load::{quantile, span};
+use crate::report::{Finding, Report, figure};
+use crate::stub::Stub;
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "close-serialisation",
+    about: "8 connections are closed, each for a while, as others are got and returned",
+    seconds: Duration::from_secs(3),
+    run,
+};
+
+/// Connections that are closed, and that stay.
+const CLOSED: usize = 8;
+const KEPT: usize = 8;
+const CLOSERS: usize = 4;
+/// Threads that get and return, how often each does, and how long it holds what it got.
+const USERS: usize = 4;
+const EVERY: Duration = Duration::from_millis(1);
+const HOLD: Duration = Duration::from_micros(200);
+
+/// A normal close, which hides the flaw, and one over a bad link; the long one is what
+/// `--seconds` says.
+const SHORT: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(50)];
+
+/// What a get and its return took, and when the get was due: whoever is held up in one
+/// makes the others wait that are due meanwhile, and that counts.
+#[derive(Clone, Copy)]
+struct Use {
+    at: Duration,
+    get: Duration,
+    give: Duration,
+}
+
+struct Outcome {
+    name: &'static str,
+    uses: Vec<Use>,
+    /// Until the last of the connections was closed.
+    all_closed: Duration,
+    /// What fairpool does not measure: nobody waits for its close mutex.
+    meter: Option<Meter>,
+}
+
+impl Outcome {
+    /// The sorted times of all gets, or of all returns.
+    fn sorted(&self, of: fn(&Use) -> Duration) -> Vec<Duration> {
+        let mut all: Vec<Duration> = self.uses.iter().map(of).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn get(&self, part: f64) -> Duration {
+        quantile(&self.sorted(|one| one.get), part)
+    }
+
+    fn give(&self, part: f64) -> Duration {
+        quantile(&self.sorted(|one| one.give), part)
+    }
+
+    /// Of each twentieth of a second, the slowest get and return.
+    fn line(&self) -> Line {
+        let mut slowest = std::collections::BTreeMap::new();
+        for one in &self.uses {
+            let slot = (one.at.as_secs_f64() * 20.0) as u64;
+            let all = one.get + one.give;
+            let most = slowest.entry(slot).or_insert(all);
+            *most = all.max(*most);
+        }
+        let points =
+            slowest.into_iter().map(|(slot, most)| (slot as f64 / 20.0, most.as_secs_f64() * 1e3));
+        Line { name: self.name.to_string(), points: points.collect() }
+    }
+}
+
+/// Gets and returns on several threads for as long as `closing` takes, and a moment.
+fn under_load(use_one: impl Fn() -> Use + Sync, closing: impl FnOnce()) -> (Vec<Use>, Duration) {
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let user = || {
+            let mut uses = Vec::new();
+            let mut due = EVERY;
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(due.saturating_sub(begun.elapsed()));
+                let late = begun.elapsed() - due;
+                let Use { get, give, .. } = use_one();
+                // A sleep that lasted a little longer is not the pool's.
+                let late = if late > EVERY { late } else { Duration::ZERO };
+                uses.push(Use { at: due, get: late + get, give });
+                due += EVERY;
+            }
+            uses
+        };
+        let users: Vec<_> = (0..USERS).map(|_| scope.spawn(user)).collect();
+        thread::sleep(Duration::from_millis(50));
+        let start = Instant::now();
+        closing();
+        let took = start.elapsed();
+        thread::sleep(Duration::from_millis(50));
+        stop.store(true, Ordering::Relaxed);
+        let uses = users.into_iter().flat_map(|user| user.join().expect("a user panicked"));
+        (uses.collect(), took)
+    })
+}
+
+fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}
+
+/// The model. Each of the connections that are closed is in somebody's hands, who
+/// returns it meanwhile; and the reaper wants to close it too.
+fn model(name: &'static str, way: Way, close: Duration) -> Outcome {
+    let stub = Stub::closing_in(close);
+    let quick = Stub::new();
+    let open = |number| if number < KEPT { quick.open() } else { stub.open() };
+    let pool = Serialised::new(way, (0..KEPT + CLOSED).map(open));
+    // The last ones are on top.
+    let victims: Vec<_> = (0..CLOSED).filter_map(|_| pool.get()).collect();
+    let use_one = || {
+        let (conn, get) = timed(|| pool.get());
+        thread::sleep(HOLD);
+        let ((), give) = timed(|| conn.into_iter().for_each(|conn| pool.put(conn)));
+        Use { at: Duration::ZERO, get, give }
+    };
+    let closing = || {
+        thread::scope(|scope| {
+            for some in victims.chunks(CLOSED / CLOSERS) {
+                let pool = &pool;
+                scope.spawn(move || some.iter().for_each(|conn| pool.close(conn)));
+            }
+            // In the middle of the first closes.
+            thread::sleep(close / 4);
+            let holder = |conn: &_| {
+                let (pool, conn) = (&pool, std::sync::Arc::clone(conn));
+                scope.spawn(move || pool.put(conn));
+            };
+            victims.iter().step_by(2).for_each(holder);
+            let reaper = |conn| {
+                let pool = &pool;
+                scope.spawn(move || pool.close(conn));
+            };
+            victims.iter().skip(1).step_by(2).for_each(|conn| reaper(conn));
+        });
+    };
+    let (uses, all_closed) = under_load(use_one, closing);
+    Outcome { name, uses, all_closed, meter: Some(pool.meter()) }
+}
+
+fn pool(close: Duration) -> (Pool<Stub>, Stub) {
+    let stub = Stub::closing_in(close);
+    let builder = Pool::builder().name("lab").max_size((CLOSED + KEPT) as u32);
+    let pool = builder
+        .max_closers(CLOSERS as u32)
+        .min_idle(Some(0))
+        .close_timeout(close * 20 + Duration::from_secs(5))
+        .build(stub.clone())
+        .expect("the stub always connects");
+    (pool, stub)
+}
+
+fn use_one(pool: &Pool<Stub>) -> Use {
+    let (conn, get) = timed(|| pool.get().expect("there are enough"));
+    thread::sleep(HOLD);
+    let ((), give) = timed(|| drop(conn));
+    Use { at: Duration::ZERO, get, give }
+}
+
+/// fairpool: holders of eight connections find them broken, and return them.
+fn real(run: &Run<'_>, name: &'static str, close: Duration) -> (Outcome, String) {
+    let (pool, stub) = pool(close);
+    let victims: Vec<_> = (0..CLOSED).filter_map(|_| pool.get().ok()).collect();
+    let mut said = String::new();
+    let closing = || {
+        victims.into_iter().for_each(PooledConnection::discard);
+        let mut asked = false;
+        while stub.closed() < CLOSED as u64 {
+            if !std::mem::replace(&mut asked, true) && close > SHORT[1] {
+                said = pool.snapshot().to_string();
+            }
+            run.console.state(|| format!("{name}: {} of {CLOSED} closed", stub.closed()));
+            thread::sleep(Duration::from_millis(1).min(close / 20));
+        }
+    };
+    let (uses, all_closed) = under_load(|| use_one(&pool), closing);
+    (Outcome { name, uses, all_closed, meter: None }, said)
+}
+
+/// The same pool while nothing is closed: what its figures are compared with.
+fn undisturbed(length: Duration) -> Outcome {
+    let (pool, _) = pool(Duration::ZERO);
+    let (uses, all_closed) = under_load(|| use_one(&pool), || thread::sleep(length));
+    Outcome { name: "fairpool, no closes", uses, all_closed, meter: None }
+}
+
+fn run(run: &Run<'_>) -> Result<Report, Problem> {
+    let long = run.seconds;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header([
+        "close takes",
+        "way",
+        "lock held",
+        "closers blocked",
+        "returns blocked",
+        "gets blocked",
+        "get p50",
+        "get p99",
+        "return p99",
+        "all closed in",
+    ]);
+    let mut data = Vec::new();
+    let mut of_long = Vec::new();
+    let mut diagnosis = String::new();
+    for close in [SHORT[0], SHORT[1], long] {
+        let ways = [
+            ("one lock for all", Way::OneLock),
+            ("a lock for each", Way::LockEach),
+            ("closed outside", Way::Outside),
+        ];
+        for (name, way) in ways {
+            run.console.say(&format!("closes of {close:.1?}: {name}"));
+            let outcome = model(name, way, close);
+            table.add_row(row(close, &outcome));
+            data.push(json(close, &outcome));
+            of_long.extend((close == long).then_some(outcome));
+        }
+        run.console.say(&format!("closes of {close:.1?}: fairpool"));
+        let (outcome, said) = real(run, "fairpool", close);
+        diagnosis = said;
+        table.add_row(row(close, &outcome));
+        data.push(json(close, &outcome));
+        of_long.extend((close == long).then_some(outcome));
+    }
+    let calm = undisturbed(long.min(Duration::from_secs(2)));
+    run.console.quiet();
+    run.console.say(&table.to_string());
+    let [one, each, outside, fairpool] = &of_long[..] else { unreachable!("BUG: four of each") };
+    let flawed = if run.fixed { outside } else { one };
+    Ok(Report {
+        chart: Some(chart(&[one, each, fairpool], long)),
+        ..report(long, flawed, fairpool, &calm, diagnosis, data)
+    })
+}
+
+fn report(
+    close: Duration,
+    flawed: &Outcome,
+    fairpool: &Outcome,
+    calm: &Outcome,
+    diagnosis: String,
+    data: Vec<Value>,
+) -> Report {
+    let figures = vec![
+        figure("get p50", span(flawed.get(0.5)), span(fairpool.get(0.5))),
+        figure("get p99", span(flawed.get(0.99)), span(fairpool.get(0.99))),
+        figure("return p99", span(flawed.give(0.99)), span(fairpool.give(0.99))),
+        figure("longest get or return", span(longest(flawed)), span(longest(fairpool))),
+        figure("all closed in", span(flawed.all_closed), span(fairpool.all_closed)),
+        figure("fairpool's get p99 without closes", "", span(calm.get(0.99))),
+    ];
+    let best = close * CLOSED.div_ceil(CLOSERS) as u32;
+    // Gets of half a microsecond: what a busy machine adds is more than the pool.
+    let room = Duration::from_millis(5);
+    let slow = fairpool.get(0.99) > calm.get(0.99) * 2 + room
+        || fairpool.give(0.99) > calm.give(0.99) * 2 + room;
+    let late = fairpool.all_closed > best.mul_f64(1.5) + Duration::from_millis(500);
+    Report {
+        scenario: SCENARIO.name,
+        flawed_pool: "one lock, held across the driver's close".to_string(),
+        load: format!("{CLOSED} closes of {close:.1?} each, {USERS} threads that get and return"),
+        figures,
+        flawed: Finding {
+            shows_the_flaw: longest(flawed) > close / 2,
+            because: format!("a get or return waited for up to {}", span(longest(flawed))),
+        },
+        fairpool: Finding {
+            shows_the_flaw: slow || late,
+            because: format!(
+                "gets and returns are as fast as without closes, and all are closed in {} ({CLOSED} × {close:.1?} / {CLOSERS} closers is {})",
+                span(fairpool.all_closed),
+                span(best)
+            ),
+        },
+        diagnosis,
+        data: json!({ "ways": data, "calm_get_p99_seconds": calm.get(0.99).as_secs_f64() }),
+        chart: None,
+    }
+}
+
+fn longest(outcome: &Outcome) -> Duration {
+    outcome.uses.iter().map(|one| one.get.max(one.give)).max().unwrap_or_default()
+}
+
+fn blocked(blocked: Blocked) -> impl fmt::Display {
+    match blocked.times {
+        0 => "none".to_string(),
+        times => format!("{times}, up to {}", span(blocked.longest)),
+    }
+}
+
+fn row(close: Duration, outcome: &Outcome) -> Vec<String> {
+    let meter = outcome.meter;
+    let of = |of: fn(Meter) -> Blocked| {
+        meter.map_or("–".to_string(), |meter| blocked(of(meter)).to_string())
+    };
+    vec![
+        span(close),
+        outcome.name.to_string(),
+        meter.map_or("–".to_string(), |meter| span(meter.held)),
+        of(|meter| meter.closers),
+        of(|meter| meter.returners),
+        of(|meter| meter.getters),
+        span(outcome.get(0.5)),
+        span(outcome.get(0.99)),
+        span(outcome.give(0.99)),
+        span(outcome.all_closed),
+    ]
+}
+
+fn json(close: Duration, outcome: &Outcome) -> Value {
+    let blocked = |blocked: Blocked| json!({ "times": blocked.times, "longest_seconds": blocked.longest.as_secs_f64() });
+    json!({
+        "close_seconds": close.as_secs_f64(),
+        "way": outcome.name,
+        "lock_held_seconds": outcome.meter.map(|meter| meter.held.as_secs_f64()),
+        "closers_blocked": outcome.meter.map(|meter| blocked(meter.closers)),
+        "returns_blocked": outcome.meter.map(|meter| blocked(meter.returners)),
+        "gets_blocked": outcome.meter.map(|meter| blocked(meter.getters)),
+        "get_p50_seconds": outcome.get(0.5).as_secs_f64(),
+        "get_p99_seconds": outcome.get(0.99).as_secs_f64(),
+        "return_p99_seconds": outcome.give(0.99).as_secs_f64(),
+        "all_closed_seconds": outcome.all_closed.as_secs_f64(),
+    })
+}
+
+fn chart(outcomes: &[&Outcome], close: Duration) -> Chart {
+    Chart {
+        title: format!("The slowest get and return while {CLOSED} closes of {close:.1?} are made"),
+        x: "seconds".to_string(),
+        y: "milliseconds".to_string(),
+        lines: outcomes.iter().map(|outcome| outcome.line()).collect(),
+        log_y: true,
+    }
+}

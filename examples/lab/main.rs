@@ -50,6 +50,10 @@ fn start() -> Result<ExitCode, Problem> {
         What::All => SCENARIOS.iter().collect(),
         What::One(scenario) => vec![scenario],
     };
+    // Before anything runs: it would be a pity afterwards.
+    for file in options.json.iter().chain(options.svg.iter().filter(|_| scenarios.len() == 1)) {
+        fs::write(file, "").map_err(|error| Problem::file(file, error.to_string()))?;
+    }
     let console = Console::new();
     let mut reports = Vec::new();
     for scenario in &scenarios {

@@ -66,9 +66,10 @@ impl Options {
             Ok(arguments) => arguments,
             Err(error) if error.use_stderr() => {
                 let text = error.render().to_string();
-                // The rest is tips and usage.
-                let line = text.lines().next().unwrap_or_default();
-                return Err(Problem(line.trim_start_matches("error: ").to_string()));
+                // After an empty line come tips and usage.
+                let lines: Vec<&str> =
+                    text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+                return Err(Problem(lines.join(" ").trim_start_matches("error: ").to_string()));
             }
             Err(help) => {
                 // A closed pipe is the reader's choice.

@@ -12,6 +12,7 @@
 
 mod chart;
 mod console;
+mod dice;
 mod flawed;
 mod load;
 mod options;

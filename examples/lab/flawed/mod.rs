@@ -2,4 +2,5 @@
 //! same scenario passes. None of them is part of the library.
 
 pub mod endless;
+pub mod forgetful;
 pub mod serialised;

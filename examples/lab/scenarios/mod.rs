@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::console::Console;
 use crate::report::Report;
 
+mod cancel_race;
 mod close_serialisation;
 mod runaway_queue;
 
@@ -44,4 +45,5 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 2] = [runaway_queue::SCENARIO, close_serialisation::SCENARIO];
+pub static SCENARIOS: [Scenario; 3] =
+    [runaway_queue::SCENARIO, cancel_race::SCENARIO, close_serialisation::SCENARIO];

@@ -9,6 +9,7 @@ use crate::report::Report;
 
 mod cancel_race;
 mod close_serialisation;
+mod nested_get;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -45,5 +46,9 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 3] =
-    [runaway_queue::SCENARIO, cancel_race::SCENARIO, close_serialisation::SCENARIO];
+pub static SCENARIOS: [Scenario; 4] = [
+    runaway_queue::SCENARIO,
+    cancel_race::SCENARIO,
+    close_serialisation::SCENARIO,
+    nested_get::SCENARIO,
+];

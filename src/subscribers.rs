@@ -4,7 +4,6 @@
 //! thread empties it every few milliseconds and sends the events. A subscriber that
 //! does not read them in time loses some, and the pool never waits for it.
 
-use std::mem;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -180,7 +179,8 @@ impl<M: ManageConnection> Shared<M> {
         self.watched.store(listens || self.config.event_handler.is_some(), Ordering::Relaxed);
         let Some(mut old) = self.quick(|core| core.turn_page(pages)) else { return };
         let mut lost = 0;
-        for entry in old.entries.drain(..) {
+        let (entries, missing) = old.take();
+        for entry in entries {
             let Some(at) = self.clock.instant_of(entry.at) else { continue };
             let (first, second) = list.kinds(entry);
             for kind in [Some(first), second].into_iter().flatten() {
@@ -188,7 +188,6 @@ impl<M: ManageConnection> Shared<M> {
                 lost += list.send(&Event { pool, at, lost_before: 0, kind });
             }
         }
-        let missing = mem::take(&mut old.lost);
         if missing > 0 {
             list.givers.clear();
             list.subscribers.iter_mut().for_each(|subscriber| subscriber.lost += missing);

@@ -91,16 +91,26 @@ pub(crate) struct Pages<C> {
     pub(crate) entries: Vec<Entry<C>>,
     /// How many more there were.
     pub(crate) lost: u64,
+    /// It was said that they should be read.
+    said: bool,
 }
 
 impl<C> Pages<C> {
     pub(crate) fn of(capacity: usize) -> Pages<C> {
-        Pages { entries: Vec::with_capacity(capacity), lost: 0 }
+        Pages { entries: Vec::with_capacity(capacity), lost: 0, said: false }
     }
 
-    /// Whether it is time to read it.
-    fn is_half_full(&self) -> bool {
-        self.entries.len() * 2 >= self.entries.capacity()
+    /// Whether it is time to read them; says so once.
+    fn fill(&mut self) -> bool {
+        let due = !self.said && self.entries.len() * 2 >= self.entries.capacity();
+        self.said |= due;
+        due
+    }
+
+    /// What was noted and how much more there was; the pages are blank then.
+    pub(crate) fn take(&mut self) -> (impl Iterator<Item = Entry<C>>, u64) {
+        self.said = false;
+        (self.entries.drain(..), mem::take(&mut self.lost))
     }
 }
 
@@ -143,9 +153,10 @@ impl<T: Types> Core<T> {
         old
     }
 
-    /// Whether the journal should be read before it is full.
-    pub(crate) fn journal_fills(&self) -> bool {
-        self.journal.pages.as_ref().is_some_and(Pages::is_half_full)
+    /// Whether the journal should be read before it is full. Says so once for each
+    /// page.
+    pub(crate) fn journal_fills(&mut self) -> bool {
+        self.journal.pages.as_mut().is_some_and(Pages::fill)
     }
 
     /// Opens the gate that stands for the present.

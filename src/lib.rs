@@ -44,7 +44,24 @@
 //!   brought over.
 //! - [`Error`] says why a caller got nothing, [`Stats`] how the pool is doing,
 //!   and [`CloseReport`] what was left when it closed.
+//! - [`Pool::snapshot`] says who holds connections and who waits, [`Pool::diagnose`] what
+//!   is wrong, [`Pool::health`] how bad it is, and [`Pool::subscribe`] everything that
+//!   happens. [`Watch`] does the same without keeping the pool alive.
 //! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
+//!
+//! # Features
+//!
+//! | | |
+//! |---|---|
+//! | `postgres` (default) | a manager for the blocking `postgres` crate, and advice on its server |
+//! | `sqlite` | a manager for `rusqlite` |
+//! | `histograms` (default) | distributions of waits, uses, connects, checks and closes |
+//! | `serde` | snapshots, statistics and diagnoses can be serialised |
+//! | `tracing` | a span around each get that waits, in the caller's trace |
+//! | `trace` | files for Perfetto and chrome://tracing |
+//! | `prometheus`, `opentelemetry` | metrics |
+//! | `inspect` | a small web server that shows what pools do |
+//! | `simulation` | what would happen with these settings under that load, in virtual time |
 //!
 //! # What runs where
 //!

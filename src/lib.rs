@@ -100,6 +100,7 @@ mod cancel;
 mod config;
 mod conn;
 mod core;
+mod diagnosis;
 #[doc(hidden)]
 pub mod doc;
 mod error;
@@ -123,6 +124,7 @@ mod spans;
 mod stats;
 mod subscribers;
 mod sync;
+mod text;
 mod threads;
 #[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 mod times;
@@ -139,6 +141,7 @@ pub mod sqlite;
 pub use crate::caller::{Holder, NestedGet, Origin, Waiter};
 pub use crate::cancel::CancelToken;
 pub use crate::config::{Builder, Fairness, SelfDeadlock};
+pub use crate::diagnosis::{Diagnosis, Finding, FindingKind, Memory, Severity};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, HandleEvent, NopEventHandler};
 pub use crate::extensions::Extensions;
@@ -150,7 +153,7 @@ pub use crate::manage::{
 pub use crate::pool::{CloseReport, Pool, State};
 pub use crate::pooled::{ConnectionInfo, PooledConnection};
 pub use crate::request::Request;
-pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Snapshot, Watch};
+pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Limits, Snapshot, Watch};
 pub use crate::stats::{ClosedBy, Stats};
 #[cfg(feature = "histograms")]
 pub use crate::times::{Quantiles, Times};

@@ -20,6 +20,8 @@ pub(crate) struct Call {
     /// The connection's number; zero until it is open.
     pub(crate) connection: u64,
     pub(crate) running_for: Duration,
+    /// It waits for a closer.
+    pub(crate) queued: bool,
     pub(crate) abandoned: bool,
 }
 
@@ -109,7 +111,8 @@ impl<T: Types> Core<T> {
             };
             let abandoned = slot.state == State::Abandoned;
             let running_for = now.since(since);
-            Some(Call { kind, connection: slot.number, running_for, abandoned })
+            let queued = slot.state == State::Queued;
+            Some(Call { kind, connection: slot.number, running_for, queued, abandoned })
         }));
         all
     }

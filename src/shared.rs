@@ -206,7 +206,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
         let mut waiting = self.quick(|core| core.waiting(now));
-        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        waiting.sort_by_key(|waiter| waiter.turn);
         waiting.into_iter().map(Waiter::from).collect()
     }
 

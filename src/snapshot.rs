@@ -190,7 +190,7 @@ impl<M: ManageConnection> Shared<M> {
         let taken_at = SystemTime::now();
         let health = self.judge_health(picture.pressure, now);
         let Picture { held, mut waiting, calls, nested, last_error, .. } = picture;
-        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        waiting.sort_by_key(|waiter| waiter.turn);
         let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         let mut calls: Vec<DriverCall> = calls.into_iter().map(DriverCall::from).collect();

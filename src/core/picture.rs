@@ -31,7 +31,7 @@ pub(crate) struct Waiting<C> {
     pub(crate) get: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first.
+    /// Smaller is served first; of those that are equal, the first in the list.
     pub(crate) turn: Time,
 }
 
@@ -86,11 +86,18 @@ impl<T: Types> Core<T> {
 
     pub(crate) fn waiting(&self, now: Time) -> Vec<Waiting<T::Caller>> {
         let mut all = Vec::with_capacity(self.queue.len() as usize);
-        all.extend(self.queue.iter().map(|(id, waiter)| Waiting {
-            get: id.number(),
-            caller: waiter.caller,
-            waited: now.since(waiter.since),
-            turn: self.queue.turn_of(id),
+        let mut before: Option<(u8, Time)> = None;
+        all.extend(self.queue.iter().map(|(id, waiter)| {
+            let own = self.queue.turn_of(id);
+            // Nobody is served before those ahead in the same class, not even whoever
+            // had read the clock earlier when it came later.
+            let turn = match before {
+                Some((priority, turn)) if priority == waiter.priority => own.max(turn),
+                _ => own,
+            };
+            before = Some((waiter.priority, turn));
+            let (get, caller) = (id.number(), waiter.caller);
+            Waiting { get, caller, waited: now.since(waiter.since), turn }
         }));
         all
     }

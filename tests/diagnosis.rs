@@ -199,6 +199,7 @@ fn a_leak_is_named_by_its_lines_threads_and_ages() {
     let callers = Callers::wait(&pool, 5);
 
     let diagnosis = found(&pool, &[Leak, Queue]);
+    assert!(!evidence(&diagnosis, Leak).contains("99 %"), "no use has ended");
     let leak = diagnosis.finding(Leak).unwrap();
     assert_eq!(leak.severity, Severity::Critical);
     assert_eq!(diagnosis.findings[0].kind, Leak, "the cause comes first");
@@ -233,6 +234,7 @@ fn a_leak_is_named_by_its_lines_threads_and_ages() {
 #[test]
 fn a_leak_is_found_although_callers_leave_at_short_deadlines() {
     let pool = pool(1);
+    drop(pool.get().unwrap());
     let held = leak(&pool, "leaker", 1);
     let before = pool.snapshot();
     for _ in 0..8 {
@@ -241,6 +243,11 @@ fn a_leak_is_found_although_callers_leave_at_short_deadlines() {
     let diagnosis = Diagnosis::between(&before, &pool.snapshot()).unwrap();
     assert_eq!(kinds(&diagnosis), [Leak], "{diagnosis}");
     assert_contains(&evidence(&diagnosis, Leak), &["0 gets served, 8 timed out"]);
+    if cfg!(feature = "histograms") {
+        // What tells long work from a leak.
+        let usual = "of 1 use that ended, 99 % took no longer than ";
+        assert_contains(&evidence(&diagnosis, Leak), &[usual]);
+    }
     drop(held);
     cured(&pool);
 }
@@ -252,7 +259,7 @@ fn a_leak_is_found_before_the_pool_is_dry_if_the_pool_knows_what_is_too_long() {
     let diagnosis = found(&pool, &[Leak]);
     let leak = diagnosis.finding(Leak).unwrap();
     assert_eq!(leak.severity, Severity::Warning);
-    assert_contains(&leak.summary, &["1 of 1 connections in use did not come back for 40.0ms"]);
+    assert_contains(&leak.summary, &["1 connection of 1 in use did not come back for 40.0ms"]);
     assert_eq!(leak.holders[0].location().line(), line);
     drop(held);
     cured(&pool);
@@ -597,6 +604,21 @@ fn many_at_one_line_share_a_row_of_the_dump() {
     assert_fits(&dump);
     drop(held);
     callers.served();
+}
+
+#[test]
+fn a_dump_of_very_many_lines_is_still_short() {
+    let pool = pool(60);
+    let label = |number: u32| -> &'static str { Box::leak(format!("job {number}").into()) };
+    let one = |number: u32| pool.request().label(label(number)).get().unwrap();
+    // The first thirty twice.
+    let held: Vec<Guard> = (0..60).map(|number| one(number % 30)).collect();
+    let dump = pool.snapshot().to_string();
+    let row = format!("    × 2 at {}:", file!());
+    assert_eq!(dump.matches(&row).count(), 20, "{dump}");
+    assert_contains(&dump, &["    … and 20 more at 10 other lines"]);
+    assert_fits(&dump);
+    drop(held);
 }
 
 #[test]

@@ -101,8 +101,9 @@ impl<'a> Pair<'a> {
     /// … or for very long.
     fn wait_severity(&self) -> Severity {
         let critical = self.after.limits.health_thresholds.wait_critical;
-        let oldest = self.before.health.oldest_wait.min(self.after.health.oldest_wait);
-        match oldest >= critical || self.waits > 0 && self.mean_wait >= critical {
+        match self.after.health.oldest_wait >= critical
+            || self.waits > 0 && self.mean_wait >= critical
+        {
             true => Severity::Critical,
             false => Severity::Warning,
         }
@@ -231,19 +232,25 @@ impl<'a> Pair<'a> {
             return None;
         }
         let in_use = self.after.stats.in_use;
-        let summary = match still {
-            true => format!(
+        let summary = match (still, in_use) {
+            (true, 1) => format!(
+                "nothing comes back: the only connection is in use, by the same caller as {:.1?} \
+                 ago",
+                self.span
+            ),
+            (true, _) => format!(
                 "nothing comes back: all {in_use} connections are in use, by the same callers as \
                  {:.1?} ago",
                 self.span
             ),
-            false => format!(
-                "{} of {in_use} connections in use did not come back for {:.1?} or more",
-                kept.len(),
+            (false, _) => format!(
+                "{} of {in_use} in use did not come back for {:.1?} or more",
+                count(kept.len() as u64, "connection", "connections"),
                 self.too_long(),
             ),
         };
         let mut evidence = kept_at(&kept);
+        evidence.extend(self.usual_holds());
         evidence.push(self.who_waits());
         evidence.push(self.what_moved());
         Some(Finding {
@@ -492,6 +499,20 @@ impl<'a> Pair<'a> {
                 health.oldest_wait,
             ),
         }
+    }
+
+    /// What tells long work from a leak, if this pool's work is known.
+    #[cfg(feature = "histograms")]
+    fn usual_holds(&self) -> Option<String> {
+        let holds = &self.after.stats.times.in_use;
+        let uses = count(holds.count, "use that ended", "uses that ended");
+        let of = |p99: Duration| format!("of {uses}, 99 % took no longer than {p99:.1?}");
+        (holds.count > 0).then(|| of(holds.p99))
+    }
+
+    #[cfg(not(feature = "histograms"))]
+    fn usual_holds(&self) -> Option<String> {
+        None
     }
 
     fn queue_grows(&self) -> Option<String> {

@@ -121,12 +121,11 @@ fn a_pool_that_is_full_and_flows_is_healthy() {
     }
     assert_eq!(kinds(&pair), []);
     // A single long wait is not yet a queue …
-    pair.1.health.oldest_wait = ms(400);
+    pair.1.health.oldest_wait = ms(499);
     assert_eq!(kinds(&pair), []);
     // … but one after the other is.
     pair.0.health.oldest_wait = ms(100);
     assert_eq!(kinds(&pair), [(Saturated, Warning)]);
-    pair.0.health.oldest_wait = ms(500);
     pair.1.health.oldest_wait = ms(500);
     assert_eq!(kinds(&pair), [(Saturated, Critical)]);
 }
@@ -147,7 +146,7 @@ fn those_who_keep_everything_are_a_leak_and_named_by_line() {
     keep_all(&mut pair, ms(300));
     wait(&mut pair, 7, ms(150));
     let findings = judge(&pair.0, &pair.1);
-    assert_eq!(kinds(&pair), [(Leak, Critical), (Queue, Warning)]);
+    assert_eq!(kinds(&pair), [(Leak, Critical), (Queue, Critical)]);
     let leak = &findings[0];
     assert!(leak.summary.contains("all 4 connections are in use"), "{}", leak.summary);
     let (rare, common) = (pair.1.holders[0].location(), pair.1.holders[1].location());
@@ -177,7 +176,7 @@ fn one_connection_that_came_back_is_no_standstill() {
     pair.1.holders[1] = Holder::from(again);
     pair.1.stats.gets = 1;
     wait(&mut pair, 7, ms(150));
-    assert_eq!(kinds(&pair), [(Saturated, Warning)]);
+    assert_eq!(kinds(&pair), [(Saturated, Critical)]);
 }
 
 #[test]
@@ -201,8 +200,8 @@ fn some_kept_for_longer_than_a_caller_waits_are_a_leak_while_callers_wait_long()
     pair.1.holders[3] = Holder::from(Held { connection: 4, caller: caller(), held_for: ms(5) });
     assert_eq!(kinds(&pair), []);
     wait(&mut pair, 7, ms(150));
-    assert_eq!(kinds(&pair), [(Leak, Warning), (Saturated, Warning)]);
-    assert_eq!(judge(&pair.0, &pair.1)[0].holders.len(), 3);
+    assert_eq!(kinds(&pair), [(Saturated, Critical), (Leak, Warning)]);
+    assert_eq!(judge(&pair.0, &pair.1)[1].holders.len(), 3);
 }
 
 #[test]
@@ -241,7 +240,7 @@ fn a_driver_call_hangs_if_it_has_run_for_a_second_and_at_both_looks() {
         pair.1.calls = vec![call(kind, ms(1000), false, false)];
         assert_eq!(kinds(&pair), [(found, Warning)]);
         wait(&mut pair, 2, ms(200));
-        assert_eq!(kinds(&pair), [(found, Critical), (Queue, Warning)]);
+        assert_eq!(kinds(&pair), [(found, Critical), (Queue, Critical)]);
     }
 }
 
@@ -261,7 +260,7 @@ fn closes_that_wait_for_their_turn_do_not_hang() {
 fn an_abandoned_close_keeps_nobody_waiting() {
     let mut pair = pair();
     pair.1.calls = vec![call(DriverCallKind::Close, ms(9000), false, true)];
-    wait(&mut pair, 2, ms(600));
+    wait(&mut pair, 2, ms(100));
     assert_eq!(kinds(&pair), [(Queue, Critical), (CloseHangs, Warning)]);
 }
 
@@ -278,10 +277,10 @@ fn connecting_that_fails_is_told_with_the_last_error() {
     assert_eq!(kinds(&pair), [(ConnectFails, Warning)]);
     wait(&mut pair, 2, ms(200));
     let findings = judge(&pair.0, &pair.1);
-    assert_eq!(kinds(&pair), [(ConnectFails, Critical), (Queue, Warning)]);
+    assert_eq!(kinds(&pair), [(ConnectFails, Critical), (Queue, Critical)]);
     assert_eq!(findings[0].evidence[0], "last error, 200.0ms ago: connection refused");
     pair.0.failing_for = None;
-    assert_eq!(kinds(&pair), [(Queue, Warning)], "it has only just begun");
+    assert_eq!(kinds(&pair), [(Queue, Critical)], "it has only just begun");
 }
 
 #[test]
@@ -334,7 +333,7 @@ fn a_few_waits_that_ended_are_not_yet_a_queue() {
 fn the_pools_own_thresholds_count() {
     let mut pair = pair();
     wait(&mut pair, 2, ms(150));
-    assert_eq!(kinds(&pair), [(Queue, Warning)]);
+    assert_eq!(kinds(&pair), [(Queue, Critical)]);
     let thresholds = HealthThresholds {
         wait_warning: ms(160),
         wait_critical: ms(5000),

@@ -20,7 +20,7 @@ use fairpool::postgres::postgres::{self, Client};
 use fairpool::postgres::{
     Advice, AdviseError, Blocker, NoTls, PostgresConnectionManager, advise, blockers,
 };
-use fairpool::{Builder, ErrorKind, Pool, Severity};
+use fairpool::{Builder, ErrorKind, FindingKind, Pool, Severity};
 
 type Manager = PostgresConnectionManager<NoTls>;
 
@@ -381,6 +381,7 @@ fn the_backend_at_which_a_whole_pool_waits_is_named() {
     let manager = Manager::new(cluster.config(), NoTls).application_name("waiters");
     let pool = Pool::builder().max_size(6).build(manager).unwrap();
     let (done, is_done) = mpsc::channel();
+    let asked = Instant::now();
     for _ in 0..10 {
         let (pool, done) = (pool.clone(), done.clone());
         thread::spawn(move || {
@@ -392,6 +393,15 @@ fn the_backend_at_which_a_whole_pool_waits_is_named() {
     // the other four wait in the pool.
     let all = await_blocked(&mut observer, 1, 6);
     assert_eq!(pool.stats().in_use, 6);
+    // The pool sees that nothing comes back, and to whom; the server knows why.
+    let leak = loop {
+        let diagnosis = pool.diagnose_over(Duration::from_millis(150)).unwrap();
+        if let Some(leak) = diagnosis.finding(FindingKind::Leak) {
+            break leak.clone();
+        }
+        assert!(asked.elapsed() < LONG, "{diagnosis}");
+    };
+    assert_eq!(leak.holders.len(), 6, "{leak}");
     let blocker = &all[0];
     assert_eq!((blocker.pid, blocker.blocked), (blocker_pid, 6));
     assert_eq!(blocker.state.as_deref(), Some("idle in transaction"));

@@ -13,7 +13,7 @@ use log::{Level, Record};
 use crate::caller::{Holder, NestedGet, Waiter};
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
-use crate::core::{Core, Counters, Effects, Gauges, Time};
+use crate::core::{Core, Counters, Effects, Gauges, Time, Waiting};
 use crate::error::{Cause, Report, text_of_panic};
 use crate::health::Watcher;
 use crate::manage::ManageConnection;
@@ -206,7 +206,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
         let mut waiting = self.quick(|core| core.waiting(now));
-        waiting.sort_by_key(|waiter| waiter.turn);
+        Waiting::put_in_order(&mut waiting);
         waiting.into_iter().map(Waiter::from).collect()
     }
 

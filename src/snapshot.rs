@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 
 use crate::caller::{Holder, NestedGet, Waiter};
 use crate::config::Config;
-use crate::core::{Call, CallKind, Picture, Time};
+use crate::core::{Call, CallKind, Picture, Time, Waiting};
 use crate::error::{Chain, Error};
 use crate::event::Event;
 use crate::health::{Health, HealthThresholds};
@@ -190,7 +190,7 @@ impl<M: ManageConnection> Shared<M> {
         let taken_at = SystemTime::now();
         let health = self.judge_health(picture.pressure, now);
         let Picture { held, mut waiting, calls, nested, last_error, .. } = picture;
-        waiting.sort_by_key(|waiter| waiter.turn);
+        Waiting::put_in_order(&mut waiting);
         let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         let mut calls: Vec<DriverCall> = calls.into_iter().map(DriverCall::from).collect();

@@ -31,8 +31,16 @@ pub(crate) struct Waiting<C> {
     pub(crate) get: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first; of those that are equal, the first in the list.
+    /// Smaller is served first.
     pub(crate) turn: Time,
+}
+
+impl<C> Waiting<C> {
+    /// Brings those of [`Core::waiting`] into the order in which they are served. Of
+    /// equal turns the more important goes first, as it stands there.
+    pub(crate) fn put_in_order(waiting: &mut [Waiting<C>]) {
+        waiting.sort_by_key(|waiter| waiter.turn);
+    }
 }
 
 /// How hard the queue is pressed; known without looking at all who wait.
@@ -84,6 +92,7 @@ impl<T: Types> Core<T> {
         }
     }
 
+    /// Those who wait, the most important first, each priority in order of arrival.
     pub(crate) fn waiting(&self, now: Time) -> Vec<Waiting<T::Caller>> {
         let mut all = Vec::with_capacity(self.queue.len() as usize);
         let mut before: Option<(u8, Time)> = None;

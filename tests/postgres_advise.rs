@@ -319,7 +319,7 @@ fn advice_fits_a_terminal() {
 
 #[cfg(feature = "serde")]
 #[test]
-fn advice_and_blockers_are_json() {
+fn advice_is_json() {
     let said = advice(good_builder().max_lifetime(None), good_manager("json"), 2);
     let json = serde_json::to_value(&said).unwrap();
     assert_eq!((&json["pool"], &json["instances"]), (&"orders".into(), &2.into()));

@@ -37,7 +37,7 @@ const DIGITS: u8 = 2;
 #[non_exhaustive]
 pub struct Times {
     /// How long gets took, whatever came of them. A get that found an idle connection
-    /// counts as zero.
+    /// counts as zero; one that got none and did not wait does not count.
     pub wait: Quantiles,
     /// How long connections were held. Under heavy use not each is timed; those that
     /// are stand for the others.
@@ -172,12 +172,15 @@ impl Distribution {
         if count == 0 {
             return Quantiles::default();
         }
-        let at = |quantile: f64| {
-            let rank = (quantile * count as f64).ceil() - zeros as f64;
-            if rank <= 0.0 {
+        let at = |permille: u128| {
+            // In whole numbers: rounding must not lead to the next larger value.
+            let rank = (u128::from(count) * permille).div_ceil(1000) as u64;
+            let Some(rank) = rank.checked_sub(zeros).filter(|&rank| rank > 0) else {
                 return Duration::ZERO;
-            }
-            let value = self.histogram.value_at_quantile(rank / self.count() as f64);
+            };
+            // Half a rank lower, for the histogram rounds up.
+            let quantile = (rank as f64 - 0.5) / self.count() as f64;
+            let value = self.histogram.value_at_quantile(quantile);
             // A bucket's upper end may lie above what was ever recorded.
             Duration::from_nanos(value.min(self.longest))
         };
@@ -185,10 +188,10 @@ impl Distribution {
         Quantiles {
             count,
             mean: Duration::from_nanos(mean),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
+            p50: at(500),
+            p90: at(900),
+            p99: at(990),
+            p999: at(999),
             max: Duration::from_nanos(self.longest),
         }
     }

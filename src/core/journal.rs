@@ -89,13 +89,17 @@ pub(crate) struct Entry<C> {
 pub(crate) struct Pages<C> {
     /// Never grows: there is room for as many as those who listen asked for.
     pub(crate) entries: Vec<Entry<C>>,
-    /// How many more there were.
+    /// How many more events there were.
     pub(crate) lost: u64,
 }
 
 impl<C> Pages<C> {
     pub(crate) fn of(capacity: usize) -> Pages<C> {
         Pages { entries: Vec::with_capacity(capacity), lost: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.lost == 0
     }
 
     /// Whether it is time to read it.
@@ -107,13 +111,15 @@ impl<C> Pages<C> {
 pub(super) struct Journal<C> {
     /// `None` while nobody listens.
     pages: Option<Pages<C>>,
+    /// There was nothing to read last time: whoever reads waits to be called.
+    rests: bool,
     /// The gate for the fast paths of those who note what they do.
     gate: Gate,
 }
 
 impl<C> Journal<C> {
     pub(super) fn new() -> Journal<C> {
-        Journal { pages: None, gate: Gate::SHUT }
+        Journal { pages: None, rests: true, gate: Gate::SHUT }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -125,7 +131,8 @@ impl<C> Journal<C> {
         if pages.entries.len() < pages.entries.capacity() {
             pages.entries.push(Entry { at, step });
         } else {
-            pages.lost += 1;
+            // A connection that is lent makes two events.
+            pages.lost += if matches!(step, Step::Lent { .. }) { 2 } else { 1 };
         }
     }
 }
@@ -138,14 +145,16 @@ impl<T: Types> Core<T> {
         pages: Option<Pages<T::Caller>>,
     ) -> Option<Pages<T::Caller>> {
         let old = mem::replace(&mut self.journal.pages, pages);
+        self.journal.rests = old.as_ref().is_none_or(Pages::is_empty);
         let gate = self.gate_now();
         self.open_gate(gate);
         old
     }
 
-    /// Whether the journal should be read before it is full.
-    pub(crate) fn journal_fills(&self) -> bool {
-        self.journal.pages.as_ref().is_some_and(Pages::is_half_full)
+    /// Whether the journal should be read now: whoever reads it rests, or it fills.
+    pub(crate) fn journal_calls(&self) -> bool {
+        let Some(pages) = &self.journal.pages else { return false };
+        self.journal.rests && !pages.is_empty() || pages.is_half_full()
     }
 
     /// Opens the gate that stands for the present.

@@ -252,7 +252,10 @@ impl<M: ManageConnection> Shared<M> {
     /// The pool has ended, and with it the resident thread. Whoever listens finds the
     /// end of the channel, after what there still is to tell.
     pub(crate) fn end_subscriptions(&self) {
-        self.subscribers.list.lock().undelivered = true;
+        let mut list = self.subscribers.list.lock();
+        list.undelivered = true;
+        self.turn_page(&mut list);
+        drop(list);
         self.end_when_all_is_told();
     }
 
@@ -265,6 +268,69 @@ impl<M: ManageConnection> Shared<M> {
             list.ended = true;
             list.subscribers.clear();
             self.stop_noting(&mut list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::doc::StubManager;
+    use crate::pool::Pool;
+
+    fn pool() -> Pool<StubManager> {
+        Pool::builder().max_size(1).build(StubManager).expect("a stub")
+    }
+
+    fn eventually(what: &str, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it never came to this: {what}");
+            thread::yield_now();
+        }
+    }
+
+    /// How many listen, and whether steps are noted, so that gets and returns take
+    /// the long way.
+    fn watched(pool: &Pool<StubManager>) -> (usize, bool) {
+        let list = pool.shared.subscribers.list.lock();
+        let noted = pool.shared.quick(|core| core.is_noted());
+        assert_eq!(pool.shared.watched.load(Ordering::Relaxed), noted);
+        assert_eq!(list.spare.is_some() || !list.givers.is_empty(), noted);
+        (list.subscribers.len(), noted)
+    }
+
+    #[test]
+    fn the_fast_paths_are_fast_again_when_nobody_listens() {
+        let pool = pool();
+        assert_eq!(watched(&pool), (0, false));
+        let first = pool.subscribe(10).expect("a capacity");
+        let second = pool.subscribe(10).expect("a capacity");
+        assert_eq!(watched(&pool), (2, true));
+        // Those who have gone are found out when something is sent to them.
+        drop(first);
+        drop(pool.get().expect("the stub's connection"));
+        eventually("one listens", || watched(&pool) == (1, true));
+        drop(second);
+        drop(pool.get().expect("the stub's connection"));
+        eventually("nobody listens", || watched(&pool) == (0, false));
+    }
+
+    #[test]
+    fn who_reads_the_journal_rests_while_nothing_happens() {
+        let pool = pool();
+        let events = pool.subscribe(10).expect("a capacity");
+        for _ in 0..3 {
+            drop(pool.get().expect("the stub's connection"));
+            // Three events each, though nobody looks at regular times.
+            for _ in 0..3 {
+                events.recv_timeout(Duration::from_secs(10)).expect("an event");
+            }
+            eventually("it rests", || pool.shared.quick(|core| core.journal_rests()));
+            assert_eq!(pool.shared.deliver(), None, "nothing has happened");
         }
     }
 }

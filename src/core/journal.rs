@@ -157,6 +157,16 @@ impl<T: Types> Core<T> {
         self.journal.rests && !pages.is_empty() || pages.is_half_full()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_noted(&self) -> bool {
+        self.journal.is_open()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal_rests(&self) -> bool {
+        self.journal.rests
+    }
+
     /// Opens the gate that stands for the present.
     pub(super) fn open_gate(&mut self, gate: Gate) {
         self.journal.gate = gate;

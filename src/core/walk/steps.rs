@@ -62,7 +62,7 @@ impl Walk {
             Kind::TryGet => self.get(target, true, true),
             Kind::GetWithoutTime => self.get(target, false, false),
             Kind::CancelledBefore => {
-                self.core.count_cancelled();
+                self.core.refuse_cancelled(self.now, target as u8);
                 self.reference.counters.cancelled += 1;
             }
             Kind::Claim => drop(self.claim(target)),

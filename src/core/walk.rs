@@ -238,7 +238,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that has to happen in some walk, or walking proves nothing.
-const HAPPENS: [&str; 23] = [
+const HAPPENS: [&str; 26] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -262,6 +262,9 @@ const HAPPENS: [&str; 23] = [
     "leaks",
     "leaks that ended",
     "deadlocks noticed",
+    "outages",
+    "outages that ended",
+    "abandoned calls told",
 ];
 
 const REASONS: [Reason; 7] = [

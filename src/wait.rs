@@ -354,3 +354,59 @@ fn refusal(ask: &Ask<'_>, kind: ErrorKind, report: Report, cause: Option<Cause>)
     }
     Error::new(kind, message, report, cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::config::Fairness;
+    use crate::doc::StubManager;
+    use crate::pool::Pool;
+
+    /// One of priority 10 has waited too long to be overtaken, but one of priority 1
+    /// comes first, which has only just come: so whoever has no time joins the queue,
+    /// serves the two, and takes what is left.
+    #[test]
+    fn a_get_without_time_that_claims_counts_once() {
+        let pool = Pool::builder()
+            .max_size(3)
+            .fairness(Fairness::Bounded(Duration::from_nanos(1)))
+            .priority_ageing(Duration::from_secs(3600))
+            .build(StubManager)
+            .expect("a stub");
+        let shared = &pool.shared;
+        let soon = shared.clock.now().after(Duration::from_secs(3600));
+        let cells = [(Time::START, 10), (soon, 1)].map(|(since, priority)| {
+            let caller = Caller::here(Location::caller(), None, priority);
+            let cell = Arc::new(WaitCell::new());
+            let waiter = Waiter {
+                since,
+                priority,
+                caller,
+                cell: Arc::clone(&cell),
+                only_idle: false,
+                nested: false,
+            };
+            // They find nothing yet, so that both are in the queue.
+            shared.transition(|core, _, fx| {
+                core.pause();
+                assert!(core.join(waiter, fx).is_ok());
+            });
+            cell
+        });
+        shared.quick(|core| core.unpause());
+        let got = pool.request().priority(255).timeout(Duration::ZERO).get();
+        let got = got.expect("the third connection");
+        let others = cells.map(|cell| match cell.answer.lock().take() {
+            Some(Answer::Granted(lease)) => PooledConnection::new(shared, lease, soon),
+            _ => panic!("it was not served"),
+        });
+        let stats = pool.stats();
+        assert_eq!((stats.gets, stats.gets_waited, stats.timeouts), (3, 3, 0));
+        // Those two are not awake yet to count their waits.
+        #[cfg(feature = "histograms")]
+        assert_eq!((stats.times.wait.count, stats.times.wait.max), (1, Duration::ZERO));
+        drop((got, others));
+    }
+}

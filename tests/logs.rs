@@ -290,8 +290,9 @@ fn abandoned_driver_calls_are_said() {
 #[test]
 fn changes_of_health_are_said() {
     let thresholds = HealthThresholds {
-        waiters_warning: 1,
-        waiters_critical: 2,
+        // The first get of all waits too, for its connection.
+        waiters_warning: 2,
+        waiters_critical: 3,
         wait_warning: WATCHDOG,
         wait_critical: 2 * WATCHDOG,
         calm_for: Duration::ZERO,
@@ -301,12 +302,12 @@ fn changes_of_health_are_said() {
     let held = pool.get().unwrap();
     thread::scope(|scope| {
         let wait = || drop(pool.get().unwrap());
+        (0..2).for_each(|_| drop(scope.spawn(wait)));
+        let warning = until_said("health", "was healthy, is warning: 2 waiting", 1);
         scope.spawn(wait);
-        let warning = until_said("health", "was healthy, is warning: 1 waiting", 1);
-        scope.spawn(wait);
-        let critical = until_said("health", "was warning, is critical: 2 waiting", 1);
+        let critical = until_said("health", "was warning, is critical: 3 waiting", 1);
         for (it, level, name, waiting) in
-            [(&warning[0], Level::Warn, "warning", 1), (&critical[0], Level::Error, "critical", 2)]
+            [(&warning[0], Level::Warn, "warning", 2), (&critical[0], Level::Error, "critical", 3)]
         {
             assert_eq!((it.level, it.fact("health")), (level, name));
             assert_eq!(it.number("waiting"), waiting);

@@ -122,9 +122,11 @@ impl HealthThresholds {
 
     /// The level of these figures, with thresholds at this part of theirs.
     fn level(&self, figures: Pressure, part: f64) -> HealthLevel {
+        // Not as a `Duration`: a part of the longest one may be out of its range.
         let reached = |waiters: u32, wait: Duration| {
             f64::from(figures.waiting) >= f64::from(waiters) * part
-                || figures.waiting > 0 && figures.mean_age >= wait.mul_f64(part)
+                || figures.waiting > 0
+                    && figures.mean_age.as_secs_f64() >= wait.as_secs_f64() * part
         };
         if reached(self.waiters_critical, self.wait_critical) {
             HealthLevel::Critical

@@ -85,9 +85,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, journal_fills) =
-            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_fills()));
-        if journal_fills {
+        let (lease, journal_calls) =
+            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_calls()));
+        if journal_calls {
             shared.reaper.wake_to_deliver();
         }
         let start = match shared.config.event_handler {
@@ -206,7 +206,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// Takes the connection out of the pool for good; the pool may open another
-    /// in its place. No event tells of it, and `on_release` is not called.
+    /// in its place. No method of the [`HandleEvent`](crate::HandleEvent) is called for it,
+    /// nor is `on_release`.
     pub fn detach(mut this: Self) -> M::Connection {
         let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
         caller::guard_dropped(conn.home);
@@ -266,9 +267,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
         let now = shared.clock.now();
-        let (returned, journal_fills) =
-            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_fills()));
-        if journal_fills {
+        let (returned, journal_calls) =
+            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_calls()));
+        if journal_calls {
             shared.reaper.wake_to_deliver();
         }
         returned

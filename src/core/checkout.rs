@@ -227,8 +227,9 @@ impl<T: Types> Core<T> {
     }
 
     /// A caller came with a token that was cancelled already.
-    pub(crate) fn count_cancelled(&mut self) {
+    pub(crate) fn refuse_cancelled(&mut self, now: Time, caller: T::Caller) {
         self.counters.cancelled += 1;
+        self.note_refused(caller, End::Cancelled, now);
     }
 
     /// The fast path of a return: back onto the stack, if nothing speaks against

@@ -8,7 +8,8 @@
 //! First everything goes wrong that may. Then no more faults: calls succeed,
 //! holders return, whoever is nudged comes; and everyone who waits has to be
 //! served within a number of steps that is known beforehand. At last the pool is
-//! closed, and nothing may be left.
+//! closed, and nothing may be left. In every other walk somebody listens, at times
+//! or always, and reads of every step ([`listen`]).
 //!
 //! `FAIRPOOL_WALK_SEED=…` repeats one walk, `FAIRPOOL_WALKS=…` walks so many,
 //! `FAIRPOOL_WALK_SECONDS=…` for so long.
@@ -22,10 +23,12 @@ use super::*;
 mod duty;
 mod events;
 mod judge;
+mod listen;
 mod reference;
 mod setting;
 mod steps;
 
+use listen::Listener;
 use reference::Reference;
 use setting::{KINDS, Kind, Random, Setting};
 
@@ -58,6 +61,8 @@ struct Walk {
     random: Random,
     core: Core<Toy>,
     reference: Reference,
+    /// Then the fast paths are those that note what they do.
+    listener: Option<Listener>,
     now: Time,
     clients: Vec<Client>,
     held: Vec<Held>,
@@ -76,6 +81,7 @@ impl Walk {
         let mut walk = Walk {
             core: Core::new(setting.policy.clone()),
             reference: Reference::new(setting.policy.clone()),
+            listener: None,
             clients: vec![Client::default(); setting.clients],
             seed,
             setting,
@@ -90,6 +96,15 @@ impl Walk {
         };
         walk.tick();
         walk
+    }
+
+    /// Always in some walks, at times in others.
+    fn listen(&mut self) {
+        match self.listener.take() {
+            None => self.listener = Some(Listener::of(&mut self.core)),
+            Some(listener) if self.seed % 4 == 1 => self.listener = Some(listener),
+            Some(_) => drop(self.core.turn_page(None)),
+        }
     }
 
     fn count(&mut self, what: &'static str) {
@@ -201,6 +216,9 @@ impl Walk {
     fn run(&mut self) -> (usize, usize) {
         let steps = self.setting.steps;
         for step in 0..steps {
+            if self.seed % 2 == 1 && step % 100 == 0 {
+                self.listen();
+            }
             self.step(step * 10 > steps * 9);
         }
         let (served_after, bound) = self.recover();
@@ -238,8 +256,9 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that has to happen in some walk, or walking proves nothing.
-const HAPPENS: [&str; 23] = [
+const HAPPENS: [&str; 28] = [
     "got at once",
+    "got at once, as noted",
     "got on the slow path",
     "claimed",
     "granted",
@@ -253,6 +272,7 @@ const HAPPENS: [&str; 23] = [
     "refused: full",
     "refused: hopeless",
     "returned at once",
+    "returned at once, as noted",
     "opens",
     "checks",
     "closes",
@@ -262,6 +282,9 @@ const HAPPENS: [&str; 23] = [
     "leaks",
     "leaks that ended",
     "deadlocks noticed",
+    "outages",
+    "outages that ended",
+    "abandoned calls told",
 ];
 
 const REASONS: [Reason; 7] = [

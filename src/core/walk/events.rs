@@ -97,7 +97,9 @@ impl Reference {
     pub(super) fn opened(&mut self, permit: u32, conn: u32, expires: Time) {
         assert_eq!(conn as usize, self.conns.len());
         self.counters.opened += 1;
-        self.failing = None;
+        if let Some(failing) = self.failing.take() {
+            self.due.notices.push(format!("outage ended after {}", failing.failures));
+        }
         self.last_error = None;
         match self.policy.max_lifetime {
             None => assert_eq!(expires, Time::NEVER),
@@ -123,8 +125,18 @@ impl Reference {
     }
 
     /// `retry_at` is what the pool drew: any delay between half and all of it.
-    pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
+    pub(super) fn failed(
+        &mut self,
+        begun: Time,
+        cause: Option<u8>,
+        retry_at: Time,
+        permanent: bool,
+    ) {
         self.counters.open_failures += 1;
+        match &mut self.failing {
+            Some(failing) => failing.failures += 1,
+            None => self.due.notices.push(format!("outage {cause:?}")),
+        }
         if let Some(failing) = &mut self.failing
             && begun <= failing.failed_at
         {
@@ -132,13 +144,15 @@ impl Reference {
             failing.permanent |= permanent;
             return;
         }
-        let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
+        let before = self.failing.as_ref();
+        let (attempts, failures) = before.map_or((0, 1), |f| (f.attempts, f.failures));
         let doubled = (0..attempts)
             .fold(self.policy.backoff_min, |delay, _| (delay * 2).min(self.policy.backoff_max));
         let delay = retry_at.since(self.now);
         assert!(delay <= doubled && delay >= doubled / 2, "a delay of {delay:?}, not {doubled:?}");
         let failed_at = self.now;
-        self.failing = Some(Failing { attempts: attempts + 1, failed_at, retry_at, permanent });
+        let attempts = attempts + 1;
+        self.failing = Some(Failing { attempts, failures, failed_at, retry_at, permanent });
     }
 
     pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
@@ -146,7 +160,7 @@ impl Reference {
         if call.abandoned {
             return;
         }
-        self.failed(call.since, retry_at, permanent);
+        self.failed(call.since, Some(cause), retry_at, permanent);
         if permanent || !self.fails_for_good() {
             self.last_error = Some((self.now, cause));
         }
@@ -185,6 +199,7 @@ impl Reference {
         if held_back {
             self.next_keepalive(core, fx);
         }
+        self.counters.check_failures += u64::from(result.is_err());
         if let Err((_, cause)) = result
             && !self.fails_for_good()
         {
@@ -311,6 +326,13 @@ impl Reference {
                 assert!(late(self, &call), "P5: a call was abandoned before its limit");
                 self.calls[index].abandoned = true;
                 abandoned += 1;
+                let kind = match call.what {
+                    What::Open => CallKind::Open,
+                    What::Check(..) => CallKind::Check,
+                    What::Close => CallKind::Close,
+                };
+                self.counters.abandoned += 1;
+                self.due.notices.push(format!("abandoned {kind:?}"));
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
             }
@@ -323,7 +345,7 @@ impl Reference {
         failed.sort_unstable();
         for begun in failed.into_iter().rev() {
             let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
-            self.failed(begun, retry_at, false);
+            self.failed(begun, None, retry_at, false);
         }
         self.reap();
         self.find_leaks();

@@ -87,6 +87,7 @@ impl Reference {
             assert!(self.may_be_handed_out(conn), "a newcomer got what is not fit");
             taken.hand(conn);
             self.lend(conn, client);
+            self.counters.overtakes += u64::from(!self.queue.is_empty());
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
         let trimmed = taken.lower.len();

@@ -52,6 +52,7 @@ pub(super) struct Facts {
 
 pub(super) struct Failing {
     pub(super) attempts: u32,
+    pub(super) failures: u32,
     pub(super) failed_at: Time,
     pub(super) retry_at: Time,
     pub(super) permanent: bool,

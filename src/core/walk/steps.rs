@@ -62,7 +62,7 @@ impl Walk {
             Kind::TryGet => self.get(target, true, true),
             Kind::GetWithoutTime => self.get(target, false, false),
             Kind::CancelledBefore => {
-                self.core.count_cancelled();
+                self.core.refuse_cancelled(self.now, target as u8);
                 self.reference.counters.cancelled += 1;
             }
             Kind::Claim => drop(self.claim(target)),
@@ -128,6 +128,9 @@ impl Walk {
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
         self.reference.compare_reports(&mut self.core);
+        if let Some(listener) = &mut self.listener {
+            listener.read(&mut self.core);
+        }
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
@@ -190,21 +193,27 @@ impl Walk {
             How::Asked { client, priority, got, fast }
         };
         let recently = self.recently();
+        // Shut while somebody listens.
         let got = self.core.acquire_fast(recently, client);
         if got.is_some() {
+            assert!(self.listener.is_none(), "a get that is not noted");
             self.count("got at once");
             self.reference.now = recently;
             self.judged(|_, _| ((), asked(&got, true)));
             self.reference.now = now;
             return self.held.extend(got.map(|lease| Held { lease, client, at_home: true }));
         }
+        let noted = self.listener.is_some();
         let got = self.judged(|core, _| {
-            let got = core.overtake(now, client);
+            let got = match noted {
+                true => core.acquire_noted(now, client),
+                false => core.overtake(now, client),
+            };
             let how = asked(&got, true);
             (got, how)
         });
         if let Some(lease) = got {
-            self.count("got past waiters");
+            self.count(if noted { "got at once, as noted" } else { "got past waiters" });
             return self.held.push(Held { lease, client, at_home: true });
         }
         let got = self.judged(|core, fx| {
@@ -305,10 +314,19 @@ impl Walk {
         let Held { mut lease, .. } = self.held.swap_remove(target);
         let conn = lease.conn;
         if verdict == Verdict::Keep {
-            let recently = self.recently();
-            match self.core.checkin_fast(recently, lease) {
+            let noted = self.listener.is_some();
+            let recently = if noted { now } else { self.recently() };
+            let returned = match noted {
+                true => self.core.checkin_noted(now, lease),
+                false => self.core.checkin_fast(recently, lease),
+            };
+            match returned {
                 Ok(()) => {
-                    self.count("returned at once");
+                    self.count(if noted {
+                        "returned at once, as noted"
+                    } else {
+                        "returned at once"
+                    });
                     self.reference.now = recently;
                     self.reference.returned(conn, verdict);
                     self.reference.now = now;

@@ -11,12 +11,18 @@
 //! fairpool does; with 2 if it cannot run. `docs/lab.md` tells the story of each.
 
 mod chart;
+#[path = "../../tests/support/cluster.rs"]
+mod cluster;
 mod console;
 mod flawed;
 mod load;
 mod options;
+mod orders;
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
 mod report;
 mod scenarios;
+mod server;
 mod stub;
 
 use std::fs;

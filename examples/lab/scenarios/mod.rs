@@ -8,6 +8,7 @@ use crate::console::Console;
 use crate::report::Report;
 
 mod close_serialisation;
+mod long_transaction;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -44,4 +45,5 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 2] = [runaway_queue::SCENARIO, close_serialisation::SCENARIO];
+pub static SCENARIOS: [Scenario; 3] =
+    [runaway_queue::SCENARIO, long_transaction::SCENARIO, close_serialisation::SCENARIO];

@@ -1,6 +1,8 @@
 //! A transaction that somebody has left open, and everybody needs the row that it has
 //! changed.
 
+mod report;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,14 +12,12 @@ use std::time::{Duration, Instant};
 use fairpool::Pool;
 use fairpool::postgres::postgres::{Client, Config, Error as PgError};
 use fairpool::postgres::{Blocker, NoTls, blockers};
-use serde_json::json;
 
 use super::{Problem, Run, Scenario};
-use crate::chart::{Chart, Line};
 use crate::flawed::endless::Endless;
-use crate::load::{Samples, of, span};
+use crate::load::Samples;
 use crate::orders::Orders;
-use crate::report::{Finding, Report, figure};
+use crate::report::Report;
 use crate::server::{Manager, Server, Sessions, chain};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -26,6 +26,9 @@ pub const SCENARIO: Scenario = Scenario {
     seconds: Duration::from_secs(6),
     run,
 };
+
+/// As diagnoses and errors name it.
+const FILE: &str = file!();
 
 const CONNECTIONS: u32 = 8;
 const THREADS: usize = 64;
@@ -95,7 +98,7 @@ struct Outcome {
     for_row: Vec<(f64, f64)>,
 }
 
-/// What was seen when most callers waited.
+/// What was seen last of the moments when most callers waited.
 #[derive(Default)]
 struct Seen {
     behind_row: usize,
@@ -150,7 +153,7 @@ impl Sitter {
             let _ = wait.recv();
             match session.batch_execute("COMMIT") {
                 Ok(()) => "committed".to_string(),
-                Err(error) => chain(&error),
+                Err(error) => format!("error: {}", chain(&error)),
             }
         };
         let thread = spawn("sitter", sit)?;
@@ -260,7 +263,7 @@ fn play<P: Sessions>(
         let behind_row = blocker.as_ref().map_or(0, |blocker| blocker.blocked as usize);
         for_pool.add(waiting as f64);
         for_row.add(behind_row as f64);
-        if let Some(blocker) = blocker.filter(|_| behind_row + waiting > outcome.seen.together()) {
+        if let Some(blocker) = blocker.filter(|_| behind_row + waiting >= outcome.seen.together()) {
             outcome.seen = Seen { behind_row, behind_pool: waiting, blocker: blocker.to_string() };
         }
         if outcome.ended_after.is_none() && !watcher.is_there()? {
@@ -361,90 +364,5 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     };
     let fairpool = play(run, &orders, &pool, ends, diagnose)?;
     run.console.quiet();
-    Ok(report(flawed, fairpool))
-}
-
-fn report(flawed: Outcome, fairpool: Outcome) -> Report {
-    let named = format!("{}:{}", file!(), fairpool.line);
-    let is_named = fairpool.diagnosis.contains(&named);
-    let ended = |outcome: &Outcome| match outcome.ended_after {
-        Some(after) => format!("after {}", span(after)),
-        None => format!("not in {}", span(outcome.lasted)),
-    };
-    let longest = |outcome: &Outcome| {
-        let open = if outcome.unanswered > 0 { " and counting" } else { "" };
-        format!("{}{open}", span(outcome.longest()))
-    };
-    let both =
-        |name: &str, of: &dyn Fn(&Outcome) -> String| figure(name, of(&flawed), of(&fairpool));
-    let figures = vec![
-        both("lock_timeout and idle_in_transaction_session_timeout", &|pool| pool.settings.clone()),
-        both("threads that have no answer", &|pool| of(pool.unanswered, THREADS).to_string()),
-        both("threads served", &|pool| of(pool.served, THREADS).to_string()),
-        both("at the worst: behind the row", &|pool| pool.seen.behind_row.to_string()),
-        both("at the worst: behind the pool", &|pool| pool.seen.behind_pool.to_string()),
-        both("errors: lock timeout", &|pool| pool.saying("lock timeout").to_string()),
-        both("errors: timed out in the pool", &|pool| pool.saying("timed out").to_string()),
-        both("of these, with the sitter's line", &|pool| pool.saying(&named).to_string()),
-        both("the server ends the session that sits", &ended),
-        both("its COMMIT, later", &|pool| pool.commit.clone()),
-        both("longest wait", &longest),
-    ];
-    let is_found = !fairpool.seen.blocker.is_empty();
-    let is_over = fairpool.served == THREADS && fairpool.ended_after.is_some();
-    Report {
-        scenario: SCENARIO.name,
-        flawed_pool: "sessions without limits, as a server has them by default".to_string(),
-        load: format!("{THREADS} threads that lock one row, {CONNECTIONS} connections"),
-        flawed: Finding {
-            shows_the_flaw: flawed.unanswered > 0,
-            because: match flawed.unanswered {
-                0 => "every thread has had an answer".to_string(),
-                some => format!("{} threads have no answer", of(some, THREADS)),
-            },
-        },
-        fairpool: Finding {
-            shows_the_flaw: !(is_over && is_named && is_found),
-            because: match (is_over, is_named, is_found) {
-                (true, true, true) => {
-                    format!("the server ends it, all threads are served, and {named} is named")
-                }
-                (false, ..) => format!("{} threads were served", of(fairpool.served, THREADS)),
-                (_, false, _) => format!("the diagnosis does not name {named}"),
-                _ => "the backend that blocks was not found".to_string(),
-            },
-        },
-        data: json!({
-            "line": named,
-            "served": [flawed.served, fairpool.served],
-            "unanswered": [flawed.unanswered, fairpool.unanswered],
-            "behind_row": [flawed.seen.behind_row, fairpool.seen.behind_row],
-            "behind_pool": [flawed.seen.behind_pool, fairpool.seen.behind_pool],
-            "blocker": [&flawed.seen.blocker, &fairpool.seen.blocker],
-            "ended_after_seconds": fairpool.ended_after.map(|after| after.as_secs_f64()),
-            "commit": [&flawed.commit, &fairpool.commit],
-        }),
-        diagnosis: format!(
-            "{}and on the server, seen from a session beside the pool:\n{}",
-            fairpool.diagnosis, fairpool.seen.blocker
-        ),
-        figures,
-        chart: Some(chart(flawed, fairpool)),
-    }
-}
-
-fn chart(flawed: Outcome, fairpool: Outcome) -> Chart {
-    let line = |name: &str, points| Line { name: name.to_string(), points };
-    Chart {
-        title: "Threads that wait, while a transaction is left open".to_string(),
-        x: "seconds".to_string(),
-        y: "waiting".to_string(),
-        lines: vec![
-            line("flawed: for the pool", flawed.for_pool),
-            line("fairpool: for the pool", fairpool.for_pool),
-            line("flawed: for the row", flawed.for_row),
-            line("fairpool: for the row", fairpool.for_row),
-        ],
-        log_y: false,
-    }
+    Ok(report::report(flawed, fairpool))
 }

@@ -8,6 +8,7 @@ use crate::console::Console;
 use crate::report::Report;
 
 mod close_serialisation;
+mod leak_and_outage;
 mod long_transaction;
 mod runaway_queue;
 
@@ -45,5 +46,5 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 3] =
+pub static SCENARIOS: [Scenario; 4] =
     [runaway_queue::SCENARIO, long_transaction::SCENARIO, close_serialisation::SCENARIO];

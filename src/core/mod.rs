@@ -27,6 +27,8 @@ mod cases;
 #[cfg(test)]
 pub(crate) mod explore;
 #[cfg(test)]
+mod listener;
+#[cfg(test)]
 mod walk;
 
 pub(crate) use checkout::{Left, Refusal, Verdict};

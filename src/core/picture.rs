@@ -31,7 +31,7 @@ pub(crate) struct Waiting<C> {
     pub(crate) get: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first.
+    /// Smaller is served first; of those that are equal, the first in the list.
     pub(crate) turn: Time,
 }
 

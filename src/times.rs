@@ -90,7 +90,7 @@ impl fmt::Display for Times {
             ("validate", &self.validate),
             ("close", &self.close),
         ];
-        for (name, times) in rows.into_iter().filter(|(_, times)| times.count > 0) {
+        for (name, times) in rows {
             write!(f, "    {name:<9} {:>9}", times.count)?;
             for span in [times.mean, times.p50, times.p90, times.p99, times.p999, times.max] {
                 write!(f, " {:>10}", format!("{span:.1?}"))?;

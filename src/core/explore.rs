@@ -8,7 +8,9 @@
 //!
 //! Checked on every step: the invariants of the core (P3, P4, P5), the order of
 //! service (P2), and that each connection has one owner and is closed once (P7).
-//! Checked from every state: once faults stop, every waiter is served.
+//! Checked from every state: once faults stop, every waiter is served. In some of the
+//! setups once more, while somebody listens: that changes nothing, and what is told is
+//! what has happened.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write;

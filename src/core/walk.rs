@@ -8,7 +8,9 @@
 //! First everything goes wrong that may. Then no more faults: calls succeed,
 //! holders return, whoever is nudged comes; and everyone who waits has to be
 //! served within a number of steps that is known beforehand. At last the pool is
-//! closed, and nothing may be left.
+//! closed, and nothing may be left. In two walks of three somebody listens, at times or
+//! always, and is told of every step ([`ears`]); and what the pool shows of itself is
+//! compared after each ([`picture`]).
 //!
 //! `FAIRPOOL_WALK_SEED=…` repeats one walk, `FAIRPOOL_WALKS=…` walks so many,
 //! `FAIRPOOL_WALK_SECONDS=…` for so long.

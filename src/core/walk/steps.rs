@@ -199,7 +199,8 @@ impl Walk {
                 (got, how)
             });
             if let Some(lease) = got {
-                self.count("got and noted");
+                let listens = self.ears.listen();
+                self.count(if listens { "got and noted" } else { "got, and nobody listens" });
                 return self.held.push(Held { lease, client, at_home: true });
             }
         }
@@ -329,7 +330,12 @@ impl Walk {
         if verdict == Verdict::Keep && self.acts_as_if_heard() {
             match self.core.checkin_noted(now, lease) {
                 Ok(()) => {
-                    self.count("returned and noted");
+                    let listens = self.ears.listen();
+                    self.count(if listens {
+                        "returned and noted"
+                    } else {
+                        "returned, and nobody listens"
+                    });
                     self.reference.returned(conn, verdict);
                     return self.transition(How::ReturnedFast, |_, _| ());
                 }

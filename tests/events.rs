@@ -133,10 +133,10 @@ fn a_get_that_opens_a_connection_takes_it_from_nobody() {
 
 #[test]
 fn a_timeout_is_told() {
-    let pool = primed(builder(1));
+    let pool = primed(builder(1).on_self_deadlock(SelfDeadlock::Ignore));
     let held = pool.get().unwrap();
     let mut feed = Feed::of(&pool);
-    assert!(!waiter(&pool, "impatient", ms(20)).join().unwrap());
+    assert!(pool.get_timeout(ms(20)).unwrap_err().is_timeout());
     feed.until("the end", |kind| matches!(kind, EventKind::Left { .. }));
     let [started, left] = feed.kinds()[..] else { panic!("{:#?}", feed.kinds()) };
     let EventKind::Started { get, .. } = started else { panic!("{started:?}") };

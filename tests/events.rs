@@ -203,7 +203,7 @@ fn the_pools_close_is_told_for_each_who_waits_and_who_comes_later() {
     assert!(pool.get().unwrap_err().is_closed());
     waits.into_iter().for_each(|waits| assert!(!waits.join().unwrap()));
     drop(held);
-    feed.to_the_end();
+    feed.read_to_end();
     assert_eq!(feed.ends().len(), 4, "{:#?}", feed.kinds());
     assert!(feed.ends().iter().all(|(_, end)| *end == GetEnd::Closed));
     let states = [
@@ -549,7 +549,7 @@ fn the_channel_ends_after_the_last_event_of_a_closed_pool() {
     let mut feed = Feed::of(&pool);
     drop((pool.get().unwrap(), pool.get().unwrap()));
     assert!(pool.close(deadline()).is_complete());
-    feed.to_the_end();
+    feed.read_to_end();
     let gone = feed.states().iter().filter(|step| **step == (Closing, Gone, None)).count();
     assert_eq!(gone, 2, "{:#?}", feed.kinds());
     check(&feed.seen, true);
@@ -571,7 +571,7 @@ fn the_channel_ends_when_the_last_handle_is_dropped() {
     let watch = pool.watch();
     let mut feed = Feed::of(&pool);
     drop(pool);
-    feed.to_the_end();
+    feed.read_to_end();
     assert_eq!(feed.states().last(), Some(&(Closing, Gone, None)));
     // The pool may still be on its way out.
     if let Some(late) = watch.subscribe(10) {
@@ -591,7 +591,7 @@ fn subscribers_that_come_while_the_pool_closes_find_the_end() {
             });
             start.wait();
             for _ in 0..20 {
-                Feed::with_room_for(&pool, 100).to_the_end();
+                Feed::with_room_for(&pool, 100).read_to_end();
             }
         });
     }
@@ -625,7 +625,7 @@ fn what_is_told_late_comes_before_the_end() {
     eventually("the resident thread has ended", || threads_named("late-reaper") == 0);
     assert_eq!(feed.events.try_recv().unwrap_err(), TryRecvError::Empty, "there is more to tell");
     gate.open();
-    feed.to_the_end();
+    feed.read_to_end();
     assert!(matches!(feed.kinds().last(), Some(EventKind::LeakEnded(_))), "{:#?}", feed.kinds());
 }
 

@@ -361,10 +361,11 @@ fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
 /// Fails unless the pool's resident thread, of that name, sleeps through a second.
 #[track_caller]
 fn assert_asleep(what: &str, name: &str) {
+    // A thread gives itself its name when it begins.
+    eventually("the thread is there", || sleeps(name).len() == 1);
     let deadline = Instant::now() + WATCHDOG;
     loop {
         let before = sleeps(name);
-        assert_eq!(before.len(), 1, "{what}: {before:?}");
         thread::sleep(ms(1000));
         let after = sleeps(name);
         // It may have had something left to do.

@@ -60,7 +60,7 @@ impl Feed {
 
     /// Reads to the end of the channel.
     #[track_caller]
-    pub fn to_the_end(&mut self) {
+    pub fn read_to_end(&mut self) {
         let deadline = Instant::now() + WATCHDOG;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -462,6 +462,7 @@ fn each_subscriber_has_its_own_room_and_the_same_order() {
     (0..100).for_each(|_| drop(pool.get().unwrap()));
     let last = waiting_number(&pool);
     large.until("the last get", |kind| matches!(kind, EventKind::Left { get, .. } if *get == last));
+    large.until_moved(Idle, None); // the very last
     assert_eq!(check(&large.seen, false).acquired, 101);
     eventually("the small one is full", || small.events.len() == 4);
     (0..4).for_each(|_| drop(small.next().clone()));

@@ -82,9 +82,10 @@ fn experienced(name: &str, server: &Server) -> (Pool<Manager>, PooledConnection<
     let gate = Gate::new();
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     drop(pool.get().unwrap());
-    eventually("it is abandoned", || pool.stats().abandoned_calls == 1);
+    eventually("it is abandoned", || pool.stats().abandoned_calls >= 1);
     gate.open();
-    eventually("it is leaked", || pool.stats().leaks == 1);
+    // On a busy machine another may have been held so long, for a moment.
+    eventually("it is leaked", || pool.holders().len() == 1 && pool.stats().leaks >= 1);
     eventually("it is at rest", || {
         let stats = pool.stats();
         stats.abandoned + stats.checking + stats.closing + stats.opening == 0

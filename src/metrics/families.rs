@@ -233,6 +233,13 @@ pub(super) const FAMILIES: &[Family] = &[
         figures: Figures::One(|r| r.stats.cancelled.into()),
     },
     Family {
+        name: "fairpool.failed",
+        help: "Callers that got another error: connecting fails for good, or the pool was closed",
+        kind: Kind::Counter,
+        unit: REQUESTS,
+        figures: Figures::One(|r| r.stats.failed.into()),
+    },
+    Family {
         name: "fairpool.overtakes",
         help: "Callers that were served before somebody who waited",
         kind: Kind::Counter,

@@ -32,6 +32,7 @@
 //! | `fairpool.time_waited` | counter, s | time that callers have spent in the queue |
 //! | `fairpool.refused` | counter | callers refused because the queue was full |
 //! | `fairpool.cancelled` | counter | callers whose token was cancelled |
+//! | `fairpool.failed` | counter | callers that got another error: connecting fails for good, the pool was closed, or they waited for themselves |
 //! | `fairpool.overtakes` | counter | gets served before somebody who waited |
 //! | `fairpool.self_deadlocks` | counter | how often every connection was held by a thread that itself waited |
 //! | `fairpool.oldest_wait` | gauge, s | how long the one has waited who has waited longest |

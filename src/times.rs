@@ -131,13 +131,13 @@ impl Distribution {
         self.histogram.len()
     }
 
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    #[cfg(feature = "prometheus")]
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos_u128(self.sum)
     }
 
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     /// How many took no longer than each of these, which must be rising.
+    #[cfg(feature = "prometheus")]
     pub(crate) fn cumulated(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len()];
         for step in self.histogram.iter_recorded() {

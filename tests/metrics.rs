@@ -11,10 +11,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairpool::metrics::{OpenTelemetryMetrics, PrometheusCollector};
-use fairpool::{CancelToken, Pool, PooledConnection, Stats};
+use fairpool::{CancelToken, Pool, PooledConnection, SelfDeadlock, Stats};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::{
@@ -165,7 +165,8 @@ fn the_text_shows_what_the_stats_say() {
     assert_eq!(by("fairpool_closed_total", "reason", "broken"), stats.closed.broken as f64);
     assert_eq!(by("fairpool_closed_total", "reason", "invalid"), stats.closed.invalid as f64);
     for (name, value) in counters(&stats) {
-        assert!(value > 0 || name == "fairpool.self_deadlocks", "{name} is not tried");
+        let elsewhere = ["fairpool.failed", "fairpool.self_deadlocks"].contains(&name);
+        assert!(value > 0 || elsewhere, "{name} is not tried");
         expect(&format!("{}_total", name.replace('.', "_")), value as f64);
     }
     expect("db_client_connection_max", 2.0);
@@ -181,13 +182,14 @@ fn the_text_shows_what_the_stats_say() {
     expect_soon(&collector, "fairpool_leaked", 0.0);
 }
 
-fn counters(stats: &Stats) -> [(&'static str, u64); 11] {
+fn counters(stats: &Stats) -> [(&'static str, u64); 12] {
     [
         ("db.client.connection.timeouts", stats.timeouts),
         ("fairpool.gets", stats.gets),
         ("fairpool.gets_waited", stats.gets_waited),
         ("fairpool.refused", stats.refused),
         ("fairpool.cancelled", stats.cancelled),
+        ("fairpool.failed", stats.failed),
         ("fairpool.opened", stats.opened),
         ("fairpool.connect_failures", stats.open_failures),
         ("fairpool.check_failures", stats.check_failures),
@@ -202,6 +204,41 @@ fn expect_soon(collector: &PrometheusCollector, name: &str, value: f64) {
     eventually(&format!("{name} is {value}"), || {
         series(&collector.text()).get(&of_pool(name, "orders")) == Some(&value)
     });
+}
+
+#[test]
+fn each_get_is_counted_by_how_it_ends() {
+    let server = Server::new();
+    let (pool, leaked) = experienced("orders", &server);
+    // Three got nothing there: one timed out, one was refused, one was cancelled.
+    let stats = pool.stats();
+    assert_eq!((stats.timeouts, stats.refused, stats.cancelled, stats.failed), (1, 1, 1, 0));
+    assert!(pool.try_get().is_some());
+    pool.close(Instant::now());
+    assert!(pool.get().is_err());
+    assert!(pool.try_get().is_none(), "this is no failure");
+    let collector = PrometheusCollector::new([pool.watch()]);
+    expect_soon(&collector, "fairpool_failed_total", 1.0);
+    drop(leaked);
+
+    let failed = |pool: &Pool<Manager>| {
+        let stats = pool.stats();
+        assert_eq!((stats.timeouts, stats.refused, stats.cancelled), (0, 0, 0));
+        stats.failed
+    };
+    server.on(Op::Connect, Does::FailForGood);
+    let hopeless = builder(1).build_unchecked(server.manager());
+    assert!(hopeless.get().is_err(), "the one that waited");
+    assert!(hopeless.get().is_err(), "the one that need not wait");
+    assert_eq!(failed(&hopeless), 2);
+
+    server.on(Op::Connect, Does::Succeed);
+    let at_once = SelfDeadlock::Fail(Duration::ZERO);
+    let nested = builder(1).on_self_deadlock(at_once).build(server.manager()).unwrap();
+    let held = nested.get().unwrap();
+    assert!(nested.get().is_err());
+    assert_eq!((failed(&nested), nested.stats().self_deadlocks), (1, 1));
+    drop(held);
 }
 
 #[test]

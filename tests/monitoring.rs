@@ -163,12 +163,18 @@ fn burn_rates_are_those_of_the_service_levels() {
     assert_eq!(period, "30d", "the comment on burn rates counts on it");
     let windows: BTreeSet<&str> =
         burn_rates.iter().flat_map(|rate| [&*rate.long, &*rate.short]).collect();
+    let dashboard = read("grafana.json");
     let mut records = BTreeMap::new();
     let mut expected = BTreeMap::new();
     for ServiceLevel { name, what, budget, bad, all } in &service_levels {
         let in_percent = format!("{} %", 100.0 - budget * 100.0);
         let allowed = format!("{} %", budget * 100.0);
         assert!(what.contains(&in_percent) || what.contains(&allowed), "{what} {budget}");
+        let on_dashboard = dashboard.lines().any(|line| {
+            line.contains(&format!("fairpool:{name}:bad_ratio_rate1h"))
+                && line.contains(&format!(" / {budget}\""))
+        });
+        assert!(on_dashboard, "the dashboard has another budget than {budget} for {name}");
         for window in &windows {
             let ratio = format!("( {} ) / ( {} )", sum(bad, window), sum(all, window));
             records.insert(format!("fairpool:{name}:bad_ratio_rate{window}"), ratio);

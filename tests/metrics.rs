@@ -178,6 +178,12 @@ fn the_text_shows_what_the_stats_say() {
     expect("fairpool_failing_seconds", 0.0);
     expect("fairpool_health", 0.0);
 
+    eventually("one that was just lent is not leaked", || {
+        let _lent = pool.get().unwrap();
+        let now = series(&collector.text());
+        let used = now.iter().find(|(name, _)| name.ends_with("_state=\"used\"}"));
+        used.unwrap().1 == &2.0 && now[&of_pool("fairpool_leaked", "orders")] == 1.0
+    });
     drop(leaked);
     expect_soon(&collector, "fairpool_leaked", 0.0);
 }

@@ -53,6 +53,8 @@ pub struct Load {
     pub service: Service,
     pub timeout: Duration,
     pub seed: u64,
+    /// How many are tried at first.
+    pub gets: usize,
 }
 
 impl Load {
@@ -60,7 +62,7 @@ impl Load {
     /// same load, so that what differs is the size. With another rate they are the same
     /// but come closer together.
     pub fn callers(&self) -> impl Iterator<Item = Arrival> + use<> {
-        let Load { rate, service, timeout, seed } = *self;
+        let Load { rate, service, timeout, seed, .. } = *self;
         let mut when = StdRng::seed_from_u64(seed);
         let mut how_long = StdRng::seed_from_u64(seed ^ 0x5EED);
         let gaps = Exp::new(1.0).expect("BUG: 1 is legal");

@@ -41,6 +41,7 @@ fn start() -> Result<(), Problem> {
     for file in options.json.iter().chain(&options.svg) {
         fs::write(file, "").map_err(|error| Problem::file(file, error))?;
     }
+    options.database.as_deref().map_or(Ok(()), measure::reach)?;
     let plan = Plan::make(&options)?;
     print!("{}", plan.text(&options));
     if let Some(file) = &options.svg {

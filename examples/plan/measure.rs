@@ -37,14 +37,22 @@ pub struct Measured {
     mean_hold: Duration,
 }
 
-pub fn measure(options: &Options, plan: &Plan, url: &str) -> Result<Measured, Problem> {
+fn connect(url: &str, size: u32) -> Result<Pool<PostgresConnectionManager<NoTls>>, Problem> {
     let manager = PostgresConnectionManager::from_url(url, NoTls)
         .map_err(|error| Problem(format!("--database: {error}")))?;
-    let pool = Pool::builder().name("plan").max_size(plan.size);
-    let pool = pool.build(manager).map_err(|error| {
+    Pool::builder().name("plan").max_size(size).build(manager).map_err(|error| {
         let Problem(why) = error.into();
         Problem(format!("--database: {why}"))
-    })?;
+    })
+}
+
+/// Whether the server is there: before a plan is made, which takes a while.
+pub fn reach(url: &str) -> Result<(), Problem> {
+    connect(url, 1).map(drop)
+}
+
+pub fn measure(options: &Options, plan: &Plan, url: &str) -> Result<Measured, Problem> {
+    let pool = connect(url, plan.size)?;
     let mut arrivals: Vec<Arrival> = options
         .of_an_instance()
         .callers()

@@ -47,6 +47,10 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
+    /// Gets of each simulation, to begin with; up to eight times as many where it is close
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    gets: u32,
+
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -81,6 +85,7 @@ pub struct Options {
     pub server_max: u32,
     pub timeout: Duration,
     pub seed: u64,
+    pub gets: usize,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
     pub database: Option<String>,
@@ -121,6 +126,7 @@ impl Options {
             service: Service::lognormal(self.service, self.service_p99),
             timeout: self.timeout,
             seed: self.seed,
+            gets: self.gets,
         }
     }
 
@@ -141,6 +147,7 @@ impl Arguments {
             server_max: at_least_one("--server-max-connections", self.server_max_connections)?,
             timeout: millis("--timeout-ms", self.timeout_ms)?,
             seed: self.seed,
+            gets: at_least_one("--gets", self.gets)? as usize,
             json: self.json,
             svg: self.svg,
             database: self.database,

@@ -7,10 +7,12 @@ use fairpool::{Builder, Error, Fairness, ManageConnection, Pool};
 
 use crate::load::Load;
 
-/// A p99 is known by one get in a hundred: this many to begin with, and twice as many
+/// A p99 is known by one get in a hundred: some gets to begin with, and twice as many
 /// until it is known well enough, or this often.
-const GETS: usize = 200_000;
 const DOUBLINGS: u32 = 3;
+
+/// For the comparison with theory, which should not differ by chance.
+const DOUBLINGS_IN_THEORY: u32 = 5;
 
 /// The pool begins empty: the first part of the callers meet no queue yet.
 const WARM_UP: usize = 10;
@@ -127,14 +129,19 @@ fn waits(pool: Builder<Nothing>, driver: Driver, load: &Load, gets: usize) -> Re
 
 /// Tries a size, with as many gets as it takes to tell on which side of the goal it is.
 pub fn try_size(size: u32, load: &Load, goal: Duration) -> Result<Waits, Error> {
-    let mut gets = GETS;
+    let mut gets = load.gets;
     loop {
         let found = waits(pool(size), Driver::default(), load, gets)?;
-        if found.is_known_well(goal) || gets >= GETS << DOUBLINGS {
+        if found.is_known_well(goal) || gets >= load.gets << DOUBLINGS {
             return Ok(found);
         }
         gets *= 2;
     }
+}
+
+/// Tries a size with as many gets as there are at the most.
+pub fn try_well(size: u32, load: &Load) -> Result<Waits, Error> {
+    waits(pool(size), Driver::default(), load, load.gets << DOUBLINGS)
 }
 
 /// Tries a size on a machine that takes no time, for a comparison with theory.
@@ -146,5 +153,10 @@ pub fn try_in_theory(size: u32, load: &Load) -> Result<Waits, Error> {
         wake_up: Duration::ZERO,
     };
     let pool = pool(size).fairness(Fairness::Strict).test_on_check_out(false);
-    waits(pool.max_lifetime(None).idle_timeout(None), nothing, load, GETS << DOUBLINGS)
+    waits(
+        pool.max_lifetime(None).idle_timeout(None),
+        nothing,
+        load,
+        load.gets << DOUBLINGS_IN_THEORY,
+    )
 }

@@ -23,7 +23,7 @@ impl Bars {
         let area = SVGBackend::new(file, (900, 460)).into_drawing_area();
         area.fill(&WHITE)?;
         let values = self.series.iter().flat_map(|(_, values)| values.iter().copied());
-        let top = values.fold(f64::MIN_POSITIVE, f64::max) * 1.15;
+        let top = values.fold(f64::MIN_POSITIVE, f64::max) * 1.4; // Room for the legend.
         let mut builder = ChartBuilder::on(&area);
         builder.caption(&self.title, (FONT, 20)).margin(14);
         builder.x_label_area_size(42).y_label_area_size(70);
@@ -36,7 +36,10 @@ impl Bars {
         };
         let mut mesh = chart.configure_mesh();
         mesh.disable_x_mesh().x_labels(self.groups.len() * 2 + 1).x_label_formatter(&name);
-        mesh.y_desc(&self.y).label_style((FONT, 14)).axis_desc_style((FONT, 15));
+        mesh.y_desc(&self.y)
+            .y_label_formatter(&|y| format!("{y:.0}"))
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 15));
         mesh.light_line_style(WHITE).draw()?;
         let width = FILLED / self.series.len() as f64;
         for (number, (name, values)) in self.series.iter().enumerate() {

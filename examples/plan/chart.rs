@@ -30,7 +30,9 @@ pub fn draw(plan: &Plan, goal: Duration, file: &Path) -> Result<(), Box<dyn std:
     let (x, y) = (first - 0.5..last + 0.5, (LEAST / 1.5..top * 2.0).log_scale());
     let mut chart = builder.build_cartesian_2d(x, y)?;
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc("connections").y_desc("milliseconds").x_label_formatter(&|x| format!("{x:.0}"));
+    let whole = |x: &f64| if x.fract() == 0.0 { format!("{x}") } else { String::new() };
+    mesh.x_desc("connections").y_desc("milliseconds").x_label_formatter(&whole);
+    mesh.disable_x_mesh().x_labels(2 * plan.curve.len() + 2);
     mesh.label_style((FONT, 14)).axis_desc_style((FONT, 15)).light_line_style(WHITE).draw()?;
 
     let mut line = |name: String, points: Vec<(f64, f64)>, colour: RGBColor, dots: bool| {
@@ -51,7 +53,8 @@ pub fn draw(plan: &Plan, goal: Duration, file: &Path) -> Result<(), Box<dyn std:
     let goal = millis(goal);
     line(format!("goal {goal} ms"), vec![(first - 0.5, goal), (last + 0.5, goal)], GREY, false)?;
     let upright = |size: u32| vec![(f64::from(size), LEAST), (f64::from(size), top)];
-    line(format!("the plan: {}", plan.size), upright(plan.size), GREEN, false)?;
+    let both = if plan.knee == Some(plan.size) { " and the knee" } else { "" };
+    line(format!("the plan{both}: {}", plan.size), upright(plan.size), GREEN, false)?;
     if let Some(knee) = plan.knee.filter(|knee| *knee != plan.size) {
         line(format!("the knee: {knee}"), upright(knee), BLACK, false)?;
     }

@@ -123,7 +123,7 @@ impl Measured {
     pub fn text(&self, options: &Options, plan: &Plan) -> String {
         let line = |name: &str, waits: &Waits| {
             format!(
-                "    {name:<38} p50 {:>9}   p99 {:>9}   timed out {}\n",
+                "    {name:<39} p50 {:>9}   p99 {:>9}   timed out {}\n",
                 millis(waits.p50),
                 millis(waits.p99),
                 percent(waits.timed_out)

@@ -79,10 +79,11 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<(Vec<Outcome>, String), Problem
     let (tell, told) = mpsc::channel();
     let begun = Instant::now() + Duration::from_millis(50);
     let diagnosis = thread::scope(|scope| {
-        // When the first of the ups is nearly over.
+        // Two looks in the second half of the first time above.
         let diagnosis = scope.spawn(|| {
-            thread::sleep((begun + cycle.mul_f64(0.45)).saturating_duration_since(Instant::now()));
-            pool.snapshot().to_string()
+            thread::sleep((begun + cycle.mul_f64(0.3)).saturating_duration_since(Instant::now()));
+            let span = cycle.mul_f64(0.15).max(Duration::from_millis(50));
+            pool.diagnose_over(span).expect("BUG: a cycle is short").to_string()
         });
         for (number, caller) in load.callers.iter().copied().enumerate() {
             let due = begun + caller.at;
@@ -109,7 +110,7 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<(Vec<Outcome>, String), Problem
                 )
             });
         }
-        Ok(diagnosis.join().expect("a snapshot panicked"))
+        Ok(diagnosis.join().expect("a diagnosis panicked"))
     })?;
     drop(tell);
     let mut answers: [Vec<Answered>; 4] = Default::default();

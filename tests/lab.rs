@@ -146,7 +146,7 @@ fn order(report: &Value, class: &str) -> Vec<String> {
 #[test]
 fn policies() {
     let real = both_sides("policies", "2");
-    assert!(real["diagnosis"].as_str().is_some_and(|said| said.contains("waiting")));
+    assert!(real["diagnosis"].as_str().is_some_and(|said| said.contains("callers wait")));
     assert_eq!(real["data"]["claim_holds"]["admin"], true);
     let simulated = report(&["policies", "--virtual"]);
     assert_eq!(flaws(&simulated), (true, false));

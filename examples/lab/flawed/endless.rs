@@ -53,6 +53,11 @@ impl<C: Send + 'static> Endless<C> {
     }
 
     pub fn get(&self) -> Result<Guard<C>, &'static str> {
+        self.get_within(self.0.limits.map(|limits| limits.timeout))
+    }
+
+    /// `None`: for ever.
+    pub fn get_within(&self, timeout: Option<Duration>) -> Result<Guard<C>, &'static str> {
         let pool = &self.0;
         let mut state = pool.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(conn) = state.idle.pop() {
@@ -71,10 +76,10 @@ impl<C: Send + 'static> Endless<C> {
         state.next += 1;
         state.waiters.push_back((number, give));
         drop(state);
-        let Some(limits) = pool.limits else {
+        let Some(timeout) = timeout else {
             return take.recv().map(|conn| self.guard(conn)).map_err(|_| "the pool is gone");
         };
-        if let Ok(conn) = take.recv_timeout(limits.timeout) {
+        if let Ok(conn) = take.recv_timeout(timeout) {
             return Ok(self.guard(conn));
         }
         let mut state = pool.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,13 +1,14 @@
 //! The ways in which pools run dry.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::console::Console;
 use crate::report::Report;
 
 mod close_serialisation;
+mod policies;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -25,6 +26,8 @@ pub struct Run<'a> {
     /// The flaw of the flawed pool is mended.
     pub fixed: bool,
     pub is_virtual: bool,
+    /// For a scenario that draws its own chart, and returns none.
+    pub svg: Option<PathBuf>,
     pub console: &'a Console,
 }
 
@@ -44,4 +47,5 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 2] = [runaway_queue::SCENARIO, close_serialisation::SCENARIO];
+pub static SCENARIOS: [Scenario; 3] =
+    [runaway_queue::SCENARIO, close_serialisation::SCENARIO, policies::SCENARIO];

@@ -10,6 +10,7 @@ use fairpool::simulation::{Arrival, Driver, Ended, simulate};
 use fairpool::{Builder, Fairness, Pool, Stats};
 
 #[path = "support/dice.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
 mod dice;
 use dice::Dice;
 

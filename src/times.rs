@@ -398,13 +398,20 @@ mod tests {
             let mut spans: Vec<u64> = (0..added).map(|_| random.span()).collect();
             spans.iter().for_each(|&nanos| distribution.add(Duration::from_nanos(nanos), 1));
             spans.sort_unstable();
-            let got = distribution.since(&earlier);
+            let got = distribution.since(Some(&earlier));
             let got: Vec<Duration> = got
                 .into_iter()
-                .flat_map(|(span, times)| std::iter::repeat_n(span, times as usize))
+                .map(|(secs, times)| (Duration::from_secs_f64(secs), times as usize))
+                .flat_map(|(span, times)| std::iter::repeat_n(span, times))
                 .collect();
             assert_eq!(got.len(), spans.len());
-            got.iter().zip(spans).for_each(|(&got, exact)| assert_near("one", got, exact));
+            let sum: f64 = got.iter().map(Duration::as_secs_f64).sum();
+            let exact = spans.iter().sum::<u64>() as f64 / 1e9;
+            assert!((sum - exact).abs() <= exact / 1e6, "sum: {sum}, not {exact}");
+            for (got, exact) in got.iter().zip(spans) {
+                let away = (got.as_nanos() as u64).abs_diff(exact);
+                assert!(away <= (exact / 100).max(SHORTEST), "{got:?} for {exact} ns");
+            }
         }
     }
 }

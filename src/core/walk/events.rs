@@ -15,10 +15,12 @@ impl Reference {
         let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
         let client = waiting.client;
         if self.closed {
+            self.counters.failed += u64::from(!waiting.only_idle);
             self.refused(client, End::Closed);
             return Err(Refusal::Closed);
         }
         if self.serving() && self.has_none_for_good() && before_retry {
+            self.counters.failed += u64::from(!waiting.only_idle);
             self.refused(client, End::ConnectFailed);
             return Err(Refusal::Hopeless);
         }
@@ -49,6 +51,9 @@ impl Reference {
     pub(super) fn dismiss(&mut self, client: u8, end: End) -> Waiting {
         let waiting = self.dequeue(client);
         let waited = self.now.since(waiting.since);
+        if !waiting.only_idle && ![End::TimedOut, End::Cancelled].contains(&end) {
+            self.counters.failed += 1;
+        }
         self.note(Step::Left { get: 0, caller: client, waited, end });
         waiting
     }

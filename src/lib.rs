@@ -110,6 +110,8 @@ mod health;
 #[cfg(feature = "serde")]
 mod json;
 mod manage;
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+pub mod metrics;
 #[cfg(all(test, fairpool_model))]
 mod models;
 mod notices;

@@ -245,6 +245,11 @@ impl Watch {
         self.pool.upgrade()
     }
 
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn is_of_same_pool(&self, other: &Watch) -> bool {
+        Weak::ptr_eq(&self.pool, &other.pool)
+    }
+
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -287,12 +292,8 @@ pub(crate) trait Watched: Send + Sync {
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
-    /// The distributions behind [`Stats::times`](crate::Stats::times).
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn distributions(&self) -> crate::times::Distributions;
-    /// How many connections are to be idle, at the least and at the most.
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn idle_bounds(&self) -> (u32, u32);
+    fn reading(self: Arc<Self>) -> crate::metrics::Reading;
 }
 
 impl<M: ManageConnection> Watched for Shared<M> {
@@ -313,12 +314,7 @@ impl<M: ManageConnection> Watched for Shared<M> {
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn distributions(&self) -> crate::times::Distributions {
-        self.times.all(&self.quick(|core| *core.counters()))
-    }
-
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn idle_bounds(&self) -> (u32, u32) {
-        self.quick(|core| (core.policy().min_idle_now(), core.policy().max_idle_now()))
+    fn reading(self: Arc<Self>) -> crate::metrics::Reading {
+        Shared::reading(&self)
     }
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, PlainMutex, PlainOrdering as Ordering, PlainU64};
+use crate::sync::{Arc, Mutex, PlainOrdering as Ordering, PlainU64};
 
 /// The journal is emptied this often while things happen and somebody listens.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);
@@ -30,7 +30,8 @@ const MOST_EVENTS: usize = 1 << 22;
 
 /// Those who listen, and what is not in the journal.
 pub(crate) struct Subscribers {
-    list: PlainMutex<List>,
+    /// The core's lock is taken inside it.
+    list: Mutex<List>,
     /// Events that a subscriber should have got and did not.
     lost: PlainU64,
 }
@@ -76,7 +77,7 @@ impl Subscribers {
             givers: Vec::new(),
             spare: None,
         };
-        Subscribers { list: PlainMutex::new(list), lost: PlainU64::new(0) }
+        Subscribers { list: Mutex::new(list), lost: PlainU64::new(0) }
     }
 
     pub(crate) fn lost(&self) -> u64 {

@@ -131,13 +131,13 @@ impl Distribution {
         self.histogram.len()
     }
 
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    #[cfg(feature = "prometheus")]
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos_u128(self.sum)
     }
 
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     /// How many took no longer than each of these, which must be rising.
+    #[cfg(feature = "prometheus")]
     pub(crate) fn cumulated(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len()];
         for step in self.histogram.iter_recorded() {
@@ -155,15 +155,31 @@ impl Distribution {
         counts
     }
 
+    /// What was recorded since `earlier`: seconds, rising, and how often. Each is known
+    /// to 1 %, but their sum is exact.
     #[cfg(feature = "opentelemetry")]
-    /// What was recorded since `earlier`: times, and how often.
-    pub(crate) fn since(&self, earlier: &Distribution) -> Vec<(Duration, u64)> {
-        let steps = self.histogram.iter_recorded().map(|step| {
-            let value = step.value_iterated_to();
-            let before = earlier.histogram.count_at(value);
-            (Duration::from_nanos(value), step.count_at_value().saturating_sub(before))
-        });
-        steps.filter(|&(_, count)| count > 0).collect()
+    pub(crate) fn since(&self, earlier: Option<&Distribution>) -> Vec<(f64, u64)> {
+        let gained = |value: u64| {
+            let before = earlier.map_or(0, |earlier| earlier.histogram.count_at(value));
+            self.histogram.count_at(value).saturating_sub(before)
+        };
+        let steps: Vec<(f64, f64, u64)> = self
+            .histogram
+            .iter_recorded()
+            .map(|step| {
+                let highest = step.value_iterated_to();
+                let lowest = self.histogram.lowest_equivalent(highest);
+                (lowest as f64, (highest - lowest) as f64, gained(highest))
+            })
+            .filter(|&(_, _, count)| count > 0)
+            .collect();
+        let sum = self.sum - earlier.map_or(0, |earlier| earlier.sum);
+        let lowest_sum: f64 = steps.iter().map(|&(lowest, _, count)| lowest * count as f64).sum();
+        let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
+        // How far up in their steps the values must lie for the sum to be right.
+        let part = ((sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
+        let value = |(lowest, width, count)| ((lowest + width * part) / 1e9, count);
+        steps.into_iter().map(value).collect()
     }
 
     /// Beside what is recorded, there were so many that took no time.
@@ -382,13 +398,20 @@ mod tests {
             let mut spans: Vec<u64> = (0..added).map(|_| random.span()).collect();
             spans.iter().for_each(|&nanos| distribution.add(Duration::from_nanos(nanos), 1));
             spans.sort_unstable();
-            let got = distribution.since(&earlier);
+            let got = distribution.since(Some(&earlier));
             let got: Vec<Duration> = got
                 .into_iter()
-                .flat_map(|(span, times)| std::iter::repeat_n(span, times as usize))
+                .map(|(secs, times)| (Duration::from_secs_f64(secs), times as usize))
+                .flat_map(|(span, times)| std::iter::repeat_n(span, times))
                 .collect();
             assert_eq!(got.len(), spans.len());
-            got.iter().zip(spans).for_each(|(&got, exact)| assert_near("one", got, exact));
+            let sum: f64 = got.iter().map(Duration::as_secs_f64).sum();
+            let exact = spans.iter().sum::<u64>() as f64 / 1e9;
+            assert!((sum - exact).abs() <= exact / 1e6, "sum: {sum}, not {exact}");
+            for (got, exact) in got.iter().zip(spans) {
+                let away = (got.as_nanos() as u64).abs_diff(exact);
+                assert!(away <= (exact / 100).max(SHORTEST), "{got:?} for {exact} ns");
+            }
         }
     }
 }

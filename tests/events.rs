@@ -133,10 +133,10 @@ fn a_get_that_opens_a_connection_takes_it_from_nobody() {
 
 #[test]
 fn a_timeout_is_told() {
-    let pool = primed(builder(1));
+    let pool = primed(builder(1).on_self_deadlock(SelfDeadlock::Ignore));
     let held = pool.get().unwrap();
     let mut feed = Feed::of(&pool);
-    assert!(!waiter(&pool, "impatient", ms(20)).join().unwrap());
+    assert!(pool.get_timeout(ms(20)).unwrap_err().is_timeout());
     feed.until("the end", |kind| matches!(kind, EventKind::Left { .. }));
     let [started, left] = feed.kinds()[..] else { panic!("{:#?}", feed.kinds()) };
     let EventKind::Started { get, .. } = started else { panic!("{started:?}") };
@@ -203,7 +203,7 @@ fn the_pools_close_is_told_for_each_who_waits_and_who_comes_later() {
     assert!(pool.get().unwrap_err().is_closed());
     waits.into_iter().for_each(|waits| assert!(!waits.join().unwrap()));
     drop(held);
-    feed.to_the_end();
+    feed.read_to_end();
     assert_eq!(feed.ends().len(), 4, "{:#?}", feed.kinds());
     assert!(feed.ends().iter().all(|(_, end)| *end == GetEnd::Closed));
     let states = [
@@ -462,6 +462,7 @@ fn each_subscriber_has_its_own_room_and_the_same_order() {
     (0..100).for_each(|_| drop(pool.get().unwrap()));
     let last = waiting_number(&pool);
     large.until("the last get", |kind| matches!(kind, EventKind::Left { get, .. } if *get == last));
+    large.until_moved(Idle, None); // the very last
     assert_eq!(check(&large.seen, false).acquired, 101);
     eventually("the small one is full", || small.events.len() == 4);
     (0..4).for_each(|_| drop(small.next().clone()));
@@ -549,7 +550,7 @@ fn the_channel_ends_after_the_last_event_of_a_closed_pool() {
     let mut feed = Feed::of(&pool);
     drop((pool.get().unwrap(), pool.get().unwrap()));
     assert!(pool.close(deadline()).is_complete());
-    feed.to_the_end();
+    feed.read_to_end();
     let gone = feed.states().iter().filter(|step| **step == (Closing, Gone, None)).count();
     assert_eq!(gone, 2, "{:#?}", feed.kinds());
     check(&feed.seen, true);
@@ -571,7 +572,7 @@ fn the_channel_ends_when_the_last_handle_is_dropped() {
     let watch = pool.watch();
     let mut feed = Feed::of(&pool);
     drop(pool);
-    feed.to_the_end();
+    feed.read_to_end();
     assert_eq!(feed.states().last(), Some(&(Closing, Gone, None)));
     // The pool may still be on its way out.
     if let Some(late) = watch.subscribe(10) {
@@ -591,7 +592,7 @@ fn subscribers_that_come_while_the_pool_closes_find_the_end() {
             });
             start.wait();
             for _ in 0..20 {
-                Feed::with_room_for(&pool, 100).to_the_end();
+                Feed::with_room_for(&pool, 100).read_to_end();
             }
         });
     }
@@ -625,7 +626,7 @@ fn what_is_told_late_comes_before_the_end() {
     eventually("the resident thread has ended", || threads_named("late-reaper") == 0);
     assert_eq!(feed.events.try_recv().unwrap_err(), TryRecvError::Empty, "there is more to tell");
     gate.open();
-    feed.to_the_end();
+    feed.read_to_end();
     assert!(matches!(feed.kinds().last(), Some(EventKind::LeakEnded(_))), "{:#?}", feed.kinds());
 }
 

@@ -65,7 +65,13 @@ enum Call {
 /// Keeps the spans of one test, in the order in which they began, and panics when it is
 /// asked to.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<(Vec<(Id, Seen)>, Option<Call>)>>);
+struct Recorder(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    spans: Vec<(Id, Seen)>,
+    panics_at: Option<Call>,
+}
 
 impl Recorder {
     /// Runs something with this as its thread's subscriber.
@@ -76,7 +82,7 @@ impl Recorder {
     /// The spans of the pool.
     fn gets(&self) -> Vec<Seen> {
         let all = lock(&self.0);
-        all.0
+        all.spans
             .iter()
             .map(|(_, seen)| seen.clone())
             .filter(|seen| seen.name == "fairpool.get")
@@ -84,12 +90,12 @@ impl Recorder {
     }
 
     fn panic_at(&self, call: Call) {
-        lock(&self.0).1 = Some(call);
+        lock(&self.0).panics_at = Some(call);
     }
 
     fn on(&self, call: Call, id: &Id, change: impl FnOnce(&mut Seen)) {
         let mut state = lock(&self.0);
-        let (spans, panics_at) = &mut *state;
+        let State { spans, panics_at } = &mut *state;
         // Numbers are used again: the last one is meant.
         let Some((_, seen)) = spans.iter_mut().rev().find(|(other, _)| other == id) else { return };
         change(seen);
@@ -111,7 +117,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
             ..Seen::default()
         };
         attributes.record(&mut seen);
-        lock(&self.0).0.push((id.clone(), seen));
+        lock(&self.0).spans.push((id.clone(), seen));
         self.on(Call::New, id, |_| ());
     }
 
@@ -247,7 +253,7 @@ fn a_subscriber_that_panics_loses_nothing() {
         let giver = give_back_later(&pool, pool.get().unwrap());
         recorder.panic_at(call);
         let got = recorder.around(|| pool.get());
-        assert!(lock(&recorder.0).1.is_none(), "it did not panic at {call:?}");
+        assert!(lock(&recorder.0).panics_at.is_none(), "it did not panic at {call:?}");
         drop(got.unwrap());
         giver.join().unwrap();
         let stats = pool.stats();

@@ -31,7 +31,7 @@ pub(crate) struct Waiting<C> {
     pub(crate) get: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first.
+    /// Smaller is served first; of those that are equal, the first in the list.
     pub(crate) turn: Time,
 }
 
@@ -67,7 +67,33 @@ pub(crate) struct Picture<T: Types> {
     pub(crate) failing_for: Option<Duration>,
 }
 
+/// The numbers alone.
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+pub(crate) struct Figures {
+    pub(crate) gauges: Gauges,
+    pub(crate) counters: Counters,
+    pub(crate) pressure: Pressure,
+    /// How many connections are held too long now.
+    pub(crate) leaked: u32,
+    pub(crate) failing_for: Option<Duration>,
+}
+
 impl<T: Types> Core<T> {
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn figures(&self, now: Time) -> Figures {
+        let leaked = match self.counters.leaks {
+            0 => 0,
+            _ => self.busy_slots().filter(|slot| slot.leaking).count() as u32,
+        };
+        Figures {
+            gauges: self.gauges(),
+            counters: self.counters,
+            pressure: self.pressure(now),
+            leaked,
+            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
+        }
+    }
+
     pub(crate) fn pressure(&self, now: Time) -> Pressure {
         Pressure {
             waiting: self.queue.len(),

@@ -8,8 +8,9 @@
 //! First everything goes wrong that may. Then no more faults: calls succeed,
 //! holders return, whoever is nudged comes; and everyone who waits has to be
 //! served within a number of steps that is known beforehand. At last the pool is
-//! closed, and nothing may be left. In every other walk somebody listens, at times
-//! or always, and reads of every step ([`listen`]).
+//! closed, and nothing may be left. In two walks of three somebody listens, at times or
+//! always, and is told of every step ([`ears`]); and what the pool shows of itself is
+//! compared after each ([`picture`]).
 //!
 //! `FAIRPOOL_WALK_SEED=…` repeats one walk, `FAIRPOOL_WALKS=…` walks so many,
 //! `FAIRPOOL_WALK_SECONDS=…` for so long.
@@ -21,14 +22,15 @@ use super::explore::Toy;
 use super::*;
 
 mod duty;
+mod ears;
 mod events;
 mod judge;
-mod listen;
+mod picture;
 mod reference;
 mod setting;
 mod steps;
 
-use listen::Listener;
+use ears::Ears;
 use reference::Reference;
 use setting::{KINDS, Kind, Random, Setting};
 
@@ -61,10 +63,9 @@ struct Walk {
     random: Random,
     core: Core<Toy>,
     reference: Reference,
-    /// Then the fast paths are those that note what they do.
-    listener: Option<Listener>,
     now: Time,
     clients: Vec<Client>,
+    ears: Ears,
     held: Vec<Held>,
     jobs: Vec<Job<Toy>>,
     /// What happened last, to be printed if the walk fails.
@@ -78,13 +79,14 @@ impl Walk {
     fn new(seed: u64) -> Walk {
         let mut random = Random::new(seed);
         let setting = Setting::draw(&mut random);
+        let ears = Ears::draw(&mut random);
         let mut walk = Walk {
             core: Core::new(setting.policy.clone()),
             reference: Reference::new(setting.policy.clone()),
-            listener: None,
             clients: vec![Client::default(); setting.clients],
             seed,
             setting,
+            ears,
             random,
             now: Time::START,
             held: Vec::new(),
@@ -96,15 +98,6 @@ impl Walk {
         };
         walk.tick();
         walk
-    }
-
-    /// Always in some walks, at times in others.
-    fn listen(&mut self) {
-        match self.listener.take() {
-            None => self.listener = Some(Listener::of(&mut self.core)),
-            Some(listener) if self.seed % 4 == 1 => self.listener = Some(listener),
-            Some(_) => drop(self.core.turn_page(None)),
-        }
     }
 
     fn count(&mut self, what: &'static str) {
@@ -216,9 +209,7 @@ impl Walk {
     fn run(&mut self) -> (usize, usize) {
         let steps = self.setting.steps;
         for step in 0..steps {
-            if self.seed % 2 == 1 && step % 100 == 0 {
-                self.listen();
-            }
+            self.change_ears();
             self.step(step * 10 > steps * 9);
         }
         let (served_after, bound) = self.recover();
@@ -233,6 +224,7 @@ impl Walk {
         }
         self.check_that_all_is_accounted_for();
         assert!(self.core.is_drained(), "P11: not drained");
+        self.turn_page(false);
         (served_after, bound)
     }
 }
@@ -256,9 +248,8 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that has to happen in some walk, or walking proves nothing.
-const HAPPENS: [&str; 28] = [
+const HAPPENS: [&str; 31] = [
     "got at once",
-    "got at once, as noted",
     "got on the slow path",
     "claimed",
     "granted",
@@ -272,7 +263,6 @@ const HAPPENS: [&str; 28] = [
     "refused: full",
     "refused: hopeless",
     "returned at once",
-    "returned at once, as noted",
     "opens",
     "checks",
     "closes",
@@ -282,6 +272,11 @@ const HAPPENS: [&str; 28] = [
     "leaks",
     "leaks that ended",
     "deadlocks noticed",
+    "got past waiters",
+    "got and noted",
+    "returned and noted",
+    "steps told",
+    "events lost",
     "outages",
     "outages that ended",
     "abandoned calls told",

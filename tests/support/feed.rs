@@ -60,7 +60,7 @@ impl Feed {
 
     /// Reads to the end of the channel.
     #[track_caller]
-    pub fn to_the_end(&mut self) {
+    pub fn read_to_end(&mut self) {
         let deadline = Instant::now() + WATCHDOG;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -120,7 +120,7 @@ pub struct Sums {
 /// subscribed to before it had a connection.
 #[track_caller]
 pub fn check(events: &[Event], fresh: bool) -> Sums {
-    use ConnectionState::{Busy, Gone, Idle, Opening};
+    use ConnectionState::{Busy, Gone, Idle, Opening, Retired};
     let mut places: HashMap<u32, Place> = HashMap::new();
     let mut waiting: HashMap<u64, Origin> = HashMap::new();
     let mut sums = Sums::default();
@@ -191,7 +191,9 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                     place.holder = None;
                 }
                 sums.returned += u64::from((*from, *to) == (Busy, Idle));
-                sums.opened += u64::from(*from == Opening && matches!(to, Idle | Busy));
+                // Retired at once if the pool was closed meanwhile.
+                let opened = matches!(to, Idle | Busy | Retired);
+                sums.opened += u64::from(*from == Opening && opened);
             }
             _ => {}
         }

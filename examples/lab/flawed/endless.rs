@@ -69,6 +69,11 @@ impl<C: Send + 'static> Endless<C> {
     }
 
     pub fn get(&self) -> Result<Guard<C>, &'static str> {
+        self.get_within(self.0.limits.map(|limits| limits.timeout))
+    }
+
+    /// `None`: for ever.
+    pub fn get_within(&self, timeout: Option<Duration>) -> Result<Guard<C>, &'static str> {
         let mut state = self.lock();
         if let Some(conn) = state.idle.pop() {
             return Ok(self.guard(conn));
@@ -88,8 +93,9 @@ impl<C: Send + 'static> Endless<C> {
         let (give, take) = bounded(1);
         state.waiters.push_back(give.clone());
         drop(state);
-        // The longest there is stands for "for ever".
-        let timeout = self.0.limits.map_or(Duration::MAX, |limits| limits.timeout);
+        let Some(timeout) = timeout else {
+            return take.recv().map(|conn| self.guard(conn)).map_err(|_| "the pool is gone");
+        };
         if let Ok(conn) = take.recv_timeout(timeout) {
             return Ok(self.guard(conn));
         }

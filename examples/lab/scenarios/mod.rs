@@ -1,7 +1,7 @@
 //! The ways in which pools run dry.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::console::Console;
@@ -10,6 +10,7 @@ use crate::report::Report;
 mod close_serialisation;
 mod leak_and_outage;
 mod long_transaction;
+mod policies;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -27,6 +28,8 @@ pub struct Run<'a> {
     /// The flaw of the flawed pool is mended.
     pub fixed: bool,
     pub is_virtual: bool,
+    /// For a scenario that draws its own chart, and returns none.
+    pub svg: Option<PathBuf>,
     pub console: &'a Console,
 }
 
@@ -46,5 +49,10 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 4] =
-    [runaway_queue::SCENARIO, long_transaction::SCENARIO, close_serialisation::SCENARIO];
+pub static SCENARIOS: [Scenario; 5] = [
+    runaway_queue::SCENARIO,
+    long_transaction::SCENARIO,
+    leak_and_outage::SCENARIO,
+    close_serialisation::SCENARIO,
+    policies::SCENARIO,
+];

@@ -19,6 +19,10 @@ const NAME_LEN: usize = 23;
 /// connections that they had passed on to others.
 const REMEMBERED: usize = 1024;
 
+/// And so many others: events and notices of what they did may still be on their way
+/// to whoever listens.
+const LATELY: usize = 256;
+
 per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
     /// The number of this thread; zero until it first asks for a connection.
@@ -70,18 +74,22 @@ struct About {
 
 /// Records without a thread.
 struct Spare {
-    free: Vec<&'static Record>,
+    /// The oldest first; the last of them are not used again yet.
+    free: VecDeque<&'static Record>,
     /// Of threads that have ended, the oldest first; connections that they got
     /// may still be out.
     remembered: VecDeque<&'static Record>,
 }
 
 static SPARE: PlainMutex<Spare> =
-    PlainMutex::new(Spare { free: Vec::new(), remembered: VecDeque::new() });
+    PlainMutex::new(Spare { free: VecDeque::new(), remembered: VecDeque::new() });
 
 impl Record {
     fn taken(about: About) -> &'static Record {
-        let free = SPARE.lock().free.pop();
+        let free = {
+            let mut spare = SPARE.lock();
+            if spare.free.len() > LATELY { spare.free.pop_front() } else { None }
+        };
         match free {
             Some(record) => {
                 *record.about.lock() = about;
@@ -95,7 +103,7 @@ impl Record {
     fn give_back(&'static self, holds: bool) {
         let mut spare = SPARE.lock();
         if !holds {
-            return spare.free.push(self);
+            return spare.free.push_back(self);
         }
         spare.remembered.push_back(self);
         if spare.remembered.len() > REMEMBERED {

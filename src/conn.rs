@@ -39,10 +39,10 @@ pub(crate) struct Conn<M: ManageConnection> {
     pub(crate) id: u64,
     pub(crate) born: Time,
     pub(crate) uses: u64,
-    /// When it was lent last, by the clock that was read for that.
-    pub(crate) ticked: Time,
-    /// When that use began, if it is timed.
+    /// When the last use that was timed began.
     pub(crate) lent: Time,
+    /// From when on the next use is timed.
+    pub(crate) time_from: Time,
     /// From when on a return is to be told, or recorded: at once if the use is timed.
     pub(crate) told_from: Time,
     /// Of its uses, those that are recorded.
@@ -70,8 +70,8 @@ impl<M: ManageConnection> Conn<M> {
             id,
             born,
             uses: 0,
-            ticked: Time::START,
             lent: born,
+            time_from: Time::START,
             told_from: Time::START,
             recorded: 0,
             marked_broken: false,

@@ -224,7 +224,9 @@ pub struct Event {
 ///
 /// A get that finds a connection at once leaves one event, `Acquired` with nothing
 /// waited; one that waits leaves `Started` and later one of the others with the same
-/// number. Where a connection goes to a caller, `Acquired` is followed by the
+/// number. One that is refused, or was cancelled before it began, leaves `Left` alone;
+/// [`try_get`](crate::Pool::try_get), which waits for nobody, leaves none if it finds
+/// nothing. Where a connection goes to a caller, `Acquired` is followed by the
 /// connection's own `Moved`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -246,7 +248,8 @@ pub enum EventKind {
         waited: Duration,
         /// The number of the connection.
         connection: u64,
-        /// Who gave it back last; `None` if it is new, or if that event was lost.
+        /// Who gave it back last; `None` if it is new, or if that was before the
+        /// subscription or among the events lost.
         from: Option<Origin>,
     },
     /// A caller has left without a connection.

@@ -45,7 +45,8 @@ impl fmt::Display for HealthLevel {
 /// From when on a pool is no longer healthy: either figure is enough.
 ///
 /// A level is entered as soon as a figure reaches its threshold, and left when for
-/// `calm_for` no figure was at four fifths of it or more.
+/// `calm_for` no figure was at four fifths of it or more. Times are serialised as
+/// seconds.
 ///
 /// # Examples
 ///
@@ -63,17 +64,21 @@ impl fmt::Display for HealthLevel {
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HealthThresholds {
     /// So many callers wait: warning. Default: 5.
     pub waiters_warning: u32,
     /// So many callers wait: critical. Default: 15.
     pub waiters_critical: u32,
     /// Those who wait have waited so long on average: warning. Default: 100 ms.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
     pub wait_warning: Duration,
     /// Those who wait have waited so long on average: critical. Default: 500 ms.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
     pub wait_critical: Duration,
     /// How long it must have been calm before a level is left. Default: 1 s, so that
     /// a pool at a threshold does not report twenty changes a second.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
     pub calm_for: Duration,
 }
 
@@ -117,9 +122,11 @@ impl HealthThresholds {
 
     /// The level of these figures, with thresholds at this part of theirs.
     fn level(&self, figures: Pressure, part: f64) -> HealthLevel {
+        // Not as a `Duration`: a part of the longest one may be out of its range.
         let reached = |waiters: u32, wait: Duration| {
             f64::from(figures.waiting) >= f64::from(waiters) * part
-                || figures.waiting > 0 && figures.mean_age >= wait.mul_f64(part)
+                || figures.waiting > 0
+                    && figures.mean_age.as_secs_f64() >= wait.as_secs_f64() * part
         };
         if reached(self.waiters_critical, self.wait_critical) {
             HealthLevel::Critical

@@ -44,7 +44,24 @@
 //!   brought over.
 //! - [`Error`] says why a caller got nothing, [`Stats`] how the pool is doing,
 //!   and [`CloseReport`] what was left when it closed.
+//! - [`Pool::snapshot`] says who holds connections and who waits, [`Pool::diagnose`] what
+//!   is wrong, [`Pool::health`] how bad it is, and [`Pool::subscribe`] everything that
+//!   happens. [`Watch`] does the same without keeping the pool alive.
 //! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
+//!
+//! # Features
+//!
+//! | | |
+//! |---|---|
+//! | `postgres` (default) | a manager for the blocking `postgres` crate, and advice on its server |
+//! | `sqlite` | a manager for `rusqlite` |
+//! | `histograms` (default) | distributions of waits, uses, connects, checks and closes |
+//! | `serde` | snapshots, statistics and diagnoses can be serialised |
+//! | `tracing` | a span around each get that waits, in the caller's trace |
+//! | `trace` | files for Perfetto and chrome://tracing |
+//! | `prometheus`, `opentelemetry` | metrics |
+//! | `inspect` | a small web server that shows what pools do |
+//! | `simulation` | what would happen with these settings under that load, in virtual time |
 //!
 //! # What runs where
 //!
@@ -83,6 +100,7 @@ mod cancel;
 mod config;
 mod conn;
 mod core;
+mod diagnosis;
 #[doc(hidden)]
 pub mod doc;
 mod error;
@@ -92,6 +110,8 @@ mod health;
 #[cfg(feature = "serde")]
 mod json;
 mod manage;
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+pub mod metrics;
 #[cfg(all(test, fairpool_model))]
 mod models;
 mod notices;
@@ -106,6 +126,7 @@ mod spans;
 mod stats;
 mod subscribers;
 mod sync;
+mod text;
 mod threads;
 #[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 mod times;
@@ -122,6 +143,7 @@ pub mod sqlite;
 pub use crate::caller::{Holder, NestedGet, Origin, Waiter};
 pub use crate::cancel::CancelToken;
 pub use crate::config::{Builder, Fairness, SelfDeadlock};
+pub use crate::diagnosis::{Diagnosis, Finding, FindingKind, Memory, Severity};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, HandleEvent, NopEventHandler};
 pub use crate::extensions::Extensions;
@@ -133,7 +155,7 @@ pub use crate::manage::{
 pub use crate::pool::{CloseReport, Pool, State};
 pub use crate::pooled::{ConnectionInfo, PooledConnection};
 pub use crate::request::Request;
-pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Snapshot, Watch};
+pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Limits, Snapshot, Watch};
 pub use crate::stats::{ClosedBy, Stats};
 #[cfg(feature = "histograms")]
 pub use crate::times::{Quantiles, Times};

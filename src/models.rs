@@ -11,21 +11,26 @@
 //! each model lists those that it has. `loom` has to meet every one of them,
 //! `shuttle` no others.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Mutex as Plain;
 use std::time::Duration;
+
+use crossbeam_channel::Receiver;
 
 use crate::cancel::CancelToken;
 use crate::config::{Builder, Config, Fairness, SelfDeadlock};
 use crate::conn::CloseMutex;
 use crate::core::Gauges;
 use crate::error::Error;
+use crate::event::{Event, EventKind};
 use crate::manage::ManageConnection;
 use crate::pool::Pool;
 use crate::pooled::PooledConnection;
+use crate::reaper::Woken;
 use crate::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, advance, asleep, instant};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::workers::{self, Running};
 
 #[cfg(fairpool_model = "shuttle")]
@@ -268,7 +273,7 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
             next = shared.clock.instant_of(at);
         }
         work(shared);
-        if !shared.reaper.sleep_until(next) {
+        if shared.reaper.sleep_until(next) == Woken::Stopped {
             break;
         }
     }
@@ -283,7 +288,7 @@ fn worker(bench: &Bench) -> JoinHandle<()> {
             let running = Running::new(&shared);
             work(&shared);
             drop(running);
-            if !shared.reaper.sleep_until(None) {
+            if shared.reaper.sleep_until(None) == Woken::Stopped {
                 break;
             }
         }
@@ -784,6 +789,105 @@ fn p9_a_guard_that_another_thread_uses() {
         user.join().expect("the user");
         bench.end(None);
         outcome
+    });
+}
+
+// ---- those who listen ----
+
+/// A get by this name, which is told of.
+fn get_by_name(pool: &Pool<Driver>, name: &'static str) {
+    drop(pool.request().label(name).timeout(MAX).get().expect("a connection"));
+}
+
+/// What a listener was told of the one get by this name, if all that it was told fits
+/// together: it lost nothing, every connection goes on from where it was, and no get
+/// begins or ends twice.
+fn told_of(events: &Receiver<Event>, name: &str) -> String {
+    let (mut places, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let mut told = Vec::new();
+    for event in events.try_iter() {
+        assert_eq!(event.lost_before, 0, "there is room for all");
+        let (origin, what) = match event.kind {
+            EventKind::Moved { place, from, to, .. } => {
+                let before = places.insert(place, to).unwrap_or(from);
+                assert_eq!(before, from, "P7: a step to {to:?} is missing");
+                continue;
+            }
+            EventKind::Started { get, origin } => {
+                assert!(!ended.contains(&get) && begun.insert(get), "get {get} begins twice");
+                (origin, "started")
+            }
+            EventKind::Acquired { get, origin, .. } => {
+                assert!(ended.insert(get), "get {get} ends twice");
+                (origin, "acquired")
+            }
+            EventKind::Left { get, origin, .. } => {
+                assert!(ended.insert(get), "get {get} ends twice");
+                (origin, "left")
+            }
+            _ => continue,
+        };
+        if origin.label() == Some(name) {
+            told.push(what);
+        }
+    }
+    told.join(", ")
+}
+
+/// Somebody begins to listen, and gets a connection, while the one there is goes from
+/// hand to hand: all are served, and of the get that began later each step is told
+/// once, whoever delivers it.
+#[test]
+fn p3_a_subscription_begins_during_a_hand_off() {
+    let outcomes = ["acquired", "started, acquired"];
+    explore("the beginning of a subscription", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings());
+        let listener = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || {
+                let events = pool.subscribe(100).expect("a legal capacity");
+                get_by_name(&pool, "the listener");
+                events
+            })
+        };
+        let caller = bench.caller(MAX);
+        drop(held);
+        bench.shared.deliver();
+        assert_eq!(caller.join().expect("the caller"), "granted");
+        let events = listener.join().expect("the listener");
+        bench.shared.deliver();
+        let told = told_of(&events, "the listener");
+        bench.end(None);
+        told
+    });
+}
+
+/// The last listener goes while the connection goes from hand to hand: all are served,
+/// and nothing is noted any more.
+#[test]
+fn p3_a_subscription_ends_during_a_hand_off() {
+    explore("the end of a subscription", 3, &["granted, granted"], || {
+        let (bench, held) = Bench::held(settings());
+        let events = bench.pool.subscribe(100).expect("a legal capacity");
+        let one = bench.queued(MAX);
+        let other = bench.caller(MAX);
+        let listener = {
+            let shared = Arc::clone(&bench.shared);
+            thread::spawn(move || {
+                drop(events);
+                shared.deliver();
+            })
+        };
+        drop(held);
+        listener.join().expect("the listener");
+        let one = one.join().expect("the one");
+        let other = other.join().expect("the other");
+        bench.shared.deliver();
+        assert!(!bench.shared.watched.load(PlainOrdering::Relaxed), "nobody listens");
+        let noted = bench.shared.quick(|core| core.turn_page(None));
+        assert!(noted.is_none(), "noted for nobody");
+        bench.end(None);
+        format!("{one}, {other}")
     });
 }
 

@@ -134,6 +134,7 @@ impl<M: ManageConnection> Shared<M> {
                 self.say(Level::Warn, &[], format_args!("{lost} notices were lost, {reason}"));
             }
         }
+        self.end_when_all_is_told();
     }
 
     /// Says it to the log, to the subscribers and to the handler.

@@ -146,7 +146,9 @@ impl<M: ManageConnection> Pool<M> {
     /// # Blocking
     ///
     /// For up to `timeout`, whatever the driver does: driver calls run on the
-    /// pool's own threads. After that, event handlers run on this thread.
+    /// pool's own threads. After that, event handlers run on this thread, and the
+    /// logger if the get was slow (see
+    /// [`slow_get_threshold`](crate::Builder::slow_get_threshold)).
     ///
     /// # Examples
     ///
@@ -303,7 +305,7 @@ impl<M: ManageConnection> Pool<M> {
 
     /// Everything that happens from now on, in the order in which it happens.
     ///
-    /// Events come a few milliseconds late. There is room for `capacity` of them; a
+    /// Events come up to some milliseconds late. There is room for `capacity` of them; a
     /// subscriber that does not read them in time loses the newest, which
     /// [`Event::lost_before`] and [`Stats::events_lost`] count, and never slows the
     /// pool down. The channel ends when the pool has, and the subscription when the

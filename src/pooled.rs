@@ -61,7 +61,10 @@ pub struct ConnectionInfo {
     pub times_used: u64,
 }
 
-/// A use that lasts longer than two ticks of the coarse clock is recorded in any case.
+/// Of the uses of a connection that begin within this time, the first is timed.
+const TIME_EVERY: Duration = Duration::from_millis(4);
+
+/// A use that lasts for this long beyond that is recorded in any case.
 const LONG_USE: Duration = Duration::from_millis(10);
 
 const GONE: &str = "BUG: a guard without its connection";
@@ -82,9 +85,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, journal_fills) =
-            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_fills()));
-        if journal_fills {
+        let (lease, journal_calls) =
+            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_calls()));
+        if journal_calls {
             shared.reaper.wake_to_deliver();
         }
         let start = match shared.config.event_handler {
@@ -108,21 +111,24 @@ impl<M: ManageConnection> PooledConnection<M> {
         conn.uses += 1;
         conn.home = caller::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
-        if conn.ticked != start {
+        if start >= conn.time_from {
             guard.time(shared, start);
         }
         guard
     }
 
-    /// Times this use exactly: it is the first since the clock that was read for it
-    /// moved on. That is each, if a handler is told of each.
+    /// Times this use exactly: the last one that was timed is a while ago, or a handler
+    /// is told of each.
     #[cold]
     fn time(&mut self, shared: &Shared<M>, start: Time) {
         let now = shared.clock.now();
         let conn = self.conn_mut();
-        conn.ticked = start;
         conn.lent = now;
         conn.told_from = Time::START;
+        conn.time_from = match shared.config.event_handler {
+            Some(_) => Time::START,
+            None => start.after(TIME_EVERY),
+        };
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
         if let Some(handler) = &shared.config.event_handler {
             let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
@@ -200,7 +206,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// Takes the connection out of the pool for good; the pool may open another
-    /// in its place. No event tells of it, and `on_release` is not called.
+    /// in its place. No method of the [`HandleEvent`](crate::HandleEvent) is called for it,
+    /// nor is `on_release`.
     pub fn detach(mut this: Self) -> M::Connection {
         let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
         caller::guard_dropped(conn.home);
@@ -242,8 +249,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) {
         let timed = conn.told_from == Time::START;
         let now = if timed { shared.clock.now() } else { recently };
-        let began = if timed { conn.lent } else { conn.ticked };
-        conn.told_from = conn.ticked.after(LONG_USE);
+        // One that was not timed began within `TIME_EVERY` of the last that was.
+        let began = if timed { conn.lent } else { conn.lent.after(TIME_EVERY / 2) };
+        conn.told_from = conn.time_from.after(LONG_USE);
         let duration = now.since(began);
         // A short use stands for those before it that were not timed; a long one is
         // always recorded, and stands for itself.
@@ -259,9 +267,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
         let now = shared.clock.now();
-        let (returned, journal_fills) =
-            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_fills()));
-        if journal_fills {
+        let (returned, journal_calls) =
+            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_calls()));
+        if journal_calls {
             shared.reaper.wake_to_deliver();
         }
         returned

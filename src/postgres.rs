@@ -3,7 +3,8 @@
 //! [`PostgresConnectionManager::new`] takes what `r2d2_postgres` takes, so that
 //! changing the crate's name is enough to move. What it adds: limits that
 //! notice a dead peer within seconds, session settings, a reset at return, and
-//! a judgement of errors by SQLSTATE.
+//! a judgement of errors by SQLSTATE. [`advise`] compares a pool's settings with
+//! its server, and [`blockers`] says who stands in the way of others there.
 //!
 //! # Facts about `postgres::Client` worth knowing
 //!
@@ -29,9 +30,15 @@
 //! [`is_fatal`]: ManageConnection::is_fatal
 //! [`PooledConnection::run`]: crate::PooledConnection::run
 
+mod advise;
+mod blockers;
+
 use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
+
+pub use self::advise::{Advice, AdviseError, Recommendation, ServerFigures, advise};
+pub use self::blockers::{Blocker, blockers};
 
 pub use ::postgres;
 pub use ::postgres::NoTls;

@@ -13,7 +13,7 @@ use log::{Level, Record};
 use crate::caller::{Holder, NestedGet, Waiter};
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
-use crate::core::{Core, Counters, Effects, Gauges, Time};
+use crate::core::{Core, Counters, Effects, Gauges, Time, Waiting};
 use crate::error::{Cause, Report, text_of_panic};
 use crate::health::Watcher;
 use crate::manage::ManageConnection;
@@ -95,7 +95,7 @@ impl<M: ManageConnection> Shared<M> {
             cells.push(cell);
         }
         let told = self.notices.add(std::mem::take(&mut fx.notices), now);
-        let journal_fills = core.journal_fills();
+        let journal_calls = core.journal_calls();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes someone who would only
         // run into this lock.
@@ -108,7 +108,7 @@ impl<M: ManageConnection> Shared<M> {
         if fx.wake_reaper {
             self.reaper.wake();
         }
-        if journal_fills {
+        if journal_calls {
             self.reaper.wake_to_deliver();
         }
         if fx.progress {
@@ -206,7 +206,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
         let mut waiting = self.quick(|core| core.waiting(now));
-        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        Waiting::put_in_order(&mut waiting);
         waiting.into_iter().map(Waiter::from).collect()
     }
 

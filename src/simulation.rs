@@ -3,7 +3,9 @@
 //!
 //! It drives the state machine that decides in a real pool, with a clock of its own and
 //! without threads: nobody waits for anything, time is advanced to whatever happens
-//! next. So it knows nothing of what a real machine adds, but for what [`Driver`] says.
+//! next. So it knows nothing of what a real machine adds, but for what [`Driver`] says:
+//! connects and checks always succeed, and take the same time each. The same input has
+//! the same outcome.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use crate::config::Builder;
 use crate::core::{
-    Answer, Core, Effects, Job, Lease, Leased, Left, Refusal, Time, Types, Verdict, Waiter,
+    Answer, Core, Effects, Job, Lease, Leased, Left, Policy, Refusal, Time, Types, Verdict, Waiter,
     WaiterId, Who,
 };
 use crate::error::Error;
@@ -79,6 +81,10 @@ pub struct Ended {
 /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting has a value that it
 /// cannot have, or if the callers are not in order.
 ///
+/// # Panics
+///
+/// If `min_idle` is greater than `max_size`, as [`Builder::build`] does.
+///
 /// # Examples
 ///
 /// One connection, held for 10 ms each time; a caller every 8 ms, who waits for 100 ms
@@ -112,7 +118,8 @@ pub fn simulate<M: ManageConnection>(
     arrivals: impl IntoIterator<Item = Arrival>,
     tell: impl FnMut(Ended),
 ) -> Result<Stats, Error> {
-    let policy = settings.config()?.policy;
+    // Lifetimes are jittered, but alike each time.
+    let policy = Policy { seed: 0, ..settings.config()?.policy };
     let mut world = World::new(Core::new(policy), driver, tell);
     world.open_all();
     let begin = world.now;
@@ -327,7 +334,9 @@ impl<F: FnMut(Ended)> World<F> {
         let mut fx = Effects::new();
         let lease = self.core.claim(self.now, id, &mut fx);
         self.carry_out(fx);
-        if let (Some(lease), Some(waiting)) = (lease, self.waiting.remove(&caller)) {
+        // Without one it goes on waiting.
+        let Some(lease) = lease else { return };
+        if let Some(waiting) = self.waiting.remove(&caller) {
             self.serve(waiting.arrival, waiting.since, self.now, lease);
         }
     }

@@ -1,16 +1,19 @@
 //! A pool at one instant: who holds, who waits, what the driver is busy with.
 
-use std::fmt;
+mod dump;
+pub(crate) mod groups;
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Receiver;
 
 use crate::caller::{Holder, NestedGet, Waiter};
-use crate::core::{Call, CallKind, Picture};
+use crate::config::Config;
+use crate::core::{Call, CallKind, Picture, Time, Waiting};
 use crate::error::{Chain, Error};
 use crate::event::Event;
-use crate::health::Health;
+use crate::health::{Health, HealthThresholds};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -44,6 +47,12 @@ pub struct Snapshot {
     /// When it was taken. Serialised as seconds since 1970.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::unix_time"))]
     pub taken_at: SystemTime,
+    /// How long ago the pool was built: between two snapshots it grows by the time
+    /// between them, whatever happens to the system's time. Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub uptime: Duration,
+    /// Those of the pool's settings by which its state can be judged.
+    pub limits: Limits,
     /// Gauges and counters.
     pub stats: Stats,
     /// How the pool is.
@@ -69,6 +78,39 @@ pub struct Snapshot {
     pub failing_for: Option<Duration>,
 }
 
+/// Settings of a pool that say what is much and what is long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Limits {
+    /// [`Builder::health_thresholds`](crate::Builder::health_thresholds).
+    pub health_thresholds: HealthThresholds,
+    /// [`Builder::connection_timeout`](crate::Builder::connection_timeout).
+    /// Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
+    pub connection_timeout: Duration,
+    /// [`Builder::leak_threshold`](crate::Builder::leak_threshold). Serialised as
+    /// seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
+    pub leak_threshold: Option<Duration>,
+    /// [`Builder::max_waiters`](crate::Builder::max_waiters).
+    pub max_waiters: Option<u32>,
+    /// [`Builder::max_abandoned`](crate::Builder::max_abandoned).
+    pub max_abandoned: u32,
+}
+
+impl Limits {
+    fn of<M: ManageConnection>(config: &Config<M>) -> Limits {
+        Limits {
+            health_thresholds: config.health_thresholds,
+            connection_timeout: config.connection_timeout,
+            leak_threshold: config.policy.leak_threshold,
+            max_waiters: config.policy.max_waiters,
+            max_abandoned: config.policy.max_abandoned,
+        }
+    }
+}
+
 /// A call into the driver that has not returned, or a close that waits for a closer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -81,6 +123,8 @@ pub struct DriverCall {
     /// How long it has taken so far. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds"))]
     pub running_for: Duration,
+    /// It has not begun: as many connections are being closed as may be at once.
+    pub queued: bool,
     /// It has overrun its limit, and the pool goes on without it.
     pub abandoned: bool,
 }
@@ -121,9 +165,9 @@ impl fmt::Display for DriverCallKind {
 
 impl From<Call> for DriverCall {
     fn from(call: Call) -> DriverCall {
-        let Call { kind, connection, running_for, abandoned } = call;
+        let Call { kind, connection, running_for, queued, abandoned } = call;
         let connection_id = (connection != 0).then_some(connection);
-        DriverCall { kind: kind.into(), connection_id, running_for, abandoned }
+        DriverCall { kind: kind.into(), connection_id, running_for, queued, abandoned }
     }
 }
 
@@ -146,7 +190,7 @@ impl<M: ManageConnection> Shared<M> {
         let taken_at = SystemTime::now();
         let health = self.judge_health(picture.pressure, now);
         let Picture { held, mut waiting, calls, nested, last_error, .. } = picture;
-        waiting.sort_by_key(|waiter| (waiter.turn, waiter.get));
+        Waiting::put_in_order(&mut waiting);
         let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         let mut calls: Vec<DriverCall> = calls.into_iter().map(DriverCall::from).collect();
@@ -154,6 +198,8 @@ impl<M: ManageConnection> Shared<M> {
         Snapshot {
             pool: self.config.name.to_string(),
             taken_at,
+            uptime: now.since(Time::START),
+            limits: Limits::of(&self.config),
             stats: self.stats_of(&picture.gauges, &picture.counters),
             health,
             paused: picture.paused,
@@ -199,6 +245,11 @@ impl Watch {
         self.pool.upgrade()
     }
 
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn is_of_same_pool(&self, other: &Watch) -> bool {
+        Weak::ptr_eq(&self.pool, &other.pool)
+    }
+
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -241,12 +292,8 @@ pub(crate) trait Watched: Send + Sync {
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
-    /// The distributions behind [`Stats::times`](crate::Stats::times).
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn distributions(&self) -> crate::times::Distributions;
-    /// How many connections are to be idle, at the least and at the most.
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn idle_bounds(&self) -> (u32, u32);
+    fn reading(self: Arc<Self>) -> crate::metrics::Reading;
 }
 
 impl<M: ManageConnection> Watched for Shared<M> {
@@ -267,113 +314,7 @@ impl<M: ManageConnection> Watched for Shared<M> {
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn distributions(&self) -> crate::times::Distributions {
-        self.times.all(&self.quick(|core| *core.counters()))
-    }
-
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-    fn idle_bounds(&self) -> (u32, u32) {
-        self.quick(|core| (core.policy().min_idle_now(), core.policy().max_idle_now()))
-    }
-}
-
-/// More of each kind are only counted.
-const ROWS: usize = 20;
-
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stats = &self.stats;
-        let state = match (self.closed, self.paused) {
-            (true, _) => ", closed",
-            (false, true) => ", paused",
-            (false, false) => "",
-        };
-        writeln!(f, "pool '{}' is {}{state}", self.pool, self.health)?;
-        writeln!(
-            f,
-            "  connections: {} of {}: {} idle, {} in use ({} of them in a check), {} opening, \
-             {} closing; {} calls abandoned",
-            stats.open + stats.opening + stats.closing,
-            stats.max_size,
-            stats.idle,
-            stats.in_use,
-            stats.checking,
-            stats.opening,
-            stats.closing,
-            stats.abandoned,
-        )?;
-        writeln!(
-            f,
-            "  gets: {} served, {} of them after a wait; {} timed out, {} refused, {} cancelled",
-            stats.gets, stats.gets_waited, stats.timeouts, stats.refused, stats.cancelled,
-        )?;
-        #[cfg(feature = "histograms")]
-        write!(f, "{}", stats.times)?;
-        if let Some(error) = &self.last_error {
-            writeln!(f, "  last error, {:.1?} ago: {}", error.age, error.text)?;
-        }
-        if let Some(lasted) = self.failing_for {
-            writeln!(f, "  connecting has failed for {lasted:.1?}")?;
-        }
-        if !self.nested_gets.is_empty() {
-            writeln!(f, "  every connection is held by a thread that itself waits for one:")?;
-            list(f, &self.nested_gets, |f, nested| writeln!(f, "    {nested}"))?;
-        }
-        if !self.holders.is_empty() {
-            writeln!(f, "  held ({}), longest first:", self.holders.len())?;
-            list(f, &self.holders, |f, holder| {
-                let connection = format!("connection {}", holder.connection_id());
-                row(f, holder.held_for(), &connection, holder.origin())
-            })?;
-        }
-        if !self.waiters.is_empty() {
-            writeln!(f, "  waiting ({}), next first:", self.waiters.len())?;
-            list(f, &self.waiters, |f, waiter| {
-                let priority = format!("priority {}", waiter.priority());
-                row(f, waiter.waited(), &priority, waiter.origin())
-            })?;
-        }
-        if !self.calls.is_empty() {
-            writeln!(f, "  driver calls ({}), slowest first:", self.calls.len())?;
-            list(f, &self.calls, |f, call| {
-                write!(f, "    {:>9} {}", format!("{:.1?}", call.running_for), call.kind)?;
-                if let Some(id) = call.connection_id {
-                    write!(f, " of connection {id}")?;
-                }
-                writeln!(f, "{}", if call.abandoned { ", abandoned" } else { "" })
-            })?;
-        }
-        Ok(())
-    }
-}
-
-fn list<T>(
-    f: &mut fmt::Formatter<'_>,
-    all: &[T],
-    mut one: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    all.iter().take(ROWS).try_for_each(|item| one(f, item))?;
-    match all.len().checked_sub(ROWS) {
-        None | Some(0) => Ok(()),
-        Some(more) => writeln!(f, "    … and {more} more"),
-    }
-}
-
-fn row(
-    f: &mut fmt::Formatter<'_>,
-    span: Duration,
-    what: &str,
-    origin: &crate::caller::Origin,
-) -> fmt::Result {
-    write!(
-        f,
-        "    {:>9} {what:<14} {:<16} {}",
-        format!("{span:.1?}"),
-        origin.thread(),
-        origin.location()
-    )?;
-    match origin.label() {
-        Some(label) => writeln!(f, " ({label})"),
-        None => writeln!(f),
+    fn reading(self: Arc<Self>) -> crate::metrics::Reading {
+        Shared::reading(&self)
     }
 }

@@ -61,6 +61,9 @@ pub struct Stats {
     pub cancelled: u64,
     /// Callers that were refused because the queue was full.
     pub refused: u64,
+    /// Callers that got another error: connecting fails for good, the pool was closed,
+    /// or they waited for themselves.
+    pub failed: u64,
     /// Connections opened.
     pub opened: u64,
     /// Attempts to open a connection that failed, or overran their limit; of
@@ -159,6 +162,7 @@ impl Stats {
             timeouts: counters.timeouts,
             cancelled: counters.cancelled,
             refused: counters.refused,
+            failed: counters.failed,
             opened: counters.opened,
             open_failures: counters.open_failures,
             closed: ClosedBy {

@@ -1,10 +1,10 @@
 //! Those who listen to everything that happens.
 //!
 //! The core notes each step in its journal, under the pool's lock; the resident
-//! thread empties it every few milliseconds and sends the events. A subscriber that
-//! does not read them in time loses some, and the pool never waits for it.
+//! thread empties it every few milliseconds, while there is something in it, and
+//! sends the events. A subscriber that does not read them in time loses some, and the
+//! pool never waits for it.
 
-use std::mem;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -15,10 +15,14 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::manage::ManageConnection;
 use crate::shared::Shared;
-use crate::sync::{Arc, PlainMutex, PlainOrdering as Ordering, PlainU64};
+use crate::sync::{Arc, Mutex, PlainOrdering as Ordering, PlainU64};
 
-/// The journal is emptied this often while somebody listens.
+/// The journal is emptied this often while things happen and somebody listens.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);
+
+/// The journal has room for at least so many steps, so that those who ask for little
+/// do not have the resident thread woken by each.
+const FEWEST_STEPS: usize = 1024;
 
 /// More is taken for a mistake: the journal and the channel have room for so many
 /// from the start, at some 100 bytes each.
@@ -26,13 +30,18 @@ const MOST_EVENTS: usize = 1 << 22;
 
 /// Those who listen, and what is not in the journal.
 pub(crate) struct Subscribers {
-    list: PlainMutex<List>,
+    /// The core's lock is taken inside it.
+    list: Mutex<List>,
     /// Events that a subscriber should have got and did not.
     lost: PlainU64,
 }
 
 struct List {
     subscribers: Vec<Subscriber>,
+    /// The resident thread has ended, and delivers no more.
+    undelivered: bool,
+    /// The pool has ended: nobody can subscribe any more.
+    ended: bool,
     /// Who gave a connection back last, by its place in the pool.
     givers: Vec<Option<Caller>>,
     /// The pages that the journal is not written on.
@@ -61,8 +70,14 @@ impl Subscriber {
 
 impl Subscribers {
     pub(crate) fn new() -> Subscribers {
-        let list = List { subscribers: Vec::new(), givers: Vec::new(), spare: None };
-        Subscribers { list: PlainMutex::new(list), lost: PlainU64::new(0) }
+        let list = List {
+            subscribers: Vec::new(),
+            undelivered: false,
+            ended: false,
+            givers: Vec::new(),
+            spare: None,
+        };
+        Subscribers { list: Mutex::new(list), lost: PlainU64::new(0) }
     }
 
     pub(crate) fn lost(&self) -> u64 {
@@ -74,6 +89,7 @@ impl List {
     /// Room in the journal for what all of them want.
     fn pages(&mut self) -> Option<Pages<Caller>> {
         let most = self.subscribers.iter().map(|subscriber| subscriber.capacity).max()?;
+        let most = most.max(FEWEST_STEPS);
         let spare = self.spare.take().filter(|pages| pages.entries.capacity() >= most);
         Some(spare.unwrap_or_else(|| Pages::of(most)))
     }
@@ -152,35 +168,54 @@ impl<M: ManageConnection> Shared<M> {
         }
         let (events, receiver) = bounded(capacity);
         let mut list = self.subscribers.list.lock();
+        if list.ended {
+            return Ok(receiver);
+        }
+        // What has happened until now is for those who listened then.
+        self.turn_page(&mut list);
         list.subscribers.push(Subscriber { events, capacity, lost: 0 });
         self.turn_page(&mut list);
-        drop(list);
-        self.reaper.wake();
         Ok(receiver)
     }
 
-    /// Delivers what has happened. When to do so again; `None` if nobody listens.
+    /// Delivers what has happened. When to do so again; `None` if nobody listens, or
+    /// nothing happens: then whoever notes the next step has this thread woken.
     pub(crate) fn deliver(&self) -> Option<Time> {
         let mut list = self.subscribers.list.lock();
-        if list.subscribers.is_empty() {
-            return None;
-        }
-        self.turn_page(&mut list);
+        let any = self.turn_page(&mut list);
         let listens = !list.subscribers.is_empty();
         drop(list);
-        listens.then(|| self.clock.now().after(DELIVER_EVERY))
+        (any && listens).then(|| self.clock.now().after(DELIVER_EVERY))
     }
 
-    /// Takes what the journal has, sends it, and leaves new pages if anybody listens
-    /// then. The order of events is that in which this is called: under the list's
-    /// lock.
-    fn turn_page(&self, list: &mut List) {
-        let pages = list.pages();
-        let listens = pages.is_some();
-        self.watched.store(listens || self.config.event_handler.is_some(), Ordering::Relaxed);
-        let Some(mut old) = self.quick(|core| core.turn_page(pages)) else { return };
+    /// Takes what the journal has and sends it, and leaves new pages if anybody
+    /// listens. The order of events is that in which this is called: under the list's
+    /// lock. Returns whether there were any.
+    fn turn_page(&self, list: &mut List) -> bool {
+        let Some(pages) = list.pages() else { return false };
+        self.watched.store(true, Ordering::Relaxed);
+        let old = self.quick(|core| core.turn_page(Some(pages)));
+        let any = old.is_some_and(|old| self.send_all(list, old));
+        if list.subscribers.is_empty() {
+            // The last of them has gone, as was found when it was sent something.
+            self.stop_noting(list);
+        }
+        any
+    }
+
+    /// Nobody listens: the fast paths are fast again.
+    fn stop_noting(&self, list: &mut List) {
+        self.watched.store(self.config.event_handler.is_some(), Ordering::Relaxed);
+        drop(self.quick(|core| core.turn_page(None)));
+        list.spare = None;
+        list.givers = Vec::new();
+    }
+
+    fn send_all(&self, list: &mut List, mut old: Pages<Caller>) -> bool {
+        let any = !old.is_empty();
         let mut lost = 0;
-        for entry in old.entries.drain(..) {
+        let (entries, missing) = old.take();
+        for entry in entries {
             let Some(at) = self.clock.instant_of(entry.at) else { continue };
             let (first, second) = list.kinds(entry);
             for kind in [Some(first), second].into_iter().flatten() {
@@ -188,34 +223,114 @@ impl<M: ManageConnection> Shared<M> {
                 lost += list.send(&Event { pool, at, lost_before: 0, kind });
             }
         }
-        let missing = mem::take(&mut old.lost);
         if missing > 0 {
             list.givers.clear();
             list.subscribers.iter_mut().for_each(|subscriber| subscriber.lost += missing);
             lost += missing * list.subscribers.len() as u64;
         }
-        list.spare = listens.then_some(old);
+        list.spare = Some(old);
         self.subscribers.lost.fetch_add(lost, Ordering::Relaxed);
+        any
     }
 
     /// Sends an event that is not in the journal, after those that are.
     pub(crate) fn publish(&self, at: Time, kind: impl FnOnce() -> EventKind) {
         let mut list = self.subscribers.list.lock();
+        self.turn_page(&mut list);
         if list.subscribers.is_empty() {
             return;
         }
-        self.turn_page(&mut list);
         let Some(at) = self.clock.instant_of(at) else { return };
         let pool = Arc::clone(&self.config.name);
         let lost = list.send(&Event { pool, at, lost_before: 0, kind: kind() });
         self.subscribers.lost.fetch_add(lost, Ordering::Relaxed);
+        if list.subscribers.is_empty() {
+            self.stop_noting(&mut list);
+        }
     }
 
-    /// The pool has ended: whoever listens finds the end of the channel.
+    /// The pool has ended, and with it the resident thread. Whoever listens finds the
+    /// end of the channel, after what there still is to tell.
     pub(crate) fn end_subscriptions(&self) {
         let mut list = self.subscribers.list.lock();
+        list.undelivered = true;
         self.turn_page(&mut list);
-        list.subscribers.clear();
-        self.turn_page(&mut list);
+        drop(list);
+        self.end_when_all_is_told();
+    }
+
+    /// Called when the resident thread has ended, and whenever all is told: the later
+    /// of the two finds that both are so.
+    pub(crate) fn end_when_all_is_told(&self) {
+        let mut list = self.subscribers.list.lock();
+        if list.undelivered && !list.ended && self.notices.are_told() {
+            self.turn_page(&mut list);
+            list.ended = true;
+            list.subscribers.clear();
+            self.stop_noting(&mut list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::doc::StubManager;
+    use crate::pool::Pool;
+
+    fn pool() -> Pool<StubManager> {
+        Pool::builder().max_size(1).build(StubManager).expect("a stub")
+    }
+
+    fn eventually(what: &str, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it never came to this: {what}");
+            thread::yield_now();
+        }
+    }
+
+    /// How many listen, and whether steps are noted, so that gets and returns take
+    /// the long way.
+    fn watched(pool: &Pool<StubManager>) -> (usize, bool) {
+        let list = pool.shared.subscribers.list.lock();
+        let noted = pool.shared.quick(|core| core.is_noted());
+        assert_eq!(pool.shared.watched.load(Ordering::Relaxed), noted);
+        assert_eq!(list.spare.is_some() || !list.givers.is_empty(), noted);
+        (list.subscribers.len(), noted)
+    }
+
+    #[test]
+    fn the_fast_paths_are_fast_again_when_nobody_listens() {
+        let pool = pool();
+        assert_eq!(watched(&pool), (0, false));
+        let first = pool.subscribe(10).expect("a capacity");
+        let second = pool.subscribe(10).expect("a capacity");
+        assert_eq!(watched(&pool), (2, true));
+        // Those who have gone are found out when something is sent to them.
+        drop(first);
+        drop(pool.get().expect("the stub's connection"));
+        eventually("one listens", || watched(&pool) == (1, true));
+        drop(second);
+        drop(pool.get().expect("the stub's connection"));
+        eventually("nobody listens", || watched(&pool) == (0, false));
+    }
+
+    #[test]
+    fn who_reads_the_journal_rests_while_nothing_happens() {
+        let pool = pool();
+        let events = pool.subscribe(10).expect("a capacity");
+        for _ in 0..3 {
+            drop(pool.get().expect("the stub's connection"));
+            // Three events each, though nobody looks at regular times.
+            for _ in 0..3 {
+                events.recv_timeout(Duration::from_secs(10)).expect("an event");
+            }
+            eventually("it rests", || pool.shared.quick(|core| core.journal_rests()));
+            assert_eq!(pool.shared.deliver(), None, "nothing has happened");
+        }
     }
 }

@@ -78,6 +78,8 @@ type Got<M> = Lease<Conn<M>>;
 
 enum First<M: ManageConnection> {
     Got(Got<M>),
+    /// By way of the queue, but without a wait.
+    Claimed(Got<M>),
     Waiting(WaiterId, Arc<WaitCell<M>>),
     Refused(ErrorKind, Box<Report>, Option<Cause>),
 }
@@ -102,6 +104,10 @@ pub(crate) fn checkout<M: ManageConnection>(
 ) -> Result<Got<M>, Error> {
     match shared.transition(|core, now, fx| ask_once(shared, core, now, ask, fx)) {
         First::Got(lease) => Ok(lease),
+        First::Claimed(lease) => {
+            shared.times.record(Timed::Wait, Duration::ZERO, 1);
+            Ok(lease)
+        }
         First::Refused(kind, report, cause) => Err(refusal(ask, kind, *report, cause)),
         First::Waiting(id, cell) => wait_and_tell(shared, ask, id, &cell),
     }
@@ -160,7 +166,7 @@ fn ask_once<M: ManageConnection>(
         Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
         Err(Refusal::Hopeless) => report(core, ErrorKind::Connect),
         Ok(id) if ask.deadline <= now => match core.claim(now, id, fx) {
-            Some(lease) => First::Got(lease),
+            Some(lease) => First::Claimed(lease),
             None if core.leave(now, id, Left::TimedOut, fx) => report(core, ErrorKind::Timeout),
             None => First::Waiting(id, cell),
         },
@@ -178,22 +184,22 @@ fn wait_and_tell<M: ManageConnection>(
 ) -> Result<Got<M>, Error> {
     shared.keep_probing();
     #[cfg(feature = "tracing")]
-    let span = crate::spans::wait(&shared.config.name, &ask.caller, id.number());
-    #[cfg(feature = "tracing")]
-    let _entered = span.enter();
+    let span = crate::spans::Waiting::begin(shared, ask.caller, id);
     let got = wait(shared, ask, id, cell);
     let now = shared.clock.now();
     let waited = now.since(ask.start);
     shared.times.record(Timed::Wait, waited, 1);
     let connection = got.as_ref().map(|lease| lease.conn.id).ok();
     #[cfg(feature = "tracing")]
-    crate::spans::end(&span, waited, connection, got.as_ref().err());
+    span.note(shared, waited, connection, got.as_ref().err());
     if let Some(slow) = shared.config.slow_get_threshold
         && waited >= slow
         && let Some(more) = shared.slow_gets.report(now)
     {
         say_slow(shared, ask, id, waited, connection, more);
     }
+    #[cfg(feature = "tracing")]
+    span.end(shared);
     got
 }
 
@@ -328,7 +334,7 @@ pub(crate) fn cancelled_before<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     ask: &Ask<'_>,
 ) -> Error {
-    shared.transition(|core, _, _| core.count_cancelled());
+    shared.transition(|core, now, _| core.refuse_cancelled(now, ask.caller));
     ended(shared, ask, ErrorKind::Cancelled, None)
 }
 
@@ -347,4 +353,60 @@ fn refusal(ask: &Ask<'_>, kind: ErrorKind, report: Report, cause: Option<Cause>)
         message.push_str(&format!(" ({label})"));
     }
     Error::new(kind, message, report, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::config::Fairness;
+    use crate::doc::StubManager;
+    use crate::pool::Pool;
+
+    /// One of priority 10 has waited too long to be overtaken, but one of priority 1
+    /// comes first, which has only just come: so whoever has no time joins the queue,
+    /// serves the two, and takes what is left.
+    #[test]
+    fn a_get_without_time_that_claims_counts_once() {
+        let pool = Pool::builder()
+            .max_size(3)
+            .fairness(Fairness::Bounded(Duration::from_nanos(1)))
+            .priority_ageing(Duration::from_secs(3600))
+            .build(StubManager)
+            .expect("a stub");
+        let shared = &pool.shared;
+        let soon = shared.clock.now().after(Duration::from_secs(3600));
+        let cells = [(Time::START, 10), (soon, 1)].map(|(since, priority)| {
+            let caller = Caller::here(Location::caller(), None, priority);
+            let cell = Arc::new(WaitCell::new());
+            let waiter = Waiter {
+                since,
+                priority,
+                caller,
+                cell: Arc::clone(&cell),
+                only_idle: false,
+                nested: false,
+            };
+            // They find nothing yet, so that both are in the queue.
+            shared.transition(|core, _, fx| {
+                core.pause();
+                assert!(core.join(waiter, fx).is_ok());
+            });
+            cell
+        });
+        shared.quick(|core| core.unpause());
+        let got = pool.request().priority(255).timeout(Duration::ZERO).get();
+        let got = got.expect("the third connection");
+        let others = cells.map(|cell| match cell.answer.lock().take() {
+            Some(Answer::Granted(lease)) => PooledConnection::new(shared, lease, soon),
+            _ => panic!("it was not served"),
+        });
+        let stats = pool.stats();
+        assert_eq!((stats.gets, stats.gets_waited, stats.timeouts), (3, 3, 0));
+        // Those two are not awake yet to count their waits.
+        #[cfg(feature = "histograms")]
+        assert_eq!((stats.times.wait.count, stats.times.wait.max), (1, Duration::ZERO));
+        drop((got, others));
+    }
 }

@@ -396,7 +396,9 @@ fn p9_the_text_of_an_error_says_what_the_server_said() {
 #[test]
 fn p9_a_short_get_in_an_outage_is_told_of_it() {
     let cluster = Cluster::start();
-    let pool = builder().max_size(1).build_unchecked(Manager::new(cluster.config(), NoTls));
+    // None is opened before it has stopped.
+    let unopened = builder().max_size(1).min_idle(Some(0));
+    let pool = unopened.build_unchecked(Manager::new(cluster.config(), NoTls));
     cluster.stop();
     for _ in 0..30 {
         let error = refused(pool.request().timeout(millis(100)).get());

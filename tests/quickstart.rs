@@ -52,6 +52,20 @@ fn assert_complete(output: &Output) {
     assert!(!said.contains('\u{1b}'), "control characters in a pipe: {said:?}");
 }
 
+/// The settings are compared with the server: in few lines, and before the verdict.
+fn assert_advised(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let from = said.find("advice for pool 'fairpool', on PostgreSQL ");
+    let advice = &said[from.unwrap_or_else(|| panic!("no advice: {said}"))..];
+    let (advice, _) = advice.split_once("verdict: ").expect("the verdict comes last");
+    for part in ["max_connections 50", "lock_timeout: 0, so one open", "leak_threshold: not set"] {
+        assert!(advice.contains(part), "{part} is missing: {advice}");
+    }
+    // What is as it should be is not mentioned.
+    assert!(!advice.contains("max_size"), "{advice}");
+    assert!(advice.lines().count() <= 12, "{advice}");
+}
+
 #[test]
 fn it_runs_on_sqlite_and_finds_all_that_was_written() {
     assert_complete(&run(&["--seconds", "1"], None));
@@ -60,7 +74,9 @@ fn it_runs_on_sqlite_and_finds_all_that_was_written() {
 #[test]
 fn it_runs_on_postgresql_and_leaves_nothing_behind() {
     let cluster = Cluster::shared();
-    assert_complete(&run(&["--seconds", "1"], Some(&cluster.url())));
+    let output = run(&["--seconds", "1"], Some(&cluster.url()));
+    assert_complete(&output);
+    assert_advised(&output);
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%quickstart%'";
     assert_eq!(cluster.psql(schemas).trim(), "0");
 }

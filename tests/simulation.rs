@@ -7,9 +7,10 @@ use std::time::Duration;
 use fairpool::doc::StubManager;
 use fairpool::event::GetEnd;
 use fairpool::simulation::{Arrival, Driver, Ended, simulate};
-use fairpool::{Builder, Fairness, Pool};
+use fairpool::{Builder, Fairness, Pool, Stats};
 
 #[path = "support/dice.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
 mod dice;
 use dice::Dice;
 
@@ -83,4 +84,203 @@ fn waits_are_those_of_m_m_c() {
         assert!((share / expected - 1.0).abs() < 0.05, "{servers}: {share} {expected}");
         assert!((mean / expected_mean - 1.0).abs() < 0.05, "{servers}: {mean} {expected_mean}");
     }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Somebody who holds for 10 ms and waits for as long as it takes.
+fn caller(at: u64) -> Arrival {
+    Arrival { at: ms(at), hold: ms(10), timeout: Duration::MAX, priority: 5 }
+}
+
+/// All that is told, in the order in which it happens, and what the pool counted.
+fn run(
+    pool: Builder<StubManager>,
+    driver: Driver,
+    arrivals: impl IntoIterator<Item = Arrival>,
+) -> (Vec<Ended>, Stats) {
+    let mut told = Vec::new();
+    let stats = simulate(pool, driver, arrivals, |get| told.push(get)).expect("legal input");
+    (told, stats)
+}
+
+/// More than the pool can serve, of all kinds. Each is told apart by how long it holds.
+fn crowd(seed: u64) -> Vec<Arrival> {
+    let mut dice = Dice::of(seed, &[1]);
+    let mut at = Duration::ZERO;
+    let one = |number| {
+        at += dice.millis(0, 2);
+        Arrival {
+            at,
+            hold: ms(dice.between(1, 9)) + Duration::from_nanos(number),
+            timeout: dice.maybe(|dice| dice.millis(0, 60)).unwrap_or(Duration::MAX),
+            priority: dice.between(1, 10) as u8,
+        }
+    };
+    (0..2_000).map(one).collect()
+}
+
+/// Connections that are opened late, expire and are checked.
+fn restless_pool() -> Builder<StubManager> {
+    let pool = Pool::builder().max_size(3).min_idle(Some(0)).max_waiters(Some(12));
+    pool.max_lifetime(Some(ms(50))).priority_ageing(ms(5)).skip_check_within(Duration::ZERO)
+}
+
+#[test]
+fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
+    let hasty = Arrival { timeout: ms(9), ..caller(1) };
+    let patient = Arrival { timeout: ms(30), ..caller(2) };
+    let (told, stats) = run(pool(1), NOTHING, [caller(0), hasty, patient, caller(3)]);
+    let ended = |arrival: Arrival, waited, end| (arrival, ms(waited), end);
+    assert_eq!(
+        told.iter().map(|get| (get.arrival, get.waited, get.end)).collect::<Vec<_>>(),
+        [
+            ended(caller(0), 0, None),
+            // It comes at 1 ms, and the connection is returned at 10 ms: the return
+            // was there first, and a grant beats the deadline.
+            ended(hasty, 9, None),
+            ended(patient, 18, None),
+            ended(caller(3), 27, None),
+        ]
+    );
+    assert_eq!(stats.timeouts, 0);
+
+    let hasty = Arrival { timeout: ms(8), ..caller(1) };
+    let (told, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
+    assert_eq!((told[1].arrival, told[1].waited), (hasty, ms(8)));
+    assert_eq!(told[1].end, Some(GetEnd::TimedOut));
+    // It has left the queue: the next one is served as if it had not been there.
+    assert_eq!((told[2].arrival, told[2].waited, told[2].end), (caller(3), ms(7), None));
+    assert_eq!((stats.gets, stats.timeouts), (2, 1));
+}
+
+#[test]
+fn whoever_may_not_wait_gets_what_is_idle_or_nothing() {
+    let now_or_never = |at| Arrival { timeout: Duration::ZERO, ..caller(at) };
+    let (told, _) = run(pool(1), NOTHING, [now_or_never(0), now_or_never(5), now_or_never(20)]);
+    let ends: Vec<_> = told.iter().map(|get| (get.waited, get.end)).collect();
+    let nothing = Duration::ZERO;
+    assert_eq!(ends, [(nothing, None), (nothing, Some(GetEnd::TimedOut)), (nothing, None)]);
+}
+
+#[test]
+fn a_full_queue_refuses_at_once() {
+    let pool = pool(1).max_waiters(Some(2));
+    let (told, stats) = run(pool, NOTHING, [0, 1, 2, 3, 11].map(caller));
+    let refused: Vec<_> = told.iter().filter(|get| get.end.is_some()).collect();
+    assert_eq!(refused.len(), 1, "{told:?}");
+    // The third to wait; the one at 11 ms finds room again.
+    assert_eq!((refused[0].arrival, refused[0].end), (caller(3), Some(GetEnd::QueueFull)));
+    assert_eq!(refused[0].waited, Duration::ZERO);
+    assert_eq!((stats.gets, stats.refused), (4, 1));
+}
+
+#[test]
+fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
+    let pool = || pool(1).priority_ageing(ms(2));
+    let of = |at, priority| Arrival { priority, ..caller(at) };
+    let order = |arrivals: &[Arrival]| {
+        let (told, _) = run(pool(), NOTHING, arrivals.iter().copied());
+        told.iter()
+            .map(|get| (get.arrival.at.as_millis(), get.arrival.priority))
+            .collect::<Vec<_>>()
+    };
+    // Four levels are 8 ms: the caller of priority 5 that comes at 1 ms is passed by
+    // those of priority 1 that come up to 9 ms, and by none that comes later.
+    let arrivals = [of(0, 5), of(1, 5), of(2, 1), of(9, 1), of(10, 1), of(11, 1)];
+    assert_eq!(order(&arrivals), [(0, 5), (2, 1), (9, 1), (1, 5), (10, 1), (11, 1)]);
+    // Among equals: first come, first served.
+    let arrivals = [of(0, 5), of(1, 9), of(2, 9), of(3, 9)];
+    assert_eq!(order(&arrivals), [(0, 5), (1, 9), (2, 9), (3, 9)]);
+}
+
+#[test]
+fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() {
+    // The stream takes all there is: one each 10 ms, held for 10 ms.
+    let important = (0..2_000).map(|n| Arrival { priority: 1, ..caller(10 * n) });
+    let unimportant = Arrival { at: ms(55), priority: 9, ..caller(0) };
+    let mut arrivals: Vec<_> = important.chain([unimportant]).collect();
+    // Another at the start, so that there is always one who waits.
+    arrivals.push(Arrival { priority: 1, ..caller(0) });
+    arrivals.sort_by_key(|arrival| arrival.at);
+    let waited = |ageing| {
+        let (told, _) = run(pool(1).priority_ageing(ageing), NOTHING, arrivals.clone());
+        told.iter().find(|get| get.arrival.priority == 9).expect("told of it").waited
+    };
+    // Eight levels of 20 ms, and then those who are there before it.
+    let aged = waited(ms(20));
+    assert!((ms(160)..ms(190)).contains(&aged), "{aged:?}");
+    // Without ageing it waits until the stream ends.
+    assert!(waited(Duration::from_secs(3600)) > Duration::from_secs(19));
+}
+
+#[test]
+fn a_first_caller_waits_for_the_connection_to_open_and_its_thread_to_wake() {
+    let driver = Driver { connect: ms(7), wake_up: ms(1), ..NOTHING };
+    let (told, stats) = run(pool(1).min_idle(Some(0)), driver, [caller(0), caller(30)]);
+    assert_eq!(told[0].waited, ms(8));
+    assert_eq!(told[1].waited, Duration::ZERO, "by then it is open");
+    assert_eq!((stats.gets, stats.opened, stats.open_failures), (2, 1, 0));
+    // Those that are kept idle are there from the start.
+    let (told, _) = run(pool(1), driver, [caller(0)]);
+    assert_eq!(told[0].waited, Duration::ZERO);
+}
+
+#[test]
+fn every_caller_is_told_of_once() {
+    for seed in 0..8 {
+        let arrivals = crowd(seed);
+        let mut ends = HashMap::new();
+        let (told, stats) = run(restless_pool(), Driver::default(), arrivals.clone());
+        for get in told {
+            assert_eq!(ends.insert(get.arrival.hold, get.end), None, "seed {seed}: {get:?} twice");
+            assert!(
+                get.waited <= get.arrival.timeout.saturating_add(Driver::default().wake_up),
+                "{get:?}"
+            );
+        }
+        assert!(arrivals.iter().all(|arrival| ends.contains_key(&arrival.hold)), "seed {seed}");
+        assert_eq!(ends.len(), arrivals.len());
+        let count = |end| ends.values().filter(|other| **other == end).count() as u64;
+        assert_eq!(stats.gets, count(None));
+        assert_eq!(stats.timeouts, count(Some(GetEnd::TimedOut)));
+        assert_eq!(stats.refused, count(Some(GetEnd::QueueFull)));
+        assert_eq!(stats.gets + stats.timeouts + stats.refused, arrivals.len() as u64);
+        assert_eq!(stats.waiting, 0);
+        // All of it happened, or this proves little.
+        assert!(stats.timeouts > 100 && stats.refused > 100 && stats.opened > 50, "{stats:?}");
+    }
+}
+
+#[test]
+fn the_same_input_has_the_same_outcome() {
+    let outcome = |seed| run(restless_pool(), Driver::default(), crowd(seed));
+    let (told, stats) = outcome(3);
+    let (again, stats_again) = outcome(3);
+    assert_eq!(told, again);
+    assert_eq!(format!("{stats:?}"), format!("{stats_again:?}"));
+    assert_ne!(told, outcome(4).0);
+}
+
+#[test]
+fn callers_out_of_order_are_an_error_that_says_so() {
+    let mut told = 0;
+    let error = simulate(pool(1), NOTHING, [caller(5), caller(3)], |_| told += 1)
+        .expect_err("the second comes before the first");
+    assert!(error.kind() == fairpool::ErrorKind::Config, "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("3ms") && said.contains("5ms") && said.contains("order"), "{said}");
+    assert_eq!(told, 1, "of the first it was told");
+    // At the same time is in order.
+    assert_eq!(run(pool(1), NOTHING, [caller(5), caller(5)]).1.gets, 2);
+}
+
+#[test]
+fn settings_are_checked_as_for_a_real_pool() {
+    let hasty = pool(1).open_timeout(Duration::ZERO);
+    let error = simulate(hasty, NOTHING, [caller(0)], |_| ()).expect_err("no time");
+    assert!(error.to_string().contains("open_timeout"), "{error}");
+    assert_eq!(run(pool(1), NOTHING, []).1.gets, 0, "nobody comes");
 }

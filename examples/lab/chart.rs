@@ -21,7 +21,7 @@ pub struct Line {
 }
 
 /// Told apart by the colour-blind too: the flawed pool first, then fairpool.
-const COLOURS: [RGBColor; 6] = [
+pub const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
@@ -29,9 +29,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(60, 60, 60),
 ];
-const FONT: &str = "sans-serif";
+pub const FONT: &str = "sans-serif";
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 impl Chart {
     pub fn draw(&self, file: &Path) -> Drawn {

@@ -10,14 +10,21 @@
 //! A scenario ends with exit code 1 if the flawed pool does not show its flaw, or if
 //! fairpool does; with 2 if it cannot run. `docs/lab.md` tells the story of each.
 
+mod bars;
 mod chart;
+#[path = "../../tests/support/cluster.rs"]
+mod cluster;
 mod console;
 mod dice;
 mod flawed;
 mod load;
 mod options;
+mod orders;
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
 mod report;
 mod scenarios;
+mod server;
 mod stub;
 
 use std::fs;
@@ -60,17 +67,18 @@ fn start() -> Result<ExitCode, Problem> {
     for scenario in &scenarios {
         console.headline(scenario.name, scenario.about);
         let seconds = options.seconds.unwrap_or(scenario.seconds);
+        let svg = options.svg.as_ref().map(|svg| chart_file(svg, scenario, scenarios.len() > 1));
         let run = Run {
             seconds,
             seed: options.seed,
             fixed: options.fixed,
             is_virtual: options.is_virtual,
+            svg: svg.clone(),
             console: &console,
         };
         let report = (scenario.run)(&run)?;
         println!("{}", report.text(options.fixed));
-        if let (Some(file), Some(chart)) = (&options.svg, &report.chart) {
-            let file = chart_file(file, scenario, scenarios.len() > 1);
+        if let (Some(file), Some(chart)) = (svg, &report.chart) {
             chart.draw(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
             println!("chart: {}\n", file.display());
         }

@@ -1,6 +1,6 @@
 //! The work: accounts, and a ledger of transfers between them.
 
-use fairpool::ManageConnection;
+use fairpool::{ManageConnection, Pool};
 
 /// Accounts have the ids `1..=ACCOUNTS`.
 pub const ACCOUNTS: i64 = 1000;
@@ -31,6 +31,12 @@ pub trait Bank: Sync {
 
     /// Two balances and a line in the ledger, in one transaction.
     fn transfer(&self, conn: &mut Connection<Self>, transfer: &Transfer) -> Result<(), Failure>;
+
+    /// What could be better about the pool's settings, if the database can tell.
+    fn advice(&self, pool: &Pool<Self::Manager>) -> Option<String> {
+        let _ = pool;
+        None
+    }
 
     /// What is in the database.
     fn audit(&self, conn: &mut Connection<Self>) -> Result<Audit, Failure>;

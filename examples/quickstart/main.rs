@@ -78,7 +78,8 @@ fn run<B: Bank>(bank: &B, options: &Options, interrupt: &Interrupt) -> Result<Ex
     // Taken now: the audit below is one more user of the pool.
     let stats = pool.stats();
     let verdict = Verdict::reach(&pool, bank, &outcome);
-    report::closing(&outcome, &stats, &verdict);
+    let advice = bank.advice(&pool);
+    report::closing(&outcome, &stats, advice.as_deref(), &verdict);
 
     Ok(match (&verdict, interrupt.raised()) {
         (Verdict::Complete { .. }, false) => ExitCode::SUCCESS,

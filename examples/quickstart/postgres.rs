@@ -5,11 +5,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fairpool::Pool;
 use fairpool::postgres::postgres::config::Host;
 use fairpool::postgres::postgres::error::{Severity, SqlState};
 use fairpool::postgres::postgres::types::Type;
 use fairpool::postgres::postgres::{Client, Config, Error, IsolationLevel};
-use fairpool::postgres::{NoTls, PostgresConnectionManager};
+use fairpool::postgres::{NoTls, PostgresConnectionManager, advise};
 
 use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};
 use crate::problem::{Problem, chain};
@@ -233,6 +234,13 @@ impl Bank for PostgresBank {
             ],
         )?;
         transaction.commit().map_err(commit_failure)
+    }
+
+    fn advice(&self, pool: &Pool<Self::Manager>) -> Option<String> {
+        // There is one of this, as far as anybody knows.
+        let advice = advise(pool, 1)
+            .map_or_else(|e| format!("no advice: {}", chain(&e)), |advice| advice.to_string());
+        Some(advice)
     }
 
     fn audit(&self, client: &mut Client) -> Result<Audit, Failure> {

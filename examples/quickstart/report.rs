@@ -32,7 +32,7 @@ pub fn opening<B: Bank>(bank: &B, options: &Options) {
     ));
 }
 
-pub fn closing(outcome: &Outcome, stats: &Stats, verdict: &Verdict) {
+pub fn closing(outcome: &Outcome, stats: &Stats, advice: Option<&str>, verdict: &Verdict) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     work(&mut table, outcome);
@@ -44,6 +44,9 @@ pub fn closing(outcome: &Outcome, stats: &Stats, verdict: &Verdict) {
     }
     say(&table.to_string());
     troubles(&outcome.tallies);
+    if let Some(advice) = advice {
+        say(advice.trim_end());
+    }
     say(&sentence(verdict));
 }
 

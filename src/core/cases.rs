@@ -305,3 +305,72 @@ fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
     assert!(core.claim(Time::START.after(SECOND * 56 / 5), id, &mut fx()).is_some());
     assert_eq!(core.gauges().waiting, 0);
 }
+
+#[test]
+fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
+    let limits = Policy { open_limit: SECOND, max_abandoned: 1, ..policy(1) };
+    let mut core: Core<Toy> = Core::new(limits);
+    let mut asked = fx();
+    core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
+    let Some(Job::Open(slow)) = asked.jobs.pop() else { panic!("an open") };
+    core.tick(at(1), &mut fx());
+    let mut again = fx();
+    core.tick(at(4), &mut again);
+    let Some(Job::Open(quick)) = again.jobs.pop() else { panic!("another open") };
+    core.opened(at(4), Leased::new(quick, 1), &mut fx());
+    let calls = |core: &Core<Toy>| core.picture(at(7)).calls;
+    let call = |kind, connection, seconds| {
+        let running_for = SECOND * seconds;
+        vec![Call { kind, connection, running_for, queued: false, abandoned: true }]
+    };
+    assert_eq!(calls(&core), call(CallKind::Open, 0, 7));
+    // It comes after all, but there is no room.
+    let mut late = fx();
+    core.opened(at(5), Leased::new(slow, 2), &mut late);
+    assert!(matches!(late.jobs[..], [Job::Close(..)]));
+    assert_eq!(calls(&core), call(CallKind::Close, 3, 2), "what is under way now");
+}
+
+#[test]
+fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
+    // So slow that the turns of all but the most important are alike.
+    let (mut core, leases) =
+        exhausted(Policy { priority_ageing: Duration::MAX, max_opening: 1, ..policy(4) });
+    for (client, priority) in [(0, 3), (1, 2), (2, 2), (3, 0)] {
+        let waiter = Waiter { priority, ..waiter(at(1), client) };
+        core.join(waiter, &mut fx()).expect("room to wait");
+    }
+    let mut shown = core.waiting(at(1));
+    Waiting::put_in_order(&mut shown);
+    let shown: Vec<u8> = shown.iter().map(|waiting| waiting.caller).collect();
+    let mut served = Vec::new();
+    for lease in leases {
+        let mut back = fx();
+        core.checkin(at(2), lease, Verdict::Keep, &mut back);
+        served.extend(back.answers.iter().map(|(client, _)| *client));
+    }
+    assert_eq!((&shown, served), (&vec![3, 1, 2, 0], shown.clone()));
+}
+
+#[test]
+fn a_get_that_was_cancelled_before_it_began_is_told() {
+    let mut core: Core<Toy> = Core::new(policy(1));
+    core.turn_page(Some(Pages::of(8)));
+    core.refuse_cancelled(at(1), 7);
+    let told = core.turn_page(None).expect("somebody listens").entries;
+    let (waited, end) = (Duration::ZERO, End::Cancelled);
+    assert_eq!(told, [Entry { at: at(1), step: Step::Left { get: 1, caller: 7, waited, end } }]);
+    assert_eq!(core.counters().cancelled, 1);
+}
+
+#[test]
+fn newcomers_who_may_pass_for_ever_are_counted_too() {
+    let (mut core, leases) = exhausted(Policy { fairness_bound: Duration::MAX, ..policy(1) });
+    core.join(waiter(at(1), 0), &mut fx()).expect("room to wait");
+    for lease in leases {
+        core.checkin(at(2), lease, Verdict::Keep, &mut fx());
+    }
+    assert!(core.acquire_fast(at(3), 1).is_none(), "somebody waits");
+    assert!(core.overtake(at(3), 1).is_some());
+    assert_eq!(core.counters().overtakes, 1);
+}

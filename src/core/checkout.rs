@@ -121,10 +121,12 @@ impl<T: Types> Core<T> {
     ) -> Result<WaiterId, Refusal> {
         let now = waiter.since;
         if self.closed {
+            self.counters.failed += u64::from(!waiter.only_idle);
             self.note_refused(waiter.caller, End::Closed, now);
             return Err(Refusal::Closed);
         }
         if self.is_hopeless(now) {
+            self.counters.failed += u64::from(!waiter.only_idle);
             self.note_refused(waiter.caller, End::ConnectFailed, now);
             return Err(Refusal::Hopeless);
         }
@@ -227,8 +229,9 @@ impl<T: Types> Core<T> {
     }
 
     /// A caller came with a token that was cancelled already.
-    pub(crate) fn count_cancelled(&mut self) {
+    pub(crate) fn refuse_cancelled(&mut self, now: Time, caller: T::Caller) {
         self.counters.cancelled += 1;
+        self.note_refused(caller, End::Cancelled, now);
     }
 
     /// The fast path of a return: back onto the stack, if nothing speaks against
@@ -371,6 +374,8 @@ impl<T: Types> Core<T> {
     /// Has a waiter leave without a connection.
     pub(super) fn dismiss(&mut self, id: WaiterId, end: End, now: Time) -> Option<Waiter<T>> {
         let waiter = self.unqueue(id, now)?;
+        let failed = matches!(end, End::Closed | End::ConnectFailed | End::Deadlock);
+        self.counters.failed += u64::from(failed && !waiter.only_idle);
         self.note_left(id.number(), waiter.caller, now.since(waiter.since), end, now);
         Some(waiter)
     }

@@ -30,6 +30,14 @@ impl<T: Types> Core<T> {
         self.open_gate(gate);
     }
 
+    /// A resumption that serves nobody by itself.
+    #[cfg(test)]
+    pub(crate) fn unpause(&mut self) {
+        self.paused = false;
+        let gate = self.gate_now();
+        self.open_gate(gate);
+    }
+
     pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {
         self.paused = false;
         self.serve(now, fx);

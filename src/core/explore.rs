@@ -8,12 +8,15 @@
 //!
 //! Checked on every step: the invariants of the core (P3, P4, P5), the order of
 //! service (P2), and that each connection has one owner and is closed once (P7).
-//! Checked from every state: once faults stop, every waiter is served.
+//! Checked from every state: once faults stop, every waiter is served. In some of the
+//! setups once more, while somebody listens: that changes nothing, and what is told is
+//! what has happened.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::listener::Listener;
 use super::slot::State;
 use super::*;
 
@@ -66,6 +69,10 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         backoff_max: Duration::from_nanos(1),
         seed: 1,
     }
+}
+
+fn pages() -> Pages<u8> {
+    Pages::of(64)
 }
 
 const fn nanos(n: u64) -> Duration {
@@ -129,6 +136,8 @@ struct Setup {
     last_only_tries: bool,
     /// How many connections a client holds at the most.
     most_held: usize,
+    /// Somebody listens to what happens.
+    listens: bool,
 }
 
 impl Setup {
@@ -145,12 +154,17 @@ struct World {
     jobs: Vec<Job<Toy>>,
     /// Each connection ever opened, and whether it is still open.
     conns: BTreeMap<u32, bool>,
+    listener: Option<Listener>,
 }
 
 impl World {
     fn new(setup: &Setup) -> World {
+        let mut core = Core::new(setup.policy.clone());
+        let listener = setup.listens.then(|| Listener::new(&core));
+        core.turn_page(setup.listens.then(pages));
         let mut world = World {
-            core: Core::new(setup.policy.clone()),
+            core,
+            listener,
             setup: setup.clone(),
             now: Time::START,
             clients: setup.priorities.iter().map(|_| Client::default()).collect(),
@@ -233,6 +247,9 @@ impl World {
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
                 let lease = match verdict {
+                    Verdict::Keep if self.setup.listens => {
+                        self.core.checkin_noted(now, lease).err()
+                    }
                     Verdict::Keep => self.core.checkin_fast(now, lease).err(),
                     _ => Some(lease),
                 };
@@ -271,7 +288,8 @@ impl World {
     /// The wait, if there is one.
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
-        let fast = self.core.acquire_fast(now, client as u8);
+        let noted = self.setup.listens.then(|| self.core.acquire_noted(now, client as u8));
+        let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
         let fast = fast.or_else(|| self.core.overtake(now, client as u8));
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
         if let Some(lease) = lease {
@@ -358,6 +376,16 @@ impl World {
             }
         }
         self.jobs.extend(fx.jobs);
+        self.hear();
+    }
+
+    /// Whoever listens is told all that has happened, and it fits together.
+    fn hear(&mut self) {
+        let Some(listener) = &mut self.listener else { return };
+        let told = self.core.turn_page(Some(pages())).expect("somebody listens");
+        assert_eq!(told.lost, 0, "there is room for all of a transition's steps");
+        told.entries.iter().for_each(|entry| listener.hear(entry));
+        listener.agrees_with(&self.core);
     }
 
     /// A waiter gets a connection: nobody of its priority may have come before.
@@ -607,6 +635,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         horizon: 2,
         last_only_tries: false,
         most_held: 1,
+        listens: false,
     }
 }
 
@@ -698,6 +727,22 @@ fn setups() -> Vec<Setup> {
     nested.policy.self_deadlock_limit = Some(nanos(1));
 
     vec![strict, bounded, full, faults, slow, owner, checks, always, ageing, nested]
+}
+
+/// Whoever listens hears the truth, and changes nothing.
+#[test]
+fn p7_listeners_hear_the_truth_in_every_reachable_state() {
+    let chosen = [
+        "bounded overtaking, priorities, cancel",
+        "failing and hanging opens and closes",
+        "check always, and one that only tries",
+    ];
+    let chosen = setups().into_iter().filter(|setup| chosen.contains(&setup.name));
+    for setup in chosen {
+        let unheard = explore(&setup);
+        let heard = explore(&Setup { listens: true, ..setup });
+        assert_eq!(heard, unheard, "states and transitions, while somebody listens or not");
+    }
 }
 
 #[test]

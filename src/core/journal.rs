@@ -89,31 +89,49 @@ pub(crate) struct Entry<C> {
 pub(crate) struct Pages<C> {
     /// Never grows: there is room for as many as those who listen asked for.
     pub(crate) entries: Vec<Entry<C>>,
-    /// How many more there were.
+    /// How many more events there were.
     pub(crate) lost: u64,
+    /// It was said that they should be read.
+    said: bool,
 }
 
 impl<C> Pages<C> {
     pub(crate) fn of(capacity: usize) -> Pages<C> {
-        Pages { entries: Vec::with_capacity(capacity), lost: 0 }
+        Pages { entries: Vec::with_capacity(capacity), lost: 0, said: false }
     }
 
-    /// Whether it is time to read it.
-    fn is_half_full(&self) -> bool {
-        self.entries.len() * 2 >= self.entries.capacity()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.lost == 0
+    }
+
+    /// Whether it is time to read them, for a reader who rests or one who does not;
+    /// says so once.
+    fn call(&mut self, rests: bool) -> bool {
+        let half_full = self.entries.len() * 2 >= self.entries.capacity();
+        let due = !self.said && !self.is_empty() && (rests || half_full);
+        self.said |= due;
+        due
+    }
+
+    /// What was noted and how much more there was; the pages are blank then.
+    pub(crate) fn take(&mut self) -> (impl Iterator<Item = Entry<C>>, u64) {
+        self.said = false;
+        (self.entries.drain(..), mem::take(&mut self.lost))
     }
 }
 
 pub(super) struct Journal<C> {
     /// `None` while nobody listens.
     pages: Option<Pages<C>>,
+    /// There was nothing to read last time: whoever reads waits to be called.
+    rests: bool,
     /// The gate for the fast paths of those who note what they do.
     gate: Gate,
 }
 
 impl<C> Journal<C> {
     pub(super) fn new() -> Journal<C> {
-        Journal { pages: None, gate: Gate::SHUT }
+        Journal { pages: None, rests: true, gate: Gate::SHUT }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -125,7 +143,8 @@ impl<C> Journal<C> {
         if pages.entries.len() < pages.entries.capacity() {
             pages.entries.push(Entry { at, step });
         } else {
-            pages.lost += 1;
+            // A connection that is lent makes two events.
+            pages.lost += if matches!(step, Step::Lent { .. }) { 2 } else { 1 };
         }
     }
 }
@@ -138,14 +157,27 @@ impl<T: Types> Core<T> {
         pages: Option<Pages<T::Caller>>,
     ) -> Option<Pages<T::Caller>> {
         let old = mem::replace(&mut self.journal.pages, pages);
+        self.journal.rests = old.as_ref().is_none_or(Pages::is_empty);
         let gate = self.gate_now();
         self.open_gate(gate);
         old
     }
 
-    /// Whether the journal should be read before it is full.
-    pub(crate) fn journal_fills(&self) -> bool {
-        self.journal.pages.as_ref().is_some_and(Pages::is_half_full)
+    /// Whether the journal should be read now: whoever reads it rests, or it fills.
+    /// Says so once until it is read.
+    pub(crate) fn journal_calls(&mut self) -> bool {
+        let rests = self.journal.rests;
+        self.journal.pages.as_mut().is_some_and(|pages| pages.call(rests))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_noted(&self) -> bool {
+        self.journal.is_open()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal_rests(&self) -> bool {
+        self.journal.rests
     }
 
     /// Opens the gate that stands for the present.

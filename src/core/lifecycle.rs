@@ -96,7 +96,7 @@ impl<T: Types> Core<T> {
             }
             Err((reason, cause)) if late => {
                 fx.garbage.push(cause);
-                self.close_late(lease, reason, fx);
+                self.close_late(lease, reason, now, fx);
             }
             result => {
                 self.check_ended(now, lease, result, fx);
@@ -359,15 +359,22 @@ impl<T: Types> Core<T> {
                 self.forget_abandonment(now, fx);
                 self.offer(lease, now, fx);
             }
-            None | Some(Reason::Excess) => self.close_late(lease, otherwise, fx),
-            Some(reason) => self.close_late(lease, reason, fx),
+            None | Some(Reason::Excess) => self.close_late(lease, otherwise, now, fx),
+            Some(reason) => self.close_late(lease, reason, now, fx),
         }
     }
 
     /// Closes what came of an abandoned call; it goes on counting as abandoned
     /// until it is closed.
-    fn close_late(&mut self, lease: Lease<T::Conn>, reason: Reason, fx: &mut Effects<T>) {
+    fn close_late(
+        &mut self,
+        lease: Lease<T::Conn>,
+        reason: Reason,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
         self.counters.closed[reason as usize] += 1;
+        self.slot(&lease.permit).abandoned = Some((CallKind::Close, now));
         fx.job(Job::Close(lease, reason));
     }
 

@@ -27,6 +27,8 @@ mod cases;
 #[cfg(test)]
 pub(crate) mod explore;
 #[cfg(test)]
+mod listener;
+#[cfg(test)]
 mod walk;
 
 pub(crate) use checkout::{Left, Refusal, Verdict};
@@ -95,6 +97,8 @@ pub(crate) struct Counters {
     pub(crate) timeouts: u64,
     pub(crate) cancelled: u64,
     pub(crate) refused: u64,
+    /// Gets that ended with another error.
+    pub(crate) failed: u64,
     pub(crate) opened: u64,
     pub(crate) open_failures: u64,
     pub(crate) check_failures: u64,

@@ -20,6 +20,8 @@ pub(crate) struct Call {
     /// The connection's number; zero until it is open.
     pub(crate) connection: u64,
     pub(crate) running_for: Duration,
+    /// It waits for a closer.
+    pub(crate) queued: bool,
     pub(crate) abandoned: bool,
 }
 
@@ -29,8 +31,16 @@ pub(crate) struct Waiting<C> {
     pub(crate) get: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first.
+    /// Smaller is served first; of those that are equal, the first in the list.
     pub(crate) turn: Time,
+}
+
+impl<C> Waiting<C> {
+    /// Brings those of [`Core::waiting`] into the order in which they are served. Of
+    /// equal turns the more important goes first, as it stands there.
+    pub(crate) fn put_in_order(waiting: &mut [Waiting<C>]) {
+        waiting.sort_by_key(|waiter| waiter.turn);
+    }
 }
 
 /// How hard the queue is pressed; known without looking at all who wait.
@@ -57,7 +67,33 @@ pub(crate) struct Picture<T: Types> {
     pub(crate) failing_for: Option<Duration>,
 }
 
+/// The numbers alone.
+#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+pub(crate) struct Figures {
+    pub(crate) gauges: Gauges,
+    pub(crate) counters: Counters,
+    pub(crate) pressure: Pressure,
+    /// How many connections are held too long now.
+    pub(crate) leaked: u32,
+    pub(crate) failing_for: Option<Duration>,
+}
+
 impl<T: Types> Core<T> {
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn figures(&self, now: Time) -> Figures {
+        let leaked = match self.counters.leaks {
+            0 => 0,
+            _ => self.busy_slots().filter(|slot| slot.leaking).count() as u32,
+        };
+        Figures {
+            gauges: self.gauges(),
+            counters: self.counters,
+            pressure: self.pressure(now),
+            leaked,
+            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
+        }
+    }
+
     pub(crate) fn pressure(&self, now: Time) -> Pressure {
         Pressure {
             waiting: self.queue.len(),
@@ -82,13 +118,21 @@ impl<T: Types> Core<T> {
         }
     }
 
+    /// Those who wait, the most important first, each priority in order of arrival.
     pub(crate) fn waiting(&self, now: Time) -> Vec<Waiting<T::Caller>> {
         let mut all = Vec::with_capacity(self.queue.len() as usize);
-        all.extend(self.queue.iter().map(|(id, waiter)| Waiting {
-            get: id.number(),
-            caller: waiter.caller,
-            waited: now.since(waiter.since),
-            turn: self.queue.turn_of(id),
+        let mut before: Option<(u8, Time)> = None;
+        all.extend(self.queue.iter().map(|(id, waiter)| {
+            let own = self.queue.turn_of(id);
+            // Nobody is served before those ahead in the same class, not even whoever
+            // had read the clock earlier when it came later.
+            let turn = match before {
+                Some((priority, turn)) if priority == waiter.priority => own.max(turn),
+                _ => own,
+            };
+            before = Some((waiter.priority, turn));
+            let (get, caller) = (id.number(), waiter.caller);
+            Waiting { get, caller, waited: now.since(waiter.since), turn }
         }));
         all
     }
@@ -109,7 +153,8 @@ impl<T: Types> Core<T> {
             };
             let abandoned = slot.state == State::Abandoned;
             let running_for = now.since(since);
-            Some(Call { kind, connection: slot.number, running_for, abandoned })
+            let queued = slot.state == State::Queued;
+            Some(Call { kind, connection: slot.number, running_for, queued, abandoned })
         }));
         all
     }

@@ -180,10 +180,11 @@ impl<T: Types> Queue<T> {
     }
 
     /// Until when newcomers of whatever priority may take an idle connection
-    /// past all who wait.
+    /// past all who wait; `NEVER` if nobody does, and only then.
     pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
         let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
-        heads.map(|waiter| waiter.since.after(bound)).min().unwrap_or(Time::NEVER)
+        let until = heads.map(|waiter| waiter.since.after(bound)).min();
+        until.map_or(Time::NEVER, |until| until.min(Time(Time::NEVER.0 - 1)))
     }
 
     /// A number for a get that does not join the queue.

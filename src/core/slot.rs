@@ -61,6 +61,9 @@ pub(crate) enum Reason {
 ///                                 Checking                             ▼
 ///             Opening and Checking that overrun their limit ────► Abandoned ──► Vacant
 /// ```
+///
+/// `Idle` is retired too; and what comes of an abandoned call goes on as what comes
+/// of any other, if there is room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     Vacant,
@@ -90,7 +93,8 @@ pub(super) struct Slot<T: Types> {
     pub(super) generation: u32,
     /// The connection's number; zero until it is open.
     pub(super) number: u64,
-    /// The driver call that was abandoned (while `Abandoned`).
+    /// The driver call that was abandoned, or the close of what came of it (while
+    /// `Abandoned`).
     pub(super) abandoned: Option<(CallKind, Time)>,
     /// Its driver call takes so long that nobody counts on it any more.
     pub(super) slow: bool,

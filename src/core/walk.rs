@@ -8,7 +8,9 @@
 //! First everything goes wrong that may. Then no more faults: calls succeed,
 //! holders return, whoever is nudged comes; and everyone who waits has to be
 //! served within a number of steps that is known beforehand. At last the pool is
-//! closed, and nothing may be left.
+//! closed, and nothing may be left. In two walks of three somebody listens, at times or
+//! always, and is told of every step ([`ears`]); and what the pool shows of itself is
+//! compared after each ([`picture`]).
 //!
 //! `FAIRPOOL_WALK_SEED=…` repeats one walk, `FAIRPOOL_WALKS=…` walks so many,
 //! `FAIRPOOL_WALK_SECONDS=…` for so long.
@@ -20,12 +22,15 @@ use super::explore::Toy;
 use super::*;
 
 mod duty;
+mod ears;
 mod events;
 mod judge;
+mod picture;
 mod reference;
 mod setting;
 mod steps;
 
+use ears::Ears;
 use reference::Reference;
 use setting::{KINDS, Kind, Random, Setting};
 
@@ -60,6 +65,7 @@ struct Walk {
     reference: Reference,
     now: Time,
     clients: Vec<Client>,
+    ears: Ears,
     held: Vec<Held>,
     jobs: Vec<Job<Toy>>,
     /// What happened last, to be printed if the walk fails.
@@ -73,12 +79,14 @@ impl Walk {
     fn new(seed: u64) -> Walk {
         let mut random = Random::new(seed);
         let setting = Setting::draw(&mut random);
+        let ears = Ears::draw(&mut random);
         let mut walk = Walk {
             core: Core::new(setting.policy.clone()),
             reference: Reference::new(setting.policy.clone()),
             clients: vec![Client::default(); setting.clients],
             seed,
             setting,
+            ears,
             random,
             now: Time::START,
             held: Vec::new(),
@@ -201,6 +209,7 @@ impl Walk {
     fn run(&mut self) -> (usize, usize) {
         let steps = self.setting.steps;
         for step in 0..steps {
+            self.change_ears();
             self.step(step * 10 > steps * 9);
         }
         let (served_after, bound) = self.recover();
@@ -215,6 +224,7 @@ impl Walk {
         }
         self.check_that_all_is_accounted_for();
         assert!(self.core.is_drained(), "P11: not drained");
+        self.turn_page(false);
         (served_after, bound)
     }
 }
@@ -238,7 +248,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that has to happen in some walk, or walking proves nothing.
-const HAPPENS: [&str; 23] = [
+const HAPPENS: [&str; 31] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -262,6 +272,14 @@ const HAPPENS: [&str; 23] = [
     "leaks",
     "leaks that ended",
     "deadlocks noticed",
+    "got past waiters",
+    "got and noted",
+    "returned and noted",
+    "steps told",
+    "events lost",
+    "outages",
+    "outages that ended",
+    "abandoned calls told",
 ];
 
 const REASONS: [Reason; 7] = [

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::run::draw;
 use super::staff::{below, clock, crew, dawdle, one_in, pick};
-use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, ms, settings};
+use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
 use crate::cancel::CancelToken;
 use crate::config::{Builder, Fairness, SelfDeadlock};
 use crate::error::Error;
@@ -328,6 +328,37 @@ fn p11_the_last_of_a_crowd_drops_the_last_handle() {
         callers.into_iter().for_each(|caller| caller.join().expect("a caller"));
         all_ended(shared, &ledger, clock, crew);
         std::mem::take(&mut *outcomes.lock().expect("no caller panics here"))
+    });
+}
+
+/// Some begin to listen, and stop, in the midst of it all: nobody is the worse off, and
+/// of the gets that they make meanwhile each step is told once.
+#[test]
+fn p3_a_crowd_is_listened_to() {
+    let to_meet = ["granted", "broken", "Timeout", "acquired", "started, acquired"];
+    draw("a crowd and those who listen", ITERATIONS, &to_meet, || {
+        let crowd = Crowd::new(crowded(), IMPATIENT);
+        let listeners = [["first", "second"], ["third", "fourth"]].map(|names| {
+            let (pool, shared) = (crowd.bench.pool.clone(), Arc::clone(&crowd.bench.shared));
+            thread::spawn(move || {
+                names.map(|name| {
+                    dawdle();
+                    let events = pool.subscribe(1_000).expect("a legal capacity");
+                    dawdle();
+                    get_by_name(&pool, name);
+                    dawdle();
+                    shared.deliver();
+                    told_of(&events, name)
+                })
+            })
+        });
+        let told = listeners.map(|listener| listener.join().expect("a listener"));
+        let mut outcomes = crowd.end();
+        let told = told.into_iter().flatten();
+        outcomes.extend(told.inspect(|told| {
+            assert!(["acquired", "started, acquired"].contains(&&**told), "{told}");
+        }));
+        outcomes
     });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Bench, Driver, Plain, ms, work};
+use crate::reaper::Woken;
 use crate::shared::Shared;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};
@@ -108,7 +109,8 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
         loop {
             let next = shared.transition(|core, now, fx| core.tick(now, fx));
             hand_out(&shared, &desk);
-            if !shared.reaper.sleep_until(shared.clock.instant_of(next)) {
+            let next = shared.deliver().map_or(next, |at| at.min(next));
+            if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::Stopped {
                 break;
             }
         }

@@ -35,9 +35,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: usize = 10;
 const BINARIES: [&str; 3] = ["initdb", "postgres", "psql"];
 const HOW_TO_INSTALL: &str = "PostgreSQL's server programs were not found: looked for initdb, \
-     postgres and psql in PATH, in `pg_config --bindir` and in /usr/lib/postgresql/*/bin. These \
-     tests start a server of their own; install it by hand, for example with \
-     `apt-get install postgresql`";
+     postgres and psql in PATH, in `pg_config --bindir` and in /usr/lib/postgresql/*/bin; \
+     install them, for example with `apt-get install postgresql`";
 
 /// `$1` is the server's program, `$2` the cluster's folder. The keeper has its
 /// own process group, so that Ctrl-C in a terminal does not reach it.
@@ -131,7 +130,16 @@ impl Cluster {
     ///
     /// If there is no PostgreSQL, or it does not start.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        Self::start_at(None, settings)
+        Self::start_at(None, settings).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts a cluster of one's own.
+    ///
+    /// # Errors
+    ///
+    /// If there is no PostgreSQL, or it does not start.
+    pub fn try_start() -> Result<Self, String> {
+        Self::start_at(None, &[])
     }
 
     /// Starts a cluster of one's own inside a network namespace. It listens on
@@ -141,23 +149,24 @@ impl Cluster {
     ///
     /// If there is no PostgreSQL, or it does not start.
     pub fn start_inside(namespace: &str, address: &str, settings: &[(&str, &str)]) -> Self {
-        Self::start_at(Some(Inside { namespace, address }), settings)
+        let inside = Some(Inside { namespace, address });
+        Self::start_at(inside, settings).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn start_at(inside: Option<Inside<'_>>, settings: &[(&str, &str)]) -> Self {
-        let bin = find_binaries().unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
-        let owner = Owner::choose();
-        let folder = make_folder(owner);
+    fn start_at(inside: Option<Inside<'_>>, settings: &[(&str, &str)]) -> Result<Self, String> {
+        let bin = find_binaries().ok_or(HOW_TO_INSTALL)?;
+        let owner = Owner::choose()?;
+        let folder = make_folder(owner)?;
         let namespace = inside.as_ref().map(|inside| inside.namespace);
         let keeper = Keeper::hire(&bin, &folder, owner, namespace);
         let host = inside.as_ref().map_or("127.0.0.1", |inside| inside.address).to_owned();
         // From here on the folder is removed whatever happens.
         let mut cluster = Self { folder, bin, host, port: 0, keeper: Mutex::new(keeper) };
-        cluster.init(owner);
-        cluster.configure(settings);
-        cluster.start_on_a_free_port();
+        cluster.init(owner)?;
+        cluster.configure(settings)?;
+        cluster.start_on_a_free_port()?;
         cluster.psql(&format!("CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'"));
-        cluster
+        Ok(cluster)
     }
 
     /// A URL that connects as `postgres`, over TCP.
@@ -227,7 +236,7 @@ impl Cluster {
             .arg("-p")
             .arg(self.port.to_string());
         let output = run(command, &format!("psql with {sql:?}"));
-        output.trim_end().to_owned()
+        output.unwrap_or_else(|why| panic!("{why}")).trim_end().to_owned()
     }
 
     /// Stops the server; its clients are told (57P01). Returns when it is gone.
@@ -288,7 +297,7 @@ impl Cluster {
         frozen
     }
 
-    fn init(&self, owner: Owner) {
+    fn init(&self, owner: Owner) -> Result<(), String> {
         let mut command = Command::new(self.bin.join("initdb"));
         command
             .args(["--username=postgres", "--auth=trust", "--no-sync"])
@@ -296,34 +305,35 @@ impl Cluster {
             .arg("--pgdata")
             .arg(self.folder.join("data"));
         owner.applied_to(&mut command).current_dir(&self.folder);
-        run(command, "initdb");
+        run(command, "initdb")?;
         let access = ACCESS.replace("127.0.0.1/32", &format!("{}/30", self.host));
-        fs::write(self.folder.join("data/pg_hba.conf"), access).expect("pg_hba.conf");
+        fs::write(self.folder.join("data/pg_hba.conf"), access)
+            .map_err(|error| format!("pg_hba.conf: {error}"))
     }
 
-    fn configure(&self, settings: &[(&str, &str)]) {
+    fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let mut text = SETTINGS.to_owned();
         text += &format!("listen_addresses = '{}'\n", self.host);
         text += &format!("unix_socket_directories = '{}'\n", self.folder.display());
         for (name, value) in settings {
             text += &format!("{name} = '{}'\n", value.replace('\'', "''"));
         }
-        self.append("postgresql.conf", &text);
+        self.append("postgresql.conf", &text)
     }
 
-    fn start_on_a_free_port(&mut self) {
+    fn start_on_a_free_port(&mut self) -> Result<(), String> {
         for _ in 0..PORT_ATTEMPTS {
             self.port = free_port();
             let from = self.log().len();
             self.launch();
             match self.wait_until_it_accepts(from) {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 // Somebody else was faster.
                 Err(log) if log.contains("Address already in use") => self.stop(),
-                Err(log) => panic!("PostgreSQL did not start:\n{log}"),
+                Err(log) => return Err(format!("PostgreSQL did not start:\n{log}")),
             }
         }
-        panic!("no free port after {PORT_ATTEMPTS} attempts");
+        Err(format!("no free port after {PORT_ATTEMPTS} attempts"))
     }
 
     fn launch(&self) {
@@ -350,11 +360,11 @@ impl Cluster {
         }
     }
 
-    fn append(&self, name: &str, text: &str) {
+    fn append(&self, name: &str, text: &str) -> Result<(), String> {
         let path = self.folder.join("data").join(name);
         let file = fs::OpenOptions::new().append(true).open(path);
         file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+            .map_err(|error| format!("{name}: {error}"))
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
@@ -442,17 +452,17 @@ enum Owner {
 }
 
 impl Owner {
-    fn choose() -> Self {
+    fn choose() -> Result<Self, String> {
         let we_are_root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
         if !we_are_root {
-            return Self::Ourselves;
+            return Ok(Self::Ourselves);
         }
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let (uid, gid) = users.lines().find_map(postgres_ids).expect(
-            "the tests run as root, PostgreSQL refuses to, and /etc/passwd has no user \
+        let (uid, gid) = users.lines().find_map(postgres_ids).ok_or(
+            "this runs as root, PostgreSQL refuses to, and /etc/passwd has no user \
              `postgres` to run it as; `apt-get install postgresql` creates it",
-        );
-        Self::InsteadOfRoot { uid, gid }
+        )?;
+        Ok(Self::InsteadOfRoot { uid, gid })
     }
 
     /// `sh` as this user, in a network namespace if need be: which only root may
@@ -485,19 +495,21 @@ fn postgres_ids(line: &str) -> Option<(u32, u32)> {
     }
 }
 
-fn make_folder(owner: Owner) -> PathBuf {
+fn make_folder(owner: Owner) -> Result<PathBuf, String> {
     // Short, because the path of a Unix socket may have 107 bytes.
     let number = next_number();
     let name = format!("fairpool-pg-{}-{number}", process::id());
     let folder = env::temp_dir().join(name);
     // Left behind only by a process of the same id whose machine lost power.
     let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).expect("a folder for the cluster");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("chmod");
-    if let Owner::InsteadOfRoot { uid, gid } = owner {
-        chown(&folder, Some(uid), Some(gid)).expect("chown");
-    }
-    folder
+    let made = fs::create_dir(&folder)
+        .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)))
+        .and_then(|()| match owner {
+            Owner::InsteadOfRoot { uid, gid } => chown(&folder, Some(uid), Some(gid)),
+            Owner::Ourselves => Ok(()),
+        });
+    made.map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    Ok(folder)
 }
 
 /// A port outside the range from which the kernel takes the ports of outgoing
@@ -537,9 +549,11 @@ fn find_binaries() -> Option<PathBuf> {
     folders.into_iter().find(|folder| BINARIES.iter().all(|name| folder.join(name).is_file()))
 }
 
-fn run(mut command: Command, what: &str) -> String {
+fn run(mut command: Command, what: &str) -> Result<String, String> {
     let output =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert!(output.status.success(), "{what} failed: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+        command.stdin(Stdio::null()).output().map_err(|error| format!("{what}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{what} failed: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -79,7 +79,15 @@ impl Proxy {
     ///
     /// If there is no free port.
     pub fn start(target_port: u16) -> Proxy {
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
+        Proxy::before(SocketAddr::from((Ipv4Addr::LOCALHOST, target_port)))
+    }
+
+    /// Starts one in front of a server elsewhere.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub fn before(target: SocketAddr) -> Proxy {
         let inner = Inner { flow: Flow::Pass, links: Vec::new(), threads: Vec::new() };
         let links = Arc::new(Links { target, inner: Mutex::new(inner) });
         let listener = listen_on_a_free_port();

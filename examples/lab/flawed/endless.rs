@@ -2,14 +2,17 @@
 //! queue, however long it is, and sleep until they are given one.
 //!
 //! Otherwise it is what a pool should be: one mutex over the state, free connections as
-//! a stack, waiters in a FIFO, each with a channel of its own, and a returned connection
-//! handed to the first of them.
+//! a stack, waiters in a FIFO, each with a channel of its own, a returned connection
+//! handed to the first of them, a broken one replaced, and a connect that fails tried
+//! again and again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use scopeguard::ScopeGuard;
 
 /// How the flaw is mended.
 #[derive(Clone, Copy)]
@@ -18,11 +21,15 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+/// A connection that goes back when it is dropped.
+pub type Guard<C> = ScopeGuard<C, Box<dyn FnOnce(C) + Send>>;
+
 pub struct Endless<C>(Arc<Inner<C>>);
 
 struct Inner<C> {
     state: Mutex<State<C>>,
-    connect: Box<dyn Fn() -> C + Send + Sync>,
+    connect: Box<dyn Fn() -> Option<C> + Send + Sync>,
+    is_broken: fn(&C) -> bool,
     max_size: usize,
     /// `None` is the flaw.
     limits: Option<Limits>,
@@ -31,8 +38,7 @@ struct Inner<C> {
 struct State<C> {
     idle: Vec<C>,
     open: usize,
-    waiters: VecDeque<(u64, Sender<C>)>,
-    next: u64,
+    waiters: VecDeque<Sender<C>>,
 }
 
 impl<C> Clone for Endless<C> {
@@ -47,85 +53,103 @@ impl<C: Send + 'static> Endless<C> {
         limits: Option<Limits>,
         connect: impl Fn() -> C + Send + Sync + 'static,
     ) -> Endless<C> {
-        let state = State { idle: Vec::new(), open: 0, waiters: VecDeque::new(), next: 0 };
-        let connect = Box::new(connect);
-        Endless(Arc::new(Inner { state: Mutex::new(state), connect, max_size, limits }))
+        Endless::over(max_size, limits, move || Some(connect()), |_| false)
+    }
+
+    /// Over a driver that may fail.
+    pub fn over(
+        max_size: usize,
+        limits: Option<Limits>,
+        connect: impl Fn() -> Option<C> + Send + Sync + 'static,
+        is_broken: fn(&C) -> bool,
+    ) -> Endless<C> {
+        let state = State { idle: Vec::new(), open: 0, waiters: VecDeque::new() };
+        let (state, connect) = (Mutex::new(state), Box::new(connect));
+        Endless(Arc::new(Inner { state, connect, is_broken, max_size, limits }))
     }
 
     pub fn get(&self) -> Result<Guard<C>, &'static str> {
-        let pool = &self.0;
-        let mut state = pool.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.get_within(self.0.limits.map(|limits| limits.timeout))
+    }
+
+    /// `None`: for ever.
+    pub fn get_within(&self, timeout: Option<Duration>) -> Result<Guard<C>, &'static str> {
+        let mut state = self.lock();
         if let Some(conn) = state.idle.pop() {
             return Ok(self.guard(conn));
         }
-        if state.open < pool.max_size {
+        if state.open < self.0.max_size {
             state.open += 1;
             drop(state);
-            return Ok(self.guard((pool.connect)()));
+            if let Some(conn) = (self.0.connect)() {
+                return Ok(self.guard(conn));
+            }
+            self.keep_trying();
+            state = self.lock();
         }
-        if pool.limits.is_some_and(|limits| state.waiters.len() >= limits.waiters) {
+        if self.0.limits.is_some_and(|limits| state.waiters.len() >= limits.waiters) {
             return Err("too many callers wait");
         }
         let (give, take) = bounded(1);
-        let number = state.next;
-        state.next += 1;
-        state.waiters.push_back((number, give));
+        state.waiters.push_back(give.clone());
         drop(state);
-        let Some(limits) = pool.limits else {
+        let Some(timeout) = timeout else {
             return take.recv().map(|conn| self.guard(conn)).map_err(|_| "the pool is gone");
         };
-        if let Ok(conn) = take.recv_timeout(limits.timeout) {
+        if let Ok(conn) = take.recv_timeout(timeout) {
             return Ok(self.guard(conn));
         }
-        let mut state = pool.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiters.retain(|(waiter, _)| *waiter != number);
-        drop(state);
+        self.lock().waiters.retain(|waiter| !waiter.same_channel(&give));
         // It may have been given one in the same instant.
         take.try_recv().map(|conn| self.guard(conn)).map_err(|_| "timed out")
     }
 
     pub fn waiting(&self) -> usize {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).waiters.len()
+        self.lock().waiters.len()
+    }
+
+    pub fn idle_and_active(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.idle.len(), state.open - state.idle.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<C>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn guard(&self, conn: C) -> Guard<C> {
-        Guard { conn: Some(conn), pool: self.clone() }
+        let pool = self.clone();
+        scopeguard::guard(conn, Box::new(move |conn| pool.put(conn)))
+    }
+
+    /// For a connection that counts as open already.
+    fn keep_trying(&self) {
+        let pool = self.clone();
+        thread::spawn(move || {
+            let conn = loop {
+                thread::sleep(Duration::from_millis(50));
+                if let Some(conn) = (pool.0.connect)() {
+                    break conn;
+                }
+            };
+            pool.put(conn);
+        });
     }
 
     fn put(&self, conn: C) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        if (self.0.is_broken)(&conn) {
+            // Whoever waits needs another, and otherwise nobody does.
+            match state.waiters.is_empty() {
+                true => state.open -= 1,
+                false => self.keep_trying(),
+            }
+            return drop((state, conn)); // In this order: a close may take its time.
+        }
         match state.waiters.pop_front() {
             // It is there until it has been given one, or has left the queue.
-            Some((_, waiter)) => drop(waiter.send(conn)),
+            Some(waiter) => drop(waiter.send(conn)),
             None => state.idle.push(conn),
-        }
-    }
-}
-
-/// A connection that goes back when it is dropped.
-pub struct Guard<C: Send + 'static> {
-    conn: Option<C>,
-    pool: Endless<C>,
-}
-
-impl<C: Send + 'static> std::ops::DerefMut for Guard<C> {
-    fn deref_mut(&mut self) -> &mut C {
-        self.conn.as_mut().expect("it is taken out in drop only")
-    }
-}
-
-impl<C: Send + 'static> std::ops::Deref for Guard<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        self.conn.as_ref().expect("it is taken out in drop only")
-    }
-}
-
-impl<C: Send + 'static> Drop for Guard<C> {
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            self.pool.put(conn);
         }
     }
 }

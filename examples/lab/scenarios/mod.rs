@@ -1,7 +1,7 @@
 //! The ways in which pools run dry.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::console::Console;
@@ -9,7 +9,10 @@ use crate::report::Report;
 
 mod cancel_race;
 mod close_serialisation;
+mod leak_and_outage;
+mod long_transaction;
 mod nested_get;
+mod policies;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -27,6 +30,8 @@ pub struct Run<'a> {
     /// The flaw of the flawed pool is mended.
     pub fixed: bool,
     pub is_virtual: bool,
+    /// For a scenario that draws its own chart, and returns none.
+    pub svg: Option<PathBuf>,
     pub console: &'a Console,
 }
 
@@ -46,9 +51,12 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 4] = [
+pub static SCENARIOS: [Scenario; 7] = [
     runaway_queue::SCENARIO,
+    long_transaction::SCENARIO,
+    leak_and_outage::SCENARIO,
     cancel_race::SCENARIO,
     close_serialisation::SCENARIO,
     nested_get::SCENARIO,
+    policies::SCENARIO,
 ];

@@ -91,7 +91,7 @@ impl Reference {
             self.queue.iter().filter(|w| self.held.iter().any(|h| h.client == w.client));
         assert_eq!(holders.next_back().map(|w| w.client), Some(client), "P9: not the last");
         assert_eq!(said(waits), self.self_waits(), "P9: who waits for itself");
-        self.dequeue(client);
+        self.dismiss(client, End::Deadlock);
         self.deadlocked = None;
     }
 

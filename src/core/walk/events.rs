@@ -2,30 +2,60 @@
 //! come of it at once; what the pool may choose, and what it must have done when
 //! the transition ends, is the matter of `judge`.
 
+use std::time::Duration;
+
 use super::super::explore::Toy;
 use super::super::slot::State;
 use super::super::*;
-use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What};
+use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, which};
 
 impl Reference {
     /// What becomes of a caller that finds nothing.
     pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), Refusal> {
         let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
+        let client = waiting.client;
         if self.closed {
+            self.counters.failed += u64::from(!waiting.only_idle);
+            self.refused(client, End::Closed);
             return Err(Refusal::Closed);
         }
         if self.serving() && self.has_none_for_good() && before_retry {
+            self.counters.failed += u64::from(!waiting.only_idle);
+            self.refused(client, End::ConnectFailed);
             return Err(Refusal::Hopeless);
         }
         let check = self.serving() && self.top_needs_check();
         let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
         if full && !check {
             self.counters.refused += u64::from(!waiting.only_idle);
+            self.refused(client, End::QueueFull);
             return Err(Refusal::QueueFull);
         }
+        self.note(Step::Started { get: 0, caller: client, priority: waiting.priority });
         self.queue.push(waiting);
         self.due.another_check = check;
         Ok(())
+    }
+
+    /// It does not even wait.
+    fn refused(&mut self, client: u8, end: End) {
+        self.note(Step::Left { get: 0, caller: client, waited: Duration::ZERO, end });
+    }
+
+    pub(super) fn cancelled_before(&mut self, client: u8) {
+        self.counters.cancelled += 1;
+        self.refused(client, End::Cancelled);
+    }
+
+    /// It leaves the queue without a connection.
+    pub(super) fn dismiss(&mut self, client: u8, end: End) -> Waiting {
+        let waiting = self.dequeue(client);
+        let waited = self.now.since(waiting.since);
+        if !waiting.only_idle && ![End::TimedOut, End::Cancelled].contains(&end) {
+            self.counters.failed += 1;
+        }
+        self.note(Step::Left { get: 0, caller: client, waited, end });
+        waiting
     }
 
     pub(super) fn dequeue(&mut self, client: u8) -> Waiting {
@@ -43,7 +73,11 @@ impl Reference {
         if self.waiting(client).is_none() {
             return false;
         }
-        let waiting = self.dequeue(client);
+        let end = match why {
+            Left::TimedOut => End::TimedOut,
+            Left::Cancelled => End::Cancelled,
+        };
+        let waiting = self.dismiss(client, end);
         match why {
             Left::TimedOut => self.counters.timeouts += u64::from(!waiting.only_idle),
             Left::Cancelled => {
@@ -54,9 +88,12 @@ impl Reference {
         true
     }
 
-    pub(super) fn lend(&mut self, conn: u32, client: u8) {
+    pub(super) fn lend(&mut self, conn: u32, client: u8, waited: Duration) {
         self.counters.gets += 1;
         let since = self.now;
+        let slot = self.conns[conn as usize].permit;
+        let (which, from) = (which(slot, Some(conn)), self.put(slot, Place::Busy));
+        self.note(Step::Lent { get: 0, caller: client, waited, which, from });
         self.held.push(Holding { conn, client, since, at_home: true, leaking: false });
     }
 
@@ -83,7 +120,7 @@ impl Reference {
 
     pub(super) fn detached(&mut self, conn: u32) {
         self.take_back(conn);
-        self.bury(conn);
+        self.bury(conn, Some(Why::Detached));
         self.counters.detached += 1;
         self.due.progress = true;
     }
@@ -97,7 +134,10 @@ impl Reference {
     pub(super) fn opened(&mut self, permit: u32, conn: u32, expires: Time) {
         assert_eq!(conn as usize, self.conns.len());
         self.counters.opened += 1;
-        self.failing = None;
+        if let Some(Failing { began, failures, .. }) = self.failing.take() {
+            let lasted = self.now.since(began);
+            self.due.notices.push(format!("outage ended after {failures}, {lasted:?}"));
+        }
         self.last_error = None;
         match self.policy.max_lifetime {
             None => assert_eq!(expires, Time::NEVER),
@@ -113,7 +153,9 @@ impl Reference {
         let call = self.end_call(permit);
         let generation = call.generation;
         let (fresh_at, idle_since) = (self.now, self.now);
-        let facts = Facts { permit, alive: true, expires, fresh_at, idle_since, generation };
+        let retired_at = Time::NEVER;
+        let facts =
+            Facts { permit, alive: true, expires, fresh_at, idle_since, retired_at, generation };
         self.conns.push(facts);
         match self.unfit(generation, expires, too_many) {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
@@ -125,6 +167,7 @@ impl Reference {
     /// `retry_at` is what the pool drew: any delay between half and all of it.
     pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
         self.counters.open_failures += 1;
+        self.failing.iter_mut().for_each(|failing| failing.failures += 1);
         if let Some(failing) = &mut self.failing
             && begun <= failing.failed_at
         {
@@ -132,32 +175,40 @@ impl Reference {
             failing.permanent |= permanent;
             return;
         }
-        let attempts = self.failing.as_ref().map_or(0, |failing| failing.attempts);
+        let before = self.failing.as_ref();
+        let (attempts, failures) = before.map_or((0, 1), |f| (f.attempts, f.failures));
+        let began = before.map_or(self.now, |failing| failing.began);
         let doubled = (0..attempts)
             .fold(self.policy.backoff_min, |delay, _| (delay * 2).min(self.policy.backoff_max));
         let delay = retry_at.since(self.now);
         assert!(delay <= doubled && delay >= doubled / 2, "a delay of {delay:?}, not {doubled:?}");
         let failed_at = self.now;
-        self.failing = Some(Failing { attempts: attempts + 1, failed_at, retry_at, permanent });
+        let attempts = attempts + 1;
+        self.failing = Some(Failing { began, failures, attempts, failed_at, retry_at, permanent });
     }
 
     pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
         let call = self.end_call(permit);
+        let why = Some(Why::OpenFailed).filter(|_| !call.abandoned);
+        self.note_move(permit, None, Place::Gone, why);
         if call.abandoned {
             return;
+        }
+        if self.failing.is_none() {
+            self.due.notices.push(format!("outage {:?}", Some(cause)));
         }
         self.failed(call.since, retry_at, permanent);
         if permanent || !self.fails_for_good() {
             self.last_error = Some((self.now, cause));
         }
         while permanent && self.has_none_for_good() && !self.queue.is_empty() {
-            self.answer_first("failed");
+            self.answer_first("failed", End::ConnectFailed);
         }
     }
 
-    fn answer_first(&mut self, how: &'static str) {
+    fn answer_first(&mut self, how: &'static str, end: End) {
         let first = self.first().expect("somebody waits").client;
-        self.dequeue(first);
+        self.dismiss(first, end);
         self.due.answers.push((first, how));
     }
 
@@ -185,6 +236,7 @@ impl Reference {
         if held_back {
             self.next_keepalive(core, fx);
         }
+        self.counters.check_failures += u64::from(result.is_err());
         if let Err((_, cause)) = result
             && !self.fails_for_good()
         {
@@ -197,6 +249,7 @@ impl Reference {
                 let facts = &mut self.conns[conn as usize];
                 (facts.fresh_at, facts.idle_since) = (self.now, idle_since);
                 self.idle.insert(0, conn);
+                self.note_move_of(conn, Place::Idle, None);
             }
             _ if check.validate => self.offer(conn),
             _ => self.stack(conn),
@@ -221,24 +274,28 @@ impl Reference {
     }
 
     pub(super) fn close_ended(&mut self, conn: u32) {
-        self.bury(conn);
+        self.bury(conn, None);
         self.end_call(self.conns[conn as usize].permit);
     }
 
-    fn bury(&mut self, conn: u32) {
+    fn bury(&mut self, conn: u32, why: Option<Why>) {
+        self.note_move_of(conn, Place::Gone, why);
         let alive = std::mem::take(&mut self.conns[conn as usize].alive);
         assert!(alive, "P7: connection {conn} is closed twice");
     }
 
     pub(super) fn retire(&mut self, conn: u32, reason: Reason) {
         self.counters.closed[reason as usize] += 1;
+        self.conns[conn as usize].retired_at = self.now;
         self.retired.push((conn, reason));
+        self.note_move_of(conn, Place::Retired, Some(Why::Retired(reason)));
     }
 
     fn stack(&mut self, conn: u32) {
         let facts = &mut self.conns[conn as usize];
         (facts.fresh_at, facts.idle_since) = (self.now, self.now);
         self.idle.push(conn);
+        self.note_move_of(conn, Place::Idle, None);
     }
 
     fn offer(&mut self, conn: u32) {
@@ -285,7 +342,7 @@ impl Reference {
         self.due.progress = true;
         self.closed = true;
         while !self.queue.is_empty() {
-            self.answer_first("closed");
+            self.answer_first("closed", End::Closed);
         }
         self.retire_idle(Reason::Closed);
     }
@@ -311,6 +368,7 @@ impl Reference {
                 assert!(late(self, &call), "P5: a call was abandoned before its limit");
                 self.calls[index].abandoned = true;
                 abandoned += 1;
+                self.abandoned_now(call);
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
             }
@@ -321,12 +379,24 @@ impl Reference {
         assert_eq!(abandoned, overran.min(may), "P5: abandoned calls");
         // One of them counts, if any does: the pool may look at them in any order.
         failed.sort_unstable();
+        if self.failing.is_none() && !failed.is_empty() {
+            self.due.notices.push("outage None".to_string());
+        }
         for begun in failed.into_iter().rev() {
             let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
             self.failed(begun, retry_at, false);
         }
         self.reap();
         self.find_leaks();
+    }
+
+    fn abandoned_now(&mut self, call: Call) {
+        self.counters.abandoned += 1;
+        let which = which(call.permit, call.conn);
+        let after = self.now.since(call.since);
+        let what = format!("abandoned {:?} of {} after {after:?}", call.kind(), which.connection);
+        self.due.notices.push(what);
+        self.note_move(call.permit, call.conn, Place::Abandoned, Some(Why::Overran));
     }
 
     fn reap(&mut self) {

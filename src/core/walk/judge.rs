@@ -86,7 +86,8 @@ impl Reference {
             assert!(self.may_overtake(priority), "P2: overtaken past the bound");
             assert!(self.may_be_handed_out(conn), "a newcomer got what is not fit");
             taken.hand(conn);
-            self.lend(conn, client);
+            self.counters.overtakes += u64::from(!self.queue.is_empty());
+            self.lend(conn, client, Duration::ZERO);
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
         let trimmed = taken.lower.len();
@@ -180,8 +181,8 @@ impl Reference {
             assert!(self.may_be_handed_out(conn), "granted what is not fit");
             taken.hand(conn);
         }
-        self.dequeue(client);
-        self.lend(conn, client);
+        let waiting = self.dequeue(client);
+        self.lend(conn, client, self.now.since(waiting.since));
         self.counters.gets_waited += 1;
     }
 
@@ -222,17 +223,25 @@ impl Reference {
         let (slow, overdue, since) = (false, false, self.now);
         let generation = self.generation;
         self.calls.push(Call { permit, conn, what, since, generation, slow, overdue, abandoned });
+        // What came of an abandoned call stays where it is.
+        match what {
+            _ if abandoned => {}
+            What::Open => self.note_move(permit, conn, Place::Opening, None),
+            What::Check(..) => self.note_move(permit, conn, Place::Checking, None),
+            What::Close => self.note_move(permit, conn, Place::Closing, None),
+        }
     }
 
-    fn judge_dismissals(&mut self, how: How, mut dismissed: Vec<u8>) {
+    fn judge_dismissals(&mut self, how: How, dismissed: Vec<u8>) {
         let hopeless = how.serves() && self.idle.is_empty() && self.checking() == 0;
         let only_idle = self.queue.iter().filter(|waiting| waiting.only_idle && hopeless);
         let mut expected: Vec<u8> = only_idle.map(|waiting| waiting.client).collect();
         expected.sort_unstable();
-        dismissed.sort_unstable();
-        assert_eq!(dismissed, expected, "told that none is idle");
+        let mut told = dismissed.clone();
+        told.sort_unstable();
+        assert_eq!(told, expected, "told that none is idle");
         for client in dismissed {
-            self.dequeue(client);
+            self.dismiss(client, End::TimedOut);
         }
     }
 
@@ -263,8 +272,12 @@ impl Reference {
             }
             Notice::SelfDeadlock(waits) => format!("deadlock of {:?}", said(waits)),
             Notice::Outage(cause) => format!("outage {cause:?}"),
-            Notice::OutageEnded { failures, .. } => format!("outage ended after {failures}"),
-            Notice::Abandoned { kind, .. } => format!("abandoned {kind:?}"),
+            Notice::OutageEnded { failures, lasted } => {
+                format!("outage ended after {failures}, {lasted:?}")
+            }
+            Notice::Abandoned { kind, connection, after } => {
+                format!("abandoned {kind:?} of {connection} after {after:?}")
+            }
         };
         let mut told: Vec<String> = fx.notices.iter().map(text).collect();
         let mut expected = std::mem::take(&mut self.due.notices);

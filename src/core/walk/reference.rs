@@ -1,6 +1,9 @@
 //! What a pool is, as plainly as it can be written: lists that are searched from
 //! end to end, and nothing that could be computed is stored.
 
+use std::collections::BTreeMap;
+
+use super::super::explore::Toy;
 use super::super::*;
 
 pub(super) struct Waiting {
@@ -40,6 +43,16 @@ pub(super) struct Call {
     pub(super) abandoned: bool,
 }
 
+impl Call {
+    pub(super) fn kind(&self) -> CallKind {
+        match self.what {
+            What::Open => CallKind::Open,
+            What::Check(..) => CallKind::Check,
+            What::Close => CallKind::Close,
+        }
+    }
+}
+
 /// A connection, alive or not; its number is its place in the list.
 pub(super) struct Facts {
     pub(super) permit: u32,
@@ -47,10 +60,14 @@ pub(super) struct Facts {
     pub(super) expires: Time,
     pub(super) fresh_at: Time,
     pub(super) idle_since: Time,
+    pub(super) retired_at: Time,
     pub(super) generation: u32,
 }
 
 pub(super) struct Failing {
+    pub(super) began: Time,
+    /// All that failed since, those of one volley too.
+    pub(super) failures: u32,
     pub(super) attempts: u32,
     pub(super) failed_at: Time,
     pub(super) retry_at: Time,
@@ -99,6 +116,11 @@ pub(super) struct Reference {
     pub(super) rung: bool,
     pub(super) live_before: u32,
     pub(super) due: Due,
+    /// Where each place's connection is, as far as it was told.
+    pub(super) places: BTreeMap<u32, Place>,
+    /// What those who listen should be told of the transition at hand. The numbers of
+    /// the gets are zero: the reference has none.
+    pub(super) steps: Vec<Entry<u8>>,
 }
 
 impl Reference {
@@ -124,6 +146,8 @@ impl Reference {
             rung: false,
             live_before: 0,
             due: Due::default(),
+            places: BTreeMap::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -257,6 +281,24 @@ impl Reference {
         }
     }
 
+    pub(super) fn note(&mut self, step: Step<u8>) {
+        self.steps.push(Entry { at: self.now, step });
+    }
+
+    /// Where it was.
+    pub(super) fn put(&mut self, slot: u32, to: Place) -> Place {
+        self.places.insert(slot, to).unwrap_or(Place::Gone)
+    }
+
+    pub(super) fn note_move(&mut self, slot: u32, conn: Option<u32>, to: Place, why: Option<Why>) {
+        let from = self.put(slot, to);
+        self.note(Step::Moved { which: which(slot, conn), from, to, why });
+    }
+
+    pub(super) fn note_move_of(&mut self, conn: u32, to: Place, why: Option<Why>) {
+        self.note_move(self.conns[conn as usize].permit, Some(conn), to, why);
+    }
+
     pub(super) fn unfit(&self, generation: u32, expires: Time, too_many: bool) -> Option<Reason> {
         match () {
             () if self.closed => Some(Reason::Closed),
@@ -271,4 +313,8 @@ impl Reference {
         let facts = &self.conns[conn as usize];
         self.unfit(facts.generation, facts.expires, too_many)
     }
+}
+
+pub(super) fn which(slot: u32, conn: Option<u32>) -> Which {
+    Which { slot, connection: conn.map_or(0, |conn| Toy::number(&conn)) }
 }

@@ -62,8 +62,9 @@ impl Walk {
             Kind::TryGet => self.get(target, true, true),
             Kind::GetWithoutTime => self.get(target, false, false),
             Kind::CancelledBefore => {
-                self.core.count_cancelled();
-                self.reference.counters.cancelled += 1;
+                let (now, client) = (self.now, target as u8);
+                self.reference.cancelled_before(client);
+                self.transition(How::Quiet, |core, _| core.refuse_cancelled(now, client));
             }
             Kind::Claim => drop(self.claim(target)),
             Kind::TimeOut => self.time_out(target),
@@ -101,6 +102,7 @@ impl Walk {
             _ => self.command(kind),
         }
         self.reference.now = self.now;
+        self.compare_picture();
         if matches!(kind, Kind::Advance | Kind::Leap) && self.random.one_in(8) {
             return; // the reaper's thread is late
         }
@@ -128,6 +130,7 @@ impl Walk {
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
         self.reference.compare_reports(&mut self.core);
+        self.hear();
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
@@ -189,9 +192,22 @@ impl Walk {
             let got = got.as_ref().map(|lease| lease.conn);
             How::Asked { client, priority, got, fast }
         };
+        if self.acts_as_if_heard() {
+            let got = self.judged(|core, _| {
+                let got = core.acquire_noted(now, client);
+                let how = asked(&got, true);
+                (got, how)
+            });
+            if let Some(lease) = got {
+                let listens = self.ears.listen();
+                self.count(if listens { "got and noted" } else { "got, and nobody listens" });
+                return self.held.push(Held { lease, client, at_home: true });
+            }
+        }
         let recently = self.recently();
         let got = self.core.acquire_fast(recently, client);
         if got.is_some() {
+            assert!(!self.ears.listen(), "got what nobody hears of");
             self.count("got at once");
             self.reference.now = recently;
             self.judged(|_, _| ((), asked(&got, true)));
@@ -204,6 +220,7 @@ impl Walk {
             (got, how)
         });
         if let Some(lease) = got {
+            assert!(!self.ears.listen(), "got what nobody hears of");
             self.count("got past waiters");
             return self.held.push(Held { lease, client, at_home: true });
         }
@@ -247,6 +264,12 @@ impl Walk {
         if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
             self.leave(target, Left::TimedOut);
         }
+    }
+
+    /// Whether a thread takes it that somebody listens; it may not have heard of a
+    /// change.
+    fn acts_as_if_heard(&mut self) -> bool {
+        self.ears.listen() != self.random.one_in(8)
     }
 
     /// What a clock says that ticks: at most now.
@@ -304,10 +327,25 @@ impl Walk {
         let now = self.now;
         let Held { mut lease, .. } = self.held.swap_remove(target);
         let conn = lease.conn;
-        if verdict == Verdict::Keep {
+        if verdict == Verdict::Keep && self.acts_as_if_heard() {
+            match self.core.checkin_noted(now, lease) {
+                Ok(()) => {
+                    let listens = self.ears.listen();
+                    self.count(if listens {
+                        "returned and noted"
+                    } else {
+                        "returned, and nobody listens"
+                    });
+                    self.reference.returned(conn, verdict);
+                    return self.transition(How::ReturnedFast, |_, _| ());
+                }
+                Err(back) => lease = back,
+            }
+        } else if verdict == Verdict::Keep {
             let recently = self.recently();
             match self.core.checkin_fast(recently, lease) {
                 Ok(()) => {
+                    assert!(!self.ears.listen(), "returned what nobody hears of");
                     self.count("returned at once");
                     self.reference.now = recently;
                     self.reference.returned(conn, verdict);

@@ -1,0 +1,30 @@
+//! Why there is no plan, in one line.
+
+use std::fmt;
+use std::path::Path;
+
+#[derive(Debug)]
+pub struct Problem(pub String);
+
+impl Problem {
+    pub fn file(file: &Path, why: impl fmt::Display) -> Problem {
+        Problem(format!("cannot write {}: {why}", file.display()))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Servers answer in several lines.
+        f.write_str(&self.0.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl From<fairpool::Error> for Problem {
+    fn from(error: fairpool::Error) -> Problem {
+        let cause = std::error::Error::source(&error);
+        Problem(match cause {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,405 @@
+//! What the pool says in the application's log: each thing once, with its facts as
+//! key-values. A logger is the application's code: whatever it does, the pool goes on.
+
+#[allow(dead_code)]
+#[path = "support/stub.rs"]
+mod stub;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::{Builder, HealthThresholds, Pool, PooledConnection, SelfDeadlock};
+use log::kv::{self, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use stub::watched;
+use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+struct Said {
+    level: Level,
+    text: String,
+    facts: BTreeMap<String, String>,
+    thread: String,
+}
+
+impl Said {
+    fn fact(&self, key: &str) -> &str {
+        self.facts.get(key).unwrap_or_else(|| panic!("without {key}: {self:?}"))
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.fact(key).parse().unwrap_or_else(|_| panic!("{key} is no number: {self:?}"))
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for Said {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        self.facts.insert(key.to_string(), value.to_string());
+        Ok(())
+    }
+}
+
+/// What the logger does with lines about a pool.
+#[derive(Clone)]
+enum Mood {
+    Keep,
+    Panic,
+    Hang(Gate),
+}
+
+struct Logger {
+    said: Mutex<Vec<Said>>,
+    moods: Mutex<BTreeMap<String, Mood>>,
+}
+
+static LOGGER: Logger = Logger { said: Mutex::new(Vec::new()), moods: Mutex::new(BTreeMap::new()) };
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.target() != "fairpool" {
+            return;
+        }
+        let mut said = Said {
+            level: record.level(),
+            text: record.args().to_string(),
+            facts: BTreeMap::new(),
+            thread: thread::current().name().unwrap_or("?").to_string(),
+        };
+        record.key_values().visit(&mut said).unwrap();
+        let mood = lock(&self.moods).get(said.fact("pool")).cloned();
+        lock(&self.said).push(said);
+        match mood.unwrap_or(Mood::Keep) {
+            Mood::Keep => {}
+            Mood::Panic => silent_panic(),
+            Mood::Hang(gate) => {
+                let me = thread::current();
+                // Whoever is slow on a busy machine is not meant.
+                if me.name().is_some_and(|me| me == "slow" || me.contains("-worker-")) {
+                    gate.pass();
+                }
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn named(name: &str, set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> Builder<Manager> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&LOGGER).unwrap();
+        log::set_max_level(LevelFilter::Info);
+    });
+    set(builder(1).name(name).on_self_deadlock(SelfDeadlock::Ignore))
+}
+
+/// What was said of this pool so far.
+fn said(pool: &str) -> Vec<Said> {
+    let all: MutexGuard<'_, Vec<Said>> = lock(&LOGGER.said);
+    let mine = all.iter().filter(|said| said.fact("pool") == pool).cloned().collect::<Vec<_>>();
+    for it in &mine {
+        assert!(it.text.starts_with(&format!("pool '{pool}': ")), "{it:?}");
+        assert!(!it.text.contains('\n'), "{it:?}");
+    }
+    mine
+}
+
+/// The lines that have this in them.
+fn lines(pool: &str, part: &str) -> Vec<Said> {
+    said(pool).into_iter().filter(|said| said.text.contains(part)).collect()
+}
+
+#[track_caller]
+fn until_said(pool: &str, part: &str, times: usize) -> Vec<Said> {
+    eventually(part, || lines(pool, part).len() >= times);
+    let lines = lines(pool, part);
+    assert_eq!(lines.len(), times, "{lines:#?}");
+    lines
+}
+
+fn mood(pool: &str, mood: Mood) {
+    lock(&LOGGER.moods).insert(pool.to_string(), mood);
+}
+
+// ---------------------------------------------------------------------------
+// What is said
+
+#[test]
+fn an_outage_is_said_once_and_its_end_once() {
+    let server = Server::new();
+    let pool = named("outage", |builder| builder).build(server.manager()).unwrap();
+    for outage in 1..=2 {
+        server.on(Op::Connect, Does::Fail);
+        let before = server.calls(Op::Connect);
+        assert!(pool.get_timeout(ms(20)).unwrap_err().is_timeout());
+        eventually("it is tried often", || {
+            pool.get_timeout(ms(20)).unwrap_err();
+            server.calls(Op::Connect) >= before + 5
+        });
+        server.on(Op::Connect, Does::Succeed);
+        let failures = pool.stats().open_failures;
+        PooledConnection::discard(pool.get().unwrap());
+
+        let ends = until_said("outage", "connecting succeeds again", outage);
+        let begins = until_said("outage", "connecting fails: attempt", outage);
+        assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
+        let end = ends.last().unwrap();
+        // Another may have failed between the count and the end.
+        let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
+        assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
+        assert!(end.text.contains(&format!("{} failures later", end.fact("failures"))), "{end:?}");
+        assert!(end.number("lasted_ms") > 0, "{end:?}");
+    }
+    assert!(pool.stats().open_failures >= 10);
+}
+
+#[test]
+fn a_check_that_fails_is_said_with_its_connection() {
+    let server = Server::new();
+    let set = |builder: Builder<Manager>| builder.test_on_check_out(true);
+    let pool = named("checks", set).build(server.manager()).unwrap();
+    let id = PooledConnection::info(&pool.get().unwrap()).id;
+    server.next(Op::IsValid, Does::Fail);
+    drop(pool.get().unwrap());
+    let lines = until_said("checks", "failed its check: the connection is dead", 1);
+    assert_eq!((lines[0].level, lines[0].number("connection")), (Level::Warn, id));
+}
+
+#[test]
+fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
+    // The connection is there from the start, so that the first get is not slow.
+    let set = |it: Builder<Manager>| it.min_idle(Some(1)).slow_get_threshold(Some(ms(10)));
+    let pool = named("slow", set).build(Server::new().manager()).unwrap();
+    let held = pool.get().unwrap();
+    let id = PooledConnection::info(&held).id;
+    let begun = Instant::now();
+    let mut line = 0;
+    let mut slow = 0;
+    eventually("it is said again", || {
+        line = line!() + 1;
+        pool.request().label("report").timeout(ms(15)).get().unwrap_err();
+        slow += 1;
+        lines("slow", "slow get").len() == 2
+    });
+    assert!(begun.elapsed() >= ms(1000), "twice in {:?}", begun.elapsed());
+    let said = lines("slow", "slow get");
+    assert_eq!(said[0].level, Level::Warn);
+    assert!(!said[0].text.contains("more were slow"), "{said:?}");
+    // Each of the others is accounted for.
+    let more = format!("; {} more were slow since that was last said", slow - 2);
+    assert!(said[1].text.ends_with(&more), "{more}: {said:?}");
+    for it in &said {
+        assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
+        assert!(it.text.contains("(report) got none after "), "{it:?}");
+        assert!(it.number("waited_ms") >= 15 && it.number("waiter") > 0, "{it:?}");
+        let here = thread::current();
+        let here = here.name().unwrap();
+        assert!(it.thread == here && here.starts_with(it.fact("thread")), "{it:?}");
+    }
+    assert!(said[0].number("waiter") < said[1].number("waiter"));
+
+    // One that gets its connection in the end says which.
+    thread::sleep(ms(1000));
+    thread::scope(|scope| {
+        let get = scope.spawn(|| drop(pool.get().unwrap()));
+        eventually("it waits", || pool.stats().waiting == 1);
+        thread::sleep(ms(15));
+        drop(held);
+        get.join().unwrap();
+    });
+    let last = lines("slow", "got a connection after").pop().unwrap();
+    assert_eq!(last.number("connection"), id);
+}
+
+#[test]
+fn gets_that_are_not_slow_are_not_said() {
+    for (name, threshold) in [("quick", Some(WATCHDOG)), ("mute", None)] {
+        let set = |builder: Builder<Manager>| builder.slow_get_threshold(threshold);
+        let pool = named(name, set).build(Server::new().manager()).unwrap();
+        let held = pool.get().unwrap();
+        pool.get_timeout(ms(20)).unwrap_err();
+        drop(held);
+        drop(pool.get().unwrap());
+        assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
+        assert!(said(name).is_empty(), "{:#?}", said(name));
+    }
+}
+
+#[test]
+fn leaks_are_said_with_their_holder() {
+    let set = |builder: Builder<Manager>| builder.leak_threshold(Some(ms(20)));
+    let pool = named("leaks", set).build(Server::new().manager()).unwrap();
+    let (held, line) = (pool.get().unwrap(), line!());
+    let id = PooledConnection::info(&held).id;
+    let leaks = until_said("leaks", "a connection may be leaked: held by thread", 1);
+    drop(held);
+    let ends = until_said("leaks", "it was not leaked, but held by thread", 1);
+    for it in [&leaks[0], &ends[0]] {
+        assert_eq!((it.level, it.number("connection")), (Level::Warn, id));
+        assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
+        assert!(thread::current().name().unwrap().starts_with(it.fact("thread")), "{it:?}");
+        assert!(it.number("held_ms") >= 20, "{it:?}");
+        assert!(it.thread.contains("-worker-"), "on a thread of the pool: {it:?}");
+    }
+}
+
+#[test]
+fn abandoned_driver_calls_are_said() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let set = |builder: Builder<Manager>| {
+        let limited = builder.open_timeout(ms(20)).close_timeout(ms(20)).validation_timeout(ms(20));
+        limited.test_on_check_out(true)
+    };
+    let pool = named("hung", set).build(server.manager()).unwrap();
+    server.next(Op::Connect, Does::Hang(gate.clone()));
+    let first = pool.get().unwrap();
+    let id = PooledConnection::info(&first).id;
+    let connect = until_said("hung", "the connect was abandoned: it has not returned for", 1);
+    assert_eq!((connect[0].fact("call"), connect[0].number("connection")), ("connect", 0));
+    // The same is the beginning of an outage, and its end.
+    until_said("hung", "connecting fails: the driver's connect does not return", 1);
+
+    drop(first);
+    server.next(Op::IsValid, Does::Hang(gate.clone()));
+    let second = pool.get().unwrap();
+    let text = format!("the check of connection {id} was abandoned");
+    let check = until_said("hung", &text, 1);
+    assert_eq!((check[0].fact("call"), check[0].number("connection")), ("check", id));
+
+    let id = PooledConnection::info(&second).id;
+    server.next(Op::Close, Does::Hang(gate.clone()));
+    PooledConnection::discard(second);
+    let close = until_said("hung", &format!("the close of connection {id} was abandoned"), 1);
+    assert_eq!((close[0].fact("call"), close[0].number("connection")), ("close", id));
+    for it in [&connect[0], &check[0], &close[0]] {
+        assert!(it.level == Level::Warn && it.number("after_ms") >= 20, "{it:?}");
+    }
+    gate.open();
+}
+
+#[test]
+fn changes_of_health_are_said() {
+    let thresholds = HealthThresholds {
+        // The first get of all waits too, for its connection.
+        waiters_warning: 2,
+        waiters_critical: 3,
+        wait_warning: WATCHDOG,
+        wait_critical: 2 * WATCHDOG,
+        calm_for: Duration::ZERO,
+    };
+    let set = |builder: Builder<Manager>| builder.health_thresholds(thresholds);
+    let pool = named("health", set).build(Server::new().manager()).unwrap();
+    let held = pool.get().unwrap();
+    thread::scope(|scope| {
+        let wait = || drop(pool.get().unwrap());
+        (0..2).for_each(|_| drop(scope.spawn(wait)));
+        let warning = until_said("health", "was healthy, is warning: 2 waiting", 1);
+        scope.spawn(wait);
+        let critical = until_said("health", "was warning, is critical: 3 waiting", 1);
+        for (it, level, name, waiting) in
+            [(&warning[0], Level::Warn, "warning", 2), (&critical[0], Level::Error, "critical", 3)]
+        {
+            assert_eq!((it.level, it.fact("health")), (level, name));
+            assert_eq!(it.number("waiting"), waiting);
+            assert!(it.number("oldest_wait_ms") >= it.number("mean_wait_ms"), "{it:?}");
+        }
+        drop(held);
+    });
+    eventually("it is healthy again", || !lines("health", "is healthy: 0 waiting").is_empty());
+    let healthy = lines("health", "is healthy: 0 waiting");
+    assert_eq!((healthy[0].level, healthy[0].fact("health")), (Level::Info, "healthy"));
+}
+
+#[test]
+fn a_deadlock_is_said() {
+    let set = |builder: Builder<Manager>| builder.on_self_deadlock(SelfDeadlock::Warn);
+    let pool = named("nested", set).build(Server::new().manager()).unwrap();
+    let held = pool.get().unwrap();
+    pool.get_timeout(ms(20)).unwrap_err();
+    let lines = until_said("nested", "waits for another at", 1);
+    assert_eq!(lines[0].level, Level::Warn);
+    drop(held);
+}
+
+// ---------------------------------------------------------------------------
+// Loggers that misbehave
+
+/// Everything that is said, one after the other. Ends with a pool that works.
+fn eventful(name: &str) -> (Pool<Manager>, Server) {
+    let server = Server::new();
+    server.next(Op::Connect, Does::Fail);
+    server.next(Op::IsValid, Does::Fail);
+    let thresholds = HealthThresholds { waiters_warning: 1, ..HealthThresholds::default() };
+    let pool = named(name, |builder| {
+        builder
+            .test_on_check_out(true)
+            .validation_timeout(ms(100))
+            .leak_threshold(Some(ms(20)))
+            .slow_get_threshold(Some(ms(1)))
+            .health_thresholds(thresholds)
+    });
+    (pool.build(server.manager()).unwrap(), server)
+}
+
+#[test]
+fn a_logger_that_panics_hurts_nobody() {
+    mood("panics", Mood::Panic);
+    let (pool, server) = eventful("panics");
+    let there = pool.clone();
+    watched("gets whose lines the logger panics at", move || {
+        drop(there.get().unwrap()); // after a failure: slow
+        let held = there.get().unwrap(); // after a check that failed
+        there.get_timeout(ms(20)).unwrap_err();
+        eventually("the leak is found", || there.stats().leaks == 1);
+        drop(held);
+        drop(there.get().unwrap());
+    });
+    for part in ["connecting fails", "succeeds again", "failed its check", "slow get", "leaked"] {
+        eventually(part, || !lines("panics", part).is_empty());
+    }
+    assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
+    server.check();
+}
+
+#[test]
+fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
+    let gate = Gate::new();
+    mood("hangs", Mood::Hang(gate.clone()));
+    let (pool, server) = eventful("hangs");
+    let slow = pool.clone();
+    // It has waited for a second attempt, and its thread says that this was slow.
+    let get = move || drop(slow.get().unwrap());
+    let slow = thread::Builder::new().name("slow".to_string()).spawn(get).unwrap();
+    gate.await_entered(2);
+    let there = pool.clone();
+    watched("others get what there is", move || {
+        there.set_max_size(2).unwrap();
+        for _ in 0..3 {
+            // The check that fails is said by its worker: it is abandoned.
+            drop(there.get().unwrap());
+        }
+        let held = there.get().unwrap();
+        there.stats();
+        there.snapshot();
+        there.health();
+        eventually("the leak is found", || there.stats().leaks >= 1);
+        drop(held);
+    });
+    assert!(!pool.close(Instant::now() + ms(50)).is_complete());
+    assert!(pool.get().unwrap_err().is_closed());
+    gate.open();
+    slow.join().unwrap();
+    assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
+    server.check();
+}

@@ -1,0 +1,200 @@
+//! The planner as a reader meets it: the program, its figures, its exit codes.
+
+#![cfg(all(feature = "postgres", feature = "simulation"))]
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+#[path = "support/cluster.rs"]
+mod cluster;
+use cluster::Cluster;
+
+/// Examples are built beside the tests; `cargo test` builds both.
+fn program() -> PathBuf {
+    let own = env::current_exe().expect("the path of this test");
+    let target = own.parent().and_then(|deps| deps.parent()).expect("the folder of the profile");
+    let program = target.join("examples").join("plan");
+    assert!(program.exists(), "please build it: cargo build --all-features --example plan");
+    program
+}
+
+fn run(arguments: &str) -> Output {
+    let mut command = Command::new(program());
+    command.args(arguments.split_whitespace()).env_remove("DATABASE_URL");
+    command.output().expect("the program starts")
+}
+
+/// What it says, and its figures.
+fn plan(arguments: &str) -> (String, Value) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("plan.json");
+    let output = run(&format!("{arguments} --json {}", json.display()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {said}{complained}");
+    println!("{said}");
+    let text = std::fs::read_to_string(&json).expect("the figures");
+    (said, serde_json::from_str(&text).expect("legal JSON"))
+}
+
+fn number(figures: &Value, path: &str) -> f64 {
+    figures.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {path}: {figures}"))
+}
+
+/// One clear line that names what is wrong, and exit code 2.
+fn assert_refused(arguments: &str, named: &[&str]) {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+    assert_eq!(said.lines().count(), 1, "{arguments}: {said}");
+    for part in named {
+        assert!(said.contains(part), "{arguments}: {part} is missing: {said}");
+    }
+    assert!(output.stdout.is_empty(), "{arguments}: half a plan");
+}
+
+/// A service of moderate size, with few gets: these are no release builds.
+const SERVICE: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000";
+
+#[test]
+fn bad_input_gets_one_clear_line() {
+    let with = |changed: &str| format!("{changed} --seed 1");
+    let cases: [(&str, &[&str]); 14] = [
+        ("--rate 0 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "0"]),
+        ("--rate -5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "-5"]),
+        ("--rate nan --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "NaN"]),
+        ("--rate x --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "x"]),
+        ("--rate 5 --service-ms 0 --service-p99-ms 60 --wait-p99-ms 20", &["--service-ms", "0"]),
+        (
+            "--rate 5 --service-ms 8 --service-p99-ms 6 --wait-p99-ms 20",
+            &["--service-p99-ms", "6", "--service-ms 8"],
+        ),
+        (
+            "--rate 5 --service-ms 8 --service-p99-ms 600 --wait-p99-ms 20",
+            &["--service-p99-ms", "600", "lognormal"],
+        ),
+        ("--rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 0", &["--wait-p99-ms", "0"]),
+        (
+            "--rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20 --timeout-ms 20",
+            &["--wait-p99-ms", "--timeout-ms 20"],
+        ),
+        (
+            "--instances 0 --rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20",
+            &["--instances", "0"],
+        ),
+        // 40 are busy on average.
+        (
+            "--rate 5000 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20 \
+             --server-max-connections 40",
+            &["--server-max-connections 40", "--rate 5000", "40.0"],
+        ),
+        (
+            "--rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20 --json /no/such/f",
+            &["/no/such/f"],
+        ),
+        (
+            "--rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20 --seconds 3",
+            &["--database"],
+        ),
+        ("--rate 5", &["--service-ms"]),
+    ];
+    for (arguments, named) in cases {
+        assert_refused(&with(arguments), named);
+    }
+    // Not even with a connection for all to share: 4 of 5 are busy on average.
+    let shared = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000 \
+                  --wait-p99-ms 0.5 --server-max-connections 5";
+    assert_refused(shared, &["--server-max-connections 5", "--wait-p99-ms"]);
+}
+
+#[test]
+fn the_help_says_whose_rate_it_is_and_which_fit() {
+    let output = run("--help");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    for part in ["whole service", "mean", "lognormal", "Poisson"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+}
+
+#[test]
+fn the_plan_is_the_smallest_that_keeps_the_goal() {
+    let (_, figures) = plan(&format!("{SERVICE} --wait-p99-ms 10"));
+    let size = number(&figures, "/pool_size");
+    assert!(number(&figures, "/wait/p99_seconds") <= 0.010, "{figures}");
+    let curve = figures["curve"].as_array().expect("a curve");
+    for point in curve {
+        let keeps = number(point, "/wait/p99_seconds") <= 0.010;
+        assert_eq!(keeps, number(point, "/size") >= size, "{point}");
+    }
+    assert!(curve.iter().any(|point| number(point, "/size") < size), "{figures}");
+    let p99: Vec<f64> = curve.iter().map(|point| number(point, "/wait/p99_seconds")).collect();
+    assert!(p99.is_sorted_by(|a, b| a >= b), "more connections, longer waits: {p99:?}");
+    let knee = number(&figures, "/knee");
+    assert!(curve.iter().any(|point| number(point, "/size") == knee), "{knee}");
+    assert!(number(&figures, "/room") >= 1.0);
+
+    // A goal that asks for more needs more.
+    let (_, strict) = plan(&format!("{SERVICE} --wait-p99-ms 1"));
+    assert!(number(&strict, "/pool_size") > size);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_plan() {
+    let arguments = format!("{SERVICE} --wait-p99-ms 10 --seed 7");
+    assert_eq!(plan(&arguments), plan(&arguments));
+}
+
+#[test]
+fn the_server_s_limit_gives_a_warning_and_then_a_proxy() {
+    let at =
+        |limit: u32| plan(&format!("{SERVICE} --wait-p99-ms 10 --server-max-connections {limit}"));
+    let (said, figures) = at(1000);
+    let connections = number(&figures, "/connections") as u32;
+    assert_eq!(figures["warning"], false);
+    assert!(!said.contains("WARNING") && !said.contains("PROXY"), "{said}");
+    let (said, figures) = at(connections);
+    assert_eq!((&figures["warning"], &figures["proxy_needed"]), (&true.into(), &false.into()));
+    assert!(said.contains("WARNING") && said.contains("70 %"), "{said}");
+    let (said, figures) = at(connections - 1);
+    assert_eq!(figures["proxy_needed"], true);
+    assert!(said.contains("PROXY NEEDED") && said.contains("PgBouncer"), "{said}");
+    // What is shared by all is used better.
+    assert!(number(&figures, "/proxy_connections") < f64::from(connections));
+}
+
+#[test]
+fn exponential_service_times_wait_as_erlang_c_says() {
+    let (said, figures) =
+        plan("--rate 480 --service-ms 10 --service-p99-ms 46 --wait-p99-ms 11 --gets 20000");
+    assert!(said.contains("Erlang C"), "{said}");
+    let close = |theory: &str, simulated: &str| {
+        let (theory, simulated) =
+            (number(&figures["erlang_c"], theory), number(&figures["erlang_c"], simulated));
+        assert!(theory > 0.0 && (simulated / theory - 1.0).abs() < 0.05, "{theory} {simulated}");
+    };
+    close("/share_that_waits", "/simulated/share_that_waits");
+    close("/mean_seconds", "/simulated/mean_seconds");
+    close("/p99_seconds", "/simulated/p99_seconds");
+}
+
+#[test]
+fn a_plan_is_tried_on_a_real_server() {
+    let cluster = Cluster::shared();
+    let (said, figures) =
+        plan(&format!("{SERVICE} --wait-p99-ms 10 --database {} --seconds 2", cluster.url()));
+    let gets = number(&figures, "/database/measured/gets");
+    // 125 a second, at random moments.
+    assert!((180.0..330.0).contains(&gets), "{gets}");
+    assert_eq!(number(&figures, "/database/simulated/gets"), gets);
+    // The server sleeps for at least as long as it is told to; the timeout is long.
+    assert!(number(&figures, "/database/mean_hold_seconds") > 0.004, "{figures}");
+    assert!(number(&figures, "/database/measured/share_timed_out") < 0.5, "{figures}");
+    for part in ["on PostgreSQL", "measured", "simulated", "planned"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+    assert_refused(&format!("{SERVICE} --wait-p99-ms 10 --database nonsense"), &["--database"]);
+}

@@ -1,0 +1,202 @@
+//! Reads a pool's events, and checks what must hold of any series of them.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use fairpool::event::{ConnectionState, EventKind, GetEnd, MoveReason};
+use fairpool::{Event, ManageConnection, Origin, Pool};
+
+use crate::stub::WATCHDOG;
+
+/// What a subscriber has read so far.
+pub struct Feed {
+    pub events: Receiver<Event>,
+    pub seen: Vec<Event>,
+}
+
+impl Feed {
+    pub fn of<M: ManageConnection>(pool: &Pool<M>) -> Feed {
+        Feed::with_room_for(pool, 1 << 16)
+    }
+
+    pub fn with_room_for<M: ManageConnection>(pool: &Pool<M>, capacity: usize) -> Feed {
+        Feed { events: pool.subscribe(capacity).unwrap(), seen: Vec::new() }
+    }
+
+    /// The next event.
+    #[track_caller]
+    pub fn next(&mut self) -> &Event {
+        match self.events.recv_timeout(WATCHDOG) {
+            Ok(event) => self.seen.push(event),
+            Err(error) => panic!("no event: {error}; seen: {:#?}", self.kinds()),
+        }
+        self.seen.last().unwrap()
+    }
+
+    /// Reads until an event like this has come, and returns where it is.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, is_it: impl Fn(&EventKind) -> bool) -> usize {
+        let deadline = Instant::now() + WATCHDOG;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) => self.seen.push(event),
+                Err(error) => panic!("{what} never came: {error}; seen: {:#?}", self.kinds()),
+            }
+            if is_it(&self.seen.last().unwrap().kind) {
+                return self.seen.len() - 1;
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn until_moved(&mut self, to: ConnectionState, reason: Option<MoveReason>) -> usize {
+        self.until(&format!("a move to {to:?} for {reason:?}"), |kind| match kind {
+            EventKind::Moved { to: other, reason: why, .. } => (*other, *why) == (to, reason),
+            _ => false,
+        })
+    }
+
+    /// Reads to the end of the channel.
+    #[track_caller]
+    pub fn read_to_end(&mut self) {
+        let deadline = Instant::now() + WATCHDOG;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) => self.seen.push(event),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the channel does not end; seen: {:#?}", self.kinds())
+                }
+            }
+        }
+    }
+
+    pub fn kinds(&self) -> Vec<&EventKind> {
+        self.seen.iter().map(|event| &event.kind).collect()
+    }
+
+    /// How the gets ended that got nothing.
+    pub fn ends(&self) -> Vec<(u64, GetEnd)> {
+        let end = |event: &Event| match event.kind {
+            EventKind::Left { get, end, .. } => Some((get, end)),
+            _ => None,
+        };
+        self.seen.iter().filter_map(end).collect()
+    }
+
+    /// What the connections went through, from their first place to their last.
+    pub fn states(&self) -> Vec<(ConnectionState, ConnectionState, Option<MoveReason>)> {
+        let moved = |event: &Event| match event.kind {
+            EventKind::Moved { from, to, reason, .. } => Some((from, to, reason)),
+            _ => None,
+        };
+        self.seen.iter().filter_map(moved).collect()
+    }
+}
+
+#[derive(Default)]
+struct Place {
+    state: Option<ConnectionState>,
+    connection: Option<u64>,
+    holder: Option<Origin>,
+}
+
+/// How many there were of each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub started: u64,
+    pub acquired: u64,
+    pub acquired_waited: u64,
+    pub left: u64,
+    pub timed_out: u64,
+    pub returned: u64,
+    pub opened: u64,
+}
+
+/// What holds of any series of events of which none was lost. `fresh`: the pool was
+/// subscribed to before it had a connection.
+#[track_caller]
+pub fn check(events: &[Event], fresh: bool) -> Sums {
+    use ConnectionState::{Busy, Gone, Idle, Opening, Retired};
+    let mut places: HashMap<u32, Place> = HashMap::new();
+    let mut waiting: HashMap<u64, Origin> = HashMap::new();
+    let mut sums = Sums::default();
+    let mut newest = 0;
+    for (at, event) in events.iter().enumerate() {
+        assert_eq!(event.lost_before, 0, "event {at}: {event:?}");
+        match &event.kind {
+            EventKind::Started { get, origin } => {
+                assert!(*get > newest, "event {at}: not a new number: {event:?}");
+                newest = *get;
+                assert!(waiting.insert(*get, origin.clone()).is_none(), "event {at}: {event:?}");
+                sums.started += 1;
+            }
+            EventKind::Acquired { get, origin, waited, connection, from } => {
+                match waiting.remove(get) {
+                    Some(who) => {
+                        assert_eq!(who, *origin, "event {at}: {event:?}");
+                        sums.acquired_waited += 1;
+                    }
+                    None => {
+                        assert!(waited.is_zero(), "event {at}: without a start: {event:?}");
+                        assert!(*get > newest, "event {at}: not a new number: {event:?}");
+                        newest = *get;
+                    }
+                }
+                sums.acquired += 1;
+                // The next event is the connection's own.
+                let Some(Event {
+                    kind: EventKind::Moved { place, connection: id, to, .. }, ..
+                }) = events.get(at + 1)
+                else {
+                    assert_eq!(at + 1, events.len(), "event {at} without its move: {event:?}");
+                    continue;
+                };
+                assert_eq!((*id, *to), (Some(*connection), Busy), "event {at}: {event:?}");
+                let place = places.entry(*place).or_default();
+                if fresh || place.holder.is_some() {
+                    assert_eq!(*from, place.holder, "event {at}: {event:?}");
+                }
+                place.holder = Some(origin.clone());
+            }
+            EventKind::Left { get, origin, waited, end } => {
+                match waiting.remove(get) {
+                    Some(who) => assert_eq!(who, *origin, "event {at}: {event:?}"),
+                    None => {
+                        assert!(waited.is_zero(), "event {at}: without a start: {event:?}");
+                        assert!(*get > newest, "event {at}: not a new number: {event:?}");
+                        newest = *get;
+                    }
+                }
+                sums.left += 1;
+                sums.timed_out += u64::from(*end == GetEnd::TimedOut);
+            }
+            EventKind::Moved { place, connection, from, to, .. } => {
+                let place = places.entry(*place).or_default();
+                match place.state {
+                    Some(state) => assert_eq!(state, *from, "event {at}: {event:?}"),
+                    None if fresh => assert_eq!(*from, Gone, "event {at}: {event:?}"),
+                    None => {}
+                }
+                assert_ne!(from, to, "event {at}: {event:?}");
+                if place.connection.is_some() && *from != Gone {
+                    assert_eq!(place.connection, *connection, "event {at}: {event:?}");
+                }
+                place.state = Some(*to);
+                place.connection = *connection;
+                if matches!(to, Gone | Opening) {
+                    place.holder = None;
+                }
+                sums.returned += u64::from((*from, *to) == (Busy, Idle));
+                // Retired at once if the pool was closed meanwhile.
+                let opened = matches!(to, Idle | Busy | Retired);
+                sums.opened += u64::from(*from == Opening && opened);
+            }
+            _ => {}
+        }
+    }
+    sums
+}

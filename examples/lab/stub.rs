@@ -36,7 +36,6 @@ impl Stub {
         Conn { id, counts: Arc::clone(&self.counts), close: self.close }
     }
 
-    #[expect(dead_code, reason = "for scenarios to come")]
     pub fn opened(&self) -> u64 {
         self.counts.opened.load(Ordering::SeqCst)
     }

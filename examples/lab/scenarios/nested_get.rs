@@ -113,10 +113,12 @@ fn nest<G: Send + 'static, E: Send + 'static>(
 
 /// Notes when the pool said it, and what.
 #[derive(Clone, Debug, Default)]
-struct Ear(Arc<Mutex<Option<(Instant, Vec<NestedGet>)>>>);
+struct Ear(Arc<Mutex<Option<Warning>>>);
+
+type Warning = (Instant, Vec<NestedGet>);
 
 impl Ear {
-    fn heard(&self) -> Option<(Instant, Vec<NestedGet>)> {
+    fn heard(&self) -> Option<Warning> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -131,7 +133,7 @@ impl HandleEvent for Ear {
 /// fairpool, and whether it says what it should.
 struct Real {
     outcome: Outcome<Error>,
-    warning: Option<(Instant, Vec<NestedGet>)>,
+    warning: Option<Warning>,
     lines: (u32, u32),
     diagnosis: String,
 }

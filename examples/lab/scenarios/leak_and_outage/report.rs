@@ -85,7 +85,7 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
     let number =
         |name: &str, of: &dyn Fn(&Outcome) -> usize| both(name, &|pool| of(pool).to_string());
     let after = |of: fn(&Outcome) -> Option<Duration>| {
-        move |pool: &Outcome| of(pool).map_or("never".to_string(), |after| span(after))
+        move |pool: &Outcome| of(pool).map_or("never".to_string(), span)
     };
     let figures = vec![
         number("callers", &|pool| pool.came),

@@ -19,6 +19,10 @@ const NAME_LEN: usize = 23;
 /// connections that they had passed on to others.
 const REMEMBERED: usize = 1024;
 
+/// So many others are still known when events tell of them, which they do a few
+/// milliseconds late.
+const RECENT: usize = 256;
+
 per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
     /// The number of this thread; zero until it first asks for a connection.
@@ -70,18 +74,22 @@ struct About {
 
 /// Records without a thread.
 struct Spare {
-    free: Vec<&'static Record>,
+    /// The ones that ended last are at the back.
+    free: VecDeque<&'static Record>,
     /// Of threads that have ended, the oldest first; connections that they got
     /// may still be out.
     remembered: VecDeque<&'static Record>,
 }
 
 static SPARE: PlainMutex<Spare> =
-    PlainMutex::new(Spare { free: Vec::new(), remembered: VecDeque::new() });
+    PlainMutex::new(Spare { free: VecDeque::new(), remembered: VecDeque::new() });
 
 impl Record {
     fn taken(about: About) -> &'static Record {
-        let free = SPARE.lock().free.pop();
+        let free = {
+            let free = &mut SPARE.lock().free;
+            if free.len() > RECENT { free.pop_front() } else { None }
+        };
         match free {
             Some(record) => {
                 *record.about.lock() = about;
@@ -95,7 +103,7 @@ impl Record {
     fn give_back(&'static self, holds: bool) {
         let mut spare = SPARE.lock();
         if !holds {
-            return spare.free.push(self);
+            return spare.free.push_back(self);
         }
         spare.remembered.push_back(self);
         if spare.remembered.len() > REMEMBERED {
@@ -221,6 +229,8 @@ impl Who for Caller {
 pub struct Origin {
     /// Read when the report is made: the thread may end before it is shown.
     thread: Name,
+    /// Names need not be unique; this is.
+    number: u64,
     location: &'static Location<'static>,
     label: Option<&'static str>,
     priority: u8,
@@ -229,7 +239,7 @@ pub struct Origin {
 impl From<Caller> for Origin {
     fn from(caller: Caller) -> Origin {
         let Caller { thread, location, label, priority } = caller;
-        Origin { thread: thread.name(), location, label, priority }
+        Origin { thread: thread.name(), number: thread.number, location, label, priority }
     }
 }
 
@@ -238,6 +248,12 @@ impl Origin {
     /// are numbered.
     pub fn thread(&self) -> &str {
         self.thread.as_str()
+    }
+
+    /// The number of the asking thread, unique in the process.
+    #[cfg(feature = "trace")]
+    pub(crate) fn thread_number(&self) -> u64 {
+        self.number
     }
 
     /// Where it asked.

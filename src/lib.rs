@@ -128,6 +128,8 @@ mod text;
 mod threads;
 #[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 mod times;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod wait;
 mod workers;
 

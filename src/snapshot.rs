@@ -287,6 +287,12 @@ pub(crate) trait Watched: Send + Sync {
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
+    /// Subscribes, and tells how things are right before the first event.
+    #[cfg(feature = "trace")]
+    fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error>;
+    /// Sends subscribers what has happened until now.
+    #[cfg(feature = "trace")]
+    fn deliver(&self);
     /// The distributions behind [`Stats::times`](crate::Stats::times).
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     fn distributions(&self) -> crate::times::Distributions;
@@ -310,6 +316,16 @@ impl<M: ManageConnection> Watched for Shared<M> {
 
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {
         Shared::subscribe(&self, capacity)
+    }
+
+    #[cfg(feature = "trace")]
+    fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error> {
+        Shared::follow(self, capacity)
+    }
+
+    #[cfg(feature = "trace")]
+    fn deliver(&self) {
+        Shared::deliver(self);
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]

@@ -107,6 +107,8 @@ mod error;
 pub mod event;
 mod extensions;
 mod health;
+#[cfg(feature = "inspect")]
+pub mod inspect;
 #[cfg(feature = "serde")]
 mod json;
 mod manage;

@@ -155,7 +155,7 @@ impl Distribution {
         counts
     }
 
-    #[cfg(feature = "opentelemetry")]
+    #[cfg(any(feature = "opentelemetry", feature = "inspect"))]
     /// What was recorded since `earlier`: times, and how often.
     pub(crate) fn since(&self, earlier: &Distribution) -> Vec<(Duration, u64)> {
         let steps = self.histogram.iter_recorded().map(|step| {

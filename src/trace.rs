@@ -30,7 +30,7 @@
 //! let mut file = Vec::new(); // or a `File`
 //! trace.write(&mut file)?;
 //! # let text = String::from_utf8(file)?;
-//! # for part in ["orders", "hold connection", "trace.rs"] {
+//! # for part in ["orders", "hold connection", ".rs:"] {
 //! #     assert!(text.contains(part), "{text}");
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -58,7 +58,7 @@ const health = (snapshot) => {
   const { waiting, mean_wait, oldest_wait, lasted } = snapshot.health;
   const queue = waiting === 0 ? "nobody waits"
     : `${count(waiting, "caller waits", "callers wait")}, for ${span(mean_wait)} on average and ${span(oldest_wait)} at most`;
-  return `${queue}; so for ${span(lasted)}`;
+  return `for ${span(lasted)}: ${queue}`;
 };
 
 // What is to be said before everything else.
@@ -117,8 +117,8 @@ const plot = (title, ...keys) => {
   const top = make("span", { class: "top" });
   const from = make("span");
   const card = make("section", { class: "card" },
-    make("h3", {}, title), figure,
-    make("div", { class: "plot" }, svg, top),
+    make("div", { class: "head" }, make("h3", {}, title), top), figure,
+    make("div", { class: "plot" }, svg),
     make("p", { class: "span" }, from, ...keys, make("span", {}, "now")));
   // `series`: functions of a sample; `most` is at the top.
   const draw = (samples, series, most, label, limit) => {
@@ -211,14 +211,16 @@ const parts = (() => {
   return { name, badge, says, list, connections, waiting, waits, holders, waiters, calls, counters, body, title };
 })();
 
-const showNotes = (pool) => setChildren(parts.list, notes(pool),
-  () => make("li", {}, make("b"), make("p")),
-  (node, note) => {
+const showNotes = (pool) => {
+  const all = notes(pool);
+  parts.list.hidden = all.length === 0;
+  setChildren(parts.list, all, () => make("li", {}, make("b"), make("p")), (node, note) => {
     setClass(node, note.level);
     setText(node.children[0], note.head);
     setText(node.children[1], note.text ?? "");
     node.children[1].hidden = !note.text;
   });
+};
 
 const showPlots = (stats, samples) => {
   const last = samples[samples.length - 1];
@@ -230,7 +232,7 @@ const showPlots = (stats, samples) => {
     stats.abandoned > 0 && `${stats.abandoned} abandoned`,
   ].filter(Boolean);
   setFigure(parts.connections.figure, stats.in_use, [`of ${stats.max_size}`, ...others].join(", "));
-  parts.connections.draw(samples, [(sample) => sample.in_use], most * 1.05, `most ${stats.max_size}`, (sample) => sample.max_size);
+  parts.connections.draw(samples, [(sample) => sample.in_use], most * 1.08, "", (sample) => sample.max_size);
 
   const queue = Math.max(1, ...samples.map((sample) => sample.waiting));
   const gets = last ? `${count(last.gets, "get", "gets")} a second` : "";

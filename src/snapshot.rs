@@ -293,6 +293,9 @@ pub(crate) trait Watched: Send + Sync {
     /// Sends subscribers what has happened until now.
     #[cfg(feature = "trace")]
     fn deliver(&self);
+    /// How long gets took.
+    #[cfg(feature = "inspect")]
+    fn waits(&self) -> crate::times::Distribution;
     /// The distributions behind [`Stats::times`](crate::Stats::times).
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     fn distributions(&self) -> crate::times::Distributions;
@@ -326,6 +329,11 @@ impl<M: ManageConnection> Watched for Shared<M> {
     #[cfg(feature = "trace")]
     fn deliver(&self) {
         Shared::deliver(self);
+    }
+
+    #[cfg(feature = "inspect")]
+    fn waits(&self) -> crate::times::Distribution {
+        self.times.waits(&self.quick(|core| *core.counters()))
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]

@@ -25,6 +25,15 @@ fn serve(pools: &[Watch]) -> Server {
     inspect::serve("127.0.0.1:0", pools).unwrap()
 }
 
+/// Ends a load also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct Answer {
     status: u16,
     head: String,
@@ -159,17 +168,16 @@ fn the_history_grows_by_the_second() {
 fn a_recording_is_a_trace() {
     let pool = pool();
     let server = serve(&[pool.watch()]);
-    let (addr, done) = (server.addr(), AtomicBool::new(false));
+    let (addr, over) = (server.addr(), AtomicBool::new(false));
     let answer = thread::scope(|scope| {
+        let _over = Over(&over);
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 drop(pool.get().unwrap());
                 thread::yield_now();
             }
         });
-        let answer = get(addr, "/trace?seconds=1");
-        done.store(true, Ordering::Relaxed);
-        answer
+        get(addr, "/trace?seconds=1")
     });
     assert_eq!(answer.status, 200);
     assert!(answer.head.contains("attachment"), "{}", answer.head);
@@ -318,6 +326,7 @@ fn who_does_not_read_is_sent_away() {
     let server = serve(&[pool.watch()]);
     let (addr, over) = (server.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
+        let _over = Over(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 drop(pool.get().unwrap());
@@ -332,7 +341,6 @@ fn who_does_not_read_is_sent_away() {
             assert!(start.elapsed() < 6 * WATCHDOG, "it still waits for its reader");
             thread::sleep(Duration::from_millis(50));
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert_serves(addr);
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::snapshot::{Snapshot, Watch};
 use crate::stats::Stats;
 use crate::sync;
-use crate::times::{Distribution, Timed};
+use crate::times::Distribution;
 
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -135,11 +135,11 @@ impl Pool {
             (past.last, past.findings) = (None, Vec::new());
             return;
         };
-        let (stats, waits) = (pool.stats(), pool.distributions().of(Timed::Wait).clone());
+        let (stats, waits) = (pool.stats(), pool.waits());
         drop(pool);
         let last = past.last.replace(Last { waits: waits.clone(), stats: stats.clone() });
         let Some(last) = last else { return };
-        let waits = waits.since(&last.waits);
+        let quantile = |part| Some(waits.quantile_since(&last.waits, part)?.as_secs_f64());
         past.taken += 1;
         let sample = Sample {
             number: past.taken,
@@ -153,26 +153,14 @@ impl Pool {
             gets: stats.gets.saturating_sub(last.stats.gets),
             timeouts: stats.timeouts.saturating_sub(last.stats.timeouts),
             refused: stats.refused.saturating_sub(last.stats.refused),
-            p50: quantile(&waits, 0.5),
-            p99: quantile(&waits, 0.99),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
         };
         past.samples.push_back(sample);
         if past.samples.len() > MOST_SAMPLES {
             past.samples.pop_front();
         }
     }
-}
-
-/// Of times in rising order, and how often each was met.
-fn quantile(times: &[(Duration, u64)], part: f64) -> Option<f64> {
-    let count: u64 = times.iter().map(|(_, count)| count).sum();
-    let rank = ((count as f64 * part).ceil() as u64).max(1);
-    let mut seen = 0;
-    let found = times.iter().find(|(_, count)| {
-        seen += count;
-        seen >= rank
-    });
-    found.map(|(time, _)| time.as_secs_f64())
 }
 
 fn unix_time(at: SystemTime) -> f64 {
@@ -227,22 +215,5 @@ impl Look {
 
     pub(super) fn text(&self) -> &str {
         &self.text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_of_times_and_counts() {
-        let times: Vec<_> = [(1, 50), (2, 49), (3, 1)]
-            .map(|(seconds, count)| (Duration::from_secs(seconds), count))
-            .into();
-        assert_eq!(quantile(&times, 0.5), Some(1.0));
-        assert_eq!(quantile(&times, 0.51), Some(2.0));
-        assert_eq!(quantile(&times, 0.99), Some(2.0));
-        assert_eq!(quantile(&times, 1.0), Some(3.0));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 }

@@ -165,6 +165,27 @@ fn the_history_grows_by_the_second() {
 }
 
 #[test]
+fn what_is_wrong_is_said() {
+    let driver = stub::Server::new();
+    let pool = builder(1).connection_timeout(6 * WATCHDOG).build(driver.manager()).unwrap();
+    let server = serve(&[pool.watch()]);
+    let finding = || {
+        let answer = get(server.addr(), "/snapshot.json").json();
+        answer["pools"][0]["findings"].as_array().unwrap().first().cloned()
+    };
+    assert_eq!(finding(), None);
+    let (held, line) = (pool.get().unwrap(), line!());
+    thread::scope(|scope| {
+        scope.spawn(|| drop(pool.get().unwrap()));
+        eventually("the leak is found", || finding().is_some_and(|found| found["kind"] == "leak"));
+        let found = finding().unwrap().to_string();
+        assert!(found.contains(&format!("tests/inspect.rs:{line}:")), "{found}");
+        drop(held);
+    });
+    eventually("all is well again", || finding().is_none());
+}
+
+#[test]
 fn a_recording_is_a_trace() {
     let pool = pool();
     let server = serve(&[pool.watch()]);

@@ -124,6 +124,13 @@ fn a_leak_is_on_the_page_with_its_place() {
         // Long enough for the curves to be something.
         let enough = "document.querySelector('.first').getAttribute('d').split('L').length > 4";
         browser.eventually("it draws", |browser| browser.eval(enough) == true);
+        let marked = "document.querySelector('tr.long')?.textContent ?? ''";
+        browser.eventually("the leak is marked", |browser| {
+            browser.eval(marked).as_str().is_some_and(|row| row.contains(&place))
+        });
+        browser.eventually("it says what is wrong", |browser| {
+            browser.eval("document.querySelectorAll('.notes li b').length > 0") == true
+        });
         let text = browser.text();
         for part in ["orders", "exporter", "nightly export", "http-worker-", "Waiters"] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

@@ -5,7 +5,7 @@ const EVERY = 1000;
 const LONGEST = 300;
 const ROWS = 200;
 
-const state = { pools: [], history: [], after: 0, selected: 0, reached: 0 };
+const state = { pools: [], history: [], selected: 0, reached: 0 };
 const byId = (id) => document.getElementById(id);
 
 // ---- elements ----
@@ -64,23 +64,11 @@ const health = (snapshot) => {
 // What is to be said before everything else.
 const notes = (pool) => {
   const { snapshot, findings } = pool;
-  const all = findings.map((finding) => ({
-    level: finding.severity ?? "warning",
-    head: finding.summary ?? finding.kind ?? "",
-    text: finding.detail ?? "",
-  }));
-  if (snapshot.closed) all.push({ level: "warning", head: "The pool is closed" });
-  if (snapshot.paused) all.push({ level: "warning", head: "The pool is paused", text: "Nobody is served until it is resumed." });
-  if (snapshot.failing_for !== null) {
-    all.push({ level: "critical", head: `Connecting has failed for ${span(snapshot.failing_for)}` });
-  }
-  if (snapshot.nested_gets.length > 0) {
-    const who = snapshot.nested_gets.map(({ holder, waits_at }) =>
-      `${holder.thread} holds connection ${holder.connection_id} since ${holder.location} and waits at ${waits_at}`);
-    all.push({ level: "critical", head: "Every connection is held by a thread that itself waits for one", text: who.join("\n") });
-  }
-  if (snapshot.last_error) {
-    all.push({ level: "warning", head: `Last error, ${span(snapshot.last_error.age)} ago`, text: snapshot.last_error.text });
+  const all = findings.map(({ severity, summary, evidence, advice }) =>
+    ({ level: severity, head: summary, text: [...evidence, advice].join("\n") }));
+  const error = snapshot.last_error;
+  if (error && !all.some(({ text }) => text.includes(error.text))) {
+    all.push({ level: "info", head: `Last error, ${span(error.age)} ago`, text: error.text });
   }
   return all;
 };
@@ -319,6 +307,8 @@ const poll = async () => {
     const after = newest.length > 0 ? Math.min(...newest) : 0;
     const [now, past] = await Promise.all([fetched("/snapshot.json"), fetched(`/history.json?after=${after}`)]);
     state.pools = now.pools;
+    const { memory } = now;
+    setText(byId("memory"), memory ? `process: ${Math.round(memory.resident / 1e6)} MB in memory` : "");
     if (state.selected >= state.pools.length) state.selected = 0;
     addHistory({ pools: past.pools.map((pool, at) => ({
       samples: pool.samples.filter((sample) => sample.number > (newest[at] ?? 0)),

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hyper::body::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 
+use crate::diagnosis::{Diagnosis, Finding, Memory};
 use crate::snapshot::{Snapshot, Watch};
-use crate::stats::Stats;
 use crate::sync;
 use crate::times::Distribution;
 
@@ -46,13 +45,14 @@ struct Past {
     /// How many samples there have been.
     taken: u64,
     last: Option<Last>,
-    findings: Vec<Value>,
+    /// What was wrong between the last two samples.
+    findings: Vec<Finding>,
 }
 
 /// What the next sample is compared with.
 struct Last {
     waits: Distribution,
-    stats: Stats,
+    snapshot: Snapshot,
 }
 
 /// A pool in one second.
@@ -135,10 +135,14 @@ impl Pool {
             (past.last, past.findings) = (None, Vec::new());
             return;
         };
-        let (stats, waits) = (pool.stats(), pool.waits());
-        drop(pool);
-        let last = past.last.replace(Last { waits: waits.clone(), stats: stats.clone() });
+        let (waits, snapshot) = (pool.waits(), pool.snapshot());
+        let last = past.last.replace(Last { waits: waits.clone(), snapshot: snapshot.clone() });
         let Some(last) = last else { return };
+        // Two samples that are too close together tell nothing new.
+        if let Ok(diagnosis) = Diagnosis::between(&last.snapshot, &snapshot) {
+            past.findings = diagnosis.findings;
+        }
+        let (before, stats) = (last.snapshot.stats, snapshot.stats);
         let quantile = |part| Some(waits.quantile_since(&last.waits, part)?.as_secs_f64());
         past.taken += 1;
         let sample = Sample {
@@ -150,9 +154,9 @@ impl Pool {
             opening: stats.opening,
             closing: stats.closing,
             waiting: stats.waiting,
-            gets: stats.gets.saturating_sub(last.stats.gets),
-            timeouts: stats.timeouts.saturating_sub(last.stats.timeouts),
-            refused: stats.refused.saturating_sub(last.stats.refused),
+            gets: stats.gets.saturating_sub(before.gets),
+            timeouts: stats.timeouts.saturating_sub(before.timeouts),
+            refused: stats.refused.saturating_sub(before.refused),
             p50: quantile(0.5),
             p99: quantile(0.99),
         };
@@ -172,10 +176,12 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 impl Look {
-    fn at(at: Instant, pools: &[Pool]) -> Look {
+    fn at<'a>(at: Instant, pools: &'a [Pool]) -> Look {
         #[derive(Serialize)]
         struct Answer<'a> {
             taken_at: f64,
+            /// Of the process; `None` where it is not known.
+            memory: Option<Memory>,
             pools: Vec<View<'a>>,
         }
         #[derive(Serialize)]
@@ -184,20 +190,14 @@ impl Look {
             /// The pool does not exist any more.
             gone: bool,
             snapshot: Option<Snapshot>,
-            findings: Vec<Value>,
+            findings: Vec<Finding>,
         }
-        let view = |pool: &'_ Pool| {
+        let view = |pool: &'a Pool| {
             let snapshot = pool.watch.snapshot();
             let findings = pool.past.borrow().findings.clone();
-            (snapshot.is_none(), snapshot, findings)
+            View { name: pool.watch.name(), gone: snapshot.is_none(), snapshot, findings }
         };
-        let pools: Vec<View<'_>> = pools
-            .iter()
-            .map(|pool| {
-                let (gone, snapshot, findings) = view(pool);
-                View { name: pool.watch.name(), gone, snapshot, findings }
-            })
-            .collect();
+        let pools: Vec<View<'_>> = pools.iter().map(view).collect();
         let mut text = String::new();
         for View { name, snapshot, .. } in &pools {
             let _ = match snapshot {
@@ -205,8 +205,8 @@ impl Look {
                 None => writeln!(text, "pool '{name}' is gone\n"),
             };
         }
-        let taken_at = unix_time(SystemTime::now());
-        Look { at, json: json(&Answer { taken_at, pools }).into(), text }
+        let (taken_at, memory) = (unix_time(SystemTime::now()), Memory::now());
+        Look { at, json: json(&Answer { taken_at, memory, pools }).into(), text }
     }
 
     pub(super) fn json(&self) -> Bytes {

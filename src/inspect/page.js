@@ -65,7 +65,7 @@ const health = (snapshot) => {
 const notes = (pool) => {
   const { snapshot, findings } = pool;
   const all = findings.map(({ severity, summary, evidence, advice }) =>
-    ({ level: severity, head: summary, text: [...evidence, advice].join("\n") }));
+    ({ level: severity, head: summary, text: evidence.join("\n"), advice }));
   const error = snapshot.last_error;
   if (error && !all.some(({ text }) => text.includes(error.text))) {
     all.push({ level: "info", head: `Last error, ${span(error.age)} ago`, text: error.text });
@@ -202,11 +202,12 @@ const parts = (() => {
 const showNotes = (pool) => {
   const all = notes(pool);
   parts.list.hidden = all.length === 0;
-  setChildren(parts.list, all, () => make("li", {}, make("b"), make("p")), (node, note) => {
+  setChildren(parts.list, all, () => make("li", {}, make("b"), make("p"), make("p", { class: "advice" })), (node, note) => {
     setClass(node, note.level);
     setText(node.children[0], note.head);
-    setText(node.children[1], note.text ?? "");
-    node.children[1].hidden = !note.text;
+    setText(node.children[1], note.text);
+    setText(node.children[2], note.advice ?? "");
+    node.children[2].hidden = !note.advice;
   });
 };
 

@@ -251,7 +251,7 @@ fn one_can_only_look() {
     let pool = pool();
     let server = serve(&[pool.watch()]);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
-        for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"] {
+        for path in ["/", "/snapshot.json", "/history.json", "/dump", "/trace"] {
             let answer = ask(server.addr(), method, path);
             assert_eq!(answer.status, 405, "{method} {path}");
             assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
@@ -414,7 +414,7 @@ fn a_pool_that_is_gone_is_shown_as_gone() {
     let answer = get(server.addr(), "/snapshot.json").json();
     assert_eq!(answer["pools"][1]["gone"], false);
     assert!(get(server.addr(), "/dump").body.contains("pool 'orders' is gone"));
-    for path in ["/", "/metrics", "/history.json", "/trace?seconds=1"] {
+    for path in ["/", "/history.json", "/trace?seconds=1"] {
         assert_eq!(get(server.addr(), path).status, 200, "{path}");
     }
 }

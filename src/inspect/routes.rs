@@ -29,9 +29,6 @@ const TRACE_LIMIT: usize = 200_000;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-/// Of Prometheus' text format.
-#[allow(dead_code)]
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -78,7 +75,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         return text(StatusCode::FORBIDDEN, why);
     }
     let path = request.uri().path();
-    let known = ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
+    let known = ["/", "/snapshot.json", "/history.json", "/dump", "/trace"];
     if !known.contains(&path) {
         let there_is = known.join(", ");
         return text(StatusCode::NOT_FOUND, format!("there is only: {there_is}\n"));
@@ -91,7 +88,6 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
     let query = request.uri().query().unwrap_or("");
     match path {
         "/" => page::answer(),
-        "/metrics" => metrics(site),
         "/snapshot.json" => with_type(JSON, site.view.look().json()),
         "/history.json" => history(site, query),
         "/dump" => with_type(TEXT, site.view.look().text().to_owned()),
@@ -115,11 +111,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = with_type(TEXT, body);
     *answer.status_mut() = status;
     answer
-}
-
-fn metrics(site: &Site) -> Answer {
-    let _ = site;
-    text(StatusCode::NOT_FOUND, "soon\n")
 }
 
 fn history(site: &Site, query: &str) -> Answer {

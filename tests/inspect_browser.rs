@@ -100,7 +100,7 @@ fn a_leak_is_on_the_page_with_its_place() {
     let (_server, url) = server_of(&[&orders, &reports]);
     let (over, gate) = (AtomicBool::new(false), Gate::new());
     let mut browser = Browser::start();
-    browser.look_like(1120, 1180, false);
+    browser.look_like(1120, 1240, false);
     thread::scope(|scope| {
         let _over = Over(&over, &gate);
         load(scope, &orders, &over, 11);
@@ -220,7 +220,7 @@ fn take_picture(browser: &mut Browser) {
     let Some(file) = std::env::var_os("FAIRPOOL_PICTURE") else { return };
     thread::sleep(Duration::from_secs(100));
     if std::env::var_os("FAIRPOOL_DARK").is_some() {
-        browser.look_like(1120, 1180, true);
+        browser.look_like(1120, 1240, true);
     }
     let mut decode = Command::new("base64")
         .arg("--decode")

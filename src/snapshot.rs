@@ -286,7 +286,6 @@ pub(crate) trait Watched: Send + Sync {
     fn stats(&self) -> Stats;
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
-    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
     /// Subscribes, and tells how things are right before the first event.
     #[cfg(feature = "trace")]
     fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error>;
@@ -296,6 +295,7 @@ pub(crate) trait Watched: Send + Sync {
     /// How long gets took.
     #[cfg(feature = "inspect")]
     fn waits(&self) -> crate::times::Distribution;
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
     /// The distributions behind [`Stats::times`](crate::Stats::times).
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     fn distributions(&self) -> crate::times::Distributions;
@@ -317,10 +317,6 @@ impl<M: ManageConnection> Watched for Shared<M> {
         Shared::health(&self)
     }
 
-    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {
-        Shared::subscribe(&self, capacity)
-    }
-
     #[cfg(feature = "trace")]
     fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error> {
         Shared::follow(self, capacity)
@@ -334,6 +330,10 @@ impl<M: ManageConnection> Watched for Shared<M> {
     #[cfg(feature = "inspect")]
     fn waits(&self) -> crate::times::Distribution {
         self.times.waits(&self.quick(|core| *core.counters()))
+    }
+
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {
+        Shared::subscribe(&self, capacity)
     }
 
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]

@@ -229,6 +229,8 @@ impl Who for Caller {
 pub struct Origin {
     /// Read when the report is made: the thread may end before it is shown.
     thread: Name,
+    /// Names need not be unique; this is.
+    number: u64,
     location: &'static Location<'static>,
     label: Option<&'static str>,
     priority: u8,
@@ -237,7 +239,7 @@ pub struct Origin {
 impl From<Caller> for Origin {
     fn from(caller: Caller) -> Origin {
         let Caller { thread, location, label, priority } = caller;
-        Origin { thread: thread.name(), location, label, priority }
+        Origin { thread: thread.name(), number: thread.number, location, label, priority }
     }
 }
 
@@ -246,6 +248,12 @@ impl Origin {
     /// are numbered.
     pub fn thread(&self) -> &str {
         self.thread.as_str()
+    }
+
+    /// The number of the asking thread, unique in the process.
+    #[cfg(feature = "trace")]
+    pub(crate) fn thread_number(&self) -> u64 {
+        self.number
     }
 
     /// Where it asked.

@@ -107,6 +107,8 @@ mod error;
 pub mod event;
 mod extensions;
 mod health;
+#[cfg(feature = "inspect")]
+pub mod inspect;
 #[cfg(feature = "serde")]
 mod json;
 mod manage;
@@ -130,6 +132,8 @@ mod text;
 mod threads;
 #[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 mod times;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod wait;
 mod workers;
 

@@ -291,6 +291,15 @@ pub(crate) trait Watched: Send + Sync {
     fn stats(&self) -> Stats;
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
+    /// Subscribes, and tells how things are right before the first event.
+    #[cfg(feature = "trace")]
+    fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error>;
+    /// Sends subscribers what has happened until now.
+    #[cfg(feature = "trace")]
+    fn deliver(&self);
+    /// How long gets took.
+    #[cfg(feature = "inspect")]
+    fn waits(&self) -> crate::times::Distribution;
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error>;
     #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     fn reading(self: Arc<Self>) -> crate::metrics::Reading;
@@ -307,6 +316,21 @@ impl<M: ManageConnection> Watched for Shared<M> {
 
     fn health(self: Arc<Self>) -> Health {
         Shared::health(&self)
+    }
+
+    #[cfg(feature = "trace")]
+    fn follow(&self, capacity: usize) -> Result<(Receiver<Event>, crate::trace::Scene), Error> {
+        Shared::follow(self, capacity)
+    }
+
+    #[cfg(feature = "trace")]
+    fn deliver(&self) {
+        Shared::deliver(self);
+    }
+
+    #[cfg(feature = "inspect")]
+    fn waits(&self) -> crate::times::Distribution {
+        self.times.waits(&self.quick(|core| *core.counters()))
     }
 
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {

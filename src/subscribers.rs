@@ -14,7 +14,7 @@ use crate::core::{Entry, Pages, Place, Step, Time, Which};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::manage::ManageConnection;
-use crate::shared::Shared;
+use crate::shared::{PoolCore, Shared};
 use crate::sync::{Arc, Mutex, PlainOrdering as Ordering, PlainU64};
 
 /// The journal is emptied this often while things happen and somebody listens.
@@ -87,9 +87,9 @@ impl Subscribers {
 
 impl List {
     /// Room in the journal for what all of them want.
-    fn pages(&mut self) -> Option<Pages<Caller>> {
-        let most = self.subscribers.iter().map(|subscriber| subscriber.capacity).max()?;
-        let most = most.max(FEWEST_STEPS);
+    fn pages(&mut self, newcomer: Option<&Subscriber>) -> Option<Pages<Caller>> {
+        let all = self.subscribers.iter().chain(newcomer);
+        let most = all.map(|subscriber| subscriber.capacity).max()?.max(FEWEST_STEPS);
         let spare = self.spare.take().filter(|pages| pages.entries.capacity() >= most);
         Some(spare.unwrap_or_else(|| Pages::of(most)))
     }
@@ -161,21 +161,32 @@ fn moved(
 
 impl<M: ManageConnection> Shared<M> {
     pub(crate) fn subscribe(self: &Arc<Self>, capacity: usize) -> Result<Receiver<Event>, Error> {
+        self.subscribe_looking(capacity, |_| ()).map(|(receiver, ())| receiver)
+    }
+
+    /// Subscribes, and looks at the pool as it is right before the first event.
+    pub(crate) fn subscribe_looking<R>(
+        &self,
+        capacity: usize,
+        look: impl FnOnce(&PoolCore<M>) -> R,
+    ) -> Result<(Receiver<Event>, R), Error> {
         if capacity == 0 || capacity > MOST_EVENTS {
             return Err(Error::config(format!(
                 "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
             )));
         }
         let (events, receiver) = bounded(capacity);
+        let newcomer = Subscriber { events, capacity, lost: 0 };
         let mut list = self.subscribers.list.lock();
-        if list.ended {
-            return Ok(receiver);
+        match list.pages(Some(&newcomer)).filter(|_| !list.ended) {
+            Some(pages) => {
+                // What has happened until now is for those who listened then.
+                let (_, seen) = self.turn_to(pages, &mut list, look);
+                list.subscribers.push(newcomer);
+                Ok((receiver, seen))
+            }
+            None => Ok((receiver, self.quick(|core| look(core)))),
         }
-        // What has happened until now is for those who listened then.
-        self.turn_page(&mut list);
-        list.subscribers.push(Subscriber { events, capacity, lost: 0 });
-        self.turn_page(&mut list);
-        Ok(receiver)
     }
 
     /// Delivers what has happened. When to do so again; `None` if nobody listens, or
@@ -192,15 +203,25 @@ impl<M: ManageConnection> Shared<M> {
     /// listens. The order of events is that in which this is called: under the list's
     /// lock. Returns whether there were any.
     fn turn_page(&self, list: &mut List) -> bool {
-        let Some(pages) = list.pages() else { return false };
-        self.watched.store(true, Ordering::Relaxed);
-        let old = self.quick(|core| core.turn_page(Some(pages)));
-        let any = old.is_some_and(|old| self.send_all(list, old));
+        let Some(pages) = list.pages(None) else { return false };
+        let (any, ()) = self.turn_to(pages, list, |_| ());
         if list.subscribers.is_empty() {
             // The last of them has gone, as was found when it was sent something.
             self.stop_noting(list);
         }
         any
+    }
+
+    /// Looks at the pool between what is sent now and what is noted on these pages.
+    fn turn_to<R>(
+        &self,
+        pages: Pages<Caller>,
+        list: &mut List,
+        look: impl FnOnce(&PoolCore<M>) -> R,
+    ) -> (bool, R) {
+        self.watched.store(true, Ordering::Relaxed);
+        let (old, seen) = self.quick(|core| (core.turn_page(Some(pages)), look(core)));
+        (old.is_some_and(|old| self.send_all(list, old)), seen)
     }
 
     /// Nobody listens: the fast paths are fast again.

@@ -182,6 +182,15 @@ impl Distribution {
         steps.into_iter().map(value).collect()
     }
 
+    /// Of what was recorded since `earlier`; `None` if nothing was.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn quantile_since(&self, earlier: &Distribution, quantile: f64) -> Option<Duration> {
+        let mut gained = self.histogram.clone();
+        gained.subtract(&earlier.histogram).ok()?;
+        let value = gained.value_at_quantile(quantile);
+        (!gained.is_empty()).then(|| Duration::from_nanos(value.min(self.longest)))
+    }
+
     /// Beside what is recorded, there were so many that took no time.
     fn quantiles(&self, zeros: u64) -> Quantiles {
         let count = self.count() + zeros;
@@ -265,6 +274,16 @@ impl Recorder {
         let mut all = Distributions([copy(0), copy(1), copy(2), copy(3), copy(4)]);
         all.0[Timed::Wait as usize].add(Duration::ZERO, at_once(counters));
         all
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl Recorder {
+    /// How long gets took, those that need not wait among them.
+    pub(crate) fn waits(&self, counters: &Counters) -> Distribution {
+        let mut waits = self.0[Timed::Wait as usize].lock().clone();
+        waits.add(Duration::ZERO, at_once(counters));
+        waits
     }
 }
 
@@ -413,5 +432,21 @@ mod tests {
                 assert!(away <= (exact / 100).max(SHORTEST), "{got:?} for {exact} ns");
             }
         }
+    }
+
+    #[test]
+    #[cfg(feature = "inspect")]
+    fn quantiles_of_what_came_since() {
+        let seconds = |distribution: &mut Distribution, span, times| {
+            distribution.add(Duration::from_secs(span), times);
+        };
+        let mut earlier = Distribution::new();
+        seconds(&mut earlier, 100, 1000);
+        let mut now = earlier.clone();
+        assert_eq!(now.quantile_since(&earlier, 0.5), None);
+        seconds(&mut now, 1, 50);
+        seconds(&mut now, 10, 50);
+        let quantile = |part| now.quantile_since(&earlier, part).unwrap().as_secs_f64().round();
+        assert_eq!((quantile(0.5), quantile(0.51), quantile(1.0)), (1.0, 10.0, 10.0));
     }
 }

@@ -66,6 +66,16 @@ pub(crate) struct Which {
     pub(crate) connection: u64,
 }
 
+/// Where a connection is when somebody begins to listen.
+#[cfg(feature = "trace")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot<C> {
+    pub(crate) which: Which,
+    pub(crate) place: Place,
+    pub(crate) lasted: Duration,
+    pub(crate) caller: Option<C>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step<C> {
     /// A caller joins the queue.
@@ -161,6 +171,19 @@ impl<T: Types> Core<T> {
         let gate = self.gate_now();
         self.open_gate(gate);
         old
+    }
+
+    /// Where every connection is, and for how long by now; with whom, if it is busy.
+    #[cfg(feature = "trace")]
+    pub(crate) fn spots(&self, now: Time) -> Vec<Spot<T::Caller>> {
+        let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != State::Vacant);
+        let spot = |(index, slot): (usize, &super::slot::Slot<T>)| Spot {
+            which: self.which(index),
+            place: slot.state.into(),
+            lasted: now.since(slot.since),
+            caller: slot.caller.filter(|_| slot.state == State::Busy),
+        };
+        taken.map(spot).collect()
     }
 
     /// Whether the journal should be read now: whoever reads it rests, or it fills.

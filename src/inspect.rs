@@ -8,6 +8,7 @@
 //! | path | what is there |
 //! |---|---|
 //! | `/` | a page that follows the pools: connections, queue, waits, who holds and who waits and where |
+//! | `/metrics` | the metrics of [`metrics`](crate::metrics), for Prometheus |
 //! | `/snapshot.json` | a [`Snapshot`](crate::Snapshot) of each pool, and what is wrong with it |
 //! | `/history.json` | the last five minutes, second by second |
 //! | `/dump` | the snapshots as text |

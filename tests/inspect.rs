@@ -132,6 +132,18 @@ fn the_snapshot_has_all_pools_with_who_holds_and_who_waits() {
 }
 
 #[test]
+fn the_metrics_are_those_of_the_pools() {
+    let pool = pool();
+    let server = serve(&[pool.watch()]);
+    drop(pool.get().unwrap());
+    let answer = get(server.addr(), "/metrics");
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    let gets = r#"fairpool_gets_total{db_client_connection_pool_name="orders"} 1"#;
+    assert!(answer.body.lines().any(|line| line == gets), "{}", answer.body);
+}
+
+#[test]
 fn snapshots_are_shared_by_those_who_ask_at_about_the_same_time() {
     let pool = pool();
     let server = serve(&[pool.watch()]);
@@ -251,7 +263,7 @@ fn one_can_only_look() {
     let pool = pool();
     let server = serve(&[pool.watch()]);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
-        for path in ["/", "/snapshot.json", "/history.json", "/dump", "/trace"] {
+        for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"] {
             let answer = ask(server.addr(), method, path);
             assert_eq!(answer.status, 405, "{method} {path}");
             assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
@@ -414,7 +426,7 @@ fn a_pool_that_is_gone_is_shown_as_gone() {
     let answer = get(server.addr(), "/snapshot.json").json();
     assert_eq!(answer["pools"][1]["gone"], false);
     assert!(get(server.addr(), "/dump").body.contains("pool 'orders' is gone"));
-    for path in ["/", "/history.json", "/trace?seconds=1"] {
+    for path in ["/", "/metrics", "/history.json", "/trace?seconds=1"] {
         assert_eq!(get(server.addr(), path).status, 200, "{path}");
     }
 }

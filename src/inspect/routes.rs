@@ -12,6 +12,7 @@ use tokio::time;
 
 use super::page;
 use super::view::View;
+use crate::metrics::{PrometheusCollector, TEXT_CONTENT_TYPE};
 use crate::sync::{self, Arc};
 use crate::trace::{Recorder, Trace};
 
@@ -35,6 +36,7 @@ type Answer = Response<Full<Bytes>>;
 /// What there is to see.
 pub(super) struct Site {
     pub(super) view: View,
+    metrics: PrometheusCollector,
     host: Host,
     /// As many as recordings are being made, and one.
     traces: Arc<()>,
@@ -65,7 +67,8 @@ fn is_local_name(host: &str) -> bool {
 
 impl Site {
     pub(super) fn new(view: View, host: Host) -> Site {
-        Site { view, host, traces: Arc::new(()) }
+        let metrics = PrometheusCollector::new(view.watches());
+        Site { view, metrics, host, traces: Arc::new(()) }
     }
 }
 
@@ -75,7 +78,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         return text(StatusCode::FORBIDDEN, why);
     }
     let path = request.uri().path();
-    let known = ["/", "/snapshot.json", "/history.json", "/dump", "/trace"];
+    let known = ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
     if !known.contains(&path) {
         let there_is = known.join(", ");
         return text(StatusCode::NOT_FOUND, format!("there is only: {there_is}\n"));
@@ -88,6 +91,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
     let query = request.uri().query().unwrap_or("");
     match path {
         "/" => page::answer(),
+        "/metrics" => with_type(TEXT_CONTENT_TYPE, site.metrics.text()),
         "/snapshot.json" => with_type(JSON, site.view.look().json()),
         "/history.json" => history(site, query),
         "/dump" => with_type(TEXT, site.view.look().text().to_owned()),

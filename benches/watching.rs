@@ -1,11 +1,15 @@
 //! What it costs when somebody watches, with a driver that does nothing: nobody, a
-//! subscriber that reads every event, the inspector scraped each second.
-//! `scripts/bench watching`. Under `cargo test` one short round shows that it runs.
+//! subscriber that reads every event, the inspector of which a program reads all but the
+//! traces each second. `scripts/bench watching`. Under `cargo test` one short round shows that it runs.
 
 mod support;
 
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
+
+use fairpool::inspect;
 
 use support::cell::{Cell, Hold};
 use support::machine::Machine;
@@ -46,16 +50,45 @@ fn subscribed(connections: u32) -> Fairpool {
     pool
 }
 
+/// Has the inspector show it, and looks each second, for as long as there is a pool.
+fn inspected(connections: u32) -> Fairpool {
+    let pool = pool(connections);
+    let watch = pool.watch();
+    let server = inspect::serve("127.0.0.1:0", std::slice::from_ref(&watch)).expect("loopback");
+    thread::spawn(move || {
+        while watch.snapshot().is_some() {
+            for path in ["metrics", "snapshot.json", "history.json", "dump"] {
+                let text = read(server.addr(), path).expect("the inspector answers");
+                assert!(text.starts_with("HTTP/1.1 200"), "/{path}: {text}");
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    });
+    pool
+}
+
+fn read(addr: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(addr)?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn contestants(cell: &Cell) -> Vec<Box<dyn Contestant>> {
     let connections = cell.connections;
-    vec![local(REFERENCE, pool(connections)), local("a subscriber", subscribed(connections))]
+    vec![
+        local(REFERENCE, pool(connections)),
+        local("a subscriber", subscribed(connections)),
+        local("inspector", inspected(connections)),
+    ]
 }
 
 fn main() {
     let Some(settings) = support::begin(Defaults { rounds: 9, millis: 400 }) else { return };
     let mut cells = CELLS.to_vec();
     cells.retain(|cell| settings.wants(&cell.to_string()));
-    let progress = Progress::new(cells.len() * 2 * settings.rounds as usize);
+    let progress = Progress::new(cells.len() * 3 * settings.rounds as usize);
     let mut reports = Vec::new();
     for cell in &cells {
         let mut pools = contestants(cell);

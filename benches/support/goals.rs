@@ -26,6 +26,8 @@ use Bound::{AtLeast, AtMost};
 struct Goal {
     part: &'static str,
     cell: &'static str,
+    /// The contestant that it is about.
+    own: &'static str,
     what: What,
     other: &'static str,
     bound: Bound,
@@ -41,11 +43,12 @@ pub struct Outcome {
     pub stretch: bool,
 }
 
+const FAIRPOOL: &str = "fairpool";
 const R2D2: &str = "r2d2";
 const HIKARI: &str = "HikariCP";
 
 const fn goal(cell: &'static str, what: What, other: &'static str, bound: Bound) -> Goal {
-    Goal { part: "checkout", cell, what, other, bound, stretch: false }
+    Goal { part: "checkout", cell, own: FAIRPOOL, what, other, bound, stretch: false }
 }
 
 const fn stretch(cell: &'static str) -> Goal {
@@ -54,6 +57,10 @@ const fn stretch(cell: &'static str) -> Goal {
 
 const fn postgres(what: What, other: &'static str, bound: Bound) -> Goal {
     Goal { part: "postgres", ..goal("32 / 8 / SELECT 1", what, other, bound) }
+}
+
+const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
+    Goal { part: "watching", own, ..goal(cell, What::Throughput, "nobody", AtLeast(at_least)) }
 }
 
 const SINGLE: [Goal; 12] = [
@@ -85,6 +92,10 @@ const POSTGRES: [Goal; 4] = [
     postgres(What::P99, "r2d2 without ping", AtMost(1.0 / 3.0)),
 ];
 
+/// As in `benches/watching.rs`.
+const WATCHED: [&str; 5] =
+    ["1 / 1 / 0", "8 / 4 / 0", "1 / 1 / 10µs busy", "8 / 4 / 10µs busy", "32 / 8 / 1ms asleep"];
+
 fn all() -> Vec<Goal> {
     let sleeping = SLEEPING.into_iter().flat_map(|cell| {
         [
@@ -94,7 +105,10 @@ fn all() -> Vec<Goal> {
             goal(cell, What::Jain, "", AtLeast(0.99)),
         ]
     });
-    SINGLE.into_iter().chain(sleeping).chain(POSTGRES).collect()
+    let watched = WATCHED
+        .into_iter()
+        .flat_map(|cell| [watched(cell, "a subscriber", 0.85), watched(cell, "inspector", 0.95)]);
+    SINGLE.into_iter().chain(sleeping).chain(POSTGRES).chain(watched).collect()
 }
 
 /// The goals that these results have something to say about.
@@ -106,18 +120,27 @@ pub fn check(report: &Report) -> Vec<Outcome> {
 
 impl Goal {
     fn check(&self, cell: &CellReport) -> Option<Outcome> {
-        let own = cell.contestant("fairpool")?;
+        let own = cell.contestant(self.own)?;
         let (value, measured) = match self.what {
             What::Jain => (own.medians.jain, format!("{:.4}", own.medians.jain)),
             _ => self.compare(own, cell.contestant(self.other)?),
         };
         Some(Outcome {
             cell: format!("{}: {}", self.part, self.cell),
-            goal: format!("{} {}", self.what.named(self.other), self.bound.named()),
+            goal: format!(
+                "{}{} {}",
+                self.subject(),
+                self.what.named(self.other),
+                self.bound.named()
+            ),
             measured,
             met: self.bound.holds(value),
             stretch: self.stretch,
         })
+    }
+
+    fn subject(&self) -> String {
+        if self.own == FAIRPOOL { String::new() } else { format!("{}: ", self.own) }
     }
 
     /// The ratio, and how it is told: with the rounds' lowest and highest.

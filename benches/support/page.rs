@@ -20,7 +20,7 @@ struct Part {
     charts: &'static [&'static str],
 }
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     Part {
         name: "checkout",
         title: "A driver that does nothing",
@@ -48,6 +48,13 @@ const PARTS: [Part; 4] = [
         text: include_str!("page/fairness.md"),
         references: &["Strict"],
         charts: &["bounds"],
+    },
+    Part {
+        name: "watching",
+        title: "What it costs to be watched",
+        text: include_str!("page/watching.md"),
+        references: &["nobody"],
+        charts: &[],
     },
 ];
 

@@ -45,7 +45,7 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
 
     /// A connection has been held for longer than
     /// [`leak_threshold`](crate::Builder::leak_threshold): told once for each
-    /// checkout. Runs on a worker thread of the pool; this and the two below are
+    /// checkout. Runs on a worker thread of the pool; this and the three below are
     /// called one at a time, in the order in which things happened.
     fn handle_leak(&self, event: LeakEvent) {
         let _ = event;
@@ -226,7 +226,7 @@ pub struct Event {
 /// waited; one that waits leaves `Started` and later one of the others with the same
 /// number. One that is refused, or was cancelled before it began, leaves `Left` alone;
 /// [`try_get`](crate::Pool::try_get), which waits for nobody, leaves none if it finds
-/// nothing. Where a connection goes to a caller, `Acquired` is followed by the
+/// nothing (if it finds a connection that is due for a check, it waits for that). Where a connection goes to a caller, `Acquired` is followed by the
 /// connection's own `Moved`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -72,7 +72,7 @@ pub(crate) struct Added {
     pub(crate) tell: bool,
     /// Those for which there was no room: to be dropped outside of every lock, since
     /// a driver's error may be among them.
-    pub(crate) _lost: Vec<Told>,
+    pub(crate) lost: Vec<Told>,
 }
 
 impl Notices {
@@ -105,7 +105,7 @@ impl Notices {
         }
         untold.lost += no_room.len();
         let tell = !std::mem::replace(&mut untold.has_teller, true);
-        Added { tell, _lost: no_room }
+        Added { tell, lost: no_room }
     }
 
     /// Whether there is nothing to tell, and nobody who tells it.
@@ -159,10 +159,12 @@ impl<M: ManageConnection> Shared<M> {
                 self.tell("handle_self_deadlock", |handler| handler.handle_self_deadlock(event));
             }
             Told::Outage(cause) => {
-                let text = match cause {
-                    Some(cause) => Chain(&*cause).to_string(),
+                let text = match &cause {
+                    Some(cause) => Chain(&**cause).to_string(),
                     None => "the driver's connect does not return".to_string(),
                 };
+                // Nobody else may have it any more, and its destructor is the driver's.
+                let _ = self.contain("dropping an error", || drop(cause));
                 self.say(Level::Error, &[], format_args!("connecting fails: {text}"));
                 self.publish(at, || EventKind::Outage(text));
             }

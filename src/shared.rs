@@ -17,7 +17,7 @@ use crate::core::{Core, Counters, Effects, Gauges, Time, Waiting};
 use crate::error::{Cause, Report, text_of_panic};
 use crate::health::Watcher;
 use crate::manage::ManageConnection;
-use crate::notices::Notices;
+use crate::notices::{Added, Notices};
 use crate::reaper::Reaper;
 use crate::stats::Stats;
 use crate::subscribers::Subscribers;
@@ -122,8 +122,13 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.reaper.ensure(self);
         }
-        if told.is_some_and(|told| told.tell) {
-            self.workers.submit(self, Task::Tell);
+        if let Some(Added { tell, lost }) = told {
+            if tell {
+                self.workers.submit(self, Task::Tell);
+            }
+            for notice in lost {
+                let _ = self.contain("dropping an error", || drop(notice));
+            }
         }
         for error in fx.garbage {
             let _ = self.contain("dropping an error", || drop(error));

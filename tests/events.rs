@@ -11,7 +11,8 @@ mod feed;
 #[path = "support/stub.rs"]
 mod stub;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,12 +24,13 @@ use fairpool::event::{
     MoveReason, ReleaseEvent, TimeoutEvent,
 };
 use fairpool::{
-    Builder, CancelToken, DriverCallKind, ErrorKind, Event, HandleEvent, Pool, PooledConnection,
-    SelfDeadlock,
+    Builder, CancelToken, DriverCallKind, ErrorKind, Event, HandleEvent, ManageConnection, Pool,
+    PooledConnection, SelfDeadlock,
 };
 use feed::{Feed, check};
 use stub::{
-    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, threads_named, watched,
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic, threads_named,
+    watched,
 };
 
 use ConnectionState::{Abandoned, Busy, Checking, Closing, Gone, Idle, Opening, Retired};
@@ -628,6 +630,71 @@ fn what_is_told_late_comes_before_the_end() {
     gate.open();
     feed.read_to_end();
     assert!(matches!(feed.kinds().last(), Some(EventKind::LeakEnded(_))), "{:#?}", feed.kinds());
+}
+
+/// A driver whose next attempt fails on demand, with an error that panics when it is
+/// dropped.
+#[derive(Clone, Default)]
+struct Explosive(Arc<AtomicBool>);
+
+#[derive(Debug)]
+struct Bomb;
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        silent_panic();
+    }
+}
+
+impl ManageConnection for Explosive {
+    type Connection = ();
+    type Error = Bomb;
+
+    fn connect(&self) -> Result<(), Bomb> {
+        if self.0.swap(false, Ordering::Relaxed) { Err(Bomb) } else { Ok(()) }
+    }
+
+    fn is_valid(&self, (): &mut ()) -> Result<(), Bomb> {
+        Ok(())
+    }
+
+    fn has_broken(&self, (): &mut ()) -> bool {
+        false
+    }
+}
+
+/// When the outage is told at last, nobody else has its error any more.
+#[test]
+fn an_error_whose_destructor_panics_silences_nobody() {
+    let (driver, gate) = (Explosive::default(), Gate::new());
+    let pool = Pool::builder()
+        .max_size(2)
+        .min_idle(Some(0))
+        .leak_threshold(Some(ms(10)))
+        .event_handler(Box::new(Stuck(gate.clone())))
+        .build(driver.clone())
+        .unwrap();
+    let mut feed = Feed::of(&pool);
+    let held = pool.get().unwrap();
+    gate.await_entered(1);
+    driver.0.store(true, Ordering::Relaxed);
+    drop(pool.get().unwrap());
+    gate.open();
+    let outage = feed.until("the outage", |kind| matches!(kind, EventKind::Outage(_)));
+    let EventKind::Outage(text) = &feed.seen[outage].kind else { unreachable!() };
+    assert_eq!(text, "a bomb");
+    feed.until("its end", |kind| matches!(kind, EventKind::OutageEnded { .. }));
+    drop(held);
+    assert!(pool.close(deadline()).is_complete());
+    feed.read_to_end();
 }
 
 #[test]

@@ -132,6 +132,7 @@ impl<M: ManageConnection> Shared<M> {
             if lost > 0 {
                 let reason = "since the handler of one did not return for so long";
                 self.say(Level::Warn, &[], format_args!("{lost} notices were lost, {reason}"));
+                self.miss(lost);
             }
         }
         self.end_when_all_is_told();

@@ -106,6 +106,13 @@ impl List {
         lost
     }
 
+    /// So many come after what was sent last and cannot be sent. Returns how many were
+    /// lost.
+    fn miss(&mut self, missing: u64) -> u64 {
+        self.subscribers.iter_mut().for_each(|subscriber| subscriber.lost += missing);
+        missing * self.subscribers.len() as u64
+    }
+
     fn kinds(&mut self, entry: Entry<Caller>) -> (EventKind, Option<EventKind>) {
         match entry.step {
             Step::Started { get, caller, .. } => {
@@ -246,8 +253,7 @@ impl<M: ManageConnection> Shared<M> {
         }
         if missing > 0 {
             list.givers.clear();
-            list.subscribers.iter_mut().for_each(|subscriber| subscriber.lost += missing);
-            lost += missing * list.subscribers.len() as u64;
+            lost += list.miss(missing);
         }
         list.spare = Some(old);
         self.subscribers.lost.fetch_add(lost, Ordering::Relaxed);
@@ -268,6 +274,12 @@ impl<M: ManageConnection> Shared<M> {
         if list.subscribers.is_empty() {
             self.stop_noting(&mut list);
         }
+    }
+
+    /// So many events that are not in the journal will never be sent.
+    pub(crate) fn miss(&self, missing: usize) {
+        let lost = self.subscribers.list.lock().miss(missing as u64);
+        self.subscribers.lost.fetch_add(lost, Ordering::Relaxed);
     }
 
     /// The pool has ended, and with it the resident thread. Whoever listens finds the

@@ -21,7 +21,7 @@ use crossbeam_channel::TryRecvError;
 use dice::Dice;
 use fairpool::event::{
     AcquireEvent, CheckinEvent, CheckoutEvent, ConnectionState, EventKind, GetEnd, LeakEvent,
-    MoveReason, ReleaseEvent, TimeoutEvent,
+    MoveReason, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
 };
 use fairpool::{
     Builder, CancelToken, DriverCallKind, ErrorKind, Event, HandleEvent, ManageConnection, Pool,
@@ -600,12 +600,15 @@ fn subscribers_that_come_while_the_pool_closes_find_the_end() {
     }
 }
 
-/// Hangs when a leak is told, until the gate opens.
+/// Hangs when a leak or a deadlock is told, until the gate opens.
 #[derive(Debug)]
 struct Stuck(Gate);
 
 impl HandleEvent for Stuck {
     fn handle_leak(&self, _: LeakEvent) {
+        self.0.pass();
+    }
+    fn handle_self_deadlock(&self, _: SelfDeadlockEvent) {
         self.0.pass();
     }
 }
@@ -630,6 +633,30 @@ fn what_is_told_late_comes_before_the_end() {
     gate.open();
     feed.read_to_end();
     assert!(matches!(feed.kinds().last(), Some(EventKind::LeakEnded(_))), "{:#?}", feed.kinds());
+}
+
+#[test]
+fn what_a_handler_was_too_slow_for_is_counted_as_lost() {
+    const DEADLOCKS: usize = 1500;
+    let gate = Gate::new();
+    let pool = primed(
+        builder(1)
+            .on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO))
+            .event_handler(Box::new(Stuck(gate.clone()))),
+    );
+    let mut feed = Feed::of(&pool);
+    let held = pool.get().unwrap();
+    for _ in 0..DEADLOCKS {
+        assert!(pool.get().unwrap_err().is_deadlock());
+    }
+    gate.open();
+    drop(held);
+    assert!(pool.close(deadline()).is_complete());
+    feed.read_to_end();
+    let told =
+        feed.kinds().iter().filter(|kind| matches!(kind, EventKind::SelfDeadlock(_))).count();
+    assert!(told < DEADLOCKS, "there was room for all");
+    assert_eq!(told as u64 + pool.stats().events_lost, DEADLOCKS as u64);
 }
 
 /// A driver whose next attempt fails on demand, with an error that panics when it is

@@ -277,11 +277,15 @@ impl<M: ManageConnection> Shared<M> {
             return None;
         }
         let now = self.clock.now();
-        let health = self.health();
-        if health.waiting == 0 && health.is_healthy() {
-            // Whoever begins to wait from here on rings again.
+        let is_at_rest = || {
+            let health = self.health();
+            health.waiting == 0 && health.is_healthy()
+        };
+        if is_at_rest() {
+            // Whoever begins to wait from here on, or finds that the level has risen,
+            // rings again; who did so just before, the second look sees.
             self.watcher.probing.store(false, Ordering::Release);
-            if self.gauges().waiting == 0 {
+            if is_at_rest() {
                 return None;
             }
             self.watcher.probing.store(true, Ordering::Release);

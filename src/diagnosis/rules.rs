@@ -277,7 +277,12 @@ impl<'a> Pair<'a> {
 
     fn connect_fails(&self) -> Option<Finding> {
         let failing_for = self.after.failing_for.filter(|_| self.before.failing_for.is_some())?;
-        let error = self.after.last_error.as_ref()?;
+        let error = match &self.after.last_error {
+            Some(error) => format!("last error, {:.1?} ago: {}", error.age, error.text),
+            // Each attempt was abandoned. If one still hangs, that says it better.
+            None if self.hangs(FindingKind::ConnectHangs).is_some() => return None,
+            None => "the driver's connect does not return in time".into(),
+        };
         let (old, new) = (&self.before.stats, &self.after.stats);
         let failures = new.open_failures.saturating_sub(old.open_failures);
         let is_tried = failures > 0 || new.opening > 0 || new.waiting > 0;
@@ -289,7 +294,7 @@ impl<'a> Pair<'a> {
             severity: self.severity_if(self.callers_suffer()),
             summary: format!("connecting has failed for {failing_for:.1?}"),
             evidence: vec![
-                format!("last error, {:.1?} ago: {}", error.age, error.text),
+                error,
                 format!(
                     "{} failed within {:.1?}",
                     count(failures, "attempt", "attempts"),

@@ -283,6 +283,20 @@ fn connecting_that_fails_is_told_with_the_last_error() {
     assert_eq!(kinds(&pair), [(Queue, Critical)], "it has only just begun");
 }
 
+/// Each connect overruns its limit and is given up, so that none leaves an error.
+#[test]
+fn connecting_that_only_overruns_its_limit_is_told_too() {
+    let mut pair = pair();
+    (pair.0.failing_for, pair.1.failing_for) = (Some(ms(6000)), Some(ms(7000)));
+    pair.1.stats.open_failures = 1;
+    assert_eq!(kinds(&pair), [(ConnectFails, Warning)]);
+    let evidence = &judge(&pair.0, &pair.1)[0].evidence;
+    assert!(evidence[0].contains("does not return in time"), "{evidence:#?}");
+    // One of them is there to see: that says it better.
+    pair.1.calls = vec![call(DriverCallKind::Connect, ms(5000), false, true)];
+    assert_eq!(kinds(&pair), [(ConnectHangs, Warning)]);
+}
+
 #[test]
 fn abandoned_calls_are_told_from_four_fifths_on() {
     let mut pair = pair();

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use log::kv::{self, Key, Source, Value, VisitSource};
 use log::{Level, Record};
 
-use crate::caller::{Holder, NestedGet, Waiter};
+use crate::caller::{Caller, Holder, NestedGet, Waiter};
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
-use crate::core::{Core, Counters, Effects, Gauges, Time, Waiting};
+use crate::core::{Core, Counters, Effects, Gauges, Held, Time, Waiting};
 use crate::error::{Cause, Report, text_of_panic};
 use crate::health::Watcher;
 use crate::manage::ManageConnection;
@@ -31,7 +31,7 @@ pub(crate) type PoolCore<M> = Core<Kind<M>>;
 pub(crate) struct Shared<M: ManageConnection> {
     /// The pool's one lock. Under it: no call into a driver or a hook, no I/O,
     /// no log, no destructor of a connection or an error. Only the locks of waiters'
-    /// cells and of the notices are ever taken inside it.
+    /// cells, of the notices and of threads' names are ever taken inside it.
     core: Mutex<PoolCore<M>>,
     /// Signalled when something has changed that `build` or `close` wait for.
     progress: Condvar,
@@ -201,8 +201,8 @@ impl<M: ManageConnection> Shared<M> {
     /// Those who hold connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
-        let mut holders: Vec<Holder> =
-            self.quick(|core| core.holders(now).map(Holder::from).collect());
+        let held: Vec<Held<Caller>> = self.quick(|core| core.holders(now).collect());
+        let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
         holders
     }

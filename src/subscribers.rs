@@ -24,8 +24,8 @@ const DELIVER_EVERY: Duration = Duration::from_millis(5);
 /// do not have the resident thread woken by each.
 const FEWEST_STEPS: usize = 1024;
 
-/// More is taken for a mistake: the journal and the channel have room for so many
-/// from the start, at some 100 bytes each.
+/// More is taken for a mistake: the channel and the journal, which has two sets of
+/// pages, have room for so many from the start, at some 400 bytes for each.
 const MOST_EVENTS: usize = 1 << 22;
 
 /// Those who listen, and what is not in the journal.

@@ -329,10 +329,10 @@ fn a_detached_connection_is_gone() {
 #[test]
 fn a_connect_that_overruns_its_limit_is_told_and_what_became_of_it() {
     let (server, gate) = (Server::new(), Gate::new());
-    server.next(Op::Connect, Does::Hang(gate.clone()));
+    server.on(Op::Connect, Does::Hang(gate.clone()));
     let pool = builder(2).open_timeout(ms(50)).build(server.manager()).unwrap();
     let mut feed = Feed::of(&pool);
-    drop(pool.get().unwrap()); // by a second attempt
+    let get = waiter(&pool, "opener", WATCHDOG);
     let moved = feed.until_moved(Abandoned, Some(MoveReason::Overran));
     let told = feed.until("its call", |kind| matches!(kind, EventKind::Abandoned { .. }));
     let EventKind::Abandoned { call, connection, after } = &feed.seen[told].kind else {
@@ -342,8 +342,10 @@ fn a_connect_that_overruns_its_limit_is_told_and_what_became_of_it() {
     assert!(*after >= ms(50) && told > moved, "{after:?}");
     gate.open();
     feed.until("it is taken in", |kind| {
-        matches!(kind, EventKind::Moved { from: Abandoned, to: Idle, connection: Some(_), .. })
+        let EventKind::Moved { from, to, connection, .. } = kind else { return false };
+        *from == Abandoned && matches!(to, Idle | Busy) && connection.is_some()
     });
+    assert!(get.join().unwrap());
     check(&feed.seen, true);
 }
 

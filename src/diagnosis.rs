@@ -48,7 +48,7 @@ const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 /// |---|---|
 /// | [`Leak`](FindingKind::Leak) | all connections are in use, none came back between the looks, and callers wait long, time out or are refused; or somebody has kept one for longer than `leak_threshold` (if that is not set: than `connection_timeout`, while callers wait long) |
 /// | [`NestedGets`](FindingKind::NestedGets) | at both looks each connection is held by a thread that itself waits for one, or that happened in between |
-/// | [`ConnectFails`](FindingKind::ConnectFails) | connecting fails at both looks, and is tried or waited for |
+/// | [`ConnectFails`](FindingKind::ConnectFails) | connecting fails at both looks, and is tried or waited for, or gets fail for it |
 /// | [`ConnectHangs`](FindingKind::ConnectHangs), [`CheckHangs`](FindingKind::CheckHangs), [`CloseHangs`](FindingKind::CloseHangs) | a driver call runs at both looks and has taken for a second or more (one that waits for a closer does not count) |
 /// | [`AbandonedCalls`](FindingKind::AbandonedCalls) | of as many abandoned driver calls as `max_abandoned` allows, four fifths are there |
 /// | [`Saturated`](FindingKind::Saturated) | all connections are in use at both looks and connections come back, but callers wait long, or more of those that queue time out than are served |

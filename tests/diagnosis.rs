@@ -374,6 +374,26 @@ fn connects_that_fail_are_told_with_the_last_error() {
 }
 
 #[test]
+fn callers_that_fail_at_once_for_good_are_told() {
+    let server = Server::new();
+    let pool = pool_of(&server, builder(2));
+    server.on(Op::Connect, Does::FailForGood);
+    assert_eq!(pool.get().unwrap_err().kind(), ErrorKind::Connect);
+    let before = pool.snapshot();
+    let start = Instant::now();
+    while start.elapsed() < ms(60) {
+        assert_eq!(pool.get().unwrap_err().kind(), ErrorKind::Connect);
+    }
+    let diagnosis = Diagnosis::between(&before, &pool.snapshot()).unwrap();
+    assert_eq!(kinds(&diagnosis), [ConnectFails], "{diagnosis}");
+    assert_eq!(diagnosis.severity(), Some(Severity::Critical));
+    assert_contains(
+        &evidence(&diagnosis, ConnectFails),
+        &["wrong password", " gets failed within"],
+    );
+}
+
+#[test]
 fn a_check_that_hangs_is_told_with_its_age() {
     let (server, gate) = (Server::new(), Gate::new());
     let pool = pool_of(&server, builder(1).test_on_check_out(true));

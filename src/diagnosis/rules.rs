@@ -285,19 +285,22 @@ impl<'a> Pair<'a> {
         };
         let (old, new) = (&self.before.stats, &self.after.stats);
         let failures = new.open_failures.saturating_sub(old.open_failures);
-        let is_tried = failures > 0 || new.opening > 0 || new.waiting > 0;
+        // If no retry can cure it, callers do not even wait.
+        let failed = new.failed.saturating_sub(old.failed);
+        let is_tried = failures > 0 || failed > 0 || new.opening > 0 || new.waiting > 0;
         if !is_tried || self.after.closed {
             return None;
         }
         Some(Finding {
             kind: FindingKind::ConnectFails,
-            severity: self.severity_if(self.callers_suffer()),
+            severity: self.severity_if(failed > 0 || self.callers_suffer()),
             summary: format!("connecting has failed for {failing_for:.1?}"),
             evidence: vec![
                 error,
                 format!(
-                    "{} failed within {:.1?}",
+                    "{} and {} failed within {:.1?}",
                     count(failures, "attempt", "attempts"),
+                    count(failed, "get", "gets"),
                     self.span
                 ),
                 self.connections(),

@@ -283,6 +283,24 @@ fn connecting_that_fails_is_told_with_the_last_error() {
     assert_eq!(kinds(&pair), [(Queue, Critical)], "it has only just begun");
 }
 
+/// With an error that no retry cures, callers do not even wait.
+#[test]
+fn callers_that_fail_at_once_suffer_from_connects_that_fail() {
+    let mut pair = pair();
+    let error = LastError { age: ms(2000), text: "wrong password".into() };
+    for look in [&mut pair.0, &mut pair.1] {
+        look.last_error = Some(error.clone());
+        look.failing_for = Some(ms(7000));
+    }
+    pair.1.stats.failed = 3;
+    assert_eq!(kinds(&pair), [(ConnectFails, Critical)]);
+    let evidence = &judge(&pair.0, &pair.1)[0].evidence;
+    assert!(
+        evidence.iter().any(|line| line.contains("0 attempts and 3 gets failed within 1.0s")),
+        "{evidence:#?}"
+    );
+}
+
 /// Each connect overruns its limit and is given up, so that none leaves an error.
 #[test]
 fn connecting_that_only_overruns_its_limit_is_told_too() {

@@ -26,6 +26,7 @@ mod report;
 mod scenarios;
 mod server;
 mod stub;
+mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};

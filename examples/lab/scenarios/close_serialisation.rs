@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,10 +107,13 @@ fn under_load(
     use_one: impl Fn(Duration) -> Use + Sync,
     closing: impl FnOnce(),
 ) -> (Vec<Use>, Duration) {
-    let end = OnceLock::new();
-    let begun = Instant::now();
+    let (ready, end) = (Barrier::new(USERS + 1), OnceLock::new());
     thread::scope(|scope| {
         let user = || {
+            // A thread's first get takes longer than all others.
+            use_one(Duration::ZERO);
+            ready.wait();
+            let begun = Instant::now();
             let mut uses = Vec::new();
             let (mut due, mut free) = (Duration::ZERO, Duration::ZERO);
             while end.get().is_none_or(|end| due < *end) {
@@ -125,6 +128,8 @@ fn under_load(
             uses
         };
         let users: Vec<_> = (0..USERS).map(|_| scope.spawn(user)).collect();
+        ready.wait();
+        let begun = Instant::now();
         closing();
         let took = begun.elapsed();
         thread::sleep(AFTER);

@@ -93,9 +93,18 @@ fn bad_input_gets_one_clear_line() {
 fn all_scenarios_are_listed() {
     let output = run(&["list"]);
     let said = String::from_utf8_lossy(&output.stdout);
-    for name in ["runaway-queue", "close-serialisation", "policies"] {
-        assert!(said.contains(name), "{name} is missing: {said}");
-    }
+    let names: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    let all = [
+        "runaway-queue",
+        "long-transaction",
+        "leak-and-outage",
+        "cancel-race",
+        "close-serialisation",
+        "reaper-race",
+        "nested-get",
+        "policies",
+    ];
+    assert_eq!(names, all, "{said}");
 }
 
 #[test]
@@ -104,25 +113,107 @@ fn runaway_queue() {
     assert!(report["diagnosis"].as_str().is_some_and(|said| said.contains("runaway_queue.rs:")));
 }
 
+/// A figure of a report.
+fn number(value: &Value, of: &str) -> f64 {
+    value[of].as_f64().unwrap_or_else(|| panic!("no figure {of} in {value}"))
+}
+
+fn assert_all_zero(value: &Value, figures: &[&str]) {
+    for of in figures {
+        assert_eq!(number(value, of), 0.0, "{of} in {value}");
+    }
+}
+
+/// What the diagnosis said while the load was on.
+fn assert_diagnosed(report: &Value, said: &str) {
+    let diagnosis = report["diagnosis"].as_str().expect("a diagnosis");
+    assert!(diagnosis.contains("within") && diagnosis.contains(said), "{diagnosis}");
+}
+
+#[test]
+fn cancel_race() {
+    let report = both_sides("cancel-race", "1");
+    let (flawed, fairpool) = (&report["data"]["flawed"], &report["data"]["fairpool"]);
+    assert!(number(flawed, "waiting") > 0.0 && number(flawed, "stranded") > 0.0, "{flawed}");
+    // Two connections, both swallowed by callers that had left.
+    assert_eq!(number(flawed, "missing"), 2.0, "{flawed}");
+    assert_all_zero(fairpool, &["waiting", "stranded", "missing", "bad_rounds"]);
+    // Some of them in the instant in which they were granted a connection.
+    assert!(number(fairpool, "cancelled") > number(fairpool, "left"), "{fairpool}");
+    assert!(number(fairpool, "left") > 0.0 && number(fairpool, "served") > 0.0, "{fairpool}");
+    assert_diagnosed(&report, "pool 'lab'");
+}
+
 #[test]
 fn close_serialisation() {
     let report = both_sides("close-serialisation", "0.4");
     let ways = report["data"]["ways"].as_array().expect("the ways");
+    assert_eq!(ways.len(), 3 * 4, "three closes, four ways");
     let of = |way: &str| {
         let found = ways.iter().filter(|one| one["way"] == way);
-        found.max_by(|a, b| {
-            a["close_seconds"].as_f64().partial_cmp(&b["close_seconds"].as_f64()).expect("numbers")
-        })
+        found
+            .max_by(|a, b| number(a, "close_seconds").total_cmp(&number(b, "close_seconds")))
+            .expect("the way")
     };
-    let held =
-        |way: &str| of(way).and_then(|way| way["lock_held_seconds"].as_f64()).expect("a figure");
+    let [one, each, outside, fairpool] =
+        ["one lock for all", "a lock for each", "closed outside", "fairpool"].map(of);
+    let held = |way| number(way, "lock_held_seconds");
     // Eight closes of 0.4 s under the lock, or none of them.
-    assert!(held("one lock for all") >= 3.0 && held("a lock for each") >= 3.0);
-    assert!(held("closed outside") < 1.0);
-    let blocked = |way: &str| {
-        of(way).and_then(|way| way["returns_blocked"]["times"].as_u64()).expect("a figure")
-    };
-    assert!(blocked("one lock for all") > 0 && blocked("a lock for each") > 0);
+    assert!(held(one) >= 3.0 && held(each) >= 3.0, "{one} {each}");
+    assert!(held(outside) < 1.0, "{outside}");
+    let blocked = |way: &Value, who: &str| number(&way[who], "longest_seconds");
+    // A close's holder, and whoever wants to close it too, wait for most of it...
+    for who in ["closers_blocked", "returns_blocked"] {
+        assert!(blocked(each, who) >= 0.2, "{who}: {each}");
+        assert!(blocked(one, who) >= 0.4, "{who}: {one}");
+    }
+    // ... and with one lock, one close after the other, and the gets with them.
+    let all_closed = |way| number(way, "all_closed_seconds");
+    assert!(all_closed(one) >= 3.2 && number(one, "get_p99_seconds") > 0.4, "{one}");
+    for way in [one, each, outside, fairpool] {
+        assert!(number(way, "get_p50_seconds") <= number(way, "get_p99_seconds"), "{way}");
+        assert!(number(way, "return_p99_seconds") > 0.0, "{way}");
+    }
+    // Four closers at a time: two closes one after the other.
+    assert!(all_closed(fairpool) >= 0.8 && all_closed(fairpool) < all_closed(one), "{fairpool}");
+    assert!(number(fairpool, "get_p99_seconds") < number(one, "get_p99_seconds"), "{fairpool}");
+    assert_diagnosed(&report, "pool 'lab'");
+}
+
+#[test]
+fn reaper_race() {
+    let report = both_sides("reaper-race", "2");
+    let (flawed, fairpool) = (&report["data"]["flawed"], &report["data"]["fairpool"]);
+    for of in ["skipped", "closed_twice", "used_closed", "asleep"] {
+        assert!(number(flawed, of) > 0.0, "{of} in {flawed}");
+    }
+    assert_all_zero(
+        fairpool,
+        &["skipped", "closed_twice", "used_closed", "shared", "asleep", "missing"],
+    );
+    // There was something to see: connections that were closed as others were used.
+    assert!(number(fairpool, "reaped") > 10.0, "{fairpool}");
+    assert!(number(fairpool, "operations") > 1000.0, "{fairpool}");
+    assert_eq!(number(fairpool, "opened"), number(fairpool, "closed"), "{fairpool}");
+    assert_diagnosed(&report, "pool 'lab'");
+}
+
+#[test]
+fn nested_get() {
+    let report = both_sides("nested-get", "1");
+    let data = &report["data"];
+    // It is seen when the last thread asks, not at somebody's deadline.
+    assert!(number(data, "warned_after_seconds") < number(data, "told_after_seconds"), "{data}");
+    assert!(number(data, "failed_after_seconds") < number(data, "told_after_seconds"), "{data}");
+    assert_eq!(number(data, "served_after_one_failed"), 7.0, "{data}");
+    let errors = data["errors_when_it_lets_one_fail"].as_array().expect("the errors");
+    assert_eq!(errors.len(), 1, "{data}");
+    for line in data["lines"].as_array().expect("the lines of both gets") {
+        let place = format!("nested_get.rs:{line}");
+        assert!(errors[0].as_str().is_some_and(|said| said.contains(&place)), "{place}: {data}");
+        assert_diagnosed(&report, &place);
+    }
+    assert_diagnosed(&report, "held by a thread that itself waits");
 }
 
 /// The policies from the longest p95 of a class to the shortest.

@@ -39,16 +39,19 @@ impl Chart {
         area.fill(&WHITE)?;
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN_POSITIVE, f64::max);
-        let (right, top) = (most(|point| point.0), most(|point| point.1) * 1.1);
+        let (right, top) = (most(|point| point.0), most(|point| point.1));
         let lowest = points().map(|point| point.1).filter(|&y| y > 0.0).fold(top, f64::min);
         let mut builder = ChartBuilder::on(&area);
         builder.caption(&self.title, (FONT, 20)).margin(14);
-        builder.x_label_area_size(42).y_label_area_size(70);
+        builder.x_label_area_size(42).y_label_area_size(86);
+        // With room for the names of the lines above them.
+        let room = 1.15 + 0.07 * self.lines.len() as f64;
         if self.log_y {
-            let range = (lowest / 1.5..top * 1.5).log_scale();
+            let lowest = lowest / 1.5;
+            let range = (lowest..lowest * (top / lowest).powf(room)).log_scale();
             self.fill(&mut builder.build_cartesian_2d(0.0..right, range)?)?;
         } else {
-            self.fill(&mut builder.build_cartesian_2d(0.0..right, 0.0..top)?)?;
+            self.fill(&mut builder.build_cartesian_2d(0.0..right, 0.0..top * room)?)?;
         }
         area.present()?;
         Ok(())
@@ -63,6 +66,7 @@ impl Chart {
     {
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(&self.x).y_desc(&self.y).label_style((FONT, 14)).axis_desc_style((FONT, 15));
+        mesh.x_label_formatter(&|x| number(*x)).y_label_formatter(&|y| number(*y));
         mesh.light_line_style(WHITE).draw()?;
         for (line, colour) in self.lines.iter().zip(COLOURS.into_iter().cycle()) {
             let drawn = chart.draw_series(LineSeries::new(
@@ -81,4 +85,14 @@ impl Chart {
         labels.position(SeriesLabelPosition::UpperLeft).draw()?;
         Ok(())
     }
+}
+
+/// With as many digits as it needs, and thousands apart.
+fn number(value: f64) -> String {
+    if value < 1000.0 {
+        return format!("{}", (value * 1e6).round() / 1e6);
+    }
+    let digits = format!("{value:.0}");
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }

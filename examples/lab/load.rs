@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use fairpool::{ManageConnection, Pool};
+
 /// What became of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -23,6 +25,13 @@ pub struct Caller {
 
 pub fn count(callers: &[Caller], of: impl Fn(&Answer) -> bool) -> usize {
     callers.iter().filter(|caller| of(&caller.answer)).count()
+}
+
+/// What the pool says is wrong with it, from two looks at it: to be called on a thread
+/// beside the load. They are up to a second apart.
+pub fn diagnose<M: ManageConnection>(pool: &Pool<M>, apart: Duration) -> String {
+    let apart = apart.clamp(Duration::from_millis(50), Duration::from_secs(1));
+    pool.diagnose_over(apart).expect("BUG: a legal span").to_string()
 }
 
 /// The value below which this part of all values lies.

@@ -26,6 +26,7 @@ mod report;
 mod scenarios;
 mod server;
 mod stub;
+mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,9 +79,16 @@ fn start() -> Result<ExitCode, Problem> {
         };
         let report = (scenario.run)(&run)?;
         println!("{}", report.text(options.fixed));
-        if let (Some(file), Some(chart)) = (svg, &report.chart) {
-            chart.draw(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
-            println!("chart: {}\n", file.display());
+        match (svg, &report.chart) {
+            (Some(file), Some(chart)) => {
+                chart.draw(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
+                println!("chart: {}\n", file.display());
+            }
+            (Some(file), None) if fs::metadata(&file).is_ok_and(|file| file.len() == 0) => {
+                println!("chart: none, the table says it all\n");
+                fs::remove_file(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
+            }
+            _ => {}
         }
         reports.push(report);
     }

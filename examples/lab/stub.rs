@@ -32,8 +32,8 @@ impl Stub {
     }
 
     pub fn open(&self) -> Conn {
-        let id = self.counts.opened.fetch_add(1, Ordering::SeqCst) + 1;
-        Conn { id, counts: Arc::clone(&self.counts), close: self.close }
+        self.counts.opened.fetch_add(1, Ordering::SeqCst);
+        Conn { counts: Arc::clone(&self.counts), close: self.close }
     }
 
     pub fn opened(&self) -> u64 {
@@ -47,8 +47,6 @@ impl Stub {
 
 /// A connection; dropping it closes it.
 pub struct Conn {
-    #[expect(dead_code, reason = "for scenarios to come")]
-    pub id: u64,
     counts: Arc<Counts>,
     close: Duration,
 }

@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use std::hint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fairpool::ManageConnection;
 
@@ -35,9 +37,14 @@ pub struct Seen {
 
 impl Server {
     pub fn open(&self) -> Session {
-        self.0.opened.fetch_add(1, Ordering::SeqCst);
-        let notes = Arc::clone(&self.0);
-        Session { notes, used: AtomicBool::new(false), closed: AtomicBool::new(false) }
+        let number = self.0.opened.fetch_add(1, Ordering::SeqCst);
+        Session {
+            notes: Arc::clone(&self.0),
+            number,
+            opened: Instant::now(),
+            used: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
     }
 
     pub fn seen(&self) -> Seen {
@@ -62,6 +69,9 @@ impl Seen {
 /// A session on the server. Forgetting it does not close it.
 pub struct Session {
     notes: Arc<Notes>,
+    /// How many were opened before it.
+    pub number: u64,
+    opened: Instant,
     used: AtomicBool,
     closed: AtomicBool,
 }
@@ -82,12 +92,18 @@ impl Session {
         self.used.store(false, Ordering::SeqCst);
     }
 
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
     pub fn close(&self) {
         let count = match self.closed.swap(true, Ordering::SeqCst) {
             false => &self.notes.closed,
             true => &self.notes.closed_twice,
         };
         count.fetch_add(1, Ordering::SeqCst);
+        // The server takes a moment, in which others run.
+        thread::yield_now();
     }
 }
 

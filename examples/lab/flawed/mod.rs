@@ -4,3 +4,4 @@
 pub mod endless;
 pub mod forgetful;
 pub mod serialised;
+pub mod unsynchronised;

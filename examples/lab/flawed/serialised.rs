@@ -32,19 +32,15 @@ pub struct Conn<C> {
     value: Mutex<Option<C>>,
 }
 
-/// Who has to wait for a close mutex.
-#[derive(Clone, Copy)]
-pub enum Who {
-    Getter,
-    Returner,
-    Closer,
-}
-
+/// How often somebody had to wait for a close mutex, for 10 µs or longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Blocked {
     pub times: u32,
     pub longest: Duration,
+    pub total: Duration,
 }
+
+type Who = fn(&mut Meter) -> &mut Blocked;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
@@ -78,16 +74,20 @@ impl<C> Serialised<C> {
 
     pub fn get(&self) -> Option<Arc<Conn<C>>> {
         let conn = lock(&self.idle).pop()?;
-        self.step(&conn, Who::Getter, |state| *state = State::Busy);
+        self.step(&conn, |meter| &mut meter.getters, |state| *state = State::Busy);
         Some(conn)
     }
 
     pub fn put(&self, conn: Arc<Conn<C>>) {
-        let kept = self.step(&conn, Who::Returner, |state| {
-            let kept = *state == State::Busy;
-            *state = if kept { State::Idle } else { *state };
-            kept
-        });
+        let kept = self.step(
+            &conn,
+            |meter| &mut meter.returners,
+            |state| {
+                let kept = *state == State::Busy;
+                *state = if kept { State::Idle } else { *state };
+                kept
+            },
+        );
         // Otherwise somebody closes it, or has.
         if kept {
             lock(&self.idle).push(conn);
@@ -96,22 +96,26 @@ impl<C> Serialised<C> {
 
     /// Closes a connection, be it in use, unless somebody does already.
     pub fn close(&self, conn: &Conn<C>) {
-        let value = self.step(conn, Who::Closer, |state| {
-            if matches!(*state, State::Closing | State::Closed) {
-                return None;
-            }
-            *state = State::Closing;
-            let value = lock(&conn.value).take();
-            if self.way == Way::Outside {
-                return value;
-            }
-            drop(value); // The flaw: the driver closes under the lock.
-            *state = State::Closed;
-            None
-        });
+        let value = self.step(
+            conn,
+            |meter| &mut meter.closers,
+            |state| {
+                if matches!(*state, State::Closing | State::Closed) {
+                    return None;
+                }
+                *state = State::Closing;
+                let value = lock(&conn.value).take();
+                if self.way == Way::Outside {
+                    return value;
+                }
+                drop(value); // The flaw: the driver closes under the lock.
+                *state = State::Closed;
+                None
+            },
+        );
         if value.is_some() {
             drop(value);
-            self.step(conn, Who::Closer, |state| *state = State::Closed);
+            self.step(conn, |meter| &mut meter.closers, |state| *state = State::Closed);
         }
     }
 
@@ -129,20 +133,17 @@ impl<C> Serialised<C> {
         });
         enter(!matches!(conn.state.try_lock(), Err(TryLockError::WouldBlock)));
         let mut state = lock(&conn.state);
-        let entered = Instant::now();
+        let (entered, blocked_for) = (Instant::now(), came.elapsed());
         let result = step(&mut state);
         let held = entered.elapsed();
         drop((state, shared));
         let mut meter = lock(&self.meter);
         meter.held += held;
-        let blocked = match who {
-            Who::Getter => &mut meter.getters,
-            Who::Returner => &mut meter.returners,
-            Who::Closer => &mut meter.closers,
-        };
-        if waited {
+        if waited && blocked_for >= Duration::from_micros(10) {
+            let blocked = who(&mut meter);
             blocked.times += 1;
-            blocked.longest = blocked.longest.max(entered - came);
+            blocked.total += blocked_for;
+            blocked.longest = blocked.longest.max(blocked_for);
         }
         result
     }

@@ -1,7 +1,7 @@
 //! Callers are cancelled while they wait, in the instant in which connections come back.
 
-use std::cell::RefCell;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fairpool::{CancelToken, Fairness, Pool, PooledConnection};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::forgetful::{self, Cancel, Forgetful};
-use crate::load::of;
+use crate::load::{diagnose, of};
 use crate::report::{Finding, Report, figure};
 use crate::stub::{Conn, Stub};
 use stage::{CALLERS, CONNECTIONS, LEAVING, Raced, Script, race};
@@ -87,7 +87,6 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
         &Script {
             cancels: CANCELS,
             time: run.seconds,
-            look: &|| {},
             // The driver sees those closed that nobody has any more.
             all_lost: &|| stub.closed() == CONNECTIONS as u64,
         },
@@ -121,17 +120,19 @@ fn real(run: &Run<'_>, fairness: Fairness) -> (Outcome, String, Vec<String>) {
         .slow_get_threshold(None)
         .build(stub.clone())
         .expect("the stub always connects");
-    let said = RefCell::new(String::new());
-    let outcome = race(
-        &pool,
-        run,
-        &Script {
-            cancels: CANCELS / 2,
-            time: run.seconds / 2,
-            look: &|| *said.borrow_mut() = pool.snapshot().to_string(),
-            all_lost: &|| false,
-        },
-    );
+    let script = Script { cancels: CANCELS / 2, time: run.seconds / 2, all_lost: &|| false };
+    let (outcome, said) = thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let begun = Instant::now();
+            let early = || pool.stats().cancelled < script.cancels / 4;
+            while early() && begun.elapsed() < script.time / 4 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            diagnose(&pool, script.time / 4)
+        });
+        let outcome = race(&pool, run, &script);
+        (outcome, beside.join().expect("the diagnosis panicked"))
+    });
     let stats = pool.stats();
     let seen = outcome.taken + outcome.served + outcome.met_a_grant + outcome.too_early;
     let books = [
@@ -144,7 +145,7 @@ fn real(run: &Run<'_>, fairness: Fairness) -> (Outcome, String, Vec<String>) {
     let wrong =
         wrong.map(|(what, pool, callers)| format!("{what}: {pool}, but should be {callers}"));
     let wrong = wrong.collect();
-    (outcome, said.into_inner(), wrong)
+    (outcome, said, wrong)
 }
 
 fn report(flawed: Outcome, fairpool: Outcome, books: &[String], diagnosis: String) -> Report {

@@ -1,8 +1,9 @@
 //! The driver's close hangs, and connections are closed while others are returned and
 //! got.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::serialised::{Blocked, Meter, Serialised, Way};
-use crate::load::{quantile, span};
+use crate::load::{diagnose, quantile, span};
 use crate::report::{Finding, Report, figure};
 use crate::stub::Stub;
 
@@ -33,18 +34,31 @@ const CLOSERS: usize = 4;
 const USERS: usize = 4;
 const EVERY: Duration = Duration::from_millis(1);
 const HOLD: Duration = Duration::from_micros(200);
+/// The load goes on for so long after the last close.
+const AFTER: Duration = Duration::from_millis(50);
 
 /// A normal close, which hides the flaw, and one over a bad link; the long one is what
 /// `--seconds` says.
 const SHORT: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(50)];
 
-/// What a get and its return took, and when the get was due: whoever is held up in one
-/// makes the others wait that are due meanwhile, and that counts.
+/// What a get and its return took, and when the get was due, counted from the first
+/// close: whoever is held up in one makes the others wait that are due meanwhile, and
+/// that counts.
 #[derive(Clone, Copy)]
 struct Use {
     at: Duration,
     get: Duration,
     give: Duration,
+}
+
+impl Use {
+    /// Gets, holds and returns one.
+    fn of<G>(get: impl FnOnce() -> G, hold: Duration, give: impl FnOnce(G)) -> Use {
+        let (got, get) = timed(get);
+        thread::sleep(hold);
+        let ((), give) = timed(|| give(got));
+        Use { at: Duration::ZERO, get, give }
+    }
 }
 
 struct Outcome {
@@ -72,47 +86,54 @@ impl Outcome {
         quantile(&self.sorted(|one| one.give), part)
     }
 
-    /// Of each twentieth of a second, the slowest get and return.
+    /// The p99 of the gets that were due within each tenth of a second.
     fn line(&self) -> Line {
-        let mut slowest = std::collections::BTreeMap::new();
+        let mut tenths: BTreeMap<u64, Vec<Duration>> = BTreeMap::new();
         for one in &self.uses {
-            let slot = (one.at.as_secs_f64() * 20.0) as u64;
-            let all = one.get + one.give;
-            let most = slowest.entry(slot).or_insert(all);
-            *most = all.max(*most);
+            tenths.entry((one.at.as_secs_f64() * 10.0) as u64).or_default().push(one.get);
         }
-        let points =
-            slowest.into_iter().map(|(slot, most)| (slot as f64 / 20.0, most.as_secs_f64() * 1e3));
-        Line { name: self.name.to_string(), points: points.collect() }
+        let point = |(tenth, mut gets): (u64, Vec<Duration>)| {
+            gets.sort_unstable();
+            (tenth as f64 / 10.0, quantile(&gets, 0.99).as_secs_f64() * 1e3)
+        };
+        Line { name: self.name.to_string(), points: tenths.into_iter().map(point).collect() }
     }
 }
 
 /// Gets and returns on several threads for as long as `closing` takes, and a moment.
-fn under_load(use_one: impl Fn() -> Use + Sync, closing: impl FnOnce()) -> (Vec<Use>, Duration) {
-    let stop = AtomicBool::new(false);
-    let begun = Instant::now();
+/// Each user has a clock that goes on by what the pool and its own work take: if it was
+/// late only because the machine was busy, that is not the pool's.
+fn under_load(
+    use_one: impl Fn(Duration) -> Use + Sync,
+    closing: impl FnOnce(),
+) -> (Vec<Use>, Duration) {
+    let (ready, end) = (Barrier::new(USERS + 1), OnceLock::new());
     thread::scope(|scope| {
         let user = || {
+            // A thread's first get takes longer than all others.
+            use_one(Duration::ZERO);
+            ready.wait();
+            let begun = Instant::now();
             let mut uses = Vec::new();
-            let mut due = EVERY;
-            while !stop.load(Ordering::Relaxed) {
+            let (mut due, mut free) = (Duration::ZERO, Duration::ZERO);
+            while end.get().is_none_or(|end| due < *end) {
                 thread::sleep(due.saturating_sub(begun.elapsed()));
-                let late = begun.elapsed() - due;
-                let Use { get, give, .. } = use_one();
-                // A sleep that lasted a little longer is not the pool's.
-                let late = if late > EVERY { late } else { Duration::ZERO };
+                let late = free.saturating_sub(due);
+                let hold = if late.is_zero() { HOLD } else { Duration::ZERO };
+                let Use { get, give, .. } = use_one(hold);
                 uses.push(Use { at: due, get: late + get, give });
+                free = due + late + get + hold + give;
                 due += EVERY;
             }
             uses
         };
         let users: Vec<_> = (0..USERS).map(|_| scope.spawn(user)).collect();
-        thread::sleep(Duration::from_millis(50));
-        let start = Instant::now();
+        ready.wait();
+        let begun = Instant::now();
         closing();
-        let took = start.elapsed();
-        thread::sleep(Duration::from_millis(50));
-        stop.store(true, Ordering::Relaxed);
+        let took = begun.elapsed();
+        thread::sleep(AFTER);
+        end.get_or_init(|| begun.elapsed());
         let uses = users.into_iter().flat_map(|user| user.join().expect("a user panicked"));
         (uses.collect(), took)
     })
@@ -124,8 +145,9 @@ fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
     (result, start.elapsed())
 }
 
-/// The model. Each of the connections that are closed is in somebody's hands, who
-/// returns it meanwhile; and the reaper wants to close it too.
+/// The model. Each of the connections that are closed is in somebody's hands; of each
+/// second one, the holder returns it in the middle of its close, and somebody else wants
+/// to close it too.
 fn model(name: &'static str, way: Way, close: Duration) -> Outcome {
     let stub = Stub::closing_in(close);
     let quick = Stub::new();
@@ -133,33 +155,21 @@ fn model(name: &'static str, way: Way, close: Duration) -> Outcome {
     let pool = Serialised::new(way, (0..KEPT + CLOSED).map(open));
     // The last ones are on top.
     let victims: Vec<_> = (0..CLOSED).filter_map(|_| pool.get()).collect();
-    let use_one = || {
-        let (conn, get) = timed(|| pool.get());
-        thread::sleep(HOLD);
-        let ((), give) = timed(|| conn.into_iter().for_each(|conn| pool.put(conn)));
-        Use { at: Duration::ZERO, get, give }
-    };
+    let give = |conn: Option<_>| conn.into_iter().for_each(|conn| pool.put(conn));
     let closing = || {
         thread::scope(|scope| {
+            let pool = &pool;
             for some in victims.chunks(CLOSED / CLOSERS) {
-                let pool = &pool;
                 scope.spawn(move || some.iter().for_each(|conn| pool.close(conn)));
             }
-            // In the middle of the first closes.
             thread::sleep(close / 4);
-            let holder = |conn: &_| {
-                let (pool, conn) = (&pool, std::sync::Arc::clone(conn));
-                scope.spawn(move || pool.put(conn));
-            };
-            victims.iter().step_by(2).for_each(holder);
-            let reaper = |conn| {
-                let pool = &pool;
+            for conn in victims.iter().step_by(CLOSED / CLOSERS) {
+                scope.spawn(move || pool.put(Arc::clone(conn)));
                 scope.spawn(move || pool.close(conn));
-            };
-            victims.iter().skip(1).step_by(2).for_each(|conn| reaper(conn));
+            }
         });
     };
-    let (uses, all_closed) = under_load(use_one, closing);
+    let (uses, all_closed) = under_load(|hold| Use::of(|| pool.get(), hold, give), closing);
     Outcome { name, uses, all_closed, meter: Some(pool.meter()) }
 }
 
@@ -175,37 +185,41 @@ fn pool(close: Duration) -> (Pool<Stub>, Stub) {
     (pool, stub)
 }
 
-fn use_one(pool: &Pool<Stub>) -> Use {
-    let (conn, get) = timed(|| pool.get().expect("there are enough"));
-    thread::sleep(HOLD);
-    let ((), give) = timed(|| drop(conn));
-    Use { at: Duration::ZERO, get, give }
+fn use_one(pool: &Pool<Stub>, hold: Duration) -> Use {
+    Use::of(|| pool.get().expect("there are enough"), hold, drop)
 }
 
 /// fairpool: holders of eight connections find them broken, and return them.
-fn real(run: &Run<'_>, name: &'static str, close: Duration) -> (Outcome, String) {
+fn real(run: &Run<'_>, close: Duration) -> (Outcome, String) {
+    let name = "fairpool";
     let (pool, stub) = pool(close);
     let victims: Vec<_> = (0..CLOSED).filter_map(|_| pool.get().ok()).collect();
-    let mut said = String::new();
     let closing = || {
         victims.into_iter().for_each(PooledConnection::discard);
-        let mut asked = false;
         while stub.closed() < CLOSED as u64 {
-            if !std::mem::replace(&mut asked, true) && close > SHORT[1] {
-                said = pool.snapshot().to_string();
-            }
             run.console.state(|| format!("{name}: {} of {CLOSED} closed", stub.closed()));
             thread::sleep(Duration::from_millis(1).min(close / 20));
         }
     };
-    let (uses, all_closed) = under_load(|| use_one(&pool), closing);
+    let ((uses, all_closed), said) = thread::scope(|scope| {
+        let look = || {
+            // In the middle of the first closes.
+            thread::sleep(close / 4);
+            diagnose(&pool, close / 2)
+        };
+        // Closes that are sooner over than two looks are not worth it.
+        let beside = (close > SHORT[1]).then(|| scope.spawn(look));
+        let done = under_load(|hold| use_one(&pool, hold), closing);
+        let said = beside.map(|beside| beside.join().expect("the diagnosis panicked"));
+        (done, said.unwrap_or_default())
+    });
     (Outcome { name, uses, all_closed, meter: None }, said)
 }
 
 /// The same pool while nothing is closed: what its figures are compared with.
 fn undisturbed(length: Duration) -> Outcome {
     let (pool, _) = pool(Duration::ZERO);
-    let (uses, all_closed) = under_load(|| use_one(&pool), || thread::sleep(length));
+    let (uses, all_closed) = under_load(|hold| use_one(&pool, hold), || thread::sleep(length));
     Outcome { name: "fairpool, no closes", uses, all_closed, meter: None }
 }
 
@@ -241,7 +255,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
             of_long.extend((close == long).then_some(outcome));
         }
         run.console.say(&format!("closes of {close:.1?}: fairpool"));
-        let (outcome, said) = real(run, "fairpool", close);
+        let (outcome, said) = real(run, close);
         diagnosis = said;
         table.add_row(row(close, &outcome));
         data.push(json(close, &outcome));
@@ -253,7 +267,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     let [one, each, outside, fairpool] = &of_long[..] else { unreachable!("BUG: four of each") };
     let flawed = if run.fixed { outside } else { one };
     Ok(Report {
-        chart: Some(chart(&[one, each, fairpool], long)),
+        chart: Some(chart(&[one, each, outside, fairpool], long)),
         ..report(long, flawed, fairpool, &calm, diagnosis, data)
     })
 }
@@ -275,8 +289,9 @@ fn report(
         figure("fairpool's get p99 without closes", "", span(calm.get(0.99))),
     ];
     let best = close * CLOSED.div_ceil(CLOSERS) as u32;
-    // Gets of half a microsecond: what a busy machine adds is more than the pool.
-    let room = Duration::from_millis(5);
+    // Gets of half a microsecond: what a busy machine adds is more than the pool, and
+    // still much less than a close.
+    let room = close / 10 + Duration::from_millis(5);
     let slow = fairpool.get(0.99) > calm.get(0.99) * 2 + room
         || fairpool.give(0.99) > calm.give(0.99) * 2 + room;
     let late = fairpool.all_closed > best.mul_f64(1.5) + Duration::from_millis(500);
@@ -334,7 +349,7 @@ fn row(close: Duration, outcome: &Outcome) -> Vec<String> {
 }
 
 fn json(close: Duration, outcome: &Outcome) -> Value {
-    let blocked = |blocked: Blocked| json!({ "times": blocked.times, "longest_seconds": blocked.longest.as_secs_f64() });
+    let blocked = |blocked: Blocked| json!({ "times": blocked.times, "total_seconds": blocked.total.as_secs_f64(), "longest_seconds": blocked.longest.as_secs_f64() });
     json!({
         "close_seconds": close.as_secs_f64(),
         "way": outcome.name,
@@ -351,7 +366,7 @@ fn json(close: Duration, outcome: &Outcome) -> Value {
 
 fn chart(outcomes: &[&Outcome], close: Duration) -> Chart {
     Chart {
-        title: format!("The slowest get and return while {CLOSED} closes of {close:.1?} are made"),
+        title: format!("p99 of get while {CLOSED} closes of {close:.1?} hang, by when it was due"),
         x: "seconds".to_string(),
         y: "milliseconds".to_string(),
         lines: outcomes.iter().map(|outcome| outcome.line()).collect(),

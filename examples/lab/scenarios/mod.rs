@@ -13,6 +13,7 @@ mod leak_and_outage;
 mod long_transaction;
 mod nested_get;
 mod policies;
+mod reaper_race;
 mod runaway_queue;
 
 pub struct Scenario {
@@ -51,12 +52,13 @@ impl fmt::Display for Problem {
     }
 }
 
-pub static SCENARIOS: [Scenario; 7] = [
+pub static SCENARIOS: [Scenario; 8] = [
     runaway_queue::SCENARIO,
     long_transaction::SCENARIO,
     leak_and_outage::SCENARIO,
     cancel_race::SCENARIO,
     close_serialisation::SCENARIO,
+    reaper_race::SCENARIO,
     nested_get::SCENARIO,
     policies::SCENARIO,
 ];

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::endless::{Endless, Limits};
-use crate::load::{Samples, of, span};
+use crate::load::{Samples, diagnose, of, span};
 use crate::report::{Finding, Report, figure};
 use crate::stub::Stub;
 
@@ -73,7 +73,6 @@ fn nest<G: Send + 'static, E: Send + 'static>(
     all_answer: bool,
     first: impl Fn() -> Result<G, E> + Clone + Send + 'static,
     second: impl Fn() -> Result<G, E> + Clone + Send + 'static,
-    mut look: impl FnMut(),
 ) -> Outcome<E> {
     let all_hold = Arc::new(Barrier::new(THREADS + 1));
     let (tell, told) = mpsc::channel();
@@ -103,7 +102,6 @@ fn nest<G: Send + 'static, E: Send + 'static>(
         answers.extend(told.try_iter());
         unanswered.add((THREADS - answers.len()) as f64);
         run.console.state(|| format!("{} of {THREADS} have an answer", answers.len()));
-        look();
         thread::sleep(Duration::from_millis(2));
     }
     answers.extend(told.try_iter());
@@ -180,13 +178,18 @@ fn real(run: &Run<'_>, how: SelfDeadlock, timeout: Duration) -> Real {
     type Got = Result<PooledConnection<Stub>, Error>;
     let (first, first_line) = (move || -> Got { pool_1.get() }, line!());
     let (second, second_line) = (move || -> Got { pool_2.get() }, line!());
-    let mut diagnosis = String::new();
-    let look = || {
-        if diagnosis.is_empty() && ear.heard().is_some() {
-            diagnosis = pool.snapshot().to_string();
-        }
+    let beside = {
+        let (pool, ear, apart) = (pool.clone(), ear.clone(), timeout / 2);
+        thread::spawn(move || {
+            let begun = Instant::now();
+            while ear.heard().is_none() && begun.elapsed() < WATCHDOG {
+                thread::sleep(Duration::from_millis(1));
+            }
+            diagnose(&pool, apart)
+        })
     };
-    let outcome = nest(run, true, first, second, look);
+    let outcome = nest(run, true, first, second);
+    let diagnosis = beside.join().expect("the diagnosis panicked");
     Real { outcome, warning: ear.heard(), lines: (first_line, second_line), diagnosis }
 }
 
@@ -198,7 +201,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     let stub = Stub::new();
     let pool = Endless::new(THREADS, limits, move || stub.open());
     let get = move || pool.get();
-    let flawed = nest(run, run.fixed, get.clone(), get, || {});
+    let flawed = nest(run, run.fixed, get.clone(), get);
 
     run.console.say(&format!("fairpool that warns; a get waits for {timeout:.1?}"));
     let warns = real(run, SelfDeadlock::Warn, timeout);

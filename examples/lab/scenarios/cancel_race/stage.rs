@@ -47,8 +47,6 @@ pub trait Raced: Sync {
 pub struct Script<'a> {
     pub cancels: u64,
     pub time: Duration,
-    /// Called once, in the second half, when all callers wait.
-    pub look: &'a dyn Fn(),
     /// Whether no connection is left, so that nobody can be served any more.
     pub all_lost: &'a dyn Fn() -> bool,
 }
@@ -191,7 +189,6 @@ impl<'a, P: Raced> Stage<'a, P> {
         let mut outcome = Outcome::default();
         let mut dice = Dice::new(run.seed, 0);
         let begun = Instant::now();
-        let mut looked = false;
         for number in 1.. {
             let held: Vec<_> = (0..CONNECTIONS).map_while(|_| self.pool.try_get()).collect();
             let waiting = self.pool.waiting();
@@ -204,9 +201,7 @@ impl<'a, P: Raced> Stage<'a, P> {
             if outcome.cancels() >= script.cancels || time >= script.time {
                 break;
             }
-            let late = outcome.cancels() >= script.cancels / 2 || time >= script.time / 2;
-            let look = late && !std::mem::replace(&mut looked, late);
-            self.round(number, held, look, &mut dice, script);
+            self.round(number, held, &mut dice, script);
             self.count(&mut outcome);
             outcome.rounds += 1;
             run.console.state(|| {
@@ -229,14 +224,7 @@ impl<'a, P: Raced> Stage<'a, P> {
 
     /// All callers join the queue; then connections come back, and some of the callers
     /// are cancelled. Ends when all have an answer.
-    fn round(
-        &self,
-        number: usize,
-        held: Vec<P::Guard<'a>>,
-        look: bool,
-        dice: &mut Dice,
-        script: &Script<'_>,
-    ) {
+    fn round(&self, number: usize, held: Vec<P::Guard<'a>>, dice: &mut Dice, script: &Script<'_>) {
         let queued = self.pool.waiting();
         let round = Arc::new(Round::default());
         *lock(&self.round) = Some(Arc::clone(&round));
@@ -247,9 +235,6 @@ impl<'a, P: Raced> Stage<'a, P> {
         let joined = || self.pool.waiting() >= queued + CALLERS || *lock(&self.done) > 0;
         while !joined() && begun.elapsed() < WATCHDOG {
             thread::yield_now();
-        }
-        if look {
-            (script.look)();
         }
         *lock(&self.held) = Some(held);
         self.returner.wait();

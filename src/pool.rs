@@ -305,8 +305,12 @@ impl<M: ManageConnection> Pool<M> {
 
     /// Everything that happens from now on, in the order in which it happens.
     ///
-    /// Events come up to some milliseconds late. There is room for `capacity` of them, from
-    /// the start (some 400 bytes for each); a subscriber that does not read them in time loses the newest, which
+    /// Events come up to some milliseconds late. Leaks, deadlocks, outages, abandoned calls
+    /// and changes of health come when the [`HandleEvent`](crate::HandleEvent) is told of
+    /// them, one after the other; [`Event::at`] says when they happened.
+    ///
+    /// There is room for `capacity` events, from the start (some 400 bytes for each). A
+    /// subscriber that does not read them in time loses the newest, which
     /// [`Event::lost_before`] and [`Stats::events_lost`] count, and never slows the
     /// pool down. The channel ends when the pool has, and the subscription when the
     /// receiver is dropped.

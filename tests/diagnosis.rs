@@ -616,6 +616,18 @@ fn many_at_one_line_share_a_row_of_the_dump() {
 }
 
 #[test]
+fn a_long_label_is_cut_where_many_share_a_row() {
+    const LABEL: &str = "the nightly report on everything that was ordered, paid, packed, sent, \
+                         returned and refunded since the last one was made";
+    let pool = pool(20);
+    let held: Vec<Guard> = (0..20).map(|_| pool.request().label(LABEL).get().unwrap()).collect();
+    let dump = pool.snapshot().to_string();
+    assert_contains(&dump, &["    × 20 at ", " (the nightly report on ", "…), longest "]);
+    assert_fits(&dump);
+    drop(held);
+}
+
+#[test]
 fn a_dump_of_very_many_lines_is_still_short() {
     let pool = pool(60);
     let label = |number: u32| -> &'static str { Box::leak(format!("job {number}").into()) };

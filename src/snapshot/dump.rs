@@ -178,9 +178,12 @@ fn room_after(row: &str) -> usize {
 fn grouped(f: &mut fmt::Formatter<'_>, groups: &[Group<'_>]) -> fmt::Result {
     let digits = groups.iter().map(|group| group.len().to_string().len()).max().unwrap_or(0);
     for group in groups.iter().take(ROWS) {
-        let place = fitted(&group.place(), WIDTH);
-        let row =
-            format!("    × {:>digits$} at {place}, longest {:.1?}", group.len(), group.longest);
+        let begin = format!("    × {:>digits$} at {}", group.len(), group.location);
+        let end = format!(", longest {:.1?}", group.longest);
+        // The line is shown in any case.
+        let label = |label| format!(" ({})", fitted(label, room_after(&format!("{begin}{end}"))));
+        let label = group.label.map(label).unwrap_or_default();
+        let row = format!("{begin}{label}{end}");
         let room = WIDTH.saturating_sub(row.chars().count() + 2);
         let threads = names(&group.threads, room);
         match threads.chars().count() <= room {

@@ -208,8 +208,12 @@ impl<M: ManageConnection> Shared<M> {
             waiters: waiting.into_iter().map(Waiter::from).collect(),
             calls,
             nested_gets: nested.into_iter().map(NestedGet::from).collect(),
-            last_error: last_error
-                .map(|(age, cause)| LastError { age, text: Chain(&*cause).to_string() }),
+            last_error: last_error.map(|(age, cause)| {
+                let text = Chain(&*cause).to_string();
+                // The pool may have forgotten it meanwhile.
+                let _ = self.contain("dropping an error", || drop(cause));
+                LastError { age, text }
+            }),
             failing_for: picture.failing_for,
         }
     }

@@ -12,7 +12,7 @@ use crate::flawed::forgetful::{self, Cancel, Forgetful};
 use crate::load::{diagnose, of};
 use crate::report::{Finding, Report, figure};
 use crate::stub::{Conn, Stub};
-use stage::{CALLERS, CONNECTIONS, LEAVING, Raced, Script, race};
+use stage::{CALLERS, CONNECTIONS, LEAVING, Raced, Script, WATCHDOG, race};
 
 mod stage;
 
@@ -255,7 +255,7 @@ impl Raced for Pool<Stub> {
     type Token = CancelToken;
 
     fn get(&self, token: &CancelToken) -> Option<PooledConnection<Stub>> {
-        self.request().timeout(Duration::MAX).cancel(token).get().ok()
+        self.request().timeout(WATCHDOG).cancel(token).get().ok()
     }
 
     fn try_get(&self) -> Option<PooledConnection<Stub>> {

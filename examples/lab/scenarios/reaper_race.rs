@@ -56,6 +56,8 @@ struct Outcome {
     /// Callers that waited in vain, and how many of them beside an idle connection.
     asleep: u64,
     beside: u64,
+    /// Callers that found no connection at once, as the pool counts.
+    waited: u64,
     /// Uses of sessions that should have been closed long ago.
     overdue: u64,
     /// Connections that could not be had when all was over.
@@ -261,6 +263,7 @@ fn real(run: &Run<'_>) -> (Outcome, String, Vec<String>) {
     let closed = pool.close(Instant::now() + PATIENCE * 2);
     let stats = pool.stats();
     outcome.reaped = stats.closed.expired + stats.closed.idle_too_long;
+    outcome.waited = stats.gets_waited;
     outcome.seen = server.seen();
     let books = [
         ("connections handed out", stats.gets, outcome.operations + had),
@@ -300,6 +303,7 @@ fn report(flawed: &Outcome, fairpool: &Outcome, books: &[String], diagnosis: Str
         row("closed twice", |outcome| none(outcome.seen.closed_twice)),
         row("uses of a closed connection", |outcome| none(outcome.seen.used_closed)),
         row("uses of one by two at once", |outcome| none(outcome.seen.shared)),
+        figure("gets that had to wait", "", fairpool.waited),
         row("callers that slept for 5 s", |outcome| none(outcome.asleep)),
         row("of them beside an idle connection", |outcome| none(outcome.beside)),
         row("connections missing at the end", |outcome| {
@@ -357,6 +361,7 @@ fn data(outcome: &Outcome) -> Value {
         "closed_twice": outcome.seen.closed_twice,
         "used_closed": outcome.seen.used_closed,
         "shared": outcome.seen.shared,
+        "waited": outcome.waited,
         "asleep": outcome.asleep,
         "asleep_beside_an_idle_connection": outcome.beside,
         "missing": outcome.missing,

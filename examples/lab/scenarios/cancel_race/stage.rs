@@ -24,8 +24,8 @@ const ALL: usize = CALLERS + 1;
 /// The returns and the cancels begin within this many turns of an empty loop.
 const SPREAD: u64 = 500;
 
-/// Whoever stays and is not served by then never is.
-const WATCHDOG: Duration = Duration::from_secs(30);
+/// Whoever has no answer by then never gets one.
+pub const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How many points the chart has.
 const POINTS: u32 = 200;
@@ -140,9 +140,11 @@ impl<'a, P: Raced> Stage<'a, P> {
         loop {
             self.curtain.wait();
             let Some(round) = lock(&self.round).clone() else { return };
+            let begun = Instant::now();
             let got = self.pool.get(if leaves { &round.leaving } else { &round.staying });
             let counts = &self.counts;
             let count = match (leaves, got.is_some()) {
+                _ if begun.elapsed() >= WATCHDOG => &counts.stranded,
                 (true, false) => &counts.left,
                 (true, true) if round.cancelled.load(Ordering::SeqCst) => &counts.met_a_grant,
                 (true, true) => &counts.too_early,

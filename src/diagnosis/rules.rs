@@ -466,7 +466,9 @@ impl<'a> Pair<'a> {
         let explains = |finding: &&Finding| {
             !matches!(finding.kind, FindingKind::Refused | FindingKind::AbandonedCalls)
         };
-        let advice = match others.iter().find(explains) {
+        let severity = |finding: &&Finding| finding.severity;
+        // The first of the most severe.
+        let advice = match others.iter().rev().filter(explains).max_by_key(severity) {
             Some(cause) => format!("mend the cause ({}), and they are served", cause.kind),
             None => "see what the pool was busy with: connections may take long to open, or be \
                      held for long now and then"

@@ -3,7 +3,7 @@
 mod report;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
@@ -16,7 +16,7 @@ use fairpool::postgres::postgres::Client;
 
 use super::{Problem, Run, Scenario};
 use crate::flawed::endless::{Endless, Limits};
-use crate::load::Samples;
+use crate::load::{self, Samples};
 use crate::proxy::{Flow, Proxy};
 use crate::report::Report;
 use crate::server::{Manager, Refusal, Server, Sessions};
@@ -98,7 +98,13 @@ struct Outcome {
 #[derive(Clone, Default)]
 struct Leaks {
     places: Arc<Mutex<Vec<String>>>,
-    ended: Arc<AtomicU64>,
+    ended: Arc<AtomicUsize>,
+}
+
+impl Leaks {
+    fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
 }
 
 impl HandleEvent for Leaks {
@@ -297,12 +303,14 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
         .event_handler(Box::new(leaks.clone()))
         .build(Manager::new(config, NoTls))
         .map_err(|error| Problem(error.to_string()))?;
-    let looks = run.seconds.mul_f64(AWAY_FOR / 4.0).max(Duration::from_millis(50));
-    let diagnose = move |pool: &Pool<Manager>| match pool.diagnose_over(looks) {
-        Ok(diagnosis) => diagnosis.to_string(),
-        Err(error) => error.to_string(),
-    };
+    let apart = run.seconds.mul_f64(AWAY_FOR / 4.0);
+    let diagnose = move |pool: &Pool<Manager>| load::diagnose(pool, apart);
     let fairpool = play(run, &pool, &mut proxy, diagnose)?;
+    // It is told on another thread.
+    let end = Instant::now() + WATCHDOG;
+    while leaks.ended() < LEAKS && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
     run.console.quiet();
     Ok(report::report(flawed, fairpool, &leaks))
 }

@@ -1,7 +1,6 @@
 //! What was found under leaks and an outage.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -40,9 +39,11 @@ impl Outcome {
         self.came - self.answered.len()
     }
 
-    /// More wait than may, and ever more.
+    /// Nothing is idle, no room is left, more wait than may, and ever more.
     fn is_avalanche(&self) -> bool {
-        self.at_end.waiting > MOST_WAITERS && self.at_end.waiting > self.at_half
+        let Picture { idle, active, waiting, .. } = self.at_end;
+        let is_dry = idle == 0 && active == CONNECTIONS as usize;
+        is_dry && waiting > MOST_WAITERS && waiting > self.at_half
     }
 
     fn data(&self) -> Value {
@@ -74,7 +75,7 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
     let place = format!("{named}:");
     let places = leaks.places.lock().unwrap_or_else(PoisonError::into_inner);
     let found = places.iter().filter(|found| found.starts_with(&place)).count();
-    let ended = leaks.ended.load(Ordering::SeqCst);
+    let ended = leaks.ended();
     let told = fairpool.answered.iter().find_map(|answered| match &answered.answer {
         Answer::Refused(refusal) => refusal.cause.clone(),
         _ => None,
@@ -124,6 +125,7 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
         ),
         (fairpool.with_cause() == 0, "nobody was told why connecting fails".to_string()),
         (found != LEAKS, format!("{found} of {LEAKS} leaks were reported")),
+        (ended != LEAKS, format!("{ended} of {LEAKS} leaks were told to have ended")),
         (fairpool.served_after.is_none(), "nobody is served after the outage".to_string()),
         (
             (fairpool.in_use, fairpool.in_use_later) != (LEAKS, 0),
@@ -156,6 +158,7 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
         data: json!({
             "line": named,
             "leaks_reported": found,
+            "leaks_ended": ended,
             "flawed": flawed.data(),
             "fairpool": fairpool.data(),
         }),

@@ -28,7 +28,7 @@ const SPREAD: u64 = 500;
 pub const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How many points the chart has.
-const POINTS: u32 = 200;
+const POINTS: u64 = 200;
 
 /// A pool whose callers can be cancelled.
 pub trait Raced: Sync {
@@ -197,7 +197,8 @@ impl<'a, P: Raced> Stage<'a, P> {
             outcome.taken += held.len() as u64;
             outcome.bad_rounds += u64::from(held.len() < CONNECTIONS || waiting > 0);
             let time = begun.elapsed();
-            if time >= script.time / POINTS * outcome.queue.len() as u32 {
+            let points = outcome.queue.len() as u64;
+            if outcome.cancels() >= script.cancels / POINTS * points {
                 outcome.queue.push((outcome.cancels() as f64, waiting as f64));
             }
             if outcome.cancels() >= script.cancels || time >= script.time {

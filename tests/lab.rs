@@ -3,9 +3,10 @@
 
 #![cfg(all(feature = "postgres", feature = "simulation"))]
 
-use std::env;
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::{env, fs};
 
 use serde_json::Value;
 
@@ -18,19 +19,27 @@ fn program() -> PathBuf {
     program
 }
 
-fn run(arguments: &[&str]) -> Output {
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).env_remove("DATABASE_URL");
-    command.output().expect("the program starts")
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the program starts")
 }
 
 /// One clear line that names what is wrong, and exit code 2.
-fn assert_refused(arguments: &[&str], named: &str) {
-    let output = run(arguments);
+fn assert_one_line(command: &mut Command, named: &str) {
+    let output = command.output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
-    assert!(said.contains(named), "{arguments:?}: {said}");
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{command:?}: {said}");
+    assert!(said.contains(named), "{command:?}: {said}");
+}
+
+fn assert_refused(arguments: &[&str], named: &str) {
+    assert_one_line(&mut command(arguments), named);
 }
 
 /// What a scenario reports, after it has ended as it should.
@@ -43,10 +52,10 @@ fn report(arguments: &[&str]) -> Value {
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("verdict: as expected"), "{said}");
     assert!(!said.contains('\u{1b}'), "control characters in a pipe: {said:?}");
-    let text = std::fs::read_to_string(&json).expect("the figures");
+    let text = fs::read_to_string(&json).expect("the figures");
     let reports: Value = serde_json::from_str(&text).expect("legal JSON");
     if svg.exists() {
-        let drawn = std::fs::read_to_string(&svg).expect("the chart");
+        let drawn = fs::read_to_string(&svg).expect("the chart");
         if drawn.is_empty() {
             return reports[0].clone(); // It has none.
         }
@@ -107,13 +116,15 @@ fn all_scenarios_are_listed() {
     assert_eq!(names, all, "{said}");
 }
 
-#[test]
-fn runaway_queue() {
-    let report = both_sides("runaway-queue", "1");
-    assert!(report["diagnosis"].as_str().is_some_and(|said| said.contains("runaway_queue.rs:")));
+/// A figure of the report's table.
+fn figure(report: &Value, name: &str, pool: &str) -> String {
+    let figures = report["figures"].as_array().expect("the table");
+    let found = figures.iter().find(|figure| figure["name"] == name);
+    let found = found.unwrap_or_else(|| panic!("no figure {name} in {report}"));
+    found[pool].as_str().expect("a text").to_string()
 }
 
-/// A figure of a report.
+/// A figure of its data.
 fn number(value: &Value, of: &str) -> f64 {
     value[of].as_f64().unwrap_or_else(|| panic!("no figure {of} in {value}"))
 }
@@ -128,6 +139,73 @@ fn assert_all_zero(value: &Value, figures: &[&str]) {
 fn assert_diagnosed(report: &Value, said: &str) {
     let diagnosis = report["diagnosis"].as_str().expect("a diagnosis");
     assert!(diagnosis.contains("within") && diagnosis.contains(said), "{diagnosis}");
+}
+
+#[test]
+fn runaway_queue() {
+    let report = both_sides("runaway-queue", "1");
+    let figure = |name: &str, pool: &str| figure(&report, name, pool);
+    assert_eq!(figure("callers that have no answer", "flawed"), "100 of 100");
+    assert_eq!(figure("waiting at the end", "flawed"), "100");
+    assert_eq!(figure("waiting at the end", "fairpool"), "0");
+    assert_eq!(figure("errors that name the leak's line", "fairpool"), "100 of 100");
+    assert_diagnosed(&report, "runaway_queue.rs:");
+    assert_diagnosed(&report, "nothing comes back");
+}
+
+#[test]
+fn long_transaction() {
+    let report = both_sides("long-transaction", "2");
+    let data = &report["data"];
+    let pair = |of: &str| {
+        let number = |at: usize| data[of][at].as_u64().unwrap_or_else(|| panic!("{of}: {data}"));
+        (number(0), number(1))
+    };
+    // One of eight sits, the other seven stand behind the row, and all else behind the pool.
+    assert_eq!(pair("served"), (0, 64), "{data}");
+    assert_eq!(pair("unanswered"), (64, 0), "{data}");
+    assert_eq!((pair("behind_row").0, pair("behind_pool").0), (7, 57), "{data}");
+    assert_eq!(data["commit"][0], "committed", "nothing has ended it: {data}");
+    assert!(data["commit"][1].as_str().is_some_and(|said| said.starts_with("error")), "{data}");
+    // The holder, by its line, and the backend that blocks, by what it did last.
+    assert_diagnosed(&report, "long_transaction.rs:");
+    assert_diagnosed(&report, "idle in transaction");
+    assert_diagnosed(&report, "WHERE id = 12345");
+}
+
+#[test]
+fn leak_and_outage() {
+    let report = both_sides("leak-and-outage", "3");
+    let (flawed, fairpool) = (&report["data"]["flawed"], &report["data"]["fairpool"]);
+    let avalanche = &flawed["at_the_end_of_the_outage"];
+    assert_eq!((number(avalanche, "idle"), number(avalanche, "active")), (0.0, 10.0), "{flawed}");
+    assert!(number(avalanche, "waiting") > number(flawed, "waiting_at_half"), "{flawed}");
+    assert!(number(flawed, "most_waiting") > 200.0, "{flawed}");
+    assert!(number(fairpool, "most_waiting") <= 200.0, "{fairpool}");
+    assert!(number(fairpool, "with_connect_error") > 0.0, "{fairpool}");
+    assert!(number(fairpool, "served_again_after_seconds") > 0.0, "{fairpool}");
+    assert_all_zero(fairpool, &["without_answer", "in_use_after_leaks_came_back"]);
+    for of in ["leaks_reported", "leaks_ended"] {
+        assert_eq!(number(&report["data"], of), 6.0, "{of}");
+    }
+    assert_diagnosed(&report, "connecting has failed");
+    assert_diagnosed(&report, "leak_and_outage.rs:");
+}
+
+#[test]
+fn without_a_server_it_says_so() {
+    for scenario in ["long-transaction", "leak-and-outage"] {
+        // A port on which nobody listens: it was free a moment ago.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        assert_one_line(command(&[scenario]).env("DATABASE_URL", url), "DATABASE_URL");
+        assert_one_line(command(&[scenario]).env("DATABASE_URL", "nonsense"), "DATABASE_URL");
+        // Nor can one be started: there is not even a shell.
+        let nothing = tempfile::tempdir().expect("a folder");
+        assert_one_line(command(&[scenario]).env("PATH", nothing.path()), "set DATABASE_URL");
+    }
 }
 
 #[test]
@@ -244,4 +322,18 @@ fn policies() {
     assert_eq!(flaws(&report(&["policies", "--virtual", "--fixed"])), (false, false));
     // In virtual time, and on threads: the order is the same.
     assert_eq!(order(&real, "admin"), order(&simulated, "admin"));
+}
+
+/// A reader holds each in the head.
+#[test]
+fn flawed_pools_are_small() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lab/flawed");
+    let files = fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
+    let mut models = 0;
+    for file in files.filter(|file| !file.ends_with("mod.rs")) {
+        let lines = fs::read_to_string(&file).expect("a source").lines().count();
+        assert!(lines <= 150, "{}: {lines} lines", file.display());
+        models += 1;
+    }
+    assert_eq!(models, 4);
 }

@@ -15,7 +15,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -158,7 +158,10 @@ impl Cluster {
         let owner = Owner::choose()?;
         let folder = make_folder(owner)?;
         let namespace = inside.as_ref().map(|inside| inside.namespace);
-        let keeper = Keeper::hire(&bin, &folder, owner, namespace);
+        let keeper = Keeper::hire(&bin, &folder, owner, namespace).map_err(|why| {
+            let _ = fs::remove_dir_all(&folder);
+            format!("cannot start a shell: {why}")
+        })?;
         let host = inside.as_ref().map_or("127.0.0.1", |inside| inside.address).to_owned();
         // From here on the folder is removed whatever happens.
         let mut cluster = Self { folder, bin, host, port: 0, keeper: Mutex::new(keeper) };
@@ -373,7 +376,7 @@ impl Cluster {
 }
 
 impl Keeper {
-    fn hire(bin: &Path, folder: &Path, owner: Owner, namespace: Option<&str>) -> Self {
+    fn hire(bin: &Path, folder: &Path, owner: Owner, namespace: Option<&str>) -> io::Result<Self> {
         let mut command = owner.shell(namespace);
         command
             .args(["-c", KEEPER, "keeper"])
@@ -385,14 +388,9 @@ impl Keeper {
             .stdout(Stdio::piped())
             // Not the test's: whoever reads that must not wait for the keeper.
             .stderr(Stdio::null());
-        let mut process = command.spawn().expect("sh starts");
-        let answers = process.stdout.take().expect("a pipe");
-        Self {
-            commands: process.stdin.take(),
-            answers: BufReader::new(answers),
-            process,
-            server: None,
-        }
+        let mut process = command.spawn()?;
+        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        Ok(Self { commands: process.stdin.take(), answers, process, server: None })
     }
 
     fn ask(&mut self, command: &str) -> String {

@@ -3,8 +3,7 @@
 //!
 //! Otherwise it is what a pool should be: one mutex over the state, free connections as
 //! a stack, waiters in a FIFO, each with a channel of its own, a returned connection
-//! handed to the first of them, a broken one replaced, and a connect that fails tried
-//! again and again.
+//! handed to the first of them, a broken one replaced, a failed connect tried again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,8 +62,8 @@ impl<C: Send + 'static> Endless<C> {
         connect: impl Fn() -> Option<C> + Send + Sync + 'static,
         is_broken: fn(&C) -> bool,
     ) -> Endless<C> {
-        let state = State { idle: Vec::new(), open: 0, waiters: VecDeque::new() };
-        let (state, connect) = (Mutex::new(state), Box::new(connect));
+        let state = Mutex::new(State { idle: Vec::new(), open: 0, waiters: VecDeque::new() });
+        let connect = Box::new(connect);
         Endless(Arc::new(Inner { state, connect, is_broken, max_size, limits }))
     }
 
@@ -93,10 +92,8 @@ impl<C: Send + 'static> Endless<C> {
         let (give, take) = bounded(1);
         state.waiters.push_back(give.clone());
         drop(state);
-        let Some(timeout) = timeout else {
-            return take.recv().map(|conn| self.guard(conn)).map_err(|_| "the pool is gone");
-        };
-        if let Ok(conn) = take.recv_timeout(timeout) {
+        // The longest there is stands for "for ever".
+        if let Ok(conn) = take.recv_timeout(timeout.unwrap_or(Duration::MAX)) {
             return Ok(self.guard(conn));
         }
         self.lock().waiters.retain(|waiter| !waiter.same_channel(&give));
@@ -126,13 +123,11 @@ impl<C: Send + 'static> Endless<C> {
     fn keep_trying(&self) {
         let pool = self.clone();
         thread::spawn(move || {
-            let conn = loop {
-                thread::sleep(Duration::from_millis(50));
-                if let Some(conn) = (pool.0.connect)() {
-                    break conn;
-                }
-            };
-            pool.put(conn);
+            thread::sleep(Duration::from_millis(50));
+            match (pool.0.connect)() {
+                Some(conn) => pool.put(conn),
+                None => pool.keep_trying(),
+            }
         });
     }
 

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::Pool;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::{Problem, Run, Scenario};
-use crate::dice::Dice;
 use crate::flawed::unsynchronised::{Driver, Unsynchronised};
 use crate::load::{diagnose, of};
 use crate::report::{Finding, Report, figure};
@@ -123,13 +124,16 @@ struct Counts {
 
 impl Counts {
     /// The life of a caller.
-    fn call(&self, pool: &impl Pooled, mut dice: Dice) {
+    fn call(&self, pool: &impl Pooled, mut dice: StdRng) {
         let add = |count: &AtomicU64, is_so: bool| {
             count.fetch_add(u64::from(is_so), Ordering::Relaxed);
         };
         while !self.stop.load(Ordering::Relaxed) {
-            let (turns, yields, pauses) =
-                (dice.below(TURNS), dice.below(YIELDS) == 0, dice.below(PAUSES) == 0);
+            let (turns, yields, pauses) = (
+                dice.random_range(0..TURNS),
+                dice.random_range(0..YIELDS) == 0,
+                dice.random_range(0..PAUSES) == 0,
+            );
             let came = Instant::now();
             let mut waited = Duration::ZERO;
             let served = pool.use_one(|session| {
@@ -153,8 +157,8 @@ impl Counts {
                 add(&self.beside, served || pool.idle() > 0);
             }
             add(&self.operations, served);
-            (0..dice.below(TURNS)).for_each(|_| hint::spin_loop());
-            if dice.below(PAUSES) == 0 {
+            (0..dice.random_range(0..TURNS)).for_each(|_| hint::spin_loop());
+            if dice.random_range(0..PAUSES) == 0 {
                 thread::sleep(PAUSE);
             }
         }
@@ -174,7 +178,8 @@ fn race(
     let mut look = Some(look);
     thread::scope(|scope| {
         for number in 0..CALLERS {
-            let (counts, dice) = (&counts, Dice::new(run.seed, number as u64));
+            let (counts, dice) =
+                (&counts, StdRng::seed_from_u64(run.seed.wrapping_add(number as u64)));
             let thread = thread::Builder::new().name(format!("caller-{number}"));
             thread.spawn_scoped(scope, move || counts.call(pool, dice)).expect("a thread");
         }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::Outcome;
-use crate::dice::Dice;
 use crate::scenarios::Run;
 
 pub const CONNECTIONS: usize = 2;
@@ -61,7 +63,7 @@ pub fn race<P: Raced>(pool: &P, run: &Run<'_>, script: &Script<'_>) -> Outcome {
             let (thread, stage) = (thread::Builder::new().name(name), &stage);
             thread.spawn_scoped(scope, move || stage.call(leaves)).expect("a thread");
         }
-        let dice = Dice::new(run.seed, 1);
+        let dice = StdRng::seed_from_u64(!run.seed);
         scope.spawn(|| stage.give_back(dice));
         let outcome = stage.play(run, script);
         *lock(&stage.round) = None;
@@ -158,13 +160,13 @@ impl<'a, P: Raced> Stage<'a, P> {
     }
 
     /// The life of the thread that returns what was held.
-    fn give_back(&self, mut dice: Dice) {
+    fn give_back(&self, mut dice: StdRng) {
         for number in 1.. {
             self.returner.wait();
             let Some(held) = lock(&self.held).take() else { return };
             self.meet(number);
             for guard in held {
-                spin(dice.below(SPREAD));
+                spin(dice.random_range(0..SPREAD));
                 drop(guard);
             }
             self.done();
@@ -189,7 +191,7 @@ impl<'a, P: Raced> Stage<'a, P> {
 
     fn play(&self, run: &Run<'_>, script: &Script<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut dice = Dice::new(run.seed, 0);
+        let mut dice = StdRng::seed_from_u64(run.seed);
         let begun = Instant::now();
         for number in 1.. {
             let held: Vec<_> = (0..CONNECTIONS).map_while(|_| self.pool.try_get()).collect();
@@ -227,7 +229,13 @@ impl<'a, P: Raced> Stage<'a, P> {
 
     /// All callers join the queue; then connections come back, and some of the callers
     /// are cancelled. Ends when all have an answer.
-    fn round(&self, number: usize, held: Vec<P::Guard<'a>>, dice: &mut Dice, script: &Script<'_>) {
+    fn round(
+        &self,
+        number: usize,
+        held: Vec<P::Guard<'a>>,
+        dice: &mut StdRng,
+        script: &Script<'_>,
+    ) {
         let queued = self.pool.waiting();
         let round = Arc::new(Round::default());
         *lock(&self.round) = Some(Arc::clone(&round));
@@ -242,7 +250,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         *lock(&self.held) = Some(held);
         self.returner.wait();
         self.meet(number);
-        spin(dice.below(SPREAD));
+        spin(dice.random_range(0..SPREAD));
         round.cancelled.store(true, Ordering::SeqCst);
         P::cancel(&round.leaving);
         let mut done = lock(&self.done);

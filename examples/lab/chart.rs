@@ -42,7 +42,7 @@ impl Chart {
         let (right, top) = (most(|point| point.0), most(|point| point.1));
         let lowest = points().map(|point| point.1).filter(|&y| y > 0.0).fold(top, f64::min);
         let mut builder = ChartBuilder::on(&area);
-        builder.caption(&self.title, (FONT, 20)).margin(14);
+        builder.caption(&self.title, (FONT, 20)).margin(14).margin_right(40);
         builder.x_label_area_size(42).y_label_area_size(86);
         // With room for the names of the lines above them.
         let room = 1.15 + 0.07 * self.lines.len() as f64;

@@ -15,7 +15,6 @@ mod chart;
 #[path = "../../tests/support/cluster.rs"]
 mod cluster;
 mod console;
-mod dice;
 mod flawed;
 mod load;
 mod options;

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::Pool;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::{Problem, Run, Scenario};
-use crate::dice::Dice;
 use crate::flawed::unsynchronised::{Driver, Unsynchronised};
 use crate::load::{diagnose, of};
 use crate::report::{Finding, Report, figure};
@@ -18,7 +19,8 @@ use crate::witness::{Seen, Server, Session};
 pub const SCENARIO: Scenario = Scenario {
     name: "reaper-race",
     about: "connections grow old fast, and are closed as others are taken and put back",
-    seconds: Duration::from_secs(120),
+    // It ends with the last of the operations, before that on all but slow machines.
+    seconds: Duration::from_secs(240),
     run,
 };
 
@@ -56,6 +58,8 @@ struct Outcome {
     /// Callers that waited in vain, and how many of them beside an idle connection.
     asleep: u64,
     beside: u64,
+    /// Callers that found no connection at once, as the pool counts.
+    waited: u64,
     /// Uses of sessions that should have been closed long ago.
     overdue: u64,
     /// Connections that could not be had when all was over.
@@ -120,13 +124,16 @@ struct Counts {
 
 impl Counts {
     /// The life of a caller.
-    fn call(&self, pool: &impl Pooled, mut dice: Dice) {
+    fn call(&self, pool: &impl Pooled, mut dice: StdRng) {
         let add = |count: &AtomicU64, is_so: bool| {
             count.fetch_add(u64::from(is_so), Ordering::Relaxed);
         };
         while !self.stop.load(Ordering::Relaxed) {
-            let (turns, yields, pauses) =
-                (dice.below(TURNS), dice.below(YIELDS) == 0, dice.below(PAUSES) == 0);
+            let (turns, yields, pauses) = (
+                dice.random_range(0..TURNS),
+                dice.random_range(0..YIELDS) == 0,
+                dice.random_range(0..PAUSES) == 0,
+            );
             let came = Instant::now();
             let mut waited = Duration::ZERO;
             let served = pool.use_one(|session| {
@@ -150,8 +157,8 @@ impl Counts {
                 add(&self.beside, served || pool.idle() > 0);
             }
             add(&self.operations, served);
-            (0..dice.below(TURNS)).for_each(|_| hint::spin_loop());
-            if dice.below(PAUSES) == 0 {
+            (0..dice.random_range(0..TURNS)).for_each(|_| hint::spin_loop());
+            if dice.random_range(0..PAUSES) == 0 {
                 thread::sleep(PAUSE);
             }
         }
@@ -171,7 +178,8 @@ fn race(
     let mut look = Some(look);
     thread::scope(|scope| {
         for number in 0..CALLERS {
-            let (counts, dice) = (&counts, Dice::new(run.seed, number as u64));
+            let (counts, dice) =
+                (&counts, StdRng::seed_from_u64(run.seed.wrapping_add(number as u64)));
             let thread = thread::Builder::new().name(format!("caller-{number}"));
             thread.spawn_scoped(scope, move || counts.call(pool, dice)).expect("a thread");
         }
@@ -261,6 +269,7 @@ fn real(run: &Run<'_>) -> (Outcome, String, Vec<String>) {
     let closed = pool.close(Instant::now() + PATIENCE * 2);
     let stats = pool.stats();
     outcome.reaped = stats.closed.expired + stats.closed.idle_too_long;
+    outcome.waited = stats.gets_waited;
     outcome.seen = server.seen();
     let books = [
         ("connections handed out", stats.gets, outcome.operations + had),
@@ -300,6 +309,7 @@ fn report(flawed: &Outcome, fairpool: &Outcome, books: &[String], diagnosis: Str
         row("closed twice", |outcome| none(outcome.seen.closed_twice)),
         row("uses of a closed connection", |outcome| none(outcome.seen.used_closed)),
         row("uses of one by two at once", |outcome| none(outcome.seen.shared)),
+        figure("gets that had to wait", "", fairpool.waited),
         row("callers that slept for 5 s", |outcome| none(outcome.asleep)),
         row("of them beside an idle connection", |outcome| none(outcome.beside)),
         row("connections missing at the end", |outcome| {
@@ -357,6 +367,7 @@ fn data(outcome: &Outcome) -> Value {
         "closed_twice": outcome.seen.closed_twice,
         "used_closed": outcome.seen.used_closed,
         "shared": outcome.seen.shared,
+        "waited": outcome.waited,
         "asleep": outcome.asleep,
         "asleep_beside_an_idle_connection": outcome.beside,
         "missing": outcome.missing,

@@ -7,8 +7,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::Outcome;
-use crate::dice::Dice;
 use crate::scenarios::Run;
 
 pub const CONNECTIONS: usize = 2;
@@ -24,11 +26,11 @@ const ALL: usize = CALLERS + 1;
 /// The returns and the cancels begin within this many turns of an empty loop.
 const SPREAD: u64 = 500;
 
-/// Whoever stays and is not served by then never is.
-const WATCHDOG: Duration = Duration::from_secs(30);
+/// Whoever has no answer by then never gets one.
+pub const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How many points the chart has.
-const POINTS: u32 = 200;
+const POINTS: u64 = 200;
 
 /// A pool whose callers can be cancelled.
 pub trait Raced: Sync {
@@ -61,7 +63,7 @@ pub fn race<P: Raced>(pool: &P, run: &Run<'_>, script: &Script<'_>) -> Outcome {
             let (thread, stage) = (thread::Builder::new().name(name), &stage);
             thread.spawn_scoped(scope, move || stage.call(leaves)).expect("a thread");
         }
-        let dice = Dice::new(run.seed, 1);
+        let dice = StdRng::seed_from_u64(!run.seed);
         scope.spawn(|| stage.give_back(dice));
         let outcome = stage.play(run, script);
         *lock(&stage.round) = None;
@@ -140,9 +142,11 @@ impl<'a, P: Raced> Stage<'a, P> {
         loop {
             self.curtain.wait();
             let Some(round) = lock(&self.round).clone() else { return };
+            let begun = Instant::now();
             let got = self.pool.get(if leaves { &round.leaving } else { &round.staying });
             let counts = &self.counts;
             let count = match (leaves, got.is_some()) {
+                _ if begun.elapsed() >= WATCHDOG => &counts.stranded,
                 (true, false) => &counts.left,
                 (true, true) if round.cancelled.load(Ordering::SeqCst) => &counts.met_a_grant,
                 (true, true) => &counts.too_early,
@@ -156,13 +160,13 @@ impl<'a, P: Raced> Stage<'a, P> {
     }
 
     /// The life of the thread that returns what was held.
-    fn give_back(&self, mut dice: Dice) {
+    fn give_back(&self, mut dice: StdRng) {
         for number in 1.. {
             self.returner.wait();
             let Some(held) = lock(&self.held).take() else { return };
             self.meet(number);
             for guard in held {
-                spin(dice.below(SPREAD));
+                spin(dice.random_range(0..SPREAD));
                 drop(guard);
             }
             self.done();
@@ -187,7 +191,7 @@ impl<'a, P: Raced> Stage<'a, P> {
 
     fn play(&self, run: &Run<'_>, script: &Script<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut dice = Dice::new(run.seed, 0);
+        let mut dice = StdRng::seed_from_u64(run.seed);
         let begun = Instant::now();
         for number in 1.. {
             let held: Vec<_> = (0..CONNECTIONS).map_while(|_| self.pool.try_get()).collect();
@@ -195,7 +199,8 @@ impl<'a, P: Raced> Stage<'a, P> {
             outcome.taken += held.len() as u64;
             outcome.bad_rounds += u64::from(held.len() < CONNECTIONS || waiting > 0);
             let time = begun.elapsed();
-            if time >= script.time / POINTS * outcome.queue.len() as u32 {
+            let points = outcome.queue.len() as u64;
+            if outcome.cancels() >= script.cancels / POINTS * points {
                 outcome.queue.push((outcome.cancels() as f64, waiting as f64));
             }
             if outcome.cancels() >= script.cancels || time >= script.time {
@@ -224,7 +229,13 @@ impl<'a, P: Raced> Stage<'a, P> {
 
     /// All callers join the queue; then connections come back, and some of the callers
     /// are cancelled. Ends when all have an answer.
-    fn round(&self, number: usize, held: Vec<P::Guard<'a>>, dice: &mut Dice, script: &Script<'_>) {
+    fn round(
+        &self,
+        number: usize,
+        held: Vec<P::Guard<'a>>,
+        dice: &mut StdRng,
+        script: &Script<'_>,
+    ) {
         let queued = self.pool.waiting();
         let round = Arc::new(Round::default());
         *lock(&self.round) = Some(Arc::clone(&round));
@@ -239,7 +250,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         *lock(&self.held) = Some(held);
         self.returner.wait();
         self.meet(number);
-        spin(dice.below(SPREAD));
+        spin(dice.random_range(0..SPREAD));
         round.cancelled.store(true, Ordering::SeqCst);
         P::cancel(&round.leaving);
         let mut done = lock(&self.done);

@@ -254,6 +254,13 @@ impl Watch {
         Weak::ptr_eq(&self.pool, &other.pool)
     }
 
+    /// Unlike [`pool`](Watch::pool), whoever asks never ends up with the last of it,
+    /// whose drop runs the manager's.
+    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.pool.strong_count() == 0
+    }
+
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -176,7 +176,7 @@ fn burn_rates_are_those_of_the_service_levels() {
         });
         assert!(on_dashboard, "the dashboard has another budget than {budget} for {name}");
         for window in &windows {
-            let ratio = format!("( {} ) / ( {} )", sum(bad, window), sum(all, window));
+            let ratio = format!("( {} ) / ( {} > 0 )", sum(bad, window), sum(all, window));
             records.insert(format!("fairpool:{name}:bad_ratio_rate{window}"), ratio);
         }
         let mut alert = format!("Fairpool{name}BurnRate");

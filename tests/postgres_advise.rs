@@ -177,7 +177,7 @@ fn each_wait_in_the_server_should_have_a_deadline() {
 fn timeouts_that_the_role_brings_along_count_too() {
     let cluster = Cluster::start();
     for (name, value) in
-        [("statement_timeout", "30s"), ("lock_timeout", "2s"), ("idle_session_timeout", "9min")]
+        [("statement_timeout", "30s"), ("lock_timeout", "2s"), ("idle_session_timeout", "4min")]
     {
         cluster.psql(&format!("ALTER ROLE app SET {name} = '{value}'"));
     }
@@ -187,7 +187,7 @@ fn timeouts_that_the_role_brings_along_count_too() {
     let pool = good_builder().build(manager).unwrap();
     let said = advise(&pool, 1).unwrap();
     assert_eq!(said.server.lock_timeout, Some(secs(2)));
-    let parts = ["up to 600s", "idle_session_timeout ends them after 540s", "less than 540s"];
+    let parts = ["up to 300s", "idle_session_timeout ends them after 240s", "less than 240s"];
     assert_said(&said, "idle_timeout", Severity::Warning, &parts);
 
     let manager = Manager::new(cluster.app_config(APP_PASSWORD), NoTls)

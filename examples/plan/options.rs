@@ -94,6 +94,13 @@ pub struct Options {
 
 const MOST: f64 = 1e6;
 
+/// With fewer, a p99 is chance.
+const LEAST_GETS: u32 = 2_000;
+
+/// Gets per second of an instance. With fewer, so many gets take longer than the
+/// simulation's clock can tell.
+const LEAST_RATE: f64 = 0.01;
+
 impl Options {
     /// `None` if the user wanted to read the help and now has.
     pub fn from_command_line() -> Result<Option<Options>, Problem> {
@@ -172,6 +179,19 @@ impl Arguments {
                 self.timeout_ms, self.wait_p99_ms
             )));
         }
+        if self.gets < LEAST_GETS {
+            return Err(Problem(format!(
+                "--gets must be at least {LEAST_GETS}, but is {}: fewer do not tell a p99",
+                self.gets
+            )));
+        }
+        if options.of_an_instance().rate < LEAST_RATE {
+            return Err(Problem(format!(
+                "--rate must be at least {LEAST_RATE} for each of the --instances {}, but is {:?} \
+                 for all",
+                self.instances, self.rate
+            )));
+        }
         let (busy, allowed) = (options.busy(), options.server_max);
         if busy >= f64::from(allowed) {
             return Err(Problem(format!(
@@ -198,13 +218,13 @@ fn positive(name: &str, value: f64) -> Result<f64, Problem> {
     if value > 0.0 && value <= MOST {
         return Ok(value);
     }
-    Err(Problem(format!("{name} must be above 0 and at most {MOST}, but is {value}")))
+    Err(Problem(format!("{name} must be above 0 and at most {MOST}, but is {value:?}")))
 }
 
 fn millis(name: &str, value: f64) -> Result<Duration, Problem> {
     let span = Duration::from_secs_f64(positive(name, value)? / 1e3);
     if span.is_zero() {
-        return Err(Problem(format!("{name} must be at least a nanosecond, but is {value}")));
+        return Err(Problem(format!("{name} must be at least a nanosecond, but is {value:?}")));
     }
     Ok(span)
 }

@@ -154,13 +154,23 @@ impl Plan {
                     millis(shared.waits.p99)
                 ),
             );
-        } else if self.is_alarming(options) {
+        }
+        // With a proxy, the server has only those that are shared.
+        let shared = self.proxy.as_ref().map(|shared| shared.size);
+        let of_server = shared.map_or(self.connections, u64::from);
+        if of_server as f64 / f64::from(options.server_max) > ALARMING {
+            let instead = match shared {
+                Some(_) => "raise max_connections",
+                None => {
+                    "raise max_connections, use fewer instances, or put a proxy such as PgBouncer \
+                     between"
+                }
+            };
             line(
                 "WARNING",
                 format!(
-                    "more than {:.0} % of the server's connections: a rolling deployment or \
-                     another service may find none left; raise max_connections, use fewer \
-                     instances, or put a proxy such as PgBouncer between",
+                    "{of_server} connections are more than {:.0} % of the server's: a rolling \
+                     deployment or another service may find none left; {instead}",
                     ALARMING * 100.0
                 ),
             );

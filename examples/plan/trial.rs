@@ -122,9 +122,11 @@ pub fn run(
 }
 
 fn waits(pool: Builder<Nothing>, driver: Driver, load: &Load, gets: usize) -> Result<Waits, Error> {
-    let ends = run(pool, driver, load.callers().take(gets + gets / WARM_UP))?;
-    let ends: Vec<_> = ends.iter().skip(gets / WARM_UP).collect();
-    Ok(Waits::of(&ends.iter().map(|end| (end.waited, end.end.is_none())).collect::<Vec<_>>()))
+    let warm_up = gets / WARM_UP;
+    let callers = load.callers().take(gets + warm_up);
+    let mut ends = Vec::with_capacity(gets + warm_up);
+    simulate(pool, driver, callers, |end| ends.push((end.waited, end.end.is_none())))?;
+    Ok(Waits::of(&ends[warm_up..]))
 }
 
 /// Tries a size, with as many gets as it takes to tell on which side of the goal it is.

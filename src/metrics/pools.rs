@@ -41,7 +41,7 @@ impl Pools {
     /// A pool that is there already is not added again.
     pub(super) fn add(&self, watch: Watch) {
         let mut list = self.0.lock();
-        list.entries.retain(|entry| entry.watch.pool().is_some());
+        list.entries.retain(|entry| !entry.watch.is_gone());
         if list.entries.iter().any(|entry| entry.watch.is_of_same_pool(&watch)) {
             return;
         }
@@ -53,7 +53,7 @@ impl Pools {
     pub(super) fn look(&self) -> Vec<Seen> {
         let entries = {
             let mut list = self.0.lock();
-            list.entries.retain(|entry| entry.watch.pool().is_some());
+            list.entries.retain(|entry| !entry.watch.is_gone());
             list.entries.clone()
         };
         let seen = entries.into_iter().filter_map(|Entry { id, name, watch }| {

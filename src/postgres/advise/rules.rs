@@ -44,7 +44,7 @@ impl Settings {
 
     /// The longest that a connection rests before it is closed or checked.
     fn longest_rest(&self) -> Option<Duration> {
-        [self.idle_timeout, self.keepalive].into_iter().flatten().min()
+        [self.idle_timeout, self.keepalive, self.max_lifetime].into_iter().flatten().min()
     }
 }
 

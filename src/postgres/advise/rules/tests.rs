@@ -100,14 +100,23 @@ fn each_wait_has_a_deadline() {
 
 #[test]
 fn the_server_must_not_end_what_the_pool_keeps() {
-    let strict = || ServerFigures { idle_session_timeout: Some(secs(600)), ..server() };
-    expect(good(), strict(), "idle_timeout", Warning, &["up to 600s", "less than 600s"]);
-    let forever = Settings { idle_timeout: None, ..good() };
-    expect(forever, strict(), "idle_timeout", Warning, &["rest for ever"]);
+    let strict = || ServerFigures { idle_session_timeout: Some(secs(200)), ..server() };
+    let long = Settings { idle_timeout: Some(secs(200)), ..good() };
+    expect(long, strict(), "idle_timeout", Warning, &["up to 200s", "less than 200s"]);
     let checked = Settings { keepalive: Some(secs(60)), ..good() };
     assert_eq!(rest(&checked, &strict()), []);
-    let short = Settings { idle_timeout: Some(secs(599)), ..good() };
+    let short = Settings { idle_timeout: Some(secs(199)), ..good() };
     assert_eq!(rest(&short, &strict()), []);
+
+    // They rest for no longer than they live.
+    let unlimited = Settings { idle_timeout: None, ..good() };
+    expect(unlimited.clone(), strict(), "idle_timeout", Warning, &["up to 300s"]);
+    let patient = ServerFigures { idle_session_timeout: Some(secs(301)), ..server() };
+    assert_eq!(rest(&unlimited, &patient), []);
+    let forever = Settings { max_lifetime: None, ..unlimited };
+    let said = rest(&forever, &strict());
+    let of_rest = said.iter().find(|said| said.setting == "idle_timeout").unwrap();
+    assert!(of_rest.reason.starts_with("connections rest for ever"), "{of_rest:?}");
 }
 
 #[test]

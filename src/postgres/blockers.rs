@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use ::postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
-/// Each waiting backend leads to those it waits for, and they to those *they* wait
-/// for; the ends of these chains are the reason. (Of many that want one row, only the
-/// first waits for the row's holder, the others wait for the first.) Only backends
-/// that wait are asked for their blockers, since that takes the server's lock tables.
+/// Those that are waited for, and wait for nobody, are the reason; behind each stand
+/// those that wait for it, and those that wait for *them*. (Of many that want one row,
+/// only the first waits for the row's holder, the others wait for the first.) Only
+/// backends that wait are asked for their blockers, since that takes the server's lock
+/// tables.
 const SQL: &str = "\
 WITH RECURSIVE waits AS MATERIALIZED (
     SELECT pid, pg_catalog.unnest(pg_catalog.pg_blocking_pids(pid)) AS blocker
     FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted AND pid IS NOT NULL) AS w
 ), behind AS (
-    SELECT pid, blocker FROM waits
+    SELECT blocker AS first, pid FROM waits WHERE blocker NOT IN (SELECT pid FROM waits)
     UNION
-    SELECT behind.pid, waits.blocker FROM behind JOIN waits ON waits.pid = behind.blocker
+    SELECT behind.first, waits.pid FROM behind JOIN waits ON waits.blocker = behind.pid
 ), ends AS (
-    SELECT blocker AS pid, pg_catalog.count(DISTINCT pid) AS blocked
-    FROM behind WHERE blocker NOT IN (SELECT pid FROM waits) GROUP BY blocker
+    SELECT first AS pid, pg_catalog.count(*) AS blocked FROM behind GROUP BY first
 )
 SELECT ends.pid, ends.blocked, state, usename, datname, application_name,
     EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start),

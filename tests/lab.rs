@@ -324,6 +324,24 @@ fn policies() {
     assert_eq!(order(&real, "admin"), order(&simulated, "admin"));
 }
 
+#[test]
+fn what_cannot_run_does_not_keep_the_others_from_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("lab.json");
+    let mut all = command(&["all", "--seconds", "0.3", "--json"]);
+    assert_one_line(all.arg(&json).env("DATABASE_URL", "nonsense"), "long-transaction");
+    let text = fs::read_to_string(&json).expect("the figures of the others");
+    let reports: Value = serde_json::from_str(&text).expect("legal JSON");
+    let names: Vec<&str> = reports
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["scenario"].as_str())
+        .collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    assert!(!names.contains(&"leak-and-outage"), "{names:?}");
+}
+
 /// A reader holds each in the head.
 #[test]
 fn flawed_pools_are_small() {

@@ -63,7 +63,7 @@ fn start() -> Result<ExitCode, Problem> {
         fs::write(file, "").map_err(|error| Problem::file(file, error.to_string()))?;
     }
     let console = Console::new();
-    let mut reports = Vec::new();
+    let (mut reports, mut unable) = (Vec::new(), Vec::new());
     for scenario in &scenarios {
         console.headline(scenario.name, scenario.about);
         let seconds = options.seconds.unwrap_or(scenario.seconds);
@@ -76,7 +76,17 @@ fn start() -> Result<ExitCode, Problem> {
             svg: svg.clone(),
             console: &console,
         };
-        let report = (scenario.run)(&run)?;
+        let report = match (scenario.run)(&run) {
+            Ok(report) => report,
+            // The others may be able to.
+            Err(problem) if scenarios.len() > 1 => {
+                console.quiet();
+                println!("cannot run: {problem}");
+                unable.push(format!("{}: {problem}", scenario.name));
+                continue;
+            }
+            Err(problem) => return Err(problem),
+        };
         println!("{}", report.text(options.fixed));
         match (svg, &report.chart) {
             (Some(file), Some(chart)) => {
@@ -97,6 +107,9 @@ fn start() -> Result<ExitCode, Problem> {
     }
     if reports.len() > 1 {
         println!("{}", report::summary(&reports, options.fixed));
+    }
+    if !unable.is_empty() {
+        return Err(Problem(unable.join("; ")));
     }
     let verdicts = reports.iter().map(|report: &Report| report.verdict(options.fixed));
     let all_well = verdicts.into_iter().all(|verdict| matches!(verdict, Verdict::AsExpected));

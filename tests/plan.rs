@@ -58,6 +58,8 @@ fn assert_refused(arguments: &str, named: &[&str]) {
 
 /// A service of moderate size, with few gets: these are no release builds.
 const SERVICE: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000";
+/// The same with very few, where it does not matter how good the plan is.
+const ROUGHLY: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 2500";
 
 #[test]
 fn bad_input_gets_one_clear_line() {
@@ -157,14 +159,14 @@ fn the_plan_is_the_smallest_that_keeps_the_goal() {
 
 #[test]
 fn the_same_seed_gives_the_same_plan() {
-    let arguments = format!("{SERVICE} --wait-p99-ms 10 --seed 7");
+    let arguments = format!("{ROUGHLY} --wait-p99-ms 10 --seed 7");
     assert_eq!(plan(&arguments), plan(&arguments));
 }
 
 #[test]
 fn the_server_s_limit_gives_a_warning_and_then_a_proxy() {
     let at =
-        |limit: u32| plan(&format!("{SERVICE} --wait-p99-ms 10 --server-max-connections {limit}"));
+        |limit: u32| plan(&format!("{ROUGHLY} --wait-p99-ms 10 --server-max-connections {limit}"));
     let (said, figures) = at(1000);
     let connections = number(&figures, "/connections") as u32;
     assert_eq!(figures["warning"], false);

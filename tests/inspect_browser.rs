@@ -215,6 +215,25 @@ fn another_pool_can_be_chosen_and_one_may_go() {
     assert_quiet(&mut browser, &url);
 }
 
+/// The service is started again, at the same address: the page stays open.
+#[test]
+fn the_page_goes_on_with_the_next_server_at_its_address() {
+    let (before, after) = (pool("orders", 2), pool("orders", 7));
+    let (server, url) = server_of(&[&before]);
+    let addr = server.addr();
+    let mut browser = Browser::start();
+    browser.go_to(&url);
+    let sizes = "JSON.stringify(state.history[0]?.map((sample) => sample.max_size) ?? [])";
+    browser.eventually("it has some samples", |browser| {
+        browser.eval(sizes).as_str().is_some_and(|sizes| sizes.matches('2').count() > 3)
+    });
+    server.stop();
+    let _server = inspect::serve(addr, &[after.watch()]).unwrap();
+    browser.eventually("it has those of the next server, and no others", |browser| {
+        browser.eval(sizes).as_str().is_some_and(|sizes| sizes.starts_with("[7,7"))
+    });
+}
+
 /// `FAIRPOOL_PICTURE=docs/inspector.png` renews the README's picture.
 fn take_picture(browser: &mut Browser) {
     let Some(file) = std::env::var_os("FAIRPOOL_PICTURE") else { return };

@@ -5,7 +5,7 @@ const EVERY = 1000;
 const LONGEST = 300;
 const ROWS = 200;
 
-const state = { pools: [], history: [], selected: 0, reached: 0 };
+const state = { pools: [], history: [], began: null, selected: 0, reached: 0 };
 const byId = (id) => document.getElementById(id);
 
 // ---- elements ----
@@ -297,10 +297,20 @@ const fetched = async (path) => {
   return answer.json();
 };
 
-const addHistory = ({ pools }) => pools.forEach((pool, at) => {
-  const samples = (state.history[at] ?? []).concat(pool.samples);
-  state.history[at] = samples.slice(-LONGEST);
-});
+// Another server, which counts its samples from the start, may have taken the place of
+// the one before: then all that it has is asked for the next time.
+const addHistory = ({ began, pools }, after) => {
+  const whole = began === state.began || after === 0;
+  if (began !== state.began) state.history = [];
+  state.began = began;
+  if (!whole) return;
+  pools.forEach((pool, at) => {
+    const samples = state.history[at] ?? [];
+    const newest = samples[samples.length - 1]?.number ?? 0;
+    const news = pool.samples.filter((sample) => sample.number > newest);
+    state.history[at] = samples.concat(news).slice(-LONGEST);
+  });
+};
 
 const poll = async () => {
   try {
@@ -311,9 +321,7 @@ const poll = async () => {
     const { memory } = now;
     setText(byId("memory"), memory ? `process: ${Math.round(memory.resident / 1e6)} MB in memory` : "");
     if (state.selected >= state.pools.length) state.selected = 0;
-    addHistory({ pools: past.pools.map((pool, at) => ({
-      samples: pool.samples.filter((sample) => sample.number > (newest[at] ?? 0)),
-    })) });
+    addHistory(past, after);
     state.reached = Date.now();
     setText(byId("link"), "live");
     setClass(byId("link"), "");

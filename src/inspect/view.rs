@@ -23,6 +23,8 @@ const MOST_SAMPLES: usize = 300;
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
 pub(super) struct View {
+    /// Seconds since 1970. It tells this history from that of an earlier server.
+    began: f64,
     pools: Vec<Pool>,
     latest: RefCell<Option<Rc<Look>>>,
 }
@@ -79,7 +81,8 @@ struct Sample {
 impl View {
     pub(super) fn new(pools: Vec<Watch>) -> View {
         let pool = |watch| Pool { watch, past: RefCell::default() };
-        View { pools: pools.into_iter().map(pool).collect(), latest: RefCell::new(None) }
+        let began = unix_time(SystemTime::now());
+        View { began, pools: pools.into_iter().map(pool).collect(), latest: RefCell::new(None) }
     }
 
     pub(super) fn watches(&self) -> Vec<Watch> {
@@ -98,7 +101,7 @@ impl View {
         match &*latest {
             Some(look) if now.saturating_duration_since(look.at) < FRESH_FOR => Rc::clone(look),
             _ => {
-                let look = Rc::new(Look::at(now, &self.pools));
+                let look = Rc::new(Look::at(now, SystemTime::now(), &self.pools));
                 *latest = Some(Rc::clone(&look));
                 look
             }
@@ -109,6 +112,7 @@ impl View {
     pub(super) fn history(&self, after: u64) -> Vec<u8> {
         #[derive(Serialize)]
         struct Answer<'a> {
+            began: f64,
             interval: f64,
             pools: Vec<Samples<'a>>,
         }
@@ -123,7 +127,8 @@ impl View {
         };
         let pools = self.pools.iter();
         let pools = pools.map(|pool| Samples { name: pool.watch.name(), samples: samples(pool) });
-        json(&Answer { interval: SAMPLE_EVERY.as_secs_f64(), pools: pools.collect() })
+        let (began, interval) = (self.began, SAMPLE_EVERY.as_secs_f64());
+        json(&Answer { began, interval, pools: pools.collect() })
     }
 }
 
@@ -176,7 +181,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 impl Look {
-    fn at<'a>(at: Instant, pools: &'a [Pool]) -> Look {
+    fn at<'a>(at: Instant, taken_at: SystemTime, pools: &'a [Pool]) -> Look {
         #[derive(Serialize)]
         struct Answer<'a> {
             taken_at: f64,
@@ -205,7 +210,7 @@ impl Look {
                 None => writeln!(text, "pool '{name}' is gone\n"),
             };
         }
-        let (taken_at, memory) = (unix_time(SystemTime::now()), Memory::now());
+        let (taken_at, memory) = (unix_time(taken_at), Memory::now());
         Look { at, json: json(&Answer { taken_at, memory, pools }).into(), text }
     }
 

@@ -80,8 +80,8 @@ impl Inspector {
     /// may come who should not, let a proxy that has both stand in front.
     ///
     /// If they may not, it also turns away requests for any host but `localhost` and
-    /// numeric addresses, so that no website can read it through the browser of
-    /// somebody on this machine.
+    /// numeric addresses, and those that a website's page makes by itself, so that no
+    /// website can read it through the browser of somebody on this machine.
     pub fn allow_remote(mut self, allow: bool) -> Inspector {
         self.allow_remote = allow;
         self
@@ -154,7 +154,8 @@ impl Server {
     ///
     /// # Blocking
     ///
-    /// For a moment. Who is being served is cut off.
+    /// For a moment. Who is being served is cut off. (On its own thread, as part of the
+    /// drop of a pool's manager, it only begins to stop.)
     pub fn stop(self) {}
 }
 
@@ -163,7 +164,11 @@ impl Drop for Server {
         if let Some((stop, thread)) = self.running.take() {
             // Fails if the thread has ended, which is what is wanted.
             let _ = stop.send(());
-            let _ = thread.join();
+            // A look at a pool that everybody else has dropped ends with its manager's
+            // drop, there: that may drop this.
+            if !sync::is_current(&thread) {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -171,5 +176,29 @@ impl Drop for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn it_may_be_dropped_on_its_own_thread() {
+        let (give, take) = bounded::<Server>(1);
+        let (done, is_done) = bounded(1);
+        let (stop, mut stopped) = oneshot::channel();
+        let run = move || {
+            drop(take.recv());
+            let _ = done.send(stopped.try_recv().is_ok());
+        };
+        let thread = sync::spawn("test".to_string(), run).unwrap();
+        let addr = ([127, 0, 0, 1], 1).into();
+        give.send(Server { addr, running: Some((stop, thread)) }).unwrap();
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true), "it was told to stop");
     }
 }

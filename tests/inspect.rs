@@ -9,6 +9,7 @@ mod stub;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,14 @@ fn connect(addr: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(2 * WATCHDOG)).unwrap();
     stream.set_write_timeout(Some(2 * WATCHDOG)).unwrap();
     stream
+}
+
+/// For a client that soon has no room for more of its answer.
+fn connect_with_little_room(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    TcpStream::from(socket)
 }
 
 /// Sends this, and reads all that comes.
@@ -297,6 +306,27 @@ fn other_names_for_this_machine_are_turned_away_unless_allowed() {
     assert_eq!(asked_as(open.addr(), "monitor.example").status, 200);
 }
 
+/// It could not read the answer, but have recordings made all the time.
+#[test]
+fn a_website_cannot_have_anything_made() {
+    let pool = pool();
+    let server = serve(&[pool.watch()]);
+    let addr = server.addr();
+    let asked_by = |site: &str, mode: &str| {
+        let request = format!(
+            "HEAD /trace HTTP/1.1\r\nHost: {addr}\r\nSec-Fetch-Site: {site}\r\n\
+             Sec-Fetch-Mode: {mode}\r\n\r\n"
+        );
+        Answer::of(&exchange(addr, request.as_bytes()).unwrap()).status
+    };
+    assert_eq!(asked_by("cross-site", "no-cors"), 403);
+    assert_eq!(asked_by("cross-site", "cors"), 403);
+    // A person who follows a link, who types the address, and the page itself.
+    assert_eq!(asked_by("cross-site", "navigate"), 200);
+    assert_eq!(asked_by("none", "navigate"), 200);
+    assert_eq!(asked_by("same-origin", "cors"), 200);
+}
+
 #[test]
 fn nonsense_is_answered_with_an_error_and_harms_nobody() {
     let pool = pool();
@@ -358,10 +388,7 @@ fn who_does_not_read_is_sent_away() {
     let pool = pool();
     let server = serve(&[pool.watch()]);
     let addr = server.addr();
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&addr.into()).unwrap();
-    let mut stream = TcpStream::from(socket);
+    let mut stream = connect_with_little_room(addr);
     write!(stream, "GET /trace?seconds=2 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
     let start = Instant::now();
     // Once the server has closed, the system refuses what it is sent.
@@ -374,6 +401,41 @@ fn who_does_not_read_is_sent_away() {
         thread::sleep(Duration::from_millis(5));
     }
     assert_serves(addr);
+}
+
+/// It is kept in memory until then.
+#[test]
+fn a_recording_counts_until_it_is_fetched() {
+    let pool = pool();
+    let server = serve(&[pool.watch()]);
+    let (addr, over) = (server.addr(), AtomicBool::new(false));
+    let goes_on = || !over.load(Ordering::Relaxed);
+    let fetch_slowly = |begun: mpsc::Sender<()>| {
+        let mut stream = connect_with_little_room(addr);
+        write!(stream, "GET /trace?seconds=1 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+        while goes_on() && stream.read(&mut [0; 100]).unwrap() > 0 {
+            let _ = begun.send(());
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        // Makes files that are larger than what the system keeps for a reader.
+        scope.spawn(|| {
+            while goes_on() {
+                (0..200).for_each(|_| drop(pool.get().unwrap()));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let fetch_slowly = &fetch_slowly;
+        let begun = [(); 2].map(|()| {
+            let (begun, has_begun) = mpsc::channel();
+            scope.spawn(move || fetch_slowly(begun));
+            has_begun
+        });
+        begun.iter().for_each(|begun| begun.recv_timeout(6 * WATCHDOG).expect("an answer"));
+        assert_eq!(get(addr, "/trace?seconds=1").status, 429);
+    });
 }
 
 #[test]

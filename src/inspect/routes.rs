@@ -1,5 +1,6 @@
 //! What is where. Nothing can be changed from outside: all that one can do is to ask.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -38,9 +39,12 @@ pub(super) struct Site {
     pub(super) view: View,
     metrics: PrometheusCollector,
     host: Host,
-    /// As many as recordings are being made, and one.
-    traces: Arc<()>,
+    /// As many as recordings are being made or fetched, and one.
+    traces: Turn,
 }
+
+/// To make a recording, and to have it fetched.
+pub(super) type Turn = Arc<()>;
 
 /// By which names one may ask.
 pub(super) struct Host {
@@ -52,8 +56,14 @@ impl Host {
     /// through the browser of somebody on this machine.
     fn welcomes<B>(&self, request: &Request<B>) -> bool {
         let Some(host) = request.headers().get(header::HOST) else { return true };
-        self.any || host.to_str().is_ok_and(is_local_name)
+        self.any || host.to_str().is_ok_and(is_local_name) && !is_of_website(request)
     }
+}
+
+/// A browser asks for the page of some website, not because somebody follows a link.
+fn is_of_website<B>(request: &Request<B>) -> bool {
+    let is = |name, value: &str| request.headers().get(name).is_some_and(|is| is == value);
+    is("sec-fetch-site", "cross-site") && !is("sec-fetch-mode", "navigate")
 }
 
 fn is_local_name(host: &str) -> bool {
@@ -72,7 +82,11 @@ impl Site {
     }
 }
 
-pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer {
+pub(super) async fn answer<B: Body>(
+    site: &Site,
+    request: &Request<B>,
+    turn: &OnceCell<Turn>,
+) -> Answer {
     if !site.host.welcomes(request) {
         let why = "this is not for others: ask for localhost, or for a numeric address\n";
         return text(StatusCode::FORBIDDEN, why);
@@ -95,7 +109,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         "/snapshot.json" => with_type(JSON, site.view.look().json()),
         "/history.json" => history(site, query),
         "/dump" => with_type(TEXT, site.view.look().text().to_owned()),
-        _ => trace(site, query, *request.method() == Method::HEAD).await,
+        _ => trace(site, query, *request.method() == Method::HEAD, turn).await,
     }
 }
 
@@ -146,7 +160,7 @@ fn number(
     Ok(number)
 }
 
-async fn trace(site: &Site, query: &str, only_head: bool) -> Answer {
+async fn trace(site: &Site, query: &str, only_head: bool, kept: &OnceCell<Turn>) -> Answer {
     let seconds = match number(query, "seconds", USUAL_TRACE, TRACE_SECONDS) {
         Ok(seconds) => seconds,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
@@ -166,8 +180,9 @@ async fn trace(site: &Site, query: &str, only_head: bool) -> Answer {
     };
     // If the client goes, this ends here, and the recorder with it.
     time::sleep(Duration::from_secs(seconds)).await;
-    match written(recorder, turn).await {
+    match written(recorder, Arc::clone(&turn)).await {
         Some(file) => {
+            let _ = kept.set(turn);
             let mut answer = with_type(JSON, file);
             let name = HeaderValue::from_static("attachment; filename=\"pools.trace.json\"");
             answer.headers_mut().insert(header::CONTENT_DISPOSITION, name);
@@ -180,7 +195,7 @@ async fn trace(site: &Site, query: &str, only_head: bool) -> Answer {
 }
 
 /// That takes a while, so another thread does it.
-async fn written(recorder: Recorder, turn: Arc<()>) -> Option<Vec<u8>> {
+async fn written(recorder: Recorder, turn: Turn) -> Option<Vec<u8>> {
     let (done, file) = oneshot::channel();
     let write = move || {
         let mut file = Vec::new();

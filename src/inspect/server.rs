@@ -1,11 +1,12 @@
 //! Clients come, are answered, and go: one request each. Nobody who is slow, or says
 //! nothing, holds up the others: all are served by one thread that never waits.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::routes::{Host, Site, answer};
 use super::view::{SAMPLE_EVERY, View};
+use crate::error::text_of_panic;
 use crate::snapshot::Watch;
 
 /// More clients at once are not served: the newest comes in, another has to go.
@@ -31,6 +33,10 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// So long it may read nothing of its answer.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A client is done within this time: with the longest of recordings, and a minute or
+/// two to fetch it.
+const VISIT_LIMIT: Duration = Duration::from_secs(180);
 
 /// A request is no longer than this.
 const LONGEST_REQUEST: usize = 16 * 1024;
@@ -68,7 +74,9 @@ async fn sample(site: Rc<Site>) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        site.view.sample();
+        // It may be the last to hold a pool, whose manager is the user's code.
+        let sampled = panic::catch_unwind(AssertUnwindSafe(|| site.view.sample()));
+        sampled.unwrap_or_else(|payload| drop(text_of_panic(payload)));
     }
 }
 
@@ -115,10 +123,12 @@ impl Clients {
 async fn serve(stream: TcpStream, site: Rc<Site>, asked: Rc<Cell<bool>>) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL_LIMIT));
+    // As long as the answer is kept.
+    let turn = Rc::new(OnceCell::new());
     let service = service_fn(move |request| {
         asked.set(true);
-        let site = Rc::clone(&site);
-        async move { Ok::<_, Infallible>(answer(&site, &request).await) }
+        let (site, turn) = (Rc::clone(&site), Rc::clone(&turn));
+        async move { Ok::<_, Infallible>(answer(&site, &request, &turn).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -127,5 +137,5 @@ async fn serve(stream: TcpStream, site: Rc<Site>, asked: Rc<Cell<bool>>) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     // Whatever a client does wrong, it has had its answer, or there is none.
-    let _ = connection.await;
+    let _ = time::timeout(VISIT_LIMIT, connection).await;
 }

@@ -64,7 +64,7 @@ const ROUGHLY: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 
 #[test]
 fn bad_input_gets_one_clear_line() {
     let with = |changed: &str| format!("{changed} --seed 1");
-    let cases: [(&str, &[&str]); 17] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("--rate 0 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "0"]),
         ("--rate -5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "-5"]),
         ("--rate nan --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20", &["--rate", "NaN"]),
@@ -86,6 +86,10 @@ fn bad_input_gets_one_clear_line() {
         (
             "--instances 0 --rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20",
             &["--instances", "0"],
+        ),
+        (
+            "--instances -5 --rate 5 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20",
+            &["--instances", "-5"],
         ),
         // 40 are busy on average.
         (
@@ -122,7 +126,11 @@ fn bad_input_gets_one_clear_line() {
     // Not even with a connection for all to share: 4 of 5 are busy on average.
     let shared = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000 \
                   --wait-p99-ms 0.5 --server-max-connections 5";
-    assert_refused(shared, &["--server-max-connections 5", "--wait-p99-ms"]);
+    let earlier = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&earlier, "an earlier plan").unwrap();
+    let shared = format!("{shared} --json {}", earlier.path().display());
+    assert_refused(&shared, &["--server-max-connections 5", "--wait-p99-ms"]);
+    assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "an earlier plan");
 }
 
 #[test]
@@ -155,6 +163,17 @@ fn the_plan_is_the_smallest_that_keeps_the_goal() {
     // A goal that asks for more needs more.
     let (_, strict) = plan(&format!("{SERVICE} --wait-p99-ms 1"));
     assert!(number(&strict, "/pool_size") > size);
+}
+
+/// With few gets, the queue of a large pool that is busy nearly all the time is still
+/// short.
+#[test]
+fn what_is_planned_keeps_the_goal_in_a_longer_run_too() {
+    let service = "--rate 5000 --service-ms 8 --service-p99-ms 60 --gets 2500";
+    for seed in 1..=4 {
+        let (_, figures) = plan(&format!("{service} --wait-p99-ms 10 --seed {seed}"));
+        assert!(number(&figures, "/wait/p99_seconds") <= 0.010, "{figures}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod problem;
 mod search;
 mod trial;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::process::ExitCode;
 
 use options::Options;
@@ -37,9 +37,11 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Problem> {
     let Some(options) = Options::from_command_line()? else { return Ok(()) };
-    // Before anything runs: it would be a pity afterwards.
+    // Before anything runs: it would be a pity afterwards. What is in them stays until
+    // there is a plan.
     for file in options.json.iter().chain(&options.svg) {
-        fs::write(file, "").map_err(|error| Problem::file(file, error))?;
+        let opened = OpenOptions::new().append(true).create(true).open(file);
+        opened.map_err(|error| Problem::file(file, error))?;
     }
     options.database.as_deref().map_or(Ok(()), measure::reach)?;
     let plan = Plan::make(&options)?;

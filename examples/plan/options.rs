@@ -16,7 +16,7 @@ use crate::problem::Problem;
 #[command(name = "plan")]
 struct Arguments {
     /// Instances of the service, each with a pool of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     instances: u32,
 
     /// Gets per second of the whole service, all instances together
@@ -36,7 +36,7 @@ struct Arguments {
     wait_p99_ms: f64,
 
     /// What the server allows: PostgreSQL's max_connections
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
     server_max_connections: u32,
 
     /// How long a caller waits before it gives up
@@ -44,11 +44,11 @@ struct Arguments {
     timeout_ms: f64,
 
     /// Chooses the random numbers
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     seed: u64,
 
     /// Gets of each simulation, to begin with; up to eight times as many where it is close
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000, allow_negative_numbers = true)]
     gets: u32,
 
     /// Write the figures to this file

@@ -10,7 +10,7 @@ use crate::load::{Load, Service};
 use crate::options::Options;
 use crate::problem::Problem;
 use crate::search::{self, Found};
-use crate::trial::{Waits, try_in_theory, try_well};
+use crate::trial::{Waits, try_in_theory};
 
 /// Beyond this share of what the server allows there is a warning: deployments, other
 /// services and people at a prompt need some too.
@@ -64,7 +64,7 @@ impl Plan {
         };
         Ok(Plan {
             size,
-            waits: try_well(size, &load)?,
+            waits: found.waits,
             knee: search::knee(&curve),
             curve,
             room: search::room(&load, service, goal, size)?,

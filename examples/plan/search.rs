@@ -5,7 +5,7 @@ use std::time::Duration;
 use fairpool::Error;
 
 use crate::load::Load;
-use crate::trial::{Waits, try_size};
+use crate::trial::{Waits, try_size, try_well};
 
 /// Sizes that the chart shows, at the most.
 const POINTS: u32 = 14;
@@ -49,7 +49,16 @@ pub fn smallest(
             too_small = size;
         }
     }
-    Ok(Some(found))
+    // The queue of a large pool that is busy nearly all the time takes long to settle:
+    // few gets may have met a short one.
+    loop {
+        found.waits = try_well(found.size, load)?;
+        match found.size {
+            _ if found.waits.p99 <= goal => return Ok(Some(found)),
+            size if size >= most => return Ok(None),
+            _ => found.size += 1,
+        }
+    }
 }
 
 /// Waits by size, from the least to where nearly nobody waits.

@@ -7,19 +7,17 @@
 //! is measured is said in `benches/support/page/head.md`, which heads the results
 //! in `docs/benchmarks/`. Under `cargo test` one short round shows that it runs.
 
-mod support;
-
 use std::time::Duration;
 
-use support::cell::{Cell, Hold};
-use support::machine::Machine;
-use support::peers::{self, Peer};
-use support::progress::Progress;
-use support::report::{CellReport, Report};
-use support::rounds::{self, Contestant, local};
-use support::settings::{Defaults, Settings};
-use support::stub::{BareMutex, Fairpool, Queue, R2d2};
-use support::table;
+use fairpool_bench::cell::{Cell, Hold};
+use fairpool_bench::machine::Machine;
+use fairpool_bench::peers::{self, Peer};
+use fairpool_bench::progress::Progress;
+use fairpool_bench::report::{CellReport, Report};
+use fairpool_bench::rounds::{self, Contestant, local};
+use fairpool_bench::settings::{Defaults, Settings};
+use fairpool_bench::stub::{BareMutex, Fairpool, Queue, R2d2};
+use fairpool_bench::table;
 
 const fn cell(threads: usize, connections: u32, hold: Hold) -> Cell {
     Cell { threads, connections, hold }
@@ -84,7 +82,7 @@ fn measure(settings: &Settings, peers: &mut [Peer]) -> Vec<CellReport> {
 }
 
 fn main() {
-    let Some(settings) = support::begin(Defaults { rounds: 7, millis: 400 }) else { return };
+    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 7, millis: 400 }) else { return };
     let (mut peers, notes) = peers::start();
     for line in &notes {
         println!("{line}");
@@ -95,5 +93,5 @@ fn main() {
     }
     let cells = measure(&settings, &mut peers);
     let report = Report::new("checkout", machine, &settings, notes, cells);
-    support::finish(&report, &settings);
+    fairpool_bench::finish(&report, &settings);
 }

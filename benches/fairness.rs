@@ -2,19 +2,17 @@
 //! driver that does nothing: `scripts/bench fairness`. Under `cargo test` one
 //! short round shows that it runs.
 
-mod support;
-
 use std::time::Duration;
 
 use fairpool::Fairness;
-use support::cell::{Cell, Hold};
-use support::machine::Machine;
-use support::progress::Progress;
-use support::report::Report;
-use support::rounds::{self, Contestant, local};
-use support::settings::Defaults;
-use support::stub::Fairpool;
-use support::table;
+use fairpool_bench::cell::{Cell, Hold};
+use fairpool_bench::machine::Machine;
+use fairpool_bench::progress::Progress;
+use fairpool_bench::report::Report;
+use fairpool_bench::rounds::{self, Contestant, local};
+use fairpool_bench::settings::Defaults;
+use fairpool_bench::stub::Fairpool;
+use fairpool_bench::table;
 
 /// In microseconds; zero is `Strict`.
 const BOUNDS: [u64; 9] = [0, 100, 300, 500, 1000, 2000, 3000, 5000, 10_000];
@@ -47,7 +45,7 @@ fn contestant(micros: u64, connections: u32) -> Box<dyn Contestant> {
 }
 
 fn main() {
-    let Some(settings) = support::begin(Defaults { rounds: 5, millis: 150 }) else { return };
+    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 5, millis: 150 }) else { return };
     let mut cells = CELLS.to_vec();
     cells.retain(|cell| settings.wants(&cell.to_string()));
     let progress = Progress::new(cells.len() * BOUNDS.len() * settings.rounds as usize);
@@ -62,5 +60,5 @@ fn main() {
         reports.push(report);
     }
     let report = Report::new("fairness", Machine::inspect(), &settings, Vec::new(), reports);
-    support::finish(&report, &settings);
+    fairpool_bench::finish(&report, &settings);
 }

@@ -21,18 +21,16 @@ mod rest;
 #[path = "growth/waiters.rs"]
 mod waiters;
 
-mod support;
-
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
+use fairpool_bench::growth::{self, Growth};
+use fairpool_bench::machine::Machine;
+use fairpool_bench::progress::Progress;
+use fairpool_bench::report::Report;
+use fairpool_bench::settings::Defaults;
 use measure::Scale;
-use support::growth::{self, Growth};
-use support::machine::Machine;
-use support::progress::Progress;
-use support::report::Report;
-use support::settings::Defaults;
 
 /// Counts what is allocated, for the part about memory.
 #[global_allocator]
@@ -49,7 +47,7 @@ const PARTS: [(&str, Part); 5] = [
 ];
 
 fn main() {
-    let Some(settings) = support::begin(Defaults { rounds: 7, millis: 150 }) else { return };
+    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 7, millis: 150 }) else { return };
     let scale = Scale::new(&settings);
     let parts: Vec<_> = PARTS.into_iter().filter(|(name, _)| settings.wants(name)).collect();
     let progress = Progress::new(parts.len());
@@ -62,5 +60,5 @@ fn main() {
     progress.say(&growth::table(&figures).text());
     let mut report = Report::new("growth", Machine::inspect(), &settings, Vec::new(), Vec::new());
     report.growth = figures;
-    support::finish(&report, &settings);
+    fairpool_bench::finish(&report, &settings);
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use fairpool::Pool;
-use fairpool::sqlite::SqliteConnectionManager;
+use fairpool_sqlite::SqliteConnectionManager;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::builder().max_size(2).build(SqliteConnectionManager::memory())?;

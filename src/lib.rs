@@ -12,7 +12,7 @@
 //! use std::time::Duration;
 //!
 //! use fairpool::Pool;
-//! use fairpool::sqlite::SqliteConnectionManager;
+//! use fairpool_sqlite::SqliteConnectionManager;
 //!
 //! let pool = Pool::builder().max_size(4).build(SqliteConnectionManager::memory())?;
 //! pool.get()?.execute_batch("CREATE TABLE visits (thread INTEGER)")?;
@@ -42,11 +42,11 @@
 //!   `postgres` (a feature, on by default) and `sqlite` (a feature). The trait
 //!   is `r2d2`'s with additions, so a manager for another driver is quickly
 //!   brought over.
-//! - [`Error`] says why a caller got nothing, [`Stats`] how the pool is doing,
+//! - [`Error`] says why a caller got nothing, [`Stats`](stats::Stats) how the pool is doing,
 //!   and [`CloseReport`] what was left when it closed.
 //! - [`Pool::snapshot`] says who holds connections and who waits, [`Pool::diagnose`] what
 //!   is wrong, [`Pool::health`] how bad it is, and [`Pool::subscribe`] everything that
-//!   happens. [`Watch`] does the same without keeping the pool alive.
+//!   happens. [`WeakPool`] does the same without keeping the pool alive.
 //! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
 //!
 //! # Features
@@ -93,78 +93,69 @@
 //! (callers), `workers` (driver calls) and `reaper` (the passing of time).
 //! `docs/decisions` in the repository says why.
 
-#![warn(missing_docs)]
-
-mod caller;
-mod cancel;
-mod config;
-mod conn;
+mod api;
 mod core;
-mod diagnosis;
-#[doc(hidden)]
-pub mod doc;
-mod error;
-pub mod event;
-mod extensions;
-mod health;
-#[cfg(feature = "inspect")]
-pub mod inspect;
-#[cfg(feature = "serde")]
-mod json;
-mod manage;
-#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
-pub mod metrics;
 #[cfg(all(test, fairpool_model))]
 mod models;
-mod notices;
-mod pool;
-mod pooled;
-mod reaper;
-mod request;
-mod shared;
-mod snapshot;
-#[cfg(feature = "tracing")]
-mod spans;
-mod stats;
-mod subscribers;
-mod sync;
-mod text;
-mod threads;
-#[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
-mod times;
-#[cfg(feature = "trace")]
-pub mod trace;
-mod wait;
-mod workers;
-
-#[cfg(feature = "postgres")]
-pub mod postgres;
+mod observe;
+mod runtime;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
+#[cfg(test)]
+mod stub;
+mod sync;
+mod types;
 
-pub use crate::caller::{Holder, NestedGet, Origin, Waiter};
-pub use crate::cancel::CancelToken;
-pub use crate::config::{Builder, Fairness, SelfDeadlock};
-pub use crate::diagnosis::{Diagnosis, Finding, FindingKind, Memory, Severity};
-pub use crate::error::{Error, ErrorKind};
-pub use crate::event::{Event, HandleEvent, NopEventHandler};
-pub use crate::extensions::Extensions;
-pub use crate::health::{Health, HealthLevel, HealthThresholds};
-pub use crate::manage::{
+pub use crate::api::guard::{ConnectionInfo, PooledConnection};
+pub use crate::api::pool::{CloseReport, Pool, State};
+pub use crate::api::request::Request;
+pub use crate::observe::snapshot::WeakPool;
+pub use crate::types::cancel::CancelToken;
+pub use crate::types::config::{Builder, Fairness, SelfDeadlock};
+pub use crate::types::error::{Error, ErrorKind};
+pub use crate::types::event::{HandleEvent, NopEventHandler};
+pub use crate::types::extensions::Extensions;
+pub use crate::types::manage::{
     CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
 };
-pub use crate::pool::{CloseReport, Pool, State};
-pub use crate::pooled::{ConnectionInfo, PooledConnection};
-pub use crate::request::Request;
-pub use crate::snapshot::{DriverCall, DriverCallKind, LastError, Limits, Snapshot, Watch};
-pub use crate::stats::{ClosedBy, Stats};
-#[cfg(feature = "histograms")]
-pub use crate::times::{Quantiles, Times};
+pub use crate::types::text;
 
-/// The README's example compiles.
-#[cfg(all(doctest, feature = "postgres"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+pub mod event {
+    //! What happens in a pool, told to a handler as it happens, or to subscribers in the
+    //! order in which it happened.
+
+    pub use crate::types::event::*;
+    pub use crate::types::subscription::{ConnectionAt, Scene, Subscription};
+}
+
+pub mod snapshot {
+    //! A pool at one instant: who holds connections, who waits, what the driver is busy
+    //! with. From [`Pool::snapshot`](crate::Pool::snapshot).
+
+    pub use crate::observe::snapshot::{CallKind, DriverCall, LastError, Settings, Snapshot};
+    pub use crate::types::caller::{CallSite, Holder, NestedGet, Waiter};
+}
+
+pub mod diagnosis {
+    //! What is wrong with a pool, in words. From [`Pool::diagnose`](crate::Pool::diagnose).
+
+    pub use crate::observe::diagnosis::{Diagnosis, Finding, FindingKind, Memory, Severity};
+}
+
+pub mod health {
+    //! Healthy, warning or critical, by how many wait and for how long. From
+    //! [`Pool::health`](crate::Pool::health).
+
+    pub use crate::runtime::health::{Health, HealthLevel, HealthThresholds};
+}
+
+pub mod stats {
+    //! What a pool counts and times. From [`Pool::stats`](crate::Pool::stats), and for
+    //! exporters of metrics from [`Pool::reading`](crate::Pool::reading).
+
+    pub use crate::observe::reading::Reading;
+    pub use crate::types::stats::{ClosedBy, Stats};
+    #[cfg(feature = "histograms")]
+    pub use crate::types::times::{Distribution, Distributions, Quantiles, Times};
+}

@@ -11,15 +11,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::config::Builder;
+use crate::types::config::Builder;
 use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Left, Policy, Refusal, Time, Types, Verdict, Waiter,
     WaiterId, Who,
 };
-use crate::error::Error;
-use crate::event::GetEnd;
-use crate::manage::ManageConnection;
-use crate::stats::Stats;
+use crate::types::error::{Error, ErrorKind};
+use crate::types::manage::ManageConnection;
+use crate::types::stats::Stats;
 
 /// A caller that comes at a time, waits for so long at the most, and holds what it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub struct Ended {
     /// How long it waited.
     pub waited: Duration,
     /// `None`: it got a connection.
-    pub end: Option<GetEnd>,
+    pub end: Option<ErrorKind>,
 }
 
 /// Runs callers through a pool with these settings, in virtual time.
@@ -78,7 +77,7 @@ pub struct Ended {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting has a value that it
+/// [`ErrorKind::Config`] if a setting has a value that it
 /// cannot have, or if the callers are not in order.
 ///
 /// # Panics
@@ -91,7 +90,7 @@ pub struct Ended {
 /// at the most: 8 of 10 can be served.
 ///
 /// ```
-/// # use fairpool::doc::StubManager;
+/// # use fairpool_testing::StubManager;
 /// use std::time::Duration;
 ///
 /// use fairpool::Pool;
@@ -278,7 +277,7 @@ impl<F: FnMut(Ended)> World<F> {
         self.plan(begin.after(arrival.hold), Happening::Return(lease));
     }
 
-    fn fail(&mut self, arrival: Arrival, since: Time, end: GetEnd) {
+    fn fail(&mut self, arrival: Arrival, since: Time, end: ErrorKind) {
         (self.tell)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
     }
 
@@ -312,9 +311,9 @@ impl<F: FnMut(Ended)> World<F> {
                 arrival,
                 now,
                 match refusal {
-                    Refusal::Closed => GetEnd::Closed,
-                    Refusal::QueueFull => GetEnd::QueueFull,
-                    Refusal::Hopeless => GetEnd::ConnectFailed,
+                    Refusal::Closed => ErrorKind::Closed,
+                    Refusal::QueueFull => ErrorKind::QueueFull,
+                    Refusal::Hopeless => ErrorKind::Connect,
                 },
             ),
         }
@@ -347,7 +346,7 @@ impl<F: FnMut(Ended)> World<F> {
         let mut fx = Effects::new();
         let left = self.core.leave(self.now, id, Left::TimedOut, &mut fx);
         if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
-            self.fail(waiting.arrival, waiting.since, GetEnd::TimedOut);
+            self.fail(waiting.arrival, waiting.since, ErrorKind::Timeout);
         }
         self.carry_out(fx);
     }
@@ -406,11 +405,11 @@ impl<F: FnMut(Ended)> World<F> {
                 }
                 return;
             }
-            Answer::NoneIdle => GetEnd::TimedOut,
-            Answer::Failed(()) => GetEnd::ConnectFailed,
-            Answer::Cancelled => GetEnd::Cancelled,
-            Answer::Closed => GetEnd::Closed,
-            Answer::Deadlock(_) => GetEnd::Deadlock,
+            Answer::NoneIdle => ErrorKind::Timeout,
+            Answer::Failed(()) => ErrorKind::Connect,
+            Answer::Cancelled => ErrorKind::Cancelled,
+            Answer::Closed => ErrorKind::Closed,
+            Answer::Deadlock(_) => ErrorKind::SelfDeadlock,
         };
         if let Some(waiting) = self.waiting.remove(&caller) {
             self.fail(waiting.arrival, waiting.since, end);

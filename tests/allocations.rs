@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use fairpool::doc::StubManager;
+use fairpool_testing::StubManager;
 use fairpool::{Fairness, Pool};
 use stub::{WATCHDOG, eventually};
 

@@ -13,11 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
-use fairpool::{
-    Builder, CancelToken, CloseReport, ClosedBy, ConnectionInfo, CustomizeConnection, Error,
-    ErrorKind, Extensions, Fairness, HandleError, HandleEvent, Holder, ManageConnection, Pool,
-    PooledConnection, Request, SelfDeadlock, State, Stats,
-};
+use fairpool::{Builder, CancelToken, CloseReport, ConnectionInfo, CustomizeConnection, Error, ErrorKind, Extensions, Fairness, HandleError, HandleEvent, ManageConnection, Pool, PooledConnection, Request, SelfDeadlock, State};
+use fairpool::snapshot::Holder;
+use fairpool::stats::{ClosedBy, Stats};
 use stub::{
     Conn, Does, Gate, Manager, Op, Server, StubError, WATCHDOG, builder, eventually, lock, watched,
 };

@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fairpool::{
-    Builder, CancelToken, Diagnosis, Error, ErrorKind, FindingKind, Pool, PooledConnection,
-    Severity, Snapshot,
-};
+use fairpool::{Builder, CancelToken, Error, ErrorKind, Pool, PooledConnection};
+use fairpool::diagnosis::{Diagnosis, FindingKind, Severity};
+use fairpool::snapshot::Snapshot;
 use stub::{Conn, Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, watched};
 
 use FindingKind::*;
@@ -509,7 +508,7 @@ fn a_span_that_says_nothing_is_refused() {
         let error = pool.diagnose_over(span).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert_contains(&error.to_string(), &["the span must be between 50ms and one hour, but"]);
-        assert!(pool.watch().diagnose_over(span).unwrap().is_err());
+        assert!(pool.downgrade().diagnose_over(span).unwrap().is_err());
     }
     let look = pool.snapshot();
     let error = Diagnosis::between(&look, &look).unwrap_err().to_string();
@@ -522,7 +521,7 @@ fn a_span_that_says_nothing_is_refused() {
 #[test]
 fn a_watch_diagnoses_without_keeping_the_pool_alive() {
     let pool = pool(1);
-    let watch = pool.watch();
+    let watch = pool.downgrade();
     assert!(watch.diagnose().unwrap().is_healthy());
     let looks = thread::spawn({
         let watch = watch.clone();

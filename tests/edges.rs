@@ -149,7 +149,7 @@ impl HandleEvent for GetsInHook {
     fn handle_checkin(&self, _: CheckinEvent) {
         if let Some(pool) = self.pool.get().filter(|_| self.at_checkin) {
             let got = pool.get_timeout(ms(500));
-            lock(&self.seen).push(got.is_err_and(|error| error.is_deadlock()));
+            lock(&self.seen).push(got.is_err_and(|error| error.is_self_deadlock()));
         }
     }
 }
@@ -165,7 +165,7 @@ fn p9_a_deadlock_is_ended_also_if_its_hook_used_the_pool() {
     hook.pool.set(pool.clone()).unwrap();
     let _held = pool.get().unwrap();
     let error = pool.get_timeout(Duration::from_secs(1)).unwrap_err();
-    assert!(error.is_deadlock(), "{error}");
+    assert!(error.is_self_deadlock(), "{error}");
 }
 
 #[test]

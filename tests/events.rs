@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 use dice::Dice;
 use fairpool::event::{
-    AcquireEvent, CheckinEvent, CheckoutEvent, ConnectionState, EventKind, GetEnd, LeakEvent,
-    MoveReason, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    AcquireEvent, CheckinEvent, CheckoutEvent, ConnectionState, EventKind, ErrorKind, LeakEvent,
+    Reason, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
 };
-use fairpool::{
-    Builder, CancelToken, DriverCallKind, ErrorKind, Event, HandleEvent, ManageConnection, Pool,
-    PooledConnection, SelfDeadlock,
-};
+use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, ManageConnection, Pool, PooledConnection, SelfDeadlock};
+use fairpool::event::Event;
+use fairpool::snapshot::CallKind;
 use feed::{Feed, check};
 use stub::{
     Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic, threads_named,
@@ -74,12 +73,12 @@ fn a_get_that_need_not_wait_leaves_one_event() {
     feed.until_moved(Idle, None);
     let after = Instant::now();
 
-    let EventKind::Acquired { origin, waited, connection, from, .. } = &feed.seen[0].kind else {
+    let EventKind::CheckedOut { call_site, waited, connection, from, .. } = &feed.seen[0].kind else {
         panic!("{:#?}", feed.kinds())
     };
-    assert_eq!((origin.location().file(), origin.location().line()), (file!(), line));
-    assert_eq!((origin.label(), origin.priority()), (Some("report"), 3));
-    assert!(thread::current().name().unwrap().starts_with(origin.thread()), "{origin}");
+    assert_eq!((call_site.location().file(), call_site.location().line()), (file!(), line));
+    assert_eq!((call_site.label(), call_site.priority()), (Some("report"), 3));
+    assert!(thread::current().name().unwrap().starts_with(call_site.thread()), "{call_site}");
     assert_eq!((*waited, *connection), (Duration::ZERO, number));
     assert_eq!(*from, None, "it was got before the subscription");
     assert_eq!(feed.states(), [(Idle, Busy, None), (Busy, Idle, None)]);
@@ -108,13 +107,13 @@ fn a_wait_is_told_from_its_start_to_its_end() {
     let [_, _, started, _, acquired, moved, _] = feed.kinds()[..] else {
         panic!("{:#?}", feed.kinds())
     };
-    let EventKind::Started { get, origin } = started else { panic!("{started:?}") };
-    assert_eq!((*get, origin), (listed.id(), listed.origin()));
-    assert_eq!((origin.thread(), origin.label()), ("patient", Some("later")));
-    let EventKind::Acquired { get: same, origin: who, waited, connection, from } = acquired else {
+    let EventKind::Enqueued { get, call_site } = started else { panic!("{started:?}") };
+    assert_eq!((*get, call_site), (listed.id(), listed.call_site()));
+    assert_eq!((call_site.thread(), call_site.label()), ("patient", Some("later")));
+    let EventKind::CheckedOut { get: same, call_site: who, waited, connection, from } = acquired else {
         panic!("{acquired:?}")
     };
-    assert_eq!((same, who, *connection), (get, origin, id));
+    assert_eq!((same, who, *connection), (get, call_site, id));
     assert!(*waited >= listed.waited() && *waited < WATCHDOG, "{waited:?}");
     assert_eq!(from.as_ref().map(|from| from.location().line()), Some(line));
     assert!(matches!(moved, EventKind::Moved { from: Idle, to: Busy, .. }), "{moved:?}");
@@ -139,16 +138,16 @@ fn a_timeout_is_told() {
     let held = pool.get().unwrap();
     let mut feed = Feed::of(&pool);
     assert!(pool.get_timeout(ms(20)).unwrap_err().is_timeout());
-    feed.until("the end", |kind| matches!(kind, EventKind::Left { .. }));
+    feed.until("the end", |kind| matches!(kind, EventKind::GetFailed { .. }));
     let [started, left] = feed.kinds()[..] else { panic!("{:#?}", feed.kinds()) };
-    let EventKind::Started { get, .. } = started else { panic!("{started:?}") };
-    let EventKind::Left { get: same, waited, end, .. } = left else { panic!("{left:?}") };
-    assert_eq!((same, *end), (get, GetEnd::TimedOut));
+    let EventKind::Enqueued { get, .. } = started else { panic!("{started:?}") };
+    let EventKind::GetFailed { get: same, waited, end, .. } = left else { panic!("{left:?}") };
+    assert_eq!((same, *end), (get, ErrorKind::Timeout));
     assert!(*waited >= ms(20), "{waited:?}");
 
     // One that has no time at all joins the queue too.
     pool.get_timeout(Duration::ZERO).unwrap_err();
-    feed.until("the end", |kind| matches!(kind, EventKind::Left { .. }));
+    feed.until("the end", |kind| matches!(kind, EventKind::GetFailed { .. }));
     assert_eq!(feed.seen.len(), 4, "{:#?}", feed.kinds());
     drop(held);
     check(&feed.seen, false);
@@ -168,9 +167,9 @@ fn a_cancelled_get_is_told_whether_it_waited_or_not() {
         assert!(waits.join().unwrap().is_cancelled());
         assert!(get().is_cancelled());
     });
-    feed.until("an end", |kind| matches!(kind, EventKind::Left { .. }));
-    feed.until("an end", |kind| matches!(kind, EventKind::Left { .. }));
-    let [(first, GetEnd::Cancelled), (second, GetEnd::Cancelled)] = feed.ends()[..] else {
+    feed.until("an end", |kind| matches!(kind, EventKind::GetFailed { .. }));
+    feed.until("an end", |kind| matches!(kind, EventKind::GetFailed { .. }));
+    let [(first, ErrorKind::Cancelled), (second, ErrorKind::Cancelled)] = feed.ends()[..] else {
         panic!("{:#?}", feed.kinds())
     };
     assert!(first < second);
@@ -191,7 +190,7 @@ fn a_refusal_by_a_full_queue_is_told() {
     assert!(waits.join().unwrap());
     feed.until_moved(Busy, None);
     assert_eq!(feed.ends().len(), 1, "{:#?}", feed.kinds());
-    assert_eq!(feed.ends()[0].1, GetEnd::QueueFull);
+    assert_eq!(feed.ends()[0].1, ErrorKind::QueueFull);
     check(&feed.seen, false);
 }
 
@@ -207,9 +206,9 @@ fn the_pools_close_is_told_for_each_who_waits_and_who_comes_later() {
     drop(held);
     feed.read_to_end();
     assert_eq!(feed.ends().len(), 4, "{:#?}", feed.kinds());
-    assert!(feed.ends().iter().all(|(_, end)| *end == GetEnd::Closed));
+    assert!(feed.ends().iter().all(|(_, end)| *end == ErrorKind::Closed));
     let states = [
-        (Busy, Retired, Some(MoveReason::PoolClosed)),
+        (Busy, Retired, Some(Reason::PoolClosed)),
         (Retired, Closing, None),
         (Closing, Gone, None),
     ];
@@ -226,10 +225,10 @@ fn connecting_that_fails_for_good_is_told_to_those_who_wait_and_who_come_later()
     for _ in 0..2 {
         assert_eq!(pool.get().unwrap_err().kind(), ErrorKind::Connect);
     }
-    feed.until("an end", |kind| matches!(kind, EventKind::Left { .. }));
-    feed.until("an end", |kind| matches!(kind, EventKind::Left { .. }));
-    assert!(feed.ends().iter().all(|(_, end)| *end == GetEnd::ConnectFailed));
-    assert_eq!(feed.states()[1], (Opening, Gone, Some(MoveReason::ConnectFailed)));
+    feed.until("an end", |kind| matches!(kind, EventKind::GetFailed { .. }));
+    feed.until("an end", |kind| matches!(kind, EventKind::GetFailed { .. }));
+    assert!(feed.ends().iter().all(|(_, end)| *end == ErrorKind::Connect));
+    assert_eq!(feed.states()[1], (Opening, Gone, Some(Reason::ConnectFailed)));
     assert_eq!(check(&feed.seen, true).started, 1);
 }
 
@@ -238,9 +237,9 @@ fn a_deadlock_is_told() {
     let pool = primed(builder(1).on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO)));
     let mut feed = Feed::of(&pool);
     let held = pool.get().unwrap();
-    assert!(pool.get().unwrap_err().is_deadlock());
+    assert!(pool.get().unwrap_err().is_self_deadlock());
     let at = feed.until("the threads", |kind| matches!(kind, EventKind::SelfDeadlock(_)));
-    assert_eq!(feed.ends().iter().map(|(_, end)| *end).collect::<Vec<_>>(), [GetEnd::Deadlock]);
+    assert_eq!(feed.ends().iter().map(|(_, end)| *end).collect::<Vec<_>>(), [ErrorKind::SelfDeadlock]);
     let EventKind::SelfDeadlock(nested) = &feed.seen[at].kind else { unreachable!() };
     assert_eq!(nested.len(), 1);
     drop(held);
@@ -259,7 +258,7 @@ fn a_broken_connection_goes_through_all_its_states() {
     let states = [
         (Gone, Opening, None),
         (Opening, Busy, None),
-        (Busy, Retired, Some(MoveReason::Broken)),
+        (Busy, Retired, Some(Reason::Broken)),
         (Retired, Closing, None),
         (Closing, Gone, None),
     ];
@@ -279,7 +278,7 @@ fn checks_are_told_and_what_fails_them() {
     server.next(Op::IsValid, Does::Fail);
     server.next(Op::NeedsReset, Does::Fail); // after this use, it is reset
     drop(pool.get().unwrap());
-    feed.until_moved(Retired, Some(MoveReason::Invalid));
+    feed.until_moved(Retired, Some(Reason::Invalid));
     feed.until_moved(Gone, None);
     feed.until_moved(Checking, None);
     feed.until_moved(Idle, None);
@@ -296,12 +295,12 @@ fn each_reason_to_close_an_idle_connection_is_told() {
     type Act = fn(&Pool<Manager>);
     type Set = fn(Builder<Manager>) -> Builder<Manager>;
     let as_it_is: Set = |builder| builder;
-    let cases: [(MoveReason, Set, Act); 5] = [
-        (MoveReason::Expired, |builder| builder.max_lifetime(Some(ms(50))), |_| ()),
-        (MoveReason::IdleTooLong, |builder| builder.idle_timeout(Some(ms(50))), |_| ()),
-        (MoveReason::Excess, as_it_is, |pool| pool.set_max_size(1).unwrap()),
-        (MoveReason::Stale, as_it_is, Pool::refresh),
-        (MoveReason::PoolClosed, as_it_is, |pool| {
+    let cases: [(Reason, Set, Act); 5] = [
+        (Reason::Expired, |builder| builder.max_lifetime(Some(ms(50))), |_| ()),
+        (Reason::IdleTooLong, |builder| builder.idle_timeout(Some(ms(50))), |_| ()),
+        (Reason::Excess, as_it_is, |pool| pool.set_max_size(1).unwrap()),
+        (Reason::Stale, as_it_is, Pool::refresh),
+        (Reason::PoolClosed, as_it_is, |pool| {
             pool.close(deadline());
         }),
     ];
@@ -321,8 +320,8 @@ fn a_detached_connection_is_gone() {
     let pool = builder(1).build(Server::new().manager()).unwrap();
     let mut feed = Feed::of(&pool);
     drop(PooledConnection::detach(pool.get().unwrap()));
-    feed.until_moved(Gone, Some(MoveReason::Detached));
-    assert_eq!(feed.states().last(), Some(&(Busy, Gone, Some(MoveReason::Detached))));
+    feed.until_moved(Gone, Some(Reason::Detached));
+    assert_eq!(feed.states().last(), Some(&(Busy, Gone, Some(Reason::Detached))));
     check(&feed.seen, true);
 }
 
@@ -333,12 +332,12 @@ fn a_connect_that_overruns_its_limit_is_told_and_what_became_of_it() {
     let pool = builder(2).open_timeout(ms(50)).build(server.manager()).unwrap();
     let mut feed = Feed::of(&pool);
     let get = waiter(&pool, "opener", WATCHDOG);
-    let moved = feed.until_moved(Abandoned, Some(MoveReason::Overran));
+    let moved = feed.until_moved(Abandoned, Some(Reason::Overran));
     let told = feed.until("its call", |kind| matches!(kind, EventKind::Abandoned { .. }));
     let EventKind::Abandoned { call, connection, after } = &feed.seen[told].kind else {
         unreachable!()
     };
-    assert_eq!((*call, *connection), (DriverCallKind::Connect, None));
+    assert_eq!((*call, *connection), (CallKind::Connect, None));
     assert!(*after >= ms(50) && told > moved, "{after:?}");
     gate.open();
     feed.until("it is taken in", |kind| {
@@ -358,10 +357,10 @@ fn a_close_that_overruns_its_limit_is_told() {
     let conn = pool.get().unwrap();
     let id = PooledConnection::info(&conn).id;
     PooledConnection::discard(conn);
-    feed.until_moved(Abandoned, Some(MoveReason::Overran));
+    feed.until_moved(Abandoned, Some(Reason::Overran));
     feed.until("its call", |kind| match kind {
         EventKind::Abandoned { call, connection, .. } => {
-            (*call, *connection) == (DriverCallKind::Close, Some(id))
+            (*call, *connection) == (CallKind::Close, Some(id))
         }
         _ => false,
     });
@@ -430,8 +429,8 @@ fn a_slow_reader_loses_the_newest_and_knows_how_many() {
     drop(pool.request().label("after").get().unwrap());
     let event = feed.next();
     assert_eq!(event.lost_before, lost);
-    let EventKind::Acquired { origin, .. } = &event.kind else { panic!("{event:?}") };
-    assert_eq!(origin.label(), Some("after"));
+    let EventKind::CheckedOut { call_site, .. } = &event.kind else { panic!("{event:?}") };
+    assert_eq!(call_site.label(), Some("after"));
     assert_eq!(feed.next().lost_before, 0, "they are told once");
     assert_eq!(pool.stats().events_lost, lost);
 }
@@ -465,7 +464,7 @@ fn each_subscriber_has_its_own_room_and_the_same_order() {
     let (mut large, mut small) = (Feed::of(&pool), Feed::with_room_for(&pool, 4));
     (0..100).for_each(|_| drop(pool.get().unwrap()));
     let last = waiting_number(&pool);
-    large.until("the last get", |kind| matches!(kind, EventKind::Left { get, .. } if *get == last));
+    large.until("the last get", |kind| matches!(kind, EventKind::GetFailed { get, .. } if *get == last));
     large.until_moved(Idle, None); // the very last
     assert_eq!(check(&large.seen, false).acquired, 101);
     eventually("the small one is full", || small.events.len() == 4);
@@ -483,7 +482,7 @@ fn waiting_number(pool: &Pool<Manager>) -> u64 {
     pool.get_timeout(Duration::ZERO).unwrap_err();
     let number = loop {
         let event = other.recv_timeout(WATCHDOG).unwrap();
-        if let EventKind::Left { get, .. } = event.kind {
+        if let EventKind::GetFailed { get, .. } = event.kind {
             break get;
         }
     };
@@ -500,10 +499,10 @@ fn a_subscriber_hears_nothing_of_what_was_before() {
         drop(pool.request().label("before").get().unwrap());
         let mut late = Feed::of(&pool);
         drop(pool.request().label("after").get().unwrap());
-        let EventKind::Acquired { origin, from, .. } = &late.next().kind else {
+        let EventKind::CheckedOut { call_site, from, .. } = &late.next().kind else {
             panic!("round {round}: {:#?}", late.kinds())
         };
-        assert_eq!(origin.label(), Some("after"), "round {round}");
+        assert_eq!(call_site.label(), Some("after"), "round {round}");
         assert_eq!(from.as_ref().and_then(|from| from.label()), Some("before"));
     }
     while check(&early.seen, false).returned < 40 {
@@ -523,7 +522,7 @@ fn who_gave_a_connection_back_while_nobody_listened_is_not_guessed() {
     eventually("nobody listens", || {
         let mut feed = Feed::of(&pool);
         drop(pool.request().label("third").get().unwrap());
-        let EventKind::Acquired { from, .. } = &feed.next().kind else {
+        let EventKind::CheckedOut { from, .. } = &feed.next().kind else {
             panic!("{:#?}", feed.kinds())
         };
         // Never the first: the second came in between, and perhaps the third of before.
@@ -573,7 +572,7 @@ fn disconnected() -> String {
 #[test]
 fn the_channel_ends_when_the_last_handle_is_dropped() {
     let pool = primed(builder(1));
-    let watch = pool.watch();
+    let watch = pool.downgrade();
     let mut feed = Feed::of(&pool);
     drop(pool);
     feed.read_to_end();
@@ -649,7 +648,7 @@ fn what_a_handler_was_too_slow_for_is_counted_as_lost() {
     let mut feed = Feed::of(&pool);
     let held = pool.get().unwrap();
     for _ in 0..DEADLOCKS {
-        assert!(pool.get().unwrap_err().is_deadlock());
+        assert!(pool.get().unwrap_err().is_self_deadlock());
     }
     gate.open();
     drop(held);

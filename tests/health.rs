@@ -15,10 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::{EventKind, HealthEvent};
-use fairpool::{
-    Builder, CancelToken, ErrorKind, HandleEvent, Health, HealthLevel, HealthThresholds, Pool,
-    PooledConnection,
-};
+use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, Pool, PooledConnection};
+use fairpool::health::{Health, HealthLevel, HealthThresholds};
 use feed::Feed;
 use stub::{Gate, Manager, Server, WATCHDOG, builder, eventually, lock};
 

@@ -10,9 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::{LeakEvent, SelfDeadlockEvent};
-use fairpool::{
-    Error, ErrorKind, HandleEvent, Holder, NestedGet, Pool, PooledConnection, SelfDeadlock,
-};
+use fairpool::{Error, ErrorKind, HandleEvent, Pool, PooledConnection, SelfDeadlock};
+use fairpool::snapshot::{Holder, NestedGet};
 use stub::{Manager, Server, WATCHDOG, builder, eventually, lock, silent_panic, watched};
 
 const fn ms(millis: u64) -> Duration {
@@ -103,8 +102,8 @@ fn p9_a_thread_that_waits_for_itself_fails_at_once_if_asked_for() {
         drop(held);
         (error, held_at, waits_at)
     });
-    assert_eq!(error.kind(), ErrorKind::Deadlock);
-    assert!(error.is_deadlock() && !error.is_timeout());
+    assert_eq!(error.kind(), ErrorKind::SelfDeadlock);
+    assert!(error.is_self_deadlock() && !error.is_timeout());
     assert!(error.waited() < WATCHDOG, "{error}");
 
     let [nested] = error.nested_gets() else { panic!("{error}") };
@@ -141,7 +140,7 @@ fn p9_all_the_threads_that_wait_for_themselves_are_named() {
     let errors: Vec<&Error> = results.iter().filter_map(|result| result.as_ref().err()).collect();
     // What the first to fail gives back serves the others, one after another.
     assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(errors[0].is_deadlock());
+    assert!(errors[0].is_self_deadlock());
     let mut names: Vec<_> =
         errors[0].nested_gets().iter().map(|nested| nested.holder().thread()).collect();
     names.sort_unstable();
@@ -200,7 +199,7 @@ fn the_error_comes_after_the_span_asked_for() {
     let (pool, told) = pool(1, SelfDeadlock::Fail(ms(60)));
     let held = pool.get().unwrap();
     let error = pool.get().unwrap_err();
-    assert!(error.is_deadlock(), "{error}");
+    assert!(error.is_self_deadlock(), "{error}");
     assert!((ms(60)..WATCHDOG).contains(&error.waited()), "{error}");
     eventually("it is told", || told.deadlocks() == 1);
     drop(held);
@@ -300,7 +299,7 @@ fn a_connection_that_was_moved_is_at_home_again_with_its_next_holder() {
     let guard = pool.get().unwrap();
     thread::spawn(move || guard.touch()).join().unwrap();
     let held = pool.get().unwrap();
-    assert!(pool.get().unwrap_err().is_deadlock());
+    assert!(pool.get().unwrap_err().is_self_deadlock());
     drop(held);
     assert_whole(&pool);
 }
@@ -365,7 +364,7 @@ fn a_pool_that_shrinks_to_what_its_waiters_hold_is_a_deadlock() {
     pool.set_max_size(1).unwrap();
     drop(free); // closed as excess
     let error = nested.recv_timeout(WATCHDOG).expect("an answer").unwrap_err();
-    assert!(error.is_deadlock(), "{error}");
+    assert!(error.is_self_deadlock(), "{error}");
     eventually("it is told", || told.deadlocks() == 1);
 }
 
@@ -464,7 +463,7 @@ fn p10_a_panic_in_these_hooks_costs_nobody_anything() {
         .unwrap();
     for round in 1..=3 {
         let held = pool.get().unwrap();
-        assert!(pool.get().unwrap_err().is_deadlock());
+        assert!(pool.get().unwrap_err().is_self_deadlock());
         eventually("it is reported", || pool.stats().leaks == round);
         drop(held);
     }
@@ -506,7 +505,7 @@ fn these_hooks_may_use_the_pool() {
     handler.0.0.set(pool.clone()).unwrap();
     watched("hooks that use the pool", move || {
         let held = pool.get().unwrap();
-        assert!(pool.get().unwrap_err().is_deadlock());
+        assert!(pool.get().unwrap_err().is_self_deadlock());
         eventually("it is reported", || pool.stats().leaks == 1);
         drop(held);
     });
@@ -556,7 +555,7 @@ mod logged {
             .unwrap();
         let line = watched("what is logged", move || {
             let (held, line) = (pool.get().unwrap(), line!());
-            assert!(pool.get().unwrap_err().is_deadlock());
+            assert!(pool.get().unwrap_err().is_self_deadlock());
             eventually("it is reported", || pool.stats().leaks == 1);
             drop(held);
             PooledConnection::discard(pool.get().unwrap());

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, HealthThresholds, Pool, PooledConnection, SelfDeadlock};
+use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
+use fairpool::health::HealthThresholds;
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use stub::watched;

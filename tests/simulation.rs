@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fairpool::doc::StubManager;
-use fairpool::event::GetEnd;
+use fairpool_testing::StubManager;
+use fairpool::event::ErrorKind;
 use fairpool::simulation::{Arrival, Driver, Ended, simulate};
-use fairpool::{Builder, Fairness, Pool, Stats};
+use fairpool::{Builder, Fairness, Pool};
+use fairpool::stats::Stats;
 
 #[path = "support/dice.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -150,7 +151,7 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
     let hasty = Arrival { timeout: ms(8), ..caller(1) };
     let (told, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
     assert_eq!((told[1].arrival, told[1].waited), (hasty, ms(8)));
-    assert_eq!(told[1].end, Some(GetEnd::TimedOut));
+    assert_eq!(told[1].end, Some(ErrorKind::Timeout));
     // It has left the queue: the next one is served as if it had not been there.
     assert_eq!((told[2].arrival, told[2].waited, told[2].end), (caller(3), ms(7), None));
     assert_eq!((stats.gets, stats.timeouts), (2, 1));
@@ -162,7 +163,7 @@ fn whoever_may_not_wait_gets_what_is_idle_or_nothing() {
     let (told, _) = run(pool(1), NOTHING, [now_or_never(0), now_or_never(5), now_or_never(20)]);
     let ends: Vec<_> = told.iter().map(|get| (get.waited, get.end)).collect();
     let nothing = Duration::ZERO;
-    assert_eq!(ends, [(nothing, None), (nothing, Some(GetEnd::TimedOut)), (nothing, None)]);
+    assert_eq!(ends, [(nothing, None), (nothing, Some(ErrorKind::Timeout)), (nothing, None)]);
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn a_full_queue_refuses_at_once() {
     let refused: Vec<_> = told.iter().filter(|get| get.end.is_some()).collect();
     assert_eq!(refused.len(), 1, "{told:?}");
     // The third to wait; the one at 11 ms finds room again.
-    assert_eq!((refused[0].arrival, refused[0].end), (caller(3), Some(GetEnd::QueueFull)));
+    assert_eq!((refused[0].arrival, refused[0].end), (caller(3), Some(ErrorKind::QueueFull)));
     assert_eq!(refused[0].waited, Duration::ZERO);
     assert_eq!((stats.gets, stats.refused), (4, 1));
 }
@@ -245,8 +246,8 @@ fn every_caller_is_told_of_once() {
         assert_eq!(ends.len(), arrivals.len());
         let count = |end| ends.values().filter(|other| **other == end).count() as u64;
         assert_eq!(stats.gets, count(None));
-        assert_eq!(stats.timeouts, count(Some(GetEnd::TimedOut)));
-        assert_eq!(stats.refused, count(Some(GetEnd::QueueFull)));
+        assert_eq!(stats.timeouts, count(Some(ErrorKind::Timeout)));
+        assert_eq!(stats.refused, count(Some(ErrorKind::QueueFull)));
         assert_eq!(stats.gets + stats.timeouts + stats.refused, arrivals.len() as u64);
         assert_eq!(stats.waiting, 0);
         // All of it happened, or this proves little.

@@ -187,7 +187,7 @@ fn a_get_that_waits_is_a_span_within_its_callers() {
     let deadline = Instant::now() + WATCHDOG;
     let started = loop {
         let event = receiver.recv_deadline(deadline).unwrap();
-        if let fairpool::event::EventKind::Started { get, .. } = event.kind {
+        if let fairpool::event::EventKind::Enqueued { get, .. } = event.kind {
             break get;
         }
         events.push(event);

@@ -9,7 +9,8 @@ mod stub;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{CancelToken, Fairness, Pool, PooledConnection, Quantiles, Times};
+use fairpool::{CancelToken, Fairness, Pool, PooledConnection};
+use fairpool::stats::{Quantiles, Times};
 use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
 
 const fn ms(millis: u64) -> Duration {

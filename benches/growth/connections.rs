@@ -20,8 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::measure::{
     Probe, Scale, StubGuard, StubPool, builder, get, median, nanos_per_call, rounds,
 };
-use crate::support::growth::{ALL_IDLE, ALL_LENT, Growth};
-use crate::support::stub::Stub;
+use fairpool_bench::growth::{ALL_IDLE, ALL_LENT, Growth};
+use fairpool_bench::stub::Stub;
 
 const BATCH: u32 = 16;
 

@@ -13,9 +13,9 @@ use fairpool::CancelToken;
 use parking_lot::{Condvar, Mutex};
 
 use crate::measure::{Probe, Scale, StubPool, builder, get, rounds};
-use crate::support::growth::{Growth, MASS_CANCEL, MASS_TIMEOUT};
-use crate::support::stub::Stub;
 use crate::waiters::start;
+use fairpool_bench::growth::{Growth, MASS_CANCEL, MASS_TIMEOUT};
+use fairpool_bench::stub::Stub;
 
 pub fn measure(scale: &Scale) -> Vec<Growth> {
     let pool = builder(1).build(Stub).expect("the stub never fails");

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use fairpool::{Builder, ManageConnection, Pool, PooledConnection};
 
-use crate::support::growth::{Growth, Unit};
-use crate::support::report;
-use crate::support::settings::Settings;
-use crate::support::stub::Stub;
+use fairpool_bench::growth::{Growth, Unit};
+use fairpool_bench::report;
+use fairpool_bench::settings::Settings;
+use fairpool_bench::stub::Stub;
 
 /// A connection is never due for a check in these measurements.
 const NEVER_STALE: Duration = Duration::from_secs(24 * 60 * 60);

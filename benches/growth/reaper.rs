@@ -16,20 +16,20 @@ use std::time::{Duration, Instant};
 use fairpool::ManageConnection;
 
 use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, rounds};
-use crate::support::growth::Growth;
-use crate::support::stub::Stub;
+use fairpool_bench::growth::Growth;
+use fairpool_bench::stub::Stub;
 
 const PASS: Duration = Duration::from_millis(5);
 const KEEPALIVE: Duration = Duration::from_millis(100);
 
 pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
-    let without: Vec<Watched> =
-        scale.pools.iter().map(|&size| Watched::new("n", size, None)).collect();
+    let without: Vec<AnyPool> =
+        scale.pools.iter().map(|&size| AnyPool::new("n", size, None)).collect();
     rows.extend(rounds(scale, "longest get in 5 ms, no pass", each(&without, stall, scale)));
     drop(without);
-    let pools: Vec<Watched> =
-        scale.pools.iter().map(|&size| Watched::new("p", size, Some(PASS))).collect();
+    let pools: Vec<AnyPool> =
+        scale.pools.iter().map(|&size| AnyPool::new("p", size, Some(PASS))).collect();
     rows.extend(rounds(scale, "longest get in 5 ms with a pass", each(&pools, stall, scale)));
     rows.extend(rounds(scale, "CPU of a pass, all idle", each(&pools, pass, scale)));
     for watched in &pools {
@@ -43,7 +43,7 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
 }
 
 /// A pool whose reaper looks often.
-struct Watched {
+struct AnyPool {
     size: u32,
     /// Short: the kernel keeps fifteen bytes of a thread's name.
     name: String,
@@ -51,18 +51,18 @@ struct Watched {
     guards: RefCell<Vec<StubGuard>>,
 }
 
-impl Watched {
-    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> Watched {
+impl AnyPool {
+    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> AnyPool {
         let name = format!("{series}{size}");
         let builder = builder(size).name(&*name).leak_threshold(leak_threshold);
         let pool = builder.build(Stub).expect("the stub never fails");
-        Watched { size, name, pool, guards: RefCell::default() }
+        AnyPool { size, name, pool, guards: RefCell::default() }
     }
 }
 
 fn each<'a>(
-    pools: &'a [Watched],
-    probe: fn(&Watched, Duration) -> f64,
+    pools: &'a [AnyPool],
+    probe: fn(&AnyPool, Duration) -> f64,
     scale: &'a Scale,
 ) -> impl Iterator<Item = (u32, Probe<'a>)> {
     let probe = move |watched| -> Probe { Box::new(move || probe(watched, scale.length)) };
@@ -71,7 +71,7 @@ fn each<'a>(
 
 /// The longest get and return within the time of one pass; the median over many
 /// such times, so that one interruption by another process does not count.
-fn stall(watched: &Watched, length: Duration) -> f64 {
+fn stall(watched: &AnyPool, length: Duration) -> f64 {
     let (begin, mut longest) = (Instant::now(), Vec::new());
     while begin.elapsed() < length {
         let window = Instant::now();
@@ -87,7 +87,7 @@ fn stall(watched: &Watched, length: Duration) -> f64 {
 }
 
 /// The reaper's CPU time for each of its turns on a CPU.
-fn pass(watched: &Watched, length: Duration) -> f64 {
+fn pass(watched: &AnyPool, length: Duration) -> f64 {
     let before = Spent::by_reaper(&watched.name);
     thread::sleep(length);
     let after = Spent::by_reaper(&watched.name);

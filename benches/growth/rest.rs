@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use stats_alloc::Region;
 
 use crate::measure::{Scale, builder};
-use crate::support::growth::{Growth, Unit};
-use crate::support::stub::Stub;
+use fairpool_bench::growth::{Growth, Unit};
+use fairpool_bench::stub::Stub;
 
 /// A worker that has nothing to do ends after two seconds.
 const AT_REST: Duration = Duration::from_millis(2300);

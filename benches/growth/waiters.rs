@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use fairpool::Fairness;
 
 use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, rounds};
-use crate::support::growth::{Growth, PAST_A_QUEUE};
-use crate::support::stub::Stub;
+use fairpool_bench::growth::{Growth, PAST_A_QUEUE};
+use fairpool_bench::stub::Stub;
 
 /// There may be ten thousand of them.
 pub const STACK: usize = 64 * 1024;

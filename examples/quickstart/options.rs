@@ -4,8 +4,8 @@ use std::env;
 use std::time::Duration;
 
 use clap::{Parser, value_parser};
-use fairpool::postgres::postgres::Config;
-use fairpool::postgres::postgres::config::SslMode;
+use fairpool_postgres::postgres::Config;
+use fairpool_postgres::postgres::config::SslMode;
 
 use crate::problem::{Problem, chain};
 

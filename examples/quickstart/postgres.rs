@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairpool::Pool;
-use fairpool::postgres::postgres::config::Host;
-use fairpool::postgres::postgres::error::{Severity, SqlState};
-use fairpool::postgres::postgres::types::Type;
-use fairpool::postgres::postgres::{Client, Config, Error, IsolationLevel};
-use fairpool::postgres::{NoTls, PostgresConnectionManager, advise};
+use fairpool_postgres::postgres::config::Host;
+use fairpool_postgres::postgres::error::{Severity, SqlState};
+use fairpool_postgres::postgres::types::Type;
+use fairpool_postgres::postgres::{Client, Config, Error, IsolationLevel};
+use fairpool_postgres::{NoTls, PostgresConnectionManager, advise};
 
 use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};
 use crate::problem::{Problem, chain};

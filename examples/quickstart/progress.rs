@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use fairpool::Stats;
+use fairpool::stats::Stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::{say, thousands};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
-use fairpool::Stats;
+use fairpool::stats::Stats;
 
 use crate::bank::Bank;
 use crate::crew::Outcome;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use fairpool::sqlite::SqliteConnectionManager;
-use fairpool::sqlite::rusqlite::{self, Connection, ErrorCode, TransactionBehavior, params};
+use fairpool_sqlite::SqliteConnectionManager;
+use fairpool_sqlite::rusqlite::{self, Connection, ErrorCode, TransactionBehavior, params};
 use tempfile::TempDir;
 
 use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};

@@ -67,7 +67,6 @@ pub(crate) struct Which {
 }
 
 /// Where a connection is when somebody begins to listen.
-#[cfg(feature = "trace")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spot<C> {
     pub(crate) which: Which,
@@ -174,7 +173,6 @@ impl<T: Types> Core<T> {
     }
 
     /// Where every connection is, and for how long by now; with whom, if it is busy.
-    #[cfg(feature = "trace")]
     pub(crate) fn spots(&self, now: Time) -> Vec<Spot<T::Caller>> {
         let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != State::Vacant);
         let spot = |(index, slot): (usize, &super::slot::Slot<T>)| Spot {

@@ -34,7 +34,6 @@ mod walk;
 pub(crate) use checkout::{Left, Refusal, Verdict};
 pub(crate) use effects::{Answer, Check, Effects, Job, Notice};
 pub(crate) use holders::{Held, SelfWait};
-#[cfg(feature = "trace")]
 pub(crate) use journal::Spot;
 pub(crate) use journal::{End, Entry, Pages, Place, Step, Which, Why};
 pub(crate) use picture::{Call, CallKind, Picture, Pressure, Waiting};

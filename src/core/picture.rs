@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::slot::State;
-use super::{Core, Counters, Gauges, Held, SelfWait, Time, Types};
+use super::{Core, Counters, Gauges, Held, Policy, SelfWait, Time, Types};
 
 /// A driver call, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub(crate) struct Pressure {
 }
 
 pub(crate) struct Picture<T: Types> {
+    pub(crate) policy: Policy,
     pub(crate) gauges: Gauges,
     pub(crate) counters: Counters,
     pub(crate) pressure: Pressure,
@@ -68,7 +69,6 @@ pub(crate) struct Picture<T: Types> {
 }
 
 /// The numbers alone.
-#[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
 pub(crate) struct Figures {
     pub(crate) gauges: Gauges,
     pub(crate) counters: Counters,
@@ -79,7 +79,6 @@ pub(crate) struct Figures {
 }
 
 impl<T: Types> Core<T> {
-    #[cfg(any(feature = "prometheus", feature = "opentelemetry"))]
     pub(crate) fn figures(&self, now: Time) -> Figures {
         let leaked = match self.counters.leaks {
             0 => 0,
@@ -104,6 +103,7 @@ impl<T: Types> Core<T> {
 
     pub(crate) fn picture(&self, now: Time) -> Picture<T> {
         Picture {
+            policy: self.policy.clone(),
             gauges: self.gauges(),
             counters: self.counters,
             pressure: self.pressure(now),

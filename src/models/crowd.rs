@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::run::draw;
 use super::staff::{below, clock, crew, dawdle, one_in, pick};
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
-use crate::cancel::CancelToken;
-use crate::config::{Builder, Fairness, SelfDeadlock};
-use crate::error::Error;
-use crate::pool::Pool;
-use crate::pooled::PooledConnection;
-use crate::shared::Shared;
+use crate::types::cancel::CancelToken;
+use crate::types::config::{Builder, Fairness, SelfDeadlock};
+use crate::types::error::Error;
+use crate::api::pool::Pool;
+use crate::api::guard::PooledConnection;
+use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
 

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::{Bench, Driver, Plain, ms, work};
-use crate::reaper::Woken;
-use crate::shared::Shared;
+use crate::runtime::reaper::Woken;
+use crate::runtime::shared::Shared;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, advance};
-use crate::workers::{self, Running, Task};
+use crate::runtime::workers::{self, Running, Task};
 
 // ---- chance ----
 

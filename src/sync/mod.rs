@@ -31,12 +31,6 @@ pub(crate) use std::sync::atomic::{
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::thread::JoinHandle;
 
-/// Whether it is this thread's.
-#[cfg(feature = "inspect")]
-pub(crate) fn is_current(thread: &JoinHandle<()>) -> bool {
-    thread.thread().id() == std::thread::current().id()
-}
-
 /// The pool's clock: monotonic, started with the pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use fairpool::event::{ConnectionState, EventKind, GetEnd, MoveReason};
-use fairpool::{Event, ManageConnection, Origin, Pool};
+use fairpool::event::{ConnectionState, EventKind, ErrorKind, Reason};
+use fairpool::{ManageConnection, Pool};
+use fairpool::event::Event;
+use fairpool::snapshot::CallSite;
 
 use crate::stub::WATCHDOG;
 
@@ -51,7 +53,7 @@ impl Feed {
     }
 
     #[track_caller]
-    pub fn until_moved(&mut self, to: ConnectionState, reason: Option<MoveReason>) -> usize {
+    pub fn until_moved(&mut self, to: ConnectionState, reason: Option<Reason>) -> usize {
         self.until(&format!("a move to {to:?} for {reason:?}"), |kind| match kind {
             EventKind::Moved { to: other, reason: why, .. } => (*other, *why) == (to, reason),
             _ => false,
@@ -79,16 +81,16 @@ impl Feed {
     }
 
     /// How the gets ended that got nothing.
-    pub fn ends(&self) -> Vec<(u64, GetEnd)> {
+    pub fn ends(&self) -> Vec<(u64, ErrorKind)> {
         let end = |event: &Event| match event.kind {
-            EventKind::Left { get, end, .. } => Some((get, end)),
+            EventKind::GetFailed { get, end, .. } => Some((get, end)),
             _ => None,
         };
         self.seen.iter().filter_map(end).collect()
     }
 
     /// What the connections went through, from their first place to their last.
-    pub fn states(&self) -> Vec<(ConnectionState, ConnectionState, Option<MoveReason>)> {
+    pub fn states(&self) -> Vec<(ConnectionState, ConnectionState, Option<Reason>)> {
         let moved = |event: &Event| match event.kind {
             EventKind::Moved { from, to, reason, .. } => Some((from, to, reason)),
             _ => None,
@@ -101,7 +103,7 @@ impl Feed {
 struct Place {
     state: Option<ConnectionState>,
     connection: Option<u64>,
-    holder: Option<Origin>,
+    holder: Option<CallSite>,
 }
 
 /// How many there were of each.
@@ -122,22 +124,22 @@ pub struct Sums {
 pub fn check(events: &[Event], fresh: bool) -> Sums {
     use ConnectionState::{Busy, Gone, Idle, Opening, Retired};
     let mut places: HashMap<u32, Place> = HashMap::new();
-    let mut waiting: HashMap<u64, Origin> = HashMap::new();
+    let mut waiting: HashMap<u64, CallSite> = HashMap::new();
     let mut sums = Sums::default();
     let mut newest = 0;
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.lost_before, 0, "event {at}: {event:?}");
         match &event.kind {
-            EventKind::Started { get, origin } => {
+            EventKind::Enqueued { get, call_site } => {
                 assert!(*get > newest, "event {at}: not a new number: {event:?}");
                 newest = *get;
-                assert!(waiting.insert(*get, origin.clone()).is_none(), "event {at}: {event:?}");
+                assert!(waiting.insert(*get, call_site.clone()).is_none(), "event {at}: {event:?}");
                 sums.started += 1;
             }
-            EventKind::Acquired { get, origin, waited, connection, from } => {
+            EventKind::CheckedOut { get, call_site, waited, connection, from } => {
                 match waiting.remove(get) {
                     Some(who) => {
-                        assert_eq!(who, *origin, "event {at}: {event:?}");
+                        assert_eq!(who, *call_site, "event {at}: {event:?}");
                         sums.acquired_waited += 1;
                     }
                     None => {
@@ -160,11 +162,11 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                 if fresh || place.holder.is_some() {
                     assert_eq!(*from, place.holder, "event {at}: {event:?}");
                 }
-                place.holder = Some(origin.clone());
+                place.holder = Some(call_site.clone());
             }
-            EventKind::Left { get, origin, waited, end } => {
+            EventKind::GetFailed { get, call_site, waited, end } => {
                 match waiting.remove(get) {
-                    Some(who) => assert_eq!(who, *origin, "event {at}: {event:?}"),
+                    Some(who) => assert_eq!(who, *call_site, "event {at}: {event:?}"),
                     None => {
                         assert!(waited.is_zero(), "event {at}: without a start: {event:?}");
                         assert!(*get > newest, "event {at}: not a new number: {event:?}");
@@ -172,7 +174,7 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                     }
                 }
                 sums.left += 1;
-                sums.timed_out += u64::from(*end == GetEnd::TimedOut);
+                sums.timed_out += u64::from(*end == ErrorKind::Timeout);
             }
             EventKind::Moved { place, connection, from, to, .. } => {
                 let place = places.entry(*place).or_default();

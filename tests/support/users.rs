@@ -267,7 +267,7 @@ impl Crew {
             ErrorKind::QueueFull => ("queue full", self.expects.queue_full),
             ErrorKind::Cancelled => ("cancelled", cancellable),
             ErrorKind::Connect => ("cannot connect", true),
-            ErrorKind::Deadlock => ("deadlock", self.expects.deadlock),
+            ErrorKind::SelfDeadlock => ("deadlock", self.expects.deadlock),
             _ => ("unknown", false),
         };
         self.tally.add(deed, 1);

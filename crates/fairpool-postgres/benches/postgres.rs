@@ -1,0 +1,184 @@
+//! A real PostgreSQL through fairpool and through r2d2, with its ping at each
+//! checkout and without: what a pool gives to threads that share connections.
+//!
+//! `scripts/bench postgres`, or `cargo bench --bench postgres -- --help`. It
+//! starts a server of its own and removes it at the end. All pools have their
+//! own defaults, the sizes apart. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
+//! fairpools with these fairness bounds, in microseconds. Under `cargo test`
+//! one short round of one cell shows that it runs.
+
+#[path = "../tests/support/cluster.rs"]
+mod cluster;
+
+use std::env;
+use std::ops::DerefMut;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cluster::Cluster;
+use fairpool::Fairness;
+use fairpool_postgres::PostgresConnectionManager as Manager;
+use postgres::{Client, NoTls};
+use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
+use fairpool_bench::cell::{Cell, Hold};
+use fairpool_bench::machine::Machine;
+use fairpool_bench::pass::Source;
+use fairpool_bench::progress::Progress;
+use fairpool_bench::report::Report;
+use fairpool_bench::rounds::{self, Contestant, local};
+use fairpool_bench::settings::{Defaults, Settings};
+use fairpool_bench::table;
+
+/// What a thread does with a connection.
+#[derive(Clone, Copy)]
+enum Work {
+    /// One round trip.
+    Select,
+    /// Three round trips, the second of which changes a row that no other thread
+    /// changes: nobody waits for a lock of the server.
+    Transaction,
+}
+
+const WORKS: [(&str, Work); 2] = [("SELECT 1", Work::Select), ("transaction", Work::Transaction)];
+const SIZES: [(usize, u32); 4] = [(1, 1), (8, 8), (32, 8), (64, 8)];
+
+/// More than there are threads at any time.
+const ROWS: u32 = 1024;
+/// With room on each page for the next versions of its rows.
+const SCHEMA: &str = "
+    CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 25);
+    INSERT INTO counter SELECT id, 0 FROM generate_series(0, 1023) id";
+
+/// Ratios to these stand first in the tables.
+const REFERENCES: [&str; 2] = ["r2d2", "r2d2 without ping"];
+
+thread_local! {
+    /// The row that is this thread's own.
+    static ROW: u32 = {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % ROWS
+    };
+}
+
+impl Work {
+    fn run(self, client: &mut Client) -> Result<(), postgres::Error> {
+        match self {
+            Work::Select => client.simple_query("SELECT 1").map(drop),
+            Work::Transaction => {
+                let row = ROW.with(|&row| row);
+                let mut transaction = client.transaction()?;
+                let update = format!("UPDATE counter SET value = value + 1 WHERE id = {row}");
+                transaction.batch_execute(&update)?;
+                transaction.commit()
+            }
+        }
+    }
+}
+
+/// A pool, by its way of getting a connection.
+struct Pooled<F> {
+    get: F,
+    work: Work,
+}
+
+impl<C, F> Source for Pooled<F>
+where
+    C: DerefMut<Target = Client> + 'static,
+    F: Fn() -> C + Sync,
+{
+    type Conn<'a>
+        = C
+    where
+        Self: 'a;
+
+    fn get(&self) -> C {
+        (self.get)()
+    }
+
+    fn work(&self, conn: &mut C, _: Hold) {
+        self.work.run(conn).expect("the server is well");
+    }
+}
+
+fn fairpool(
+    cluster: &Cluster,
+    connections: u32,
+    work: Work,
+    fairness: Fairness,
+    name: &str,
+) -> Box<dyn Contestant> {
+    let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
+    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server is there");
+    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+}
+
+fn r2d2(
+    cluster: &Cluster,
+    connections: u32,
+    work: Work,
+    ping: bool,
+    name: &str,
+) -> Box<dyn Contestant> {
+    let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
+    let manager = R2d2Manager::new(cluster.config(), NoTls);
+    let pool = builder.build(manager).expect("the server is there");
+    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+}
+
+/// The fairness bounds that are asked for beside the default.
+fn bounds() -> Vec<Duration> {
+    let list = env::var("FAIRPOOL_BENCH_BOUNDS").unwrap_or_default();
+    let micros = list.split(',').filter(|micros| !micros.is_empty()).map(str::parse);
+    let micros = micros.map(|micros| micros.expect("FAIRPOOL_BENCH_BOUNDS: numbers and commas"));
+    micros.map(Duration::from_micros).collect()
+}
+
+fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn Contestant>> {
+    let mut all = vec![
+        fairpool(cluster, connections, work, Fairness::default(), "fairpool"),
+        r2d2(cluster, connections, work, true, "r2d2"),
+        r2d2(cluster, connections, work, false, "r2d2 without ping"),
+    ];
+    all.extend(bounds().into_iter().map(|bound| {
+        let name = format!("fairpool, bound {bound:?}");
+        fairpool(cluster, connections, work, Fairness::Bounded(bound), &name)
+    }));
+    all
+}
+
+/// The cells to be measured, with their names.
+fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
+    let mut cells = Vec::new();
+    for (told, work) in WORKS {
+        for (threads, connections) in SIZES {
+            let name = format!("{threads} / {connections} / {told}");
+            cells.push((name, Cell { threads, connections, hold: Hold::Driver }, work));
+        }
+    }
+    cells.retain(|(name, ..)| settings.wants(name));
+    if !settings.in_earnest {
+        cells.retain(|(_, cell, _)| cell.threads == 32);
+    }
+    cells
+}
+
+fn main() {
+    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 5, millis: 500 }) else { return };
+    let cluster = Cluster::start_with(&[("max_connections", "200")]);
+    cluster.psql(SCHEMA);
+    let version = cluster.psql("SELECT split_part(version(), ' on ', 1)");
+    let cells = cells(&settings);
+    let turns = cells.len() * (3 + bounds().len());
+    let progress = Progress::new(turns * settings.rounds as usize);
+    let mut reports = Vec::new();
+    for (name, cell, work) in cells {
+        let mut contestants = contestants(&cluster, cell.connections, work);
+        let report = rounds::measure(name, &cell, &mut contestants, &settings, &progress);
+        let table = table::of_cell(&report, &REFERENCES).text();
+        progress.say(&format!("{} (threads / connections / work)\n{table}", report.name));
+        reports.push(report);
+    }
+    let notes = vec![version.trim().to_string()];
+    let report = Report::new("postgres", Machine::inspect(), &settings, notes, reports);
+    fairpool_bench::finish(&report, &settings);
+}

@@ -1,0 +1,352 @@
+//! A connection that belongs to a caller for a while.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::thread;
+use std::time::Duration;
+
+use crate::types::caller::{self, Caller};
+use crate::runtime::conn::Conn;
+use crate::core::{Check, Lease, Leased, Time, Verdict};
+use crate::types::event::{CheckinEvent, CheckoutEvent};
+use crate::types::extensions::Extensions;
+use crate::types::manage::ManageConnection;
+use crate::runtime::shared::Shared;
+use crate::sync::{Arc, Ordering};
+use crate::types::times::Timed;
+
+/// A connection that goes back to its pool when it is dropped.
+///
+/// Dereferences to the driver's connection. It may be moved to other threads.
+/// If it is dropped by a panic, the connection is reset and validated before
+/// anybody else gets it.
+///
+/// # Blocking
+///
+/// Dropping it does not wait for the driver: a reset or a close is done by the
+/// pool's threads. [`ManageConnection::has_broken`] and
+/// [`needs_reset`](ManageConnection::needs_reset) run on the dropping thread.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// use fairpool::PooledConnection;
+///
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// let mut conn = pool.get()?;
+/// PooledConnection::extensions_mut(&mut conn).insert("prepared");
+/// assert_eq!(PooledConnection::info(&conn).times_used, 1);
+/// drop(conn);
+///
+/// let conn = pool.get()?;
+/// assert_eq!(PooledConnection::extensions(&conn).get(), Some(&"prepared"));
+/// assert_eq!(PooledConnection::info(&conn).times_used, 2);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub struct PooledConnection<M: ManageConnection> {
+    /// `None` only after `detach`, and within `drop`.
+    lease: Option<Lease<Conn<M>>>,
+}
+
+/// What the pool knows of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its number: unique in the process, larger for later ones.
+    pub id: u64,
+    /// How long ago it was opened.
+    pub age: Duration,
+    /// How often it was handed out, this time included.
+    pub times_used: u64,
+}
+
+/// Of the uses of a connection that begin within this time, the first is timed.
+const TIME_EVERY: Duration = Duration::from_millis(4);
+
+/// A use that lasts for this long beyond that is recorded in any case.
+const LONG_USE: Duration = Duration::from_millis(10);
+
+const GONE: &str = "BUG: a guard without its connection";
+
+impl<M: ManageConnection> PooledConnection<M> {
+    /// The fast path of a checkout.
+    #[inline]
+    pub(crate) fn at_once(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+        if shared.watched.load(Ordering::Relaxed) {
+            return PooledConnection::at_once_watched(shared, caller);
+        }
+        let now = shared.clock.recently();
+        let lease = shared.quick(|core| core.acquire_fast(now, caller))?;
+        Some(PooledConnection::new(shared, lease, now))
+    }
+
+    /// The same while somebody wants to know exactly what happens when.
+    #[cold]
+    fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+        let now = shared.clock.now();
+        let (lease, journal_calls) =
+            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_calls()));
+        if journal_calls {
+            shared.reaper.wake_to_deliver();
+        }
+        let start = match shared.config.event_handler {
+            // It is told of each get, and how long that took.
+            Some(_) => now,
+            None => shared.clock.recently(),
+        };
+        Some(PooledConnection::new(shared, lease?, start))
+    }
+
+    /// The guard exists before any handler runs, so that a connection cannot be
+    /// lost to one that panics.
+    #[inline]
+    pub(crate) fn new(
+        shared: &Shared<M>,
+        lease: Lease<Conn<M>>,
+        start: Time,
+    ) -> PooledConnection<M> {
+        let mut guard = PooledConnection { lease: Some(lease) };
+        let conn = guard.conn_mut();
+        conn.uses += 1;
+        conn.home = caller::guard_taken();
+        conn.moved.store(false, Ordering::Relaxed);
+        if start >= conn.time_from {
+            guard.time(shared, start);
+        }
+        guard
+    }
+
+    /// Times this use exactly: the last one that was timed is a while ago, or a handler
+    /// is told of each.
+    #[cold]
+    fn time(&mut self, shared: &Shared<M>, start: Time) {
+        let now = shared.clock.now();
+        let conn = self.conn_mut();
+        conn.lent = now;
+        conn.told_from = Time::START;
+        conn.time_from = match shared.config.event_handler {
+            Some(_) => Time::START,
+            None => start.after(TIME_EVERY),
+        };
+        let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
+        if let Some(handler) = &shared.config.event_handler {
+            let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
+        }
+    }
+
+    fn conn(&self) -> &Conn<M> {
+        &self.lease.as_ref().expect(GONE).conn
+    }
+
+    fn conn_mut(&mut self) -> &mut Conn<M> {
+        &mut self.lease.as_mut().expect(GONE).conn
+    }
+
+    /// Threads that wait for themselves are known by the connections that they
+    /// hold, so a use on another thread is noted.
+    #[inline]
+    fn note_use(&self) {
+        if !caller::is_current(self.conn().home) {
+            PooledConnection::unbind(self);
+        }
+    }
+
+    /// Tells the pool that the thread that got this connection gives it to
+    /// another.
+    ///
+    /// The pool notices that itself when the other thread first uses it. To say
+    /// so earlier matters only if the thread that gave it away may wait for
+    /// another connection meanwhile, and [`SelfDeadlock`](crate::SelfDeadlock)
+    /// is to take no notice.
+    ///
+    /// # Blocking
+    ///
+    /// For the moment that it takes to lock the pool.
+    #[cold]
+    pub fn unbind(this: &Self) {
+        let lease = this.lease.as_ref().expect(GONE);
+        let moved = &lease.conn.moved;
+        if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        lease.conn.shared().quick(|core| core.moved(&lease.permit));
+    }
+
+    /// The data kept with the connection.
+    pub fn extensions(this: &Self) -> &Extensions {
+        this.note_use();
+        &this.conn().extensions
+    }
+
+    /// The data kept with the connection, to change it.
+    pub fn extensions_mut(this: &mut Self) -> &mut Extensions {
+        this.note_use();
+        &mut this.conn_mut().extensions
+    }
+
+    /// What the pool knows of the connection.
+    pub fn info(this: &Self) -> ConnectionInfo {
+        this.note_use();
+        let conn = this.conn();
+        ConnectionInfo { id: conn.id, age: conn.shared().ago(conn.born), times_used: conn.uses }
+    }
+
+    /// Has the connection closed instead of pooled when it is dropped: after an
+    /// error that leaves it in doubt, or after a query on it was cancelled.
+    pub fn mark_broken(this: &mut Self) {
+        this.note_use();
+        this.conn_mut().marked_broken = true;
+    }
+
+    /// Gives the connection back to be closed. The same as
+    /// [`mark_broken`](PooledConnection::mark_broken) and dropping it.
+    pub fn discard(mut this: Self) {
+        PooledConnection::mark_broken(&mut this);
+    }
+
+    /// Takes the connection out of the pool for good; the pool may open another
+    /// in its place. No method of the [`HandleEvent`](crate::HandleEvent) is called for it,
+    /// nor is `on_release`.
+    pub fn detach(mut this: Self) -> M::Connection {
+        let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
+        caller::guard_dropped(conn.home);
+        let value = conn.take().expect("BUG: a held connection was closed");
+        let shared = Arc::clone(conn.shared());
+        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        shared.drop_extensions(&mut conn);
+        value
+    }
+
+    /// Uses the connection, and marks it broken if that fails with an error that
+    /// [`ManageConnection::is_fatal`] says it does not survive.
+    ///
+    /// # Errors
+    ///
+    /// What `use_it` returns.
+    ///
+    /// # Blocking
+    ///
+    /// As `use_it` does.
+    pub fn run<R>(
+        this: &mut Self,
+        use_it: impl FnOnce(&mut M::Connection) -> Result<R, M::Error>,
+    ) -> Result<R, M::Error> {
+        let unfinished = std::mem::replace(&mut this.conn_mut().unfinished, true);
+        let result = use_it(this);
+        // What an earlier use left unfinished stays so.
+        this.conn_mut().unfinished = unfinished;
+        if let Err(error) = &result {
+            let shared = this.conn().shared();
+            let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
+            this.conn_mut().marked_broken |= fatal.unwrap_or(true);
+        }
+        result
+    }
+
+    /// A timed use has ended, or one that took long.
+    #[cold]
+    fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) {
+        let timed = conn.told_from == Time::START;
+        let now = if timed { shared.clock.now() } else { recently };
+        // One that was not timed began within `TIME_EVERY` of the last that was.
+        let began = if timed { conn.lent } else { conn.lent.after(TIME_EVERY / 2) };
+        conn.told_from = conn.time_from.after(LONG_USE);
+        let duration = now.since(began);
+        // A short use stands for those before it that were not timed; a long one is
+        // always recorded, and stands for itself.
+        let times = if duration < LONG_USE { conn.uses - conn.recorded } else { 1 };
+        conn.recorded += times;
+        shared.times.record(Timed::InUse, duration, times);
+        if let Some(handler) = &shared.config.event_handler {
+            let event = CheckinEvent { id: conn.id, duration };
+            let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
+        }
+    }
+
+    #[cold]
+    fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
+        let now = shared.clock.now();
+        let (returned, journal_calls) =
+            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_calls()));
+        if journal_calls {
+            shared.reaper.wake_to_deliver();
+        }
+        returned
+    }
+
+    /// What is to become of the connection, decided before the lock is taken.
+    fn verdict(shared: &Shared<M>, conn: &mut Conn<M>) -> Verdict {
+        let manager = &shared.manager;
+        if conn.marked_broken {
+            return Verdict::Broken;
+        }
+        let value = conn.value_mut();
+        if shared.contain("has_broken", || manager.has_broken(value)).unwrap_or(true) {
+            return Verdict::Broken;
+        }
+        let Ok(reset) = shared.contain("needs_reset", || manager.needs_reset(value)) else {
+            return Verdict::Broken;
+        };
+        // Whatever its holder was doing when it panicked, it did not finish it.
+        let unfinished = std::mem::take(&mut conn.unfinished) || thread::panicking();
+        let check = Check { reset: reset || unfinished, validate: unfinished };
+        if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
+    }
+}
+
+impl<M: ManageConnection> Drop for PooledConnection<M> {
+    fn drop(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        let tether = Arc::clone(&lease.conn.tether);
+        let shared = &tether.shared;
+        let now = shared.clock.recently();
+        if now >= lease.conn.told_from {
+            PooledConnection::tell_return(shared, &mut lease.conn, now);
+        }
+        let verdict = PooledConnection::verdict(shared, &mut lease.conn);
+        // Not before all that runs code which may ask for another connection.
+        caller::guard_dropped(lease.conn.home);
+        if verdict != Verdict::Keep {
+            return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+        }
+        let returned = match shared.watched.load(Ordering::Relaxed) {
+            true => PooledConnection::return_watched(shared, lease),
+            false => shared.quick(|core| core.checkin_fast(now, lease)),
+        };
+        if let Err(lease) = returned {
+            shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+        }
+    }
+}
+
+impl<M: ManageConnection> Deref for PooledConnection<M> {
+    type Target = M::Connection;
+
+    #[inline]
+    fn deref(&self) -> &M::Connection {
+        self.note_use();
+        self.conn().value()
+    }
+}
+
+impl<M: ManageConnection> DerefMut for PooledConnection<M> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        self.note_use();
+        self.conn_mut().value_mut()
+    }
+}
+
+/// Without the driver's connection, which need not be `Debug`: so that
+/// `pool.get().unwrap_err()` compiles for every driver.
+impl<M: ManageConnection> fmt::Debug for PooledConnection<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = PooledConnection::info(self);
+        f.debug_struct("PooledConnection")
+            .field("id", &info.id)
+            .field("age", &info.age)
+            .field("times_used", &info.times_used)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1058 @@
+//! Models of the shell: small programs of a few threads. `loom` runs them in every
+//! order that their locks allow, up to a number of preemptions; `shuttle` runs
+//! them, and larger ones, in orders that it draws. `scripts/models` does both.
+//!
+//! What runs is the real code of the shell and the core. A model has no threads
+//! of the pool, though: what they would do, one of its own threads does, the
+//! [`crew`]. And time passes only when a model says so.
+//!
+//! The checker finds the deadlocks, so a caller without a deadline that is never
+//! woken fails a model. The other checks are in [`Bench::end`], and in the outcomes:
+//! each model lists those that it has. `loom` has to meet every one of them,
+//! `shuttle` no others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Mutex as Plain;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::types::cancel::CancelToken;
+use crate::types::config::{Builder, Config, Fairness, SelfDeadlock};
+use crate::runtime::conn::CloseMutex;
+use crate::core::Gauges;
+use crate::types::error::Error;
+use crate::types::event::{Event, EventKind};
+use crate::types::manage::ManageConnection;
+use crate::api::pool::Pool;
+use crate::api::guard::PooledConnection;
+use crate::runtime::reaper::Woken;
+use crate::runtime::shared::Shared;
+use crate::sync::checker::thread::{self, JoinHandle};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
+use crate::runtime::workers::{self, Running};
+
+#[cfg(fairpool_model = "shuttle")]
+mod crowd;
+#[cfg(fairpool_model = "loom")]
+#[path = "models/by_loom.rs"]
+mod run;
+#[cfg(fairpool_model = "shuttle")]
+#[path = "models/by_shuttle.rs"]
+mod run;
+#[cfg(fairpool_model = "shuttle")]
+mod staff;
+
+use run::explore;
+
+const MAX: Duration = Duration::MAX;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+// ---- the bench ----
+
+/// A driver that counts, and fails as often as it is told to.
+#[derive(Default)]
+struct Driver {
+    ledger: Arc<Ledger>,
+    permanent: bool,
+}
+
+/// Read only when all threads have ended, so it need not be modelled.
+#[derive(Default)]
+struct Ledger {
+    failures_left: AtomicU64,
+    /// Of checks.
+    invalid_left: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+struct Wire(Arc<Ledger>);
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Unreachable;
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unreachable")
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+fn fails(left: &AtomicU64) -> Result<(), Unreachable> {
+    let now = left.load(Ordering::Relaxed);
+    left.store(now.saturating_sub(1), Ordering::Relaxed);
+    if now == 0 { Ok(()) } else { Err(Unreachable) }
+}
+
+impl ManageConnection for Driver {
+    type Connection = Wire;
+    type Error = Unreachable;
+
+    fn connect(&self) -> Result<Wire, Unreachable> {
+        fails(&self.ledger.failures_left)?;
+        self.ledger.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Wire(Arc::clone(&self.ledger)))
+    }
+
+    fn is_valid(&self, _: &mut Wire) -> Result<(), Unreachable> {
+        fails(&self.ledger.invalid_left)
+    }
+
+    fn has_broken(&self, _: &mut Wire) -> bool {
+        false
+    }
+
+    fn is_permanent(&self, _: &Unreachable) -> bool {
+        self.permanent
+    }
+}
+
+type Guard = PooledConnection<Driver>;
+
+/// One pool in one execution of a model.
+struct Bench {
+    pool: Pool<Driver>,
+    shared: Arc<Shared<Driver>>,
+    ledger: Arc<Ledger>,
+}
+
+/// One connection at the most, opened when somebody needs it; strictly first
+/// come, first served; nothing expires and nothing is checked.
+fn settings() -> Builder<Driver> {
+    Pool::builder()
+        .max_size(1)
+        .min_idle(Some(0))
+        .fairness(Fairness::Strict)
+        .test_on_check_out(false)
+        .max_lifetime(None)
+        .lifetime_jitter(0.0)
+        .idle_timeout(None)
+}
+
+impl Bench {
+    fn new(settings: Builder<Driver>) -> Bench {
+        Bench::with(settings, Driver::default())
+    }
+
+    fn with(settings: Builder<Driver>, driver: Driver) -> Bench {
+        Bench::of(settings.config().expect("legal settings"), driver)
+    }
+
+    fn of(mut config: Config<Driver>, driver: Driver) -> Bench {
+        let ledger = Arc::clone(&driver.ledger);
+        // So that an execution can be repeated.
+        config.policy.seed = 1;
+        let pool = Pool::start(config, driver);
+        Bench { shared: Arc::clone(&pool.shared), pool, ledger }
+    }
+
+    /// With this many connections, idle.
+    fn filled(settings: Builder<Driver>, connections: u32) -> Bench {
+        let bench = Bench::new(settings.min_idle(Some(connections)));
+        work(&bench.shared);
+        bench.pool.set_min_idle(Some(0)).expect("a legal size");
+        assert_eq!(bench.pool.state().idle_connections, connections);
+        bench
+    }
+
+    /// With its one connection in use.
+    fn held(settings: Builder<Driver>) -> (Bench, Guard) {
+        let bench = Bench::filled(settings, 1);
+        let held = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        (bench, held)
+    }
+
+    /// Starts a thread that gets a connection, returns it, and says how it went.
+    fn caller(&self, timeout: Duration) -> JoinHandle<String> {
+        let pool = self.pool.clone();
+        thread::spawn(move || outcome(pool.get_timeout(timeout)))
+    }
+
+    /// The same; when this returns, it sleeps in the queue. How it came there is
+    /// not explored.
+    fn queued(&self, timeout: Duration) -> JoinHandle<String> {
+        self.until_queued(|| self.caller(timeout))
+    }
+
+    fn until_queued(&self, start: impl FnOnce() -> JoinHandle<String>) -> JoinHandle<String> {
+        let before = asleep();
+        run::stop_exploring();
+        let caller = start();
+        while asleep() == before {
+            thread::yield_now();
+        }
+        run::resume_exploring();
+        caller
+    }
+
+    /// Starts a thread that does what the threads of the pool do, until the pool
+    /// has ended.
+    fn crew(&self) -> JoinHandle<()> {
+        let shared = Arc::clone(&self.shared);
+        thread::spawn(move || crew(&shared, false))
+    }
+
+    /// The same, with the reaper's looks at what time has changed.
+    fn crew_with_reaper(&self) -> JoinHandle<()> {
+        let shared = Arc::clone(&self.shared);
+        thread::spawn(move || crew(&shared, true))
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.shared.gauges()
+    }
+
+    /// All callers have gone; the crew, if there is one, is still there. Nobody
+    /// is left in the queue and nothing is lost: not while the pool is open, and
+    /// not when it is closed and its last handle is dropped.
+    fn end(self, crew: Option<JoinHandle<()>>) {
+        run::stop_exploring();
+        let has_crew = crew.is_some();
+        work(&self.shared);
+        let gauges = self.gauges();
+        assert_eq!((gauges.waiting, gauges.busy), (0, 0), "{gauges:?}");
+        if !has_crew {
+            let calls = (gauges.opening, gauges.checking, gauges.closing);
+            assert_eq!(calls, (0, 0, 0), "{gauges:?}");
+            let open = count(&self.ledger.opened) - count(&self.ledger.closed);
+            assert_eq!(u64::from(gauges.idle), open, "{gauges:?}");
+        }
+        let Bench { pool, shared, ledger } = self;
+        drop(pool);
+        work(&shared);
+        if let Some(crew) = crew {
+            crew.join().expect("the crew");
+        }
+        ended(shared, &ledger);
+    }
+}
+
+/// The pool has no handle and no thread any more: nothing is left of it.
+fn ended(shared: Arc<Shared<Driver>>, ledger: &Ledger) {
+    work(&shared);
+    let gauges = shared.gauges();
+    assert!(shared.quick(|core| core.is_drained()), "{gauges:?}");
+    assert!(shared.workers.are_done());
+    let (opened, closed) = (count(&ledger.opened), count(&ledger.closed));
+    assert_eq!(opened, closed, "each connection is closed, and once");
+    let stats = shared.stats();
+    assert_eq!((stats.opened, stats.closed.total()), (opened, closed), "{stats:?}");
+    assert_eq!(Arc::strong_count(&shared), 1, "somebody still refers to the pool");
+}
+
+fn count(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
+}
+
+/// Does the jobs that wait for a thread.
+fn work(shared: &Arc<Shared<Driver>>) {
+    while let Some(job) = shared.workers.take_from_backlog() {
+        workers::step(shared, job);
+    }
+}
+
+/// What the threads of the pool do, on one thread: the jobs, and the reaper's
+/// looks if they are asked for. Ends with the pool.
+fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
+    loop {
+        let mut next = None;
+        if reaps {
+            let at = shared.transition(|core, now, fx| core.tick(now, fx));
+            next = shared.clock.instant_of(at);
+        }
+        work(shared);
+        if shared.reaper.sleep_until(next) == Woken::Stopped {
+            break;
+        }
+    }
+}
+
+/// Starts a worker: it does what is in the backlog, is counted while it does, and
+/// ends with the pool.
+fn worker(bench: &Bench) -> JoinHandle<()> {
+    let shared = Arc::clone(&bench.shared);
+    thread::spawn(move || {
+        loop {
+            let running = Running::new(&shared);
+            work(&shared);
+            drop(running);
+            if shared.reaper.sleep_until(None) == Woken::Stopped {
+                break;
+            }
+        }
+    })
+}
+
+/// Starts a thread that gets a connection, returns it, and says which it was.
+fn getter(bench: &Bench) -> JoinHandle<u64> {
+    let pool = bench.pool.clone();
+    thread::spawn(move || id(&pool.get_timeout(MAX).expect("a connection")))
+}
+
+fn id(conn: &Guard) -> u64 {
+    PooledConnection::info(conn).id
+}
+
+fn which(got: u64, old: u64) -> String {
+    if got == old { "the old one" } else { "a new one" }.to_string()
+}
+
+fn outcome(got: Result<Guard, Error>) -> String {
+    match got {
+        Ok(_) => "granted".to_string(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+// ---- hand-offs ----
+
+/// A connection is returned while its next caller joins the queue, or waits
+/// there, or has its deadline come.
+#[test]
+fn p4_hand_off_against_timeout() {
+    explore("hand-off against timeout", 4, &["granted", "Timeout"], || {
+        let (bench, held) = Bench::held(settings());
+        let caller = bench.caller(ms(10));
+        let clock = thread::spawn(|| advance(ms(10)));
+        drop(held);
+        clock.join().expect("the clock");
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
+        outcome
+    });
+}
+
+/// A connection is returned while the deadline of the first of two waiters
+/// comes: it gets it, or the second does.
+#[test]
+fn p4_a_hand_off_that_the_first_waiter_leaves_goes_to_the_next() {
+    let outcomes = ["granted, granted", "Timeout, granted"];
+    explore("hand-off to two, of whom the first times out", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings());
+        let first = bench.queued(ms(10));
+        let second = bench.queued(MAX);
+        let clock = thread::spawn(|| advance(ms(10)));
+        drop(held);
+        clock.join().expect("the clock");
+        let first = first.join().expect("the first");
+        let second = second.join().expect("the second");
+        bench.end(None);
+        format!("{first}, {second}")
+    });
+}
+
+/// A connection is returned while its next caller joins the queue, or waits
+/// there, or is cancelled.
+#[test]
+fn p4_hand_off_against_cancel() {
+    explore("hand-off against cancel", 5, &["granted", "Cancelled"], || {
+        let (bench, held) = Bench::held(settings());
+        let token = CancelToken::new();
+        let caller = cancellable(&bench, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        drop(held);
+        canceller.join().expect("the canceller");
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
+        outcome
+    });
+}
+
+fn cancellable(bench: &Bench, token: &CancelToken) -> JoinHandle<String> {
+    let (pool, token) = (bench.pool.clone(), token.clone());
+    thread::spawn(move || outcome(pool.request().cancel(&token).timeout(MAX).get()))
+}
+
+/// A connection is returned while its next caller joins the queue or waits
+/// there, and the pool is closed.
+#[test]
+fn p4_hand_off_against_close() {
+    explore("hand-off against close", 5, &["granted", "Closed"], || {
+        let (bench, held) = Bench::held(settings());
+        let caller = bench.caller(MAX);
+        let closer = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || drop(pool.close(instant())))
+        };
+        drop(held);
+        closer.join().expect("the closer");
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
+        outcome
+    });
+}
+
+/// A connection is returned while all connections are being replaced and a
+/// caller comes: it gets the old one, if it is quick, or a new one.
+#[test]
+fn p3_hand_off_against_refresh() {
+    explore("hand-off against refresh", 2, &["the old one", "a new one"], || {
+        let (bench, held) = Bench::held(settings());
+        let old = id(&held);
+        let crew = bench.crew();
+        let caller = getter(&bench);
+        let refresher = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || pool.refresh())
+        };
+        drop(held);
+        refresher.join().expect("the refresher");
+        let got = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        which(got, old)
+    });
+}
+
+/// Two connections are returned by two threads while two callers come for them.
+#[test]
+fn p3_two_returns_to_two_callers() {
+    explore("two returns to two callers", 3, &["granted, granted"], || {
+        let bench = Bench::filled(settings().max_size(2), 2);
+        let one = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let other = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let first = bench.caller(MAX);
+        let second = bench.caller(MAX);
+        let returner = thread::spawn(move || drop(one));
+        drop(other);
+        returner.join().expect("the returner");
+        let first = first.join().expect("the first");
+        let second = second.join().expect("the second");
+        bench.end(None);
+        format!("{first}, {second}")
+    });
+}
+
+// ---- who is next ----
+
+type Served = Arc<Plain<Vec<&'static str>>>;
+
+/// Starts a thread that gets a connection and notes that it was served.
+fn noted(bench: &Bench, served: &Served, name: &'static str) -> JoinHandle<String> {
+    let (pool, served) = (bench.pool.clone(), Arc::clone(served));
+    thread::spawn(move || {
+        let got = pool.get_timeout(MAX).expect("a connection");
+        served.lock().expect("no thread panics here").push(name);
+        outcome(Ok(got))
+    })
+}
+
+/// The same; when this returns, it waits in the queue.
+fn noted_queued(bench: &Bench, served: &Served, name: &'static str) -> JoinHandle<String> {
+    bench.until_queued(|| noted(bench, served, name))
+}
+
+fn order(served: &Served) -> String {
+    served.lock().expect("no thread panics here").join(", ")
+}
+
+/// Two wait; a third comes while the connection is returned. Strictly fair: they
+/// are served in the order in which they came.
+#[test]
+fn p2_strictly_first_in_first_out() {
+    let outcomes = ["first, second, newcomer"];
+    explore("two waiters and a newcomer, strictly fair", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings());
+        let served = Served::default();
+        let first = noted_queued(&bench, &served, "first");
+        let second = noted_queued(&bench, &served, "second");
+        let newcomer = noted(&bench, &served, "newcomer");
+        drop(held);
+        for thread in [first, second, newcomer] {
+            thread.join().expect("a caller");
+        }
+        bench.end(None);
+        order(&served)
+    });
+}
+
+/// One waits and may be overtaken for so long; a newcomer comes, and returns
+/// what it got, while the connection is returned and that time runs out. A
+/// newcomer that comes after it does not overtake.
+#[test]
+fn p2_nobody_is_overtaken_past_the_bound() {
+    let outcomes = ["early: newcomer, waiter", "early: waiter, newcomer", "late: waiter, newcomer"];
+    explore("overtaking against its bound", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings().fairness(Fairness::Bounded(ms(5))));
+        let served = Served::default();
+        let waiter = noted_queued(&bench, &served, "waiter");
+        let past_bound = instant() + ms(5);
+        let newcomer = {
+            let (pool, served) = (bench.pool.clone(), Arc::clone(&served));
+            thread::spawn(move || {
+                let late = instant() >= past_bound;
+                let got = pool.get_timeout(MAX).expect("a connection");
+                served.lock().expect("no thread panics here").push("newcomer");
+                drop(got);
+                late
+            })
+        };
+        let clock = thread::spawn(|| advance(ms(5)));
+        drop(held);
+        clock.join().expect("the clock");
+        waiter.join().expect("the waiter");
+        let late = newcomer.join().expect("the newcomer");
+        bench.end(None);
+        format!("{}: {}", if late { "late" } else { "early" }, order(&served))
+    });
+}
+
+/// Two wait, the first is nudged by a return, and a newcomer takes and returns
+/// the connection meanwhile: both are served, though time stands still.
+#[test]
+fn p3_a_nudge_that_comes_to_nothing_is_repeated() {
+    let outcomes =
+        ["first, newcomer, second", "first, second, newcomer", "newcomer, first, second"];
+    explore("nudge against newcomer", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings().fairness(Fairness::Bounded(ms(5))));
+        let served = Served::default();
+        let first = noted_queued(&bench, &served, "first");
+        let second = noted_queued(&bench, &served, "second");
+        let newcomer = noted(&bench, &served, "newcomer");
+        drop(held);
+        for thread in [first, second, newcomer] {
+            thread.join().expect("a caller");
+        }
+        bench.end(None);
+        order(&served)
+    });
+}
+
+/// The same with one who is only about to sleep when it is nudged, so that the
+/// wake-up comes late, to its next sleep: that does not end its wait.
+#[test]
+fn p3_a_late_wake_up_ends_no_wait() {
+    explore("late wake-up against newcomer", 4, &["granted, granted"], || {
+        let (bench, held) = Bench::held(settings().fairness(Fairness::Bounded(ms(5))));
+        let waiter = bench.caller(MAX);
+        let newcomer = bench.caller(MAX);
+        drop(held);
+        let waiter = waiter.join().expect("the waiter");
+        let newcomer = newcomer.join().expect("the newcomer");
+        bench.end(None);
+        format!("{waiter}, {newcomer}")
+    });
+}
+
+/// The one who was nudged has its deadline come, or is slow, while a second
+/// waits without one: the connection does not lie idle beside it.
+#[test]
+fn p3_a_nudge_to_one_who_leaves_is_passed_on() {
+    let outcomes = ["granted, granted", "Timeout, granted"];
+    explore("nudge against timeout", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings().fairness(Fairness::Bounded(ms(50))));
+        let first = bench.queued(ms(10));
+        let second = bench.queued(MAX);
+        let clock = thread::spawn(|| advance(ms(10)));
+        drop(held);
+        clock.join().expect("the clock");
+        let first = first.join().expect("the first");
+        let second = second.join().expect("the second");
+        bench.end(None);
+        format!("{first}, {second}")
+    });
+}
+
+/// Two connections are returned, and only then does the deadline of the second
+/// of two waiters come. The first has been nudged and may be slow; the second
+/// gets its connection nevertheless.
+#[test]
+fn p3_a_slow_first_does_not_cost_the_second_its_connection() {
+    explore("slow first against the second's deadline", 3, &["granted, granted"], || {
+        let settings = settings().max_size(2).fairness(Fairness::Bounded(ms(50)));
+        let bench = Bench::filled(settings, 2);
+        let one = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let other = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let first = bench.queued(MAX);
+        let second = bench.queued(ms(10));
+        drop(one);
+        drop(other);
+        advance(ms(10));
+        let first = first.join().expect("the first");
+        let second = second.join().expect("the second");
+        bench.end(None);
+        format!("{first}, {second}")
+    });
+}
+
+// ---- cancelling ----
+
+/// A token is cancelled before, while and after a wait registers with it. Its
+/// connection is never returned, so nothing else ends the wait.
+#[test]
+fn p4_cancel_against_registration() {
+    explore("cancel against registration", 8, &["Cancelled"], || {
+        let (bench, held) = Bench::held(settings());
+        let token = CancelToken::new();
+        let caller = cancellable(&bench, &token);
+        token.cancel();
+        let outcome = caller.join().expect("the caller");
+        assert_eq!(bench.gauges().waiting, 0);
+        drop(held);
+        bench.end(None);
+        outcome
+    });
+}
+
+/// Two threads cancel one wait.
+#[test]
+fn p4_two_cancels_of_one_wait() {
+    explore("two cancels of one wait", 8, &["Cancelled"], || {
+        let (bench, held) = Bench::held(settings());
+        let token = CancelToken::new();
+        let caller = bench.until_queued(|| cancellable(&bench, &token));
+        let canceller = {
+            let token = token.clone();
+            thread::spawn(move || token.cancel())
+        };
+        token.cancel();
+        canceller.join().expect("the canceller");
+        let outcome = caller.join().expect("the caller");
+        drop(held);
+        bench.end(None);
+        outcome
+    });
+}
+
+/// When `cancel` returns, who waited has left the queue, whether cancelled or
+/// granted the connection that is returned meanwhile.
+#[test]
+fn p4_a_cancelled_wait_has_left_the_queue() {
+    explore("cancel of one who waits", 5, &["granted", "Cancelled"], || {
+        let (bench, held) = Bench::held(settings());
+        let token = CancelToken::new();
+        let caller = bench.until_queued(|| cancellable(&bench, &token));
+        let canceller = {
+            let (pool, token) = (bench.pool.clone(), token.clone());
+            thread::spawn(move || {
+                token.cancel();
+                pool.stats().waiting
+            })
+        };
+        drop(held);
+        assert_eq!(canceller.join().expect("the canceller"), 0);
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
+        outcome
+    });
+}
+
+// ---- opening ----
+
+/// A connection is opened for a caller whose deadline comes.
+#[test]
+fn p4_open_against_timeout() {
+    explore("open against timeout", 2, &["granted", "Timeout"], || {
+        let bench = Bench::new(settings());
+        let crew = bench.crew();
+        let caller = bench.caller(ms(10));
+        let clock = thread::spawn(|| advance(ms(10)));
+        clock.join().expect("the clock");
+        let outcome = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        outcome
+    });
+}
+
+/// The only connection is checked for a caller whose deadline comes.
+#[test]
+fn p4_check_against_timeout() {
+    explore("check against timeout", 2, &["granted", "Timeout"], || {
+        let bench = Bench::filled(settings().test_on_check_out(true), 1);
+        let crew = bench.crew();
+        let caller = bench.caller(ms(10));
+        advance(ms(10));
+        let outcome = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        outcome
+    });
+}
+
+/// The only connection is taken out of the pool while a caller comes: another is
+/// opened for it.
+#[test]
+fn p3_detach_against_waiter() {
+    explore("detach against waiter", 3, &["a new one"], || {
+        let (bench, held) = Bench::held(settings());
+        let old = id(&held);
+        let crew = bench.crew();
+        let caller = getter(&bench);
+        drop(PooledConnection::detach(held));
+        let got = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        which(got, old)
+    });
+}
+
+/// Opening fails once, and succeeds when it is tried again in time.
+#[test]
+fn p3_a_failed_open_is_tried_again() {
+    explore("failed open against waiter", 3, &["granted"], || {
+        let driver = Driver::default();
+        driver.ledger.failures_left.store(1, Ordering::Relaxed);
+        let bench = Bench::with(settings(), driver);
+        let crew = bench.crew_with_reaper();
+        let caller = bench.caller(MAX);
+        bench.shared.wait_for(None, |core| core.counters().open_failures == 1);
+        advance(ms(2000)); // longer than any pause between two attempts
+        let outcome = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        outcome
+    });
+}
+
+/// Opening fails for good while the deadline of the caller comes.
+#[test]
+fn p9_a_permanent_failure_against_timeout() {
+    explore("permanent failure against timeout", 3, &["Connect", "Timeout"], || {
+        let driver = Driver { permanent: true, ..Driver::default() };
+        driver.ledger.failures_left.store(u64::MAX, Ordering::Relaxed);
+        let bench = Bench::with(settings(), driver);
+        let crew = bench.crew();
+        let caller = bench.caller(ms(10));
+        advance(ms(10));
+        let outcome = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        outcome
+    });
+}
+
+// ---- holders that wait for themselves ----
+
+/// Two threads hold all there is, and each asks for one more: one of them is
+/// told, or the other has come and gone before.
+#[test]
+fn p9_two_holders_that_wait_for_each_other() {
+    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    explore("two holders that wait for each other", 3, &outcomes, || {
+        let at_once = SelfDeadlock::Fail(Duration::ZERO);
+        let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);
+        let [one, other] = [nested(&bench), nested(&bench)];
+        let one = one.join().expect("the one");
+        let other = other.join().expect("the other");
+        bench.end(None);
+        format!("{one}, {other}")
+    });
+}
+
+fn nested(bench: &Bench) -> JoinHandle<String> {
+    let pool = bench.pool.clone();
+    thread::spawn(move || {
+        let _held = pool.get_timeout(MAX).expect("one for each");
+        outcome(pool.get_timeout(MAX))
+    })
+}
+
+/// A thread gave its connection to another, which used it: whether that returns
+/// it before or after the first asks for one more, this is no deadlock.
+#[test]
+fn p9_a_guard_that_another_thread_uses() {
+    explore("a guard that another thread uses", 6, &["granted"], || {
+        let at_once = SelfDeadlock::Fail(Duration::ZERO);
+        let bench = Bench::filled(settings().on_self_deadlock(at_once), 1);
+        let held = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let used = Arc::new(AtomicBool::new(false));
+        let user = thread::spawn({
+            let used = Arc::clone(&used);
+            move || {
+                let _: &Wire = &held;
+                used.store(true, Ordering::Release);
+            }
+        });
+        while !used.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        let outcome = outcome(bench.pool.get_timeout(MAX));
+        user.join().expect("the user");
+        bench.end(None);
+        outcome
+    });
+}
+
+// ---- those who listen ----
+
+/// A get by this name, which is told of.
+fn get_by_name(pool: &Pool<Driver>, name: &'static str) {
+    drop(pool.request().label(name).timeout(MAX).get().expect("a connection"));
+}
+
+/// What a listener was told of the one get by this name, if all that it was told fits
+/// together: it lost nothing, every connection goes on from where it was, and no get
+/// begins or ends twice.
+fn told_of(events: &Receiver<Event>, name: &str) -> String {
+    let (mut places, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let mut told = Vec::new();
+    for event in events.try_iter() {
+        assert_eq!(event.lost_before, 0, "there is room for all");
+        let (origin, what) = match event.kind {
+            EventKind::Moved { place, from, to, .. } => {
+                let before = places.insert(place, to).unwrap_or(from);
+                assert_eq!(before, from, "P7: a step to {to:?} is missing");
+                continue;
+            }
+            EventKind::Enqueued { get, origin } => {
+                assert!(!ended.contains(&get) && begun.insert(get), "get {get} begins twice");
+                (origin, "started")
+            }
+            EventKind::CheckedOut { get, origin, .. } => {
+                assert!(ended.insert(get), "get {get} ends twice");
+                (origin, "acquired")
+            }
+            EventKind::GetFailed { get, origin, .. } => {
+                assert!(ended.insert(get), "get {get} ends twice");
+                (origin, "left")
+            }
+            _ => continue,
+        };
+        if origin.label() == Some(name) {
+            told.push(what);
+        }
+    }
+    told.join(", ")
+}
+
+/// Somebody begins to listen, and gets a connection, while the one there is goes from
+/// hand to hand: all are served, and of the get that began later each step is told
+/// once, whoever delivers it.
+#[test]
+fn p3_a_subscription_begins_during_a_hand_off() {
+    let outcomes = ["acquired", "started, acquired"];
+    explore("the beginning of a subscription", 3, &outcomes, || {
+        let (bench, held) = Bench::held(settings());
+        let listener = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || {
+                let events = pool.subscribe(100).expect("a legal capacity");
+                get_by_name(&pool, "the listener");
+                events
+            })
+        };
+        let caller = bench.caller(MAX);
+        drop(held);
+        bench.shared.deliver();
+        assert_eq!(caller.join().expect("the caller"), "granted");
+        let events = listener.join().expect("the listener");
+        bench.shared.deliver();
+        let told = told_of(&events, "the listener");
+        bench.end(None);
+        told
+    });
+}
+
+/// The last listener goes while the connection goes from hand to hand: all are served,
+/// and nothing is noted any more.
+#[test]
+fn p3_a_subscription_ends_during_a_hand_off() {
+    explore("the end of a subscription", 3, &["granted, granted"], || {
+        let (bench, held) = Bench::held(settings());
+        let events = bench.pool.subscribe(100).expect("a legal capacity");
+        let one = bench.queued(MAX);
+        let other = bench.caller(MAX);
+        let listener = {
+            let shared = Arc::clone(&bench.shared);
+            thread::spawn(move || {
+                drop(events);
+                shared.deliver();
+            })
+        };
+        drop(held);
+        listener.join().expect("the listener");
+        let one = one.join().expect("the one");
+        let other = other.join().expect("the other");
+        bench.shared.deliver();
+        assert!(!bench.shared.watched.load(PlainOrdering::Relaxed), "nobody listens");
+        let noted = bench.shared.quick(|core| core.turn_page(None));
+        assert!(noted.is_none(), "noted for nobody");
+        bench.end(None);
+        format!("{one}, {other}")
+    });
+}
+
+// ---- the passing of time ----
+
+/// An idle connection is taken and returned while the reaper looks at a time at
+/// which it has been idle too long: it is used, or closed and replaced.
+#[test]
+fn p7_return_against_reaper() {
+    explore("return against reaper", 3, &["the old one", "a new one"], || {
+        let (bench, held) = Bench::held(settings().idle_timeout(Some(ms(10))));
+        let old = id(&held);
+        drop(held);
+        let crew = bench.crew();
+        let caller = getter(&bench);
+        advance(ms(10));
+        bench.shared.transition(|core, now, fx| core.tick(now, fx));
+        let got = caller.join().expect("the caller");
+        bench.end(Some(crew));
+        which(got, old)
+    });
+}
+
+/// A connection whose lifetime ends comes back while the reaper sleeps, having
+/// planned for nothing: it is closed in time, with no other event to help.
+#[test]
+fn p3_the_reaper_hears_of_an_earlier_end() {
+    explore("return against the reaper's sleep", 4, &["closed"], || {
+        let (bench, held) = Bench::held(settings().max_lifetime(Some(ms(10))));
+        let reaper = bench.crew_with_reaper();
+        drop(held);
+        advance(ms(10));
+        bench.shared.wait_for(None, |core| core.gauges().idle == 0 && core.gauges().closing == 0);
+        bench.end(Some(reaper));
+        "closed".to_string()
+    });
+}
+
+/// The reaper itself, with nothing to do, meets the end of the pool.
+#[test]
+fn p11_the_reaper_hears_of_the_end() {
+    explore("the reaper's sleep against the end", 8, &["ended"], || {
+        let bench = Bench::new(settings());
+        let shared = Arc::clone(&bench.shared);
+        let reaper = thread::spawn(move || shared.reaper.run(&shared));
+        bench.pool.set_max_size(2).expect("a legal size");
+        drop(bench.pool.close(instant()));
+        reaper.join().expect("the reaper");
+        bench.end(None);
+        "ended".to_string()
+    });
+}
+
+// ---- the end ----
+
+/// The last handle is dropped while the last connection is returned.
+#[test]
+fn p11_last_handle_against_return() {
+    explore("last handle against return", 8, &["closed"], || {
+        let (bench, held) = Bench::held(settings());
+        let Bench { pool, shared, ledger } = bench;
+        let returner = thread::spawn(move || drop(held));
+        drop(pool);
+        returner.join().expect("the returner");
+        ended(shared, &ledger);
+        "closed".to_string()
+    });
+}
+
+/// Two handles, one of them the last, are dropped, each after a get.
+#[test]
+fn p11_two_last_handles() {
+    explore("two last handles", 8, &["granted, granted"], || {
+        let Bench { pool, shared, ledger } = Bench::filled(settings(), 1);
+        let getter = |pool: Pool<Driver>| {
+            move || {
+                let outcome = outcome(pool.get_timeout(MAX));
+                // A step of its own, so that the other thread may go before it.
+                pool.state();
+                drop(pool);
+                outcome
+            }
+        };
+        let other = thread::spawn(getter(pool.clone()));
+        let one = getter(pool)();
+        let other = other.join().expect("the other");
+        ended(shared, &ledger);
+        format!("{one}, {other}")
+    });
+}
+
+/// `close` waits for a holder, for the close of its connection and for the end
+/// of the thread that does it, and misses none of them.
+#[test]
+fn p11_close_waits_for_holders_and_threads() {
+    explore("close against return", 3, &["complete"], || {
+        let (bench, held) = Bench::held(settings());
+        let worker = worker(&bench);
+        let returner = thread::spawn(move || drop(held));
+        let report = bench.pool.close(instant() + ms(1000));
+        assert!(report.is_complete(), "{report}");
+        returner.join().expect("the returner");
+        worker.join().expect("the worker");
+        bench.end(None);
+        "complete".to_string()
+    });
+}
+
+/// The same while its deadline comes: it tells what is so.
+#[test]
+fn p11_close_against_its_deadline() {
+    explore("close against its deadline", 2, &["complete", "not complete"], || {
+        let bench = Bench::filled(settings(), 1);
+        let worker = worker(&bench);
+        let clock = thread::spawn(|| advance(ms(10)));
+        let report = bench.pool.close(instant() + ms(10));
+        clock.join().expect("the clock");
+        worker.join().expect("the worker");
+        bench.end(None);
+        if report.is_complete() { "complete" } else { "not complete" }.to_string()
+    });
+}
+
+/// Two threads close one pool: both wait until it has ended.
+#[test]
+fn p11_two_who_close() {
+    explore("two who close", 2, &["complete"], || {
+        let bench = Bench::filled(settings(), 1);
+        let worker = worker(&bench);
+        let close = |pool: Pool<Driver>| {
+            move || {
+                let report = pool.close(instant() + ms(1000));
+                assert!(report.is_complete(), "{report}");
+            }
+        };
+        let other = thread::spawn(close(bench.pool.clone()));
+        close(bench.pool.clone())();
+        other.join().expect("the other");
+        worker.join().expect("the worker");
+        bench.end(None);
+        "complete".to_string()
+    });
+}
+
+/// Of three closers of one connection, one closes.
+#[test]
+fn p7_three_closers_at_the_close_mutex() {
+    explore("three closers at the close mutex", 8, &["1"], || {
+        let mutex = Arc::new(CloseMutex::new());
+        let closer = |mutex: Arc<CloseMutex>| {
+            move || {
+                let first = mutex.begin();
+                if first {
+                    mutex.finish();
+                    mutex.bury();
+                }
+                u32::from(first)
+            }
+        };
+        let others = [(); 2].map(|()| thread::spawn(closer(Arc::clone(&mutex))));
+        let mut closed = closer(Arc::clone(&mutex))();
+        for other in others {
+            closed += other.join().expect("a closer");
+        }
+        assert!(!mutex.begin(), "a dead connection is not closed again");
+        closed.to_string()
+    });
+}

@@ -1,0 +1,214 @@
+//! A snapshot as text for a terminal.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::groups::{self, Group};
+use super::snapshot::{DriverCall, Snapshot};
+use crate::types::caller::CallSite;
+use crate::types::text::{Plain, WIDTH, fitted, names, wrapped};
+
+/// Up to so many have a row each; more are put together by the line at which they
+/// asked.
+const SINGLES: usize = 12;
+
+/// More rows than this are only counted.
+const ROWS: usize = 20;
+
+impl fmt::Display for Snapshot {
+    /// A dump: the numbers, then who holds, who waits, and what the driver is busy
+    /// with. When many hold or wait, those of one line share a row.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.numbers(f)?;
+        self.errors(f)?;
+        self.nested(f)?;
+        self.holders(f)?;
+        self.waiters(f)?;
+        self.calls(f)
+    }
+}
+
+impl Snapshot {
+    fn numbers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let state = match (self.closed, self.paused) {
+            (true, _) => ", closed",
+            (false, true) => ", paused",
+            (false, false) => "",
+        };
+        wrapped(f, "", &format!("pool '{}' is {}{state}", self.pool, self.health))?;
+        let connections = format!(
+            "{} of {}: {} idle, {} in use ({} in a check), {} opening, {} closing; \
+             {} abandoned",
+            stats.open + stats.opening + stats.closing,
+            stats.max_size,
+            stats.idle,
+            stats.in_use,
+            stats.checking,
+            stats.opening,
+            stats.closing,
+            stats.abandoned,
+        );
+        wrapped(f, "  connections: ", &connections)?;
+        let gets = format!(
+            "{} served, {} of them after a wait; {} timed out, {} refused, {} cancelled",
+            stats.gets, stats.gets_waited, stats.timeouts, stats.refused, stats.cancelled,
+        );
+        wrapped(f, "  gets: ", &gets)?;
+        #[cfg(feature = "histograms")]
+        write!(f, "{}", stats.times)?;
+        Ok(())
+    }
+
+    fn errors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = &self.last_error {
+            wrapped(f, &format!("  last error, {:.1?} ago: ", error.age), &error.text)?;
+        }
+        match self.failing_for {
+            Some(lasted) => writeln!(f, "  connecting has failed for {lasted:.1?}"),
+            None => Ok(()),
+        }
+    }
+
+    fn nested(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nested_gets.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  every connection is held by a thread that itself waits for one:")?;
+        rows(f, &self.nested_gets, |f, nested| wrapped(f, "    ", &nested.to_string()))
+    }
+
+    fn holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = &self.holders;
+        if all.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  held ({}), longest first:", all.len())?;
+        if all.len() > SINGLES {
+            return grouped(f, &groups::of_holders(all));
+        }
+        let what = |id: u64| format!("connection {id}");
+        let widths = Widths::of(all.iter().map(|h| (what(h.connection_id()), h.thread())));
+        let one = |f: &mut fmt::Formatter<'_>, holder: &crate::types::caller::Holder| {
+            let what = what(holder.connection_id());
+            row(f, holder.held_for(), &what, holder.call_site(), widths)
+        };
+        rows(f, all, one)
+    }
+
+    fn waiters(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = &self.waiters;
+        if all.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  waiting ({}), next first:", all.len())?;
+        if all.len() > SINGLES {
+            return grouped(f, &groups::of_waiters(all));
+        }
+        let what = |priority: u8| format!("priority {priority}");
+        let widths = Widths::of(all.iter().map(|w| (what(w.priority()), w.thread())));
+        let one = |f: &mut fmt::Formatter<'_>, waiter: &crate::types::caller::Waiter| {
+            row(f, waiter.waited(), &what(waiter.priority()), waiter.call_site(), widths)
+        };
+        rows(f, all, one)
+    }
+
+    fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  driver calls ({}), slowest first:", self.calls.len())?;
+        rows(f, &self.calls, call)
+    }
+}
+
+fn rows<T>(
+    f: &mut fmt::Formatter<'_>,
+    all: &[T],
+    mut one: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    all.iter().take(ROWS).try_for_each(|item| one(f, item))?;
+    match all.len().saturating_sub(ROWS) {
+        0 => Ok(()),
+        more => writeln!(f, "    … and {more} more"),
+    }
+}
+
+/// How wide two columns have to be.
+#[derive(Clone, Copy, Default)]
+struct Widths {
+    what: usize,
+    thread: usize,
+}
+
+impl Widths {
+    fn of<'a>(all: impl Iterator<Item = (String, &'a str)>) -> Widths {
+        let chars = |text: &str| text.chars().count();
+        all.fold(Widths::default(), |widths, (what, thread)| Widths {
+            what: widths.what.max(chars(&what)),
+            thread: widths.thread.max(chars(&Plain(thread).to_string())),
+        })
+    }
+}
+
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    span: Duration,
+    what: &str,
+    call_site: &CallSite,
+    widths: Widths,
+) -> fmt::Result {
+    let span = format!("{span:.1?}");
+    let thread = Plain(call_site.thread()).to_string();
+    let Widths { what: wide, thread: wider } = widths;
+    let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {}", call_site.location());
+    f.write_str(&row)?;
+    if let Some(label) = call_site.label() {
+        write!(f, " ({})", fitted(label, room_after(&row)))?;
+    }
+    writeln!(f)
+}
+
+/// For a label in parentheses: what is left of the line, and a word in any case.
+fn room_after(row: &str) -> usize {
+    WIDTH.saturating_sub(row.chars().count() + 3).max(12)
+}
+
+/// A row for each line at which some of them asked.
+fn grouped(f: &mut fmt::Formatter<'_>, groups: &[Group<'_>]) -> fmt::Result {
+    let digits = groups.iter().map(|group| group.len().to_string().len()).max().unwrap_or(0);
+    for group in groups.iter().take(ROWS) {
+        let begin = format!("    × {:>digits$} at {}", group.len(), group.location);
+        let end = format!(", longest {:.1?}", group.longest);
+        // The line is shown in any case.
+        let label = |label| format!(" ({})", fitted(label, room_after(&format!("{begin}{end}"))));
+        let label = group.label.map(label).unwrap_or_default();
+        let row = format!("{begin}{label}{end}");
+        let room = WIDTH.saturating_sub(row.chars().count() + 2);
+        let threads = names(&group.threads, room);
+        match threads.chars().count() <= room {
+            true => writeln!(f, "{row}: {threads}")?,
+            false => writeln!(f, "{row}")?,
+        }
+    }
+    match groups.get(ROWS..) {
+        None | Some([]) => Ok(()),
+        Some(rest) => {
+            let more: usize = rest.iter().map(Group::len).sum();
+            writeln!(f, "    … and {more} more at {} other lines", rest.len())
+        }
+    }
+}
+
+fn call(f: &mut fmt::Formatter<'_>, call: &DriverCall) -> fmt::Result {
+    write!(f, "    {:>8}  {}", format!("{:.1?}", call.running_for), call.kind)?;
+    if let Some(id) = call.connection_id {
+        write!(f, " of connection {id}")?;
+    }
+    let state = match (call.abandoned, call.queued) {
+        (true, _) => ", abandoned",
+        (_, true) => ", waits for a closer",
+        _ => "",
+    };
+    writeln!(f, "{state}")
+}

@@ -1,0 +1,65 @@
+//! Those who hold or wait at the same line, together: as a dump of goroutines does.
+
+use std::collections::HashMap;
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::types::caller::{Holder, CallSite, Waiter};
+
+/// Some who asked at the same line, with the same label.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) label: Option<&'a str>,
+    pub(crate) threads: Vec<&'a str>,
+    pub(crate) shortest: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Group<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The line, with the label.
+    pub(crate) fn place(&self) -> String {
+        match self.label {
+            Some(label) => format!("{} ({label})", self.location),
+            None => self.location.to_string(),
+        }
+    }
+
+    /// How long, from the shortest to the longest.
+    pub(crate) fn span(&self) -> String {
+        let (shortest, longest) =
+            (format!("{:.1?}", self.shortest), format!("{:.1?}", self.longest));
+        if shortest == longest { longest } else { format!("{shortest} to {longest}") }
+    }
+}
+
+/// The groups in the order of their first members.
+fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
+    let mut places = HashMap::new();
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for (call_site, span) in all {
+        let (location, label) = (call_site.location(), call_site.label());
+        let place = *places.entry((location, label)).or_insert(groups.len());
+        if place == groups.len() {
+            let threads = Vec::new();
+            groups.push(Group { location, label, threads, shortest: span, longest: span });
+        }
+        let group = &mut groups[place];
+        group.threads.push(call_site.thread());
+        group.shortest = group.shortest.min(span);
+        group.longest = group.longest.max(span);
+    }
+    groups
+}
+
+pub(crate) fn of_holders<'a>(holders: impl IntoIterator<Item = &'a Holder>) -> Vec<Group<'a>> {
+    groups(holders.into_iter().map(|holder| (holder.call_site(), holder.held_for())))
+}
+
+pub(crate) fn of_waiters<'a>(waiters: impl IntoIterator<Item = &'a Waiter>) -> Vec<Group<'a>> {
+    groups(waiters.into_iter().map(|waiter| (waiter.call_site(), waiter.waited())))
+}

@@ -1,0 +1,67 @@
+//! All figures of a pool at one instant, for exporters of metrics.
+
+use std::time::Duration;
+
+use crate::runtime::health::Health;
+use crate::types::manage::ManageConnection;
+use crate::runtime::shared::Shared;
+use crate::types::stats::Stats;
+use crate::sync::Arc;
+#[cfg(feature = "histograms")]
+use crate::types::times::Distributions;
+
+/// All figures of a pool at one instant, without the lists of a
+/// [`Snapshot`](crate::snapshot::Snapshot): for exporters of metrics.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// let pool = fairpool::Pool::builder().max_size(3).build(StubManager)?;
+/// let reading = pool.downgrade().reading().expect("the pool is there");
+/// assert_eq!((reading.stats.open, reading.max_idle, reading.leaked), (3, 3, 0));
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Reading {
+    /// Gauges and counters. Its `times` are left at zero: see [`times`](Reading::times).
+    pub stats: Stats,
+    /// How the pool is.
+    pub health: Health,
+    /// Connections that are held for longer than
+    /// [`leak_threshold`](crate::Builder::leak_threshold) now.
+    pub leaked: u32,
+    /// For how long connecting has failed, if it does.
+    pub failing_for: Option<Duration>,
+    /// How many connections the pool keeps idle.
+    pub min_idle: u32,
+    /// How many connections may be idle.
+    pub max_idle: u32,
+    /// How long things take. What ended since the instant may be among it. (Feature
+    /// `histograms`, on by default.)
+    #[cfg(feature = "histograms")]
+    pub times: Distributions,
+}
+
+impl<M: ManageConnection> Shared<M> {
+    pub(crate) fn reading(self: &Arc<Self>) -> Reading {
+        let now = self.clock.now();
+        let (figures, min_idle, max_idle) = self.quick(|core| {
+            let policy = core.policy();
+            (core.figures(now), policy.min_idle_now(), policy.max_idle_now())
+        });
+        let mut stats = Stats::new(&figures.gauges, &figures.counters);
+        stats.events_lost = self.subscribers.lost();
+        Reading {
+            stats,
+            health: self.judge_health(figures.pressure, now),
+            leaked: figures.leaked,
+            failing_for: figures.failing_for,
+            min_idle,
+            max_idle,
+            #[cfg(feature = "histograms")]
+            times: self.times.distributions(&figures.counters),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Why a caller got no connection.
+
+use std::any::Any;
+use std::error;
+use std::fmt::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use crate::types::caller::{Holder, NestedGet};
+use crate::core::{Gauges, SlowCall};
+use crate::sync::Arc;
+
+/// The error of a driver, shared by everyone who waited for what failed.
+pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
+
+/// What kind of failure an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No connection became available in time.
+    Timeout,
+    /// The pool was closed.
+    Closed,
+    /// As many callers wait as [`Builder::max_waiters`](crate::Builder::max_waiters) allows.
+    QueueFull,
+    /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
+    Cancelled,
+    /// Connecting fails in a way that no retry cures (see
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
+    /// and no connection is there. Callers are told at once; the pool goes on
+    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
+    /// attempts.
+    Connect,
+    /// Every connection is held by a thread that itself waits here; only with
+    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
+    SelfDeadlock,
+    /// A setting has a value that it cannot have.
+    Config,
+}
+
+/// Why a caller got no connection, or a setting was refused.
+///
+/// The text says what a person needs who meets it in a log at night: how long
+/// the caller waited, where all the connections are, who has held one longest,
+/// and what the driver said. `source()` is the driver's own error, as its own
+/// type, if connecting or a check failed *during this wait* and no connection
+/// has been opened since. An earlier error that may still be the reason is
+/// mentioned in the text, with its age; or it is the source, if no connection is
+/// there and no retry can cure it.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// use std::time::Duration;
+///
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// let (held, line) = (pool.get()?, line!());
+/// let error = pool.get_timeout(Duration::from_millis(10)).unwrap_err();
+/// assert!(error.is_timeout());
+/// assert!(error.to_string().contains("0 idle, 1 in use"));
+/// assert_eq!(error.longest_holder().unwrap().location().line(), line);
+/// # drop(held);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    report: Option<Report>,
+    cause: Option<Cause>,
+}
+
+/// The state of the pool at the moment at which a caller gave up, taken under
+/// the same lock.
+pub(crate) struct Report {
+    pub(crate) pool: Arc<str>,
+    pub(crate) waited: Duration,
+    pub(crate) gauges: Gauges,
+    pub(crate) longest: Option<Holder>,
+    /// Empty unless they are the reason.
+    pub(crate) nested: Vec<NestedGet>,
+    /// The slowest open or check, and its time so far.
+    pub(crate) slowest: Option<(SlowCall, Duration)>,
+    pub(crate) paused: bool,
+    /// An error that was met before this wait, so long ago; no connection has
+    /// been opened since.
+    pub(crate) earlier: Option<(Duration, Cause)>,
+}
+
+impl Error {
+    pub(crate) fn config(message: String) -> Error {
+        Error(Box::new(Inner { kind: ErrorKind::Config, message, report: None, cause: None }))
+    }
+
+    pub(crate) fn gone(pool: &str) -> Error {
+        let message = format!("pool '{pool}' is gone");
+        Error(Box::new(Inner { kind: ErrorKind::Closed, message, report: None, cause: None }))
+    }
+
+    pub(crate) fn new(
+        kind: ErrorKind,
+        message: String,
+        report: Report,
+        cause: Option<Cause>,
+    ) -> Error {
+        Error(Box::new(Inner { kind, message, report: Some(report), cause }))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether no connection became available in time.
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// Whether the pool was closed.
+    pub fn is_closed(&self) -> bool {
+        self.kind() == ErrorKind::Closed
+    }
+
+    /// Whether too many callers were waiting.
+    pub fn is_queue_full(&self) -> bool {
+        self.kind() == ErrorKind::QueueFull
+    }
+
+    /// Whether the request was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
+    /// Whether every connection is held by a thread that waits here itself.
+    pub fn is_self_deadlock(&self) -> bool {
+        self.kind() == ErrorKind::SelfDeadlock
+    }
+
+    /// How long the caller had waited; zero for an [`ErrorKind::Config`].
+    pub fn waited(&self) -> Duration {
+        self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
+    }
+
+    /// Who had held a connection longest when the caller gave up.
+    pub fn longest_holder(&self) -> Option<&Holder> {
+        self.0.report.as_ref()?.longest.as_ref()
+    }
+
+    /// The threads that hold all connections and wait for another themselves (32
+    /// of them at most), if that was so when this caller gave up. Empty
+    /// otherwise, and with [`SelfDeadlock::Ignore`](crate::SelfDeadlock::Ignore).
+    pub fn nested_gets(&self) -> &[NestedGet] {
+        self.0.report.as_ref().map_or(&[], |report| &report.nested)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(report) = &self.0.report {
+            write!(f, "; {report}")?;
+        }
+        if let Some(cause) = &self.0.cause {
+            write!(f, "; last error: {}", Chain(&**cause))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gauges = &self.gauges;
+        write!(
+            f,
+            "pool '{}' of at most {}: {} idle, {} in use, {} opening, {} closing",
+            self.pool,
+            gauges.max_size,
+            gauges.idle,
+            gauges.busy + gauges.checking,
+            gauges.opening,
+            gauges.closing,
+        )?;
+        if gauges.abandoned > 0 {
+            write!(f, ", {} hung driver calls", gauges.abandoned)?;
+        }
+        match &self.slowest {
+            Some((SlowCall::Open, time)) => write!(f, ", connecting for {time:.1?} so far")?,
+            Some((SlowCall::Check, time)) => write!(f, ", a check runs for {time:.1?} so far")?,
+            None => {}
+        }
+        if self.paused {
+            f.write_str(", paused")?;
+        }
+        let others = if gauges.waiting == 1 { "caller waits" } else { "callers wait" };
+        write!(f, "; {} other {others}", gauges.waiting)?;
+        if let Some(holder) = &self.longest {
+            write!(f, "; held longest by {holder}")?;
+        }
+        if !self.nested.is_empty() {
+            write!(f, "; {}", Nested(&self.nested))?;
+        }
+        if let Some((age, cause)) = &self.earlier {
+            write!(f, "; last error, {age:.1?} before this wait: {}", Chain(&**cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// Says that threads wait for themselves, and which.
+pub(crate) struct Nested<'a>(pub(crate) &'a [NestedGet]);
+
+impl fmt::Display for Nested<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every connection is held by a thread that itself waits for one")?;
+        for (index, nested) in self.0.iter().enumerate() {
+            write!(f, "{} {nested}", if index == 0 { ":" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("message", &self.to_string())
+            .field("cause", &self.0.cause.as_deref().map(|cause| ErrorText::of(cause)))
+            .finish()
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as &(dyn error::Error + 'static))
+    }
+}
+
+/// An error with its sources: drivers like to leave what the server said to
+/// those. What an error says itself is not said again.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = text_of(self.0);
+        f.write_str(&said)?;
+        let mut next = source_of(self.0);
+        for _ in 0..LONGEST_CHAIN {
+            let Some(source) = next else { break };
+            let text = text_of(source);
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            next = source_of(source);
+        }
+        Ok(())
+    }
+}
+
+/// More sources than this are taken for a circle.
+const LONGEST_CHAIN: usize = 32;
+
+/// What an error came from. The driver's code, like its text.
+fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::Error + 'static)> {
+    panic::catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_else(|payload| {
+        text_of_panic(payload);
+        None
+    })
+}
+
+/// What an error says of itself.
+fn text_of(error: &dyn error::Error) -> String {
+    printed(format_args!("{error}"))
+}
+
+/// Printing a driver's error is the driver's code: it may fail or panic. To print
+/// one of ours does neither.
+fn printed(what: fmt::Arguments<'_>) -> String {
+    let mut text = String::new();
+    let print = || text.write_fmt(what).is_ok();
+    match panic::catch_unwind(AssertUnwindSafe(print)) {
+        Ok(true) => text,
+        Ok(false) => "(an error without a text)".to_string(),
+        Err(payload) => {
+            text_of_panic(payload);
+            "(an error whose text panics)".to_string()
+        }
+    }
+}
+
+/// What a panic said. What is not a text is leaked: its destructor is not ours,
+/// and might panic again.
+pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
+    let payload = match payload.downcast::<&str>() {
+        Ok(said) => return (*said).to_string(),
+        Err(payload) => payload,
+    };
+    match payload.downcast::<String>() {
+        Ok(said) => *said,
+        Err(payload) => {
+            std::mem::forget(payload);
+            "(not a text)".to_string()
+        }
+    }
+}
+
+/// What is left of an error that a handler has taken: its text.
+pub(crate) struct ErrorText {
+    display: String,
+    debug: String,
+}
+
+impl ErrorText {
+    pub(crate) fn new(text: &str) -> ErrorText {
+        ErrorText { display: text.to_string(), debug: text.to_string() }
+    }
+
+    pub(crate) fn of(error: &dyn error::Error) -> ErrorText {
+        let debug = printed(format_args!("{error:?}"));
+        ErrorText { display: Chain(error).to_string(), debug }
+    }
+}
+
+impl fmt::Display for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}
+
+impl fmt::Debug for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.debug)
+    }
+}
+
+impl error::Error for ErrorText {}

@@ -1,0 +1,16 @@
+//! What users and the pool exchange: traits, settings, errors, events, figures.
+
+pub(crate) mod caller;
+pub(crate) mod cancel;
+pub(crate) mod config;
+pub(crate) mod error;
+pub(crate) mod event;
+pub(crate) mod extensions;
+#[cfg(feature = "serde")]
+pub(crate) mod json;
+pub(crate) mod manage;
+pub(crate) mod stats;
+pub(crate) mod subscription;
+pub mod text;
+#[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
+pub(crate) mod times;

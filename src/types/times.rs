@@ -1,0 +1,450 @@
+//! How long things take: distributions, kept off the hot path.
+//!
+//! A get that need not wait is not recorded: the pool counts gets anyway, and those
+//! that waited, so the rest is known to be zero. How long a connection is used is
+//! timed exactly for its first use in each tick of the coarse clock; such a use
+//! stands for those before it that were not timed (`docs/decisions/0010`).
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::core::Counters;
+use crate::sync::PlainMutex;
+
+/// From 100 ns to an hour; what is outside counts as the nearest.
+const SHORTEST: u64 = 100;
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Figures are exact to one in 100.
+const DIGITS: u8 = 2;
+
+/// How long the steps of a pool's work take, since it was built.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// drop(pool.get()?);
+/// let times = pool.stats().times;
+/// assert_eq!((times.wait.count, times.connect.count), (1, 1));
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Times {
+    /// How long gets took, whatever came of them. A get that found an idle connection
+    /// counts as zero; one that got none and did not wait does not count.
+    pub wait: Quantiles,
+    /// How long connections were held. Under heavy use not each is timed; those that
+    /// are stand for the others.
+    pub in_use: Quantiles,
+    /// How long connecting took (with `on_acquire`), when it succeeded.
+    pub connect: Quantiles,
+    /// How long checks took: resets and validations.
+    pub validate: Quantiles,
+    /// How long closing took.
+    pub close: Quantiles,
+}
+
+/// A distribution of times, exact to 1 %. Serialised as seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Quantiles {
+    /// How many there were.
+    pub count: u64,
+    /// Their mean.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub mean: Duration,
+    /// Half of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub p50: Duration,
+    /// 90 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub p90: Duration,
+    /// 99 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub p99: Duration,
+    /// 99.9 % of them took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub p999: Duration,
+    /// The longest.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+    pub max: Duration,
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  times         count       mean        p50        p90        p99      p99.9        max"
+        )?;
+        let rows = [
+            ("wait", &self.wait),
+            ("in use", &self.in_use),
+            ("connect", &self.connect),
+            ("validate", &self.validate),
+            ("close", &self.close),
+        ];
+        for (name, times) in rows {
+            write!(f, "    {name:<9} {:>9}", times.count)?;
+            for span in [times.mean, times.p50, times.p90, times.p99, times.p999, times.max] {
+                write!(f, " {:>10}", format!("{span:.1?}"))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A distribution as it is recorded: for exporters, which want more than [`Quantiles`].
+///
+/// A value is known to 1 %, from 100 ns to an hour; the sum is exact.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    histogram: Histogram<u64>,
+    /// The sum in nanoseconds, exact.
+    sum: u128,
+    longest: u64,
+}
+
+impl Distribution {
+    fn new() -> Distribution {
+        let histogram = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS);
+        Distribution {
+            histogram: histogram.expect("BUG: the bounds are legal"),
+            sum: 0,
+            longest: 0,
+        }
+    }
+
+    fn add(&mut self, span: Duration, times: u64) {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record_n(nanos, times);
+        self.sum += u128::from(nanos) * u128::from(times);
+        self.longest = self.longest.max(nanos);
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos_u128(self.sum)
+    }
+
+    /// How many are no longer than each of these bounds, which must be rising: the
+    /// buckets of a Prometheus histogram.
+    pub fn cumulated(&self, bounds: &[Duration]) -> Vec<u64> {
+        let mut counts = vec![0; bounds.len()];
+        for step in self.histogram.iter_recorded() {
+            let nanos = u128::from(step.value_iterated_to());
+            // The value stands for a bucket 1 % wide; its lower end decides.
+            let lowest = u128::from(self.histogram.lowest_equivalent(nanos as u64));
+            let fits = bounds.partition_point(|bound| bound.as_nanos() < lowest);
+            if let Some(count) = counts.get_mut(fits) {
+                *count += step.count_since_last_iteration();
+            }
+        }
+        for at in 1..counts.len() {
+            counts[at] += counts[at - 1];
+        }
+        counts
+    }
+
+    /// What was recorded since `earlier`: seconds, rising, and how often. Each is known
+    /// to 1 %, but their sum is exact.
+    pub fn since(&self, earlier: Option<&Distribution>) -> Vec<(f64, u64)> {
+        let gained = |value: u64| {
+            let before = earlier.map_or(0, |earlier| earlier.histogram.count_at(value));
+            self.histogram.count_at(value).saturating_sub(before)
+        };
+        let steps: Vec<(f64, f64, u64)> = self
+            .histogram
+            .iter_recorded()
+            .map(|step| {
+                let highest = step.value_iterated_to();
+                let lowest = self.histogram.lowest_equivalent(highest);
+                (lowest as f64, (highest - lowest) as f64, gained(highest))
+            })
+            .filter(|&(_, _, count)| count > 0)
+            .collect();
+        let sum = self.sum - earlier.map_or(0, |earlier| earlier.sum);
+        let lowest_sum: f64 = steps.iter().map(|&(lowest, _, count)| lowest * count as f64).sum();
+        let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
+        // How far up in their steps the values must lie for the sum to be right.
+        let part = ((sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
+        let value = |(lowest, width, count)| ((lowest + width * part) / 1e9, count);
+        steps.into_iter().map(value).collect()
+    }
+
+    /// The quantile (from 0 to 1) of what was recorded since `earlier`; `None` if
+    /// nothing was.
+    pub fn quantile_since(&self, earlier: &Distribution, quantile: f64) -> Option<Duration> {
+        let mut gained = self.histogram.clone();
+        gained.subtract(&earlier.histogram).ok()?;
+        let value = gained.value_at_quantile(quantile);
+        (!gained.is_empty()).then(|| Duration::from_nanos(value.min(self.longest)))
+    }
+
+    /// Beside what is recorded, there were so many that took no time.
+    fn quantiles(&self, zeros: u64) -> Quantiles {
+        let count = self.count() + zeros;
+        if count == 0 {
+            return Quantiles::default();
+        }
+        let at = |permille: u128| {
+            // In whole numbers: rounding must not lead to the next larger value.
+            let rank = (u128::from(count) * permille).div_ceil(1000) as u64;
+            let Some(rank) = rank.checked_sub(zeros).filter(|&rank| rank > 0) else {
+                return Duration::ZERO;
+            };
+            // Half a rank lower, for the histogram rounds up.
+            let quantile = (rank as f64 - 0.5) / self.count() as f64;
+            let value = self.histogram.value_at_quantile(quantile);
+            // A bucket's upper end may lie above what was ever recorded.
+            Duration::from_nanos(value.min(self.longest))
+        };
+        let mean = (self.sum / u128::from(count)) as u64;
+        Quantiles {
+            count,
+            mean: Duration::from_nanos(mean),
+            p50: at(500),
+            p90: at(900),
+            p99: at(990),
+            p999: at(999),
+            max: Duration::from_nanos(self.longest),
+        }
+    }
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    Wait,
+    InUse,
+    Connect,
+    Validate,
+    Close,
+}
+
+/// What [`Times`] sums up, as distributions.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Distributions {
+    /// See [`Times::wait`].
+    pub wait: Distribution,
+    /// See [`Times::in_use`].
+    pub in_use: Distribution,
+    /// See [`Times::connect`].
+    pub connect: Distribution,
+    /// See [`Times::validate`].
+    pub validate: Distribution,
+    /// See [`Times::close`].
+    pub close: Distribution,
+}
+
+/// Where they are recorded: never under the pool's lock, and each by itself.
+pub(crate) struct Recorder([PlainMutex<Distribution>; 5]);
+
+impl Recorder {
+    pub(crate) fn new() -> Recorder {
+        Recorder([(); 5].map(|()| PlainMutex::new(Distribution::new())))
+    }
+
+    #[cold]
+    pub(crate) fn record(&self, what: Timed, span: Duration, times: u64) {
+        self.0[what as usize].lock().add(span, times);
+    }
+
+    pub(crate) fn times(&self, counters: &Counters) -> Times {
+        let quantiles = |what, zeros| self.0[what as usize].lock().quantiles(zeros);
+        Times {
+            wait: quantiles(Timed::Wait, at_once(counters)),
+            in_use: quantiles(Timed::InUse, 0),
+            connect: quantiles(Timed::Connect, 0),
+            validate: quantiles(Timed::Validate, 0),
+            close: quantiles(Timed::Close, 0),
+        }
+    }
+
+        pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
+        let copy = |what: Timed| self.0[what as usize].lock().clone();
+        let mut wait = copy(Timed::Wait);
+        wait.add(Duration::ZERO, at_once(counters));
+        Distributions {
+            wait,
+            in_use: copy(Timed::InUse),
+            connect: copy(Timed::Connect),
+            validate: copy(Timed::Validate),
+            close: copy(Timed::Close),
+        }
+    }
+}
+
+/// The gets that did not have to wait.
+fn at_once(counters: &Counters) -> u64 {
+    counters.gets.saturating_sub(counters.gets_waited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sequence of numbers (splitmix64; Steele, Lea and Flood, 2014).
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        }
+
+        /// Of any order of magnitude, in nanoseconds, up to half an hour.
+        fn span(&mut self) -> u64 {
+            self.next() >> (23 + self.next() % 40)
+        }
+    }
+
+    fn of(spans: &[u64]) -> Distribution {
+        let mut distribution = Distribution::new();
+        spans.iter().for_each(|&nanos| distribution.add(Duration::from_nanos(nanos), 1));
+        distribution
+    }
+
+    /// What is at most a hundredth too large, or in the first steps of all.
+    #[track_caller]
+    fn assert_near(what: &str, got: Duration, exact: u64) {
+        let got = got.as_nanos() as u64;
+        let most = exact + (exact / 100).max(SHORTEST);
+        assert!((exact..=most).contains(&got), "{what}: {got} ns for {exact} ns");
+    }
+
+    fn quantiles_are_those_of_a_sorted_list(random: &mut Random, recorded: usize, zeros: usize) {
+        let spans: Vec<u64> = (0..recorded).map(|_| random.span()).collect();
+        let got = of(&spans).quantiles(zeros as u64);
+        let mut sorted = vec![0; zeros];
+        sorted.extend(spans);
+        sorted.sort_unstable();
+        assert_eq!(got.count, sorted.len() as u64);
+        let at = |permille: usize| sorted[(sorted.len() * permille).div_ceil(1000) - 1];
+        assert_near("p50", got.p50, at(500));
+        assert_near("p90", got.p90, at(900));
+        assert_near("p99", got.p99, at(990));
+        assert_near("p99.9", got.p999, at(999));
+        assert_eq!(got.max.as_nanos() as u64, sorted[sorted.len() - 1], "exactly");
+        let sum: u64 = sorted.iter().sum();
+        assert_eq!(got.mean.as_nanos() as u64, sum / sorted.len() as u64, "exactly");
+        let rising = [got.p50, got.p90, got.p99, got.p999, got.max];
+        assert!(rising.is_sorted(), "{got:?}");
+    }
+
+    #[test]
+    fn quantiles_are_exact_to_a_hundredth() {
+        let mut random = Random(1);
+        for recorded in (1..120).chain([997, 1000, 1001, 9999, 10_000]) {
+            for zeros in [0, 1, recorded / 2, recorded, 10 * recorded] {
+                quantiles_are_those_of_a_sorted_list(&mut random, recorded, zeros);
+            }
+        }
+        quantiles_are_those_of_a_sorted_list(&mut random, 0, 7);
+        assert_eq!(of(&[]).quantiles(0), Quantiles::default());
+    }
+
+    #[test]
+    fn what_is_longer_than_an_hour_counts_as_an_hour_but_for_the_longest() {
+        let day = Duration::from_secs(24 * 3600);
+        let mut distribution = Distribution::new();
+        distribution.add(day, 1);
+        distribution.add(Duration::MAX, 1);
+        let got = distribution.quantiles(0);
+        assert_eq!((got.count, got.max.as_nanos()), (2, u128::from(u64::MAX)));
+        assert!(got.p50 >= Duration::from_secs(3600) && got.p50 <= day, "{got:?}");
+    }
+
+    #[test]
+    fn one_may_stand_for_many() {
+        let mut distribution = Distribution::new();
+        distribution.add(Duration::from_micros(10), 99);
+        distribution.add(Duration::from_millis(10), 1);
+        let got = distribution.quantiles(0);
+        assert_eq!((got.count, got.mean), (100, Duration::from_nanos(109_900)));
+        assert_near("p99", got.p99, 10_000);
+        assert_near("p99.9", got.p999, 10_000_000);
+    }
+
+    #[test]
+    fn cumulated_counts_are_those_of_a_list_but_for_what_is_next_to_a_bound() {
+        let mut random = Random(2);
+        let bounds: Vec<Duration> = [0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
+            .map(|micros| Duration::from_nanos(micros * 1000 + 137))
+            .to_vec();
+        for recorded in [0, 1, 10, 1000, 10_000] {
+            let mut spans: Vec<u64> = (0..recorded).map(|_| random.span()).collect();
+            // Beyond all bounds, and at one.
+            spans.extend([7_200_000_000_000, 137]);
+            let got = of(&spans).cumulated(&bounds);
+            assert_eq!(got.len(), bounds.len());
+            assert!(got.is_sorted(), "{got:?}");
+            for (bound, count) in bounds.iter().zip(got) {
+                let nanos = bound.as_nanos() as u64;
+                let within =
+                    |limit: u64| spans.iter().filter(|&&span| span <= limit).count() as u64;
+                let wider = nanos + (nanos / 100).max(SHORTEST);
+                let range = within(nanos)..=within(wider);
+                assert!(range.contains(&count), "{bound:?}: {count}, not {range:?}");
+            }
+        }
+        assert_eq!(of(&[5]).cumulated(&[]), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn since_is_what_was_added() {
+        let mut random = Random(3);
+        let mut distribution = Distribution::new();
+        for added in [0, 1, 100, 0, 10_000] {
+            let earlier = distribution.clone();
+            let mut spans: Vec<u64> = (0..added).map(|_| random.span()).collect();
+            spans.iter().for_each(|&nanos| distribution.add(Duration::from_nanos(nanos), 1));
+            spans.sort_unstable();
+            let got = distribution.since(Some(&earlier));
+            let got: Vec<Duration> = got
+                .into_iter()
+                .map(|(secs, times)| (Duration::from_secs_f64(secs), times as usize))
+                .flat_map(|(span, times)| std::iter::repeat_n(span, times))
+                .collect();
+            assert_eq!(got.len(), spans.len());
+            let sum: f64 = got.iter().map(Duration::as_secs_f64).sum();
+            let exact = spans.iter().sum::<u64>() as f64 / 1e9;
+            assert!((sum - exact).abs() <= exact / 1e6, "sum: {sum}, not {exact}");
+            for (got, exact) in got.iter().zip(spans) {
+                let away = (got.as_nanos() as u64).abs_diff(exact);
+                assert!(away <= (exact / 100).max(SHORTEST), "{got:?} for {exact} ns");
+            }
+        }
+    }
+
+    #[test]
+    fn quantiles_of_what_came_since() {
+        let seconds = |distribution: &mut Distribution, span, times| {
+            distribution.add(Duration::from_secs(span), times);
+        };
+        let mut earlier = Distribution::new();
+        seconds(&mut earlier, 100, 1000);
+        let mut now = earlier.clone();
+        assert_eq!(now.quantile_since(&earlier, 0.5), None);
+        seconds(&mut now, 1, 50);
+        seconds(&mut now, 10, 50);
+        let quantile = |part| now.quantile_since(&earlier, part).unwrap().as_secs_f64().round();
+        assert_eq!((quantile(0.5), quantile(0.51), quantile(1.0)), (1.0, 10.0, 10.0));
+    }
+}

@@ -1,0 +1,144 @@
+//! The page of results, made from the JSON of whichever parts are there.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use crate::goals::{self, Outcome};
+use crate::growth;
+use crate::report::Report;
+use crate::table::{self, Table};
+use crate::{bounds, chart};
+
+/// A part of the suite as the page shows it.
+struct Part {
+    name: &'static str,
+    title: &'static str,
+    text: &'static str,
+    /// Who the throughput is compared with.
+    references: &'static [&'static str],
+    charts: &'static [&'static str],
+}
+
+const PARTS: [Part; 5] = [
+    Part {
+        name: "checkout",
+        title: "A driver that does nothing",
+        text: include_str!("page/checkout.md"),
+        references: &["r2d2", "Mutex<Vec>"],
+        charts: &["throughput", "waits"],
+    },
+    Part {
+        name: "postgres",
+        title: "PostgreSQL",
+        text: include_str!("page/postgres.md"),
+        references: &["r2d2", "r2d2 without ping"],
+        charts: &["waits"],
+    },
+    Part {
+        name: "growth",
+        title: "Many waiters, many connections",
+        text: include_str!("page/growth.md"),
+        references: &[],
+        charts: &[],
+    },
+    Part {
+        name: "fairness",
+        title: "The fairness bound",
+        text: include_str!("page/fairness.md"),
+        references: &["Strict"],
+        charts: &["bounds"],
+    },
+    Part {
+        name: "watching",
+        title: "What it costs to be watched",
+        text: include_str!("page/watching.md"),
+        references: &["nobody"],
+        charts: &[],
+    },
+];
+
+/// Draws the charts and writes `README.md` in the folder of results.
+pub fn write(folder: &Path) {
+    let found = PARTS.iter().filter_map(|part| Some((part, Report::read(folder, part.name)?)));
+    let found: Vec<(&Part, Report)> = found.collect();
+    let mut page = String::from(include_str!("page/head.md"));
+    let outcomes = found.iter().flat_map(|(_, report)| goals::check(report));
+    page.push_str(&goals_table(outcomes));
+    for (part, report) in &found {
+        part.draw(report, folder);
+        page.push_str(&part.section(report));
+    }
+    fs::write(folder.join("README.md"), page).expect("the page can be written");
+}
+
+fn goals_table(outcomes: impl Iterator<Item = Outcome>) -> String {
+    let row = |outcome: Outcome| {
+        let met = match (outcome.met, outcome.stretch) {
+            (true, _) => "met",
+            (false, true) => "not met (wished for)",
+            (false, false) => "**not met**",
+        };
+        vec![outcome.cell, outcome.goal, outcome.measured, met.to_string()]
+    };
+    let header = ["cell", "goal", "measured", ""].map(String::from).to_vec();
+    Table { header, rows: outcomes.map(row).collect() }.markdown()
+}
+
+impl Part {
+    fn draw(&self, report: &Report, folder: &Path) {
+        for chart in self.charts {
+            let file = folder.join(format!("{}-{chart}.svg", self.name));
+            let drawn = match *chart {
+                "throughput" => chart::throughput(report, self.references[0], &file),
+                "waits" => chart::waits(report, &file),
+                _ => bounds::draw(report, &file),
+            };
+            drawn.unwrap_or_else(|error| panic!("{}-{chart}.svg: {error}", self.name));
+        }
+    }
+
+    fn section(&self, report: &Report) -> String {
+        let mut text = format!("\n## {}\n\n{}\n{}", self.title, self.text, conditions(report));
+        for chart in self.charts {
+            let _ = writeln!(text, "![{chart}]({}-{chart}.svg)\n", self.name);
+        }
+        for cell in &report.cells {
+            let table = table::of_cell(cell, self.references).markdown();
+            let _ = writeln!(text, "### {}\n\n{table}", cell.name);
+        }
+        if !report.growth.is_empty() {
+            text.push_str(&growth::table(&report.growth).markdown());
+        }
+        text
+    }
+}
+
+/// On what, with what, and what is missing.
+fn conditions(report: &Report) -> String {
+    let machine = &report.machine;
+    let versions = machine.versions.iter().map(|(name, version)| format!("{name} {version}"));
+    let versions: Vec<String> = versions.collect();
+    let changed = if machine.changed_since_commit { ", with changes" } else { "" };
+    let mut text = format!(
+        "{}: {} cores of {}, {}; {}; {}. Commit {}{changed}. {} rounds, passes of {} ms and, with \
+         a hold, {} ms.\n\n",
+        machine.date,
+        machine.cores,
+        machine.cpu,
+        machine.kernel,
+        machine.rustc,
+        versions.join(", "),
+        machine.commit,
+        report.rounds,
+        report.millis,
+        3 * report.millis,
+    );
+    for note in &report.notes {
+        let _ = writeln!(text, "- {note}");
+    }
+    if !report.notes.is_empty() {
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,230 @@
+//! Pools of other languages, in processes of their own, over a driver that does
+//! nothing. Sources and protocol are in `benches/peers/`.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::cell::Cell;
+use crate::pass::Pass;
+use crate::rounds::Contestant;
+use crate::settings::scratch;
+use crate::waits;
+
+/// A peer has this long for an answer beyond the length of a pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// It has warmed up when its speed no longer rises, and at the latest then.
+const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
+/// Where Debian's packages of Java libraries are.
+const JARS: &str = "/usr/share/java";
+
+/// What a peer says first.
+#[derive(Deserialize)]
+struct Hello {
+    version: String,
+}
+
+/// What a peer says of one pass. Waits are pairs of a value and a count, to
+/// three digits as ours are.
+#[derive(Deserialize)]
+struct Answer {
+    operations: Vec<u64>,
+    elapsed_ns: u64,
+    waits: Vec<u64>,
+    voluntary_switches: u64,
+}
+
+pub struct Peer {
+    pub name: &'static str,
+    /// With what it runs on: `2.7.9 on OpenJDK 17.0.15`.
+    pub version: String,
+    process: Child,
+    requests: Option<ChildStdin>,
+    answers: Receiver<String>,
+    /// After a failure it is not asked again.
+    failed: Option<String>,
+}
+
+/// The peers that can be measured here, and a line for each that cannot.
+pub fn start() -> (Vec<Peer>, Vec<String>) {
+    let (mut peers, mut missing) = (Vec::new(), Vec::new());
+    for (name, build) in [("HikariCP", hikari as fn() -> _), ("database/sql", sql)] {
+        match build().and_then(|command| Peer::start(name, command)) {
+            Ok(peer) => peers.push(peer),
+            Err(why) => missing.push(format!("not measured: {name}: {why}")),
+        }
+    }
+    (peers, missing)
+}
+
+fn sources(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(name)
+}
+
+fn hikari() -> Result<Command, String> {
+    let need = |present: bool, package: &str| match present {
+        true => Ok(()),
+        false => Err(format!("please install it: apt-get install {package}")),
+    };
+    need(runs("javac", "-version") && runs("java", "-version"), "default-jdk-headless")?;
+    let jars =
+        ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
+    need(jars.iter().all(|jar| jar.exists()), "libhikaricp-java libslf4j-java")?;
+
+    let classes = scratch("hikari");
+    fs::create_dir_all(&classes).map_err(|error| error.to_string())?;
+    let mut path: Vec<PathBuf> = jars.to_vec();
+    path.push(classes.clone());
+    let path = std::env::join_paths(path).map_err(|error| error.to_string())?;
+    let mut compiler = Command::new("javac");
+    compiler.args(["-Xlint:all,-classfile", "-Werror", "-d"]).arg(&classes).arg("-cp").arg(&path);
+    let files = fs::read_dir(sources("hikari")).map_err(|error| error.to_string())?;
+    compiler.args(files.flatten().map(|file| file.path()));
+    succeed(compiler)?;
+    let mut command = Command::new("java");
+    command.arg("-cp").arg(&path).arg("Peer");
+    Ok(command)
+}
+
+fn sql() -> Result<Command, String> {
+    if !runs("go", "version") {
+        return Err("please install it: apt-get install golang-go".to_string());
+    }
+    let program = scratch("sql-peer");
+    let mut compiler = Command::new("go");
+    compiler.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(sources("sql"));
+    // Nothing is fetched: it has no dependencies.
+    compiler.envs([("CGO_ENABLED", "0"), ("GOPROXY", "off"), ("GOFLAGS", ""), ("GOWORK", "off")]);
+    compiler.env("GOCACHE", scratch("go-cache"));
+    succeed(compiler)?;
+    Ok(Command::new(program))
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let output = Command::new(program).arg(argument).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+fn succeed(mut command: Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    Err("its part of the bench does not compile (see above)".to_string())
+}
+
+impl Peer {
+    fn start(name: &'static str, mut command: Command) -> Result<Peer, String> {
+        let log = scratch("peers.log");
+        let log = File::options().create(true).append(true).open(log);
+        let log = log.map_err(|error| error.to_string())?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut process = command.spawn().map_err(|error| error.to_string())?;
+        let requests = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().expect("it is piped"));
+        let (answer, answers) = mpsc::channel();
+        // Ends with the peer, whose output ends then, or with the bench.
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| answer.send(line))
+        });
+        let version = String::new();
+        let mut peer = Peer { name, version, process, requests, answers, failed: None };
+        peer.version = peer.answer::<Hello>(PATIENCE)?.version;
+        Ok(peer)
+    }
+
+    /// The watchdog: a peer that does not answer in time is killed.
+    fn answer<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, String> {
+        let result = match self.answers.recv_timeout(patience) {
+            Ok(line) => {
+                serde_json::from_str(&line).map_err(|error| format!("{error}: {line:.200}"))
+            }
+            Err(RecvTimeoutError::Timeout) => Err(format!("no answer within {patience:?}")),
+            Err(RecvTimeoutError::Disconnected) => Err("its process has ended".to_string()),
+        };
+        if let Err(why) = &result {
+            self.failed = Some(why.clone());
+            // It may have ended already.
+            let _ = self.process.kill();
+        }
+        result
+    }
+
+    fn request(&mut self, cell: &Cell, length: Duration, timed: bool) -> Result<(), String> {
+        let Cell { threads, connections, hold } = cell;
+        let (nanos, kind) = (hold.span().as_nanos(), hold.kind());
+        let millis = length.as_millis();
+        let line = format!("{threads} {connections} {nanos} {kind} {millis} {timed}\n");
+        let requests = self.requests.as_mut().expect("open until it is dropped");
+        requests.write_all(line.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn ask(&mut self, cell: &Cell, length: Duration, timed: bool) -> Result<Pass, String> {
+        if let Some(why) = &self.failed {
+            return Err(why.clone());
+        }
+        self.request(cell, length, timed)?;
+        let answer: Answer = self.answer(length + PATIENCE)?;
+        let mut waits = waits::histogram();
+        for pair in answer.waits.chunks_exact(2) {
+            waits.saturating_record_n(pair[0], pair[1]);
+        }
+        Ok(Pass {
+            elapsed: Duration::from_nanos(answer.elapsed_ns),
+            operations: answer.operations,
+            waits,
+            voluntary_switches: answer.voluntary_switches,
+        })
+    }
+}
+
+impl Contestant for &mut Peer {
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn pass(&mut self, cell: &Cell, length: Duration, timed: bool) -> Result<Pass, String> {
+        self.ask(cell, length, timed)
+    }
+
+    /// A virtual machine compiles what runs often, and goes on to do it better.
+    fn warm_up(&mut self, cell: &Cell, length: Duration) -> Result<(), String> {
+        let (length, start) = (length.min(Duration::from_millis(250)), Instant::now());
+        let mut fastest = 0.0;
+        while start.elapsed() < LONGEST_WARM_UP {
+            // Both kinds of pass are code of their own.
+            let timed = self.ask(cell, length, true)?.operations_per_second();
+            let speed = timed + self.ask(cell, length, false)?.operations_per_second();
+            if speed < fastest * 1.02 {
+                break;
+            }
+            fastest = speed;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Peer {
+    /// A peer ends by itself when it has read all requests.
+    fn drop(&mut self) {
+        self.requests = None;
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // It may have ended just now.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

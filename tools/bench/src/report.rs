@@ -1,0 +1,234 @@
+//! What a bench found, in the form in which it is kept as JSON. Tables, charts,
+//! goals and the page are made from this and nothing else.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::Cell;
+use crate::growth::Growth;
+use crate::machine::Machine;
+use crate::pass::Pass;
+use crate::settings::Settings;
+use crate::waits::{self, Waits};
+
+#[derive(Serialize, Deserialize)]
+pub struct Report {
+    /// The bench: `checkout`, `fairness`, `growth`, `postgres`.
+    pub part: String,
+    pub machine: Machine,
+    pub rounds: u32,
+    /// Of one pass without a hold.
+    pub millis: u64,
+    /// What a reader must know, such as who was not measured.
+    pub notes: Vec<String>,
+    pub cells: Vec<CellReport>,
+    /// What has sizes instead of cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Growth>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct CellReport {
+    pub name: String,
+    pub threads: usize,
+    pub connections: u32,
+    /// `none`, `busy`, `sleeping` or `driver`.
+    pub hold: String,
+    pub hold_nanos: u64,
+    pub contestants: Vec<ContestantReport>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct ContestantReport {
+    pub name: String,
+    /// Why there are fewer rounds than there should be.
+    pub failed: Option<String>,
+    pub medians: Figures,
+    pub rounds: Vec<Figures>,
+    /// Of all rounds together: see [`waits::curve`].
+    pub waits: Vec<(f64, u64)>,
+    /// The longest wait of all rounds, in nanoseconds.
+    pub longest: u64,
+}
+
+/// What one contestant did in one round; waits are in nanoseconds.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Figures {
+    pub operations_per_second: f64,
+    pub nanos_per_operation: f64,
+    pub wait_p50: f64,
+    pub wait_p99: f64,
+    pub wait_p999: f64,
+    pub wait_max: f64,
+    pub jain: f64,
+    pub switches_per_operation: f64,
+}
+
+impl Figures {
+    /// Of a round: throughput from one pass, waits and fairness from another
+    /// that was timed. They are the same one where there is a hold.
+    pub fn of(throughput: &Pass, timed: &Pass) -> Figures {
+        let wait = |quantile| timed.waits.value_at_quantile(quantile) as f64;
+        let rate = throughput.operations_per_second();
+        Figures {
+            operations_per_second: rate,
+            nanos_per_operation: 1e9 / rate,
+            wait_p50: wait(0.5),
+            wait_p99: wait(0.99),
+            wait_p999: wait(0.999),
+            wait_max: timed.waits.max() as f64,
+            jain: timed.jain(),
+            switches_per_operation: throughput.switches_per_operation(),
+        }
+    }
+
+    /// Each figure's own median.
+    pub fn medians(rounds: &[Figures]) -> Figures {
+        let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
+        Figures {
+            operations_per_second: of(|round| round.operations_per_second),
+            nanos_per_operation: of(|round| round.nanos_per_operation),
+            wait_p50: of(|round| round.wait_p50),
+            wait_p99: of(|round| round.wait_p99),
+            wait_p999: of(|round| round.wait_p999),
+            wait_max: of(|round| round.wait_max),
+            jain: of(|round| round.jain),
+            switches_per_operation: of(|round| round.switches_per_operation),
+        }
+    }
+}
+
+impl CellReport {
+    pub fn new(cell: &Cell, name: String, contestants: Vec<ContestantReport>) -> CellReport {
+        CellReport {
+            name,
+            threads: cell.threads,
+            connections: cell.connections,
+            hold: cell.hold.kind().to_string(),
+            hold_nanos: cell.hold.span().as_nanos() as u64,
+            contestants,
+        }
+    }
+
+    /// A contestant that was measured.
+    pub fn contestant(&self, name: &str) -> Option<&ContestantReport> {
+        self.contestants.iter().find(|one| one.name == name && !one.rounds.is_empty())
+    }
+}
+
+impl ContestantReport {
+    pub fn new(
+        name: String,
+        rounds: Vec<Figures>,
+        all: &Waits,
+        failed: Option<String>,
+    ) -> ContestantReport {
+        let (medians, longest) = (Figures::medians(&rounds), all.max());
+        ContestantReport { name, failed, medians, rounds, waits: waits::curve(all), longest }
+    }
+
+    /// The lowest and the highest operations per second of any round.
+    pub fn spread(&self) -> (f64, f64) {
+        let rates = || self.rounds.iter().map(|round| round.operations_per_second);
+        (rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max))
+    }
+
+    /// The median, over the rounds, of how this compares with another in the same
+    /// round: what hurt both alike cancels out.
+    pub fn ratio(&self, other: &ContestantReport, figure: fn(&Figures) -> f64) -> f64 {
+        median(self.ratios(other, figure))
+    }
+
+    /// The lowest and the highest of the ratios of [`ratio`](Self::ratio).
+    pub fn ratio_spread(&self, other: &Self, figure: fn(&Figures) -> f64) -> (f64, f64) {
+        let ratios = || self.ratios(other, figure);
+        (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max))
+    }
+
+    fn ratios(&self, other: &Self, figure: fn(&Figures) -> f64) -> impl Iterator<Item = f64> {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        pairs.map(move |(own, other)| figure(own) / figure(other).max(f64::MIN_POSITIVE))
+    }
+}
+
+impl Report {
+    pub fn new(
+        part: &str,
+        machine: Machine,
+        settings: &Settings,
+        mut notes: Vec<String>,
+        cells: Vec<CellReport>,
+    ) -> Report {
+        for cell in &cells {
+            let failed =
+                cell.contestants.iter().filter_map(|one| Some((one, one.failed.as_ref()?)));
+            notes.extend(
+                failed.map(|(one, why)| format!("failed: {} in {}: {why}", one.name, cell.name)),
+            );
+        }
+        let (rounds, millis) = (settings.rounds, settings.length.as_millis() as u64);
+        let growth = Vec::new();
+        Report { part: part.to_string(), machine, rounds, millis, notes, cells, growth }
+    }
+
+    pub fn cell(&self, name: &str) -> Option<&CellReport> {
+        self.cells.iter().find(|cell| cell.name == name)
+    }
+
+    pub fn write(&self, folder: &Path) {
+        fs::create_dir_all(folder).expect("a folder for the results");
+        let text = serde_json::to_string_pretty(self).expect("it can be told as JSON");
+        fs::write(file(folder, &self.part), compact(&text)).expect("the results can be written");
+    }
+
+    /// The results that are there, if they are.
+    pub fn read(folder: &Path, part: &str) -> Option<Report> {
+        let text = fs::read_to_string(file(folder, part)).ok()?;
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{part}.json: {error}")))
+    }
+}
+
+fn file(folder: &Path, part: &str) -> std::path::PathBuf {
+    folder.join(format!("{part}.json"))
+}
+
+/// Puts each innermost list or object on one line, instead of a line for each
+/// number.
+fn compact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    // The opening line and what follows, as long as nothing else opens.
+    let mut pending: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        if line.ends_with(['[', '{']) {
+            flush(&mut out, &mut pending);
+            pending.push(line);
+        } else if pending.is_empty() {
+            out.push_str(line);
+            out.push('\n');
+        } else if line.trim_start().starts_with([']', '}']) {
+            out.push_str(pending.remove(0));
+            let items: Vec<&str> = pending.drain(..).map(str::trim).collect();
+            out.push_str(&items.join(" "));
+            out.push_str(line.trim_start());
+            out.push('\n');
+        } else {
+            pending.push(line);
+        }
+    }
+    out
+}
+
+fn flush(out: &mut String, pending: &mut Vec<&str>) {
+    for line in pending.drain(..) {
+        out.push_str(line);
+        out.push('\n');
+    }
+}
+
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}

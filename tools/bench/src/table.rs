@@ -1,0 +1,118 @@
+//! Tables, for the terminal and for the page.
+
+use comfy_table::{CellAlignment, presets};
+
+use crate::report::{CellReport, ContestantReport};
+
+pub struct Table {
+    pub header: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn text(&self) -> String {
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(&self.header);
+        for row in &self.rows {
+            table.add_row(row);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.to_string()
+    }
+
+    pub fn markdown(&self) -> String {
+        let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
+        let columns = self.header.len();
+        let rule = format!("|---|{}\n", "---:|".repeat(columns.saturating_sub(1)));
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        format!("{}{rule}{rows}", line(&self.header))
+    }
+}
+
+/// A cell's results: first how they compare with the throughput of each of
+/// `references`, then the figures.
+pub fn of_cell(cell: &CellReport, references: &[&str]) -> Table {
+    let mut references = references.to_vec();
+    references.retain(|name| cell.contestant(name).is_some());
+    let mut header = vec!["pool".to_string()];
+    header.extend(references.iter().map(|name| format!("× {name}")));
+    let figures = ["op/s", "from – to", "ns/op", "p50", "p99", "p99.9", "max", "longest", "Jain"];
+    header.extend(figures.map(String::from));
+    header.push("switches/op".to_string());
+    let rows = cell.contestants.iter().map(|one| row(cell, one, &references)).collect();
+    Table { header, rows }
+}
+
+fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<String> {
+    let name = match &one.failed {
+        Some(why) => format!("{} (failed: {why})", one.name),
+        None => one.name.clone(),
+    };
+    let mut row = vec![name];
+    if one.rounds.is_empty() {
+        row.resize(references.len() + 11, String::new());
+        return row;
+    }
+    for reference in references {
+        let reference = cell.contestant(reference).expect("only those that were measured");
+        row.push(times(one.ratio(reference, |figures| figures.operations_per_second)));
+    }
+    let (medians, (lowest, highest)) = (&one.medians, one.spread());
+    row.push(count(medians.operations_per_second));
+    row.push(format!("{} – {}", count(lowest), count(highest)));
+    row.push(count(medians.nanos_per_operation));
+    for wait in [medians.wait_p50, medians.wait_p99, medians.wait_p999, medians.wait_max] {
+        row.push(span(wait));
+    }
+    row.push(span(one.longest as f64));
+    row.push(format!("{:.3}", medians.jain));
+    row.push(format!("{:.2}", medians.switches_per_operation));
+    row
+}
+
+/// A ratio, to three digits or so.
+pub fn times(ratio: f64) -> String {
+    match ratio {
+        0.1..0.9 | 1.1.. => format!("{ratio:.2}"),
+        // Which side of 1 it is on should be seen.
+        0.9..1.1 => format!("{ratio:.3}"),
+        _ => format!("{ratio:.4}"),
+    }
+}
+
+/// Nanoseconds, in the unit that fits.
+pub fn span(nanos: f64) -> String {
+    match nanos {
+        1e9.. => format!("{:.2} s", nanos / 1e9),
+        1e8.. => format!("{:.0} ms", nanos / 1e6),
+        1e6.. => format!("{:.2} ms", nanos / 1e6),
+        1e5.. => format!("{:.0} µs", nanos / 1e3),
+        1e3.. => format!("{:.1} µs", nanos / 1e3),
+        _ => format!("{nanos:.0} ns"),
+    }
+}
+
+/// Nanoseconds on an axis, where they are round numbers.
+pub fn tick(nanos: f64) -> String {
+    match nanos {
+        1e9.. => format!("{} s", nanos / 1e9),
+        1e6.. => format!("{} ms", nanos / 1e6),
+        1e3.. => format!("{} µs", nanos / 1e3),
+        _ => format!("{nanos} ns"),
+    }
+}
+
+/// A number with commas between the thousands.
+pub fn count(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

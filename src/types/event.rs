@@ -4,10 +4,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::types::caller::{Holder, NestedGet, CallSite};
+use crate::types::caller::CallSite;
+use crate::types::holder::{Holder, NestedGet};
 use crate::core::{End, Place, Reason as CoreReason, Why};
 use crate::types::error::ErrorKind;
-use crate::runtime::health::{Health, HealthLevel};
+use crate::types::health::{Health, HealthLevel};
 use crate::observe::snapshot::CallKind;
 use crate::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::Pair;
-use crate::types::caller::Holder;
+use crate::types::holder::Holder;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::groups::{self, Group};
 use crate::types::text::{count, names};

@@ -106,14 +106,14 @@ mod stub;
 mod sync;
 mod types;
 
-pub use crate::api::guard::{ConnectionInfo, PooledConnection};
+pub use crate::api::builder::Builder;
 pub use crate::api::control::CloseReport;
+pub use crate::api::guard::{ConnectionInfo, PooledConnection};
 pub use crate::api::observe::State;
 pub use crate::api::pool::Pool;
 pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
 pub use crate::types::cancel::CancelToken;
-pub use crate::api::builder::Builder;
 pub use crate::types::config::{Fairness, SelfDeadlock};
 pub use crate::types::error::{Error, ErrorKind};
 pub use crate::types::event::{HandleEvent, NopEventHandler};

@@ -177,7 +177,11 @@ impl<M: ManageConnection> PooledConnection<M> {
     pub fn info(this: &Self) -> ConnectionInfo {
         this.note_use();
         let conn = this.conn();
-        ConnectionInfo { id: conn.id, age: conn.pool.shared.ago(conn.opened_at), times_used: conn.uses }
+        ConnectionInfo {
+            id: conn.id,
+            age: conn.pool.shared.ago(conn.opened_at),
+            times_used: conn.uses,
+        }
     }
 
     /// Has the connection closed instead of pooled when it is dropped: after an
@@ -268,7 +272,8 @@ impl<M: ManageConnection> PooledConnection<M> {
         if shared.logger.catch_panic("has_broken", || manager.has_broken(value)).unwrap_or(true) {
             return Verdict::Broken;
         }
-        let Ok(reset) = shared.logger.catch_panic("needs_reset", || manager.needs_reset(value)) else {
+        let Ok(reset) = shared.logger.catch_panic("needs_reset", || manager.needs_reset(value))
+        else {
             return Verdict::Broken;
         };
         // Whatever its holder was doing when it panicked, it did not finish it.

@@ -77,7 +77,7 @@ impl<M: ManageConnection> Pool<M> {
         Builder::new()
     }
 
-    pub(super) fn start(config: Config<M>, manager: M) -> Pool<M> {
+    pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
         let shared = Shared::new(config, manager);
         // The first tick opens what `min_idle` asks for, and spawns the reaper.
         shared.transition(|core, now, fx| core.tick(now, fx));

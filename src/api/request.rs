@@ -150,11 +150,11 @@ impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::pool::Pool;
     use crate::core::{Answer, Time, Waiter};
     use crate::runtime::wait_cell::WaitCell;
-    use crate::types::config::Fairness;
     use crate::stub::StubManager;
-    use crate::api::pool::Pool;
+    use crate::types::config::Fairness;
 
     #[test]
     fn p4_a_cancel_between_the_first_look_and_the_wait_is_not_lost() {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::runtime::health;
+use crate::runtime::shared::Shared;
+use crate::sync::Arc;
 use crate::types::health::Health;
 use crate::types::manage::ManageConnection;
-use crate::runtime::shared::Shared;
 use crate::types::stats::Stats;
-use crate::sync::Arc;
 #[cfg(feature = "histograms")]
 use crate::types::times::Distributions;
 

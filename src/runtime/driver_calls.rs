@@ -115,11 +115,7 @@ fn reset_and_validate<M: ManageConnection>(
     Ok(())
 }
 
-fn close<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    lease: Leased<PoolConn<M>>,
-    reason: Reason,
-) {
+fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<PoolConn<M>>, reason: Reason) {
     let Leased { permit, mut conn, .. } = lease;
     shared.logger.log(
         Level::Debug,

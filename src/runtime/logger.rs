@@ -46,11 +46,7 @@ impl Logger {
 
     /// Calls user code and catches its panic. `Err` is the panic's message, which has
     /// been logged.
-    pub(crate) fn catch_panic<R>(
-        &self,
-        what: &str,
-        call: impl FnOnce() -> R,
-    ) -> Result<R, String> {
+    pub(crate) fn catch_panic<R>(&self, what: &str, call: impl FnOnce() -> R) -> Result<R, String> {
         panic::catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
             let message = text_of_panic(payload);
             self.log(Level::Error, &[], format_args!("{what} panicked: {message}"));

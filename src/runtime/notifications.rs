@@ -69,11 +69,7 @@ pub(crate) struct Added {
 
 impl Notifications {
     pub(crate) fn new() -> Notifications {
-        Notifications(Mutex::new(Pending {
-            queue: VecDeque::new(),
-            lost: 0,
-            has_worker: false,
-        }))
+        Notifications(Mutex::new(Pending { queue: VecDeque::new(), lost: 0, has_worker: false }))
     }
 
     /// Called under the pool's lock, so that they are announced in the order of the

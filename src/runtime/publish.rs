@@ -221,8 +221,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::stub::StubManager;
     use crate::api::pool::Pool;
+    use crate::stub::StubManager;
 
     fn pool() -> Pool<StubManager> {
         Pool::builder().max_size(1).build(StubManager).expect("a stub")

@@ -132,7 +132,8 @@ fn wait<M: ManageConnection>(
 ) -> Result<PoolLease<M>, Error> {
     health::keep_probing(shared);
     #[cfg(feature = "tracing")]
-    let span = super::span::WaitSpan::begin(&shared.logger, &shared.config.name, checkout.caller, id);
+    let span =
+        super::span::WaitSpan::begin(&shared.logger, &shared.config.name, checkout.caller, id);
     let got = block(shared, checkout, id, cell);
     let now = shared.clock.now();
     let waited = now.since(checkout.start);

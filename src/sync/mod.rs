@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::core::Time;
 
-#[cfg(fairpool_model)]
+#[cfg(all(test, fairpool_model))]
 mod modelled;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 mod real;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 mod ticks;
 
-#[cfg(fairpool_model)]
+#[cfg(all(test, fairpool_model))]
 pub(crate) use modelled::*;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 pub(crate) use real::*;
 
 /// For what no model looks into: it is held for a moment, and nothing happens

@@ -10,10 +10,10 @@ mod rules;
 
 use std::time::{Duration, SystemTime};
 
-use crate::types::holder::Holder;
-use crate::types::error::Error;
 use crate::observe::snapshot::Snapshot;
 use crate::sync;
+use crate::types::error::Error;
+use crate::types::holder::Holder;
 
 pub use memory::Memory;
 

@@ -4,11 +4,11 @@ use std::panic::Location;
 use std::time::SystemTime;
 
 use super::*;
-use crate::types::caller::Caller;
-use crate::types::holder::{NestedGet, Waiter};
 use crate::core::{Held, SelfWait, Time, Waiting};
-use crate::types::health::{Health, HealthLevel, HealthThresholds};
 use crate::observe::snapshot::{LastError, Settings};
+use crate::types::caller::Caller;
+use crate::types::health::{Health, HealthLevel, HealthThresholds};
+use crate::types::holder::{NestedGet, Waiter};
 use crate::types::stats::Stats;
 
 const fn ms(millis: u64) -> Duration {

@@ -15,6 +15,7 @@ use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, se
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
+use crate::runtime::publish;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
@@ -336,7 +337,7 @@ fn p11_the_last_of_a_crowd_drops_the_last_handle() {
 /// of the gets that they make meanwhile each step is told once.
 #[test]
 fn p3_a_crowd_is_listened_to() {
-    let to_meet = ["granted", "broken", "Timeout", "acquired", "started, acquired"];
+    let to_meet = ["granted", "broken", "Timeout", "checked out", "enqueued, checked out"];
     draw("a crowd and those who listen", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         let listeners = [["first", "second"], ["third", "fourth"]].map(|names| {
@@ -357,7 +358,7 @@ fn p3_a_crowd_is_listened_to() {
         let mut outcomes = crowd.end();
         let told = told.into_iter().flatten();
         outcomes.extend(told.inspect(|told| {
-            assert!(["acquired", "started, acquired"].contains(&&**told), "{told}");
+            assert!(["checked out", "enqueued, checked out"].contains(&&**told), "{told}");
         }));
         outcomes
     });

@@ -36,10 +36,10 @@ use crate::runtime::workers::{self, Running};
 #[cfg(fairpool_model = "shuttle")]
 mod crowd;
 #[cfg(fairpool_model = "loom")]
-#[path = "models/by_loom.rs"]
+#[path = "by_loom.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
-#[path = "models/by_shuttle.rs"]
+#[path = "by_shuttle.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
 mod staff;

@@ -16,15 +16,14 @@ use std::fmt;
 use std::sync::Mutex as Plain;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
 use crate::types::cancel::CancelToken;
 use crate::types::config::{Builder, Config, Fairness, SelfDeadlock};
 use crate::runtime::conn::CloseMutex;
 use crate::core::Gauges;
 use crate::types::error::Error;
-use crate::types::event::{Event, EventKind};
+use crate::types::event::EventKind;
 use crate::types::manage::ManageConnection;
+use crate::types::subscription::Subscription;
 use crate::api::pool::Pool;
 use crate::api::guard::PooledConnection;
 use crate::runtime::reaper::Woken;
@@ -746,7 +745,7 @@ fn p9_a_permanent_failure_against_timeout() {
 /// told, or the other has come and gone before.
 #[test]
 fn p9_two_holders_that_wait_for_each_other() {
-    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    let outcomes = ["granted, granted", "SelfDeadlock, granted", "granted, SelfDeadlock"];
     explore("two holders that wait for each other", 3, &outcomes, || {
         let at_once = SelfDeadlock::Fail(Duration::ZERO);
         let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);
@@ -802,32 +801,33 @@ fn get_by_name(pool: &Pool<Driver>, name: &'static str) {
 /// What a listener was told of the one get by this name, if all that it was told fits
 /// together: it lost nothing, every connection goes on from where it was, and no get
 /// begins or ends twice.
-fn told_of(events: &Receiver<Event>, name: &str) -> String {
-    let (mut places, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+fn told_of(events: &Subscription, name: &str) -> String {
+    let (mut slots, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let mut told = Vec::new();
     for event in events.try_iter() {
         assert_eq!(event.lost_before, 0, "there is room for all");
-        let (origin, what) = match event.kind {
-            EventKind::Moved { place, from, to, .. } => {
-                let before = places.insert(place, to).unwrap_or(from);
+        let (call_site, what) = match event.kind {
+            EventKind::Moved { slot, from, to, .. } => {
+                let before = slots.insert(slot, to).unwrap_or(from);
                 assert_eq!(before, from, "P7: a step to {to:?} is missing");
                 continue;
             }
-            EventKind::Enqueued { get, origin } => {
-                assert!(!ended.contains(&get) && begun.insert(get), "get {get} begins twice");
-                (origin, "started")
+            EventKind::Enqueued { get_id, call_site } => {
+                let is_first = !ended.contains(&get_id) && begun.insert(get_id);
+                assert!(is_first, "get {get_id} begins twice");
+                (call_site, "enqueued")
             }
-            EventKind::CheckedOut { get, origin, .. } => {
-                assert!(ended.insert(get), "get {get} ends twice");
-                (origin, "acquired")
+            EventKind::CheckedOut { get_id, call_site, .. } => {
+                assert!(ended.insert(get_id), "get {get_id} ends twice");
+                (call_site, "checked out")
             }
-            EventKind::GetFailed { get, origin, .. } => {
-                assert!(ended.insert(get), "get {get} ends twice");
-                (origin, "left")
+            EventKind::GetFailed { get_id, call_site, .. } => {
+                assert!(ended.insert(get_id), "get {get_id} ends twice");
+                (call_site, "failed")
             }
             _ => continue,
         };
-        if origin.label() == Some(name) {
+        if call_site.label() == Some(name) {
             told.push(what);
         }
     }
@@ -839,7 +839,7 @@ fn told_of(events: &Receiver<Event>, name: &str) -> String {
 /// once, whoever delivers it.
 #[test]
 fn p3_a_subscription_begins_during_a_hand_off() {
-    let outcomes = ["acquired", "started, acquired"];
+    let outcomes = ["checked out", "enqueued, checked out"];
     explore("the beginning of a subscription", 3, &outcomes, || {
         let (bench, held) = Bench::held(settings());
         let listener = {

@@ -368,7 +368,7 @@ fn p3_a_crowd_is_listened_to() {
 /// wait for themselves are told, and all come to an end.
 #[test]
 fn p9_a_crowd_of_holders_that_ask_for_more() {
-    let to_meet = ["two granted", "Deadlock", "Timeout"];
+    let to_meet = ["two granted", "SelfDeadlock", "Timeout"];
     draw("a crowd of holders that ask for more", ITERATIONS, &to_meet, || {
         const ENDS: &[End] = &[End::AskForMore(MAX), End::AskForMore(ms(5))];
         let settings = crowded().on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO));

@@ -1,9 +1,9 @@
 //! The one place that names locks, condition variables, threads and the clock,
 //! so that the shell can be run under a model checker.
 //!
-//! `real` is what a pool runs on. `modelled` takes its place under
-//! `--cfg fairpool_model`, for `scripts/models`; which checker it is made of,
-//! `--cfg fairpool_model="loom"` or `"shuttle"` says, beside the other.
+//! A pool runs on `real`. In tests built with `--cfg fairpool_model`, `modelled`
+//! replaces it: `scripts/models` does that. `--cfg fairpool_model="loom"` or
+//! `"shuttle"`, beside the other flag, names the checker.
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use super::guard::PooledConnection;
-use super::request::Request;
+use super::request::{self, Request};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
 use crate::types::config::Config;
@@ -95,7 +95,7 @@ impl<M: ManageConnection> Pool<M> {
     /// For up to `connection_timeout`.
     #[track_caller]
     pub fn get(&self) -> Result<PooledConnection<M>, Error> {
-        self.request().checkout(Location::caller())
+        request::get(&self.shared, Location::caller(), |request| request)
     }
 
     /// A connection, within `timeout`.
@@ -131,7 +131,7 @@ impl<M: ManageConnection> Pool<M> {
     /// ```
     #[track_caller]
     pub fn get_timeout(&self, timeout: Duration) -> Result<PooledConnection<M>, Error> {
-        self.request().timeout(timeout).checkout(Location::caller())
+        request::get(&self.shared, Location::caller(), |request| request.timeout(timeout))
     }
 
     /// A connection if one is idle now.
@@ -143,7 +143,7 @@ impl<M: ManageConnection> Pool<M> {
     /// up to `validation_timeout`.
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
-        self.request().only_idle().checkout(Location::caller()).ok()
+        request::get(&self.shared, Location::caller(), Request::only_idle).ok()
     }
 
     /// One checkout with a deadline, a priority, a label or a cancel token.
@@ -163,7 +163,6 @@ impl<M: ManageConnection> Pool<M> {
     ///     .get()?;
     /// # Ok::<(), fairpool::Error>(())
     /// ```
-    #[inline]
     pub fn request(&self) -> Request<'_, M> {
         Request::new(&self.shared)
     }

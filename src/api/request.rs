@@ -20,7 +20,8 @@ const DEFAULT_PRIORITY: u8 = 5;
 #[must_use = "a request does nothing until `get`"]
 pub struct Request<'a, M: ManageConnection> {
     shared: &'a Arc<Shared<M>>,
-    until: Until,
+    /// `None`: for the pool's `connection_timeout`.
+    until: Option<Until>,
     priority: u8,
     cancel: Option<&'a CancelToken>,
     label: Option<&'static str>,
@@ -34,11 +35,10 @@ enum Until {
 }
 
 impl<'a, M: ManageConnection> Request<'a, M> {
-    #[inline]
     pub(super) fn new(shared: &'a Arc<Shared<M>>) -> Request<'a, M> {
         Request {
             shared,
-            until: Until::Timeout(shared.config.connection_timeout),
+            until: None,
             priority: DEFAULT_PRIORITY,
             cancel: None,
             label: None,
@@ -49,16 +49,15 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     /// How long to wait. Zero takes what is there now and needs no check first.
     ///
     /// Default: the pool's `connection_timeout`.
-    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.until = Until::Timeout(timeout);
+        self.until = Some(Until::Timeout(timeout));
         self
     }
 
     /// Until when to wait, instead of a timeout. One that has passed is a timeout
     /// of zero.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.until = Until::Deadline(deadline);
+        self.until = Some(Until::Deadline(deadline));
         self
     }
 
@@ -96,44 +95,51 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     /// Until the deadline, or until the token is cancelled.
     #[track_caller]
     pub fn get(self) -> Result<PooledConnection<M>, Error> {
-        self.checkout(Location::caller())
-    }
-
-    /// Only an idle connection will do; if it is due for a check, wait for that.
-    #[inline]
-    pub(super) fn only_idle(mut self) -> Self {
-        self.only_idle = true;
-        let limit = self.shared.config.policy.validation_limit;
-        self.timeout(limit)
-    }
-
-    /// The way of every get: the fast path, and if that finds nothing, the slow one.
-    #[inline]
-    pub(super) fn checkout(
-        self,
-        location: &'static Location<'static>,
-    ) -> Result<PooledConnection<M>, Error> {
-        let caller = Caller::here(location, self.label, self.priority);
-        let cancelled = self.cancel.is_some_and(CancelToken::is_cancelled);
-        if !cancelled && let Some(guard) = PooledConnection::try_fast_path(self.shared, caller) {
+        let caller = Caller::here(Location::caller(), self.label, self.priority);
+        if !self.cancel.is_some_and(CancelToken::is_cancelled)
+            && let Some(guard) = PooledConnection::try_fast_path(self.shared, caller)
+        {
             return Ok(guard);
         }
         self.take_slow_path(caller)
     }
 
-    #[inline(never)]
+    /// Only an idle connection will do; if it is due for a check, wait for that.
+    pub(super) fn only_idle(mut self) -> Self {
+        self.only_idle = true;
+        self
+    }
+
+    #[cold]
     fn take_slow_path(self, caller: Caller) -> Result<PooledConnection<M>, Error> {
-        let shared = self.shared;
+        let Request { shared, until, cancel, only_idle, .. } = self;
         let start = shared.clock.now();
-        let deadline = match self.until {
-            Until::Timeout(timeout) => start.after(timeout),
-            Until::Deadline(at) => shared.clock.time_of(at),
+        let deadline = match until {
+            None if only_idle => start.after(shared.config.policy.validation_limit),
+            None => start.after(shared.config.connection_timeout),
+            Some(Until::Timeout(timeout)) => start.after(timeout),
+            Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
-        let Request { cancel, only_idle, .. } = self;
         let checkout = Checkout { caller, start, deadline, cancel, only_idle };
         let lease = wait::get(shared, &checkout)?;
         Ok(PooledConnection::new(shared, lease, start))
     }
+}
+
+/// [`Request::get`] for the usual request, which has no label and no priority. It is made
+/// only if the fast path finds nothing: making it earlier would cost a tenth of the
+/// instructions of a get and its return.
+#[inline]
+pub(super) fn get<'a, M: ManageConnection>(
+    shared: &'a Arc<Shared<M>>,
+    location: &'static Location<'static>,
+    request: impl FnOnce(Request<'a, M>) -> Request<'a, M>,
+) -> Result<PooledConnection<M>, Error> {
+    let caller = Caller::here(location, None, DEFAULT_PRIORITY);
+    if let Some(guard) = PooledConnection::try_fast_path(shared, caller) {
+        return Ok(guard);
+    }
+    request(Request::new(shared)).take_slow_path(caller)
 }
 
 impl<M: ManageConnection> fmt::Debug for Request<'_, M> {

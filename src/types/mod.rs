@@ -16,5 +16,4 @@ pub(crate) mod stats;
 pub(crate) mod subscription;
 pub mod text;
 pub(crate) mod thread;
-#[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 pub(crate) mod times;

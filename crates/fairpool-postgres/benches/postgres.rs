@@ -1,25 +1,18 @@
-//! A real PostgreSQL through fairpool and through r2d2, with its ping at each
-//! checkout and without: what a pool gives to threads that share connections.
+//! A real PostgreSQL through fairpool and through r2d2, with and without r2d2's ping at
+//! each checkout: what a pool offers to threads that share connections.
 //!
-//! `scripts/bench postgres`, or `cargo bench --bench postgres -- --help`. It
-//! starts a server of its own and removes it at the end. All pools have their
-//! own defaults, the sizes apart. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
-//! fairpools with these fairness bounds, in microseconds. Under `cargo test`
-//! one short round of one cell shows that it runs.
-
-#[path = "../tests/support/cluster.rs"]
-mod cluster;
+//! `scripts/bench postgres`, or
+//! `cargo bench -p fairpool-postgres --bench postgres -- --help`. It starts its own server
+//! and removes it at the end. All pools have their defaults, except the sizes.
+//! `FAIRPOOL_BENCH_BOUNDS=500,5000` adds fairpools with these fairness bounds, in
+//! microseconds. Under `cargo test` it measures one short round of one cell.
 
 use std::env;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cluster::Cluster;
 use fairpool::Fairness;
-use fairpool_postgres::PostgresConnectionManager as Manager;
-use postgres::{Client, NoTls};
-use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 use fairpool_bench::cell::{Cell, Hold};
 use fairpool_bench::machine::Machine;
 use fairpool_bench::pass::Source;
@@ -28,23 +21,27 @@ use fairpool_bench::report::Report;
 use fairpool_bench::rounds::{self, Contestant, local};
 use fairpool_bench::settings::{Defaults, Settings};
 use fairpool_bench::table;
+use fairpool_postgres::PostgresConnectionManager as Manager;
+use fairpool_servers::cluster::Cluster;
+use postgres::{Client, NoTls};
+use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 
 /// What a thread does with a connection.
 #[derive(Clone, Copy)]
 enum Work {
     /// One round trip.
     Select,
-    /// Three round trips, the second of which changes a row that no other thread
-    /// changes: nobody waits for a lock of the server.
+    /// Three round trips, which change a row that no other thread changes, so that no
+    /// thread waits for a lock.
     Transaction,
 }
 
 const WORKS: [(&str, Work); 2] = [("SELECT 1", Work::Select), ("transaction", Work::Transaction)];
 const SIZES: [(usize, u32); 4] = [(1, 1), (8, 8), (32, 8), (64, 8)];
 
-/// More than there are threads at any time.
+/// More than threads at any time.
 const ROWS: u32 = 1024;
-/// With room on each page for the next versions of its rows.
+/// Leaves room on each page for new versions of its rows.
 const SCHEMA: &str = "
     CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 25);
     INSERT INTO counter SELECT id, 0 FROM generate_series(0, 1023) id";
@@ -53,7 +50,7 @@ const SCHEMA: &str = "
 const REFERENCES: [&str; 2] = ["r2d2", "r2d2 without ping"];
 
 thread_local! {
-    /// The row that is this thread's own.
+    /// This thread's own row.
     static ROW: u32 = {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed) % ROWS
@@ -96,7 +93,7 @@ where
     }
 
     fn work(&self, conn: &mut C, _: Hold) {
-        self.work.run(conn).expect("the server is well");
+        self.work.run(conn).expect("a query");
     }
 }
 
@@ -108,7 +105,7 @@ fn fairpool(
     name: &str,
 ) -> Box<dyn Contestant> {
     let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
-    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server is there");
+    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("a pool");
     local(name, Pooled { get: move || pool.get().expect("a connection"), work })
 }
 
@@ -121,11 +118,11 @@ fn r2d2(
 ) -> Box<dyn Contestant> {
     let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
     let manager = R2d2Manager::new(cluster.config(), NoTls);
-    let pool = builder.build(manager).expect("the server is there");
+    let pool = builder.build(manager).expect("a pool");
     local(name, Pooled { get: move || pool.get().expect("a connection"), work })
 }
 
-/// The fairness bounds that are asked for beside the default.
+/// The fairness bounds to measure beside the default.
 fn bounds() -> Vec<Duration> {
     let list = env::var("FAIRPOOL_BENCH_BOUNDS").unwrap_or_default();
     let micros = list.split(',').filter(|micros| !micros.is_empty()).map(str::parse);
@@ -149,9 +146,9 @@ fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn C
 /// The cells to be measured, with their names.
 fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
     let mut cells = Vec::new();
-    for (told, work) in WORKS {
+    for (label, work) in WORKS {
         for (threads, connections) in SIZES {
-            let name = format!("{threads} / {connections} / {told}");
+            let name = format!("{threads} / {connections} / {label}");
             cells.push((name, Cell { threads, connections, hold: Hold::Driver }, work));
         }
     }

@@ -29,8 +29,6 @@
 //! - **Closing the last connection to a file in WAL mode** copies the log into the file,
 //!   which can take a while. The pool does this on its closer threads.
 
-#![cfg_attr(docsrs, feature(doc_cfg))]
-
 mod manager;
 
 pub use rusqlite;

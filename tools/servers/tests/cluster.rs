@@ -42,7 +42,7 @@ fn victim_of_a_kill() {
     if env::var_os(PLAY_VICTIM).is_none() {
         return;
     }
-    let cluster = shared();
+    let cluster = Cluster::shared();
     let folder = cluster.folder().display();
     println!("\nvictim {} {folder}", cluster.port());
     // Until the kill.

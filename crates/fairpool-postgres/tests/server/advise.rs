@@ -50,11 +50,11 @@ fn advice(builder: Builder<Manager>, manager: Manager, instances: u32) -> Advice
 /// Checks that this is the only recommendation, and that it has each of these parts.
 #[track_caller]
 fn assert_only(advice: &Advice, setting: &str, severity: Severity, parts: &[&str]) {
-    let settings: Vec<_> = advice.recommendations.iter().map(|said| said.setting).collect();
+    let settings: Vec<_> = advice.recommendations.iter().map(|found| found.setting).collect();
     assert_eq!(settings, [setting], "{advice}");
-    let said = advice.about(setting).unwrap();
-    assert_eq!(said.severity, severity, "{advice}");
-    let text = format!("{}; {}", said.reason, said.advice);
+    let found = advice.about(setting).unwrap();
+    assert_eq!(found.severity, severity, "{advice}");
+    let text = format!("{}; {}", found.reason, found.advice);
     parts.iter().for_each(|part| assert!(text.contains(part), "{part:?} is missing: {text}"));
     assert!(advice.to_string().contains(&format!("{setting}: ")), "{advice}");
 }
@@ -82,9 +82,9 @@ fn all_instances_together_must_fit() {
     let parts = ["15 × 5 = 75 connections, more than 70, 70 % of", "set it to at most 4"];
     assert_only(&large, "max_size", Severity::Warning, &parts);
     let huge = advice(good_builder(), good_manager("size"), 1000);
-    let said = huge.about("max_size").unwrap();
-    assert_eq!(said.severity, Severity::Critical);
-    assert!(said.advice.starts_with("run fewer instances"), "{said:?}");
+    let found = huge.about("max_size").unwrap();
+    assert_eq!(found.severity, Severity::Critical);
+    assert!(found.advice.starts_with("run fewer instances"), "{found:?}");
 }
 
 #[test]
@@ -130,10 +130,10 @@ fn connections_of_others_count_and_the_pools_own_do_not() {
 fn each_wait_in_the_server_should_have_a_deadline() {
     let bare = || Manager::new(shared().config(), NoTls).application_name("bare");
     let none = advice(good_builder(), bare(), 1);
-    let warned: Vec<_> = none.recommendations.iter().map(|s| (s.setting, s.severity)).collect();
+    let warnings: Vec<_> = none.recommendations.iter().map(|s| (s.setting, s.severity)).collect();
     let warning = Severity::Warning;
     assert_eq!(
-        warned,
+        warnings,
         [
             ("idle_in_transaction_session_timeout", warning),
             ("lock_timeout", warning),
@@ -169,10 +169,10 @@ fn timeouts_that_the_role_brings_along_count_too() {
     let manager = Manager::new(cluster.app_config(APP_PASSWORD), NoTls)
         .idle_in_transaction_session_timeout(secs(60));
     let pool = good_builder().build(manager).unwrap();
-    let said = advise(&pool, 1).unwrap();
-    assert_eq!(said.server.lock_timeout, Some(secs(2)));
+    let found = advise(&pool, 1).unwrap();
+    assert_eq!(found.server.lock_timeout, Some(secs(2)));
     let parts = ["up to 300s", "idle_session_timeout ends them after 240s", "less than 240s"];
-    assert_only(&said, "idle_timeout", Severity::Warning, &parts);
+    assert_only(&found, "idle_timeout", Severity::Warning, &parts);
 
     let manager = Manager::new(cluster.app_config(APP_PASSWORD), NoTls)
         .idle_in_transaction_session_timeout(secs(60));
@@ -182,22 +182,22 @@ fn timeouts_that_the_role_brings_along_count_too() {
 
 #[test]
 fn the_pools_own_settings_are_judged() {
-    let said = |builder: Builder<Manager>| advice(builder, good_manager("settings"), 1);
+    let judge = |builder: Builder<Manager>| advice(builder, good_manager("settings"), 1);
     use Severity::{Info, Warning};
-    let patient = said(good_builder().connection_timeout(secs(45)));
+    let patient = judge(good_builder().connection_timeout(secs(45)));
     assert_only(&patient, "connection_timeout", Warning, &["up to 45s"]);
-    let usual = said(good_builder().max_lifetime(Some(secs(1800))));
+    let usual = judge(good_builder().max_lifetime(Some(secs(1800))));
     assert_only(&usual, "max_lifetime", Info, &["up to 1800s", "set 300s"]);
-    let forever = said(good_builder().max_lifetime(None));
+    let forever = judge(good_builder().max_lifetime(None));
     assert_only(&forever, "max_lifetime", Warning, &["for ever"]);
-    let together = said(good_builder().lifetime_jitter(0.0));
+    let together = judge(good_builder().lifetime_jitter(0.0));
     assert_only(&together, "lifetime_jitter", Warning, &["end together"]);
-    let many = said(good_builder().max_size(30));
+    let many = judge(good_builder().max_size(30));
     assert_only(&many, "max_idle", Info, &["up to 30 of 30", "set it to 20"]);
-    assert!(said(good_builder().max_size(30).max_idle(Some(20))).is_empty());
-    let endless = said(good_builder().max_waiters(None));
+    assert!(judge(good_builder().max_size(30).max_idle(Some(20))).is_empty());
+    let endless = judge(good_builder().max_waiters(None));
     assert_only(&endless, "max_waiters", Info, &["only deadlines limit the queue"]);
-    let trusting = said(good_builder().leak_threshold(None));
+    let trusting = judge(good_builder().leak_threshold(None));
     assert_only(&trusting, "leak_threshold", Info, &["longest that a transaction takes"]);
 }
 
@@ -206,8 +206,8 @@ fn a_size_that_was_changed_later_is_the_one_that_counts() {
     let pool = good_builder().build(good_manager("resized")).unwrap();
     assert!(advise(&pool, 1).unwrap().is_empty());
     pool.set_max_size(98).unwrap();
-    let said = advise(&pool, 1).unwrap();
-    let reason = &said.about("max_size").unwrap().reason;
+    let found = advise(&pool, 1).unwrap();
+    let reason = &found.about("max_size").unwrap().reason;
     assert!(reason.starts_with("98 connections, but "), "{reason}");
 }
 
@@ -267,17 +267,17 @@ fn a_server_behind_something_else_is_not_judged_by_its_size() {
     let bouncer = Bouncer::start(shared().port(), 4);
     let manager = Manager::new(bouncer.config(), NoTls).application_name("bounced");
     let pool = good_builder().max_size(40).max_idle(Some(20)).build(manager).unwrap();
-    let said = advise(&pool, 10).unwrap();
-    assert!(said.about("max_size").is_none(), "{said}");
-    assert!(said.about("statement_timeout").is_some(), "{said}");
-    let [unchecked] = &said.unchecked[..] else { panic!("{said}") };
+    let found = advise(&pool, 10).unwrap();
+    assert!(found.about("max_size").is_none(), "{found}");
+    assert!(found.about("statement_timeout").is_some(), "{found}");
+    let [unchecked] = &found.unchecked[..] else { panic!("{found}") };
     let ports = format!(
         "whether 400 connections fit: the pool connects to port {}, but the server listens on {}",
         bouncer.config().get_ports()[0],
         shared().port(),
     );
     assert!(unchecked.starts_with(&ports) && unchecked.contains("PgBouncer"), "{unchecked}");
-    assert!(said.to_string().contains("  unchecked "), "{said}");
+    assert!(found.to_string().contains("  unchecked "), "{found}");
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn a_unix_socket_is_the_server_itself() {
         .statement_timeout(secs(30))
         .lock_timeout(secs(2))
         .idle_in_transaction_session_timeout(secs(60));
-    let said = advice(good_builder(), manager, 1);
-    assert!(said.is_empty() && said.unchecked.is_empty(), "{said}");
+    let found = advice(good_builder(), manager, 1);
+    assert!(found.is_empty() && found.unchecked.is_empty(), "{found}");
 }
 
 #[test]
@@ -304,8 +304,8 @@ fn advice_fits_a_terminal() {
 #[cfg(feature = "serde")]
 #[test]
 fn advice_is_json() {
-    let said = advice(good_builder().max_lifetime(None), good_manager("json"), 2);
-    let json = serde_json::to_value(&said).unwrap();
+    let found = advice(good_builder().max_lifetime(None), good_manager("json"), 2);
+    let json = serde_json::to_value(&found).unwrap();
     assert_eq!((&json["pool"], &json["instances"]), (&"orders".into(), &2.into()));
     assert_eq!(json["server"]["max_connections"], 100);
     assert_eq!(json["server"]["lock_timeout"], 2.0);

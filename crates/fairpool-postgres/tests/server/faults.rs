@@ -102,8 +102,8 @@ impl Load {
         let size = self.pool.max_size();
         let is_full = || {
             let answers = self.answers.lock().unwrap();
-            let well = answers.values().filter(|&&began| began > since).count();
-            well >= size as usize && self.pool.stats().open == size
+            let healthy = answers.values().filter(|&&began| began > since).count();
+            healthy >= size as usize && self.pool.stats().open == size
         };
         wait_until("the pool is full and healthy", is_full);
         since.elapsed()
@@ -225,7 +225,7 @@ fn assert_none_left(cluster: &Cluster, pool: Pool<Manager>, name: &str) {
     let mut admin = cluster.socket_config().connect(NoTls).expect("a session");
     let mut sessions = || sessions_named(&mut admin, name);
     let mut most = 0;
-    let rid = wait_until("the server has what the pool has", || {
+    let settled = wait_until("the server has what the pool has", || {
         let count = sessions();
         most = most.max(count);
         count == i64::from(pool.stats().open)
@@ -239,7 +239,7 @@ fn assert_none_left(cluster: &Cluster, pool: Pool<Manager>, name: &str) {
         "figure: {name}: server had at most {most} after recovery, {} after {:.2} s; 0 left {:.2} \
          s after close",
         stats.open,
-        rid.as_secs_f64(),
+        settled.as_secs_f64(),
         gone.as_secs_f64(),
     );
 }
@@ -281,16 +281,16 @@ fn faults_server_stopped_and_started_under_load() {
     ] {
         let load = Load::start(&pool, A_WHILE);
         stop(&cluster);
-        let away = Instant::now();
+        let stopped = Instant::now();
         thread::sleep(millis(2000)); // the outage
         let until = Instant::now();
         cluster.start_again();
         let full = load.await_full(Instant::now());
         let tally = load.stop();
         tally.report(what, full);
-        tally.assert_explained(what, away, until);
+        tally.assert_explained(what, stopped, until);
         let causes = tally.causes();
-        assert!(!causes.is_empty(), "nobody got the driver's error");
+        assert!(!causes.is_empty(), "no caller got the driver's error");
         for error in causes {
             let refused = io_kind(error) == Some(io::ErrorKind::ConnectionRefused);
             let starting = error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);

@@ -67,12 +67,12 @@ fn a_wrong_password_ends_waiting_gets_at_once_until_it_is_mended() {
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
 
     shared().psql("ALTER ROLE latecomer PASSWORD 'mine'");
-    let mended = Instant::now();
+    let fixed = Instant::now();
     while let Err(error) = pool.get() {
         assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-        assert!(mended.elapsed() < PROMPT, "{error}");
+        assert!(fixed.elapsed() < PROMPT, "{error}");
     }
-    println!("served {:.1?} after the password was right", mended.elapsed());
+    println!("served {:.1?} after the password was right", fixed.elapsed());
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn an_outage_is_the_cause_of_timeouts_and_the_pool_recovers_by_itself() {
         }
     });
     let short: Vec<Error> = (0..20).map(|_| refused(pool.get_timeout(millis(100)))).collect();
-    let told = short.iter().filter(|error| error.source().is_some()).count();
-    println!("of 20 gets of 100 ms in the outage, {told} had a cause: {}", short[19]);
+    let explained = short.iter().filter(|error| error.source().is_some()).count();
+    println!("of 20 gets of 100 ms in the outage, {explained} had a cause: {}", short[19]);
 
     cluster.start_again();
     let start = Instant::now();
@@ -278,7 +278,7 @@ fn p1_a_silent_server_keeps_nobody_past_the_deadline_and_is_used_again() {
     let start = Instant::now();
     pool.get().unwrap().query_one("SELECT 1", &[]).unwrap();
     let first = start.elapsed();
-    assert!(user.join().unwrap(), "the query has its answer");
+    assert!(user.join().unwrap(), "the query was answered");
     let mut all = take_all(&pool);
     assert_eq!(backends(&mut all).len(), 4);
     let full = start.elapsed();

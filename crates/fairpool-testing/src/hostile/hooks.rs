@@ -1,19 +1,18 @@
 //! The driver and the hooks of a [`World`].
 
-use std::fmt;
-
 use fairpool::event::{
     AcquireEvent, CheckinEvent, CheckoutEvent, LeakEvent, ReleaseEvent, SelfDeadlockEvent,
     TimeoutEvent,
 };
 use fairpool::{CustomizeConnection, HandleError, HandleEvent, ManageConnection};
 
-use crate::faults::Call;
-use crate::hostile::World;
+use super::{Call, World};
 use crate::stub::{Does, StubError};
 
-/// A driver's connection.
+/// A connection to a [`World`].
+#[derive(Debug)]
 pub struct Conn {
+    /// The server's number for it.
     pub id: u64,
     world: World,
 }
@@ -24,11 +23,12 @@ impl Drop for Conn {
     }
 }
 
-/// The driver. The server knows how many there are: a pool that is gone has
-/// let go of its own.
+/// The driver of a [`World`].
+#[derive(Debug)]
 pub struct Manager(World);
 
 impl Manager {
+    /// A driver that connects to `world`: what a pool is built with.
     pub fn new(world: &World) -> Manager {
         world.count_drivers(1);
         Manager(world.clone())
@@ -45,7 +45,7 @@ fn fails(does: &Does) -> bool {
     matches!(does, Does::Fail | Does::FailForGood)
 }
 
-/// Ends an attempt however it ends.
+/// Counts an attempt until its end, even by a panic.
 struct Attempt<'a> {
     world: &'a World,
     id: u64,
@@ -102,15 +102,9 @@ impl ManageConnection for Manager {
     }
 }
 
-/// All hooks of a pool.
-#[derive(Clone)]
+/// All hooks of a pool: customizer, error handler and event handler.
+#[derive(Clone, Debug)]
 pub struct Hooks(pub World);
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hooks")
-    }
-}
 
 impl CustomizeConnection<Conn, StubError> for Hooks {
     fn on_acquire(&self, conn: &mut Conn) -> Result<(), StubError> {
@@ -168,10 +162,11 @@ impl HandleEvent for Hooks {
     }
 }
 
-/// Data kept with a connection, whose destructor misbehaves.
-pub struct Luggage(pub World);
+/// An extension of a connection, whose destructor misbehaves.
+#[derive(Debug)]
+pub struct HostileExtension(pub World);
 
-impl Drop for Luggage {
+impl Drop for HostileExtension {
     fn drop(&mut self) {
         self.0.act(Call::ExtensionDrop);
     }

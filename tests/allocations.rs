@@ -1,18 +1,14 @@
 //! What allocates and what must not: a rule of the house is that the fast path
 //! does not. An allocator counts, for each thread by itself.
 
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use fairpool_testing::StubManager;
 use fairpool::{Fairness, Pool};
-use stub::{WATCHDOG, eventually};
+use fairpool_testing::StubManager;
+use fairpool_testing::stub::{WATCHDOG, eventually};
 
 /// No newcomer comes so late that it may not overtake.
 const EVER: Fairness = Fairness::Bounded(Duration::from_secs(3600));

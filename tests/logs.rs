@@ -1,25 +1,24 @@
 //! What the pool says in the application's log: each thing once, with its facts as
 //! key-values. A logger is the application's code: whatever it does, the pool goes on.
 
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
 use fairpool::health::HealthThresholds;
+use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic, watched,
+};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use stub::watched;
-use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+const AT_ONCE: SelfDeadlock = SelfDeadlock::Fail(Duration::ZERO);
 
 /// One line.
 #[derive(Clone, Debug)]
@@ -180,7 +179,7 @@ fn a_check_that_fails_is_said_with_its_connection() {
     server.next(Op::IsValid, Does::Fail);
     drop(pool.get().unwrap());
     let lines = until_said("checks", "failed its check: the connection is dead", 1);
-    assert_eq!((lines[0].level, lines[0].number("connection")), (Level::Warn, id));
+    assert_eq!((lines[0].level, lines[0].number("connection_id")), (Level::Warn, id));
 }
 
 #[test]
@@ -209,12 +208,12 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     for it in &said {
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
         assert!(it.text.contains("(report) got none after "), "{it:?}");
-        assert!(it.number("waited_ms") >= 15 && it.number("waiter") > 0, "{it:?}");
+        assert!(it.number("waited_ms") >= 15 && it.number("get_id") > 0, "{it:?}");
         let here = thread::current();
         let here = here.name().unwrap();
         assert!(it.thread == here && here.starts_with(it.fact("thread")), "{it:?}");
     }
-    assert!(said[0].number("waiter") < said[1].number("waiter"));
+    assert!(said[0].number("get_id") < said[1].number("get_id"));
 
     // One that gets its connection in the end says which.
     thread::sleep(ms(1000));
@@ -226,7 +225,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
         get.join().unwrap();
     });
     let last = lines("slow", "got a connection after").pop().unwrap();
-    assert_eq!(last.number("connection"), id);
+    assert_eq!(last.number("connection_id"), id);
 }
 
 #[test]
@@ -253,7 +252,7 @@ fn leaks_are_said_with_their_holder() {
     drop(held);
     let ends = until_said("leaks", "it was not leaked, but held by thread", 1);
     for it in [&leaks[0], &ends[0]] {
-        assert_eq!((it.level, it.number("connection")), (Level::Warn, id));
+        assert_eq!((it.level, it.number("connection_id")), (Level::Warn, id));
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
         assert!(thread::current().name().unwrap().starts_with(it.fact("thread")), "{it:?}");
         assert!(it.number("held_ms") >= 20, "{it:?}");
@@ -273,7 +272,7 @@ fn abandoned_driver_calls_are_said() {
     let first = pool.get().unwrap();
     let id = PooledConnection::info(&first).id;
     let connect = until_said("hung", "the connect was abandoned: it has not returned for", 1);
-    assert_eq!((connect[0].fact("call"), connect[0].number("connection")), ("connect", 0));
+    assert_eq!((connect[0].fact("call"), connect[0].number("connection_id")), ("connect", 0));
     // The same is the beginning of an outage, and its end.
     until_said("hung", "connecting fails: the driver's connect does not return", 1);
 
@@ -282,13 +281,13 @@ fn abandoned_driver_calls_are_said() {
     let second = pool.get().unwrap();
     let text = format!("the check of connection {id} was abandoned");
     let check = until_said("hung", &text, 1);
-    assert_eq!((check[0].fact("call"), check[0].number("connection")), ("check", id));
+    assert_eq!((check[0].fact("call"), check[0].number("connection_id")), ("check", id));
 
     let id = PooledConnection::info(&second).id;
     server.next(Op::Close, Does::Hang(gate.clone()));
     PooledConnection::discard(second);
     let close = until_said("hung", &format!("the close of connection {id} was abandoned"), 1);
-    assert_eq!((close[0].fact("call"), close[0].number("connection")), ("close", id));
+    assert_eq!((close[0].fact("call"), close[0].number("connection_id")), ("close", id));
     for it in [&connect[0], &check[0], &close[0]] {
         assert!(it.level == Level::Warn && it.number("after_ms") >= 20, "{it:?}");
     }
@@ -297,14 +296,13 @@ fn abandoned_driver_calls_are_said() {
 
 #[test]
 fn changes_of_health_are_said() {
-    let thresholds = HealthThresholds {
-        // The first get of all waits too, for its connection.
-        waiters_warning: 2,
-        waiters_critical: 3,
-        wait_warning: WATCHDOG,
-        wait_critical: 2 * WATCHDOG,
-        calm_for: Duration::ZERO,
-    };
+    let mut thresholds = HealthThresholds::default();
+    // The first get of all waits too, for its connection.
+    thresholds.waiters_warning = 2;
+    thresholds.waiters_critical = 3;
+    thresholds.wait_warning = WATCHDOG;
+    thresholds.wait_critical = 2 * WATCHDOG;
+    thresholds.calm_for = Duration::ZERO;
     let set = |builder: Builder<Manager>| builder.health_thresholds(thresholds);
     let pool = named("health", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
@@ -347,7 +345,8 @@ fn eventful(name: &str) -> (Pool<Manager>, Server) {
     let server = Server::new();
     server.next(Op::Connect, Does::Fail);
     server.next(Op::IsValid, Does::Fail);
-    let thresholds = HealthThresholds { waiters_warning: 1, ..HealthThresholds::default() };
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 1;
     let pool = named(name, |builder| {
         builder
             .test_on_check_out(true)
@@ -420,4 +419,47 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     slow.join().unwrap();
     assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
     server.check();
+}
+
+/// What is worth a line about who holds what. Returns the line of the get.
+fn provoke(name: &'static str) -> u32 {
+    let server = Server::new();
+    let set = |it: Builder<Manager>| it.leak_threshold(Some(ms(10))).on_self_deadlock(AT_ONCE);
+    let pool = named(name, set).build(server.manager()).unwrap();
+    let line = watched("gets whose lines the logger gets", move || {
+        let (held, line) = (pool.get().unwrap(), line!());
+        assert!(pool.get().unwrap_err().is_self_deadlock());
+        eventually("it is reported", || pool.stats().leaks == 1);
+        drop(held);
+        PooledConnection::discard(pool.get().unwrap());
+        drop(pool.get_timeout(WATCHDOG).unwrap());
+        let stats = pool.stats();
+        assert_eq!((stats.in_use, stats.waiting), (0, 0));
+        line
+    });
+    eventually("all is closed", || server.live() == 0);
+    line
+}
+
+#[test]
+fn p9_the_log_names_threads_and_lines() {
+    let line = provoke("holders");
+    let place = format!("{}:{line}:", file!());
+    let warnings = |parts: &[&str]| {
+        let has_all =
+            |it: &&Said| it.level == Level::Warn && parts.iter().all(|part| it.text.contains(part));
+        said("holders").iter().filter(has_all).count()
+    };
+    assert_eq!(warnings(&["pool 'holders': a connection may be leaked", &place]), 1);
+    assert_eq!(warnings(&["pool 'holders': it was not leaked", &place]), 1);
+    let deadlock = "every connection is held by a thread that itself waits";
+    let deadlocks = warnings(&[deadlock, &place, "waits for another at"]);
+    assert_eq!(deadlocks, 1, "{:#?}", said("holders"));
+}
+
+#[test]
+fn p10_a_logger_that_panics_costs_nobody_anything() {
+    mood("costs", Mood::Panic);
+    provoke("costs");
+    assert!(!said("costs").is_empty(), "the logger was not asked");
 }

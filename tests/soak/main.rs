@@ -4,21 +4,7 @@
 //!
 //! `FAIRPOOL_SOAK_SECONDS` sets how long (60), `FAIRPOOL_SEED` what happens.
 
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/faults.rs"]
-mod faults;
-#[path = "support/hooks.rs"]
-mod hooks;
-#[allow(dead_code)]
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/lives.rs"]
 mod lives;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-#[path = "support/users.rs"]
 mod users;
 
 use std::panic;
@@ -27,7 +13,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use faults::{Call, FAULTS, Fault};
+use fairpool_testing::dice;
+use fairpool_testing::hostile::{Call, FAULTS, Fault};
+use fairpool_testing::stub::from_env;
 use users::Tally;
 
 /// Pools side by side.
@@ -41,8 +29,7 @@ const STANDSTILL: Duration = Duration::from_secs(40);
 const LONG: Duration = Duration::from_secs(45);
 
 fn soak_time() -> Duration {
-    let set = std::env::var("FAIRPOOL_SOAK_SECONDS").ok().and_then(|n| n.parse().ok());
-    Duration::from_secs(set.unwrap_or(60))
+    Duration::from_secs(from_env("FAIRPOOL_SOAK_SECONDS").unwrap_or(60))
 }
 
 /// The test's own panics are silent, so each that is heard is a defect: of the
@@ -101,7 +88,10 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
     let counted = tally.counted();
     // The pool's clock starts before the server's, by as long as a thread takes
     // to start: now and then that is more than half of a limit.
-    assert!(counted.early <= 20 + counted.over / 10, "calls are abandoned too early");
+    assert!(
+        counted.abandoned_early <= 20 + counted.beside_abandoned / 10,
+        "calls are abandoned too early"
+    );
     if time >= LONG {
         assert_everything_happened(&tally);
     }
@@ -141,7 +131,11 @@ fn report(tally: &Tally, time: Duration) {
     println!(
         "figure: {} connections opened and {} closed; at most {} calls abandoned at once; {} \
          connects began beside abandoned connections, {} of them early",
-        counted.opened, counted.closed, counted.most_abandoned, counted.over, counted.early
+        counted.opened,
+        counted.closed,
+        counted.most_abandoned,
+        counted.beside_abandoned,
+        counted.abandoned_early
     );
     println!("figure: largest overshoot {:.1?}", tally.largest_overshoot());
     println!(
@@ -171,7 +165,10 @@ fn assert_everything_happened(tally: &Tally) {
         }
     }
     assert!(tally.faults(Fault::FailForGood) > 0);
-    assert!(counted.most_abandoned > 0 && counted.over > 0, "nothing was ever abandoned");
+    assert!(
+        counted.most_abandoned > 0 && counted.beside_abandoned > 0,
+        "nothing was ever abandoned"
+    );
     let others = [
         "timed out",
         "closed",

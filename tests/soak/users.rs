@@ -9,23 +9,22 @@ use std::time::{Duration, Instant};
 
 use fairpool::{CancelToken, Error, ErrorKind, Pool, PooledConnection};
 
-use crate::dice::Dice;
-use crate::faults::{Counted, Fault};
-use crate::hooks::{Conn, Luggage, Manager};
-use crate::hostile::{World, time_in_calls};
-use crate::stub::{StubError, lock, silent_panic};
+use fairpool_testing::dice::Dice;
+use fairpool_testing::hostile::{
+    Conn, Counts, Fault, HostileExtension, Manager, World, time_in_calls,
+};
+use fairpool_testing::stub::{StubError, from_env, lock, silent_panic};
 
 /// The promise is 10 ms on an idle machine; a busy one only gets a watchdog.
 pub fn allowed_overshoot() -> Duration {
-    let set = std::env::var("FAIRPOOL_OVERSHOOT_MS").ok().and_then(|n| n.parse().ok());
-    Duration::from_millis(set.unwrap_or(2000))
+    Duration::from_millis(from_env("FAIRPOOL_OVERSHOOT_MS").unwrap_or(2000))
 }
 
 /// What was done, over all lives of all pools.
 #[derive(Default)]
 pub struct Tally {
     deeds: Mutex<BTreeMap<&'static str, u64>>,
-    counted: Mutex<Counted>,
+    counted: Mutex<Counts>,
     overshoot: AtomicU64,
     recovery: AtomicU64,
     recovery_beside: AtomicU64,
@@ -45,11 +44,11 @@ impl Tally {
     }
 
     /// Adds what the server of one life has counted.
-    pub fn absorb(&self, life: &Counted) {
+    pub fn absorb(&self, life: &Counts) {
         lock(&self.counted).add(life);
     }
 
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> Counts {
         lock(&self.counted).clone()
     }
 
@@ -335,8 +334,8 @@ impl Crew {
             }
             25..35 => {
                 let extensions = PooledConnection::extensions_mut(&mut held.conn);
-                if extensions.get::<Luggage>().is_none() {
-                    extensions.insert(Luggage(self.world.clone()));
+                if extensions.get::<HostileExtension>().is_none() {
+                    extensions.insert(HostileExtension(self.world.clone()));
                 }
                 "extension"
             }

@@ -1,69 +1,34 @@
 //! P1 measured: how long after its deadline a get returns, for each call that a
 //! driver or a hook can hang in for ever.
 //!
-//! The promise is 10 ms on an idle machine. `FAIRPOOL_GETS` sets how many gets
-//! are timed in each case, `FAIRPOOL_SEED` their durations, and
-//! `FAIRPOOL_OVERSHOOT_MS` what fails the test.
+//! The promise is 10 ms on an idle machine. `FAIRPOOL_GETS` sets how many gets are timed in
+//! each case, `FAIRPOOL_SEED` their durations.
 
-#[allow(dead_code)]
-#[path = "support/dice.rs"]
-mod dice;
-#[allow(dead_code)]
-#[path = "support/faults.rs"]
-mod faults;
-#[allow(dead_code)]
-#[path = "support/hooks.rs"]
-mod hooks;
-#[allow(dead_code)]
-#[path = "support/hostile.rs"]
-mod hostile;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
-use std::panic::resume_unwind;
-use std::sync::Mutex;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dice::{Dice, seed};
 use fairpool::{Builder, Pool, PooledConnection};
-use faults::Call;
-use hooks::{Hooks, Manager};
-use hostile::{Limits, World};
-use stub::{Does, Gate, WATCHDOG, eventually, lock};
+use fairpool_testing::dice::{Dice, seed};
+use fairpool_testing::hostile::{Call, Hooks, Limits, Manager, World};
+use fairpool_testing::stub::{Does, Gate, WATCHDOG, eventually, from_env};
+
+use crate::{allowed_overshoot, alone};
 
 const THREADS: usize = 16;
-/// Those who wait for ever.
+/// Callers without a deadline.
 const PATIENT: usize = 2;
 const LONGEST_MS: u64 = 500;
 const NEVER: Duration = Duration::from_secs(600);
 
-/// One case after another: side by side they would measure each other. On a
-/// thread of its own, so that a pool which hangs does not hang the test.
-fn alone(case: impl FnOnce() + Send + 'static) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = lock(&ALONE);
+/// One case, alone.
+fn measure(case: impl FnOnce() + Send + 'static) {
     let longest = Duration::from_millis(LONGEST_MS) * (gets() / THREADS + 1) as u32;
-    let (tell, told) = mpsc::channel();
-    let runner = thread::spawn(move || {
-        let _tell = tell; // told that it ended by being dropped, however it ended
-        case();
-    });
-    let ended = told.recv_timeout(2 * WATCHDOG + longest);
-    assert_ne!(ended, Err::<(), _>(RecvTimeoutError::Timeout), "the pool hangs");
-    runner.join().unwrap_or_else(|payload| resume_unwind(payload));
+    alone(longest, case);
 }
 
 fn gets() -> usize {
-    std::env::var("FAIRPOOL_GETS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
-}
-
-/// The promise is 10 ms on an idle machine; a busy one only gets a watchdog.
-fn allowed_overshoot() -> Duration {
-    let set = std::env::var("FAIRPOOL_OVERSHOOT_MS").ok().and_then(|n| n.parse().ok());
-    Duration::from_millis(set.unwrap_or(2000))
+    from_env("FAIRPOOL_GETS").unwrap_or(200)
 }
 
 fn world() -> World {
@@ -92,7 +57,7 @@ fn build(world: &World, builder: Builder<Manager>) -> Pool<Manager> {
     builder.build(Manager::new(world)).expect("nothing is opened yet")
 }
 
-/// Nought, or anything up to half a second.
+/// Zero, or up to half a second.
 fn random_timeout(dice: &mut Dice) -> Duration {
     if dice.below(10) == 0 { Duration::ZERO } else { dice.millis(0, LONGEST_MS) }
 }
@@ -176,7 +141,7 @@ fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>
 /// The call hangs on the way to a first connection. It overruns its limit over
 /// and over, so that it is abandoned as often as may be.
 fn assert_kept_while_opening_hangs_in(what: &'static str, call: Call) {
-    alone(move || {
+    measure(move || {
         let (world, gate) = (world(), Gate::new());
         let of_an_error = matches!(call, Call::IsPermanent | Call::InspectError);
         if of_an_error {
@@ -221,7 +186,7 @@ fn p1_no_get_overstays_while_inspect_error_hangs() {
 
 #[test]
 fn p1_no_get_overstays_while_is_valid_hangs() {
-    alone(move || {
+    measure(move || {
         let (world, gate) = (world(), Gate::new());
         let pool = build(&world, builder(&world).test_on_check_out(true));
         drop(pool.get().expect("opened"));
@@ -232,7 +197,7 @@ fn p1_no_get_overstays_while_is_valid_hangs() {
 
 #[test]
 fn p1_no_get_overstays_while_reset_hangs() {
-    alone(move || {
+    measure(move || {
         let (world, gate) = (world(), Gate::new());
         let pool = build(&world, builder(&world));
         let conn = pool.get().expect("opened");
@@ -244,7 +209,7 @@ fn p1_no_get_overstays_while_reset_hangs() {
 }
 
 fn assert_kept_while_closing_hangs_in(what: &'static str, call: Call) {
-    alone(move || {
+    measure(move || {
         let (world, gate) = (world(), Gate::new());
         let pool = build(&world, builder(&world));
         let conn = pool.get().expect("opened");
@@ -268,7 +233,7 @@ fn p1_no_get_overstays_while_on_release_hangs() {
 /// the one that is held up, and nobody else but who wants that connection.
 #[test]
 fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
-    alone(move || {
+    measure(move || {
         for (what, call) in [("has_broken", Call::HasBroken), ("needs_reset", Call::NeedsReset)] {
             let (world, gate) = (world(), Gate::new());
             world.set_ceiling(2);

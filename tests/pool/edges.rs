@@ -2,10 +2,6 @@
 //! or use the pool, panics within panics, threads that cannot be started or do
 //! not end, checks and connects that take their time.
 
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -15,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use fairpool::event::{CheckinEvent, LeakEvent, SelfDeadlockEvent};
 use fairpool::{HandleEvent, ManageConnection, Pool, PooledConnection, SelfDeadlock};
-use stub::{Does, Gate, Manager, Op, Server, StubError, builder, eventually, lock};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, StubError, builder, eventually, lock, silent_panic,
+};
 
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
+use crate::support::ms;
 
 // ---- P5: a hook that hangs on the reaper stops the reaper ----
 
@@ -260,7 +256,7 @@ fn p10_a_use_that_panicked_is_not_forgotten_because_a_later_one_did_not() {
     let pool = builder(1).build(server.manager()).unwrap();
     let mut conn = pool.get().unwrap();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        PooledConnection::run(&mut conn, |_| -> Result<(), StubError> { stub::silent_panic() })
+        PooledConnection::run(&mut conn, |_| -> Result<(), StubError> { silent_panic() })
     }));
     assert!(panicked.is_err());
     PooledConnection::run(&mut conn, |_| Ok(())).unwrap();
@@ -298,7 +294,7 @@ fn p12_a_reset_that_failed_counts_as_broken() {
     let conn = pool.get().unwrap();
     let _ = catch_unwind(AssertUnwindSafe(move || {
         let _conn = conn;
-        stub::silent_panic();
+        silent_panic();
     }));
     eventually("it is closed", || pool.stats().closed.total() == 1);
     let closed = pool.stats().closed;
@@ -322,7 +318,7 @@ fn min_idle_is_not_exceeded_because_connecting_takes_half_a_second() {
 struct Mute;
 impl std::fmt::Display for Mute {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        stub::silent_panic()
+        silent_panic()
     }
 }
 impl std::error::Error for Mute {}
@@ -382,11 +378,14 @@ fn p3_a_pool_built_without_threads_serves_when_there_are_some() {
             there=$(ps -L -u "$(id -u)" | wc -l)
             set -- prlimit --nproc=$((there + 60)) "$@"
         fi
-        exec "$@" --exact child_starved_of_threads --ignored --nocapture"#;
-    let status = Command::new("sh")
+        exec "$@" --exact edges::child_starved_of_threads --ignored --nocapture"#;
+    let output = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(std::env::current_exe().unwrap())
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "the process ended with {status}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the process ended with {}: {text}{errors}", output.status);
+    assert!(text.contains("1 passed"), "the child's test did not run: {text}");
 }

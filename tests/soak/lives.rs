@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use fairpool::{Fairness, Pool, PooledConnection, SelfDeadlock};
 
-use crate::dice::Dice;
-use crate::faults::{Call, Rates};
-use crate::hooks::{Hooks, Manager};
-use crate::hostile::{Limits, World, time_in_calls};
-use crate::stub::{WATCHDOG, eventually, lock, threads_named};
 use crate::users::{Crew, Expects, Held, Tally, allowed_overshoot};
+use fairpool_testing::dice::Dice;
+use fairpool_testing::hostile::{Call, Rates};
+use fairpool_testing::hostile::{Hooks, Manager};
+use fairpool_testing::hostile::{Limits, World, time_in_calls};
+use fairpool_testing::stub::{WATCHDOG, eventually, lock, threads_named};
 
 /// Of each pool; four pools side by side make 64.
 pub const USERS: u64 = 16;
@@ -151,10 +151,10 @@ impl Storm {
     fn begin(pool: &Pool<Manager>, crew: Arc<Crew>, dice: &mut Dice) -> Storm {
         let (mut users, mut meddler) = (Team::new(), Team::new());
         for number in 0..USERS {
-            let (pool, crew, dice) = (pool.clone(), crew.clone(), Dice::of(dice.next(), &[number]));
+            let (pool, crew, dice) = (pool.clone(), crew.clone(), Dice::of(dice.roll(), &[number]));
             users.send(format!("user-{number}"), move || crew.use_pool(&pool, dice));
         }
-        let (pool, there, dice) = (pool.clone(), crew.clone(), Dice::of(dice.next(), &[]));
+        let (pool, there, dice) = (pool.clone(), crew.clone(), Dice::of(dice.roll(), &[]));
         meddler.send("meddler".to_string(), move || there.meddle(&pool, dice));
         Storm { crew, users, meddler }
     }
@@ -223,11 +223,11 @@ impl Ending {
 pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tally>) {
     let mut dice = Dice::of(seed, &[lane, number]);
     let settings = Settings::random(&mut dice);
-    let world = World::new(dice.next(), settings.limits, settings.size);
+    let world = World::new(dice.roll(), settings.limits, settings.size);
     let name = format!("soak{lane}-{number}-");
     let pool = settings.build(&name, &world, &mut dice);
     let peek = pool.clone();
-    world.watch(move || peek.stats());
+    world.audit(move || peek.stats());
 
     let crew = || Crew::new(&world, tally, settings.expects(), settings.size);
     let first = Storm::begin(&pool, crew(), &mut dice);
@@ -393,7 +393,7 @@ fn end(
         }
         Ending::DropLast => {
             crew.stop.store(true, Ordering::SeqCst);
-            world.unwatch();
+            world.end_audit();
             // The users have the last handles; the storm goes on meanwhile.
             drop(pool);
             thread::sleep(dice.millis(0, 100));
@@ -406,7 +406,7 @@ fn end(
         Ending::DropLastInHook(call) => {
             storm.end(&pool);
             let held = get_soon(&pool, &world);
-            world.unwatch();
+            world.end_audit();
             world.storm(random_rates(dice));
             let (tell, told) = mpsc::channel();
             world.ambush(call, move || {
@@ -445,7 +445,7 @@ fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<
         assert!(pool.get().map(PooledConnection::discard).unwrap_err().is_closed());
         tally.add("self-deadlocks", stats.self_deadlocks);
         tally.add("leaks", stats.leaks);
-        world.unwatch();
+        world.end_audit();
     }
     eventually("the server has no connection left", || world.live() == 0);
     eventually("no thread is left", || threads_named(name) == 0);

@@ -1,21 +1,13 @@
 //! How long things take is counted for each of them, and is as long as it took.
 
-#![cfg(feature = "histograms")]
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{CancelToken, Fairness, Pool, PooledConnection};
 use fairpool::stats::{Quantiles, Times};
-use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
+use fairpool::{CancelToken, Fairness, Pool, PooledConnection};
+use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
 
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
+use crate::support::ms;
 
 /// The clock that short uses are counted by ticks, and lags by up to two ticks.
 const COARSE: Duration = ms(20);

@@ -1,51 +1,49 @@
 //! The probe: a level for how many wait and for how long, kept until it is calm, known
 //! without anybody asking, and told to all who want to know.
 
-#[allow(dead_code)]
-#[path = "support/feed.rs"]
-mod feed;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::feed::Feed;
 use fairpool::event::{EventKind, HealthEvent};
-use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, Pool, PooledConnection};
 use fairpool::health::{Health, HealthLevel, HealthThresholds};
-use feed::Feed;
-use stub::{Gate, Manager, Server, WATCHDOG, builder, eventually, lock};
+use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, Pool, PooledConnection};
+use fairpool_testing::stub::{Gate, Manager, Server, WATCHDOG, builder, eventually, lock};
+
+use crate::support::ms;
 
 use HealthLevel::{Critical, Healthy, Warning};
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// So long that no test that works waits for it.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// By numbers alone, and at once calm.
-const NUMBERS: HealthThresholds = HealthThresholds {
-    waiters_warning: 5,
-    waiters_critical: 10,
-    wait_warning: LONG,
-    wait_critical: Duration::MAX,
-    calm_for: Duration::ZERO,
-};
+fn thresholds(set: impl FnOnce(&mut HealthThresholds)) -> HealthThresholds {
+    let mut thresholds = HealthThresholds::default();
+    set(&mut thresholds);
+    thresholds
+}
 
-/// By times alone.
-const TIMES: HealthThresholds = HealthThresholds {
-    waiters_warning: 1_000,
-    waiters_critical: u32::MAX,
-    wait_warning: ms(50),
-    wait_critical: ms(200),
-    calm_for: Duration::ZERO,
-};
+/// The number of waiters alone decides, and a level is left at once.
+fn by_number(set: impl FnOnce(&mut HealthThresholds)) -> HealthThresholds {
+    thresholds(|it| {
+        (it.waiters_warning, it.waiters_critical) = (5, 10);
+        (it.wait_warning, it.wait_critical) = (LONG, Duration::MAX);
+        it.calm_for = Duration::ZERO;
+        set(it);
+    })
+}
+
+/// The waiters' times alone decide, and a level is left at once.
+fn by_time() -> HealthThresholds {
+    thresholds(|it| {
+        (it.waiters_warning, it.waiters_critical) = (1_000, u32::MAX);
+        (it.wait_warning, it.wait_critical) = (ms(50), ms(200));
+        it.calm_for = Duration::ZERO;
+    })
+}
 
 /// Keeps what it is told.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +118,7 @@ impl Drop for Queue {
 
 #[test]
 fn the_number_of_waiters_makes_the_level() {
-    let mut queue = Queue::of(NUMBERS);
+    let mut queue = Queue::of(by_number(|_| ()));
     for (waiters, level) in [(0, Healthy), (4, Healthy), (5, Warning), (9, Warning), (10, Critical)]
     {
         queue.fill(waiters);
@@ -134,7 +132,7 @@ fn the_number_of_waiters_makes_the_level() {
 
 #[test]
 fn a_level_is_kept_until_the_figures_are_well_below_it() {
-    let mut queue = Queue::of(NUMBERS);
+    let mut queue = Queue::of(by_number(|_| ()));
     // Of 10, four fifths is 8; of 5, 4.
     let steps = [
         (10, Critical),
@@ -157,7 +155,7 @@ fn a_level_is_kept_until_the_figures_are_well_below_it() {
 #[test]
 fn a_level_is_left_when_it_has_been_calm_for_long_enough() {
     let calm_for = ms(300);
-    let mut queue = Queue::of(HealthThresholds { calm_for, ..NUMBERS });
+    let mut queue = Queue::of(by_number(|it| it.calm_for = calm_for));
     queue.fill(5);
     assert_eq!(queue.level(), Warning);
     // Whatever the time is when this runs: it was at the level after this.
@@ -173,7 +171,7 @@ fn a_level_is_left_when_it_has_been_calm_for_long_enough() {
 
 #[test]
 fn a_pool_that_goes_to_and_fro_does_not_flap() {
-    let mut queue = Queue::of(HealthThresholds { calm_for: LONG, ..NUMBERS });
+    let mut queue = Queue::of(by_number(|it| it.calm_for = LONG));
     for _ in 0..20 {
         queue.fill(5);
         assert_eq!(queue.level(), Warning);
@@ -186,7 +184,7 @@ fn a_pool_that_goes_to_and_fro_does_not_flap() {
 
 #[test]
 fn the_mean_wait_makes_the_level() {
-    let mut queue = Queue::of(TIMES);
+    let mut queue = Queue::of(by_time());
     queue.fill(1);
     eventually("it has waited too long", || queue.level() == Critical);
     let health = queue.pool.health();
@@ -201,13 +199,11 @@ fn the_mean_wait_makes_the_level() {
 
 #[test]
 fn thresholds_that_are_never_reached_are_never_reached() {
-    let mut queue = Queue::of(HealthThresholds {
-        waiters_warning: u32::MAX - 1,
-        waiters_critical: u32::MAX,
-        wait_warning: Duration::MAX - Duration::from_nanos(1),
-        wait_critical: Duration::MAX,
-        calm_for: Duration::MAX,
-    });
+    let mut queue = Queue::of(thresholds(|it| {
+        (it.waiters_warning, it.waiters_critical) = (u32::MAX - 1, u32::MAX);
+        it.wait_warning = Duration::MAX - Duration::from_nanos(1);
+        (it.wait_critical, it.calm_for) = (Duration::MAX, Duration::MAX);
+    }));
     queue.fill(20);
     assert_eq!(queue.level(), Healthy);
     assert_eq!(queue.told.changes(), []);
@@ -215,30 +211,26 @@ fn thresholds_that_are_never_reached_are_never_reached() {
 
 #[test]
 fn thresholds_that_make_no_sense_are_refused() {
-    let default = HealthThresholds::default;
     let cases = [
+        (thresholds(|it| it.waiters_warning = 0), "waiters_warning must be at least 1, but is 0"),
         (
-            HealthThresholds { waiters_warning: 0, ..default() },
-            "waiters_warning must be at least 1, but is 0",
-        ),
-        (
-            HealthThresholds { wait_warning: Duration::ZERO, ..default() },
+            thresholds(|it| it.wait_warning = Duration::ZERO),
             "wait_warning must be positive, but is 0ns",
         ),
         (
-            HealthThresholds { waiters_critical: 5, ..default() },
+            thresholds(|it| it.waiters_critical = 5),
             "waiters_critical (5) must be larger than waiters_warning (5)",
         ),
         (
-            HealthThresholds { waiters_warning: 20, ..default() },
+            thresholds(|it| it.waiters_warning = 20),
             "waiters_critical (15) must be larger than waiters_warning (20)",
         ),
         (
-            HealthThresholds { wait_critical: ms(100), ..default() },
+            thresholds(|it| it.wait_critical = ms(100)),
             "wait_critical (100ms) must be longer than wait_warning (100ms)",
         ),
         (
-            HealthThresholds { wait_warning: LONG, ..default() },
+            thresholds(|it| it.wait_warning = LONG),
             "wait_critical (500ms) must be longer than wait_warning (3600s)",
         ),
     ];
@@ -257,7 +249,7 @@ fn thresholds_that_make_no_sense_are_refused() {
 
 #[test]
 fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
-    let mut queue = Queue::of(TIMES);
+    let mut queue = Queue::of(by_time());
     let mut feed = Feed::of(&queue.pool);
     queue.fill(1);
     let is_critical = |kind: &EventKind| match kind {
@@ -296,7 +288,7 @@ fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
 /// The waiters have all gone, and nobody comes or asks: the level falls by itself.
 #[test]
 fn it_is_healthy_again_when_the_queue_has_gone() {
-    let mut queue = Queue::of(HealthThresholds { calm_for: ms(50), ..NUMBERS });
+    let mut queue = Queue::of(by_number(|it| it.calm_for = ms(50)));
     queue.fill(10);
     let last_is =
         |queue: &Queue, level| queue.told.changes().last().is_some_and(|(_, to)| *to == level);
@@ -325,7 +317,7 @@ fn a_handler_that_hangs_holds_up_nobody_but_itself() {
     let gate = Gate::new();
     let handler = Stuck(gate.clone());
     let mut queue =
-        Queue::with(|it| it.health_thresholds(NUMBERS).event_handler(Box::new(handler)));
+        Queue::with(|it| it.health_thresholds(by_number(|_| ())).event_handler(Box::new(handler)));
     queue.fill(5);
     gate.await_entered(1);
     assert_eq!(queue.level(), Warning);

@@ -1,19 +1,14 @@
 //! Pools in virtual time, against what queueing theory says and against themselves.
-#![cfg(feature = "simulation")]
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fairpool_testing::StubManager;
-use fairpool::event::ErrorKind;
 use fairpool::simulation::{Arrival, Driver, Ended, simulate};
-use fairpool::{Builder, Fairness, Pool};
 use fairpool::stats::Stats;
+use fairpool::{Builder, ErrorKind, Fairness, Pool};
+use fairpool_testing::StubManager;
 
-#[path = "support/dice.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
-mod dice;
-use dice::Dice;
+use fairpool_testing::dice::Dice;
 
 /// What takes no time at all, so that only the queue is left.
 const NOTHING: Driver = Driver {
@@ -30,7 +25,7 @@ fn pool(size: u32) -> Builder<StubManager> {
 
 /// An exponentially distributed span.
 fn exponential(dice: &mut Dice, mean: Duration) -> Duration {
-    let fraction: f64 = (dice.next() >> 11) as f64 / (1u64 << 53) as f64;
+    let fraction: f64 = (dice.roll() >> 11) as f64 / (1u64 << 53) as f64;
     mean.mul_f64(-(1.0 - fraction).ln())
 }
 

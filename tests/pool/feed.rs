@@ -1,19 +1,17 @@
 //! Reads a pool's events, and checks what must hold of any series of them.
 
 use std::collections::HashMap;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-use fairpool::event::{ConnectionState, EventKind, ErrorKind, Reason};
-use fairpool::{ManageConnection, Pool};
-use fairpool::event::Event;
+use fairpool::event::{ConnectionState, Event, EventKind, Reason, Subscription};
 use fairpool::snapshot::CallSite;
-
-use crate::stub::WATCHDOG;
+use fairpool::{ErrorKind, ManageConnection, Pool};
+use fairpool_testing::stub::WATCHDOG;
 
 /// What a subscriber has read so far.
 pub struct Feed {
-    pub events: Receiver<Event>,
+    pub events: Subscription,
     pub seen: Vec<Event>,
 }
 
@@ -83,7 +81,7 @@ impl Feed {
     /// How the gets ended that got nothing.
     pub fn ends(&self) -> Vec<(u64, ErrorKind)> {
         let end = |event: &Event| match event.kind {
-            EventKind::GetFailed { get, end, .. } => Some((get, end)),
+            EventKind::GetFailed { get_id, kind, .. } => Some((get_id, kind)),
             _ => None,
         };
         self.seen.iter().filter_map(end).collect()
@@ -100,7 +98,7 @@ impl Feed {
 }
 
 #[derive(Default)]
-struct Place {
+struct Slot {
     state: Option<ConnectionState>,
     connection: Option<u64>,
     holder: Option<CallSite>,
@@ -123,74 +121,77 @@ pub struct Sums {
 #[track_caller]
 pub fn check(events: &[Event], fresh: bool) -> Sums {
     use ConnectionState::{Busy, Gone, Idle, Opening, Retired};
-    let mut places: HashMap<u32, Place> = HashMap::new();
+    let mut slots: HashMap<u32, Slot> = HashMap::new();
     let mut waiting: HashMap<u64, CallSite> = HashMap::new();
     let mut sums = Sums::default();
     let mut newest = 0;
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.lost_before, 0, "event {at}: {event:?}");
         match &event.kind {
-            EventKind::Enqueued { get, call_site } => {
-                assert!(*get > newest, "event {at}: not a new number: {event:?}");
-                newest = *get;
-                assert!(waiting.insert(*get, call_site.clone()).is_none(), "event {at}: {event:?}");
+            EventKind::Enqueued { get_id, call_site } => {
+                assert!(*get_id > newest, "event {at}: not a new number: {event:?}");
+                newest = *get_id;
+                assert!(
+                    waiting.insert(*get_id, call_site.clone()).is_none(),
+                    "event {at}: {event:?}"
+                );
                 sums.started += 1;
             }
-            EventKind::CheckedOut { get, call_site, waited, connection, from } => {
-                match waiting.remove(get) {
+            EventKind::CheckedOut { get_id, call_site, waited, connection_id, from } => {
+                match waiting.remove(get_id) {
                     Some(who) => {
                         assert_eq!(who, *call_site, "event {at}: {event:?}");
                         sums.acquired_waited += 1;
                     }
                     None => {
                         assert!(waited.is_zero(), "event {at}: without a start: {event:?}");
-                        assert!(*get > newest, "event {at}: not a new number: {event:?}");
-                        newest = *get;
+                        assert!(*get_id > newest, "event {at}: not a new number: {event:?}");
+                        newest = *get_id;
                     }
                 }
                 sums.acquired += 1;
                 // The next event is the connection's own.
                 let Some(Event {
-                    kind: EventKind::Moved { place, connection: id, to, .. }, ..
+                    kind: EventKind::Moved { slot, connection_id: id, to, .. }, ..
                 }) = events.get(at + 1)
                 else {
                     assert_eq!(at + 1, events.len(), "event {at} without its move: {event:?}");
                     continue;
                 };
-                assert_eq!((*id, *to), (Some(*connection), Busy), "event {at}: {event:?}");
-                let place = places.entry(*place).or_default();
-                if fresh || place.holder.is_some() {
-                    assert_eq!(*from, place.holder, "event {at}: {event:?}");
+                assert_eq!((*id, *to), (Some(*connection_id), Busy), "event {at}: {event:?}");
+                let slot = slots.entry(*slot).or_default();
+                if fresh || slot.holder.is_some() {
+                    assert_eq!(*from, slot.holder, "event {at}: {event:?}");
                 }
-                place.holder = Some(call_site.clone());
+                slot.holder = Some(call_site.clone());
             }
-            EventKind::GetFailed { get, call_site, waited, end } => {
-                match waiting.remove(get) {
+            EventKind::GetFailed { get_id, call_site, waited, kind } => {
+                match waiting.remove(get_id) {
                     Some(who) => assert_eq!(who, *call_site, "event {at}: {event:?}"),
                     None => {
                         assert!(waited.is_zero(), "event {at}: without a start: {event:?}");
-                        assert!(*get > newest, "event {at}: not a new number: {event:?}");
-                        newest = *get;
+                        assert!(*get_id > newest, "event {at}: not a new number: {event:?}");
+                        newest = *get_id;
                     }
                 }
                 sums.left += 1;
-                sums.timed_out += u64::from(*end == ErrorKind::Timeout);
+                sums.timed_out += u64::from(*kind == ErrorKind::Timeout);
             }
-            EventKind::Moved { place, connection, from, to, .. } => {
-                let place = places.entry(*place).or_default();
-                match place.state {
+            EventKind::Moved { slot, connection_id, from, to, .. } => {
+                let slot = slots.entry(*slot).or_default();
+                match slot.state {
                     Some(state) => assert_eq!(state, *from, "event {at}: {event:?}"),
                     None if fresh => assert_eq!(*from, Gone, "event {at}: {event:?}"),
                     None => {}
                 }
                 assert_ne!(from, to, "event {at}: {event:?}");
-                if place.connection.is_some() && *from != Gone {
-                    assert_eq!(place.connection, *connection, "event {at}: {event:?}");
+                if slot.connection.is_some() && *from != Gone {
+                    assert_eq!(slot.connection, *connection_id, "event {at}: {event:?}");
                 }
-                place.state = Some(*to);
-                place.connection = *connection;
+                slot.state = Some(*to);
+                slot.connection = *connection_id;
                 if matches!(to, Gone | Opening) {
-                    place.holder = None;
+                    slot.holder = None;
                 }
                 sums.returned += u64::from((*from, *to) == (Busy, Idle));
                 // Retired at once if the pool was closed meanwhile.

@@ -18,6 +18,9 @@ use crate::support::ms;
 
 use FindingKind::*;
 
+/// Where [`leak`] and [`Callers`] get connections.
+const HELPERS: &str = file!();
+
 /// Longer than any test that works takes.
 const LONG: Duration = Duration::from_secs(60);
 

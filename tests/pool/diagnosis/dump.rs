@@ -10,7 +10,7 @@ fn the_dump_of_an_exhausted_pool_says_who_holds_and_who_waits() {
     let callers = Callers::wait(&pool, 2);
     let snapshot = pool.snapshot();
     let dump = snapshot.to_string();
-    let (file, wait_line) = (file!(), callers.line);
+    let wait_line = callers.line;
     let id = snapshot.holders[0].connection_id();
     assert_contains(
         &dump,
@@ -19,10 +19,10 @@ fn the_dump_of_an_exhausted_pool_says_who_holds_and_who_waits() {
             "  connections: 3 of 3: 0 idle, 3 in use (0 in a check), 0 opening, 0 closing; 0 aband",
             "  gets: 3 served, 3 of them after a wait; 0 timed out, 0 refused, 0 cancelled",
             "  held (3), longest first:",
-            &format!("connection {id}  importer  {file}:{line}:"),
+            &format!("connection {id}  importer  {HELPERS}:{line}:"),
             "  waiting (2), next first:",
-            &format!("  priority 5  caller-0  {file}:{wait_line}:"),
-            &format!("  priority 5  caller-1  {file}:{wait_line}:"),
+            &format!("  priority 5  caller-0  {HELPERS}:{wait_line}:"),
+            &format!("  priority 5  caller-1  {HELPERS}:{wait_line}:"),
         ],
     );
     assert_fits(&dump);
@@ -48,15 +48,15 @@ fn many_at_one_line_share_a_row_of_the_dump() {
     let (held, line) = leak(&pool, "importer", 40);
     let callers = Callers::wait(&pool, 25);
     let dump = pool.snapshot().to_string();
-    let (file, wait_line) = (file!(), callers.line);
+    let wait_line = callers.line;
     assert_contains(
         &dump,
         &[
             "  held (40), longest first:",
-            &format!("    × 40 at {file}:{line}:"),
+            &format!("    × 40 at {HELPERS}:{line}:"),
             "importer, importer and 3",
             "  waiting (25), next first:",
-            &format!("    × 25 at {file}:{wait_line}:"),
+            &format!("    × 25 at {HELPERS}:{wait_line}:"),
             "longest ",
         ],
     );
@@ -175,10 +175,10 @@ mod json {
         assert_seconds(&json["taken_at"], 1.7e9..1e11);
         assert_seconds(&json["uptime"], 0.0..60.0);
         assert_eq!((&json["paused"], &json["closed"]), (&false.into(), &false.into()));
-        assert_eq!(json["limits"]["leak_threshold"], 5.5);
-        assert_eq!(json["limits"]["connection_timeout"], 60.0);
-        assert_eq!(json["limits"]["max_waiters"], Value::Null);
-        assert_eq!(json["limits"]["health_thresholds"]["wait_warning"], 0.1);
+        assert_eq!(json["settings"]["leak_threshold"], 5.5);
+        assert_eq!(json["settings"]["connection_timeout"], 60.0);
+        assert_eq!(json["settings"]["max_waiters"], Value::Null);
+        assert_eq!(json["settings"]["health_thresholds"]["wait_warning"], 0.1);
         assert_eq!(json["stats"]["in_use"], 2);
         assert_seconds(&json["stats"]["time_waited"], 0.0..60.0);
         assert_eq!(json["stats"]["closed"]["broken"], 0);

@@ -84,7 +84,7 @@ fn a_leak_is_named_by_its_lines_threads_and_ages() {
     assert_contains(
         &lines,
         &[
-            &format!("2 connections were got at {file}:{line}:"),
+            &format!("2 connections were got at {HELPERS}:{line}:"),
             "by leaker, leaker",
             &format!("1 connection was got at {file}:{other}:"),
             "(a report)",
@@ -95,7 +95,7 @@ fn a_leak_is_named_by_its_lines_threads_and_ages() {
     let held: Vec<_> = leak.holders.iter().map(|holder| holder.location().line()).collect();
     assert_eq!(held.len(), 3);
     assert!(held.contains(&line) && held.contains(&other), "{held:?}");
-    let waits = format!("5 wait at {file}:{}:", callers.line);
+    let waits = format!("5 wait at {HELPERS}:{}:", callers.line);
     assert_contains(&evidence(&diagnosis, Queue), &[&waits]);
     let report = diagnosis.to_string();
     assert_contains(&report, &["CRITICAL  nothing comes back", "queue for a connection"]);
@@ -379,7 +379,7 @@ fn a_closed_pool_names_those_who_still_hold() {
     let (held, line) = leak(&pool, "keeper", 1);
     assert!(!pool.close(Instant::now()).is_complete());
     let diagnosis = found(&pool, &[Closed]);
-    let place = format!("1 connection was got at {}:{line}:", file!());
+    let place = format!("1 connection was got at {HELPERS}:{line}:");
     assert_contains(&evidence(&diagnosis, Closed), &[&place, "by keeper"]);
     drop(held);
     cured(&pool);

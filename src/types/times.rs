@@ -274,7 +274,7 @@ impl Recorder {
         }
     }
 
-        pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
+    pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
         let copy = |what: Timed| self.0[what as usize].lock().clone();
         let mut wait = copy(Timed::Wait);
         wait.add(Duration::ZERO, at_once(counters));

@@ -384,7 +384,7 @@ fn end(
             crew.closing.store(true, Ordering::SeqCst);
             let (there, (tell, told)) = (pool.clone(), mpsc::channel());
             world.ambush(call, move || {
-                there.close(Instant::now() + Duration::from_millis(5));
+                let _ = there.close(Instant::now() + Duration::from_millis(5));
                 let _ = tell.send(());
             });
             await_ambush(call, &told, &world);

@@ -392,7 +392,7 @@ fn a_span_that_says_nothing_is_refused() {
         let error = pool.diagnose_over(span).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert_contains(&error.to_string(), &["the span must be between 50ms and one hour, but"]);
-        assert!(pool.downgrade().diagnose_over(span).unwrap().is_err());
+        assert!(pool.downgrade().diagnose_over(span).is_err());
     }
     let look = pool.snapshot();
     let error = Diagnosis::between(&look, &look).unwrap_err().to_string();
@@ -405,15 +405,15 @@ fn a_span_that_says_nothing_is_refused() {
 #[test]
 fn a_watch_diagnoses_without_keeping_the_pool_alive() {
     let pool = pool(1);
-    let watch = pool.downgrade();
-    assert!(watch.diagnose().unwrap().is_healthy());
+    let weak = pool.downgrade();
+    assert!(weak.diagnose().unwrap().is_healthy());
     let looks = thread::spawn({
-        let watch = watch.clone();
-        move || watch.diagnose_over(ms(400)).is_none()
+        let weak = weak.clone();
+        move || weak.diagnose_over(ms(400)).unwrap().is_none()
     });
     drop(pool);
     assert!(looks.join().unwrap(), "it has ended meanwhile");
-    assert!(watch.diagnose_over(ms(100)).is_none());
+    assert!(weak.diagnose_over(ms(100)).unwrap().is_none());
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn a_get_at_once_is_none() {
         token.cancel();
         pool.request().cancel(&token).get().unwrap_err();
         drop(conn);
-        pool.close(Instant::now() + WATCHDOG);
+        assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
         pool.get().unwrap_err();
     });
     assert!(recorder.gets().is_empty(), "{:?}", recorder.gets());
@@ -224,7 +224,7 @@ fn the_span_says_how_a_wait_ended() {
     thread::scope(|scope| {
         scope.spawn(|| {
             eventually("somebody waits", || pool.stats().waiting == 1);
-            pool.close(Instant::now());
+            let _ = pool.close(Instant::now());
         });
         recorder.around(|| pool.get().map(drop).unwrap_err());
     });

@@ -62,7 +62,7 @@ fn p6_no_driver_call_but_has_broken_runs_on_a_callers_thread() {
     drop(pool.get().unwrap());
     eventually("the idle one is trimmed", || server.live() == 0);
     drop(pool.get().unwrap());
-    pool.close(Instant::now() + WATCHDOG);
+    assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
     for op in [Op::Connect, Op::IsValid, Op::Reset, Op::Close] {
         let threads = server.threads(op);
         assert!(!threads.is_empty(), "{op:?} was never called");

@@ -76,7 +76,7 @@ fn p12_the_counters_add_up_after_a_hammering() {
     assert_eq!(stats.opened, stats.closed.total() + u64::from(stats.open), "{stats:?}");
     assert_eq!(server.calls(Op::Close) as u64, stats.closed.total());
     assert_eq!(server.live() as u32, stats.open);
-    pool.close(Instant::now() + WATCHDOG);
+    assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
     let stats = pool.stats();
     assert_eq!(stats.opened, stats.closed.total(), "{stats:?}");
 }

@@ -102,7 +102,7 @@ fn p6_no_driver_call_hook_or_destructor_runs_under_the_lock() {
         }
     });
     let (there, script, marks) = (pool.clone(), server.clone(), nosy.clone());
-    watched("a pool whose every callback asks it", move || {
+    let report = watched("a pool whose every callback asks it", move || {
         for round in 0..40 {
             script.next(Op::NeedsReset, Does::Fail);
             if round % 5 == 0 {
@@ -125,6 +125,7 @@ fn p6_no_driver_call_hook_or_destructor_runs_under_the_lock() {
         }
         there.close(Instant::now() + WATCHDOG)
     });
+    assert!(report.is_complete(), "{report}");
     let seen = std::mem::take(&mut *lock(&seen));
     for op in [
         Op::Connect,

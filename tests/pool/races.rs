@@ -200,7 +200,7 @@ fn p9_a_leak_is_told_before_its_end() {
         drop(held);
         until(|| log.0.lock().unwrap().len() >= 2);
         wrong += usize::from(log.0.lock().unwrap()[0] == "end");
-        pool.close(soon(5000));
+        let _ = pool.close(soon(5000));
     }
     assert_eq!(wrong, 0, "times in the wrong order");
 }
@@ -251,7 +251,7 @@ impl HandleEvent for CloseIt {
     fn handle_leak(&self, _: LeakEvent) {
         let pool = self.0.lock().unwrap().take().unwrap();
         if self.2 {
-            pool.close(soon(100));
+            let _ = pool.close(soon(100));
         }
         drop(pool);
         self.1.fetch_add(1, SeqCst);

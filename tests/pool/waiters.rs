@@ -110,7 +110,7 @@ fn p4_waiters_of_a_pool_that_closes_leave_at_once() {
     let pool = builder(1).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
     let told: Vec<_> = (0..20).map(|_| waiter(&pool, Duration::MAX)).collect();
-    pool.close(Instant::now());
+    let _ = pool.close(Instant::now());
     for told in told {
         let error = told.recv_timeout(WATCHDOG).expect("woken").map(drop).unwrap_err();
         assert!(error.is_closed(), "{error}");

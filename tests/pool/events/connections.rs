@@ -54,7 +54,7 @@ fn each_reason_to_close_an_idle_connection_is_told() {
         (Reason::Excess, as_it_is, |pool| pool.set_max_size(1).unwrap()),
         (Reason::Stale, as_it_is, Pool::refresh),
         (Reason::PoolClosed, as_it_is, |pool| {
-            pool.close(deadline());
+            let _ = pool.close(deadline());
         }),
     ];
     for (reason, set, act) in cases {

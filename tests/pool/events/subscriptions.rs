@@ -183,7 +183,7 @@ fn subscribers_that_come_while_the_pool_closes_find_the_end() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
-                pool.close(deadline());
+                let _ = pool.close(deadline());
             });
             start.wait();
             for _ in 0..20 {

@@ -116,11 +116,11 @@ fn p1_the_longest_durations_wait_until_served() {
         let server = Server::new();
         let pool = builder(1).build(server.manager()).unwrap();
         let held = pool.get().unwrap();
-        let told = waiter(&pool, timeout);
+        let outcome = waiter(&pool, timeout);
         thread::sleep(ms(20));
-        assert!(told.try_recv().is_err(), "{timeout:?} ended early");
+        assert!(outcome.try_recv().is_err(), "{timeout:?} ended early");
         drop(held);
-        served(&told);
+        served(&outcome);
     }
 }
 
@@ -132,13 +132,13 @@ fn p1_a_deadline_centuries_away_is_not_taken_for_a_near_one() {
     let server = Server::new();
     let pool = builder(1).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
-    let (tell, told) = mpsc::channel();
+    let (sender, outcome) = mpsc::channel();
     let here = pool.clone();
     thread::spawn(move || {
-        let _ = tell.send(here.request().deadline(deadline).get());
+        let _ = sender.send(here.request().deadline(deadline).get());
     });
     await_waiting(&pool, 1);
     thread::sleep(ms(100));
     drop(held);
-    served(&told);
+    served(&outcome);
 }

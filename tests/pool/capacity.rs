@@ -13,11 +13,11 @@ fn p5_a_pool_whose_every_connect_hangs_serves_when_the_server_does() {
     let (server, gate) = (Server::new(), Gate::new());
     server.on(Op::Connect, Does::Hang(gate.clone()));
     let pool = builder(3).open_timeout(ms(20)).build(server.manager()).unwrap();
-    let told: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
     gate.await_entered(5);
     eventually("hung calls are listed", || pool.stats().abandoned >= 3);
     server.on(Op::Connect, Does::Succeed); // new attempts succeed; the old ones hang on
-    let conns: Vec<_> = told.iter().map(served).collect();
+    let conns: Vec<_> = outcomes.iter().map(served).collect();
     let hung = pool.stats().abandoned;
     assert!(hung >= 3, "{hung}");
     gate.open(); // late results find no room
@@ -33,10 +33,10 @@ fn p5_a_late_connection_is_taken_in_if_there_is_room() {
     server.next(Op::Connect, Does::Hang(late.clone()));
     server.on(Op::Connect, Does::Hang(never.clone()));
     let pool = builder(2).open_timeout(ms(30)).max_abandoned(1).build(server.manager()).unwrap();
-    let told = waiter(&pool, Duration::MAX);
+    let outcome = waiter(&pool, Duration::MAX);
     eventually("it is abandoned", || pool.stats().abandoned == 1);
     late.open();
-    drop(served(&told));
+    drop(served(&outcome));
     assert_eq!(server.live(), 1);
     never.open();
 }
@@ -104,11 +104,11 @@ fn p5_past_the_cap_of_abandoned_calls_a_hung_connect_costs_its_slot_only() {
     server.next(Op::Connect, Does::Hang(gate.clone()));
     server.next(Op::Connect, Does::Hang(gate.clone()));
     let pool = builder(4).max_abandoned(1).open_timeout(ms(20)).build(server.manager()).unwrap();
-    let told = waiter(&pool, Duration::MAX);
+    let outcome = waiter(&pool, Duration::MAX);
     gate.await_entered(2);
     thread::sleep(ms(30));
     // One is abandoned, the other overran and counts: three places are free.
-    match told.recv_timeout(Duration::from_secs(3)) {
+    match outcome.recv_timeout(Duration::from_secs(3)) {
         Ok(conn) => drop(conn.expect("served")),
         Err(_) => panic!("the last opener is lost to the driver: {}", pool.stats()),
     }

@@ -129,9 +129,9 @@ fn p12_waits_are_counted_whatever_comes_of_them() {
         assert!(pool.get_timeout(ms(30)).is_err());
         let after = pool.stats();
         assert!(after.time_waited - before >= ms(30), "{after:?}");
-        let told = waiter(&pool, Duration::MAX);
+        let outcome = waiter(&pool, Duration::MAX);
         drop(held);
-        drop(served(&told));
+        drop(served(&outcome));
         assert_eq!(pool.stats().gets_waited, after.gets_waited + 1, "{fairness:?}");
         drop(pool.get().unwrap());
         assert_eq!(pool.stats().gets_waited, after.gets_waited + 1, "it did not wait");

@@ -16,9 +16,9 @@ fn p9_every_waiter_gets_the_typed_connect_error() {
     let server = Server::new();
     server.on(Op::Connect, Does::Fail);
     let pool = builder(2).build(server.manager()).unwrap();
-    let told: Vec<_> = (0..6).map(|_| waiter(&pool, ms(150))).collect();
-    for told in told {
-        let error = told.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
+    let outcomes: Vec<_> = (0..6).map(|_| waiter(&pool, ms(150))).collect();
+    for outcome in outcomes {
+        let error = outcome.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
         assert!(error.is_timeout());
         assert!(error.waited() >= ms(150));
         let source = error.source().unwrap_or_else(|| panic!("no cause: {error}"));
@@ -33,10 +33,10 @@ fn p9_a_permanent_connect_error_ends_every_wait_at_once() {
     let (server, gate) = (Server::new(), Gate::new());
     server.next(Op::Connect, Does::Hang(gate.clone()));
     let pool = builder(1).build(server.manager()).unwrap();
-    let told: Vec<_> = (0..4).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..4).map(|_| waiter(&pool, Duration::MAX)).collect();
     gate.open_with(Does::FailForGood);
-    for told in told {
-        let error = told.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
+    for outcome in outcomes {
+        let error = outcome.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
         let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
         assert_eq!(cause, Some(&StubError::WrongPassword));
@@ -65,11 +65,11 @@ fn p9_a_permanent_connect_error_leaves_alone_who_can_be_served_by_a_return() {
     let pool = builder(2).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
     server.on(Op::Connect, Does::FailForGood);
-    let told = waiter(&pool, Duration::MAX);
+    let outcome = waiter(&pool, Duration::MAX);
     eventually("it failed twice", || server.calls(Op::Connect) > 2);
-    assert!(told.try_recv().is_err());
+    assert!(outcome.try_recv().is_err());
     drop(held);
-    drop(served(&told));
+    drop(served(&outcome));
 }
 
 #[test]
@@ -77,15 +77,15 @@ fn p9_a_timeout_says_where_all_connections_are_and_who_holds_one_longest() {
     let (server, gate) = (Server::new(), Gate::new());
     let pool = builder(5).name("orders").max_opening(1).build(server.manager()).unwrap();
     let line = Arc::new(AtomicUsize::new(0));
-    let (tell, told) = mpsc::channel();
+    let (sender, outcome) = mpsc::channel();
     let holder = {
         let (pool, line) = (pool.clone(), line.clone());
         thread::Builder::new().name("the-hoarder".into()).spawn(move || {
             line.store(line!() as usize + 1, Ordering::SeqCst);
-            tell.send(pool.request().label("report").get()).unwrap();
+            sender.send(pool.request().label("report").get()).unwrap();
         })
     };
-    let hoarded = told.recv_timeout(WATCHDOG).unwrap().unwrap();
+    let hoarded = outcome.recv_timeout(WATCHDOG).unwrap().unwrap();
     holder.unwrap().join().unwrap();
     thread::sleep(ms(5));
     let later = pool.get().unwrap();

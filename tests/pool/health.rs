@@ -47,15 +47,15 @@ fn by_time() -> HealthThresholds {
 
 /// Keeps what it is told.
 #[derive(Clone, Debug, Default)]
-struct Told(Arc<Mutex<Vec<(HealthLevel, Health)>>>);
+struct Recorder(Arc<Mutex<Vec<(HealthLevel, Health)>>>);
 
-impl Told {
+impl Recorder {
     fn changes(&self) -> Vec<(HealthLevel, HealthLevel)> {
         lock(&self.0).iter().map(|(from, health)| (*from, health.level)).collect()
     }
 }
 
-impl HandleEvent for Told {
+impl HandleEvent for Recorder {
     fn handle_health(&self, event: HealthEvent) {
         lock(&self.0).push((event.from(), event.health()));
     }
@@ -64,7 +64,7 @@ impl HandleEvent for Told {
 /// A pool whose one connection is out, with those who wait for it.
 struct Queue {
     pool: Pool<Manager>,
-    told: Told,
+    recorder: Recorder,
     held: Option<PooledConnection<Manager>>,
     /// The last who came, last.
     waiters: Vec<(CancelToken, thread::JoinHandle<()>)>,
@@ -76,13 +76,13 @@ impl Queue {
     }
 
     fn with(set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> Queue {
-        let told = Told::default();
+        let recorder = Recorder::default();
         // Its connection is there from the start, so that the first get need not wait.
         let builder = builder(1).min_idle(Some(1)).connection_timeout(LONG);
-        let builder = builder.event_handler(Box::new(told.clone()));
+        let builder = builder.event_handler(Box::new(recorder.clone()));
         let pool = set(builder).build(Server::new().manager()).unwrap();
         let held = Some(pool.get().unwrap());
-        Queue { pool, told, held, waiters: Vec::new() }
+        Queue { pool, recorder, held, waiters: Vec::new() }
     }
 
     /// Has so many wait.
@@ -178,8 +178,8 @@ fn a_pool_that_goes_to_and_fro_does_not_flap() {
         queue.fill(0);
         assert_eq!(queue.level(), Warning);
     }
-    eventually("the change is told", || !queue.told.changes().is_empty());
-    assert_eq!(queue.told.changes(), [(Healthy, Warning)]);
+    eventually("the change is told", || !queue.recorder.changes().is_empty());
+    assert_eq!(queue.recorder.changes(), [(Healthy, Warning)]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn thresholds_that_are_never_reached_are_never_reached() {
     }));
     queue.fill(20);
     assert_eq!(queue.level(), Healthy);
-    assert_eq!(queue.told.changes(), []);
+    assert_eq!(queue.recorder.changes(), []);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
     assert_eq!((health.waiting, health.mean_wait), (0, Duration::ZERO));
 
     // The same changes, in the same order, without a gap.
-    let told: Vec<_> = feed
+    let recorder: Vec<_> = feed
         .kinds()
         .into_iter()
         .filter_map(|kind| match kind {
@@ -279,10 +279,10 @@ fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
             _ => None,
         })
         .collect();
-    eventually("the handler is told the same", || queue.told.changes() == told);
-    assert_eq!((told[0].0, told.last().unwrap().1), (Healthy, Healthy));
-    assert!(told.windows(2).all(|pair| pair[0].1 == pair[1].0), "{told:?}");
-    assert!(told.iter().all(|(from, to)| from != to), "{told:?}");
+    eventually("the handler is told the same", || queue.recorder.changes() == recorder);
+    assert_eq!((recorder[0].0, recorder.last().unwrap().1), (Healthy, Healthy));
+    assert!(recorder.windows(2).all(|pair| pair[0].1 == pair[1].0), "{recorder:?}");
+    assert!(recorder.iter().all(|(from, to)| from != to), "{recorder:?}");
 }
 
 /// The waiters have all gone, and nobody comes or asks: the level falls by itself.
@@ -291,7 +291,7 @@ fn it_is_healthy_again_when_the_queue_has_gone() {
     let mut queue = Queue::of(by_number(|it| it.calm_for = ms(50)));
     queue.fill(10);
     let last_is =
-        |queue: &Queue, level| queue.told.changes().last().is_some_and(|(_, to)| *to == level);
+        |queue: &Queue, level| queue.recorder.changes().last().is_some_and(|(_, to)| *to == level);
     for _ in 0..2 {
         queue.fill(10);
         eventually("it is noticed", || last_is(&queue, Critical));

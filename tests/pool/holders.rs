@@ -20,16 +20,16 @@ const AT_ONCE: SelfDeadlock = SelfDeadlock::Fail(Duration::ZERO);
 
 /// Keeps what it is told.
 #[derive(Clone, Debug, Default)]
-struct Told(Arc<Mutex<Book>>);
+struct Recorder(Arc<Mutex<Records>>);
 
 #[derive(Debug, Default)]
-struct Book {
+struct Records {
     leaks: Vec<Holder>,
     ends: Vec<Holder>,
     deadlocks: Vec<Vec<NestedGet>>,
 }
 
-impl Told {
+impl Recorder {
     fn leaks(&self) -> usize {
         lock(&self.0).leaks.len()
     }
@@ -43,7 +43,7 @@ impl Told {
     }
 }
 
-impl HandleEvent for Told {
+impl HandleEvent for Recorder {
     fn handle_leak(&self, event: LeakEvent) {
         lock(&self.0).leaks.push(event.holder().clone());
     }
@@ -55,15 +55,15 @@ impl HandleEvent for Told {
     }
 }
 
-fn pool(size: u32, on_self_deadlock: SelfDeadlock) -> (Pool<Manager>, Told) {
-    let told = Told::default();
+fn pool(size: u32, on_self_deadlock: SelfDeadlock) -> (Pool<Manager>, Recorder) {
+    let recorder = Recorder::default();
     let pool = builder(size)
         .on_self_deadlock(on_self_deadlock)
         .connection_timeout(LONG)
-        .event_handler(Box::new(told.clone()))
+        .event_handler(Box::new(recorder.clone()))
         .build(Server::new().manager())
         .unwrap();
-    (pool, told)
+    (pool, recorder)
 }
 
 fn assert_whole(pool: &Pool<Manager>) {

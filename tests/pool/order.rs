@@ -53,12 +53,12 @@ fn p2_no_newcomer_overtakes_a_waiter_past_the_bound() {
     let pool = builder(1).fairness(Fairness::Bounded(bound)).build(server.manager()).unwrap();
     for _ in 0..rounds(50) {
         let held = pool.get().unwrap();
-        let told = waiter(&pool, WATCHDOG);
+        let outcome = waiter(&pool, WATCHDOG);
         thread::sleep(bound);
         drop(held);
         assert!(pool.get_timeout(Duration::ZERO).is_err(), "a newcomer took the waiter's");
         assert!(pool.try_get().is_none(), "a newcomer took the waiter's");
-        drop(served(&told));
+        drop(served(&outcome));
     }
 }
 
@@ -68,10 +68,10 @@ fn p2_strict_lets_no_newcomer_overtake_ever() {
     let pool = builder(1).fairness(Fairness::Strict).build(server.manager()).unwrap();
     for _ in 0..rounds(200) {
         let held = pool.get().unwrap();
-        let told = waiter(&pool, WATCHDOG);
+        let outcome = waiter(&pool, WATCHDOG);
         drop(held);
         assert!(pool.get_timeout(Duration::ZERO).is_err(), "a newcomer took the waiter's");
-        drop(served(&told));
+        drop(served(&outcome));
     }
 }
 
@@ -81,10 +81,10 @@ fn p2_a_bound_of_zero_is_strict() {
     let pool =
         builder(1).fairness(Fairness::Bounded(Duration::ZERO)).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
-    let told = waiter(&pool, WATCHDOG);
+    let outcome = waiter(&pool, WATCHDOG);
     drop(held);
     assert!(pool.try_get().is_none(), "a newcomer took the waiter's");
-    served(&told);
+    served(&outcome);
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn p2_a_newcomer_may_take_an_idle_connection_before_the_bound() {
     let mut overtaken = 0;
     for _ in 0..200 {
         let held = pool.get().unwrap();
-        let told = waiter(&pool, WATCHDOG);
+        let outcome = waiter(&pool, WATCHDOG);
         drop(held);
         overtaken += u32::from(pool.try_get().is_some());
-        served(&told);
+        served(&outcome);
     }
     assert!(overtaken > 0, "no newcomer of 200 was let past: the bound means nothing");
 }
@@ -142,19 +142,19 @@ fn p2_ageing_bounds_how_long_a_low_priority_is_passed_over() {
         .build(server.manager())
         .unwrap();
     let held = pool.get().unwrap();
-    let (tell, told) = mpsc::channel();
+    let (sender, outcome) = mpsc::channel();
     thread::scope(|scope| {
         for (number, priority) in [(0, 9), (1, 1)] {
-            let (pool, tell) = (&pool, tell.clone());
+            let (pool, sender) = (&pool, sender.clone());
             scope.spawn(move || {
                 let conn = pool.request().priority(priority).get().expect("served");
-                tell.send(number).unwrap();
+                sender.send(number).unwrap();
                 drop(conn);
             });
             await_waiting(pool, number + 1);
             thread::sleep(ms(8 * 5 + 5)); // eight levels, and some
         }
         drop(held);
-        assert_eq!(told.recv_timeout(WATCHDOG), Ok(0), "it had waited long enough");
+        assert_eq!(outcome.recv_timeout(WATCHDOG), Ok(0), "it had waited long enough");
     });
 }

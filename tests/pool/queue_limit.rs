@@ -12,7 +12,7 @@ fn p8_one_waiter_too_many_is_refused_at_once() {
     let server = Server::new();
     let pool = builder(1).max_waiters(Some(2)).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
-    let told = [waiter(&pool, Duration::MAX), waiter(&pool, Duration::MAX)];
+    let outcomes = [waiter(&pool, Duration::MAX), waiter(&pool, Duration::MAX)];
     let start = Instant::now();
     let error = pool.get_timeout(WATCHDOG).map(drop).unwrap_err();
     assert!(error.is_queue_full(), "{error}");
@@ -21,7 +21,7 @@ fn p8_one_waiter_too_many_is_refused_at_once() {
     assert!(error.to_string().contains("2 other callers wait"), "{error}");
     assert_eq!(pool.stats().refused, 1);
     drop(held);
-    told.iter().for_each(|told| drop(served(told)));
+    outcomes.iter().for_each(|outcome| drop(served(outcome)));
     assert!(pool.get().is_ok(), "the queue has room again");
 }
 
@@ -35,7 +35,7 @@ fn p8_callers_are_not_refused_beside_idle_connections() {
         (0..4).map(|_| pool.get().expect("a pool that is not full refuses nobody")).collect();
     drop(all);
     server.on(Op::IsValid, Does::Hang(gate.clone()));
-    let told = waiter(&pool, Duration::MAX);
+    let outcome = waiter(&pool, Duration::MAX);
     gate.await_entered(1);
     // Three are idle; one caller waits, and not for want of a connection.
     let second = start_waiter(&pool, Duration::MAX);
@@ -44,5 +44,5 @@ fn p8_callers_are_not_refused_beside_idle_connections() {
     if let Ok(Err(error)) = refused {
         panic!("refused beside idle connections: {error}");
     }
-    drop(served(&told));
+    drop(served(&outcome));
 }

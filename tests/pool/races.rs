@@ -164,9 +164,9 @@ fn p11_close_waits_for_the_notice_of_a_detach() {
             });
             thread::sleep(ms(5));
             fairpool::PooledConnection::detach(held);
-            let (report, told) = closer.join().unwrap();
+            let (report, calls) = closer.join().unwrap();
             partial += usize::from(!report.is_complete());
-            early += usize::from(report.is_complete() && told < 2);
+            early += usize::from(report.is_complete() && calls < 2);
         });
     }
     assert_eq!(
@@ -264,18 +264,18 @@ impl HandleEvent for CloseIt {
 #[test]
 fn p11_a_hook_that_is_told_of_a_leak_may_end_the_pool() {
     for close in [false, true] {
-        let (place, told) = (Arc::new(Mutex::new(None)), Arc::new(AtomicUsize::new(0)));
+        let (place, calls) = (Arc::new(Mutex::new(None)), Arc::new(AtomicUsize::new(0)));
         let pool = Pool::builder()
             .max_size(1)
             .min_idle(Some(0))
             .leak_threshold(Some(ms(10)))
-            .event_handler(Box::new(CloseIt(place.clone(), told.clone(), close)))
+            .event_handler(Box::new(CloseIt(place.clone(), calls.clone(), close)))
             .build(ok())
             .unwrap();
         let held = pool.get().unwrap();
         *place.lock().unwrap() = Some(pool);
-        until(|| told.load(SeqCst) == 1);
+        until(|| calls.load(SeqCst) == 1);
         drop(held);
-        until(|| told.load(SeqCst) == 2);
+        until(|| calls.load(SeqCst) == 2);
     }
 }

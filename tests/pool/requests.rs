@@ -60,25 +60,25 @@ fn cancelling_ends_exactly_the_waits_of_its_token() {
     let pool = builder(1).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
     let (mine, other) = (CancelToken::new(), CancelToken::new());
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         for (number, token) in [&mine, &other, &mine].into_iter().enumerate() {
-            let (pool, tell) = (&pool, tell.clone());
+            let (pool, sender) = (&pool, sender.clone());
             scope.spawn(move || {
                 let result = pool.request().timeout(Duration::MAX).cancel(token).get().map(drop);
-                tell.send((number, result)).unwrap();
+                sender.send((number, result)).unwrap();
             });
             await_waiting(pool, number as u32 + 1);
         }
         mine.cancel();
         assert_eq!(pool.stats().waiting, 1, "when cancel returns they have left");
         for _ in 0..2 {
-            let (number, result) = told.recv_timeout(WATCHDOG).unwrap();
+            let (number, result) = receiver.recv_timeout(WATCHDOG).unwrap();
             assert_ne!(number, 1);
             assert!(result.unwrap_err().is_cancelled());
         }
         drop(held);
-        let (number, result) = told.recv_timeout(WATCHDOG).unwrap();
+        let (number, result) = receiver.recv_timeout(WATCHDOG).unwrap();
         assert_eq!(number, 1);
         result.unwrap();
     });

@@ -18,14 +18,14 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     let server = Server::new();
     let pool = builder(2).name("p11-all").build(server.manager()).unwrap();
     let held = [pool.get().unwrap(), pool.get().unwrap()];
-    let told: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
     assert!(threads_named("p11-all") > 0);
     let closing = {
         let pool = pool.clone();
         thread::spawn(move || pool.close(Instant::now() + WATCHDOG))
     };
-    for told in told {
-        let error = told.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
+    for outcome in outcomes {
+        let error = outcome.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
         assert!(error.is_closed(), "{error}");
     }
     let error = pool.get().map(drop).unwrap_err();

@@ -97,9 +97,9 @@ fn run(
     driver: Driver,
     arrivals: impl IntoIterator<Item = Arrival>,
 ) -> (Vec<Ended>, Stats) {
-    let mut told = Vec::new();
-    let stats = simulate(pool, driver, arrivals, |get| told.push(get)).expect("legal input");
-    (told, stats)
+    let mut gets = Vec::new();
+    let stats = simulate(pool, driver, arrivals, |get| gets.push(get)).expect("legal input");
+    (gets, stats)
 }
 
 /// More than the pool can serve, of all kinds. Each is told apart by how long it holds.
@@ -128,10 +128,10 @@ fn restless_pool() -> Builder<StubManager> {
 fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
     let hasty = Arrival { timeout: ms(9), ..caller(1) };
     let patient = Arrival { timeout: ms(30), ..caller(2) };
-    let (told, stats) = run(pool(1), NOTHING, [caller(0), hasty, patient, caller(3)]);
+    let (gets, stats) = run(pool(1), NOTHING, [caller(0), hasty, patient, caller(3)]);
     let ended = |arrival: Arrival, waited, end| (arrival, ms(waited), end);
     assert_eq!(
-        told.iter().map(|get| (get.arrival, get.waited, get.end)).collect::<Vec<_>>(),
+        gets.iter().map(|get| (get.arrival, get.waited, get.end)).collect::<Vec<_>>(),
         [
             ended(caller(0), 0, None),
             // It comes at 1 ms, and the connection is returned at 10 ms: the return
@@ -144,19 +144,19 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
     assert_eq!(stats.timeouts, 0);
 
     let hasty = Arrival { timeout: ms(8), ..caller(1) };
-    let (told, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
-    assert_eq!((told[1].arrival, told[1].waited), (hasty, ms(8)));
-    assert_eq!(told[1].end, Some(ErrorKind::Timeout));
+    let (gets, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
+    assert_eq!((gets[1].arrival, gets[1].waited), (hasty, ms(8)));
+    assert_eq!(gets[1].end, Some(ErrorKind::Timeout));
     // It has left the queue: the next one is served as if it had not been there.
-    assert_eq!((told[2].arrival, told[2].waited, told[2].end), (caller(3), ms(7), None));
+    assert_eq!((gets[2].arrival, gets[2].waited, gets[2].end), (caller(3), ms(7), None));
     assert_eq!((stats.gets, stats.timeouts), (2, 1));
 }
 
 #[test]
 fn whoever_may_not_wait_gets_what_is_idle_or_nothing() {
     let now_or_never = |at| Arrival { timeout: Duration::ZERO, ..caller(at) };
-    let (told, _) = run(pool(1), NOTHING, [now_or_never(0), now_or_never(5), now_or_never(20)]);
-    let ends: Vec<_> = told.iter().map(|get| (get.waited, get.end)).collect();
+    let (gets, _) = run(pool(1), NOTHING, [now_or_never(0), now_or_never(5), now_or_never(20)]);
+    let ends: Vec<_> = gets.iter().map(|get| (get.waited, get.end)).collect();
     let nothing = Duration::ZERO;
     assert_eq!(ends, [(nothing, None), (nothing, Some(ErrorKind::Timeout)), (nothing, None)]);
 }
@@ -164,9 +164,9 @@ fn whoever_may_not_wait_gets_what_is_idle_or_nothing() {
 #[test]
 fn a_full_queue_refuses_at_once() {
     let pool = pool(1).max_waiters(Some(2));
-    let (told, stats) = run(pool, NOTHING, [0, 1, 2, 3, 11].map(caller));
-    let refused: Vec<_> = told.iter().filter(|get| get.end.is_some()).collect();
-    assert_eq!(refused.len(), 1, "{told:?}");
+    let (gets, stats) = run(pool, NOTHING, [0, 1, 2, 3, 11].map(caller));
+    let refused: Vec<_> = gets.iter().filter(|get| get.end.is_some()).collect();
+    assert_eq!(refused.len(), 1, "{gets:?}");
     // The third to wait; the one at 11 ms finds room again.
     assert_eq!((refused[0].arrival, refused[0].end), (caller(3), Some(ErrorKind::QueueFull)));
     assert_eq!(refused[0].waited, Duration::ZERO);
@@ -178,8 +178,8 @@ fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
     let pool = || pool(1).priority_ageing(ms(2));
     let of = |at, priority| Arrival { priority, ..caller(at) };
     let order = |arrivals: &[Arrival]| {
-        let (told, _) = run(pool(), NOTHING, arrivals.iter().copied());
-        told.iter()
+        let (gets, _) = run(pool(), NOTHING, arrivals.iter().copied());
+        gets.iter()
             .map(|get| (get.arrival.at.as_millis(), get.arrival.priority))
             .collect::<Vec<_>>()
     };
@@ -202,8 +202,8 @@ fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() 
     arrivals.push(Arrival { priority: 1, ..caller(0) });
     arrivals.sort_by_key(|arrival| arrival.at);
     let waited = |ageing| {
-        let (told, _) = run(pool(1).priority_ageing(ageing), NOTHING, arrivals.clone());
-        told.iter().find(|get| get.arrival.priority == 9).expect("told of it").waited
+        let (gets, _) = run(pool(1).priority_ageing(ageing), NOTHING, arrivals.clone());
+        gets.iter().find(|get| get.arrival.priority == 9).expect("told of it").waited
     };
     // Eight levels of 20 ms, and then those who are there before it.
     let aged = waited(ms(20));
@@ -215,13 +215,13 @@ fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() 
 #[test]
 fn a_first_caller_waits_for_the_connection_to_open_and_its_thread_to_wake() {
     let driver = Driver { connect: ms(7), wake_up: ms(1), ..NOTHING };
-    let (told, stats) = run(pool(1).min_idle(Some(0)), driver, [caller(0), caller(30)]);
-    assert_eq!(told[0].waited, ms(8));
-    assert_eq!(told[1].waited, Duration::ZERO, "by then it is open");
+    let (gets, stats) = run(pool(1).min_idle(Some(0)), driver, [caller(0), caller(30)]);
+    assert_eq!(gets[0].waited, ms(8));
+    assert_eq!(gets[1].waited, Duration::ZERO, "by then it is open");
     assert_eq!((stats.gets, stats.opened, stats.open_failures), (2, 1, 0));
     // Those that are kept idle are there from the start.
-    let (told, _) = run(pool(1), driver, [caller(0)]);
-    assert_eq!(told[0].waited, Duration::ZERO);
+    let (gets, _) = run(pool(1), driver, [caller(0)]);
+    assert_eq!(gets[0].waited, Duration::ZERO);
 }
 
 #[test]
@@ -229,8 +229,8 @@ fn every_caller_is_told_of_once() {
     for seed in 0..8 {
         let arrivals = crowd(seed);
         let mut ends = HashMap::new();
-        let (told, stats) = run(restless_pool(), Driver::default(), arrivals.clone());
-        for get in told {
+        let (gets, stats) = run(restless_pool(), Driver::default(), arrivals.clone());
+        for get in gets {
             assert_eq!(ends.insert(get.arrival.hold, get.end), None, "seed {seed}: {get:?} twice");
             assert!(
                 get.waited <= get.arrival.timeout.saturating_add(Driver::default().wake_up),
@@ -253,22 +253,22 @@ fn every_caller_is_told_of_once() {
 #[test]
 fn the_same_input_has_the_same_outcome() {
     let outcome = |seed| run(restless_pool(), Driver::default(), crowd(seed));
-    let (told, stats) = outcome(3);
+    let (gets, stats) = outcome(3);
     let (again, stats_again) = outcome(3);
-    assert_eq!(told, again);
+    assert_eq!(gets, again);
     assert_eq!(format!("{stats:?}"), format!("{stats_again:?}"));
-    assert_ne!(told, outcome(4).0);
+    assert_ne!(gets, outcome(4).0);
 }
 
 #[test]
 fn callers_out_of_order_are_an_error_that_says_so() {
-    let mut told = 0;
-    let error = simulate(pool(1), NOTHING, [caller(5), caller(3)], |_| told += 1)
+    let mut gets = 0;
+    let error = simulate(pool(1), NOTHING, [caller(5), caller(3)], |_| gets += 1)
         .expect_err("the second comes before the first");
     assert!(error.kind() == fairpool::ErrorKind::Config, "{error:?}");
-    let said = error.to_string();
-    assert!(said.contains("3ms") && said.contains("5ms") && said.contains("order"), "{said}");
-    assert_eq!(told, 1, "of the first it was told");
+    let text = error.to_string();
+    assert!(text.contains("3ms") && text.contains("5ms") && text.contains("order"), "{text}");
+    assert_eq!(gets, 1, "of the first it was told");
     // At the same time is in order.
     assert_eq!(run(pool(1), NOTHING, [caller(5), caller(5)]).1.gets, 2);
 }

@@ -42,27 +42,27 @@ pub fn assert_whole(pool: &Pool<Manager>, server: &Server) {
 
 /// Starts a get on a thread of its own. It may be served before this returns.
 pub fn start_waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<Outcome> {
-    let (tell, told) = mpsc::channel();
+    let (sender, outcome) = mpsc::channel();
     let here = pool.clone();
     thread::spawn(move || {
-        let _ = tell.send(here.get_timeout(timeout));
+        let _ = sender.send(here.get_timeout(timeout));
     });
-    told
+    outcome
 }
 
 /// Starts a get on a thread of its own. It is in the queue when this returns.
 #[track_caller]
 pub fn waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<Outcome> {
     let before = pool.stats().waiting;
-    let told = start_waiter(pool, timeout);
+    let outcome = start_waiter(pool, timeout);
     await_waiting(pool, before + 1);
-    told
+    outcome
 }
 
 /// The waiter's connection, as soon as it has one.
 #[track_caller]
-pub fn served(told: &mpsc::Receiver<Outcome>) -> PooledConnection<Manager> {
-    match told.recv_timeout(WATCHDOG) {
+pub fn served(outcome: &mpsc::Receiver<Outcome>) -> PooledConnection<Manager> {
+    match outcome.recv_timeout(WATCHDOG) {
         Ok(Ok(conn)) => conn,
         Ok(Err(error)) => panic!("refused: {error}"),
         Err(_) => panic!("the waiter is not served"),

@@ -25,13 +25,13 @@ fn p4_a_live_waiter_behind_thousands_that_left_is_served_at_once() {
             thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, wait).unwrap();
         }
         await_waiting(&pool, 1000);
-        let told = waiter(&pool, Duration::MAX);
+        let outcome = waiter(&pool, Duration::MAX);
         let start = Instant::now();
         token.cancel();
         println!("1000 waiters cancelled in {:?}", start.elapsed());
         assert_eq!(pool.stats().waiting, 1, "cancel returns when they are out");
         drop(held);
-        drop(served(&told));
+        drop(served(&outcome));
     });
     assert_eq!(pool.stats().cancelled, 1000);
 }
@@ -109,10 +109,10 @@ fn p4_waiters_of_a_pool_that_closes_leave_at_once() {
     let server = Server::new();
     let pool = builder(1).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
-    let told: Vec<_> = (0..20).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..20).map(|_| waiter(&pool, Duration::MAX)).collect();
     let _ = pool.close(Instant::now());
-    for told in told {
-        let error = told.recv_timeout(WATCHDOG).expect("woken").map(drop).unwrap_err();
+    for outcome in outcomes {
+        let error = outcome.recv_timeout(WATCHDOG).expect("woken").map(drop).unwrap_err();
         assert!(error.is_closed(), "{error}");
     }
     assert_eq!(pool.stats().waiting, 0);

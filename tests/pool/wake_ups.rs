@@ -16,9 +16,9 @@ fn assert_waiter_served_when(
     act: impl FnOnce(PooledConnection<Manager>),
 ) {
     let held = pool.get().unwrap();
-    let told = waiter(pool, Duration::MAX);
+    let outcome = waiter(pool, Duration::MAX);
     act(held);
-    match told.recv_timeout(WATCHDOG) {
+    match outcome.recv_timeout(WATCHDOG) {
         Ok(Ok(conn)) => conn.touch(),
         Ok(Err(error)) => panic!("{what}: {error}"),
         Err(_) => panic!("{what}: the waiter sleeps on; {}", pool.stats()),
@@ -101,9 +101,9 @@ fn p3_growth_serves_the_waiters() {
     let server = Server::new();
     let pool = builder(1).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
-    let told: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
     pool.set_max_size(4).unwrap();
-    let conns: Vec<_> = told.iter().map(served).collect();
+    let conns: Vec<_> = outcomes.iter().map(served).collect();
     assert_eq!(pool.stats().in_use, 4);
     drop((held, conns));
 }
@@ -129,10 +129,10 @@ fn p3_a_returned_connection_serves_those_whose_open_hangs() {
     let pool = builder(2).max_opening(1).build(server.manager()).unwrap();
     let held = pool.get().unwrap();
     server.on(Op::Connect, Does::Hang(gate.clone()));
-    let told = waiter(&pool, Duration::MAX);
+    let outcome = waiter(&pool, Duration::MAX);
     gate.await_entered(1);
     drop(held);
-    drop(served(&told));
+    drop(served(&outcome));
     gate.open();
 }
 
@@ -172,9 +172,9 @@ fn p3_resume_serves_all_who_came_while_paused() {
     let pool = builder(2).build(server.manager()).unwrap();
     drop((pool.get().unwrap(), pool.get().unwrap()));
     pool.pause();
-    let told: Vec<_> = (0..2).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let outcomes: Vec<_> = (0..2).map(|_| waiter(&pool, Duration::MAX)).collect();
     pool.resume();
-    let conns: Vec<_> = told.iter().map(served).collect();
+    let conns: Vec<_> = outcomes.iter().map(served).collect();
     drop(conns);
 }
 
@@ -185,10 +185,10 @@ fn p3_several_returns_at_once_serve_several_waiters() {
         let pool = builder(4).fairness(fairness).build(server.manager()).unwrap();
         for _ in 0..rounds(50) {
             let held: Vec<_> = (0..4).map(|_| pool.get().unwrap()).collect();
-            let told: Vec<_> = (0..4).map(|_| waiter(&pool, Duration::MAX)).collect();
+            let outcomes: Vec<_> = (0..4).map(|_| waiter(&pool, Duration::MAX)).collect();
             drop(held);
             // Nobody returns: each return has to have woken one.
-            let conns: Vec<_> = told.iter().map(served).collect();
+            let conns: Vec<_> = outcomes.iter().map(served).collect();
             drop(conns);
         }
     }

@@ -122,17 +122,17 @@ impl Team {
     }
 
     fn send(&mut self, name: String, run: impl FnOnce() + Send + 'static) {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let body = move || {
-            let _ = tell.send(catch_unwind(AssertUnwindSafe(run)));
+            let _ = sender.send(catch_unwind(AssertUnwindSafe(run)));
         };
         thread::Builder::new().name(name.clone()).spawn(body).expect("a thread");
-        self.0.push((name, told));
+        self.0.push((name, receiver));
     }
 
     fn come_home(self, pool: impl Fn() -> String) {
-        for (name, told) in self.0 {
-            match told.recv_timeout(WATCHDOG) {
+        for (name, receiver) in self.0 {
+            match receiver.recv_timeout(WATCHDOG) {
                 Ok(Ok(())) => {}
                 Ok(Err(payload)) => std::panic::resume_unwind(payload),
                 Err(_) => panic!("'{name}' hangs, though nothing else does; {}", pool()),
@@ -209,7 +209,7 @@ impl Ending {
         }
     }
 
-    fn deed(self) -> &'static str {
+    fn action(self) -> &'static str {
         match self {
             Ending::Close => "life ended by close",
             Ending::CloseInHook(_) => "life ended by close in a hook",
@@ -251,7 +251,7 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     second.rage(storm, &mut dice);
     crews.push(second.crew.clone());
     let ending = Ending::random(&mut dice);
-    tally.add(ending.deed(), 1);
+    tally.add(ending.action(), 1);
     let pool = end(ending, pool, second, &mut dice);
     account(pool, &world, &name, &crews);
 }
@@ -382,12 +382,12 @@ fn end(
         }
         Ending::CloseInHook(call) => {
             crew.closing.store(true, Ordering::SeqCst);
-            let (there, (tell, told)) = (pool.clone(), mpsc::channel());
+            let (there, (sender, receiver)) = (pool.clone(), mpsc::channel());
             world.ambush(call, move || {
                 let _ = there.close(Instant::now() + Duration::from_millis(5));
-                let _ = tell.send(());
+                let _ = sender.send(());
             });
-            await_ambush(call, &told, &world);
+            await_ambush(call, &receiver, &world);
             storm.end(&pool);
             Some(pool)
         }
@@ -408,15 +408,15 @@ fn end(
             let held = get_soon(&pool, &world);
             world.end_audit();
             world.storm(random_rates(dice));
-            let (tell, told) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             world.ambush(call, move || {
                 drop(pool);
-                let _ = tell.send(());
+                let _ = sender.send(());
             });
             // On a thread of its own: the return itself may hang in a hook.
             let mut team = Team::new();
             team.send("discarder".to_string(), move || held.discard());
-            await_ambush(call, &told, &world);
+            await_ambush(call, &receiver, &world);
             world.calm();
             team.come_home(String::new);
             None
@@ -424,9 +424,9 @@ fn end(
     }
 }
 
-fn await_ambush(call: Call, told: &mpsc::Receiver<()>, world: &World) {
+fn await_ambush(call: Call, receiver: &mpsc::Receiver<()>, world: &World) {
     let start = Instant::now();
-    while told.recv_timeout(Duration::from_millis(50)).is_err() {
+    while receiver.recv_timeout(Duration::from_millis(50)).is_err() {
         world.release(); // whoever would make the call may hang in another
         assert!(start.elapsed() < WATCHDOG, "{call:?} is never called");
     }

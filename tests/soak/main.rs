@@ -51,9 +51,9 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
     listen_for_panics();
     let tally: Arc<Tally> = Arc::default();
     let start = Instant::now();
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for lane in 0..LANES {
-        let (tally, tell) = (tally.clone(), tell.clone());
+        let (tally, sender) = (tally.clone(), sender.clone());
         thread::spawn(move || {
             let lives = panic::catch_unwind(|| {
                 for number in 0.. {
@@ -65,7 +65,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
                     assert_eq!(heard, 0, "somebody panicked who should not have");
                 }
             });
-            let _ = tell.send((lane, lives.is_ok()));
+            let _ = sender.send((lane, lives.is_ok()));
         });
     }
     let (mut ended, mut moved) = (0, (0, Instant::now()));
@@ -75,7 +75,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
             moved = (tally.of("life"), Instant::now());
         }
         assert!(moved.1.elapsed() < STANDSTILL, "no life has ended since; FAIRPOOL_SEED={seed}");
-        match told.recv_timeout(PROGRESS) {
+        match receiver.recv_timeout(PROGRESS) {
             Ok((lane, well)) => {
                 let took = start.elapsed();
                 assert!(well, "pool {lane} failed after {took:.1?}; FAIRPOOL_SEED={seed}");
@@ -98,7 +98,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
 }
 
 fn gets(tally: &Tally) -> u64 {
-    GETS.iter().map(|deed| tally.of(deed)).sum()
+    GETS.iter().map(|action| tally.of(action)).sum()
 }
 
 const GETS: [&str; 7] = [
@@ -145,8 +145,8 @@ fn report(tally: &Tally, time: Duration) {
         tally.longest_recovery_beside_hung_calls(),
         tally.of("recovery beside hung calls"),
     );
-    let deeds: Vec<_> = tally.all().iter().map(|(deed, n)| format!("{deed} {n}")).collect();
-    println!("deeds: {}", deeds.join(", "));
+    let actions: Vec<_> = tally.all().iter().map(|(action, n)| format!("{action} {n}")).collect();
+    println!("deeds: {}", actions.join(", "));
     for call in Call::ALL {
         let (calls, faults) = (counted.calls[call as usize], counted.faults[call as usize]);
         println!("calls of {call:?}: {calls}; {FAULTS:?}: {faults:?}");
@@ -204,7 +204,7 @@ fn assert_everything_happened(tally: &Tally) {
         "life ended by dropping the last handle",
         "life ended by dropping the last handle in a hook",
     ];
-    for deed in GETS.into_iter().chain(others) {
-        assert!(tally.of(deed) > 0, "it never came to this: {deed}");
+    for action in GETS.into_iter().chain(others) {
+        assert!(tally.of(action) > 0, "it never came to this: {action}");
     }
 }

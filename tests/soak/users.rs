@@ -23,7 +23,7 @@ pub fn allowed_overshoot() -> Duration {
 /// What was done, over all lives of all pools.
 #[derive(Default)]
 pub struct Tally {
-    deeds: Mutex<BTreeMap<&'static str, u64>>,
+    actions: Mutex<BTreeMap<&'static str, u64>>,
     counted: Mutex<Counts>,
     overshoot: AtomicU64,
     recovery: AtomicU64,
@@ -31,16 +31,16 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(&self, deed: &'static str, times: u64) {
-        *lock(&self.deeds).entry(deed).or_default() += times;
+    pub fn add(&self, action: &'static str, times: u64) {
+        *lock(&self.actions).entry(action).or_default() += times;
     }
 
-    pub fn of(&self, deed: &str) -> u64 {
-        lock(&self.deeds).get(deed).copied().unwrap_or(0)
+    pub fn of(&self, action: &str) -> u64 {
+        lock(&self.actions).get(action).copied().unwrap_or(0)
     }
 
     pub fn all(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.deeds).clone()
+        lock(&self.actions).clone()
     }
 
     /// Adds what the server of one life has counted.
@@ -216,7 +216,7 @@ impl Crew {
         let cancellable = matches!(way, Way::Request(_, Some(_)));
         // What the test's own hooks took on this thread is not the pool's.
         let (start, elsewhere) = (Instant::now(), time_in_calls());
-        let (deed, got) = match way {
+        let (action, got) = match way {
             Way::Get => ("get", pool.get()),
             Way::Timeout(Duration::MAX) => ("get without end", pool.get_timeout(Duration::MAX)),
             Way::Timeout(timeout) => ("get_timeout", pool.get_timeout(timeout)),
@@ -239,8 +239,8 @@ impl Crew {
             }
         };
         let took = start.elapsed();
-        self.tally.add(deed, 1);
-        self.note_overshoot(deed, took, elsewhere, timeout);
+        self.tally.add(action, 1);
+        self.note_overshoot(action, took, elsewhere, timeout);
         match got {
             Ok(conn) => Ok(Held::new(&self.world, conn)),
             Err(error) => {
@@ -250,17 +250,17 @@ impl Crew {
         }
     }
 
-    fn note_overshoot(&self, deed: &str, took: Duration, elsewhere: Duration, limit: Duration) {
+    fn note_overshoot(&self, action: &str, took: Duration, elsewhere: Duration, limit: Duration) {
         let took = took.saturating_sub(time_in_calls() - elsewhere);
         let overshoot = took.saturating_sub(limit);
         self.tally.overshot(overshoot);
         if overshoot > allowed_overshoot() {
-            self.world.breach(format!("P1: {deed} of {limit:?} took {took:?}"));
+            self.world.breach(format!("P1: {action} of {limit:?} took {took:?}"));
         }
     }
 
     fn judge(&self, error: &Error, took: Duration, timeout: Duration, cancellable: bool) {
-        let (deed, is_legal) = match error.kind() {
+        let (action, is_legal) = match error.kind() {
             ErrorKind::Timeout => ("timed out", took >= timeout),
             ErrorKind::Closed => ("closed", self.closing.load(Ordering::SeqCst)),
             ErrorKind::QueueFull => ("queue full", self.expects.queue_full),
@@ -269,7 +269,7 @@ impl Crew {
             ErrorKind::SelfDeadlock => ("deadlock", self.expects.deadlock),
             _ => ("unknown", false),
         };
-        self.tally.add(deed, 1);
+        self.tally.add(action, 1);
         if !is_legal {
             self.world.breach(format!("after {took:?} of {timeout:?}: {error}"));
         }
@@ -278,7 +278,7 @@ impl Crew {
     }
 
     fn use_up(&self, pool: &Pool<Manager>, mut held: Held, dice: &mut Dice) {
-        let deed = match dice.below(100) {
+        let action = match dice.below(100) {
             0..5 => {
                 let way = self.choose(dice, 20);
                 // Two that wait for each other without end would do so for ever.
@@ -365,13 +365,13 @@ impl Crew {
             }
             _ => "held for a moment",
         };
-        self.tally.add(deed, 1);
+        self.tally.add(action, 1);
     }
 
     /// Changes whatever can be changed while the pool is in use.
     pub fn meddle(&self, pool: &Pool<Manager>, mut dice: Dice) {
         while !self.is_over() && !self.closing.load(Ordering::SeqCst) {
-            let deed = match dice.below(100) {
+            let action = match dice.below(100) {
                 0..10 => {
                     let size = dice.between(1, u64::from(self.size)) as u32;
                     self.world.raise_ceiling(size);
@@ -416,7 +416,7 @@ impl Crew {
                     "stats"
                 }
             };
-            self.tally.add(deed, 1);
+            self.tally.add(action, 1);
             thread::sleep(dice.millis(0, 4));
         }
         pool.resume();

@@ -66,9 +66,9 @@ fn random_timeout(dice: &mut Dice) -> Duration {
 fn overshoots(what: &'static str, pool: &Pool<Manager>) -> Vec<Duration> {
     let (gets, seed) = (gets(), seed());
     println!("FAIRPOOL_SEED={seed}");
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for number in 0..THREADS {
-        let (pool, tell) = (pool.clone(), tell.clone());
+        let (pool, sender) = (pool.clone(), sender.clone());
         let mut dice = Dice::of(seed, &[number as u64]);
         let share = gets / THREADS + usize::from(number < gets % THREADS);
         thread::spawn(move || {
@@ -77,14 +77,14 @@ fn overshoots(what: &'static str, pool: &Pool<Manager>) -> Vec<Duration> {
                 let start = Instant::now();
                 let result = pool.get_timeout(timeout);
                 let took = start.elapsed();
-                let _ = tell.send((timeout, took, result.map(drop)));
+                let _ = sender.send((timeout, took, result.map(drop)));
             }
         });
     }
-    drop(tell);
+    drop(sender);
     let mut overshoots = Vec::new();
     for _ in 0..gets {
-        let next = told.recv_timeout(WATCHDOG);
+        let next = receiver.recv_timeout(WATCHDOG);
         let (timeout, took, result) =
             next.unwrap_or_else(|e| panic!("{what}: a get does not return ({e})"));
         let error = result.expect_err(what);
@@ -114,21 +114,21 @@ fn report(what: &str, mut overshoots: Vec<Duration>) {
 /// `pool` has one connection at the most, and whoever asks for it from now on
 /// depends on a call that hangs at `gate`.
 fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>, gate: &Gate) {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for number in 0..PATIENT {
-        let (there, tell) = (pool.clone(), tell.clone());
+        let (there, sender) = (pool.clone(), sender.clone());
         thread::spawn(move || {
-            let _ = tell.send(there.get_timeout(Duration::MAX));
+            let _ = sender.send(there.get_timeout(Duration::MAX));
         });
         eventually("one more waits", || pool.stats().waiting == number as u32 + 1);
     }
     gate.await_entered(1);
     let overshoots = overshoots(what, pool);
-    assert!(told.try_recv().is_err(), "{what}: a wait without end has ended");
+    assert!(receiver.try_recv().is_err(), "{what}: a wait without end has ended");
     assert_eq!(pool.stats().waiting, PATIENT as u32, "{what}: {}", pool.stats());
     gate.open();
     for _ in 0..PATIENT {
-        let served = told.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("{what}: not served"));
+        let served = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("{what}: not served"));
         drop(served.unwrap_or_else(|error| panic!("{what}: {error}")));
     }
     let closed = pool.close(Instant::now() + WATCHDOG);
@@ -240,10 +240,10 @@ fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
             let pool = build(&world, builder(&world).max_size(2));
             let (first, second) = (pool.get().expect("opened"), pool.get().expect("opened"));
             world.on(call, Does::Hang(gate.clone()));
-            let (tell, told) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let returns = thread::spawn(move || {
                 drop(first);
-                tell.send(()).expect("somebody listens");
+                sender.send(()).expect("somebody listens");
             });
             gate.await_entered(1);
             world.on(call, Does::Succeed);
@@ -259,7 +259,7 @@ fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
             let start = Instant::now();
             assert!(pool.get_timeout(timeout).expect_err("none is left").is_timeout());
             let overshoot = start.elapsed().saturating_sub(timeout);
-            assert!(told.try_recv().is_err(), "{what} did not hang");
+            assert!(receiver.try_recv().is_err(), "{what} did not hang");
             println!(
                 "figure: while {what} hangs on a returning thread: 100 gets and returns of the other \
              connection {others:.1?}, overshoot of a timeout {overshoot:.1?}"
@@ -267,7 +267,7 @@ fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
             assert!(others < allowed_overshoot() && overshoot < allowed_overshoot());
 
             gate.open();
-            told.recv_timeout(WATCHDOG).expect("it returns when the driver does");
+            receiver.recv_timeout(WATCHDOG).expect("it returns when the driver does");
             returns.join().expect("it has returned");
             drop((second, pool.get().expect("the first one")));
             world.check();

@@ -32,7 +32,7 @@ pub use ::rusqlite;
 use ::rusqlite::FileControl;
 use ::rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
 
-use crate::ManageConnection;
+use fairpool::ManageConnection;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const MEMORY: &str = ":memory:";

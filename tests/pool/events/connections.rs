@@ -86,12 +86,12 @@ fn a_connect_that_overruns_its_limit_is_told_and_what_became_of_it() {
     let mut feed = Feed::of(&pool);
     let get = waiter(&pool, "opener", WATCHDOG);
     let moved = feed.until_moved(Abandoned, Some(Reason::Overran));
-    let told = feed.until("its call", |kind| matches!(kind, EventKind::Abandoned { .. }));
-    let EventKind::Abandoned { call, connection_id, after } = &feed.seen[told].kind else {
+    let abandoned = feed.until("its call", |kind| matches!(kind, EventKind::Abandoned { .. }));
+    let EventKind::Abandoned { call, connection_id, after } = &feed.seen[abandoned].kind else {
         unreachable!()
     };
     assert_eq!((*call, *connection_id), (CallKind::Connect, None));
-    assert!(*after >= ms(50) && told > moved, "{after:?}");
+    assert!(*after >= ms(50) && abandoned > moved, "{after:?}");
     gate.open();
     feed.until("it is taken in", |kind| {
         let EventKind::Moved { from, to, connection_id, .. } = kind else { return false };

@@ -246,10 +246,10 @@ fn what_a_handler_was_too_slow_for_is_counted_as_lost() {
     drop(held);
     assert!(pool.close(deadline()).is_complete());
     feed.read_to_end();
-    let told =
+    let delivered =
         feed.kinds().iter().filter(|kind| matches!(kind, EventKind::SelfDeadlock(_))).count();
-    assert!(told < DEADLOCKS, "there was room for all");
-    assert_eq!(told as u64 + pool.stats().events_lost, DEADLOCKS as u64);
+    assert!(delivered < DEADLOCKS, "there was room for all");
+    assert_eq!(delivered as u64 + pool.stats().events_lost, DEADLOCKS as u64);
 }
 
 /// A driver whose next attempt fails on demand, with an error that panics when it is

@@ -2,37 +2,37 @@
 
 use super::*;
 
-fn leaky(size: u32, threshold: Duration) -> (Pool<Manager>, Told) {
-    let told = Told::default();
+fn leaky(size: u32, threshold: Duration) -> (Pool<Manager>, Recorder) {
+    let recorder = Recorder::default();
     let pool = builder(size)
         .leak_threshold(Some(threshold))
-        .event_handler(Box::new(told.clone()))
+        .event_handler(Box::new(recorder.clone()))
         .build(Server::new().manager())
         .unwrap();
-    (pool, told)
+    (pool, recorder)
 }
 
 #[test]
 fn p9_a_connection_held_too_long_is_reported_once_and_so_is_its_return() {
-    let (pool, told) = leaky(2, ms(40));
+    let (pool, recorder) = leaky(2, ms(40));
     let got = Instant::now();
     let holder = named("leaker", {
         let pool = pool.clone();
         move || (pool.request().label("a report").get().unwrap(), line!())
     });
     let (guard, line) = holder.recv_timeout(WATCHDOG).unwrap();
-    eventually("it is reported", || told.leaks() == 1);
+    eventually("it is reported", || recorder.leaks() == 1);
     // When it was got is noted by a clock that ticks.
     assert!(got.elapsed() >= ms(20), "too early");
     thread::sleep(ms(120));
-    assert_eq!((told.leaks(), told.ends()), (1, 0), "once");
+    assert_eq!((recorder.leaks(), recorder.ends()), (1, 0), "once");
     assert_eq!(pool.stats().leaks, 1);
     drop(guard);
-    eventually("it is told", || told.ends() == 1);
+    eventually("it is told", || recorder.ends() == 1);
 
-    let book = lock(&told.0);
+    let records = lock(&recorder.0);
     for (what, holder, at_least) in
-        [("leak", &book.leaks[0], ms(40)), ("end", &book.ends[0], ms(160))]
+        [("leak", &records.leaks[0], ms(40)), ("end", &records.ends[0], ms(160))]
     {
         assert_eq!(holder.thread(), "leaker", "{what}");
         assert_eq!(holder.location().line(), line, "{what}");
@@ -43,30 +43,30 @@ fn p9_a_connection_held_too_long_is_reported_once_and_so_is_its_return() {
 
 #[test]
 fn each_checkout_is_reported_anew_and_short_ones_are_not() {
-    let (pool, told) = leaky(2, ms(50));
+    let (pool, recorder) = leaky(2, ms(50));
     for round in 1..=3 {
         let guard = pool.get().unwrap();
-        eventually("it is reported", || told.leaks() == round);
+        eventually("it is reported", || recorder.leaks() == round);
         drop(guard);
-        eventually("it is told", || told.ends() == round);
+        eventually("it is told", || recorder.ends() == round);
     }
     let busy = Instant::now();
     while busy.elapsed() < ms(150) {
         drop(pool.get().unwrap());
     }
-    assert_eq!((told.leaks(), told.ends()), (3, 3));
+    assert_eq!((recorder.leaks(), recorder.ends()), (3, 3));
 }
 
 #[test]
 fn every_way_back_ends_a_leak() {
-    let (pool, told) = leaky(3, ms(20));
+    let (pool, recorder) = leaky(3, ms(20));
     let (dropped, discarded, detached) =
         (pool.get().unwrap(), pool.get().unwrap(), pool.get().unwrap());
-    eventually("they are reported", || told.leaks() == 3);
+    eventually("they are reported", || recorder.leaks() == 3);
     drop(dropped);
     PooledConnection::discard(discarded);
     drop(PooledConnection::detach(detached));
-    eventually("it is told", || told.ends() == 3);
+    eventually("it is told", || recorder.ends() == 3);
     assert_whole(&pool);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn p9_a_thread_that_waits_for_itself_fails_at_once_if_asked_for() {
-    let (pool, told) = pool(1, AT_ONCE);
+    let (pool, recorder) = pool(1, AT_ONCE);
     let asked = pool.clone();
     let (error, held_at, waits_at) = watched("a nested get", move || {
         let (held, held_at) = (asked.get().unwrap(), line!());
@@ -24,7 +24,7 @@ fn p9_a_thread_that_waits_for_itself_fails_at_once_if_asked_for() {
     for part in [format!("{file}:{held_at}:"), format!("waits for another at {file}:{waits_at}:")] {
         assert!(text.contains(&part), "{text}");
     }
-    eventually("it is told", || told.deadlocks() == 1);
+    eventually("it is told", || recorder.deadlocks() == 1);
     assert_eq!(pool.stats().self_deadlocks, 1);
     assert_eq!(pool.stats().timeouts, 0);
     assert_whole(&pool);
@@ -33,7 +33,7 @@ fn p9_a_thread_that_waits_for_itself_fails_at_once_if_asked_for() {
 #[test]
 fn p9_all_the_threads_that_wait_for_themselves_are_named() {
     const THREADS: usize = 4;
-    let (pool, told) = pool(THREADS as u32, AT_ONCE);
+    let (pool, recorder) = pool(THREADS as u32, AT_ONCE);
     let all_hold = Arc::new(Barrier::new(THREADS));
     let results: Vec<_> = (0..THREADS)
         .map(|number| {
@@ -55,13 +55,13 @@ fn p9_all_the_threads_that_wait_for_themselves_are_named() {
         errors[0].nested_gets().iter().map(|nested| nested.holder().thread()).collect();
     names.sort_unstable();
     assert_eq!(names, ["nester-0", "nester-1", "nester-2", "nester-3"]);
-    eventually("it is told", || told.deadlocks() == 1);
+    eventually("it is told", || recorder.deadlocks() == 1);
     assert_whole(&pool);
 }
 
 #[test]
 fn p9_by_default_it_is_a_warning_at_once_and_told_at_the_timeout() {
-    let (pool, told) = pool(1, SelfDeadlock::default());
+    let (pool, recorder) = pool(1, SelfDeadlock::default());
     let waiter = named("warned", {
         let pool = pool.clone();
         move || {
@@ -69,13 +69,13 @@ fn p9_by_default_it_is_a_warning_at_once_and_told_at_the_timeout() {
             pool.get_timeout(ms(400)).unwrap_err()
         }
     });
-    eventually("it is told", || told.deadlocks() == 1);
+    eventually("it is told", || recorder.deadlocks() == 1);
     assert_eq!(pool.stats().waiting, 1, "told while it still waits");
     let error = waiter.recv_timeout(WATCHDOG).expect("an answer");
     assert!(error.is_timeout(), "{error}");
     assert!(error.to_string().contains("held by a thread that itself waits"), "{error}");
     assert_eq!(error.nested_gets().len(), 1);
-    assert_eq!(told.deadlocks(), 1, "once");
+    assert_eq!(recorder.deadlocks(), 1, "once");
     assert_whole(&pool);
 }
 
@@ -97,28 +97,28 @@ fn p9_another_caller_that_times_out_is_told_of_it_too() {
 
 #[test]
 fn ignored_means_that_nobody_is_told() {
-    let (pool, told) = pool(1, SelfDeadlock::Ignore);
+    let (pool, recorder) = pool(1, SelfDeadlock::Ignore);
     let _held = pool.get().unwrap();
     let error = pool.get_timeout(ms(20)).unwrap_err();
     assert!(error.is_timeout() && error.nested_gets().is_empty(), "{error}");
-    assert_eq!((told.deadlocks(), pool.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), pool.stats().self_deadlocks), (0, 0));
 }
 
 #[test]
 fn the_error_comes_after_the_span_asked_for() {
-    let (pool, told) = pool(1, SelfDeadlock::Fail(ms(60)));
+    let (pool, recorder) = pool(1, SelfDeadlock::Fail(ms(60)));
     let held = pool.get().unwrap();
     let error = pool.get().unwrap_err();
     assert!(error.is_self_deadlock(), "{error}");
     assert!((ms(60)..WATCHDOG).contains(&error.waited()), "{error}");
-    eventually("it is told", || told.deadlocks() == 1);
+    eventually("it is told", || recorder.deadlocks() == 1);
     drop(held);
     assert_whole(&pool);
 }
 
 #[test]
 fn a_deadlock_that_ends_in_time_is_no_error() {
-    let (pool, told) = pool(2, SelfDeadlock::Fail(ms(500)));
+    let (pool, recorder) = pool(2, SelfDeadlock::Fail(ms(500)));
     let (first, second) = (pool.get().unwrap(), pool.get().unwrap());
     let waiter = thread::spawn({
         let pool = pool.clone();
@@ -126,9 +126,9 @@ fn a_deadlock_that_ends_in_time_is_no_error() {
     });
     // Both are held by this thread, which waits as well; then another returns one.
     let helper = thread::spawn({
-        let told = told.clone();
+        let recorder = recorder.clone();
         move || {
-            eventually("it is told", || told.deadlocks() == 1);
+            eventually("it is told", || recorder.deadlocks() == 1);
             drop(second);
         }
     });
@@ -141,7 +141,7 @@ fn a_deadlock_that_ends_in_time_is_no_error() {
 
 #[test]
 fn a_guard_that_another_thread_uses_causes_no_error() {
-    let (pool, told) = pool(1, AT_ONCE);
+    let (pool, recorder) = pool(1, AT_ONCE);
     let guard = pool.get().unwrap();
     let (used, is_used) = mpsc::channel();
     let user = thread::spawn(move || {
@@ -153,7 +153,7 @@ fn a_guard_that_another_thread_uses_causes_no_error() {
     is_used.recv().unwrap();
     drop(pool.get().expect("no deadlock: another thread has it"));
     user.join().unwrap();
-    assert_eq!((told.deadlocks(), pool.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), pool.stats().self_deadlocks), (0, 0));
     assert_whole(&pool);
 }
 
@@ -172,12 +172,12 @@ fn a_guard_that_lies_unused_for_less_than_the_span_causes_no_error() {
 
 #[test]
 fn a_guard_that_is_used_within_the_span_causes_no_error() {
-    let (pool, told) = pool(1, SelfDeadlock::Fail(ms(300)));
+    let (pool, recorder) = pool(1, SelfDeadlock::Fail(ms(300)));
     let guard = pool.get().unwrap();
     let user = thread::spawn({
-        let told = told.clone();
+        let recorder = recorder.clone();
         move || {
-            eventually("it looks like a deadlock", || told.deadlocks() == 1);
+            eventually("it looks like a deadlock", || recorder.deadlocks() == 1);
             guard.touch();
             thread::sleep(ms(600));
             drop(guard);
@@ -190,7 +190,7 @@ fn a_guard_that_is_used_within_the_span_causes_no_error() {
 
 #[test]
 fn a_guard_that_was_unbound_causes_no_error_and_no_warning() {
-    let (pool, told) = pool(1, AT_ONCE);
+    let (pool, recorder) = pool(1, AT_ONCE);
     let guard = pool.get().unwrap();
     PooledConnection::unbind(&guard);
     let keeper = thread::spawn(move || {
@@ -199,7 +199,7 @@ fn a_guard_that_was_unbound_causes_no_error_and_no_warning() {
     });
     drop(pool.get().expect("no deadlock: another thread has it"));
     keeper.join().unwrap();
-    assert_eq!((told.deadlocks(), pool.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), pool.stats().self_deadlocks), (0, 0));
     assert_whole(&pool);
 }
 
@@ -216,16 +216,16 @@ fn a_connection_that_was_moved_is_at_home_again_with_its_next_holder() {
 
 #[test]
 fn a_get_that_does_not_wait_is_no_deadlock() {
-    let (pool, told) = pool(1, AT_ONCE);
+    let (pool, recorder) = pool(1, AT_ONCE);
     let _held = pool.get().unwrap();
     assert!(pool.get_timeout(Duration::ZERO).unwrap_err().is_timeout());
     assert!(pool.try_get().is_none());
-    assert_eq!((told.deadlocks(), pool.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), pool.stats().self_deadlocks), (0, 0));
 }
 
 #[test]
 fn holders_of_another_pool_are_no_deadlock() {
-    let (here, told) = pool(1, AT_ONCE);
+    let (here, recorder) = pool(1, AT_ONCE);
     let (elsewhere, _) = pool(1, AT_ONCE);
     let held = here.get().unwrap();
     let waiter = named("holds elsewhere", {
@@ -238,12 +238,12 @@ fn holders_of_another_pool_are_no_deadlock() {
     eventually("it waits", || here.stats().waiting == 1);
     drop(held);
     waiter.recv_timeout(WATCHDOG).expect("an answer").expect("a connection");
-    assert_eq!((told.deadlocks(), here.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), here.stats().self_deadlocks), (0, 0));
 }
 
 #[test]
 fn one_holder_that_does_not_wait_is_no_deadlock() {
-    let (pool, told) = pool(2, AT_ONCE);
+    let (pool, recorder) = pool(2, AT_ONCE);
     let free = pool.get().unwrap();
     let nested = named("nested", {
         let pool = pool.clone();
@@ -256,12 +256,12 @@ fn one_holder_that_does_not_wait_is_no_deadlock() {
     thread::sleep(ms(20));
     drop(free);
     nested.recv_timeout(WATCHDOG).expect("an answer").expect("a connection");
-    assert_eq!((told.deadlocks(), pool.stats().self_deadlocks), (0, 0));
+    assert_eq!((recorder.deadlocks(), pool.stats().self_deadlocks), (0, 0));
 }
 
 #[test]
 fn a_pool_that_shrinks_to_what_its_waiters_hold_is_a_deadlock() {
-    let (pool, told) = pool(2, AT_ONCE);
+    let (pool, recorder) = pool(2, AT_ONCE);
     let free = pool.get().unwrap();
     let nested = named("nested", {
         let pool = pool.clone();
@@ -275,5 +275,5 @@ fn a_pool_that_shrinks_to_what_its_waiters_hold_is_a_deadlock() {
     drop(free); // closed as excess
     let error = nested.recv_timeout(WATCHDOG).expect("an answer").unwrap_err();
     assert!(error.is_self_deadlock(), "{error}");
-    eventually("it is told", || told.deadlocks() == 1);
+    eventually("it is told", || recorder.deadlocks() == 1);
 }

@@ -1,5 +1,7 @@
-//! What the pool says in the application's log: each thing once, with its facts as
-//! key-values. A logger is the application's code: whatever it does, the pool goes on.
+//! What the pool logs: each thing once, with its facts as key-values. A logger is code of the
+//! application: whatever it does, the pool continues.
+//!
+//! In a process of its own, since a process has one logger.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Once};
@@ -20,7 +22,7 @@ const fn ms(millis: u64) -> Duration {
 
 const AT_ONCE: SelfDeadlock = SelfDeadlock::Fail(Duration::ZERO);
 
-/// One line.
+/// One line of the log.
 #[derive(Clone, Debug)]
 struct Line {
     level: Level,
@@ -52,7 +54,7 @@ enum Behaviour {
     Keep,
     Panic,
     Hang(Gate),
-    /// Asks the pool itself.
+    /// Uses the pool.
     Ask(Pool<Manager>),
 }
 
@@ -90,7 +92,7 @@ impl Log for Logger {
             }
             Behaviour::Hang(gate) => {
                 let me = thread::current();
-                // Whoever is slow on a busy machine is not meant.
+                // Other threads may log as well, if the machine is busy.
                 if me.name().is_some_and(|me| me == "slow" || me.contains("-worker-")) {
                     gate.pass();
                 }
@@ -110,7 +112,7 @@ fn named(name: &str, set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> 
     set(builder(1).name(name).on_self_deadlock(SelfDeadlock::Ignore))
 }
 
-/// What was said of this pool so far.
+/// What was logged about this pool so far.
 fn logged(pool: &str) -> Vec<Line> {
     let all: MutexGuard<'_, Vec<Line>> = lock(&LOGGER.logged);
     let mine = all.iter().filter(|logged| logged.fact("pool") == pool).cloned().collect::<Vec<_>>();
@@ -121,7 +123,7 @@ fn logged(pool: &str) -> Vec<Line> {
     mine
 }
 
-/// The lines that have this in them.
+/// The lines that contain `part`.
 fn lines(pool: &str, part: &str) -> Vec<Line> {
     logged(pool).into_iter().filter(|logged| logged.text.contains(part)).collect()
 }
@@ -139,7 +141,7 @@ fn behave(pool: &str, behave: Behaviour) {
 }
 
 // ---------------------------------------------------------------------------
-// What is said
+// What is logged
 
 #[test]
 fn an_outage_is_said_once_and_its_end_once() {
@@ -161,7 +163,7 @@ fn an_outage_is_said_once_and_its_end_once() {
         let begins = await_lines("outage", "connecting fails: attempt", outage);
         assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
         let end = ends.last().unwrap();
-        // Another may have failed between the count and the end.
+        // Another attempt may have failed between the count and the end.
         let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
         assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
         assert!(end.text.contains(&format!("{} failures later", end.fact("failures"))), "{end:?}");
@@ -184,7 +186,7 @@ fn a_check_that_fails_is_said_with_its_connection() {
 
 #[test]
 fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
-    // The connection is there from the start, so that the first get is not slow.
+    // The connection is open from the start, so that the first get is not slow.
     let set = |it: Builder<Manager>| it.min_idle(Some(1)).slow_get_threshold(Some(ms(10)));
     let pool = named("slow", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
@@ -192,7 +194,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     let begun = Instant::now();
     let mut line = 0;
     let mut slow = 0;
-    eventually("it is said again", || {
+    eventually("it is logged again", || {
         line = line!() + 1;
         pool.request().label("report").timeout(ms(15)).get().unwrap_err();
         slow += 1;
@@ -202,7 +204,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     let logged = lines("slow", "slow get");
     assert_eq!(logged[0].level, Level::Warn);
     assert!(!logged[0].text.contains("more were slow"), "{logged:?}");
-    // Each of the others is accounted for.
+    // The second line counts the slow gets in between.
     let more = format!("; {} more were slow since that was last said", slow - 2);
     assert!(logged[1].text.ends_with(&more), "{more}: {logged:?}");
     for it in &logged {
@@ -215,7 +217,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     }
     assert!(logged[0].number("get_id") < logged[1].number("get_id"));
 
-    // One that gets its connection in the end says which.
+    // A slow get that succeeds logs its connection.
     thread::sleep(ms(1000));
     thread::scope(|scope| {
         let get = scope.spawn(|| drop(pool.get().unwrap()));
@@ -273,7 +275,7 @@ fn abandoned_driver_calls_are_said() {
     let id = PooledConnection::info(&first).id;
     let connect = await_lines("hung", "the connect was abandoned: it has not returned for", 1);
     assert_eq!((connect[0].fact("call"), connect[0].number("connection_id")), ("connect", 0));
-    // The same is the beginning of an outage, and its end.
+    // The abandoned connect also begins an outage, and the next one ends it.
     await_lines("hung", "connecting fails: the driver's connect does not return", 1);
 
     drop(first);
@@ -297,7 +299,7 @@ fn abandoned_driver_calls_are_said() {
 #[test]
 fn changes_of_health_are_said() {
     let mut thresholds = HealthThresholds::default();
-    // The first get of all waits too, for its connection.
+    // The very first get waits as well, for its connection.
     thresholds.waiters_warning = 2;
     thresholds.waiters_critical = 3;
     thresholds.wait_warning = WATCHDOG;
@@ -340,7 +342,7 @@ fn a_deadlock_is_said() {
 // ---------------------------------------------------------------------------
 // Loggers that misbehave
 
-/// Everything that is said, one after the other. Ends with a pool that works.
+/// A pool in which everything that is logged happens, one after the other.
 fn eventful(name: &str) -> (Pool<Manager>, Server) {
     let server = Server::new();
     server.next(Op::Connect, Does::Fail);
@@ -358,10 +360,10 @@ fn eventful(name: &str) -> (Pool<Manager>, Server) {
     (pool.build(server.manager()).unwrap(), server)
 }
 
-/// Has everything said, with a logger in such a mood, and waits until it was.
-fn log_everything(name: &'static str, its: impl FnOnce(&Pool<Manager>) -> Behaviour) {
+/// Makes everything happen that is logged, with a logger that behaves like this.
+fn log_everything(name: &'static str, behaviour: impl FnOnce(&Pool<Manager>) -> Behaviour) {
     let (pool, server) = eventful(name);
-    behave(name, its(&pool));
+    behave(name, behaviour(&pool));
     let there = pool.clone();
     watched("gets whose lines the logger gets", move || {
         drop(there.get().unwrap()); // after a failure: slow
@@ -395,7 +397,7 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     behave("hangs", Behaviour::Hang(gate.clone()));
     let (pool, server) = eventful("hangs");
     let slow = pool.clone();
-    // It has waited for a second attempt, and its thread says that this was slow.
+    // This get waits for a second attempt, and its own thread logs that it was slow.
     let get = move || drop(slow.get().unwrap());
     let slow = thread::Builder::new().name("slow".to_string()).spawn(get).unwrap();
     gate.await_entered(2);
@@ -403,7 +405,7 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     watched("others get what there is", move || {
         there.set_max_size(2).unwrap();
         for _ in 0..3 {
-            // The check that fails is said by its worker: it is abandoned.
+            // The worker logs the failed check and hangs: the check is abandoned.
             drop(there.get().unwrap());
         }
         let held = there.get().unwrap();
@@ -421,7 +423,7 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     server.check();
 }
 
-/// What is worth a line about who holds what. Returns the line of the get.
+/// Causes all lines about holders. Returns the source line of the get.
 fn provoke(name: &'static str) -> u32 {
     let server = Server::new();
     let set = |it: Builder<Manager>| it.leak_threshold(Some(ms(10))).on_self_deadlock(AT_ONCE);

@@ -26,7 +26,7 @@ fn max_lifetime_is_enforced_at_return() {
         assert_eq!(young.id, id, "it was closed before its time");
     }
     thread::sleep(ms(45));
-    young.touch(); // it outlives its time in the hands of its holder
+    young.touch(); // it expires while it is in use
     drop(young);
     assert_eq!(pool.stats().closed.expired, 1);
     assert_ne!(pool.get().unwrap().id, id);
@@ -66,8 +66,8 @@ fn lifetime_jitter_is_drawn_once_and_only_shortens() {
         .max_closers(COUNT as u32)
         .max_lifetime(Some(LIFE))
         .lifetime_jitter(0.5)
-        // The reaper looks often: a jitter that is drawn at each look would
-        // let nearly all end at half their time.
+        // The reaper runs often: if it drew the jitter each time, nearly all would end at half
+        // their lifetime.
         .keepalive(Some(ms(5)))
         .event_handler(Box::new(RecordAges(ages.clone())))
         .build(server.manager())
@@ -99,7 +99,7 @@ fn idle_timeout_trims_and_a_use_starts_it_anew() {
         last = Instant::now();
     }
     eventually("it is trimmed", || server.live() == 0);
-    // The pool notes by a clock that ticks when it came back: a little too early.
+    // A coarse clock stamps the return, up to a tick too early.
     assert!(last.elapsed() >= ms(130));
     assert_eq!(pool.stats().closed.idle_too_long, 1);
 }
@@ -140,11 +140,11 @@ fn test_on_check_out_true_checks_each_time_and_false_never() {
         let server = Server::new();
         let pool = builder(1)
             .test_on_check_out(test)
-            .skip_check_within(Duration::ZERO) // means nothing if that is set
+            .skip_check_within(Duration::ZERO) // has no effect if `test_on_check_out` is set
             .build(server.manager())
             .unwrap();
         for _ in 0..6 {
-            drop(pool.get().unwrap()); // the first time it is new
+            drop(pool.get().unwrap()); // the first time it is a new one
         }
         assert_eq!(server.calls(Op::IsValid), expected, "test_on_check_out({test})");
     }
@@ -169,7 +169,7 @@ fn connections_used_just_now_are_not_checked() {
     let server = Server::new();
     let pool = unset(1).skip_check_within(ms(20)).build(server.manager()).unwrap();
     drop(pool.get().unwrap());
-    thread::sleep(ms(60)); // by far: the clock ticks
+    thread::sleep(ms(60)); // a wide margin, since the clock is coarse
     drop(pool.get().unwrap());
     assert_eq!(server.calls(Op::IsValid), 1);
 

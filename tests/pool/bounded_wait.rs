@@ -9,7 +9,7 @@ use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, builder, watched};
 
 use crate::support::{allowed_overshoot, await_waiting, ms, served, waiter};
 
-/// Times `get_timeout(100 ms)` beside something that hangs for ever.
+/// Measures `get_timeout(100 ms)` while `what` hangs for ever.
 #[track_caller]
 fn assert_deadline_kept(what: &str, pool: &Pool<Manager>) {
     let limit = ms(100);

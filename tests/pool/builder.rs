@@ -63,7 +63,7 @@ fn public_types_can_be_sent_and_shared() {
     everywhere::<CheckoutEvent>();
     everywhere::<CheckinEvent>();
     everywhere::<TimeoutEvent>();
-    // An error goes through `?` into the usual boxes.
+    // `?` converts the error into the usual boxes.
     let boxed: Result<(), Box<dyn std::error::Error + Send + Sync>> =
         (|| Ok(Pool::builder().max_opening(0).build(Server::new().manager()).map(drop)?))();
     assert!(boxed.is_err());

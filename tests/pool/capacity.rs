@@ -16,7 +16,7 @@ fn p5_a_pool_whose_every_connect_hangs_serves_when_the_server_does() {
     let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
     gate.await_entered(5);
     eventually("hung calls are listed", || pool.stats().abandoned >= 3);
-    server.on(Op::Connect, Does::Succeed); // new attempts succeed; the old ones hang on
+    server.on(Op::Connect, Does::Succeed); // new attempts succeed; the old ones still hang
     let conns: Vec<_> = outcomes.iter().map(served).collect();
     let hung = pool.stats().abandoned;
     assert!(hung >= 3, "{hung}");
@@ -100,7 +100,7 @@ fn p5_a_reset_that_hangs_is_abandoned() {
 #[test]
 fn p5_past_the_cap_of_abandoned_calls_a_hung_connect_costs_its_slot_only() {
     let (server, gate) = (Server::new(), Gate::new());
-    // Two attempts hang for ever; the server is well again after that.
+    // Two attempts hang for ever; later ones succeed.
     server.next(Op::Connect, Does::Hang(gate.clone()));
     server.next(Op::Connect, Does::Hang(gate.clone()));
     let pool = builder(4).max_abandoned(1).open_timeout(ms(20)).build(server.manager()).unwrap();

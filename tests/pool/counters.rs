@@ -108,7 +108,7 @@ fn p12_the_counters_add_up_after_late_validations() {
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     assert!(pool.get_timeout(ms(1)).is_err());
     eventually("it is abandoned", || pool.stats().abandoned == 1);
-    gate.open(); // valid after all, and there is room
+    gate.open(); // its check succeeds late, and there is room
     eventually("it is taken in", || pool.stats().abandoned == 0);
     eventually("nothing is under way", || {
         let stats = pool.stats();
@@ -120,7 +120,7 @@ fn p12_the_counters_add_up_after_late_validations() {
 
 #[test]
 fn p12_waits_are_counted_whatever_comes_of_them() {
-    // A grant, and a claim after a nudge: both are gets that waited.
+    // A hand-off, and a get after a wake-up: both waited.
     for fairness in [Fairness::Strict, Fairness::Bounded(Duration::from_secs(60))] {
         let server = Server::new();
         let pool = builder(1).fairness(fairness).build(server.manager()).unwrap();

@@ -1,5 +1,5 @@
-//! What a pool says is wrong with it: each trouble made for real, and nothing said
-//! when there is none. And the dump of its state.
+//! The diagnosis of a pool: each problem is found, and nothing is found without a problem. And
+//! the dump of its state.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use FindingKind::*;
 /// Where [`leak`] and [`Callers`] get connections.
 const HELPERS: &str = file!();
 
-/// Longer than any test that works takes.
+/// Longer than any test that passes.
 const LONG: Duration = Duration::from_secs(60);
 
 type Guard = PooledConnection<Manager>;
@@ -40,8 +40,7 @@ fn kinds(diagnosis: &Diagnosis) -> Vec<FindingKind> {
     kinds
 }
 
-/// Looks again and again until exactly these things are wrong: how long a machine
-/// takes to get there is not what is tested.
+/// Diagnoses until exactly these findings appear; how long that takes is not tested.
 #[track_caller]
 fn found(pool: &Pool<Manager>, expected: &[FindingKind]) -> Diagnosis {
     let start = Instant::now();
@@ -54,7 +53,7 @@ fn found(pool: &Pool<Manager>, expected: &[FindingKind]) -> Diagnosis {
     }
 }
 
-/// All is well again, and the report says so.
+/// The diagnosis finds nothing any more.
 #[track_caller]
 fn cured(pool: &Pool<Manager>) {
     let diagnosis = found(pool, &[]);
@@ -73,14 +72,14 @@ fn assert_contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// Gets connections on a thread of that name, which ends. At the line told.
+/// Gets connections on a thread with this name, which ends. Returns also the line.
 fn leak(pool: &Pool<Manager>, thread: &str, number: usize) -> (Vec<Guard>, u32) {
     let pool = pool.clone();
     let body = move || ((0..number).map(|_| pool.get().unwrap()).collect(), line!());
     thread::Builder::new().name(thread.into()).spawn(body).unwrap().join().unwrap()
 }
 
-/// Callers that wait, each on a thread of its own, until they are served.
+/// Callers that wait until they are served, each on a thread of its own.
 struct Callers {
     threads: Vec<JoinHandle<Result<(), Error>>>,
     line: u32,

@@ -1,6 +1,5 @@
-//! The promises where parts of the pool meet what is not theirs: hooks that hang
-//! or use the pool, panics within panics, threads that cannot be started or do
-//! not end, checks and connects that take their time.
+//! Promises in unusual conditions: hooks that hang or use the pool, panics within panics,
+//! threads that cannot be started or do not end, slow checks and connects.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +60,7 @@ fn p3_a_leak_hook_that_hangs_does_not_stop_the_retries() {
         .unwrap();
     let _leaked = pool.get().unwrap();
     hook.await_entered(1);
-    server.next(Op::Connect, Does::Fail); // one refusal, then all is well
+    server.next(Op::Connect, Does::Fail); // one refusal, then connects succeed
     let got = pool.get_timeout(Duration::from_secs(2)).map(drop);
     hook.open();
     assert!(got.is_ok(), "room to open, a healthy server: {}", got.unwrap_err());
@@ -139,7 +138,7 @@ struct GetsInHook {
 impl HandleEvent for GetsInHook {
     fn handle_self_deadlock(&self, _: SelfDeadlockEvent) {
         if let Some(pool) = self.pool.get().filter(|_| !self.at_checkin) {
-            let _ = pool.get_timeout(ms(10)); // a look whether one is free
+            let _ = pool.get_timeout(ms(10)); // succeeds only if one is idle
         }
     }
     fn handle_checkin(&self, _: CheckinEvent) {
@@ -227,7 +226,7 @@ fn try_get_waits_for_a_check_of_400_ms_with_a_limit_of_two_seconds() {
 
 #[test]
 fn zero_takes_an_idle_connection_that_needs_no_check() {
-    // A machine that is held up at the wrong moment leaves none that is fresh.
+    // If the machine pauses at the wrong moment, no connection is fresh.
     let got = (0..5).any(|_| {
         let server = Server::new();
         let pool = Pool::builder()
@@ -236,8 +235,8 @@ fn zero_takes_an_idle_connection_that_needs_no_check() {
             .skip_check_within(ms(300))
             .build(server.manager())
             .unwrap();
-        // At 200 ms one is used: the top of the stack. At 600 ms the other is
-        // checked by a keepalive, so at 650 ms the lower is fresh, and the top not.
+        // At 200 ms one is used: the top of the stack. At 600 ms a keepalive checks the other,
+        // so at 650 ms the lower one is fresh and the top one is not.
         thread::sleep(ms(200));
         drop(pool.get().unwrap());
         eventually("a keepalive", || server.calls(Op::IsValid) >= 1 && pool.stats().idle == 2);
@@ -280,7 +279,7 @@ fn p12_a_validation_that_overran_counts_as_invalid() {
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     drop(pool.get_timeout(Duration::from_secs(2)).unwrap()); // another one
     assert_eq!(pool.stats().abandoned, 1);
-    gate.open(); // it comes back well, and there is no room for it
+    gate.open(); // its check succeeds, and there is no room for it
     eventually("the end of the late check", || pool.stats().abandoned == 0);
     let closed = pool.stats().closed;
     assert_eq!((closed.invalid, closed.total()), (1, 1), "{closed:?}");
@@ -369,8 +368,8 @@ fn child_starved_of_threads() {
 
 #[test]
 fn p3_a_pool_built_without_threads_serves_when_there_are_some() {
-    // Limits on threads do not bind root, which becomes somebody else therefore.
-    // They count all threads of a user.
+    // Limits on threads do not bind root, so root becomes another user. They count all threads
+    // of a user.
     let script = r#"
         if [ "$(id -u)" = 0 ]; then
             set -- setpriv --reuid=54321 --clear-groups prlimit --nproc=60:60 "$@"

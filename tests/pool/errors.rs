@@ -135,7 +135,7 @@ fn p9_a_stale_cause_is_not_shown() {
     let error = pool.get_timeout(ms(20)).map(drop).unwrap_err();
     assert!(error.source().is_none(), "the failure was cured: {error:?}");
 
-    // Not cured, but before this wait: what it is waiting for is a return.
+    // A failure before this wait is no cause of it: this one waits for a return.
     let doomed = held;
     pool.set_max_size(2).unwrap();
     server.on(Op::Connect, Does::Fail);

@@ -1,5 +1,4 @@
-//! Everything that happens is told to those who subscribe: in order, exactly, and at
-//! nobody's cost but theirs.
+//! Subscribers get every event: in order, exactly, and at no cost to others.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,14 +27,14 @@ use crate::support::ms;
 
 use ConnectionState::{Abandoned, Busy, Checking, Closing, Gone, Idle, Opening, Retired};
 
-/// Pools with one connection, which is open and idle.
+/// A pool with one connection, which is idle.
 fn primed(builder: Builder<Manager>) -> Pool<Manager> {
     let pool = builder.build(Server::new().manager()).unwrap();
     drop(pool.get().unwrap());
     pool
 }
 
-/// A get on a thread of that name, which has joined the queue when this returns.
+/// Starts a get on a thread with this name. It is in the queue when this returns.
 fn waiter(pool: &Pool<Manager>, name: &str, timeout: Duration) -> thread::JoinHandle<bool> {
     let before = pool.stats().waiting;
     let here = pool.clone();

@@ -1,4 +1,4 @@
-//! Reads a pool's events, and checks what must hold of any series of them.
+//! Reads a pool's events, and checks what must be true of every series of events.
 
 use std::collections::HashMap;
 use std::sync::mpsc::RecvTimeoutError;
@@ -9,7 +9,7 @@ use fairpool::snapshot::CallSite;
 use fairpool::{ErrorKind, ManageConnection, Pool};
 use fairpool_testing::stub::WATCHDOG;
 
-/// What a subscriber has read so far.
+/// A subscription, and the events read so far.
 pub struct Feed {
     pub events: Subscription,
     pub seen: Vec<Event>,
@@ -78,7 +78,7 @@ impl Feed {
         self.seen.iter().map(|event| &event.kind).collect()
     }
 
-    /// How the gets ended that got nothing.
+    /// The gets that failed, and why.
     pub fn ends(&self) -> Vec<(u64, ErrorKind)> {
         let end = |event: &Event| match event.kind {
             EventKind::GetFailed { get_id, kind, .. } => Some((get_id, kind)),
@@ -87,7 +87,7 @@ impl Feed {
         self.seen.iter().filter_map(end).collect()
     }
 
-    /// What the connections went through, from their first place to their last.
+    /// All moves of connections.
     pub fn states(&self) -> Vec<(ConnectionState, ConnectionState, Option<Reason>)> {
         let moved = |event: &Event| match event.kind {
             EventKind::Moved { from, to, reason, .. } => Some((from, to, reason)),
@@ -104,7 +104,7 @@ struct Slot {
     holder: Option<CallSite>,
 }
 
-/// How many there were of each.
+/// How many of each there were.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub started: u64,
@@ -116,8 +116,8 @@ pub struct Sums {
     pub opened: u64,
 }
 
-/// What holds of any series of events of which none was lost. `fresh`: the pool was
-/// subscribed to before it had a connection.
+/// Checks what is true of every complete series of events. `fresh`: the subscription is older
+/// than the first connection.
 #[track_caller]
 pub fn check(events: &[Event], fresh: bool) -> Sums {
     use ConnectionState::{Busy, Gone, Idle, Opening, Retired};
@@ -150,7 +150,7 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                     }
                 }
                 sums.acquired += 1;
-                // The next event is the connection's own.
+                // The next event is the move of its connection.
                 let Some(Event {
                     kind: EventKind::Moved { slot, connection_id: id, to, .. }, ..
                 }) = events.get(at + 1)

@@ -27,7 +27,7 @@ fn a_guard_can_be_discarded_marked_and_detached() {
     own.touch();
     drop(next);
     drop(pool);
-    own.touch(); // the pool's end is none of its business
+    own.touch(); // the end of the pool does not concern it
     eventually("the pool's is closed", || server.live() == 1);
     drop(own);
     assert_eq!(server.live(), 0);

@@ -1,5 +1,5 @@
-//! The probe: a level for how many wait and for how long, kept until it is calm, known
-//! without anybody asking, and told to all who want to know.
+//! The probe: a level from the number of waiters and their waits, kept until the pool is calm,
+//! updated without a question, and reported to handlers and subscribers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::support::ms;
 
 use HealthLevel::{Critical, Healthy, Warning};
 
-/// So long that no test that works waits for it.
+/// Longer than any test that passes.
 const LONG: Duration = Duration::from_secs(3600);
 
 fn thresholds(set: impl FnOnce(&mut HealthThresholds)) -> HealthThresholds {
@@ -45,7 +45,7 @@ fn by_time() -> HealthThresholds {
     })
 }
 
-/// Keeps what it is told.
+/// Records the events.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<Vec<(HealthLevel, Health)>>>);
 
@@ -61,12 +61,12 @@ impl HandleEvent for Recorder {
     }
 }
 
-/// A pool whose one connection is out, with those who wait for it.
+/// A pool whose one connection is in use, and the callers that wait for it.
 struct Queue {
     pool: Pool<Manager>,
     recorder: Recorder,
     held: Option<PooledConnection<Manager>>,
-    /// The last who came, last.
+    /// In the order of arrival.
     waiters: Vec<(CancelToken, thread::JoinHandle<()>)>,
 }
 
@@ -77,7 +77,7 @@ impl Queue {
 
     fn with(set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> Queue {
         let recorder = Recorder::default();
-        // Its connection is there from the start, so that the first get need not wait.
+        // The connection is open from the start, so that the first get does not wait.
         let builder = builder(1).min_idle(Some(1)).connection_timeout(LONG);
         let builder = builder.event_handler(Box::new(recorder.clone()));
         let pool = set(builder).build(Server::new().manager()).unwrap();
@@ -85,7 +85,7 @@ impl Queue {
         Queue { pool, recorder, held, waiters: Vec::new() }
     }
 
-    /// Has so many wait.
+    /// Adds or cancels waiters until this many wait.
     fn fill(&mut self, waiters: usize) {
         while self.waiters.len() > waiters {
             let (token, thread) = self.waiters.pop().unwrap();
@@ -158,7 +158,7 @@ fn a_level_is_left_when_it_has_been_calm_for_long_enough() {
     let mut queue = Queue::of(by_number(|it| it.calm_for = calm_for));
     queue.fill(5);
     assert_eq!(queue.level(), Warning);
-    // Whatever the time is when this runs: it was at the level after this.
+    // The level was reached after this, however long the rest took.
     let before = Instant::now();
     assert_eq!(queue.level(), Warning);
     queue.fill(0);
@@ -178,7 +178,7 @@ fn a_pool_that_goes_to_and_fro_does_not_flap() {
         queue.fill(0);
         assert_eq!(queue.level(), Warning);
     }
-    eventually("the change is told", || !queue.recorder.changes().is_empty());
+    eventually("the change is reported", || !queue.recorder.changes().is_empty());
     assert_eq!(queue.recorder.changes(), [(Healthy, Warning)]);
 }
 
@@ -189,7 +189,7 @@ fn the_mean_wait_makes_the_level() {
     eventually("it has waited too long", || queue.level() == Critical);
     let health = queue.pool.health();
     assert!(health.mean_wait >= ms(200) && health.waiting == 1, "{health:?}");
-    // Many who have only come bring the mean down, but not the oldest.
+    // Many new waiters lower the mean, but not the oldest wait.
     queue.fill(200);
     let health = queue.pool.health();
     assert!(health.mean_wait < health.oldest_wait, "{health:?}");
@@ -245,7 +245,7 @@ fn thresholds_that_make_no_sense_are_refused() {
 }
 
 // ---------------------------------------------------------------------------
-// Without anybody asking
+// Without a question
 
 #[test]
 fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
@@ -279,13 +279,13 @@ fn the_pool_itself_notices_and_tells_all_who_want_to_know() {
             _ => None,
         })
         .collect();
-    eventually("the handler is told the same", || queue.recorder.changes() == recorder);
+    eventually("the handler gets the same changes", || queue.recorder.changes() == recorder);
     assert_eq!((recorder[0].0, recorder.last().unwrap().1), (Healthy, Healthy));
     assert!(recorder.windows(2).all(|pair| pair[0].1 == pair[1].0), "{recorder:?}");
     assert!(recorder.iter().all(|(from, to)| from != to), "{recorder:?}");
 }
 
-/// The waiters have all gone, and nobody comes or asks: the level falls by itself.
+/// All waiters have left, and there is no get and no question: the level falls by itself.
 #[test]
 fn it_is_healthy_again_when_the_queue_has_gone() {
     let mut queue = Queue::of(by_number(|it| it.calm_for = ms(50)));
@@ -300,7 +300,7 @@ fn it_is_healthy_again_when_the_queue_has_gone() {
     }
 }
 
-/// Hangs when it is told that the pool is not healthy.
+/// Hangs when the pool is reported as unhealthy.
 #[derive(Debug)]
 struct Stuck(Gate);
 
@@ -326,14 +326,14 @@ fn a_handler_that_hangs_holds_up_nobody_but_itself() {
     drop(queue.held.take());
     queue.waiters.drain(..).for_each(|(_, thread)| thread.join().unwrap());
     eventually("the pool has long since recovered", || queue.level() == Healthy);
-    assert_eq!(gate.entered(), 1, "one is told after the other");
+    assert_eq!(gate.entered(), 1, "one event after the other");
     gate.open();
 }
 
 // ---------------------------------------------------------------------------
 // At rest
 
-/// How often each thread with such a name has gone to sleep.
+/// How often each thread with this name has gone to sleep.
 fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     tasks
@@ -348,17 +348,17 @@ fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Fails unless the pool's resident thread, of that name, sleeps through a second.
+/// Fails unless the pool's resident thread sleeps through a second.
 #[track_caller]
 fn assert_asleep(what: &str, name: &str) {
-    // A thread gives itself its name when it begins.
+    // A thread sets its name when it starts.
     eventually("the thread is there", || sleeps(name).len() == 1);
     let deadline = Instant::now() + WATCHDOG;
     loop {
         let before = sleeps(name);
         thread::sleep(ms(1000));
         let after = sleeps(name);
-        // It may have had something left to do.
+        // It may have had some work left.
         if before == after {
             return;
         }
@@ -375,7 +375,7 @@ fn a_pool_at_rest_wakes_nobody() {
     let events = pool.subscribe(100).unwrap();
     drop(pool.get().unwrap());
     events.recv_timeout(WATCHDOG).unwrap();
-    assert_asleep("with a subscriber to whom nothing is told", "resting-reaper");
+    assert_asleep("with a subscriber but no events", "resting-reaper");
 
     let held = (pool.get().unwrap(), pool.get().unwrap());
     pool.get_timeout(ms(1)).unwrap_err();

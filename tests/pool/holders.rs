@@ -1,4 +1,4 @@
-//! Who holds connections: leaks are reported, and so are holders that wait for
+//! Holders: leaks are reported, and so are threads that wait for connections that they hold
 //! themselves.
 
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
@@ -14,11 +14,11 @@ use fairpool_testing::stub::{
 
 use crate::support::ms;
 
-/// Long enough that no test that works waits so long.
+/// Longer than any test that passes.
 const LONG: Duration = Duration::from_secs(60);
 const AT_ONCE: SelfDeadlock = SelfDeadlock::Fail(Duration::ZERO);
 
-/// Keeps what it is told.
+/// Records the events.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<Records>>);
 
@@ -74,7 +74,7 @@ fn assert_whole(pool: &Pool<Manager>) {
     assert_eq!((stats.in_use, stats.waiting), (0, 0));
 }
 
-/// A thread with a name that runs until its result is asked for.
+/// Runs `body` on a thread with this name.
 fn named<R: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> R + Send + 'static,

@@ -89,8 +89,7 @@ fn p2_a_bound_of_zero_is_strict() {
 
 #[test]
 fn p2_a_newcomer_may_take_an_idle_connection_before_the_bound() {
-    // With a waiter that cannot take it yet, since the pool is told of its
-    // wait only: it is asleep. Some of many newcomers are quicker than it.
+    // The waiter sleeps and needs a moment to wake up: some of many newcomers are faster.
     let server = Server::new();
     let pool = builder(1)
         .fairness(Fairness::Bounded(Duration::from_secs(60)))
@@ -152,7 +151,7 @@ fn p2_ageing_bounds_how_long_a_low_priority_is_passed_over() {
                 drop(conn);
             });
             await_waiting(pool, number + 1);
-            thread::sleep(ms(8 * 5 + 5)); // eight levels, and some
+            thread::sleep(ms(8 * 5 + 5)); // eight levels, and a margin
         }
         drop(held);
         assert_eq!(outcome.recv_timeout(WATCHDOG), Ok(0), "it had waited long enough");

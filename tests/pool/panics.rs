@@ -66,7 +66,7 @@ impl HandleError<StubError> for Bombs {
 
 impl CustomizeConnection<Conn, StubError> for Bombs {
     fn on_acquire(&self, _: &mut Conn) -> Result<(), StubError> {
-        // Only once, else nobody could ever be served.
+        // Only once, or no caller could ever be served.
         if self.0.0.compare_exchange(8, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             silent_panic();
         }
@@ -142,7 +142,7 @@ fn p10_a_panic_in_any_driver_call_costs_nobody_anything() {
     assert_eq!(server.live(), 0);
 }
 
-/// Fails in `on_acquire`, once, in the way given.
+/// Fails once in `on_acquire`, in the given way.
 #[derive(Debug)]
 struct FailsOnAcquire(Mutex<Option<Does>>);
 
@@ -167,7 +167,7 @@ fn p10_a_destructor_that_panics_after_on_acquire_did_ends_no_process() {
             .connect_backoff(ms(200), ms(200))
             .build(server.manager())
             .unwrap();
-        // Two panics one inside the other would end the process.
+        // A panic during a panic would abort the process.
         server.next(Op::Close, Does::Panic);
         let error = pool.get_timeout(ms(50)).map(drop).unwrap_err();
         let cause = error.source().expect("why it could not be opened").to_string();
@@ -273,7 +273,7 @@ fn p10_a_panic_in_the_destructor_of_an_extension_costs_no_slot() {
     assert!(again.is_ok(), "after a detach: {}", pool.stats());
 }
 
-/// An error whose destructor panics, or asks the pool.
+/// An error whose destructor panics or uses the pool.
 struct Touchy {
     on_drop: Arc<dyn Fn() + Send + Sync>,
 }

@@ -27,17 +27,17 @@ fn p8_one_waiter_too_many_is_refused_at_once() {
 
 #[test]
 fn p8_callers_are_not_refused_beside_idle_connections() {
-    // All connections are due for a check, as after half a second of quiet.
+    // All connections are due for a check, as after half a second without use.
     let (server, gate) = (Server::new(), Gate::new());
     let pool =
         builder(4).test_on_check_out(true).max_waiters(Some(1)).build(server.manager()).unwrap();
     let all: Vec<_> =
-        (0..4).map(|_| pool.get().expect("a pool that is not full refuses nobody")).collect();
+        (0..4).map(|_| pool.get().expect("there is room")).collect();
     drop(all);
     server.on(Op::IsValid, Does::Hang(gate.clone()));
     let outcome = waiter(&pool, Duration::MAX);
     gate.await_entered(1);
-    // Three are idle; one caller waits, and not for want of a connection.
+    // Three connections are idle; one caller waits for a check.
     let second = start_waiter(&pool, Duration::MAX);
     let refused = second.recv_timeout(ms(200));
     gate.open();

@@ -1,5 +1,5 @@
-//! The promises where two things happen at once: several who close, a thread that
-//! ends, a notice that waits, an error whose source panics.
+//! Promises when two things happen at once: concurrent closes, a thread that ends, a pending
+//! notification, an error whose source panics.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -25,7 +25,7 @@ fn until(what: impl Fn() -> bool) {
     }
 }
 
-/// What the driver leaves in its threads.
+/// A thread-local of the driver.
 struct Slow(Duration, Arc<AtomicUsize>);
 impl Drop for Slow {
     fn drop(&mut self) {
@@ -79,7 +79,7 @@ impl HandleEvent for Log {
     }
 }
 
-/// A thread that has done its work may still run destructors of thread-locals.
+/// A thread that has finished its work may still run destructors of thread-locals.
 #[test]
 fn p11_close_counts_a_thread_whose_destructors_run() {
     let done = Arc::new(AtomicUsize::new(0));
@@ -176,7 +176,7 @@ fn p11_close_waits_for_the_notice_of_a_detach() {
     );
 }
 
-/// The end comes up while the look that found the leak starts 40 closes.
+/// The pool ends while the reaper, which found the leak, starts 40 closes.
 #[test]
 fn p9_a_leak_is_told_before_its_end() {
     let mut wrong = 0;
@@ -214,7 +214,7 @@ impl HandleError<Evil> for Taker {
     }
 }
 
-/// A handler that takes errors by value has their texts copied.
+/// For a handler that takes errors by value, the pool copies their texts.
 #[test]
 fn p10_a_source_that_panics_loses_no_slot() {
     let n = AtomicUsize::new(0);

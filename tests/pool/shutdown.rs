@@ -45,7 +45,7 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     server.check();
 }
 
-/// Left alone, a free worker ends by itself after two seconds.
+/// Without a close, an idle worker ends after two seconds.
 #[test]
 fn p11_idle_threads_end_at_once_when_the_pool_is_closed() {
     let soon = (0..5).any(|_| {
@@ -120,7 +120,7 @@ fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     server.check();
 }
 
-/// Its destructor runs when a thread of the pool has done its work and ends.
+/// Its destructor runs when a thread of the pool ends.
 struct SlowToLeave;
 
 impl Drop for SlowToLeave {
@@ -172,7 +172,7 @@ fn p11_dropping_the_last_handle_closes_in_the_background_without_blocking() {
     drop(pool);
     assert!(clone.get_timeout(Duration::ZERO).is_ok(), "a handle is left");
     watched("drop of the last handle", move || drop(clone));
-    gate.await_entered(1); // the idle one is being closed
+    gate.await_entered(1); // the idle connection is being closed
     held.touch();
     watched("a return to a pool that is gone", move || drop(held));
     gate.await_entered(2);

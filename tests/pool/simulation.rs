@@ -10,7 +10,7 @@ use fairpool_testing::StubManager;
 
 use fairpool_testing::dice::Dice;
 
-/// What takes no time at all, so that only the queue is left.
+/// A driver that takes no time, so that only the queue matters.
 const NOTHING: Driver = Driver {
     connect: Duration::ZERO,
     check: Duration::ZERO,
@@ -23,7 +23,7 @@ fn pool(size: u32) -> Builder<StubManager> {
     pool.test_on_check_out(false).max_lifetime(None).idle_timeout(None)
 }
 
-/// An exponentially distributed span.
+/// An exponentially distributed duration.
 fn exponential(dice: &mut Dice, mean: Duration) -> Duration {
     let fraction: f64 = (dice.roll() >> 11) as f64 / (1u64 << 53) as f64;
     mean.mul_f64(-(1.0 - fraction).ln())
@@ -86,12 +86,12 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Somebody who holds for 10 ms and waits for as long as it takes.
+/// A caller that holds for 10 ms and has no deadline.
 fn caller(at: u64) -> Arrival {
     Arrival { at: ms(at), hold: ms(10), timeout: Duration::MAX, priority: 5 }
 }
 
-/// All that is told, in the order in which it happens, and what the pool counted.
+/// All gets in the order in which they end, and the pool's counts.
 fn run(
     pool: Builder<StubManager>,
     driver: Driver,
@@ -102,7 +102,7 @@ fn run(
     (gets, stats)
 }
 
-/// More than the pool can serve, of all kinds. Each is told apart by how long it holds.
+/// More callers of all kinds than the pool can serve. Each has its own hold time as a name.
 fn crowd(seed: u64) -> Vec<Arrival> {
     let mut dice = Dice::of(seed, &[1]);
     let mut at = Duration::ZERO;
@@ -134,8 +134,7 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
         gets.iter().map(|get| (get.arrival, get.waited, get.end)).collect::<Vec<_>>(),
         [
             ended(caller(0), 0, None),
-            // It comes at 1 ms, and the connection is returned at 10 ms: the return
-            // was there first, and a grant beats the deadline.
+            // Its deadline is at 10 ms, as is the return: the return comes first.
             ended(hasty, 9, None),
             ended(patient, 18, None),
             ended(caller(3), 27, None),
@@ -147,7 +146,7 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
     let (gets, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
     assert_eq!((gets[1].arrival, gets[1].waited), (hasty, ms(8)));
     assert_eq!(gets[1].end, Some(ErrorKind::Timeout));
-    // It has left the queue: the next one is served as if it had not been there.
+    // It has left the queue, so the next one is served.
     assert_eq!((gets[2].arrival, gets[2].waited, gets[2].end), (caller(3), ms(7), None));
     assert_eq!((stats.gets, stats.timeouts), (2, 1));
 }
@@ -167,7 +166,7 @@ fn a_full_queue_refuses_at_once() {
     let (gets, stats) = run(pool, NOTHING, [0, 1, 2, 3, 11].map(caller));
     let refused: Vec<_> = gets.iter().filter(|get| get.end.is_some()).collect();
     assert_eq!(refused.len(), 1, "{gets:?}");
-    // The third to wait; the one at 11 ms finds room again.
+    // The third waiter is refused; the caller at 11 ms finds room again.
     assert_eq!((refused[0].arrival, refused[0].end), (caller(3), Some(ErrorKind::QueueFull)));
     assert_eq!(refused[0].waited, Duration::ZERO);
     assert_eq!((stats.gets, stats.refused), (4, 1));
@@ -183,8 +182,8 @@ fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
             .map(|get| (get.arrival.at.as_millis(), get.arrival.priority))
             .collect::<Vec<_>>()
     };
-    // Four levels are 8 ms: the caller of priority 5 that comes at 1 ms is passed by
-    // those of priority 1 that come up to 9 ms, and by none that comes later.
+    // Four levels are 8 ms: callers of priority 1 that arrive up to 9 ms overtake the caller of
+    // priority 5 that arrived at 1 ms; later ones do not.
     let arrivals = [of(0, 5), of(1, 5), of(2, 1), of(9, 1), of(10, 1), of(11, 1)];
     assert_eq!(order(&arrivals), [(0, 5), (2, 1), (9, 1), (1, 5), (10, 1), (11, 1)]);
     // Among equals: first come, first served.
@@ -194,18 +193,18 @@ fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
 
 #[test]
 fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() {
-    // The stream takes all there is: one each 10 ms, held for 10 ms.
+    // The stream uses the whole capacity: one caller each 10 ms, which holds for 10 ms.
     let important = (0..2_000).map(|n| Arrival { priority: 1, ..caller(10 * n) });
     let unimportant = Arrival { at: ms(55), priority: 9, ..caller(0) };
     let mut arrivals: Vec<_> = important.chain([unimportant]).collect();
-    // Another at the start, so that there is always one who waits.
+    // One more at the start, so that one always waits.
     arrivals.push(Arrival { priority: 1, ..caller(0) });
     arrivals.sort_by_key(|arrival| arrival.at);
     let waited = |ageing| {
         let (gets, _) = run(pool(1).priority_ageing(ageing), NOTHING, arrivals.clone());
-        gets.iter().find(|get| get.arrival.priority == 9).expect("told of it").waited
+        gets.iter().find(|get| get.arrival.priority == 9).expect("it is reported").waited
     };
-    // Eight levels of 20 ms, and then those who are there before it.
+    // Eight levels of 20 ms, and then those that arrived before it.
     let aged = waited(ms(20));
     assert!((ms(160)..ms(190)).contains(&aged), "{aged:?}");
     // Without ageing it waits until the stream ends.
@@ -219,7 +218,7 @@ fn a_first_caller_waits_for_the_connection_to_open_and_its_thread_to_wake() {
     assert_eq!(gets[0].waited, ms(8));
     assert_eq!(gets[1].waited, Duration::ZERO, "by then it is open");
     assert_eq!((stats.gets, stats.opened, stats.open_failures), (2, 1, 0));
-    // Those that are kept idle are there from the start.
+    // Connections of `min_idle` are open from the start.
     let (gets, _) = run(pool(1), driver, [caller(0)]);
     assert_eq!(gets[0].waited, Duration::ZERO);
 }
@@ -245,7 +244,7 @@ fn every_caller_is_told_of_once() {
         assert_eq!(stats.refused, count(Some(ErrorKind::QueueFull)));
         assert_eq!(stats.gets + stats.timeouts + stats.refused, arrivals.len() as u64);
         assert_eq!(stats.waiting, 0);
-        // All of it happened, or this proves little.
+        // Everything must have happened, or this proves little.
         assert!(stats.timeouts > 100 && stats.refused > 100 && stats.opened > 50, "{stats:?}");
     }
 }
@@ -268,8 +267,8 @@ fn callers_out_of_order_are_an_error_that_says_so() {
     assert!(error.kind() == fairpool::ErrorKind::Config, "{error:?}");
     let text = error.to_string();
     assert!(text.contains("3ms") && text.contains("5ms") && text.contains("order"), "{text}");
-    assert_eq!(gets, 1, "of the first it was told");
-    // At the same time is in order.
+    assert_eq!(gets, 1, "only the first was reported");
+    // Arrivals at the same time are in order.
     assert_eq!(run(pool(1), NOTHING, [caller(5), caller(5)]).1.gets, 2);
 }
 

@@ -1,4 +1,4 @@
-//! How long things take is counted for each of them, and is as long as it took.
+//! Durations of waits, uses and driver calls: each is counted, with its true length.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder,
 
 use crate::support::ms;
 
-/// The clock that short uses are counted by ticks, and lags by up to two ticks.
+/// The error of the coarse clock that measures short uses: up to two ticks.
 const COARSE: Duration = ms(20);
 
 fn pool(size: u32) -> (Pool<Manager>, Server) {
@@ -30,7 +30,7 @@ fn assert_ordered(times: &Times) {
     }
 }
 
-/// The sum of all.
+/// The sum of all durations.
 fn sum(of: &Quantiles) -> Duration {
     of.mean * u32::try_from(of.count).unwrap()
 }
@@ -66,7 +66,7 @@ fn a_wait_is_as_long_as_it_took() {
     assert_eq!(wait.count, 4);
     for it in [wait.p50, wait.p99, wait.p999, wait.max] {
         assert!(it >= ms(50), "{wait:?}");
-        // A hundredth for the histogram.
+        // The histogram rounds by a hundredth.
         assert!(it <= took + took / 100, "{wait:?} in {took:?}");
     }
     assert_ordered(&times(&pool));
@@ -96,8 +96,8 @@ fn waits_in_vain_count_too_and_refusals_do_not() {
     drop(held);
 }
 
-/// Callers with and without time meet at a pool that is too small for them. Each get
-/// counts once, and each wait in vain.
+/// Callers with and without time share a pool that is too small for them. Each get counts
+/// once, also those that time out.
 #[test]
 fn every_get_counts_once_under_load() {
     let server = Server::new();
@@ -120,7 +120,7 @@ fn every_get_counts_once_under_load() {
         });
         let stats = pool.stats();
         let count = stats.times.wait.count;
-        // Those that timed out have waited, but for those that had no time.
+        // Gets that timed out have waited, except those with no time.
         assert!(count >= stats.gets && count <= stats.gets + stats.timeouts, "{count}: {stats}");
         assert!(stats.gets_waited > 0);
         assert_ordered(&stats.times);
@@ -138,7 +138,7 @@ fn each_long_use_counts_once_and_short_ones_are_estimated() {
     let start = Instant::now();
     let mut short = 0;
     for round in 0..10 {
-        // A burst of short uses, most of which no clock notices …
+        // A burst of short uses, most of them shorter than a tick …
         for _ in 0..1000 + round {
             drop(pool.get().unwrap());
             short += 1;
@@ -148,7 +148,7 @@ fn each_long_use_counts_once_and_short_ones_are_estimated() {
         thread::sleep(ms(30));
         drop(held);
     }
-    // The next one that is timed stands for those that were not.
+    // The next sampled use stands for those that were not sampled.
     let all = before + short + 11;
     thread::sleep(COARSE);
     drop(pool.get().unwrap());
@@ -157,8 +157,8 @@ fn each_long_use_counts_once_and_short_ones_are_estimated() {
     assert_eq!(in_use.count, all);
     assert!(in_use.max >= ms(20), "{in_use:?}");
     assert!(sum(&in_use) >= 10 * (ms(30) - COARSE), "{in_use:?}");
-    // A short use stands for others, with less than 10 ms for each of them. If a long
-    // one did, the sum would be three times as large.
+    // A short use stands for the others, with less than 10 ms each. If a long one did, the sum
+    // would be three times as large.
     let most = took + 10 * COARSE + ms(10) * u32::try_from(short).unwrap();
     assert!(sum(&in_use) <= most, "{:?} in {took:?}", sum(&in_use));
     assert_ordered(&times(&pool));
@@ -226,7 +226,7 @@ fn a_connect_counts_when_it_succeeds_and_a_check_in_any_case() {
     drop(pool.get().unwrap());
     assert_eq!(times(&pool).validate.count, 1);
     assert_eq!(times(&pool).connect.count, 2);
-    // One that its limit ends counts when it comes back.
+    // A call that overran its limit counts when it returns.
     let gate = Gate::new();
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     thread::scope(|scope| {

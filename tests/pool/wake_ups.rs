@@ -8,8 +8,8 @@ use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder,
 
 use crate::support::{assert_whole, ms, rounds, served, start_waiter, waiter};
 
-/// One connection is held and one caller waits; then something happens to the
-/// held one, and the waiter must be served.
+/// One connection is in use and one caller waits; `act` ends the use, and the waiter must be
+/// served.
 fn assert_waiter_served_when(
     what: &str,
     pool: &Pool<Manager>,
@@ -145,7 +145,7 @@ fn p3_a_hung_check_does_not_keep_the_other_connections_from_newcomers() {
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     let stuck = waiter(&pool, Duration::MAX);
     gate.await_entered(1);
-    // Two are left, for two callers. Nobody else comes, and nobody returns one.
+    // Two connections are left for two callers, without another get or return.
     let second = start_waiter(&pool, Duration::MAX);
     let first = served(&stuck);
     let Ok(second) = second.recv_timeout(Duration::from_secs(3)) else {
@@ -187,7 +187,7 @@ fn p3_several_returns_at_once_serve_several_waiters() {
             let held: Vec<_> = (0..4).map(|_| pool.get().unwrap()).collect();
             let outcomes: Vec<_> = (0..4).map(|_| waiter(&pool, Duration::MAX)).collect();
             drop(held);
-            // Nobody returns: each return has to have woken one.
+            // No more returns: each of the four must have woken one waiter.
             let conns: Vec<_> = outcomes.iter().map(served).collect();
             drop(conns);
         }

@@ -1,5 +1,5 @@
-//! The life of one pool: a storm of faults, a calm in which it must be whole
-//! again, a second storm, and an end, after which everything is accounted for.
+//! The life of one pool: a storm of faults, a calm in which it must be whole again, a second
+//! storm, and an end, after which nothing may be left.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -16,11 +16,10 @@ use fairpool_testing::hostile::{Hooks, Manager};
 use fairpool_testing::hostile::{Limits, World, time_in_calls};
 use fairpool_testing::stub::{WATCHDOG, eventually, lock, threads_named};
 
-/// Of each pool; four pools side by side make 64.
+/// The users of each pool.
 pub const USERS: u64 = 16;
 
-/// How often what goes wrong in the mildest storm: fail, fail for good, panic,
-/// take long, hang; in parts of 100,000.
+/// The rates of the mildest storm: fail, fail for good, panic, take long, hang.
 const MILD: Rates = [500, 30, 300, 300, 60];
 
 fn random_rates(dice: &mut Dice) -> Rates {
@@ -62,7 +61,7 @@ impl Settings {
         }
     }
 
-    /// Whatever hangs is given up soon, and does not keep the pool from serving.
+    /// Whether calls that hang are abandoned soon, so that the pool keeps serving.
     fn gives_up(&self) -> bool {
         let Limits { open, check, close } = self.limits;
         self.max_abandoned == 64 && open.max(check).max(close) < Duration::from_secs(1)
@@ -79,7 +78,7 @@ impl Settings {
 
     fn build(&self, name: &str, world: &World, dice: &mut Dice) -> Pool<Manager> {
         let hooks = Hooks(world.clone());
-        // Where nothing ages, nothing but a plan makes the reaper look.
+        // Without these settings, the reaper runs only at deadlines.
         let ages = dice.percent(60);
         let mut builder = Pool::builder()
             .name(name)
@@ -113,7 +112,7 @@ impl Settings {
     }
 }
 
-/// Threads that have to come home within the watchdog's time.
+/// Threads that must end within the watchdog's time.
 struct Team(Vec<(String, mpsc::Receiver<thread::Result<()>>)>);
 
 impl Team {
@@ -130,7 +129,7 @@ impl Team {
         self.0.push((name, receiver));
     }
 
-    fn come_home(self, pool: impl Fn() -> String) {
+    fn join_all(self, pool: impl Fn() -> String) {
         for (name, receiver) in self.0 {
             match receiver.recv_timeout(WATCHDOG) {
                 Ok(Ok(())) => {}
@@ -159,7 +158,7 @@ impl Storm {
         Storm { crew, users, meddler }
     }
 
-    /// Lets it rage for so long.
+    /// Lets the storm last for `time`.
     fn rage(&self, time: Duration, dice: &mut Dice) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -168,22 +167,22 @@ impl Storm {
         }
     }
 
-    /// The faults end; everyone has to come home. Returns when they ended.
+    /// Ends the faults; every thread must end. Returns when the faults ended.
     fn end(self, pool: &Pool<Manager>) -> Instant {
         self.crew.world.calm();
         self.end_new_faults(pool)
     }
 
-    /// The same, but what hangs in the pool's own threads hangs on.
+    /// The same, but calls that hang in the pool's own threads remain.
     fn end_new_faults(self, pool: &Pool<Manager>) -> Instant {
         self.crew.stop.store(true, Ordering::SeqCst);
         let since = Instant::now();
         self.crew.world.storm(Rates::default());
         self.crew.world.release_callers();
-        // First, lest it pause the pool once more.
-        self.meddler.come_home(|| pool.stats().to_string());
+        // First this one, or it could pause the pool again.
+        self.meddler.join_all(|| pool.stats().to_string());
         self.crew.empty_basket();
-        self.users.come_home(|| pool.stats().to_string());
+        self.users.join_all(|| pool.stats().to_string());
         since
     }
 }
@@ -219,7 +218,7 @@ impl Ending {
     }
 }
 
-/// One life, and all that is to be said of it.
+/// One life.
 pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tally>) {
     let mut dice = Dice::of(seed, &[lane, number]);
     let settings = Settings::random(&mut dice);
@@ -235,7 +234,7 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     let mut crews = vec![first.crew.clone()];
     let since = match settings.gives_up() {
         true => {
-            // So that something does hang.
+            // Makes sure that something hangs.
             world.storm([0, 0, 0, 0, 20_000]);
             thread::sleep(Duration::from_millis(20));
             let since = first.end_new_faults(&pool);
@@ -256,8 +255,7 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     account(pool, &world, &name, &crews);
 }
 
-/// Nothing goes wrong any more, but what hung hangs on: abandoned, it costs no
-/// connection.
+/// No new faults, but calls still hang: they are abandoned and cost no connection.
 fn assert_served_beside_hung_calls(
     pool: &Pool<Manager>,
     world: &World,
@@ -279,8 +277,8 @@ fn restore_sizes(pool: &Pool<Manager>, settings: &Settings) {
     pool.set_max_size(settings.size).expect("the size that it had");
 }
 
-/// After the faults: all connections can be held at once, everyone is served,
-/// in order, and the pool's account is the server's.
+/// After the faults all connections can be held at once, all callers are served in order, and
+/// the pool's counts are the server's.
 fn assert_whole_again(
     pool: &Pool<Manager>,
     world: &World,
@@ -306,8 +304,7 @@ fn assert_whole_again(
     world.check();
 }
 
-/// A connection, though the last attempt to open one may have failed for good
-/// while it still stormed.
+/// A connection, even if the last connect of the storm failed for good.
 fn get_soon(pool: &Pool<Manager>, world: &World) -> Held {
     let start = Instant::now();
     loop {
@@ -333,10 +330,10 @@ fn assert_everyone_served(pool: &Pool<Manager>, world: &World, settings: &Settin
             }
         });
     }
-    team.come_home(|| pool.stats().to_string());
+    team.join_all(|| pool.stats().to_string());
 }
 
-/// Waiters that come one after another are served in that order.
+/// Waiters are served in the order of their arrival.
 fn assert_in_order(pool: &Pool<Manager>, world: &World, settings: &Settings) {
     const WAITERS: u32 = 4;
     let mut held: Vec<_> = (0..settings.size).map(|_| get_soon(pool, world)).collect();
@@ -355,7 +352,7 @@ fn assert_in_order(pool: &Pool<Manager>, world: &World, settings: &Settings) {
         thread::sleep(bound);
     }
     drop(held.pop());
-    team.come_home(|| pool.stats().to_string());
+    team.join_all(|| pool.stats().to_string());
     let order = lock(&order).clone();
     assert!(order.is_sorted(), "P2: served in the order {order:?}");
 }
@@ -394,13 +391,13 @@ fn end(
         Ending::DropLast => {
             crew.stop.store(true, Ordering::SeqCst);
             world.end_audit();
-            // The users have the last handles; the storm goes on meanwhile.
+            // The users hold the last handles, and the storm continues.
             drop(pool);
             thread::sleep(dice.millis(0, 100));
             world.calm();
-            storm.meddler.come_home(String::new);
+            storm.meddler.join_all(String::new);
             crew.empty_basket();
-            storm.users.come_home(String::new);
+            storm.users.join_all(String::new);
             None
         }
         Ending::DropLastInHook(call) => {
@@ -413,12 +410,12 @@ fn end(
                 drop(pool);
                 let _ = sender.send(());
             });
-            // On a thread of its own: the return itself may hang in a hook.
+            // On a thread of its own, since the return may hang in a hook.
             let mut team = Team::new();
             team.send("discarder".to_string(), move || held.discard());
             await_ambush(call, &receiver, &world);
             world.calm();
-            team.come_home(String::new);
+            team.join_all(String::new);
             None
         }
     }
@@ -427,12 +424,12 @@ fn end(
 fn await_ambush(call: Call, receiver: &mpsc::Receiver<()>, world: &World) {
     let start = Instant::now();
     while receiver.recv_timeout(Duration::from_millis(50)).is_err() {
-        world.release(); // whoever would make the call may hang in another
+        world.release(); // the thread that would make the call may hang in another one
         assert!(start.elapsed() < WATCHDOG, "{call:?} is never called");
     }
 }
 
-/// Every connection, waiter and thread.
+/// Every connection, waiter and thread is gone.
 fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<Crew>]) {
     let tally = &crews[0].tally;
     if let Some(pool) = pool {
@@ -449,7 +446,7 @@ fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<
     }
     eventually("the server has no connection left", || world.live() == 0);
     eventually("no thread is left", || threads_named(name) == 0);
-    // The crews' cancel tokens are still there, and hold nothing of the pool's.
+    // The crews' cancel tokens still exist; they must not keep anything of the pool alive.
     eventually("the pool itself is gone", || world.drivers() == 0);
     let detached: usize = crews.iter().map(|crew| lock(&crew.detached).drain(..).count()).sum();
     let counted = world.counted();

@@ -1,8 +1,9 @@
-//! A soak: many lives of several pools, whose driver, hooks and destructors
-//! fail, panic, dawdle and hang at random, and whose users do everything that
-//! can be done with a pool.
+//! A soak test: many lives of several pools, whose driver, hooks and destructors fail, panic,
+//! take long and hang at random, and whose users do everything that can be done with a pool.
 //!
-//! `FAIRPOOL_SOAK_SECONDS` sets how long (60), `FAIRPOOL_SEED` what happens.
+//! In a process of its own: it replaces the panic hook, and counts threads.
+//!
+//! `FAIRPOOL_SOAK_SECONDS` sets how long it runs (60), `FAIRPOOL_SEED` what happens.
 
 mod lives;
 mod users;
@@ -18,22 +19,22 @@ use fairpool_testing::hostile::{Call, FAULTS, Fault};
 use fairpool_testing::stub::from_env;
 use users::Tally;
 
-/// Pools side by side.
+/// How many pools run side by side.
 const LANES: u64 = 4;
-/// Of two storms in each life.
+/// How long each of the two storms of a life lasts.
 const STORM: Duration = Duration::from_millis(1200);
 const PROGRESS: Duration = Duration::from_secs(10);
-/// A life takes some three seconds.
+/// The limit for one life, which usually takes three seconds.
 const STANDSTILL: Duration = Duration::from_secs(40);
-/// In a shorter soak not everything happens.
+/// A shorter soak need not see every kind of event.
 const LONG: Duration = Duration::from_secs(45);
 
 fn soak_time() -> Duration {
     Duration::from_secs(from_env("FAIRPOOL_SOAK_SECONDS").unwrap_or(60))
 }
 
-/// The test's own panics are silent, so each that is heard is a defect: of the
-/// pool, in an assertion of its own, or one that the test has found.
+/// Panics that reached the panic hook. Scripted panics do not, so each of these is a defect:
+/// a failed assertion of the pool or of the test.
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 
 fn listen_for_panics() {
@@ -70,7 +71,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
     }
     let (mut ended, mut moved) = (0, (0, Instant::now()));
     while ended < LANES {
-        // A deadlock of the pool may well be one of whoever would report it.
+        // A deadlock of the pool may also block the thread that would report it.
         if moved.0 != tally.of("life") {
             moved = (tally.of("life"), Instant::now());
         }
@@ -86,8 +87,8 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
     }
     report(&tally, start.elapsed());
     let counted = tally.counted();
-    // The pool's clock starts before the server's, by as long as a thread takes
-    // to start: now and then that is more than half of a limit.
+    // The pool's clock starts earlier than the server's, by the time a thread takes to start:
+    // sometimes more than half of a limit.
     assert!(
         counted.abandoned_early <= 20 + counted.beside_abandoned / 10,
         "calls are abandoned too early"
@@ -153,7 +154,7 @@ fn report(tally: &Tally, time: Duration) {
     }
 }
 
-/// A soak in which something never happens says nothing of it.
+/// A soak test proves nothing about an event that never happened.
 fn assert_everything_happened(tally: &Tally) {
     let counted = tally.counted();
     for call in Call::ALL {

@@ -1,4 +1,4 @@
-//! Those who use a pool, in every way that there is, and the one who meddles.
+//! Threads that use a pool in every possible way, and one that changes its settings.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ pub fn allowed_overshoot() -> Duration {
     Duration::from_millis(from_env("FAIRPOOL_OVERSHOOT_MS").unwrap_or(2000))
 }
 
-/// What was done, over all lives of all pools.
+/// The counts of all lives of all pools.
 #[derive(Default)]
 pub struct Tally {
     actions: Mutex<BTreeMap<&'static str, u64>>,
@@ -43,7 +43,7 @@ impl Tally {
         lock(&self.actions).clone()
     }
 
-    /// Adds what the server of one life has counted.
+    /// Adds the counts of one life's server.
     pub fn absorb(&self, life: &Counts) {
         lock(&self.counted).add(life);
     }
@@ -81,8 +81,7 @@ impl Tally {
     }
 }
 
-/// The server knows who has a connection, from the get until just before the
-/// return.
+/// Registers a holder with the server, from the get until just before the return.
 struct Mark {
     world: World,
     id: u64,
@@ -94,7 +93,7 @@ impl Drop for Mark {
     }
 }
 
-/// A connection and its mark, which goes first.
+/// A connection and its registration, which is dropped first.
 pub struct Held {
     mark: Mark,
     conn: PooledConnection<Manager>,
@@ -113,7 +112,7 @@ impl Held {
     }
 }
 
-/// Which errors the settings of a pool allow for.
+/// Which errors the settings of a pool allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Expects {
     pub queue_full: bool,
@@ -123,14 +122,14 @@ pub struct Expects {
     pub try_get: Duration,
 }
 
-/// What the users of one pool have in common.
+/// What the users of one pool share.
 pub struct Crew {
     pub world: World,
     pub tally: Arc<Tally>,
     pub expects: Expects,
     pub size: u32,
     pub stop: AtomicBool,
-    /// From now on the pool may say that it is closed.
+    /// From now on gets may fail because the pool is closed.
     pub closing: AtomicBool,
     tokens: Mutex<Vec<CancelToken>>,
     /// Connections on their way to other threads.
@@ -178,7 +177,7 @@ impl Crew {
             match self.ask(pool, way, &mut dice) {
                 Ok(held) => self.use_up(pool, held, &mut dice),
                 Err(Some(ErrorKind::Closed)) => return,
-                // Refused at once, perhaps, as all the others.
+                // Gets may fail at once, for all users.
                 Err(_) => thread::sleep(dice.millis(0, 3)),
             }
         }
@@ -201,7 +200,7 @@ impl Crew {
         }
     }
 
-    /// One get, with all that can be said of it at once.
+    /// One get, and the checks of its result.
     fn ask(
         &self,
         pool: &Pool<Manager>,
@@ -214,7 +213,7 @@ impl Crew {
             Way::Try => self.expects.try_get,
         };
         let cancellable = matches!(way, Way::Request(_, Some(_)));
-        // What the test's own hooks took on this thread is not the pool's.
+        // The time in the test's own hooks on this thread is not the pool's.
         let (start, elsewhere) = (Instant::now(), time_in_calls());
         let (action, got) = match way {
             Way::Get => ("get", pool.get()),
@@ -273,7 +272,7 @@ impl Crew {
         if !is_legal {
             self.world.breach(format!("after {took:?} of {timeout:?}: {error}"));
         }
-        // An error tells what the pool knows; that must not fail either.
+        // Printing an error must not fail either.
         assert!(error.to_string().len() > 10);
     }
 
@@ -281,7 +280,7 @@ impl Crew {
         let action = match dice.below(100) {
             0..5 => {
                 let way = self.choose(dice, 20);
-                // Two that wait for each other without end would do so for ever.
+                // Without a timeout, two such users could wait for each other for ever.
                 let way = if matches!(way, Way::Timeout(Duration::MAX)) { Way::Try } else { way };
                 let inner = self.ask(pool, way, dice);
                 if dice.percent(50) {
@@ -344,7 +343,7 @@ impl Crew {
                     PooledConnection::unbind(&held.conn);
                 }
                 let mut basket = lock(&self.basket);
-                // Not when it is emptied for the last time: under its lock.
+                // Under the lock of the basket, so that it cannot be added after the last emptying.
                 if basket.len() < self.size as usize && !self.is_over() {
                     basket.push(held);
                 }
@@ -368,7 +367,7 @@ impl Crew {
         self.tally.add(action, 1);
     }
 
-    /// Changes whatever can be changed while the pool is in use.
+    /// Changes every setting that can change while the pool is in use.
     pub fn meddle(&self, pool: &Pool<Manager>, mut dice: Dice) {
         while !self.is_over() && !self.closing.load(Ordering::SeqCst) {
             let action = match dice.below(100) {
@@ -422,7 +421,7 @@ impl Crew {
         pool.resume();
     }
 
-    /// Connections on their way to threads that will not come for them.
+    /// Drops the connections on their way to threads that have ended.
     pub fn empty_basket(&self) {
         let left = std::mem::take(&mut *lock(&self.basket));
         drop(left);

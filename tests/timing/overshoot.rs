@@ -1,5 +1,5 @@
-//! P1 measured: how long after its deadline a get returns, for each call that a
-//! driver or a hook can hang in for ever.
+//! P1 measured: how long after its deadline a get returns while a call of the driver or of a
+//! hook hangs for ever.
 //!
 //! The promise is 10 ms on an idle machine. `FAIRPOOL_GETS` sets how many gets are timed in
 //! each case, `FAIRPOOL_SEED` their durations.
@@ -35,7 +35,7 @@ fn world() -> World {
     World::new(0, Limits { open: NEVER, check: NEVER, close: NEVER }, 1)
 }
 
-/// A pool of one connection, which does nothing unasked.
+/// A pool of one connection, which opens and closes nothing on its own.
 fn builder(world: &World) -> Builder<Manager> {
     Pool::builder()
         .max_size(1)
@@ -62,7 +62,7 @@ fn random_timeout(dice: &mut Dice) -> Duration {
     if dice.below(10) == 0 { Duration::ZERO } else { dice.millis(0, LONGEST_MS) }
 }
 
-/// How much later than asked for each of many gets timed out.
+/// How much later than its timeout each of many gets returned.
 fn overshoots(what: &'static str, pool: &Pool<Manager>) -> Vec<Duration> {
     let (gets, seed) = (gets(), seed());
     println!("FAIRPOOL_SEED={seed}");
@@ -111,8 +111,8 @@ fn report(what: &str, mut overshoots: Vec<Duration>) {
     assert!(largest <= allowed_overshoot(), "{what}: overshoot {largest:?}");
 }
 
-/// `pool` has one connection at the most, and whoever asks for it from now on
-/// depends on a call that hangs at `gate`.
+/// `pool` has at most one connection, and every get from now on depends on a call that hangs
+/// at `gate`.
 fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>, gate: &Gate) {
     let (sender, receiver) = mpsc::channel();
     for number in 0..PATIENT {
@@ -138,8 +138,8 @@ fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>
     report(what, overshoots);
 }
 
-/// The call hangs on the way to a first connection. It overruns its limit over
-/// and over, so that it is abandoned as often as may be.
+/// The call hangs while the first connection is opened. Each attempt overruns its limit, so
+/// that the pool abandons as many as it may.
 fn assert_kept_while_opening_hangs_in(what: &'static str, call: Call) {
     measure(move || {
         let (world, gate) = (world(), Gate::new());
@@ -152,7 +152,7 @@ fn assert_kept_while_opening_hangs_in(what: &'static str, call: Call) {
         let pool = build(&world, builder(&world).open_timeout(limit).max_abandoned(8));
         let released = world.clone();
         let opened = gate.clone();
-        // What hangs after a failed connect is followed by one that succeeds.
+        // After the hang, the next connect succeeds.
         let healed = thread::spawn(move || {
             while !opened.is_open() {
                 thread::sleep(Duration::from_millis(1));
@@ -160,7 +160,7 @@ fn assert_kept_while_opening_hangs_in(what: &'static str, call: Call) {
             released.on(Call::Connect, Does::Succeed);
         });
         assert_deadlines_kept(what, &world, &pool, &gate);
-        healed.join().expect("it only looks");
+        healed.join().expect("it only sleeps");
     });
 }
 
@@ -229,8 +229,8 @@ fn p1_no_get_overstays_while_on_release_hangs() {
     assert_kept_while_closing_hangs_in("on_release", Call::OnRelease);
 }
 
-/// These two run on the thread that gives a connection back, by design: it is
-/// the one that is held up, and nobody else but who wants that connection.
+/// These two run on the thread that returns a connection, by design: they delay only that
+/// thread and those who need that connection.
 #[test]
 fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
     measure(move || {
@@ -243,7 +243,7 @@ fn p1_has_broken_and_needs_reset_hold_up_only_the_thread_that_returns() {
             let (sender, receiver) = mpsc::channel();
             let returns = thread::spawn(move || {
                 drop(first);
-                sender.send(()).expect("somebody listens");
+                sender.send(()).expect("the test receives it");
             });
             gate.await_entered(1);
             world.on(call, Does::Succeed);

@@ -1,4 +1,4 @@
-//! The dump of a snapshot, and of which instant a snapshot is.
+//! The dump of a snapshot, and the one instant that a snapshot shows.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn the_dump_of_an_exhausted_pool_says_who_holds_and_who_waits() {
         ],
     );
     assert_fits(&dump);
-    // Those of a list are one below the other.
+    // The columns of a list are aligned.
     let start = |row: &str| Some(row.split_once("importer")?.0.chars().count());
     let starts: HashSet<usize> = dump.lines().filter_map(start).collect();
     assert_eq!(starts.len(), 1, "{dump}");
@@ -121,7 +121,7 @@ fn the_dump_tells_of_driver_calls_and_errors() {
     callers.served();
 }
 
-/// Names, labels and errors come from anywhere.
+/// Names, labels and errors may contain anything.
 const HOSTILE: &str = "\u{1b}[2J\"quoted\"\n\\ <b>ü\u{202e}";
 
 #[test]
@@ -151,7 +151,7 @@ mod json {
     use serde_json::Value;
 
     fn json_of(snapshot: &Snapshot) -> Value {
-        // As text and back: what a reader gets.
+        // Through text, as a reader gets it.
         serde_json::from_str(&serde_json::to_string(snapshot).unwrap()).unwrap()
     }
 
@@ -252,7 +252,7 @@ mod json {
     }
 }
 
-/// The lists are those that the numbers count, in the order that they promise.
+/// The lists agree with the counts and are in their documented order.
 fn assert_consistent(snapshot: &Snapshot) {
     let stats = &snapshot.stats;
     assert_eq!(snapshot.holders.len() as u32 + stats.checking, stats.in_use, "{snapshot:?}");
@@ -279,7 +279,7 @@ fn assert_consistent(snapshot: &Snapshot) {
     assert!(is_one_of_them || snapshot.waiters.is_empty() && oldest.is_zero(), "{snapshot:?}");
 }
 
-/// What a thread does with the pool: a number picks.
+/// What a thread does with the pool; `number` selects it.
 fn use_pool(pool: &Pool<Manager>, number: u64) {
     let request = pool.request().priority([4, 5, 6][(number % 3) as usize]).label("hammer");
     let got = request.timeout(Duration::from_micros(number % 3000)).get();

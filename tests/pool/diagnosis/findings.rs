@@ -45,8 +45,8 @@ fn busy_is_healthy(hold: Duration) {
             });
         }
         eventually("they are at work", || gets() > 1000);
-        // A machine that stands still for a moment makes callers wait, and then that is
-        // found; one that does each time does not.
+        // A machine that pauses makes callers wait, which is a finding; it does not pause every
+        // time.
         let mut looks = (0..5).map(|_| pool.diagnose_over(ms(600)).unwrap());
         let healthy = looks.any(|diagnosis| diagnosis.is_healthy());
         stop.store(true, Ordering::Relaxed);
@@ -119,7 +119,7 @@ fn a_leak_is_found_although_callers_leave_at_short_deadlines() {
     assert_eq!(kinds(&diagnosis), [Leak], "{diagnosis}");
     assert_contains(&evidence(&diagnosis, Leak), &["0 gets served, 8 timed out"]);
     if cfg!(feature = "histograms") {
-        // What tells long work from a leak.
+        // This distinguishes long work from a leak.
         let usual = "of 1 use that ended, 99 % took no longer than ";
         assert_contains(&evidence(&diagnosis, Leak), &[usual]);
     }

@@ -25,7 +25,7 @@ fn checks_are_told_and_what_fails_them() {
     let pool = builder(1).test_on_check_out(true).build(server.manager()).unwrap();
     let mut feed = Feed::of(&pool);
     drop(pool.get().unwrap());
-    drop(pool.get().unwrap()); // checked on its way
+    drop(pool.get().unwrap()); // checked before the get returns
     feed.until_moved(Checking, None);
     feed.until_moved(Idle, None);
     server.next(Op::IsValid, Does::Fail);

@@ -88,7 +88,7 @@ fn a_timeout_is_told() {
     assert_eq!((same, *kind), (get_id, ErrorKind::Timeout));
     assert!(*waited >= ms(20), "{waited:?}");
 
-    // One that has no time at all joins the queue too.
+    // A get with no time at all is enqueued as well.
     pool.get_timeout(Duration::ZERO).unwrap_err();
     feed.until("the end", |kind| matches!(kind, EventKind::GetFailed { .. }));
     assert_eq!(feed.seen.len(), 4, "{:#?}", feed.kinds());

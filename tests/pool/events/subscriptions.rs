@@ -20,7 +20,7 @@ fn a_slow_reader_loses_the_newest_and_knows_how_many() {
     assert_eq!(event.lost_before, lost);
     let EventKind::CheckedOut { call_site, .. } = &event.kind else { panic!("{event:?}") };
     assert_eq!(call_site.label(), Some("after"));
-    assert_eq!(feed.next().lost_before, 0, "they are told once");
+    assert_eq!(feed.next().lost_before, 0, "the count of lost events is reported once");
     assert_eq!(pool.stats().events_lost, lost);
 }
 
@@ -57,7 +57,7 @@ fn each_subscriber_has_its_own_room_and_the_same_order() {
         "the last get",
         |kind| matches!(kind, EventKind::GetFailed { get_id, .. } if *get_id == last),
     );
-    large.until_moved(Idle, None); // the very last
+    large.until_moved(Idle, None); // the last event
     assert_eq!(check(&large.seen, false).acquired, 101);
     eventually("the small one is full", || small.events.len() == 4);
     (0..4).for_each(|_| drop(small.next().clone()));
@@ -87,7 +87,7 @@ fn a_subscriber_hears_nothing_of_what_was_before() {
     let pool = primed(builder(1));
     let mut early = Feed::of(&pool);
     for round in 0..20 {
-        // Noted, and hardly delivered yet.
+        // Recorded, but probably not delivered yet.
         drop(pool.request().label("before").get().unwrap());
         let mut late = Feed::of(&pool);
         drop(pool.request().label("after").get().unwrap());
@@ -109,15 +109,15 @@ fn who_gave_a_connection_back_while_nobody_listened_is_not_guessed() {
     drop(pool.request().label("first").get().unwrap());
     feed.until_moved(Idle, None);
     drop(feed);
-    // What is sent to nobody ends the subscription; from then on nothing is noted.
+    // An event that cannot be delivered ends the subscription; then nothing is recorded.
     drop(pool.request().label("second").get().unwrap());
-    eventually("nobody listens", || {
+    eventually("there is no subscriber", || {
         let mut feed = Feed::of(&pool);
         drop(pool.request().label("third").get().unwrap());
         let EventKind::CheckedOut { from, .. } = &feed.next().kind else {
             panic!("{:#?}", feed.kinds())
         };
-        // Never the first: the second came in between, and perhaps the third of before.
+        // Never the first: the second came in between, and perhaps the third of the round before.
         let giver = from.as_ref().and_then(|from| from.label());
         assert_ne!(giver, Some("first"));
         giver.is_none()
@@ -135,7 +135,7 @@ fn a_subscriber_that_has_gone_costs_the_others_nothing() {
     while check(&feed.seen, false).returned < 10 {
         feed.next();
     }
-    // Those who had gone have lost nothing.
+    // Subscribers that are gone have lost nothing.
     assert_eq!(pool.stats().events_lost, 0);
 }
 
@@ -150,7 +150,7 @@ fn the_channel_ends_after_the_last_event_of_a_closed_pool() {
     assert_eq!(gone, 2, "{:#?}", feed.kinds());
     check(&feed.seen, true);
 
-    // Nobody can subscribe any more, and nobody is left waiting for events.
+    // A late subscription ends at once, so that its reader does not wait for ever.
     let late = pool.subscribe(10).unwrap();
     assert_eq!(late.recv_timeout(WATCHDOG).unwrap_err(), RecvTimeoutError::Disconnected);
     assert!(pool.get().unwrap_err().is_closed());
@@ -165,7 +165,7 @@ fn the_channel_ends_when_the_last_handle_is_dropped() {
     drop(pool);
     feed.read_to_end();
     assert_eq!(feed.states().last(), Some(&(Closing, Gone, None)));
-    // The pool may still be on its way out.
+    // The pool may still exist for a moment.
     match weak.subscribe(10) {
         Ok(late) => {
             let end = late.recv_timeout(WATCHDOG).unwrap_err();
@@ -193,7 +193,7 @@ fn subscribers_that_come_while_the_pool_closes_find_the_end() {
     }
 }
 
-/// Hangs when a leak or a deadlock is told, until the gate opens.
+/// Hangs at reports of leaks and deadlocks until the gate opens.
 #[derive(Debug)]
 struct Stuck(Gate);
 
@@ -222,7 +222,7 @@ fn what_is_told_late_comes_before_the_end() {
     assert!(!pool.close(Instant::now() + ms(100)).is_complete());
     feed.until_moved(Gone, None);
     eventually("the resident thread has ended", || threads_named("late-reaper") == 0);
-    assert_eq!(feed.events.try_recv().unwrap_err(), TryRecvError::Empty, "there is more to tell");
+    assert_eq!(feed.events.try_recv().unwrap_err(), TryRecvError::Empty, "there are more events");
     gate.open();
     feed.read_to_end();
     assert!(matches!(feed.kinds().last(), Some(EventKind::LeakEnded(_))), "{:#?}", feed.kinds());
@@ -252,8 +252,7 @@ fn what_a_handler_was_too_slow_for_is_counted_as_lost() {
     assert_eq!(delivered as u64 + pool.stats().events_lost, DEADLOCKS as u64);
 }
 
-/// A driver whose next attempt fails on demand, with an error that panics when it is
-/// dropped.
+/// A driver whose next connect fails on demand, with an error that panics when it is dropped.
 #[derive(Clone, Default)]
 struct Explosive(Arc<AtomicBool>);
 
@@ -291,7 +290,7 @@ impl ManageConnection for Explosive {
     }
 }
 
-/// When the outage is told at last, nobody else has its error any more.
+/// When the outage is delivered at last, its error has no other owner.
 #[test]
 fn an_error_whose_destructor_panics_silences_nobody() {
     let (driver, gate) = (Explosive::default(), Gate::new());

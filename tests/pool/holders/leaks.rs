@@ -22,13 +22,13 @@ fn p9_a_connection_held_too_long_is_reported_once_and_so_is_its_return() {
     });
     let (guard, line) = holder.recv_timeout(WATCHDOG).unwrap();
     eventually("it is reported", || recorder.leaks() == 1);
-    // When it was got is noted by a clock that ticks.
+    // The time of the get comes from a coarse clock.
     assert!(got.elapsed() >= ms(20), "too early");
     thread::sleep(ms(120));
     assert_eq!((recorder.leaks(), recorder.ends()), (1, 0), "once");
     assert_eq!(pool.stats().leaks, 1);
     drop(guard);
-    eventually("it is told", || recorder.ends() == 1);
+    eventually("its end is reported", || recorder.ends() == 1);
 
     let records = lock(&recorder.0);
     for (what, holder, at_least) in
@@ -48,7 +48,7 @@ fn each_checkout_is_reported_anew_and_short_ones_are_not() {
         let guard = pool.get().unwrap();
         eventually("it is reported", || recorder.leaks() == round);
         drop(guard);
-        eventually("it is told", || recorder.ends() == round);
+        eventually("its end is reported", || recorder.ends() == round);
     }
     let busy = Instant::now();
     while busy.elapsed() < ms(150) {
@@ -66,7 +66,7 @@ fn every_way_back_ends_a_leak() {
     drop(dropped);
     PooledConnection::discard(discarded);
     drop(PooledConnection::detach(detached));
-    eventually("it is told", || recorder.ends() == 3);
+    eventually("its end is reported", || recorder.ends() == 3);
     assert_whole(&pool);
 }
 

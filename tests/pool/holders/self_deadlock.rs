@@ -24,7 +24,7 @@ fn p9_a_thread_that_waits_for_itself_fails_at_once_if_asked_for() {
     for part in [format!("{file}:{held_at}:"), format!("waits for another at {file}:{waits_at}:")] {
         assert!(text.contains(&part), "{text}");
     }
-    eventually("it is told", || recorder.deadlocks() == 1);
+    eventually("it is reported", || recorder.deadlocks() == 1);
     assert_eq!(pool.stats().self_deadlocks, 1);
     assert_eq!(pool.stats().timeouts, 0);
     assert_whole(&pool);
@@ -48,14 +48,14 @@ fn p9_all_the_threads_that_wait_for_themselves_are_named() {
     let results: Vec<Result<(), Error>> =
         results.iter().map(|result| result.recv_timeout(WATCHDOG).expect("an answer")).collect();
     let errors: Vec<&Error> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    // What the first to fail gives back serves the others, one after another.
+    // The connection of the first that fails serves the others, one after another.
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].is_self_deadlock());
     let mut names: Vec<_> =
         errors[0].nested_gets().iter().map(|nested| nested.holder().thread()).collect();
     names.sort_unstable();
     assert_eq!(names, ["nester-0", "nester-1", "nester-2", "nester-3"]);
-    eventually("it is told", || recorder.deadlocks() == 1);
+    eventually("it is reported", || recorder.deadlocks() == 1);
     assert_whole(&pool);
 }
 
@@ -69,8 +69,8 @@ fn p9_by_default_it_is_a_warning_at_once_and_told_at_the_timeout() {
             pool.get_timeout(ms(400)).unwrap_err()
         }
     });
-    eventually("it is told", || recorder.deadlocks() == 1);
-    assert_eq!(pool.stats().waiting, 1, "told while it still waits");
+    eventually("it is reported", || recorder.deadlocks() == 1);
+    assert_eq!(pool.stats().waiting, 1, "reported while it still waits");
     let error = waiter.recv_timeout(WATCHDOG).expect("an answer");
     assert!(error.is_timeout(), "{error}");
     assert!(error.to_string().contains("held by a thread that itself waits"), "{error}");
@@ -111,7 +111,7 @@ fn the_error_comes_after_the_span_asked_for() {
     let error = pool.get().unwrap_err();
     assert!(error.is_self_deadlock(), "{error}");
     assert!((ms(60)..WATCHDOG).contains(&error.waited()), "{error}");
-    eventually("it is told", || recorder.deadlocks() == 1);
+    eventually("it is reported", || recorder.deadlocks() == 1);
     drop(held);
     assert_whole(&pool);
 }
@@ -124,11 +124,11 @@ fn a_deadlock_that_ends_in_time_is_no_error() {
         let pool = pool.clone();
         move || pool.get().map(drop)
     });
-    // Both are held by this thread, which waits as well; then another returns one.
+    // This thread holds both and waits; then another thread returns one.
     let helper = thread::spawn({
         let recorder = recorder.clone();
         move || {
-            eventually("it is told", || recorder.deadlocks() == 1);
+            eventually("it is reported", || recorder.deadlocks() == 1);
             drop(second);
         }
     });
@@ -275,5 +275,5 @@ fn a_pool_that_shrinks_to_what_its_waiters_hold_is_a_deadlock() {
     drop(free); // closed as excess
     let error = nested.recv_timeout(WATCHDOG).expect("an answer").unwrap_err();
     assert!(error.is_self_deadlock(), "{error}");
-    eventually("it is told", || recorder.deadlocks() == 1);
+    eventually("it is reported", || recorder.deadlocks() == 1);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::Timed;
 use crate::core::Counters;
 use crate::sync::PlainMutex;
 
@@ -222,16 +223,6 @@ impl Distribution {
             max: Duration::from_nanos(self.longest),
         }
     }
-}
-
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timed {
-    Wait,
-    InUse,
-    Connect,
-    Validate,
-    Close,
 }
 
 /// What [`Times`] sums up, as distributions.

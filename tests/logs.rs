@@ -63,7 +63,8 @@ struct Logger {
     behaviours: Mutex<BTreeMap<String, Behaviour>>,
 }
 
-static LOGGER: Logger = Logger { logged: Mutex::new(Vec::new()), behaviours: Mutex::new(BTreeMap::new()) };
+static LOGGER: Logger =
+    Logger { logged: Mutex::new(Vec::new()), behaviours: Mutex::new(BTreeMap::new()) };
 
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {

@@ -31,8 +31,7 @@ fn p8_callers_are_not_refused_beside_idle_connections() {
     let (server, gate) = (Server::new(), Gate::new());
     let pool =
         builder(4).test_on_check_out(true).max_waiters(Some(1)).build(server.manager()).unwrap();
-    let all: Vec<_> =
-        (0..4).map(|_| pool.get().expect("there is room")).collect();
+    let all: Vec<_> = (0..4).map(|_| pool.get().expect("there is room")).collect();
     drop(all);
     server.on(Op::IsValid, Does::Hang(gate.clone()));
     let outcome = waiter(&pool, Duration::MAX);

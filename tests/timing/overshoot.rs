@@ -128,7 +128,8 @@ fn assert_deadlines_kept(what: &'static str, world: &World, pool: &Pool<Manager>
     assert_eq!(pool.stats().waiting, PATIENT as u32, "{what}: {}", pool.stats());
     gate.open();
     for _ in 0..PATIENT {
-        let served = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("{what}: not served"));
+        let served =
+            receiver.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("{what}: not served"));
         drop(served.unwrap_or_else(|error| panic!("{what}: {error}")));
     }
     let closed = pool.close(Instant::now() + WATCHDOG);

@@ -45,10 +45,13 @@
 //! world.check();
 //! ```
 
+mod calls;
 mod faults;
 mod hooks;
+mod state;
 mod world;
 
+pub use calls::time_in_calls;
 pub use faults::{CALLS, Call, Counts, FAULTS, Fault, Rates};
 pub use hooks::{Conn, Hooks, HostileExtension, Manager};
-pub use world::{Limits, World, time_in_calls};
+pub use world::{Limits, World};

@@ -1,17 +1,15 @@
-//! The server of the hostile driver.
+//! The public face of the hostile server.
 
-use std::cell::Cell;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fairpool::stats::Stats;
 
-use super::faults::{Call, Counts, FAULTS, Fault, Rates};
-use crate::dice::Dice;
-use crate::stub::{Does, Gate, lock, silent_panic};
+use super::faults::{Call, Counts, Rates};
+use super::state::State;
+use crate::stub::{Does, lock};
 
 /// The pool's own limits of its driver calls.
 #[derive(Clone, Copy, Debug)]
@@ -24,58 +22,11 @@ pub struct Limits {
     pub close: Duration,
 }
 
-/// A connection as the server knows it, from the attempt on.
-struct Record {
-    /// The driver call that it is in: since when, and its limit.
-    job: Option<(Instant, Duration)>,
-    /// The last job took so long that the pool may have abandoned it. Its connection then
-    /// counts as abandoned until it is closed or checked out.
-    late: bool,
-    closing: bool,
-    holder: Option<String>,
-    detached: bool,
-}
-
-impl Record {
-    /// Whether the pool may have abandoned the call that this is in. The pool
-    /// measures from its decision, which comes earlier than the call by the time that a
-    /// thread takes to start: hence half of the limit.
-    fn may_be_abandoned(&self, now: Instant) -> bool {
-        self.late || self.job.is_some_and(|(since, limit)| now - since >= limit / 2)
-    }
-
-    fn end_job(&mut self, now: Instant) {
-        self.late = self.may_be_abandoned(now);
-        self.job = None;
-    }
-}
-
-type Account = Arc<dyn Fn() -> Stats + Send + Sync>;
-type Ambush = (Call, Box<dyn FnOnce() + Send>);
-
-struct State {
-    script: HashMap<Call, Does>,
-    rates: Rates,
-    gate: Gate,
-    callers_gate: Gate,
-    limits: Limits,
-    records: HashMap<u64, Record>,
-    next_id: u64,
-    /// Of those that are open, by the pool's numbers.
-    numbers: HashMap<u64, u64>,
-    ceiling: u32,
-    audit: Option<Account>,
-    ambush: Option<Ambush>,
-    drivers: isize,
-    counted: Counts,
-    breaches: Vec<String>,
-}
-
 /// A server, the script and the dice of its driver and hooks. Clones are one server.
 #[derive(Clone)]
 pub struct World {
-    seed: u64,
-    state: Arc<Mutex<State>>,
+    pub(super) seed: u64,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
 impl fmt::Debug for World {
@@ -84,40 +35,11 @@ impl fmt::Debug for World {
     }
 }
 
-thread_local! {
-    /// How long this thread has been in calls of this driver.
-    static TIME_IN_CALLS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// The connection that this thread is opening.
-    static OPENING: Cell<Option<u64>> = const { Cell::new(None) };
-}
-
-/// How long this thread has spent in calls of hostile drivers and hooks, in all. A test
-/// subtracts it from a measured time to get the pool's share.
-pub fn time_in_calls() -> Duration {
-    TIME_IN_CALLS.get()
-}
-
 impl World {
     /// A server on which everything succeeds until a script or a [storm](World::storm) says
     /// otherwise. The pool may have `ceiling` connections.
     pub fn new(seed: u64, limits: Limits, ceiling: u32) -> World {
-        let state = State {
-            script: HashMap::new(),
-            rates: Rates::default(),
-            gate: Gate::new(),
-            callers_gate: Gate::new(),
-            limits,
-            records: HashMap::new(),
-            next_id: 1,
-            numbers: HashMap::new(),
-            ceiling,
-            audit: None,
-            ambush: None,
-            drivers: 0,
-            counted: Counts::default(),
-            breaches: Vec::new(),
-        };
-        World { seed, state: Arc::new(Mutex::new(state)) }
+        World { seed, state: Arc::new(Mutex::new(State::new(limits, ceiling))) }
     }
 
     /// Sets what these calls do from now on, whatever the dice say.
@@ -192,10 +114,6 @@ impl World {
         lock(&self.state).counted.clone()
     }
 
-    pub(crate) fn count_drivers(&self, more: isize) {
-        lock(&self.state).drivers += more;
-    }
-
     /// How many drivers of this server exist: a pool that is gone has dropped its own.
     pub fn drivers(&self) -> isize {
         lock(&self.state).drivers
@@ -216,115 +134,6 @@ impl World {
     pub fn check(&self) {
         let breaches = lock(&self.state).breaches.clone();
         assert!(breaches.is_empty(), "{breaches:#?}");
-    }
-
-    /// One call: what it does, after a hang or a delay. It panics here if it is to panic.
-    pub(crate) fn act(&self, call: Call) -> Does {
-        let start = Instant::now();
-        let (does, trap) = {
-            let mut state = lock(&self.state);
-            let does = state.decide(self.seed, call);
-            let sprung = state.ambush.as_ref().is_some_and(|(at, _)| *at == call);
-            (does, if sprung { state.ambush.take() } else { None })
-        };
-        if let Some((_, trap)) = trap {
-            trap();
-        }
-        let does = match does {
-            Does::Hang(gate) => gate.pass(),
-            does => does,
-        };
-        if let Does::Take(time) = does {
-            thread::sleep(time);
-        }
-        TIME_IN_CALLS.set(TIME_IN_CALLS.get() + start.elapsed());
-        // A panic in a destructor while the thread already panics would abort the process.
-        if matches!(does, Does::Panic) && !(call == Call::Close && thread::panicking()) {
-            silent_panic();
-        }
-        does
-    }
-
-    /// A call on a connection, which must not be closed or held.
-    pub(crate) fn act_on(&self, call: Call, id: u64) -> Does {
-        {
-            let (mut state, now) = (lock(&self.state), Instant::now());
-            let limit = state.limits.check;
-            state.expect_free(call, id);
-            if let Some(record) = state.records.get_mut(&id) {
-                match call {
-                    Call::IsValid | Call::Reset => record.job = Some((now, limit)),
-                    Call::HasBroken | Call::NeedsReset => record.job = None,
-                    _ => {}
-                }
-                record.late &= matches!(call, Call::OnAcquire | Call::OnRelease);
-            }
-        }
-        let _end = matches!(call, Call::IsValid | Call::Reset).then(|| EndOfJob(self, id));
-        self.act(call)
-    }
-
-    pub(crate) fn begin_connect(&self) -> u64 {
-        let mut state = lock(&self.state);
-        let (id, now) = (state.next_id, Instant::now());
-        state.next_id += 1;
-        let job = Some((now, state.limits.open));
-        let record = Record { job, late: false, closing: false, holder: None, detached: false };
-        state.records.insert(id, record);
-        OPENING.set(Some(id));
-        state.check_capacity(now);
-        id
-    }
-
-    pub(crate) fn end_connect(&self, id: u64, connected: bool) {
-        let mut state = lock(&self.state);
-        if connected {
-            state.counted.opened += 1;
-        } else {
-            state.records.remove(&id);
-        }
-    }
-
-    /// The last of the calls that belong to opening, and the first that says
-    /// which number the pool gave to the connection.
-    pub(crate) fn acquired(&self, number: u64) {
-        let opened = OPENING.take();
-        if let Some(id) = opened {
-            lock(&self.state).numbers.insert(number, id);
-        }
-        let _end = opened.map(|id| EndOfJob(self, id));
-        self.act(Call::HandleAcquire);
-    }
-
-    /// The first of the calls that belong to closing.
-    pub(crate) fn releasing(&self, number: u64) {
-        {
-            let mut state = lock(&self.state);
-            let job = Some((Instant::now(), state.limits.close));
-            let closed = state.numbers.remove(&number);
-            let record = closed.and_then(|id| state.records.get_mut(&id));
-            record.into_iter().for_each(|record| record.job = job);
-        }
-        self.act(Call::HandleRelease);
-    }
-
-    pub(crate) fn close(&self, id: u64) {
-        // A connection closed because `on_acquire` failed was never announced.
-        OPENING.take();
-        let detached = {
-            let mut state = lock(&self.state);
-            state.expect_free(Call::Close, id);
-            let record = state.records.get_mut(&id);
-            record.is_some_and(|record| {
-                record.closing = true;
-                record.detached
-            })
-        };
-        // A detached connection is closed by the test, outside the pool: no fault there.
-        let _end = EndOfClose(self, id);
-        if !detached {
-            self.act(Call::Close);
-        }
     }
 
     /// This thread holds the connection from now on: a call on it is a breach until
@@ -349,99 +158,5 @@ impl World {
     /// The connection is about to be detached from the pool: it no longer counts.
     pub fn detach(&self, id: u64) {
         lock(&self.state).records.entry(id).and_modify(|record| record.detached = true);
-    }
-}
-
-struct EndOfJob<'a>(&'a World, u64);
-
-impl Drop for EndOfJob<'_> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.records.entry(self.1).and_modify(|record| record.end_job(Instant::now()));
-    }
-}
-
-struct EndOfClose<'a>(&'a World, u64);
-
-impl Drop for EndOfClose<'_> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.records.remove(&self.1);
-        state.counted.closed += 1;
-    }
-}
-
-impl State {
-    fn live(&self) -> usize {
-        self.records.values().filter(|record| !record.detached).count()
-    }
-
-    fn decide(&mut self, seed: u64, call: Call) -> Does {
-        let number = self.counted.calls[call as usize];
-        self.counted.calls[call as usize] += 1;
-        if let Some(does) = self.script.get(&call) {
-            return does.clone();
-        }
-        let mut dice = Dice::of(seed, &[call as u64, number]);
-        let roll = dice.below(100_000);
-        let mut until = 0;
-        for (fault, rate) in FAULTS.into_iter().zip(self.rates) {
-            until += rate * call.weight() / 10;
-            if roll < until {
-                return self.inject(call, fault, &mut dice);
-            }
-        }
-        Does::Succeed
-    }
-
-    fn inject(&mut self, call: Call, fault: Fault, dice: &mut Dice) -> Does {
-        let does = match fault {
-            Fault::Fail if call.can_fail() => Does::Fail,
-            Fault::FailForGood if call == Call::Connect => Does::FailForGood,
-            Fault::Fail | Fault::FailForGood => return Does::Succeed,
-            Fault::Panic => Does::Panic,
-            // Now and then past the limit.
-            Fault::Slow => Does::Take(dice.millis(0, 20)),
-            Fault::Hang if call.runs_on_callers() => Does::Hang(self.callers_gate.clone()),
-            Fault::Hang => Does::Hang(self.gate.clone()),
-        };
-        self.counted.faults[call as usize][fault as usize] += 1;
-        does
-    }
-
-    fn expect_free(&mut self, call: Call, id: u64) {
-        let wrong = match self.records.get(&id) {
-            None => "closed".to_string(),
-            Some(record) if record.closing => "being closed".to_string(),
-            Some(Record { holder: Some(holder), .. }) => format!("held by '{holder}'"),
-            Some(_) => return,
-        };
-        let here = thread::current().name().unwrap_or("?").to_string();
-        self.breaches.push(format!("{call:?} on '{here}' of connection {id}, which is {wrong}"));
-    }
-
-    /// P5 from the server's side: no more connections than `max_size`, except those whose
-    /// calls are abandoned. The pool reports how many those are; its count is of this very
-    /// instant, since no connection comes or goes while the server is locked. (A deadlock
-    /// here would mean that the pool calls the driver under its lock.) Abandoning too early
-    /// is only counted, since only the pool knows when it decided.
-    fn check_capacity(&mut self, now: Instant) {
-        let Some(pool_stats) = self.audit.clone() else { return };
-        let (live, stats) = (self.live(), pool_stats());
-        let counted = (stats.open + stats.opening + stats.closing) as usize;
-        let abandoned = stats.abandoned as usize;
-        self.counted.most_abandoned = self.counted.most_abandoned.max(stats.abandoned);
-        if live > counted + abandoned {
-            self.breaches.push(format!("{live} connections, and the pool knows of: {stats}"));
-        }
-        let ceiling = self.ceiling as usize;
-        if live > ceiling + abandoned || counted > ceiling {
-            self.breaches.push(format!("{live} connections where {ceiling} may be: {stats}"));
-        }
-        if live > ceiling {
-            let may_be = self.records.values().filter(|r| !r.detached && r.may_be_abandoned(now));
-            self.counted.beside_abandoned += 1;
-            self.counted.abandoned_early += u64::from(live > ceiling + may_be.count());
-        }
     }
 }

@@ -60,7 +60,11 @@ const fn postgres(figure: Figure, other: &'static str, bound: Bound) -> Goal {
 }
 
 const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
-    Goal { part: "watching", own, ..goal(cell, Figure::Throughput, "not observed", AtLeast(at_least)) }
+    Goal {
+        part: "watching",
+        own,
+        ..goal(cell, Figure::Throughput, "not observed", AtLeast(at_least))
+    }
 }
 
 const SINGLE: [Goal; 12] = [

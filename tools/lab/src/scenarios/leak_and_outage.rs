@@ -13,11 +13,11 @@ use fairpool::Pool;
 use fairpool::event::{HandleEvent, LeakEvent};
 use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::Client;
+use fairpool_servers::proxy::{Flow, Proxy};
 
 use super::{Problem, Run, Scenario};
 use crate::flawed::endless::{Endless, Limits};
 use crate::load::{self, Samples};
-use crate::proxy::{Flow, Proxy};
 use crate::report::Report;
 use crate::server::{Manager, Refusal, Server, Sessions};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairpool::event::ErrorKind;
+use fairpool::ErrorKind;
 use fairpool::simulation::{Arrival, Driver, simulate};
 
 use super::load::{CLASSES, Load, ageing};

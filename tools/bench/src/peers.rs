@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::cell::Cell;
 use crate::pass::Pass;
 use crate::rounds::Contestant;
-use crate::settings::Settings;
-use crate::{waits, workspace};
+use crate::settings::{Settings, workspace};
+use crate::waits;
 
 /// How long a peer may take for an answer, beyond the length of a pass.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);

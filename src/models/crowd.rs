@@ -12,14 +12,16 @@ use std::time::Duration;
 use super::run::draw;
 use super::staff::{below, clock, crew, dawdle, one_in, pick};
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
-use crate::types::cancel::CancelToken;
-use crate::types::config::{Builder, Fairness, SelfDeadlock};
-use crate::types::error::Error;
-use crate::api::pool::Pool;
+use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
+use crate::api::pool::Pool;
+use crate::runtime::publish;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
+use crate::types::cancel::CancelToken;
+use crate::types::config::{Fairness, SelfDeadlock};
+use crate::types::error::Error;
 
 const CALLERS: usize = 8;
 
@@ -347,7 +349,7 @@ fn p3_a_crowd_is_listened_to() {
                     dawdle();
                     get_by_name(&pool, name);
                     dawdle();
-                    shared.deliver();
+                    publish::deliver(&shared);
                     told_of(&events, name)
                 })
             })

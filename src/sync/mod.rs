@@ -31,6 +31,25 @@ pub(crate) use std::sync::atomic::{
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::thread::JoinHandle;
 
+/// Waits until the value is `ready`, or until the deadline (`None`: without a limit).
+pub(crate) fn wait_until<T>(
+    condvar: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    deadline: Option<Instant>,
+    ready: impl Fn(&T) -> bool,
+) {
+    while !ready(guard) {
+        match deadline {
+            None => condvar.wait(guard),
+            Some(at) => {
+                if condvar.wait_until(guard, at).timed_out() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// The pool's clock: monotonic, started with the pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {

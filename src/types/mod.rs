@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod error_text;
 pub(crate) mod event;
 pub(crate) mod extensions;
+pub(crate) mod handler;
 pub(crate) mod health;
 pub(crate) mod holder;
 #[cfg(feature = "serde")]

@@ -7,9 +7,9 @@ mod off;
 mod timed;
 
 #[cfg(feature = "histograms")]
-pub use distributions::{Distribution, Distributions, Quantiles, Times};
-#[cfg(feature = "histograms")]
 pub(crate) use distributions::Recorder;
+#[cfg(feature = "histograms")]
+pub use distributions::{Distribution, Distributions, Quantiles, Times};
 #[cfg(not(feature = "histograms"))]
 pub(crate) use off::Recorder;
 pub(crate) use timed::Timed;

@@ -134,7 +134,7 @@ impl Peer {
         let requests = process.stdin.take();
         let output = BufReader::new(process.stdout.take().expect("it is piped"));
         let (answer, answers) = mpsc::channel();
-        // Ends when the peer's output ends, or when nobody receives.
+        // Ends when the peer's output ends, or when the receiver is dropped.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| answer.send(line))
         });

@@ -1,5 +1,5 @@
-//! A driver whose server notes what is done to each of its sessions: used after it was
-//! closed, used by two at once, closed twice, never closed.
+//! A driver whose server records misuse of its sessions: used after its close, used by two
+//! threads at once, closed twice, never closed.
 
 use std::convert::Infallible;
 use std::hint;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use fairpool::ManageConnection;
 
 #[derive(Clone, Default)]
-pub struct Server(Arc<Notes>);
+pub struct Server(Arc<Counts>);
 
 #[derive(Default)]
-struct Notes {
+struct Counts {
     opened: AtomicU64,
     closed: AtomicU64,
     closed_twice: AtomicU64,
@@ -22,16 +22,16 @@ struct Notes {
     shared: AtomicU64,
 }
 
-/// What the server has noted so far.
+/// What the server has recorded so far.
 #[derive(Clone, Copy, Default)]
 pub struct Seen {
     pub opened: u64,
-    /// Sessions, however often each was closed.
+    /// Sessions that were closed at least once.
     pub closed: u64,
     pub closed_twice: u64,
-    /// Uses that met a closed session, or one that was closed meanwhile.
+    /// Uses of a session that was closed before the use ended.
     pub used_closed: u64,
-    /// Uses that met another use of the same session.
+    /// Uses during another use of the same session.
     pub shared: u64,
 }
 
@@ -39,7 +39,7 @@ impl Server {
     pub fn open(&self) -> Session {
         let number = self.0.opened.fetch_add(1, Ordering::SeqCst);
         Session {
-            notes: Arc::clone(&self.0),
+            counts: Arc::clone(&self.0),
             number,
             opened: Instant::now(),
             used: AtomicBool::new(false),
@@ -48,7 +48,7 @@ impl Server {
     }
 
     pub fn seen(&self) -> Seen {
-        let Notes { opened, closed, closed_twice, used_closed, shared } = &*self.0;
+        let Counts { opened, closed, closed_twice, used_closed, shared } = &*self.0;
         let of = |count: &AtomicU64| count.load(Ordering::SeqCst);
         Seen {
             opened: of(opened),
@@ -68,8 +68,8 @@ impl Seen {
 
 /// A session on the server. Forgetting it does not close it.
 pub struct Session {
-    notes: Arc<Notes>,
-    /// How many were opened before it.
+    counts: Arc<Counts>,
+    /// The number of sessions that were opened before it.
     pub number: u64,
     opened: Instant,
     used: AtomicBool,
@@ -77,18 +77,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Uses it for so many turns of an empty loop, with something done in the middle.
+    /// Uses the session for this many turns of an empty loop, and then calls `middle`.
     pub fn work(&self, turns: u64, middle: impl FnOnce()) {
-        let note = |count: &AtomicU64, wrong: bool| {
-            if wrong {
+        let record = |count: &AtomicU64, is_misuse: bool| {
+            if is_misuse {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         };
-        note(&self.notes.shared, self.used.swap(true, Ordering::SeqCst));
+        record(&self.counts.shared, self.used.swap(true, Ordering::SeqCst));
         let was_closed = self.closed.load(Ordering::SeqCst);
         (0..turns).for_each(|_| hint::spin_loop());
         middle();
-        note(&self.notes.used_closed, was_closed || self.closed.load(Ordering::SeqCst));
+        record(&self.counts.used_closed, was_closed || self.closed.load(Ordering::SeqCst));
         self.used.store(false, Ordering::SeqCst);
     }
 
@@ -98,16 +98,16 @@ impl Session {
 
     pub fn close(&self) {
         let count = match self.closed.swap(true, Ordering::SeqCst) {
-            false => &self.notes.closed,
-            true => &self.notes.closed_twice,
+            false => &self.counts.closed,
+            true => &self.counts.closed_twice,
         };
         count.fetch_add(1, Ordering::SeqCst);
-        // The server takes a moment, in which others run.
+        // A close takes a moment, in which other threads run.
         thread::yield_now();
     }
 }
 
-/// A session that is closed when it is dropped, as a driver for fairpool has it.
+/// A session that is closed when it is dropped, for fairpool.
 pub struct Owned(pub Session);
 
 impl Drop for Owned {

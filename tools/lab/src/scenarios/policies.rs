@@ -1,4 +1,4 @@
-//! Three ways to wait, side by side, for a mix of callers of which some matter more.
+//! Three queue policies side by side, for callers of different importance.
 
 use std::time::Duration;
 
@@ -14,42 +14,42 @@ use crate::report::{Figure, Finding, Report, figure};
 mod load;
 mod outcome;
 mod real;
-mod virtually;
+mod simulated;
 
 use load::{ABOVE, BELOW, CLASSES, CONNECTIONS, Class, HOLD, Load};
 use outcome::{Outcome, Waits};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "policies",
-    about: "10 % admin, 60 % user, 30 % report; three ways to wait, side by side",
+    about: "10 % admin, 60 % user, 30 % report; three queue policies side by side",
     seconds: Duration::from_secs(12),
     run,
 };
 
-/// A priority that does not grow within the lifetime of a pool.
+/// So long that no priority changes within a run.
 const NO_AGEING: Duration = Duration::from_secs(24 * 3600);
 
 /// The p95 of each policy in the study, in milliseconds.
 const CLAIMED: [u32; 3] = [128, 42, 18];
 
-/// A share of callers above which it is not the machine that was busy.
+/// The share of callers that a busy machine may delay.
 const FEW: f64 = 0.05;
 
 fn run(run: &Run<'_>) -> Result<Report, Problem> {
-    let load = load::load(run.seed, run.seconds, run.is_virtual.then_some(virtually::CYCLES));
+    let load = load::load(run.seed, run.seconds, run.is_virtual.then_some(simulated::CYCLES));
     let limits =
         CLASSES.map(|class| format!("{} {}", class.name(), span(class.timeout(load.cycle))));
     run.console.say(&format!(
-        "{}, all policies at once; where there is a limit: {}",
+        "{}, all policies at once; timeouts: {}",
         if run.is_virtual { "in virtual time" } else { "on threads" },
         limits.join(", ")
     ));
     let (outcomes, diagnosis) = if run.is_virtual {
-        (virtually::run(run, &load)?, String::new())
+        (simulated::run(run, &load)?, String::new())
     } else {
         real::run(run, &load)?
     };
-    run.console.quiet();
+    run.console.clear();
     run.console.say(&table(&outcomes).to_string());
     if let Some(file) = &run.svg {
         let drawn = bars(&outcomes).draw(file);
@@ -61,7 +61,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     Ok(report(run, &load, &outcomes, diagnosis, &verdicts))
 }
 
-/// Whether the order that the study claims holds for a class, or for all.
+/// Whether the study's order of policies holds for a class, or for all callers.
 struct Claim {
     name: &'static str,
     holds: bool,
@@ -72,7 +72,7 @@ fn claims(outcomes: &[Outcome]) -> Vec<Claim> {
     let of = |number: usize| {
         let waits: Vec<&Waits> = outcomes[..3].iter().map(|one| &one.waits[number]).collect();
         let p95: Vec<Duration> = waits.iter().map(|waits| waits.quantile(0.95)).collect();
-        // What is closer than that is alike.
+        // Closer values count as equal.
         let holds = p95.is_sorted_by(|a, b| a.mul_f64(0.95) > *b);
         let name = waits[0].name;
         let p95: Vec<String> = p95.into_iter().map(span).collect();
@@ -94,17 +94,17 @@ fn report(
     claims: &[Claim],
 ) -> Report {
     let [endless, dropping, fairpool, _] = outcomes else { unreachable!("BUG: four policies") };
-    // With a limit, a FIFO is what its second form is.
+    // The FIFO with a timeout is the fixed one.
     let flawed = if run.fixed { dropping } else { endless };
     let admin = |outcome: &Outcome| outcome.of(Class::Admin).quantile(0.95);
     let factor = admin(endless).as_secs_f64() / admin(fairpool).as_secs_f64().max(1e-6);
     let reports = fairpool.of(Class::Report);
-    let is_quick = factor >= 4.0;
+    let is_fast = factor >= 4.0;
     let ages = reports.share_served() >= 0.8;
     let in_time = fairpool.too_long <= FEW;
     Report {
         scenario: SCENARIO.name,
-        flawed_pool: "one queue without a limit, first come, first served".to_string(),
+        flawed_pool: "one FIFO queue without a timeout".to_string(),
         load: format!(
             "{} callers in cycles of {:.1?}: half of each at {:.0} % of what {CONNECTIONS} \
              connections, held for {HOLD:?}, can serve, half at {:.0} %",
@@ -117,16 +117,16 @@ fn report(
         flawed: Finding {
             shows_the_flaw: flawed.too_long > FEW,
             because: format!(
-                "{} waited for longer than they should, up to {}",
+                "{} waited longer than their timeout, up to {}",
                 percent(flawed.too_long),
                 span(flawed.all().longest())
             ),
         },
         fairpool: Finding {
-            shows_the_flaw: !(is_quick && ages && in_time),
+            shows_the_flaw: !(is_fast && ages && in_time),
             because: format!(
-                "admin p95 is {} (FIFO without a limit: {}); {} of the reports are served; {} \
-                 waited for longer than they should",
+                "admin p95 is {} (FIFO without a timeout: {}); {} of the reports are served; {} \
+                 waited longer than their timeout",
                 span(admin(fairpool)),
                 span(admin(endless)),
                 percent(reports.share_served()),
@@ -201,7 +201,7 @@ fn bars(outcomes: &[Outcome]) -> Bars {
         (outcome.policy.name().to_string(), outcome.waits.iter().map(millis).collect())
     };
     Bars {
-        title: "95 % of the callers have an answer within".to_string(),
+        title: "95 % of the callers get an answer within".to_string(),
         y: "milliseconds".to_string(),
         groups: outcomes[0].waits.iter().map(|waits| waits.name.to_string()).collect(),
         series: outcomes.iter().map(p95).collect(),

@@ -1,8 +1,8 @@
-//! The policies in virtual time: a million gets in seconds.
+//! The policies in virtual time: a million gets within seconds.
 
 use std::time::Duration;
 
-use fairpool::event::ErrorKind;
+use fairpool::ErrorKind;
 use fairpool::simulation::{Arrival, Driver, simulate};
 
 use super::load::{CLASSES, Load, ageing};
@@ -10,26 +10,26 @@ use super::outcome::{Answered, End, Outcome, POLICIES, Policy};
 use super::real::{MOST_WAITERS, builder};
 use crate::scenarios::{Problem, Run};
 
-/// So that the four policies have a million gets together.
+/// Gives a million gets for the four policies together.
 pub const CYCLES: u32 = 330;
 
 pub fn run(run: &Run<'_>, load: &Load) -> Result<Vec<Outcome>, Problem> {
     let one = |policy: Policy| {
         run.console.state(|| format!("{}: {} callers", policy.name(), load.callers.len()));
-        // A FIFO is a pool in which a priority is worth as good as nothing.
+        // A FIFO is a pool in which ageing outweighs every priority.
         let ageing = match policy {
             Policy::Endless | Policy::Dropping => Duration::from_nanos(1),
             Policy::Ageing => ageing(load.cycle),
             Policy::Rigid => super::NO_AGEING,
         };
-        let has_limit = policy != Policy::Endless;
+        let has_timeout = policy != Policy::Endless;
         let arrivals = load.callers.iter().map(|caller| Arrival {
             at: caller.at,
             hold: caller.hold,
-            timeout: if has_limit { caller.class.timeout(load.cycle) } else { Duration::MAX },
+            timeout: if has_timeout { caller.class.timeout(load.cycle) } else { Duration::MAX },
             priority: caller.class.priority(),
         });
-        let pool = builder(ageing).max_waiters(has_limit.then_some(MOST_WAITERS));
+        let pool = builder(ageing).max_waiters(has_timeout.then_some(MOST_WAITERS));
         let mut answers = Vec::with_capacity(load.callers.len());
         simulate(pool, Driver::default(), arrivals, |get| {
             let priority = get.arrival.priority;
@@ -39,7 +39,7 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<Vec<Outcome>, Problem> {
                 Some(ErrorKind::QueueFull) => End::Refused,
                 Some(_) => End::TimedOut,
             };
-            let class = class.expect("BUG: each has the priority of its class");
+            let class = class.expect("BUG: a priority without a class");
             answers.push(Answered { class, waited: get.waited, end });
         })
         .map_err(|error| Problem(error.to_string()))?;

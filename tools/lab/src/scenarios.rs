@@ -19,24 +19,24 @@ mod runaway_queue;
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,
-    /// How long each of the two pools is under load, unless the user says otherwise.
+    /// The default of `--seconds`: how long each of the two pools is under load.
     pub seconds: Duration,
     pub run: fn(&Run<'_>) -> Result<Report, Problem>,
 }
 
-/// What the user asked for.
+/// What the user chose.
 pub struct Run<'a> {
     pub seconds: Duration,
     pub seed: u64,
-    /// The flaw of the flawed pool is mended.
+    /// Whether the flaw of the flawed pool is fixed.
     pub fixed: bool,
     pub is_virtual: bool,
-    /// For a scenario that draws its own chart, and returns none.
+    /// The chart's file, for a scenario that draws the chart itself.
     pub svg: Option<PathBuf>,
     pub console: &'a Console,
 }
 
-/// Why a scenario cannot run, in one line.
+/// The reason why a scenario cannot run, in one line.
 #[derive(Debug)]
 pub struct Problem(pub String);
 

@@ -1,64 +1,48 @@
-//! The planner as a reader meets it: the program, its figures, its exit codes.
+//! The planner as its users see it: its output, its figures, its exit codes.
 
-#![cfg(all(feature = "postgres", feature = "simulation"))]
-
-use std::env;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use fairpool_servers::cluster::Cluster;
 use serde_json::Value;
 
-#[path = "support/cluster.rs"]
-mod cluster;
-use cluster::Cluster;
-
-/// Examples are built beside the tests; `cargo test` builds both.
-fn program() -> PathBuf {
-    let own = env::current_exe().expect("the path of this test");
-    let target = own.parent().and_then(|deps| deps.parent()).expect("the folder of the profile");
-    let program = target.join("examples").join("plan");
-    assert!(program.exists(), "please build it: cargo build --all-features --example plan");
-    program
-}
-
 fn run(arguments: &str) -> Output {
-    let mut command = Command::new(program());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fairpool-planner"));
     command.args(arguments.split_whitespace()).env_remove("DATABASE_URL");
     command.output().expect("the program starts")
 }
 
-/// What it says, and its figures.
+/// The output and the figures of a plan.
 fn plan(arguments: &str) -> (String, Value) {
     let folder = tempfile::tempdir().expect("a folder");
     let json = folder.path().join("plan.json");
     let output = run(&format!("{arguments} --json {}", json.display()));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments}: {said}{complained}");
-    println!("{said}");
-    let text = std::fs::read_to_string(&json).expect("the figures");
-    (said, serde_json::from_str(&text).expect("legal JSON"))
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {text}{stderr}");
+    println!("{text}");
+    let json = std::fs::read_to_string(&json).expect("the figures");
+    (text, serde_json::from_str(&json).expect("legal JSON"))
 }
 
 fn number(figures: &Value, path: &str) -> f64 {
     figures.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {path}: {figures}"))
 }
 
-/// One clear line that names what is wrong, and exit code 2.
+/// One line that names the error, and exit code 2.
 fn assert_refused(arguments: &str, named: &[&str]) {
     let output = run(arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
-    assert_eq!(said.lines().count(), 1, "{arguments}: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+    assert_eq!(text.lines().count(), 1, "{arguments}: {text}");
     for part in named {
-        assert!(said.contains(part), "{arguments}: {part} is missing: {said}");
+        assert!(text.contains(part), "{arguments}: {part} is missing: {text}");
     }
     assert!(output.stdout.is_empty(), "{arguments}: half a plan");
 }
 
-/// A service of moderate size, with few gets: these are no release builds.
+/// A service of moderate size, with few gets, because this is no release build.
 const SERVICE: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000";
-/// The same with very few, where it does not matter how good the plan is.
+/// The same with very few gets, for tests that do not need a good plan.
 const ROUGHLY: &str = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 2500";
 
 #[test]
@@ -106,7 +90,7 @@ fn bad_input_gets_one_clear_line() {
             &["--database"],
         ),
         ("--rate 5", &["--service-ms"]),
-        // So seldom that the clock would not reach.
+        // A rate at which the simulation would exceed its clock.
         (
             "--rate 1e-300 --service-ms 8 --service-p99-ms 60 --wait-p99-ms 20",
             &["--rate must", "1e-300"],
@@ -123,7 +107,7 @@ fn bad_input_gets_one_clear_line() {
     for (arguments, named) in cases {
         assert_refused(&with(arguments), named);
     }
-    // Not even with a connection for all to share: 4 of 5 are busy on average.
+    // Too few even if all instances share them: 4 of 5 are busy on average.
     let shared = "--instances 4 --rate 500 --service-ms 8 --service-p99-ms 60 --gets 10000 \
                   --wait-p99-ms 0.5 --server-max-connections 5";
     let earlier = tempfile::NamedTempFile::new().expect("a file");
@@ -136,10 +120,10 @@ fn bad_input_gets_one_clear_line() {
 #[test]
 fn the_help_says_whose_rate_it_is_and_which_fit() {
     let output = run("--help");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
     for part in ["whole service", "mean", "lognormal", "Poisson"] {
-        assert!(said.contains(part), "{part} is missing: {said}");
+        assert!(text.contains(part), "{part} is missing: {text}");
     }
 }
 
@@ -160,13 +144,12 @@ fn the_plan_is_the_smallest_that_keeps_the_goal() {
     assert!(curve.iter().any(|point| number(point, "/size") == knee), "{knee}");
     assert!(number(&figures, "/room") >= 1.0);
 
-    // A goal that asks for more needs more.
+    // A stricter goal needs more connections.
     let (_, strict) = plan(&format!("{SERVICE} --wait-p99-ms 1"));
     assert!(number(&strict, "/pool_size") > size);
 }
 
-/// With few gets, the queue of a large pool that is busy nearly all the time is still
-/// short.
+/// With few gets, the queue of a large pool that is almost always busy is still short.
 #[test]
 fn what_is_planned_keeps_the_goal_in_a_longer_run_too() {
     let service = "--rate 5000 --service-ms 8 --service-p99-ms 60 --gets 2500";
@@ -186,30 +169,30 @@ fn the_same_seed_gives_the_same_plan() {
 fn the_server_s_limit_gives_a_warning_and_then_a_proxy() {
     let at =
         |limit: u32| plan(&format!("{ROUGHLY} --wait-p99-ms 10 --server-max-connections {limit}"));
-    let (said, figures) = at(1000);
+    let (text, figures) = at(1000);
     let connections = number(&figures, "/connections") as u32;
     assert_eq!(figures["warning"], false);
-    assert!(!said.contains("WARNING") && !said.contains("PROXY"), "{said}");
-    let (said, figures) = at(connections);
+    assert!(!text.contains("WARNING") && !text.contains("PROXY"), "{text}");
+    let (text, figures) = at(connections);
     assert_eq!((&figures["warning"], &figures["proxy_needed"]), (&true.into(), &false.into()));
-    assert!(said.contains("WARNING") && said.contains("70 %"), "{said}");
-    let (said, figures) = at(connections - 1);
+    assert!(text.contains("WARNING") && text.contains("70 %"), "{text}");
+    let (text, figures) = at(connections - 1);
     assert_eq!(figures["proxy_needed"], true);
-    assert!(said.contains("PROXY NEEDED") && said.contains("PgBouncer"), "{said}");
-    // What is shared by all is used better.
+    assert!(text.contains("PROXY NEEDED") && text.contains("PgBouncer"), "{text}");
+    // Shared connections are used better.
     let shared = number(&figures, "/proxy_connections") as u32;
     assert!(shared < connections);
-    // But it may be much of what the server has, too.
-    assert_eq!(said.contains("WARNING"), f64::from(shared) > 0.7 * f64::from(connections - 1));
-    let (said, _) = at(shared);
-    assert!(said.contains("PROXY NEEDED") && said.contains("WARNING"), "{said}");
+    // They may still be a large share of the server's limit.
+    assert_eq!(text.contains("WARNING"), f64::from(shared) > 0.7 * f64::from(connections - 1));
+    let (text, _) = at(shared);
+    assert!(text.contains("PROXY NEEDED") && text.contains("WARNING"), "{text}");
 }
 
 #[test]
 fn exponential_service_times_wait_as_erlang_c_says() {
-    let (said, figures) =
+    let (text, figures) =
         plan("--rate 480 --service-ms 10 --service-p99-ms 46 --wait-p99-ms 11 --gets 20000");
-    assert!(said.contains("Erlang C"), "{said}");
+    assert!(text.contains("Erlang C"), "{text}");
     let close = |theory: &str, simulated: &str| {
         let (theory, simulated) =
             (number(&figures["erlang_c"], theory), number(&figures["erlang_c"], simulated));
@@ -223,17 +206,17 @@ fn exponential_service_times_wait_as_erlang_c_says() {
 #[test]
 fn a_plan_is_tried_on_a_real_server() {
     let cluster = Cluster::shared();
-    let (said, figures) =
+    let (text, figures) =
         plan(&format!("{SERVICE} --wait-p99-ms 10 --database {} --seconds 2", cluster.url()));
     let gets = number(&figures, "/database/measured/gets");
-    // 125 a second, at random moments.
+    // 125 per second, at random times.
     assert!((180.0..330.0).contains(&gets), "{gets}");
     assert_eq!(number(&figures, "/database/simulated/gets"), gets);
-    // The server sleeps for at least as long as it is told to; the timeout is long.
+    // The server sleeps at least as long as requested, and the timeout is long.
     assert!(number(&figures, "/database/mean_hold_seconds") > 0.004, "{figures}");
     assert!(number(&figures, "/database/measured/share_timed_out") < 0.5, "{figures}");
     for part in ["on PostgreSQL", "measured", "simulated", "planned"] {
-        assert!(said.contains(part), "{part} is missing: {said}");
+        assert!(text.contains(part), "{part} is missing: {text}");
     }
     assert_refused(&format!("{SERVICE} --wait-p99-ms 10 --database nonsense"), &["--database"]);
 }

@@ -360,6 +360,38 @@ pub enum Reason {
     Detached,
 }
 
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ConnectionState::Opening => "opening",
+            ConnectionState::Idle => "idle",
+            ConnectionState::Busy => "busy",
+            ConnectionState::Checking => "checking",
+            ConnectionState::Retired => "retired",
+            ConnectionState::Closing => "closing",
+            ConnectionState::Abandoned => "abandoned",
+            ConnectionState::Gone => "gone",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Reason::Broken => "broken",
+            Reason::Invalid => "invalid",
+            Reason::Expired => "expired",
+            Reason::IdleTooLong => "idle too long",
+            Reason::Excess => "excess",
+            Reason::Stale => "stale",
+            Reason::PoolClosed => "pool closed",
+            Reason::ConnectFailed => "connect failed",
+            Reason::Overran => "overran its limit",
+            Reason::Detached => "detached",
+        })
+    }
+}
+
 impl From<Place> for ConnectionState {
     fn from(place: Place) -> ConnectionState {
         match place {

@@ -253,7 +253,6 @@ impl Distribution {
 
 /// A value of a [`Distribution`], from [`Distribution::values`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct ValueCount {
     /// The value in seconds, known to 1 %; the sum of all values of a distribution is
     /// exact. (A `Duration` would round it.)

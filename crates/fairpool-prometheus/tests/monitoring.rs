@@ -1,13 +1,5 @@
 //! What is in `monitoring/`, with a real Prometheus that watches pools under load.
 
-#![cfg(feature = "prometheus")]
-
-#[path = "support/prometheus.rs"]
-mod prometheus;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,20 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::metrics::{PrometheusCollector, TEXT_CONTENT_TYPE};
-use fairpool::{CancelToken, Pool, PooledConnection};
 use fairpool::health::HealthThresholds;
-use prometheus::Prometheus;
+use fairpool::{CancelToken, Pool, PooledConnection};
+use fairpool_prometheus::{PrometheusCollector, TEXT_CONTENT_TYPE};
+use fairpool_servers::prometheus::Prometheus;
+use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, builder, eventually};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use stub::{Does, Gate, Manager, Op, Server, builder, eventually};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("monitoring")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../monitoring")
 }
 
 fn read(file: &str) -> String {

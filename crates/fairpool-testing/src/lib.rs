@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use fairpool::ManageConnection;
 
 pub mod dice;
+pub mod eventful;
 pub mod faults;
 pub mod hooks;
 pub mod hostile;

@@ -1,22 +1,16 @@
 //! A trace is a file that its viewers can read, and shows what happened.
 
-#![cfg(feature = "trace")]
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::EventKind;
-use fairpool_trace::{Recorder, Trace, record};
-use fairpool::{CancelToken, ErrorKind, Pool, PooledConnection};
 use fairpool::health::HealthThresholds;
+use fairpool::{CancelToken, ErrorKind, Pool, PooledConnection};
+use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
+use fairpool_trace::{Recorder, StartError, Trace, record};
 use serde_json::Value;
-use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
 
 fn pool(size: u32) -> Pool<Manager> {
     builder(size).name("orders").build(Server::new().manager()).unwrap()
@@ -230,11 +224,14 @@ fn each_thread_and_each_connection_has_a_lane() {
         let holds = file.on(&format!("worker-{number}"), "hold");
         assert_eq!(holds.len(), ROUNDS);
         let args = &holds[0]["args"];
-        assert!(args["location"].as_str().unwrap().starts_with("tests/trace.rs:"), "{args}");
+        assert!(
+            args["location"].as_str().unwrap().starts_with("crates/fairpool-trace/tests/trace.rs:"),
+            "{args}"
+        );
         assert!(args["waited"].is_string(), "{args}");
     }
     let busy: usize = (0..2)
-        .map(|place| file.on(&format!("connection place {place}"), "connection"))
+        .map(|slot| file.on(&format!("connection slot {slot}"), "connection"))
         .map(|states| states.iter().filter(|state| state["name"] == "busy").count())
         .sum();
     assert_eq!(busy, 5 * ROUNDS);
@@ -291,7 +288,7 @@ fn what_begins_before_the_trace_or_ends_after_it_is_there() {
         let trace = record(&[pool.downgrade()], Duration::from_millis(20)).unwrap();
         let file = File::of(&trace);
         for (lane, cat) in
-            [("holder", "hold"), ("waiter", "wait"), ("connection place 0", "connection")]
+            [("holder", "hold"), ("waiter", "wait"), ("connection slot 0", "connection")]
         {
             let slices = file.on(lane, cat);
             assert_eq!(slices.len(), 1, "{lane}");
@@ -348,7 +345,7 @@ fn a_connections_end_has_its_reason() {
     PooledConnection::discard(pool.get().unwrap());
     eventually("it is closed", || pool.stats().closing == 0);
     let file = File::of(&recorder.stop());
-    let states: Vec<_> = file.on("connection place 0", "connection");
+    let states: Vec<_> = file.on("connection slot 0", "connection");
     let names: Vec<_> = states.iter().map(|state| state["name"].as_str().unwrap()).collect();
     assert_eq!(names[0], "opening");
     assert!(names.contains(&"busy") && names.contains(&"retired: broken"), "{names:?}");
@@ -508,7 +505,7 @@ fn a_pool_may_go_while_it_is_recorded() {
     drop(pool);
     eventually("it is gone", || watch.stats().is_none());
     let file = File::of(&recorder.stop());
-    let states = file.on("connection place 0", "connection");
+    let states = file.on("connection slot 0", "connection");
     assert_eq!(states.last().unwrap()["name"], "closing");
 
     // Of one that is gone from the start, there is nothing to say.
@@ -519,6 +516,6 @@ fn a_pool_may_go_while_it_is_recorded() {
 #[test]
 fn a_list_without_pools_is_refused() {
     let error = Recorder::start(&[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(matches!(error, StartError::NoPools), "{error:?}");
     assert_eq!(error.to_string(), "trace: there is no pool to record");
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::EventKind;
 use fairpool::health::HealthThresholds;
 use fairpool::{CancelToken, ErrorKind, Pool, PooledConnection};
-use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, threads_named, watched,
+};
 use fairpool_trace::{Recorder, StartError, Trace, record};
 use serde_json::Value;
 
@@ -518,4 +521,51 @@ fn a_list_without_pools_is_refused() {
     let error = Recorder::start(&[]).unwrap_err();
     assert!(matches!(error, StartError::NoPools), "{error:?}");
     assert_eq!(error.to_string(), "trace: there is no pool to record");
+}
+
+/// Ends a load also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn stop_ends_under_a_load_that_never_pauses() {
+    let pool = pool(2);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    drop(pool.get().unwrap());
+                }
+            });
+        }
+        let trace = Trace::with_limit(1000);
+        let recorder = Recorder::start_with(&[pool.downgrade()], trace).unwrap();
+        let gets = pool.stats().gets;
+        eventually("there is a load", || pool.stats().gets > gets + 10_000);
+        let trace = watched("the stop", || recorder.stop());
+        assert!(File::of(&trace).slices().any(|slice| slice["cat"] == "hold"));
+    });
+}
+
+#[test]
+fn a_dropped_recorder_ends_its_thread_and_its_subscription() {
+    let pool = pool(1);
+    // The system keeps 15 bytes of a name. Recorders of other tests may run, too.
+    let threads = || threads_named("fairpool-record");
+    let recorders: Vec<_> =
+        (0..20).map(|_| Recorder::start(&[pool.downgrade()]).unwrap()).collect();
+    eventually("they record", || threads() >= 20);
+    drop(recorders);
+    eventually("their threads end", || threads() < 10);
+    // Nothing is delivered any more, so nothing can be lost.
+    let lost = pool.stats().events_lost;
+    (0..100_000).for_each(|_| drop(pool.get().unwrap()));
+    assert_eq!(pool.stats().events_lost, lost);
 }

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::types::config::Builder;
+use crate::api::builder::Builder;
 use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Left, Policy, Refusal, Time, Types, Verdict, Waiter,
     WaiterId, Who,

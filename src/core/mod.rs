@@ -36,7 +36,9 @@ pub(crate) use effects::{Answer, Check, Effects, Job, Notice};
 pub(crate) use holders::{Held, SelfWait};
 pub(crate) use journal::Spot;
 pub(crate) use journal::{End, Entry, Pages, Place, Step, Which, Why};
-pub(crate) use picture::{Call, CallKind, Picture, Pressure, Waiting};
+#[cfg(test)]
+pub(crate) use picture::Picture;
+pub(crate) use picture::{Call, CallKind, Pressure, Waiting};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Lease, Leased, Permit, Reason};

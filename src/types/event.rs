@@ -4,12 +4,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::types::caller::{Holder, NestedGet, CallSite};
 use crate::core::{End, Place, Reason as CoreReason, Why};
-use crate::types::error::ErrorKind;
-use crate::runtime::health::{Health, HealthLevel};
 use crate::observe::snapshot::CallKind;
 use crate::sync::Arc;
+use crate::types::caller::CallSite;
+use crate::types::error::ErrorKind;
+use crate::types::health::{Health, HealthLevel};
+use crate::types::holder::{Holder, NestedGet};
 
 /// Is told of what happens to a pool's connections and callers.
 ///

@@ -2,7 +2,7 @@
 //! caller now and then that forgets to give its connection back.
 //!
 //! ```text
-//! cargo run --example inspector --features inspect,sqlite -- --seconds 120
+//! cargo run --release -p fairpool-inspect --example inspector -- --seconds 120
 //! ```
 
 use std::error::Error;
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use fairpool::{Pool, inspect};
+use fairpool::Pool;
 use fairpool_sqlite::SqliteConnectionManager;
 
 /// Two pools under a load, and a page that shows them.
@@ -56,7 +56,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         .build(SqliteConnectionManager::memory())?;
     orders.get()?.execute_batch("CREATE TABLE orders (price INTEGER)")?;
 
-    let server = inspect::serve(options.addr.as_str(), &[orders.downgrade(), reports.downgrade()])?;
+    let server =
+        fairpool_inspect::serve(options.addr.as_str(), &[orders.downgrade(), reports.downgrade()])?;
     println!("http://{} for {} s", server.addr(), options.seconds);
 
     let (start, over) = (Instant::now(), AtomicBool::new(false));

@@ -51,8 +51,8 @@ fn subscribed(connections: u32) -> Fairpool {
 fn inspected(connections: u32) -> Fairpool {
     let pool = pool(connections);
     let weak = pool.downgrade();
-    let server = fairpool_inspect::serve("127.0.0.1:0", std::slice::from_ref(&weak))
-        .expect("loopback");
+    let server =
+        fairpool_inspect::serve("127.0.0.1:0", std::slice::from_ref(&weak)).expect("loopback");
     thread::spawn(move || {
         while weak.snapshot().is_some() {
             for path in ["metrics", "snapshot.json", "history.json", "dump"] {

@@ -161,6 +161,6 @@ mod tests {
         });
         let addr = ([127, 0, 0, 1], 1).into();
         give.send(Server { addr, running: Some((stop, thread)) }).unwrap();
-        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true), "it was told to stop");
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true), "it received the stop");
     }
 }

@@ -20,16 +20,15 @@ fn server_of(pools: &[&Pool<Manager>]) -> (Server, String) {
 
 fn pool(name: &str, size: u32) -> Pool<Manager> {
     let server = stub::Server::new();
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 3;
+    thresholds.waiters_critical = 30;
+    thresholds.wait_critical = Duration::from_secs(30);
     builder(size)
         .name(name)
         .leak_threshold(Some(Duration::from_secs(2)))
         .connection_timeout(Duration::from_secs(60))
-        .health_thresholds(HealthThresholds {
-            waiters_warning: 3,
-            waiters_critical: 30,
-            wait_critical: Duration::from_secs(30),
-            ..HealthThresholds::default()
-        })
+        .health_thresholds(thresholds)
         .build(server.manager())
         .unwrap()
 }
@@ -100,11 +99,11 @@ fn a_leak_is_on_the_page_with_its_place() {
         browser.go_to(&url);
         browser.eventually("it lists holders", |browser| browser.text().contains("place order"));
 
-        let (told, taken) = std::sync::mpsc::channel();
+        let (send, taken) = std::sync::mpsc::channel();
         let (pool, waits) = (&orders, gate.clone());
         let leaker = move || {
             let (leaked, line) = (pool.request().label("nightly export").get(), line!());
-            told.send(line).unwrap();
+            send.send(line).unwrap();
             waits.pass();
             drop(leaked);
         };
@@ -121,7 +120,7 @@ fn a_leak_is_on_the_page_with_its_place() {
         browser.eventually("the leak is marked", |browser| {
             browser.eval(marked).as_str().is_some_and(|row| row.contains(&place))
         });
-        browser.eventually("it says what is wrong", |browser| {
+        browser.eventually("it shows what is wrong", |browser| {
             browser.eval("document.querySelectorAll('.notes li b').length > 0") == true
         });
         let text = browser.text();

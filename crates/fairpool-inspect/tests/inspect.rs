@@ -1,4 +1,4 @@
-//! The inspector answers whoever asks, whatever others do to it.
+//! The inspector answers each client, no matter what other clients do.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -256,7 +256,7 @@ fn so_many_recordings_at_once_and_no_more() {
     let _second = begin();
     eventually("a third is refused", || get(addr, "/trace?seconds=1").status == 429);
     assert_serves(addr);
-    // Whoever goes makes room.
+    // A client that disconnects makes room.
     drop(first);
     eventually("there is room", || get(addr, "/trace?seconds=1").status == 200);
     drop(server);
@@ -317,7 +317,7 @@ fn a_website_cannot_have_anything_made() {
     };
     assert_eq!(asked_by("cross-site", "no-cors"), 403);
     assert_eq!(asked_by("cross-site", "cors"), 403);
-    // A person who follows a link, who types the address, and the page itself.
+    // A user follows a link or types the address; and the page itself.
     assert_eq!(asked_by("cross-site", "navigate"), 200);
     assert_eq!(asked_by("none", "navigate"), 200);
     assert_eq!(asked_by("same-origin", "cors"), 200);
@@ -344,7 +344,7 @@ fn nonsense_is_answered_with_an_error_and_harms_nobody() {
         path.as_bytes(),
     ];
     for request in requests {
-        // It may also cut off who goes on sending.
+        // It may also cut off a client that keeps sending.
         if let Ok(answer) = exchange(addr, request) {
             let ok = answer.starts_with(b"HTTP/1.1 4") || answer.is_empty();
             assert!(ok, "{}", String::from_utf8_lossy(&answer));
@@ -357,9 +357,9 @@ fn nonsense_is_answered_with_an_error_and_harms_nobody() {
 fn who_says_nothing_is_sent_away() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
-    for said in ["", "GET /snapshot.json HTTP/1.1\r\nHost: local"] {
+    for start in ["", "GET /snapshot.json HTTP/1.1\r\nHost: local"] {
         let mut stream = connect(server.addr());
-        stream.write_all(said.as_bytes()).unwrap();
+        stream.write_all(start.as_bytes()).unwrap();
         let mut answer = Vec::new();
         // Returns when the server closes.
         let _ = stream.read_to_end(&mut answer);
@@ -439,7 +439,7 @@ fn hundreds_of_slow_clients_do_not_lock_out_a_good_one() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let addr = server.addr();
-    // More than it serves at once: some have to go.
+    // More than it serves at once: some are disconnected.
     let slow: Vec<TcpStream> = (0..400)
         .map(|number| {
             let mut stream = connect(addr);
@@ -510,7 +510,7 @@ fn a_stopped_inspector_has_gone_at_once() {
     TcpListener::bind(addr).expect("the port is free");
     drop(waiting);
 
-    // A trace that nobody waits for any more does not hold it up.
+    // A recording under way does not delay it.
     let server = serve(&[pool.downgrade()]);
     let mut stream = connect(server.addr());
     write!(stream, "GET /trace?seconds=60 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();

@@ -62,7 +62,7 @@ impl Family {
 /// One value of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// What the value belongs to, beside the pool: an attribute and its label.
+    /// The attribute and label that the value belongs to, if the metric has several values.
     pub attribute: Option<(&'static str, &'static str)>,
     /// The value.
     pub value: Value,

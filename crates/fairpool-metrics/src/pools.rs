@@ -75,8 +75,8 @@ impl Pools {
     ///
     /// # Blocking
     ///
-    /// On each pool's lock, as long as it takes to copy its counters. A manager may be
-    /// dropped here: that of a pool whose last handle is dropped meanwhile.
+    /// On each pool's lock, as long as it takes to copy its counters. If the last handle of
+    /// a pool is dropped while the pool is read, its manager is dropped here.
     pub fn read(&self) -> Vec<PoolReading> {
         // The list is not locked while a pool is read: dropping a manager runs user code.
         let entries = self.lock().entries.clone();

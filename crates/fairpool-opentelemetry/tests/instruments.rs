@@ -167,7 +167,7 @@ fn points<T: Copy>(data: &MetricData<T>, float: impl Fn(T) -> f64) -> Points {
                 (keys(point.attributes()), value)
             })
             .collect(),
-        MetricData::ExponentialHistogram(_) => panic!("nobody asked for this"),
+        MetricData::ExponentialHistogram(_) => panic!("the crate creates none"),
     }
 }
 

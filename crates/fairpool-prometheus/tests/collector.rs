@@ -46,12 +46,11 @@ fn check_by_promtool(text: &str) {
         .expect("promtool, of the Debian package prometheus");
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    // The conventions want this name, at which promtool frowns.
-    let frown = "db_client_connection_count non-histogram and non-summary metrics should not \
+    let output = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    // OpenTelemetry's conventions require this name; promtool warns about it.
+    let known = "db_client_connection_count non-histogram and non-summary metrics should not \
                  have \"_count\" suffix";
-    let complaints: Vec<&str> = said.lines().filter(|line| *line != frown).collect();
+    let complaints: Vec<&str> = output.lines().filter(|line| *line != known).collect();
     assert!(complaints.is_empty(), "{complaints:#?}\nof\n{text}");
 }
 
@@ -272,7 +271,7 @@ fn the_text_is_valid_whatever_the_pools_are_called() {
     collector.add(other.downgrade());
     check_by_promtool(&collector.text());
 
-    // In the other format too, in a registry with somebody else's metrics.
+    // In the other format, too, in a registry with a prefix.
     let mut registry = Registry::with_prefix("app");
     registry.register_collector(Box::new(collector.clone()));
     let mut text = String::new();

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// ```
 #[derive(Debug)]
 pub struct Recorder {
-    /// A message asks for the trace; if the sender is dropped, nobody wants it.
+    /// A message asks for the trace; without one, a dropped sender discards it.
     stop: Sender<()>,
     thread: JoinHandle<Trace>,
 }
@@ -175,8 +175,8 @@ fn run(mut subscriptions: Vec<Subscription>, stopped: &Receiver<()>, mut trace: 
     trace
 }
 
-/// Adds the events that are there now. (Not those that arrive meanwhile: under load they
-/// would never end.) Returns `false` if there will be no more.
+/// Adds the events that are there now. (Not those that arrive while it runs: under load
+/// this would never end.) Returns `false` if there will be no more.
 fn add_available(subscription: &Subscription, trace: &mut Trace) -> bool {
     // One more than there are, to see the end of the subscription.
     for _ in 0..=subscription.len() {

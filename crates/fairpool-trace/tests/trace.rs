@@ -175,7 +175,7 @@ fn end(slice: &Value) -> i64 {
     begin(slice) + nanos(&slice["dur"])
 }
 
-/// Opens the gate also when the test fails: somebody waits there.
+/// Opens the gate also when the test fails: a thread waits there.
 struct OpenInTheEnd<'a>(&'a Gate);
 
 impl Drop for OpenInTheEnd<'_> {
@@ -240,7 +240,7 @@ fn each_thread_and_each_connection_has_a_lane() {
     assert_eq!(busy, 5 * ROUNDS);
     let waits = file.slices().filter(|slice| slice["cat"] == "wait").count();
     assert_eq!(waits as u64, pool.stats().gets_waited);
-    // Whoever waited was woken by a return, but for the two that were opened for.
+    // A return woke each waiter, except two for which connections were opened.
     assert!(file.arrows().len() + 2 >= waits, "{} of {waits}", file.arrows().len());
 
     let (waiting, in_use) = (file.counter("waiting"), file.counter("in use"));
@@ -358,14 +358,13 @@ fn a_connections_end_has_its_reason() {
 
 #[test]
 fn leaks_timeouts_and_health_leave_marks() {
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 1;
+    thresholds.calm_for = Duration::ZERO;
     let pool = builder(1)
         .name("orders")
         .leak_threshold(Some(Duration::from_millis(20)))
-        .health_thresholds(HealthThresholds {
-            waiters_warning: 1,
-            calm_for: Duration::ZERO,
-            ..HealthThresholds::default()
-        })
+        .health_thresholds(thresholds)
         .max_waiters(Some(1))
         .build(Server::new().manager())
         .unwrap();
@@ -382,7 +381,7 @@ fn leaks_timeouts_and_health_leave_marks() {
         let refused = pool.get().unwrap_err();
         assert!(refused.is_queue_full());
         assert!(!pool.health().is_healthy());
-        eventually("the leak is told", || pool.stats().leaks == 1);
+        eventually("the leak is noticed", || pool.stats().leaks == 1);
         token.cancel();
         assert_eq!(waiter.join().unwrap(), ErrorKind::Cancelled);
         let error = pool.get_timeout(Duration::from_millis(1)).unwrap_err();

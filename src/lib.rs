@@ -116,8 +116,8 @@ pub use crate::api::weak::WeakPool;
 pub use crate::types::cancel::CancelToken;
 pub use crate::types::config::{Fairness, SelfDeadlock};
 pub use crate::types::error::{Error, ErrorKind};
-pub use crate::types::event::{HandleEvent, NopEventHandler};
 pub use crate::types::extensions::Extensions;
+pub use crate::types::handler::{HandleEvent, NopEventHandler};
 pub use crate::types::manage::{
     CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
@@ -128,7 +128,11 @@ pub mod event {
     //! What happens in a pool, told to a handler as it happens, or to subscribers in the
     //! order in which it happened.
 
-    pub use crate::types::event::*;
+    pub use crate::types::event::{ConnectionState, Event, EventKind, Reason};
+    pub use crate::types::handler::{
+        AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
+        NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    };
     pub use crate::types::subscription::{ConnectionAt, Scene, Subscription};
 }
 

@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::types::config::{Fairness, SelfDeadlock};
-use crate::types::event::{HandleEvent, NopEventHandler};
+use crate::types::handler::{HandleEvent, NopEventHandler};
 use crate::types::health::HealthThresholds;
 use crate::types::manage::{
     CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
 };
 
-/// Builds a [`Pool`].
+/// Builds a [`Pool`](crate::Pool).
 ///
 /// Settings that `r2d2` has are called what they are called there, mean the
 /// same, and have the same defaults.
@@ -28,6 +28,7 @@ use crate::types::manage::{
 ///     .build(StubManager)?;
 /// # Ok::<(), fairpool::Error>(())
 /// ```
+#[must_use = "a builder does nothing until `build`"]
 pub struct Builder<M: ManageConnection> {
     pub(super) name: String,
     pub(super) max_size: u32,
@@ -246,7 +247,7 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// How long [`Pool::get`] waits, and [`build`](Builder::build).
+    /// How long [`Pool::get`](crate::Pool::get) waits, and [`build`](Builder::build).
     ///
     /// Default: 30 seconds, as in `r2d2`. A service with its own deadline wants
     /// less.
@@ -369,7 +370,7 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// From when on [`Pool::health`] is no longer healthy.
+    /// From when on [`Pool::health`](crate::Pool::health) is no longer healthy.
     ///
     /// Default: see [`HealthThresholds`].
     pub fn health_thresholds(mut self, health_thresholds: HealthThresholds) -> Builder<M> {

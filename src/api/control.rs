@@ -18,7 +18,7 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if it is zero, or smaller than `min_idle`.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is zero, or smaller than `min_idle`.
     pub fn set_max_size(&self, max_size: u32) -> Result<(), Error> {
         self.shared.transition(|core, now, fx| {
             let policy = core.policy();
@@ -32,7 +32,7 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if it is greater than `max_size` or `max_idle`.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is greater than `max_size` or `max_idle`.
     pub fn set_min_idle(&self, min_idle: Option<u32>) -> Result<(), Error> {
         self.shared.transition(|core, now, fx| {
             let policy = core.policy();
@@ -63,7 +63,7 @@ impl<M: ManageConnection> Pool<M> {
 
     /// Closes the pool for all its handles and waits for it to end.
     ///
-    /// New callers and those who wait get [`ErrorKind::Closed`] at once. Idle
+    /// New callers and those who wait get [`ErrorKind::Closed`](crate::ErrorKind::Closed) at once. Idle
     /// connections are closed now, others when they come back. Ends when
     /// everything is closed and the pool's threads have ended, or at the
     /// deadline; then the rest goes on in the background. Calling it again waits

@@ -102,7 +102,7 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if `capacity` is zero or more than four million.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `capacity` is zero or more than four million.
     ///
     /// # Examples
     ///
@@ -169,7 +169,7 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if the span is shorter than 50 ms or longer than an hour.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the span is shorter than 50 ms or longer than an hour.
     ///
     /// # Blocking
     ///

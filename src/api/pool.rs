@@ -107,8 +107,8 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`], [`ErrorKind::Closed`], [`ErrorKind::QueueFull`]
-    /// or [`ErrorKind::Connect`].
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull)
+    /// or [`ErrorKind::Connect`](crate::ErrorKind::Connect).
     ///
     /// # Blocking
     ///

@@ -9,7 +9,7 @@ use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::error::Cause;
 use crate::types::error_text::{Chain, ErrorText};
-use crate::types::event::{AcquireEvent, ReleaseEvent};
+use crate::types::handler::{AcquireEvent, ReleaseEvent};
 use crate::types::manage::ManageConnection;
 use crate::types::times::Timed;
 

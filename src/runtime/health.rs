@@ -36,9 +36,10 @@ pub(crate) fn judge<M: ManageConnection>(
             oldest_wait: figures.oldest_age,
             lasted: now.since(probe.since),
         };
-        let change = left.map(|from| Notification::Health { from, health });
+        let change: Vec<_> =
+            left.map(|from| Notification::Health { from, health }).into_iter().collect();
         // Under the probe's lock, so in the order of the changes.
-        (health, left, shared.notifications.add(change.into_iter(), now))
+        (health, left, shared.notifications.add(change, now))
     };
     if added.is_some_and(|added| added.needs_worker) {
         shared.workers.submit(shared, Task::Announce);

@@ -74,17 +74,16 @@ impl Notifications {
 
     /// Called under the pool's lock, so that they are announced in the order of the
     /// decisions.
-    pub(crate) fn add(
-        &self,
-        new: impl ExactSizeIterator<Item = impl Into<Notification>>,
-        now: Time,
-    ) -> Option<Added> {
-        if new.len() == 0 {
-            return None;
-        }
+    #[inline]
+    pub(crate) fn add<N: Into<Notification>>(&self, new: Vec<N>, now: Time) -> Option<Added> {
+        if new.is_empty() { None } else { Some(self.add_all(new, now)) }
+    }
+
+    #[cold]
+    fn add_all<N: Into<Notification>>(&self, new: Vec<N>, now: Time) -> Added {
         let mut no_room = Vec::new();
         let mut pending = self.0.lock();
-        for notification in new.map(Into::into) {
+        for notification in new.into_iter().map(Into::into) {
             if pending.queue.len() < CAPACITY {
                 pending.queue.push_back((now, notification));
             } else {
@@ -93,7 +92,7 @@ impl Notifications {
         }
         pending.lost += no_room.len();
         let needs_worker = !std::mem::replace(&mut pending.has_worker, true);
-        Some(Added { needs_worker, lost: no_room })
+        Added { needs_worker, lost: no_room }
     }
 
     /// Whether everything is announced, and no worker is at it.

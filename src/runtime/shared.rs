@@ -49,6 +49,20 @@ pub(crate) struct PoolRef<M: ManageConnection> {
     pub(crate) shared: Arc<Shared<M>>,
 }
 
+/// Puts answers into their cells, under the pool's lock. Returns the cells, to wake their
+/// waiters.
+fn fill<M: ManageConnection>(
+    answers: Vec<(Arc<PoolCell<M>>, Answer<Runtime<M>>)>,
+) -> Vec<Arc<PoolCell<M>>> {
+    let fill = |(cell, answer): (Arc<PoolCell<M>>, _)| {
+        // Only a nudge may be replaced: a waiter with another answer has left the queue.
+        let replaced = cell.fill(answer);
+        debug_assert!(matches!(replaced, None | Some(Answer::Nudged)), "BUG: answered twice");
+        cell
+    };
+    answers.into_iter().map(fill).collect()
+}
+
 /// What a worker does.
 pub(crate) enum Task<M: ManageConnection> {
     /// A driver call that the core asked for.
@@ -120,15 +134,8 @@ impl<M: ManageConnection> Shared<M> {
         let mut fx = Effects::new();
         let mut core = self.core.lock();
         let result = step(&mut core, now, &mut fx);
-        let mut cells = Vec::new();
-        for (cell, answer) in fx.answers.drain(..) {
-            // Only a nudge may be replaced: a waiter with another answer has left the
-            // queue.
-            let replaced = cell.fill(answer);
-            debug_assert!(matches!(replaced, None | Some(Answer::Nudged)), "BUG: answered twice");
-            cells.push(cell);
-        }
-        let added = self.notifications.add(std::mem::take(&mut fx.notices).into_iter(), now);
+        let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
+        let added = self.notifications.add(fx.notices, now);
         let journal_calls = core.journal_calls();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes a thread that would only run

@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use crate::types::caller::{CallSite, Caller};
 use crate::types::cancel::{CancelToken, Registration};
 use crate::types::error::{Error, ErrorKind};
-use crate::types::event::TimeoutEvent;
+use crate::types::handler::TimeoutEvent;
 use crate::types::manage::ManageConnection;
 use crate::types::thread;
 use crate::types::times::Timed;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::HandleEvent;
+use super::handler::HandleEvent;
 use super::health::HealthThresholds;
 use super::manage::{CustomizeConnection, HandleError, ManageConnection};
 use crate::core::Policy;

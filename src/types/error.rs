@@ -127,6 +127,11 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
+    /// Whether connecting fails in a way that no retry cures.
+    pub fn is_connect(&self) -> bool {
+        self.kind() == ErrorKind::Connect
+    }
+
     /// Whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.kind() == ErrorKind::Cancelled
@@ -135,6 +140,11 @@ impl Error {
     /// Whether every connection is held by a thread that waits here itself.
     pub fn is_self_deadlock(&self) -> bool {
         self.kind() == ErrorKind::SelfDeadlock
+    }
+
+    /// Whether a setting has a value that it cannot have.
+    pub fn is_config(&self) -> bool {
+        self.kind() == ErrorKind::Config
     }
 
     /// How long the caller had waited; zero for an [`ErrorKind::Config`].

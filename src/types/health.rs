@@ -42,17 +42,19 @@ impl fmt::Display for HealthLevel {
 /// # use fairpool_testing::StubManager;
 /// use fairpool::health::HealthThresholds;
 ///
-/// let thresholds = HealthThresholds { waiters_critical: 50, ..HealthThresholds::default() };
+/// let mut thresholds = HealthThresholds::default();
+/// thresholds.waiters_critical = 50;
 /// let pool = fairpool::Pool::builder().health_thresholds(thresholds).build(StubManager)?;
 /// assert!(pool.health().is_healthy());
 ///
-/// let confused = HealthThresholds { waiters_critical: 1, ..HealthThresholds::default() };
-/// let error = fairpool::Pool::builder().health_thresholds(confused).build(StubManager).unwrap_err();
+/// thresholds.waiters_critical = 1;
+/// let error = fairpool::Pool::builder().health_thresholds(thresholds).build(StubManager).unwrap_err();
 /// assert!(error.to_string().contains("waiters_critical (1) must be larger than waiters_warning (5)"));
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct HealthThresholds {
     /// So many callers wait: warning. Default: 5.
     pub waiters_warning: u32,

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod error_text;
 pub(crate) mod event;
 pub(crate) mod extensions;
+pub(crate) mod handler;
 pub(crate) mod health;
 pub(crate) mod holder;
 #[cfg(feature = "serde")]
@@ -16,5 +17,4 @@ pub(crate) mod stats;
 pub(crate) mod subscription;
 pub mod text;
 pub(crate) mod thread;
-#[cfg_attr(not(feature = "histograms"), path = "times/off.rs")]
 pub(crate) mod times;

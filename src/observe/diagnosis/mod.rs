@@ -26,7 +26,7 @@ pub(crate) const SPAN: Duration = Duration::from_secs(1);
 const SHORTEST_SPAN: Duration = Duration::from_millis(50);
 const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 
-/// What is wrong with a pool. From [`Pool::diagnose`].
+/// What is wrong with a pool. From [`Pool::diagnose`](crate::Pool::diagnose).
 ///
 /// It prints as a report for a terminal; with the feature `serde` it can be
 /// serialised.

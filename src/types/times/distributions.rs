@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::Timed;
 use crate::core::Counters;
 use crate::sync::PlainMutex;
 
@@ -259,16 +260,6 @@ pub struct ValueCount {
     pub seconds: f64,
     /// How often it was recorded.
     pub count: u64,
-}
-
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timed {
-    Wait,
-    InUse,
-    Connect,
-    Validate,
-    Close,
 }
 
 /// What [`Times`] sums up, as distributions.

@@ -44,8 +44,8 @@ fn expect(
     severity: Severity,
     parts: &[&str],
 ) {
-    let said = all_but_connections(&pool, &server);
-    let [one] = &said[..] else { panic!("{said:?}") };
+    let found = all_but_connections(&pool, &server);
+    let [one] = &found[..] else { panic!("{found:?}") };
     assert_eq!((one.setting, one.severity), (setting, severity), "{one:?}");
     let text = format!("{}; {}", one.reason, one.advice);
     parts.iter().for_each(|part| assert!(text.contains(part), "{part:?}: {text}"));
@@ -95,7 +95,7 @@ fn each_wait_has_a_deadline() {
     expect(good(), s, "idle_in_transaction_session_timeout", Warning, &["keeps its locks"]);
     let s = ServerFigures { lock_timeout: None, statement_timeout: None, ..server() };
     let severities: Vec<_> =
-        all_but_connections(&good(), &s).iter().map(|said| said.severity).collect();
+        all_but_connections(&good(), &s).iter().map(|found| found.severity).collect();
     assert_eq!(severities, [Warning, Warning]);
 }
 
@@ -115,9 +115,9 @@ fn the_server_must_not_end_what_the_pool_keeps() {
     let patient = ServerFigures { idle_session_timeout: Some(secs(301)), ..server() };
     assert_eq!(all_but_connections(&unlimited, &patient), []);
     let forever = Settings { max_lifetime: None, ..unlimited };
-    let said = all_but_connections(&forever, &strict());
-    let of_rest = said.iter().find(|said| said.setting == "idle_timeout").unwrap();
-    assert!(of_rest.reason.starts_with("connections stay idle for ever"), "{of_rest:?}");
+    let found = all_but_connections(&forever, &strict());
+    let of_idle = found.iter().find(|found| found.setting == "idle_timeout").unwrap();
+    assert!(of_idle.reason.starts_with("connections stay idle for ever"), "{of_idle:?}");
 }
 
 #[test]

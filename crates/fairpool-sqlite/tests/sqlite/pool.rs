@@ -1,6 +1,4 @@
-//! The pool on SQLite: files and memory.
-
-#![cfg(feature = "sqlite")]
+//! The pool on SQLite.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -8,12 +6,14 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairpool::{Builder, ErrorKind, Pool, PooledConnection};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::{self, Connection, ErrorCode, TransactionBehavior};
-use fairpool::{Builder, ErrorKind, Pool, PooledConnection};
 use tempfile::TempDir;
 
-/// Longer than anything here should take; only a watchdog.
+use crate::folder;
+
+/// Longer than anything here should take: a watchdog.
 const LONG: Duration = Duration::from_secs(60);
 const THREADS: i64 = 16;
 const ROUNDS: i64 = 25;
@@ -22,11 +22,7 @@ fn builder() -> Builder<Manager> {
     Pool::builder().connection_timeout(LONG)
 }
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-/// Patient, because SQLite lets writers wait in no particular order.
+/// With a long busy timeout, because SQLite serves waiting writers in no order.
 fn in_file(folder: &TempDir) -> Manager {
     Manager::file(folder.path().join("test.db")).busy_timeout(LONG)
 }
@@ -74,8 +70,8 @@ fn sixteen_threads_share_a_single_connection() {
     read_and_write(in_memory(), 1);
 }
 
-/// Half of the threads write a row in each round; in between all of them check
-/// that they see every row that they know of.
+/// Half of the threads write a row in each round. After each, all threads check that they
+/// see every row of their own.
 fn read_and_write(manager: Manager, connections: u32) {
     let pool = builder().max_size(connections).build(manager).unwrap();
     create_table(&pool);
@@ -125,8 +121,8 @@ fn an_open_transaction_is_rolled_back_before_the_next_user() {
         let work = |worker: usize| {
             for n in 0..20 {
                 let conn = pool.get().expect("a connection");
-                assert!(conn.is_autocommit(), "in somebody's transaction");
-                assert_eq!(count(&conn), 0, "somebody's row");
+                assert!(conn.is_autocommit(), "inside another's transaction");
+                assert_eq!(count(&conn), 0, "another's row");
                 if (worker + n).is_multiple_of(2) {
                     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
                     insert(&conn, 1);

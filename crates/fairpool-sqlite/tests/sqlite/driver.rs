@@ -1,6 +1,4 @@
-//! `SqliteConnectionManager` by itself.
-
-#![cfg(feature = "sqlite")]
+//! `SqliteConnectionManager` without a pool.
 
 use std::fs;
 use std::path::Path;
@@ -14,14 +12,11 @@ use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::{
     Connection, Error, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi,
 };
-use tempfile::TempDir;
+
+use crate::folder;
 
 const WRITERS: usize = 8;
 const WRITES: i64 = 100;
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
 
 fn pragma(conn: &Connection, name: &str) -> String {
     let sql = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
@@ -41,7 +36,7 @@ fn create_table(manager: &Manager) {
     conn.execute_batch("CREATE TABLE t (n INTEGER)").unwrap();
 }
 
-/// Lets several connections write at once; each transaction reads too.
+/// Writes from several connections at once; each transaction also reads.
 fn write_from_many_threads(manager: &Manager) -> Result<(), Error> {
     let start = Barrier::new(WRITERS);
     thread::scope(|scope| {
@@ -82,7 +77,7 @@ fn connections_of_one_manager_share_the_memory() {
 fn memory_outlives_the_last_connection() {
     let manager = Manager::memory();
     create_table(&manager);
-    // No connection of a user is left now.
+    // No lent connection is left now.
     assert_eq!(count(&manager.connect().unwrap()), 0);
 }
 
@@ -175,7 +170,7 @@ fn eight_openers_of_a_new_file_all_get_wal() {
         thread::scope(|scope| {
             for _ in 0..WRITERS {
                 scope.spawn(|| {
-                    // A manager each, as if they were in different processes.
+                    // One manager each, as in different processes.
                     let manager = Manager::file(&path);
                     start.wait();
                     let conn = manager.connect().expect("a connection");
@@ -200,7 +195,7 @@ fn openers_get_wal_beside_writers() {
                 scope.spawn(|| {
                     let conn = old.connect().expect("a connection");
                     start.wait();
-                    // Not for ever: SQLite would let the openers starve.
+                    // Not endlessly: SQLite would starve the openers.
                     for _ in 0..5 {
                         conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
                     }

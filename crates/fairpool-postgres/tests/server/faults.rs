@@ -1,63 +1,36 @@
-//! The pool on a real PostgreSQL server that is killed, cut off, silenced,
-//! slowed, full, or out of reach, while 16 threads go on asking.
-//!
-//! Each test prints what it measured, one line each:
-//!
-//! ```sh
-//! cargo test --test postgres_faults -- --nocapture | grep figure
-//! ```
-
-#![cfg(feature = "postgres")]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/netns.rs"]
-mod netns;
-#[path = "support/proxy.rs"]
-mod proxy;
+//! A pool on a PostgreSQL server that is killed, cut off, silent, slow, full or out of
+//! reach, while 16 threads keep asking for connections.
 
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use cluster::{APP_PASSWORD, APP_USER, Cluster};
+use fairpool::{Error, ErrorKind, Pool, PooledConnection};
+use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::error::SqlState;
 use fairpool_postgres::postgres::{self, Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
-use fairpool::{Error, ErrorKind, Pool, PooledConnection};
-use netns::Network;
-use proxy::{Flow, Proxy};
+use fairpool_servers::cluster::{APP_PASSWORD, APP_USER, Cluster};
+use fairpool_servers::netns::Network;
+use fairpool_servers::proxy::{Flow, Proxy};
 
-type Manager = PostgresConnectionManager<NoTls>;
+use crate::common::{LONG, Manager, builder, millis, sessions_named, shared, through, wait_until};
 
 const SIZE: u32 = 8;
 const THREADS: usize = 16;
-/// Longer than anything here should take; only a watchdog.
-const LONG: Duration = Duration::from_secs(60);
-/// A get may be so late before a test fails: the machine may have other work.
+/// How late a get may return before a test fails. Generous, since the machine may be busy.
 const LATE: Duration = Duration::from_millis(500);
-/// The pool may take so long to be full again before a test fails. The goal is
-/// two seconds.
+/// How long the pool may take to be full again before a test fails. The goal is two
+/// seconds.
 const RECOVERY: Duration = Duration::from_secs(10);
-/// Whoever has waited so long in a fault is told why. Before that, a connect
-/// that hangs because of it is not known to be slow.
+/// A caller that has waited this long in a fault is given the reason. Before that, a
+/// connect that hangs is not known to be slow.
 const LONG_ENOUGH: Duration = Duration::from_millis(290);
-/// What a connection is used for unless a test says otherwise.
+/// The usual query.
 const A_WHILE: &str = "SELECT pg_sleep(0.005)";
-
-fn millis(number: u64) -> Duration {
-    Duration::from_millis(number)
-}
-
-/// The server of those tests that leave it alone.
-fn shared() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| Cluster::start_with(&[("max_connections", "200")]))
-}
 
 fn manager(config: Config, name: &str) -> Manager {
     Manager::new(config, NoTls).application_name(name)
@@ -65,44 +38,25 @@ fn manager(config: Config, name: &str) -> Manager {
 
 /// A pool with all settings at their defaults, which is full.
 fn full_pool(manager: Manager) -> Pool<Manager> {
-    let pool = Pool::builder().max_size(SIZE).connection_timeout(LONG).build(manager);
-    pool.expect("a full pool")
-}
-
-/// The same server, through a proxy.
-fn through(proxy: &Proxy) -> Config {
-    let mut config = Config::new();
-    config.host("127.0.0.1").port(proxy.port()).user("postgres").dbname("postgres");
-    config
-}
-
-fn wait_until(what: &str, limit: Duration, mut is_true: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        thread::sleep(millis(2));
-    }
-    start.elapsed()
+    builder().max_size(SIZE).build(manager).expect("a full pool")
 }
 
 // ---- load ----
 
-/// Threads that get a connection and query, over and over, each time with
-/// another time limit.
+/// Threads that get a connection and query in a loop, with changing time limits.
 struct Load {
     pool: Pool<Manager>,
     stop: Arc<AtomicBool>,
-    /// By the number of a connection: when the last query began that it has
-    /// answered.
+    /// By connection id: when the last answered query began.
     answers: Arc<Mutex<HashMap<u64, Instant>>>,
     threads: Vec<JoinHandle<Tally>>,
 }
 
-/// What the threads of a load have met.
+/// The results of a load.
 #[derive(Default)]
 struct Tally {
     gets: usize,
-    /// How much later than its limit a get has returned, at the most.
+    /// By how much a get exceeded its limit, at most.
     overshoot: Duration,
     refusals: Vec<Refusal>,
     failures: Vec<postgres::Error>,
@@ -142,17 +96,16 @@ impl Load {
         load
     }
 
-    /// Waits until each of as many connections as the pool may have has
-    /// answered a query that began after `since`: the pool is full, and well.
-    /// Returns how long after `since` that was.
+    /// Waits until the pool is full and each connection has answered a query that began
+    /// after `since`. Returns how long after `since` that was.
     fn await_full(&self, since: Instant) -> Duration {
         let size = self.pool.max_size();
         let is_full = || {
             let answers = self.answers.lock().unwrap();
-            let well = answers.values().filter(|&&began| began > since).count();
-            well >= size as usize && self.pool.stats().open == size
+            let healthy = answers.values().filter(|&&began| began > since).count();
+            healthy >= size as usize && self.pool.stats().open == size
         };
-        wait_until("the pool is full and well", LONG, is_full);
+        wait_until("the pool is full and healthy", is_full);
         since.elapsed()
     }
 
@@ -160,7 +113,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
         for thread in self.threads {
-            let one = thread.join().expect("a load that goes on");
+            let one = thread.join().expect("no panic");
             all.gets += one.gets;
             all.overshoot = all.overshoot.max(one.overshoot);
             all.refusals.extend(one.refusals);
@@ -196,7 +149,7 @@ impl Tally {
             }
             Err(error) => {
                 if !error.is_timeout() {
-                    // Refused at once: not to be asked again at once.
+                    // Refused at once: a pause avoids a busy loop.
                     thread::sleep(millis(10));
                 }
                 self.refusals.push(Refusal { asked, took, error });
@@ -204,7 +157,7 @@ impl Tally {
         }
     }
 
-    /// Prints the figures and fails if they are beyond all bounds.
+    /// Prints the figures and checks them against generous bounds.
     fn report(&self, what: &str, full_again: Duration) {
         println!(
             "figure: {what}: overshoot max {:.1} ms, full again after {:.2} s; {} gets, {} \
@@ -221,12 +174,12 @@ impl Tally {
         if let Some(last) = self.failures.last() {
             println!("{what}: a query failed with: {last}; {:?}", last.source());
         }
-        assert!(self.gets > 50, "hardly a load: {} gets", self.gets);
+        assert!(self.gets > 50, "too few gets: {}", self.gets);
         assert!(self.overshoot < LATE, "{what}: {:?} late", self.overshoot);
         assert!(full_again < RECOVERY, "{what}: full again after {full_again:?}");
     }
 
-    /// The driver's errors that refused callers were given as the cause.
+    /// The driver's errors that refused callers got as the cause.
     fn causes(&self) -> Vec<&postgres::Error> {
         let sources = self.refusals.iter().filter_map(|refusal| refusal.error.source());
         let typed = sources.map(|source| {
@@ -236,26 +189,28 @@ impl Tally {
         typed.collect()
     }
 
-    /// Callers that waited for [`LONG_ENOUGH`] between `since` and `until` are
-    /// told why they got nothing: by the driver's error if one was met during
-    /// the wait, by its text if one was met before, else by who has the
-    /// connections, for how long connecting has taken, or that it hung.
-    fn assert_told(&self, what: &str, since: Instant, until: Instant) {
-        let told = |error: &Error| {
+    /// Checks that callers that waited for [`LONG_ENOUGH`] between `since` and `until` got
+    /// a reason: the driver's error if one occurred during the wait, its text if one
+    /// occurred before, else who holds the connections, how long connecting has taken, or
+    /// that it hung.
+    fn assert_explained(&self, what: &str, since: Instant, until: Instant) {
+        let is_explained = |error: &Error| {
             let text = error.to_string();
             let reasons = ["last error", "held longest by", "so far", "hung driver calls"];
             error.source().is_some() || reasons.iter().any(|reason| text.contains(reason))
         };
-        let meant: Vec<&Refusal> = self
+        let relevant: Vec<&Refusal> = self
             .refusals
             .iter()
             .filter(|refusal| refusal.asked > since && refusal.asked + refusal.took < until)
             .filter(|refusal| refusal.took >= LONG_ENOUGH)
             .collect();
-        let untold: Vec<&&Refusal> = meant.iter().filter(|refusal| !told(&refusal.error)).collect();
-        println!("{what}: of {} refused in the fault, {} not told why", meant.len(), untold.len());
-        if let Some(one) = untold.first() {
-            panic!("{what}: {} of {} not told why: {}", untold.len(), meant.len(), one.error);
+        let unexplained: Vec<&&Refusal> =
+            relevant.iter().filter(|refusal| !is_explained(&refusal.error)).collect();
+        let counts = format!("{} of {} without a reason", unexplained.len(), relevant.len());
+        println!("{what}: refused in the fault: {counts}");
+        if let Some(one) = unexplained.first() {
+            panic!("{what}: {counts}: {}", one.error);
         }
     }
 }
@@ -264,16 +219,13 @@ fn io_kind(error: &postgres::Error) -> Option<io::ErrorKind> {
     Some(error.source()?.downcast_ref::<io::Error>()?.kind())
 }
 
-/// The server is rid of all connections that the pool does not have, and of all
-/// of them after the pool is closed.
+/// Checks that the server has exactly the pool's connections, and none after the pool is
+/// closed.
 fn assert_none_left(cluster: &Cluster, pool: Pool<Manager>, name: &str) {
     let mut admin = cluster.socket_config().connect(NoTls).expect("a session");
-    let mut sessions = || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
-        admin.query_one(sql, &[&name]).expect("a count").get::<_, i64>(0)
-    };
+    let mut sessions = || sessions_named(&mut admin, name);
     let mut most = 0;
-    let rid = wait_until("the server has what the pool has", LONG, || {
+    let settled = wait_until("the server has what the pool has", || {
         let count = sessions();
         most = most.max(count);
         count == i64::from(pool.stats().open)
@@ -282,12 +234,12 @@ fn assert_none_left(cluster: &Cluster, pool: Pool<Manager>, name: &str) {
     assert_eq!((stats.open, stats.in_use), (pool.max_size(), 0), "{stats}");
     let report = pool.close(Instant::now() + LONG);
     assert!(report.is_complete(), "{report}");
-    let gone = wait_until("nothing is left on the server", LONG, || sessions() == 0);
+    let gone = wait_until("nothing is left on the server", || sessions() == 0);
     println!(
         "figure: {name}: server had at most {most} after recovery, {} after {:.2} s; 0 left {:.2} \
          s after close",
         stats.open,
-        rid.as_secs_f64(),
+        settled.as_secs_f64(),
         gone.as_secs_f64(),
     );
 }
@@ -312,8 +264,8 @@ fn faults_backends_killed_under_load() {
     tally.report("backends killed, slowest of 5", slowest);
     assert!(tally.failures.len() >= 5, "{}", tally.failures.len());
     for error in &tally.failures {
-        let told = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
-        assert!(told || error.is_closed() || io_kind(error).is_some(), "{error:?}");
+        let announced = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
+        assert!(announced || error.is_closed() || io_kind(error).is_some(), "{error:?}");
     }
     assert_none_left(shared(), pool, NAME);
 }
@@ -329,22 +281,22 @@ fn faults_server_stopped_and_started_under_load() {
     ] {
         let load = Load::start(&pool, A_WHILE);
         stop(&cluster);
-        let away = Instant::now();
+        let stopped = Instant::now();
         thread::sleep(millis(2000)); // the outage
         let until = Instant::now();
         cluster.start_again();
         let full = load.await_full(Instant::now());
         let tally = load.stop();
         tally.report(what, full);
-        tally.assert_told(what, away, until);
+        tally.assert_explained(what, stopped, until);
         let causes = tally.causes();
-        assert!(!causes.is_empty(), "nobody was given the driver's error");
+        assert!(!causes.is_empty(), "no caller got the driver's error");
         for error in causes {
             let refused = io_kind(error) == Some(io::ErrorKind::ConnectionRefused);
             let starting = error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
             let ended = error.is_closed() || io_kind(error).is_some();
-            let told = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
-            assert!(refused || starting || ended || told, "{error:?}");
+            let announced = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
+            assert!(refused || starting || ended || announced, "{error:?}");
         }
     }
     assert_none_left(&cluster, pool, NAME);
@@ -367,7 +319,7 @@ fn faults_link_cut_and_restored() {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report("link cut", full);
-    tally.assert_told("link cut", cut, until);
+    tally.assert_explained("link cut", cut, until);
     let kinds: Vec<_> = tally.causes().into_iter().map(io_kind).collect();
     assert!(kinds.contains(&Some(io::ErrorKind::ConnectionRefused)), "{kinds:?}");
     assert!(kinds.iter().all(Option::is_some), "{kinds:?}");
@@ -376,8 +328,8 @@ fn faults_link_cut_and_restored() {
     assert_none_left(shared(), pool, NAME);
 }
 
-/// As the next, where no network of one's own can be had: the proxy forwards
-/// nothing, in either direction, and accepts new connections into silence.
+/// As a black hole, for machines without network namespaces: the proxy forwards nothing in
+/// either direction, accepts new connections and never answers.
 #[test]
 fn faults_link_held_in_silence() {
     held_in_silence("held", Duration::from_secs(3));
@@ -395,12 +347,12 @@ fn held_in_silence(name: &'static str, outage: Duration) {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report(name, full);
-    tally.assert_told(name, held, until);
+    tally.assert_explained(name, held, until);
     assert_none_left(shared(), pool, name);
 }
 
-/// Every packet is lost. The driver's limits are short here, so that queries
-/// fail and connects are tried within the outage.
+/// Every packet is lost. The driver's limits are short, so that queries fail and connects
+/// are tried within the outage.
 #[test]
 fn faults_black_hole_with_short_limits() {
     let short = |manager: Manager| {
@@ -418,7 +370,7 @@ fn faults_black_hole_with_short_limits() {
     assert!(failed.contains(&Some(io::ErrorKind::TimedOut)), "{failed:?}");
 }
 
-/// Longer than all the limits that the manager and the pool have by default.
+/// The outage is longer than all default limits of the manager and the pool.
 #[test]
 fn faults_black_hole_with_default_limits() {
     let set = std::env::var("FAIRPOOL_HOLE_MS").ok().and_then(|n| n.parse().ok());
@@ -433,13 +385,13 @@ fn black_hole(
     let network = match Network::make() {
         Ok(network) => network,
         Err(why) => {
-            println!("no black hole without a network of our own ({why}): the proxy holds instead");
+            println!("no network namespace ({why}): a proxy holds the link instead");
             held_in_silence(name, outage);
             return None;
         }
     };
     let cluster = Cluster::start_inside(network.name(), &network.inside(), &[]);
-    // The server, too, has to find out who has left: its default is two hours.
+    // The server must detect dead clients too: its default is two hours.
     let manager = limits(manager(cluster.config(), name))
         .session_setting("tcp_keepalives_idle", "1")
         .session_setting("tcp_keepalives_interval", "1")
@@ -455,7 +407,7 @@ fn black_hole(
     let full = load.await_full(end);
     let tally = load.stop();
     tally.report(&format!("{name} of {outage:?}"), full);
-    tally.assert_told(name, lost, until);
+    tally.assert_explained(name, lost, until);
     assert_none_left(&cluster, pool, name);
     Some(tally)
 }
@@ -466,7 +418,7 @@ fn faults_link_slowed() {
     let proxy = Proxy::start(shared().port());
     let pool = full_pool(manager(through(&proxy), NAME));
     let load = Load::start(&pool, A_WHILE);
-    // An open now takes longer than the pool's patience, a check does not.
+    // An open now takes longer than its limit, a check does not.
     proxy.set(Flow::Slow { delay: millis(100), bytes_per_second: 20_000 });
     thread::sleep(millis(3000)); // the fault
     proxy.set(Flow::Pass);
@@ -533,7 +485,7 @@ fn faults_server_accepts_and_stays_silent() {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report(NAME, full);
-    tally.assert_told(NAME, cut, until);
+    tally.assert_explained(NAME, cut, until);
     assert_none_left(shared(), pool, NAME);
 }
 
@@ -551,7 +503,7 @@ fn faults_server_frozen() {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report(NAME, full);
-    tally.assert_told(NAME, since, until);
+    tally.assert_explained(NAME, since, until);
     assert_none_left(&cluster, pool, NAME);
 }
 
@@ -562,14 +514,13 @@ fn faults_max_connections_reached_by_others() {
         Cluster::start_with(&[("max_connections", "12"), ("superuser_reserved_connections", "0")]);
     let pool = full_pool(manager(cluster.config(), NAME));
     let load = Load::start(&pool, A_WHILE);
-    // Others take what is free, and the places of the pool's connections as
-    // these are killed.
+    // Others take the free places, and those of the pool's connections as they are killed.
     let session = || cluster.socket_config().connect(NoTls);
     let mut others: Vec<Client> = (0..4).map(|_| session().expect("room")).collect();
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE application_name = 'crowded out'";
-    wait_until("all places are taken", LONG, || {
-        others[0].query(kill, &[]).expect("they are told to end");
+    wait_until("all places are taken", || {
+        others[0].query(kill, &[]).expect("signals");
         while others.len() < 12 {
             match session() {
                 Ok(one) => others.push(one),
@@ -585,7 +536,7 @@ fn faults_max_connections_reached_by_others() {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report("max_connections reached", full);
-    tally.assert_told("max_connections reached", since, until);
+    tally.assert_explained("max_connections reached", since, until);
     let codes: Vec<_> = tally.causes().into_iter().map(postgres::Error::code).collect();
     assert!(codes.contains(&Some(&SqlState::TOO_MANY_CONNECTIONS)), "{codes:?}");
     assert_none_left(&cluster, pool, NAME);
@@ -598,11 +549,11 @@ fn p9_password_changed_under_load_is_told_at_once_until_it_is_right_again() {
     let pool = full_pool(manager(cluster.app_config(APP_PASSWORD), NAME));
     let load = Load::start(&pool, A_WHILE);
     cluster.psql(&format!("ALTER ROLE {APP_USER} PASSWORD 'another'"));
-    thread::sleep(millis(200)); // Those that are open stay open.
+    thread::sleep(millis(200)); // open connections stay open
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE application_name = 'password'";
     cluster.psql(kill);
-    wait_until("no connection is left", LONG, || pool.stats().open == 0);
+    wait_until("no connection is left", || pool.stats().open == 0);
     let since = Instant::now();
     thread::sleep(millis(2500)); // the fault
     let until = Instant::now();
@@ -610,26 +561,26 @@ fn p9_password_changed_under_load_is_told_at_once_until_it_is_right_again() {
     let full = load.await_full(Instant::now());
     let tally = load.stop();
     tally.report("password changed", full);
-    tally.assert_told("password changed", since, until);
+    tally.assert_explained("password changed", since, until);
     let within = |refusal: &&Refusal| refusal.asked > since + millis(50) && refusal.asked < until;
     let refusals: Vec<&Refusal> = tally.refusals.iter().filter(within).collect();
     let waits = refusals.iter().map(|refusal| refusal.took);
-    let longest = waits.max().expect("somebody was refused");
+    let longest = waits.max().expect("refusals");
     let at_once = |refusal: &&&Refusal| refusal.error.kind() == ErrorKind::Connect;
     let at_once = refusals.iter().filter(at_once).count();
     println!(
-        "figure: password changed: told after {:.1} ms at most; {at_once} of {} before their time \
-         was up",
+        "figure: password changed: refused after {:.1} ms at most; {at_once} of {} before their \
+         timeout",
         longest.as_secs_f64() * 1e3,
         refusals.len()
     );
-    // The others had little time, and left while an attempt was under way.
+    // The others had short timeouts, which ended during an attempt.
     assert!(at_once * 10 > refusals.len() * 9, "{at_once} of {}", refusals.len());
     for refusal in refusals {
         let cause = refusal.error.source().and_then(|source| source.downcast_ref());
         let code = cause.and_then(postgres::Error::code);
         assert_eq!(code, Some(&SqlState::INVALID_PASSWORD), "{}", refusal.error);
     }
-    assert!(longest < LATE, "told after {longest:?}");
+    assert!(longest < LATE, "refused after {longest:?}");
     assert_none_left(&cluster, pool, NAME);
 }

@@ -1,38 +1,28 @@
-//! `PostgresConnectionManager` by itself, against a server of its own.
+//! `PostgresConnectionManager` without a pool.
 
-#![cfg(feature = "postgres")]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-
-use std::env;
-use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{APP_PASSWORD, Cluster};
 use fairpool::ManageConnection;
 use fairpool_postgres::postgres::config::SslMode;
 use fairpool_postgres::postgres::error::SqlState;
 use fairpool_postgres::postgres::{Client, Config, Error};
-use fairpool_postgres::{NoTls, PostgresConnectionManager, Reset};
+use fairpool_postgres::{NoTls, Reset};
+use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 
-type Manager = PostgresConnectionManager<NoTls>;
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::common::{LONG, Manager, backend, shared, show, wait_until};
 
 fn manager_of(cluster: &Cluster) -> Manager {
     Manager::new(cluster.config(), NoTls)
 }
 
 fn manager() -> Manager {
-    manager_of(Cluster::shared())
+    manager_of(shared())
 }
 
-/// What connecting fails with.
+/// The error with which connecting fails.
 fn refusal(manager: &Manager) -> Error {
     match manager.connect() {
         Ok(_) => panic!("connected"),
@@ -46,18 +36,9 @@ fn ask(client: &mut Client, sql: &str) -> String {
     row.get::<_, String>(0)
 }
 
-fn show(client: &mut Client, name: &str) -> String {
-    ask(client, &format!("SHOW {name}"))
-}
-
-fn backend(client: &mut Client) -> i32 {
-    client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0)
-}
-
 fn is_in_transaction(client: &mut Client) -> bool {
     let pid = backend(client);
-    let state =
-        Cluster::shared().psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
+    let state = shared().psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
     state.starts_with("idle in transaction")
 }
 
@@ -65,14 +46,6 @@ fn is_in_transaction(client: &mut Client) -> bool {
 fn signal(name: &str, pid: impl ToString) {
     let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(status.success(), "kill {name}");
-}
-
-fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is_true() {
-        assert!(Instant::now() < deadline, "not yet: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 // ---- the configuration ----
@@ -179,7 +152,7 @@ fn a_setting_cannot_smuggle_in_sql() {
         .session_setting("standard_conforming_strings", "off")
         .session_setting("my.note", r"\', false); CREATE TABLE smuggled (); --");
     let mut client = manager.connect().unwrap();
-    // The second time the server reads backslashes as escapes.
+    // At the second reset the server reads backslashes as escapes.
     let manager = manager.reset_on_return(Reset::Session);
     manager.reset(&mut client).unwrap();
     manager.reset(&mut client).unwrap();
@@ -207,7 +180,7 @@ fn a_rejected_setting_is_permanent() {
 
 #[test]
 fn wrong_password_is_permanent() {
-    let cluster = Cluster::shared();
+    let cluster = shared();
     let wrong = Manager::new(cluster.app_config("wrong"), NoTls);
     let error = refusal(&wrong);
     assert_eq!(error.code(), Some(&SqlState::INVALID_PASSWORD));
@@ -219,7 +192,7 @@ fn wrong_password_is_permanent() {
 
 #[test]
 fn a_missing_password_is_permanent() {
-    let mut config = Cluster::shared().config();
+    let mut config = shared().config();
     config.user("app");
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
@@ -229,7 +202,7 @@ fn a_missing_password_is_permanent() {
 
 #[test]
 fn an_unknown_role_is_permanent() {
-    let mut config = Cluster::shared().config();
+    let mut config = shared().config();
     config.user("nobody_like_that").password("any");
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
@@ -238,7 +211,7 @@ fn an_unknown_role_is_permanent() {
 
 #[test]
 fn an_unknown_database_is_permanent() {
-    let mut config = Cluster::shared().config();
+    let mut config = shared().config();
     config.dbname("no_such_database");
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
@@ -248,7 +221,7 @@ fn an_unknown_database_is_permanent() {
 
 #[test]
 fn a_database_without_the_right_to_connect_is_permanent() {
-    let cluster = Cluster::shared();
+    let cluster = shared();
     cluster.psql("CREATE DATABASE locked");
     cluster.psql("REVOKE CONNECT ON DATABASE locked FROM PUBLIC");
     let mut config = cluster.app_config(APP_PASSWORD);
@@ -268,7 +241,7 @@ fn a_configuration_without_a_host_is_permanent() {
 
 #[test]
 fn required_tls_on_a_server_without_tls_is_permanent() {
-    let mut config = Cluster::shared().config();
+    let mut config = shared().config();
     config.ssl_mode(SslMode::Require);
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
@@ -410,7 +383,7 @@ fn errors_of_the_client_and_of_statements_are_not_fatal() {
     for (what, attempt) in attempts {
         let error = attempt(&mut client).expect_err(what);
         assert!(!manager.is_fatal(&error), "{what}: {error:?}");
-        // And rightly so.
+        // The connection still works.
         assert_eq!(ask(&mut client, "SELECT 'fine'"), "fine", "after {what}");
     }
 }
@@ -420,7 +393,7 @@ fn a_killed_backend_is_fatal_whenever_it_is_noticed() {
     let manager = manager();
     let mut client = manager.connect().unwrap();
     let pid = backend(&mut client);
-    Cluster::shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
+    shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
     let error = client.batch_execute("SELECT 1").unwrap_err();
     assert!(manager.is_fatal(&error), "{error:?}");
 
@@ -444,11 +417,10 @@ fn a_session_that_the_server_ends_for_idling_is_fatal() {
     let manager = manager().idle_in_transaction_session_timeout(Duration::from_millis(1));
     let mut client = manager.connect().unwrap();
     let pid = backend(&mut client);
-    // The server may be so quick that even this one meets the end.
+    // The server may be so fast that even this statement fails.
     let begun = client.batch_execute("BEGIN");
     wait_until("the server ends it", || {
-        Cluster::shared().psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"))
-            == "0"
+        shared().psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0"
     });
     let error = begun.and_then(|()| client.batch_execute("SELECT 1")).unwrap_err();
     assert!(manager.is_fatal(&error), "{error:?}");
@@ -466,10 +438,10 @@ fn a_timeout_of_a_lock_or_a_statement_is_not_fatal() {
 
 #[test]
 fn validation_is_bounded_on_a_silent_server() {
-    let manager = manager().validation_timeout(Duration::from_millis(100));
+    let manager = manager();
     let mut client = manager.connect().unwrap();
     manager.is_valid(&mut client).unwrap();
-    manager.is_valid_within(&mut client, SOON).unwrap();
+    manager.is_valid_within(&mut client, LONG).unwrap();
 
     let pid = backend(&mut client);
     signal("-STOP", pid);
@@ -483,8 +455,9 @@ fn validation_is_bounded_on_a_silent_server() {
     let error = within.unwrap_err();
     assert!(manager.is_fatal(&error), "{error:?}");
     assert!(plain.is_err());
-    assert!(elapsed >= Duration::from_millis(200), "{elapsed:?}");
-    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    // The plain check has a limit of its own: 2 s.
+    assert!(elapsed >= Duration::from_millis(2100), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(7), "{elapsed:?}");
 }
 
 // ---- reset ----
@@ -540,7 +513,7 @@ fn every_kind_of_open_transaction_is_rolled_back_without_a_warning() {
     assert_eq!(cluster.psql("SELECT count(*) FROM t"), "0");
     assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
 
-    // The server does log such warnings: the assertion above can fail.
+    // The server does log such warnings, so the assertion above can fail.
     cluster.psql("ROLLBACK");
     assert!(cluster.log().contains("WARNING"), "{}", cluster.log());
 }
@@ -608,8 +581,8 @@ fn session_reset_makes_the_session_like_new() {
     assert_eq!(ask(&mut client, leftovers), "0,0,0,0");
 }
 
-/// All parameters with their values, but for those of the user's own making,
-/// which stay known, with an empty value.
+/// All parameters with their values, except custom ones: those stay known, with an empty
+/// value.
 fn settings(client: &mut Client) -> Vec<String> {
     let sql = "SELECT name || '=' || setting FROM pg_settings WHERE name NOT LIKE '%.%' ORDER BY 1";
     let rows = client.query(sql, &[]).unwrap();
@@ -620,7 +593,7 @@ fn settings(client: &mut Client) -> Vec<String> {
 fn session_reset_keeps_what_the_driver_has_prepared() {
     let manager = manager().reset_on_return(Reset::Session);
     let mut client = manager.connect().unwrap();
-    // Types that the driver must look up, by statements that it keeps.
+    // Types that the driver looks up with prepared statements, which it keeps.
     client
         .batch_execute("CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (a mood, b int)")
         .unwrap();
@@ -638,68 +611,11 @@ fn a_reset_that_fails_says_so() {
     let mut client = manager.connect().unwrap();
     let pid = backend(&mut client);
     client.batch_execute("BEGIN").unwrap();
-    Cluster::shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
+    shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
     assert!(manager.reset(&mut client).is_err());
 
-    // A setting that is refused only later: the session is not passed on.
+    // A setting that is refused only at the reset: the session is not passed on.
     let mut client = manager.connect().unwrap();
     let broken = manager.session_setting("role", "nobody_like_that");
     assert!(broken.reset(&mut client).is_err());
-}
-
-// ---- the cluster ----
-
-#[test]
-fn a_cluster_stops_and_leaves_nothing_when_it_is_dropped() {
-    let cluster = Cluster::start();
-    let folder = cluster.folder().to_owned();
-    let config = cluster.socket_config();
-    drop(config.connect(NoTls).unwrap());
-    drop(cluster);
-    assert!(!folder.exists());
-    assert!(config.connect(NoTls).is_err());
-}
-
-const PLAY_VICTIM: &str = "FAIRPOOL_TEST_PLAY_VICTIM";
-
-/// The process that the next test kills.
-#[test]
-#[ignore = "not a test by itself"]
-fn victim_of_a_kill() {
-    if env::var_os(PLAY_VICTIM).is_none() {
-        return;
-    }
-    let cluster = Cluster::shared();
-    let folder = cluster.folder().display();
-    println!("\nvictim {} {folder}", cluster.port());
-    // Until the kill: nothing else ever comes.
-    loop {
-        thread::park();
-    }
-}
-
-#[test]
-fn a_killed_test_process_leaves_no_server() {
-    let mut victim = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "victim_of_a_kill", "--ignored", "--nocapture"])
-        .env(PLAY_VICTIM, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let line = BufReader::new(victim.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok)
-        .find(|line| line.starts_with("victim "))
-        .expect("the victim's cluster");
-    let fields: Vec<&str> = line.split(' ').collect();
-    let port: u16 = fields[1].parse().unwrap();
-    let folder = Path::new(fields[2]);
-    assert!(folder.join("data").exists());
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
-
-    victim.kill().unwrap();
-    victim.wait().unwrap();
-
-    wait_until("the folder is gone", || !folder.exists());
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }

@@ -1,52 +1,36 @@
-//! Connections to a real PostgreSQL server whose close hangs, since their link
-//! has become a black hole, while 16 threads go on with others.
-//!
-//! ```sh
-//! cargo test --test postgres_close -- --nocapture | grep figure
-//! ```
-
-#![cfg(feature = "postgres")]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/netns.rs"]
-mod netns;
-#[path = "support/proxy.rs"]
-mod proxy;
+//! Connections to a PostgreSQL server whose close hangs, because their link is a black
+//! hole, while 16 threads use others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
-use fairpool_postgres::postgres::{self, Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
 use fairpool::{ManageConnection, Pool, PooledConnection};
-use netns::Network;
-use proxy::{Flow, Proxy};
+use fairpool_postgres::NoTls;
+use fairpool_postgres::postgres::{self, Client, Config};
+use fairpool_servers::cluster::Cluster;
+use fairpool_servers::netns::Network;
+use fairpool_servers::proxy::{Flow, Proxy};
 
-type Manager = PostgresConnectionManager<NoTls>;
+use crate::common::{LONG, Manager, through, wait_until};
 
 const THREADS: usize = 16;
 /// How many connections are in use, and how many are being closed.
 const EACH: u32 = 8;
 const ROUNDS: usize = 3;
-/// Of one measurement; the closes hang as long.
+/// How long one measurement takes, during which the closes hang.
 const SPAN: Duration = Duration::from_secs(3);
-/// Only a watchdog.
-const LONG: Duration = Duration::from_secs(60);
-
-/// Two ways to the same server.
-struct Ways {
-    /// Through the file system: always open.
+/// Two routes to the same server.
+struct Routes {
+    /// Through a Unix socket: never lost.
     near: Manager,
     /// Over a link that can be lost.
     far: Manager,
     takes_far: Arc<AtomicBool>,
 }
 
-impl ManageConnection for Ways {
+impl ManageConnection for Routes {
     type Connection = Client;
     type Error = postgres::Error;
 
@@ -66,57 +50,47 @@ impl ManageConnection for Ways {
     }
 }
 
-/// A link that can lose everything that it is given.
-enum Hole {
+/// A link that can lose everything.
+enum Link {
     Network(Network),
     Proxy(Proxy),
 }
 
-impl Hole {
-    fn dig() -> (Cluster, Config, Hole) {
+impl Link {
+    fn make() -> (Cluster, Config, Link) {
         match Network::make() {
             Ok(network) => {
                 let cluster = Cluster::start_inside(network.name(), &network.inside(), &[]);
                 let far = cluster.config();
-                (cluster, far, Hole::Network(network))
+                (cluster, far, Link::Network(network))
             }
             Err(why) => {
-                println!("no network of our own ({why}): a proxy holds what it is given instead");
+                println!("no network namespace ({why}): a proxy holds the link instead");
                 let cluster = Cluster::start();
                 let proxy = Proxy::start(cluster.port());
-                let mut far = Config::new();
-                far.host("127.0.0.1").port(proxy.port()).user("postgres").dbname("postgres");
-                (cluster, far, Hole::Proxy(proxy))
+                (cluster, through(&proxy), Link::Proxy(proxy))
             }
         }
     }
 
     fn swallow(&self) {
         match self {
-            Hole::Network(network) => network.swallow(),
-            Hole::Proxy(proxy) => proxy.set(Flow::Hold),
+            Link::Network(network) => network.swallow(),
+            Link::Proxy(proxy) => proxy.set(Flow::Hold),
         }
     }
 
     fn pass(&self) {
         match self {
-            Hole::Network(network) => network.pass(),
-            Hole::Proxy(proxy) => proxy.set(Flow::Pass),
+            Link::Network(network) => network.pass(),
+            Link::Proxy(proxy) => proxy.set(Flow::Pass),
         }
     }
 }
 
-fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(start.elapsed() < LONG, "not in {LONG:?}: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Gets, queries and returns with all threads for a while. Returns what each
-/// get took, in order.
-fn load(pool: &Pool<Ways>) -> Vec<Duration> {
+/// Gets, queries and returns with all threads for a while. Returns how long each get took,
+/// sorted.
+fn load(pool: &Pool<Routes>) -> Vec<Duration> {
     let end = Instant::now() + SPAN;
     let work = || {
         let mut waits = Vec::new();
@@ -130,7 +104,7 @@ fn load(pool: &Pool<Ways>) -> Vec<Duration> {
     };
     let mut waits = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("a load")).collect::<Vec<_>>()
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
     });
     waits.sort_unstable();
     waits
@@ -140,20 +114,20 @@ fn percentile_99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Leaves [`EACH`] connections that are well, and as many whose close hangs.
-fn lose_some(pool: &Pool<Ways>, takes_far: &AtomicBool, hole: &Hole) {
+/// Leaves [`EACH`] healthy connections, and as many whose close hangs.
+fn lose_some(pool: &Pool<Routes>, takes_far: &AtomicBool, link: &Link) {
     takes_far.store(true, Ordering::SeqCst);
     pool.set_max_size(2 * EACH).expect("a legal size");
     let mut all: Vec<_> =
         (0..2 * EACH).map(|_| pool.get_timeout(LONG).expect("a connection")).collect();
     // This also leaves an answer outstanding, which the driver's close awaits.
-    let is_far = |client: &mut PooledConnection<Ways>| {
+    let is_far = |client: &mut PooledConnection<Routes>| {
         let row = client.query_one("SELECT inet_server_addr() IS NOT NULL", &[]);
         row.expect("a row").get::<_, bool>(0)
     };
     let far: Vec<bool> = all.iter_mut().map(is_far).collect();
     takes_far.store(false, Ordering::SeqCst);
-    hole.swallow();
+    link.swallow();
     let mut lost = 0;
     for (client, far) in all.drain(..).zip(far) {
         if far {
@@ -164,29 +138,29 @@ fn lose_some(pool: &Pool<Ways>, takes_far: &AtomicBool, hole: &Hole) {
     assert_eq!(lost, EACH, "connections over the link");
 }
 
-/// As many connections are in use with and without: those whose close hangs
-/// count until it ends.
+/// As many connections are in use with hung closes as without, because a connection counts
+/// until its close ends.
 #[test]
 fn p7_closes_that_hang_in_a_black_hole_delay_nobody() {
-    let (cluster, far, hole) = Hole::dig();
+    let (cluster, far, link) = Link::make();
     let takes_far = Arc::new(AtomicBool::new(false));
-    let ways = Ways {
+    let routes = Routes {
         near: Manager::new(cluster.socket_config(), NoTls),
         far: Manager::new(far, NoTls),
         takes_far: Arc::clone(&takes_far),
     };
-    let pool = Pool::builder().max_size(EACH).connection_timeout(LONG).build(ways);
+    let pool = Pool::builder().max_size(EACH).connection_timeout(LONG).build(routes);
     let pool = pool.expect("a full pool");
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
         let without = percentile_99(&load(&pool));
 
-        lose_some(&pool, &takes_far, &hole);
+        lose_some(&pool, &takes_far, &link);
         assert_eq!((pool.stats().open, pool.stats().closing), (EACH, EACH));
         let waits = load(&pool);
         let stats = pool.stats();
         assert_eq!((stats.open, stats.closing), (EACH, EACH), "they hang: {stats}");
-        hole.pass();
+        link.pass();
         let with = percentile_99(&waits);
 
         let ratio = with.as_secs_f64() / without.as_secs_f64();

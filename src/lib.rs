@@ -162,5 +162,5 @@ pub mod stats {
     pub use crate::observe::reading::Reading;
     pub use crate::types::stats::{ClosedBy, Stats};
     #[cfg(feature = "histograms")]
-    pub use crate::types::times::{Distribution, Distributions, Quantiles, Times};
+    pub use crate::types::times::{Distribution, Distributions, Quantiles, Times, ValueCount};
 }

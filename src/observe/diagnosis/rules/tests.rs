@@ -27,18 +27,25 @@ fn look(uptime: Duration) -> Snapshot {
         oldest_wait: Duration::ZERO,
         lasted: uptime,
     };
-    let limits = Settings {
-        health_thresholds: HealthThresholds::default(),
-        connection_timeout: Duration::from_secs(30),
-        leak_threshold: None,
+    let settings = Settings {
+        max_size: 4,
+        min_idle: 4,
+        max_idle: 4,
         max_waiters: None,
         max_abandoned: 10,
+        connection_timeout: Duration::from_secs(30),
+        max_lifetime: None,
+        lifetime_jitter_permille: 0,
+        idle_timeout: None,
+        keepalive: None,
+        leak_threshold: None,
+        health_thresholds: HealthThresholds::default(),
     };
     Snapshot {
         pool: "orders".into(),
         taken_at: SystemTime::UNIX_EPOCH + uptime,
         uptime,
-        limits,
+        settings,
         stats: Stats { max_size: 4, open: 4, idle: 4, ..Stats::default() },
         health,
         paused: false,
@@ -213,14 +220,14 @@ fn threads_that_wait_for_themselves_are_no_leak() {
         let held = Held { connection: 1, caller: caller(), held_for: ms(300) };
         look.nested_gets = vec![NestedGet::from(SelfWait { held, waits: caller() })];
     }
-    assert_eq!(kinds(&pair), [(NestedGets, Critical), (Queue, Critical)]);
+    assert_eq!(kinds(&pair), [(SelfDeadlock, Critical), (Queue, Critical)]);
     let nested = &judge(&pair.0, &pair.1)[0];
     assert!(nested.evidence[0].contains("waits for another at"), "{:?}", nested.evidence);
 
     // One that was over at once, and happens again and again.
     let mut often = self::pair();
     often.1.stats.self_deadlocks = 3;
-    assert_eq!(kinds(&often), [(NestedGets, Warning)]);
+    assert_eq!(kinds(&often), [(SelfDeadlock, Warning)]);
 }
 
 fn call(kind: CallKind, running_for: Duration, queued: bool, abandoned: bool) -> DriverCall {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::types::config::Builder;
 use crate::core::{
-    Answer, Core, Effects, Job, Lease, Leased, Left, Policy, Refusal, Time, Types, Verdict, Waiter,
-    WaiterId, Who,
+    Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
+    WaiterId,
 };
 use crate::types::error::{Error, ErrorKind};
 use crate::types::manage::ManageConnection;
@@ -144,20 +144,20 @@ struct Virtual;
 #[derive(Clone, Copy)]
 struct Caller(u64);
 
-impl Who for Caller {
-    fn thread(&self) -> u64 {
+impl ThreadId for Caller {
+    fn thread_id(&self) -> u64 {
         self.0
     }
 }
 
-impl Types for Virtual {
+impl PoolTypes for Virtual {
     type Conn = u64;
     type Caller = Caller;
     /// The number of the caller.
     type Cell = u64;
     type Cause = ();
 
-    fn number(conn: &u64) -> u64 {
+    fn connection_id(conn: &u64) -> u64 {
         *conn
     }
 }
@@ -240,7 +240,7 @@ impl<F: FnMut(Ended)> World<F> {
     /// Has the pool open what it keeps idle.
     fn open_all(&mut self) {
         self.look();
-        while self.core.open() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {}
+        while self.core.open_count() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {}
     }
 
     fn run_until(&mut self, end: Time) {
@@ -307,15 +307,7 @@ impl<F: FnMut(Ended)> World<F> {
                 self.waiting.insert(number, Waiting { arrival, id, since: now });
                 self.plan(now.after(arrival.timeout), Happening::Deadline(number));
             }
-            Err(refusal) => self.fail(
-                arrival,
-                now,
-                match refusal {
-                    Refusal::Closed => ErrorKind::Closed,
-                    Refusal::QueueFull => ErrorKind::QueueFull,
-                    Refusal::Hopeless => ErrorKind::Connect,
-                },
-            ),
+            Err(kind) => self.fail(arrival, now, kind),
         }
         self.carry_out(fx);
     }
@@ -344,7 +336,7 @@ impl<F: FnMut(Ended)> World<F> {
         self.claim(caller);
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
         let mut fx = Effects::new();
-        let left = self.core.leave(self.now, id, Left::TimedOut, &mut fx);
+        let left = self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx);
         if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
             self.fail(waiting.arrival, waiting.since, ErrorKind::Timeout);
         }
@@ -354,13 +346,13 @@ impl<F: FnMut(Ended)> World<F> {
     fn end_call(&mut self, job: Job<Virtual>) {
         let mut fx = Effects::new();
         match job {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 self.connections += 1;
                 let lease = Leased::new(permit, self.connections);
-                self.core.opened(self.now, lease, &mut fx);
+                self.core.connect_finished(self.now, lease, &mut fx);
             }
-            Job::Check(lease, _) => self.core.checked(self.now, lease, Ok(()), &mut fx),
-            Job::Close(lease, _) => self.core.closed(self.now, lease.permit, &mut fx),
+            Job::Check(lease, _) => self.core.check_finished(self.now, lease, Ok(()), &mut fx),
+            Job::Close(lease, _) => self.core.close_finished(self.now, lease.permit, &mut fx),
         }
         self.carry_out(fx);
     }
@@ -383,7 +375,7 @@ impl<F: FnMut(Ended)> World<F> {
         for job in fx.jobs {
             let Driver { connect, check, close, .. } = self.driver;
             let takes = match job {
-                Job::Open(_) => connect,
+                Job::Connect(_) => connect,
                 Job::Check(..) => check,
                 Job::Close(..) => close,
             };
@@ -405,11 +397,8 @@ impl<F: FnMut(Ended)> World<F> {
                 }
                 return;
             }
-            Answer::NoneIdle => ErrorKind::Timeout,
-            Answer::Failed(()) => ErrorKind::Connect,
-            Answer::Cancelled => ErrorKind::Cancelled,
-            Answer::Closed => ErrorKind::Closed,
-            Answer::Deadlock(_) => ErrorKind::SelfDeadlock,
+            Answer::Failed(kind, _) => kind,
+            Answer::SelfDeadlock(_) => ErrorKind::SelfDeadlock,
         };
         if let Some(waiting) = self.waiting.remove(&caller) {
             self.fail(waiting.arrival, waiting.since, end);

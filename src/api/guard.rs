@@ -85,9 +85,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, journal_calls) =
-            shared.quick(|core| (core.acquire_noted(now, caller), core.journal_calls()));
-        if journal_calls {
+        let (lease, wants_delivery) =
+            shared.quick(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
+        if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
         let start = match shared.config.event_handler {
@@ -170,7 +170,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        lease.conn.shared().quick(|core| core.moved(&lease.permit));
+        lease.conn.shared().quick(|core| core.guard_moved(&lease.permit));
     }
 
     /// The data kept with the connection.
@@ -213,7 +213,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         caller::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(conn.shared());
-        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        shared.transition(|core, now, fx| core.detach(now, permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
@@ -267,9 +267,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
         let now = shared.clock.now();
-        let (returned, journal_calls) =
-            shared.quick(|core| (core.checkin_noted(now, lease), core.journal_calls()));
-        if journal_calls {
+        let (returned, wants_delivery) =
+            shared.quick(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
+        if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
         returned

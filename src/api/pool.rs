@@ -99,7 +99,7 @@ impl<M: ManageConnection> Pool<M> {
         let shared = &self.shared;
         let start = Time::START;
         let wanted = shared.config.policy.min_idle_now();
-        let ready = |core: &PoolCore<M>| core.open() >= wanted;
+        let ready = |core: &PoolCore<M>| core.open_count() >= wanted;
         let deadline = start.after(shared.config.connection_timeout);
         let deadline = shared.clock.instant_of(deadline);
         shared.wait_for(deadline, |core| ready(core) || core.fails_permanently());

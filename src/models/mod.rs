@@ -884,7 +884,7 @@ fn p3_a_subscription_ends_during_a_hand_off() {
         let other = other.join().expect("the other");
         bench.shared.deliver();
         assert!(!bench.shared.watched.load(PlainOrdering::Relaxed), "nobody listens");
-        let noted = bench.shared.quick(|core| core.turn_page(None));
+        let noted = bench.shared.quick(|core| core.swap_events(None));
         assert!(noted.is_none(), "noted for nobody");
         bench.end(None);
         format!("{one}, {other}")

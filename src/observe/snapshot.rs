@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::types::caller::{Holder, NestedGet, Waiter};
 use crate::types::config::Config;
-use crate::core::{Call, CallKind as CoreCallKind, Picture, Policy, Time, Waiting};
+pub use crate::core::CallKind;
+use crate::core::{Call, Picture, Policy, Time, Waiting};
 use crate::types::error::{Chain, Error};
 use crate::runtime::health::{Health, HealthThresholds};
 use crate::types::manage::ManageConnection;
@@ -150,45 +151,11 @@ pub struct DriverCall {
     pub abandoned: bool,
 }
 
-/// What a driver call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum CallKind {
-    /// To open a connection.
-    Connect,
-    /// To reset or validate one.
-    Check,
-    /// To close one.
-    Close,
-}
-
-impl From<CoreCallKind> for CallKind {
-    fn from(kind: CoreCallKind) -> CallKind {
-        match kind {
-            CoreCallKind::Open => CallKind::Connect,
-            CoreCallKind::Check => CallKind::Check,
-            CoreCallKind::Close => CallKind::Close,
-        }
-    }
-}
-
-impl fmt::Display for CallKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CallKind::Connect => "connect",
-            CallKind::Check => "check",
-            CallKind::Close => "close",
-        })
-    }
-}
-
 impl From<Call> for DriverCall {
     fn from(call: Call) -> DriverCall {
-        let Call { kind, connection, running_for, queued, abandoned } = call;
-        let connection_id = (connection != 0).then_some(connection);
-        DriverCall { kind: kind.into(), connection_id, running_for, queued, abandoned }
+        let Call { kind, connection_id, running_for, queued, abandoned } = call;
+        let connection_id = (connection_id != 0).then_some(connection_id);
+        DriverCall { kind, connection_id, running_for, queued, abandoned }
     }
 }
 

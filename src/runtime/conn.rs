@@ -1,7 +1,7 @@
 //! One physical connection, and the mutex that its closers meet at.
 
 use crate::types::caller::Caller;
-use crate::core::{Time, Types};
+use crate::core::{PoolTypes, Time};
 use crate::types::error::Cause;
 use crate::types::extensions::Extensions;
 use crate::types::manage::ManageConnection;
@@ -12,13 +12,13 @@ use crate::runtime::wait::WaitCell;
 /// The core's types for pools of a manager.
 pub(crate) struct Kind<M>(std::marker::PhantomData<fn() -> M>);
 
-impl<M: ManageConnection> Types for Kind<M> {
+impl<M: ManageConnection> PoolTypes for Kind<M> {
     type Conn = Conn<M>;
     type Caller = Caller;
     type Cell = Arc<WaitCell<M>>;
     type Cause = Cause;
 
-    fn number(conn: &Conn<M>) -> u64 {
+    fn connection_id(conn: &Conn<M>) -> u64 {
         conn.id
     }
 }

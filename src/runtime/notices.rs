@@ -11,13 +11,12 @@ use log::kv::Value;
 
 use crate::types::caller::{Holder, NestedGet};
 use crate::runtime::conn::Kind;
-use crate::core::{CallKind as CoreCallKind, Notice, Time};
+use crate::core::{CallKind, Notice, Time};
 use crate::types::error::{Cause, Chain, Nested};
 use crate::types::event::{EventKind, HandleEvent, HealthEvent, LeakEvent, SelfDeadlockEvent};
 use crate::runtime::health::{Health, HealthLevel};
 use crate::types::manage::ManageConnection;
 use crate::runtime::shared::Shared;
-use crate::observe::snapshot::CallKind;
 use crate::sync::Mutex;
 
 /// So many wait to be told at the most. There are that many only if the handler,
@@ -44,7 +43,7 @@ pub(crate) enum Told {
     SelfDeadlock(Vec<NestedGet>),
     Outage(Option<Cause>),
     OutageEnded { failures: u32, lasted: Duration },
-    Abandoned { kind: CoreCallKind, connection: u64, after: Duration },
+    Abandoned { kind: CallKind, connection_id: u64, after: Duration },
     Health { from: HealthLevel, health: Health },
 }
 
@@ -58,8 +57,8 @@ impl<M: ManageConnection> From<Notice<Kind<M>>> for Told {
             }
             Notice::Outage(cause) => Told::Outage(cause),
             Notice::OutageEnded { failures, lasted } => Told::OutageEnded { failures, lasted },
-            Notice::Abandoned { kind, connection, after } => {
-                Told::Abandoned { kind, connection, after }
+            Notice::Abandoned { kind, connection_id, after } => {
+                Told::Abandoned { kind, connection_id, after }
             }
         }
     }
@@ -179,9 +178,8 @@ impl<M: ManageConnection> Shared<M> {
                 );
                 self.publish(at, || EventKind::OutageEnded { failures, lasted });
             }
-            Told::Abandoned { kind, connection, after } => {
-                let kind = CallKind::from(kind);
-                let connection_id = (connection != 0).then_some(connection);
+            Told::Abandoned { kind, connection_id, after } => {
+                let connection_id = (connection_id != 0).then_some(connection_id);
                 let of = connection_id.map(|id| format!(" of connection {id}")).unwrap_or_default();
                 let facts: &[_] = &[
                     ("call", Value::from_display(&kind)),

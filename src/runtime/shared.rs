@@ -95,7 +95,7 @@ impl<M: ManageConnection> Shared<M> {
             cells.push(cell);
         }
         let told = self.notices.add(std::mem::take(&mut fx.notices), now);
-        let journal_calls = core.journal_calls();
+        let wants_delivery = core.wants_delivery();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes someone who would only
         // run into this lock.
@@ -108,7 +108,7 @@ impl<M: ManageConnection> Shared<M> {
         if fx.wake_reaper {
             self.reaper.wake();
         }
-        if journal_calls {
+        if wants_delivery {
             self.reaper.wake_to_deliver();
         }
         if fx.progress {

@@ -32,7 +32,7 @@ impl Waiting {
                 target: "fairpool",
                 "fairpool.get",
                 pool = &*shared.config.name,
-                get_id = id.number(),
+                get_id = id.get_id(),
                 location = %call_site.location(),
                 label = call_site.label(),
                 priority = call_site.priority(),

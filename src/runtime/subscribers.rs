@@ -10,7 +10,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::types::caller::{CallSite, Caller, Waiter};
-use crate::core::{Entry, Pages, Place, Spot, Step, Time, Which};
+use crate::core::{
+    ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, SlotView, Step, Time,
+};
 use crate::types::error::Error;
 use crate::types::event::{Event, EventKind};
 use crate::types::manage::ManageConnection;
@@ -47,7 +49,7 @@ struct List {
     /// Who gave a connection back last, by its place in the pool.
     givers: Vec<Option<Caller>>,
     /// The pages that the journal is not written on.
-    spare: Option<Pages<Caller>>,
+    spare: Option<EventBuffer<Caller>>,
 }
 
 struct Subscriber {
@@ -89,11 +91,11 @@ impl Subscribers {
 
 impl List {
     /// Room in the journal for what all of them want.
-    fn pages(&mut self, newcomer: Option<&Subscriber>) -> Option<Pages<Caller>> {
+    fn pages(&mut self, newcomer: Option<&Subscriber>) -> Option<EventBuffer<Caller>> {
         let all = self.subscribers.iter().chain(newcomer);
         let most = all.map(|subscriber| subscriber.capacity).max()?.max(FEWEST_STEPS);
         let spare = self.spare.take().filter(|pages| pages.entries.capacity() >= most);
-        Some(spare.unwrap_or_else(|| Pages::of(most)))
+        Some(spare.unwrap_or_else(|| EventBuffer::with_capacity(most)))
     }
 
     /// Returns how many were lost.
@@ -117,35 +119,35 @@ impl List {
 
     fn kinds(&mut self, entry: Entry<Caller>) -> (EventKind, Option<EventKind>) {
         match entry.step {
-            Step::Started { get, caller, .. } => {
-                (EventKind::Enqueued { get_id: get, call_site: caller.into() }, None)
+            Step::Enqueued { get_id, caller, .. } => {
+                (EventKind::Enqueued { get_id, call_site: caller.into() }, None)
             }
-            Step::Left { get, caller, waited, end } => {
-                let (call_site, kind) = (caller.into(), end.into());
-                (EventKind::GetFailed { get_id: get, call_site, waited, kind }, None)
+            Step::GetFailed { get_id, caller, waited, kind } => {
+                let call_site = caller.into();
+                (EventKind::GetFailed { get_id, call_site, waited, kind }, None)
             }
-            Step::Lent { get, caller, waited, which, from } => {
-                let giver = self.giver(which).replace(caller);
+            Step::CheckedOut { get_id, caller, waited, connection, from } => {
+                let giver = self.giver(connection).replace(caller);
                 let acquired = EventKind::CheckedOut {
-                    get_id: get,
+                    get_id,
                     call_site: caller.into(),
                     waited,
-                    connection_id: which.connection,
+                    connection_id: connection.connection_id,
                     from: giver.map(CallSite::from),
                 };
-                (acquired, Some(moved(which, from, Place::Busy, None)))
+                (acquired, Some(moved(connection, from, ConnectionState::Busy, None)))
             }
-            Step::Moved { which, from, to, why } => {
-                if to == Place::Gone || to == Place::Opening {
-                    *self.giver(which) = None;
+            Step::Moved { connection, from, to, reason } => {
+                if to == ConnectionState::Gone || to == ConnectionState::Opening {
+                    *self.giver(connection) = None;
                 }
-                (moved(which, from, to, why.map(Into::into)), None)
+                (moved(connection, from, to, reason), None)
             }
         }
     }
 
-    fn giver(&mut self, which: Which) -> &mut Option<Caller> {
-        let place = which.slot as usize;
+    fn giver(&mut self, connection: ConnectionRef) -> &mut Option<Caller> {
+        let place = connection.slot as usize;
         if self.givers.len() <= place {
             self.givers.resize(place + 1, None);
         }
@@ -154,16 +156,16 @@ impl List {
 }
 
 fn moved(
-    which: Which,
-    from: Place,
-    to: Place,
-    reason: Option<crate::types::event::Reason>,
+    connection: ConnectionRef,
+    from: ConnectionState,
+    to: ConnectionState,
+    reason: Option<Reason>,
 ) -> EventKind {
     EventKind::Moved {
-        slot: which.slot,
-        connection_id: (which.connection != 0).then_some(which.connection),
-        from: from.into(),
-        to: to.into(),
+        slot: connection.slot,
+        connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+        from,
+        to,
         reason,
     }
 }
@@ -181,12 +183,12 @@ impl<M: ManageConnection> Shared<M> {
     ) -> Result<(Scene, Subscription), Error> {
         let (receiver, (now, waiting, spots)) = self.subscribe_looking(capacity, |core| {
             let now = self.clock.now();
-            (now, core.waiting(now), core.spots(now))
+            (now, core.waiting(now), core.connections(now))
         })?;
-        let spot = |Spot { which, place, lasted, caller }| ConnectionAt {
-            slot: which.slot,
-            connection_id: (which.connection != 0).then_some(which.connection),
-            state: place.into(),
+        let spot = |SlotView { connection, state, lasted, caller }| ConnectionAt {
+            slot: connection.slot,
+            connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+            state,
             lasted,
             holder: caller.map(CallSite::from),
         };
@@ -250,24 +252,24 @@ impl<M: ManageConnection> Shared<M> {
     /// Looks at the pool between what is sent now and what is noted on these pages.
     fn turn_to<R>(
         &self,
-        pages: Pages<Caller>,
+        pages: EventBuffer<Caller>,
         list: &mut List,
         look: impl FnOnce(&PoolCore<M>) -> R,
     ) -> (bool, R) {
         self.watched.store(true, Ordering::Relaxed);
-        let (old, seen) = self.quick(|core| (core.turn_page(Some(pages)), look(core)));
+        let (old, seen) = self.quick(|core| (core.swap_events(Some(pages)), look(core)));
         (old.is_some_and(|old| self.send_all(list, old)), seen)
     }
 
     /// Nobody listens: the fast paths are fast again.
     fn stop_noting(&self, list: &mut List) {
         self.watched.store(self.config.event_handler.is_some(), Ordering::Relaxed);
-        drop(self.quick(|core| core.turn_page(None)));
+        drop(self.quick(|core| core.swap_events(None)));
         list.spare = None;
         list.givers = Vec::new();
     }
 
-    fn send_all(&self, list: &mut List, mut old: Pages<Caller>) -> bool {
+    fn send_all(&self, list: &mut List, mut old: EventBuffer<Caller>) -> bool {
         let any = !old.is_empty();
         let mut lost = 0;
         let (entries, missing) = old.take();
@@ -358,7 +360,7 @@ mod tests {
     /// the long way.
     fn watched(pool: &Pool<StubManager>) -> (usize, bool) {
         let list = pool.shared.subscribers.list.lock();
-        let noted = pool.shared.quick(|core| core.is_noted());
+        let noted = pool.shared.quick(|core| core.is_journal_open());
         assert_eq!(pool.shared.watched.load(Ordering::Relaxed), noted);
         assert_eq!(list.spare.is_some() || !list.givers.is_empty(), noted);
         (list.subscribers.len(), noted)
@@ -390,7 +392,7 @@ mod tests {
             for _ in 0..3 {
                 events.recv_timeout(Duration::from_secs(10)).expect("an event");
             }
-            eventually("it rests", || pool.shared.quick(|core| core.journal_rests()));
+            eventually("it rests", || pool.shared.quick(|core| core.reader_sleeps()));
             assert_eq!(pool.shared.deliver(), None, "nothing has happened");
         }
     }

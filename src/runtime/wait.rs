@@ -7,7 +7,7 @@ use log::Level;
 use crate::types::caller::{self, Caller, NestedGet, CallSite};
 use crate::types::cancel::{CancelToken, Registration};
 use crate::runtime::conn::{Conn, Kind};
-use crate::core::{Answer, Effects, Lease, Left, Refusal, SelfWait, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Lease, NestedWait, Time, Waiter, WaiterId};
 use crate::types::error::{Cause, Error, ErrorKind, Report};
 use crate::types::event::TimeoutEvent;
 use crate::types::manage::ManageConnection;
@@ -162,12 +162,10 @@ fn ask_once<M: ManageConnection>(
         nested: !ask.only_idle && ask.deadline > now && caller::may_hold(),
     };
     match core.join(waiter, fx) {
-        Err(Refusal::Closed) => report(core, ErrorKind::Closed),
-        Err(Refusal::QueueFull) => report(core, ErrorKind::QueueFull),
-        Err(Refusal::Hopeless) => report(core, ErrorKind::Connect),
+        Err(kind) => report(core, kind),
         Ok(id) if ask.deadline <= now => match core.claim(now, id, fx) {
             Some(lease) => First::Claimed(lease),
-            None if core.leave(now, id, Left::TimedOut, fx) => report(core, ErrorKind::Timeout),
+            None if core.leave(now, id, ErrorKind::Timeout, fx) => report(core, ErrorKind::Timeout),
             None => First::Waiting(id, cell),
         },
         Ok(id) => First::Waiting(id, cell),
@@ -215,7 +213,7 @@ fn say_slow<M: ManageConnection>(
     let call_site = CallSite::from(ask.caller);
     let location = call_site.location().to_string();
     let facts = [
-        ("get_id", id.number().into()),
+        ("get_id", id.get_id().into()),
         ("thread", call_site.thread().into()),
         ("location", location.as_str().into()),
         ("waited_ms", millis(waited).into()),
@@ -248,13 +246,8 @@ fn wait<M: ManageConnection>(
                     return Ok(lease);
                 }
             }
-            Some(Answer::NoneIdle) => return Err(ended(shared, ask, ErrorKind::Timeout, None)),
-            Some(Answer::Failed(cause)) => {
-                return Err(ended(shared, ask, ErrorKind::Connect, Some(cause)));
-            }
-            Some(Answer::Cancelled) => return Err(ended(shared, ask, ErrorKind::Cancelled, None)),
-            Some(Answer::Closed) => return Err(ended(shared, ask, ErrorKind::Closed, None)),
-            Some(Answer::Deadlock(waits)) => return Err(deadlocked(shared, ask, waits)),
+            Some(Answer::Failed(kind, cause)) => return Err(ended(shared, ask, kind, cause)),
+            Some(Answer::SelfDeadlock(waits)) => return Err(deadlocked(shared, ask, waits)),
             None if until != deadline => shared.reaper.ensure(shared),
             None => match give_up(shared, ask, id) {
                 Some(end) => return end,
@@ -277,7 +270,7 @@ fn give_up<M: ManageConnection>(
         let lease = core.claim(now, id, fx);
         // Asked before this one leaves: it may be among them.
         let waits = core.self_deadlock(now);
-        let left = lease.is_none() && core.leave(now, id, Left::TimedOut, fx);
+        let left = lease.is_none() && core.leave(now, id, ErrorKind::Timeout, fx);
         let report = left.then(|| {
             let (mut report, cause) = shared.report(core, now, ask.start);
             report.nested = waits.into_iter().map(NestedGet::from).collect();
@@ -299,7 +292,7 @@ fn listen<M: ManageConnection>(
     id: WaiterId,
 ) -> Option<Registration> {
     let cancel = move |shared: &Arc<Shared<M>>| {
-        shared.transition(|core, now, fx| core.leave(now, id, Left::Cancelled, fx));
+        shared.transition(|core, now, fx| core.leave(now, id, ErrorKind::Cancelled, fx));
     };
     let listener = Arc::clone(shared);
     let registration = token.register(Box::new(move || cancel(&listener)));
@@ -322,7 +315,7 @@ fn ended<M: ManageConnection>(
 fn deadlocked<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     ask: &Ask<'_>,
-    waits: Vec<SelfWait<Caller>>,
+    waits: Vec<NestedWait<Caller>>,
 ) -> Error {
     let (mut report, met) = shared.transition(|core, now, _| shared.report(core, now, ask.start));
     report.nested = waits.into_iter().map(NestedGet::from).collect();

@@ -189,7 +189,7 @@ impl<M: ManageConnection> Drop for Running<M> {
 /// Does one task. What came of a driver call, the core is told.
 pub(crate) fn step<M: ManageConnection>(shared: &Arc<Shared<M>>, task: Task<M>) {
     match task {
-        Task::Call(Job::Open(permit)) => open(shared, permit),
+        Task::Call(Job::Connect(permit)) => open(shared, permit),
         Task::Call(Job::Check(lease, check)) => run_check(shared, lease, check),
         Task::Call(Job::Close(lease, reason)) => close(shared, *lease, reason),
         Task::Tell => shared.tell_owner(),
@@ -236,7 +236,7 @@ fn open_failed<M: ManageConnection>(
         Failure::Panic(..) => false,
     };
     let cause = share(shared, failure);
-    shared.transition(|core, now, fx| core.open_failed(now, permit, cause, permanent, fx));
+    shared.transition(|core, now, fx| core.connect_failed(now, permit, cause, permanent, fx));
 }
 
 fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M::Connection) {
@@ -246,7 +246,7 @@ fn opened<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value: M
     }
     let conn = Conn::new(shared, value, id);
     let lease = Leased::new(permit, conn);
-    shared.transition(|core, now, fx| core.opened(now, lease, fx));
+    shared.transition(|core, now, fx| core.connect_finished(now, lease, fx));
 }
 
 fn run_check<M: ManageConnection>(
@@ -263,7 +263,7 @@ fn run_check<M: ManageConnection>(
         let what = format_args!("connection {id} failed its check: {}", Chain(&**cause));
         shared.say(Level::Warn, &[("connection_id", id.into())], what);
     }
-    shared.transition(|core, now, fx| core.checked(now, lease, result, fx));
+    shared.transition(|core, now, fx| core.check_finished(now, lease, result, fx));
 }
 
 /// Resets and validates, as far as that is due. What fails a reset is broken.
@@ -317,7 +317,7 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<Conn<M>>, r
     }
     shared.drop_extensions(&mut conn);
     drop(conn);
-    shared.transition(|core, now, fx| core.closed(now, permit, fx));
+    shared.transition(|core, now, fx| core.close_finished(now, permit, fx));
 }
 
 /// Shows an error to the handler and keeps it, or its text, for the callers.

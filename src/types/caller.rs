@@ -10,7 +10,7 @@ use std::str;
 use std::thread;
 use std::time::Duration;
 
-use crate::core::{Held, SelfWait, Waiting, Who};
+use crate::core::{Held, NestedWait, ThreadId, Waiting};
 use crate::sync::{AtomicU64, Ordering, PlainMutex, per_thread};
 
 const NAME_LEN: usize = 23;
@@ -218,8 +218,8 @@ impl Caller {
     }
 }
 
-impl Who for Caller {
-    fn thread(&self) -> u64 {
+impl ThreadId for Caller {
+    fn thread_id(&self) -> u64 {
         self.thread.number
     }
 }
@@ -302,8 +302,8 @@ pub struct Holder {
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
-        let Held { connection, caller, held_for } = held;
-        Holder { connection, call_site: caller.into(), held_for }
+        let Held { connection_id, caller, held_for } = held;
+        Holder { connection: connection_id, call_site: caller.into(), held_for }
     }
 }
 
@@ -373,8 +373,8 @@ pub struct Waiter {
 
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
-        let Waiting { get, caller, waited, .. } = waiting;
-        Waiter { id: get, call_site: caller.into(), waited }
+        let Waiting { get_id, caller, waited, .. } = waiting;
+        Waiter { id: get_id, call_site: caller.into(), waited }
     }
 }
 
@@ -429,8 +429,8 @@ pub struct NestedGet {
     waits: Caller,
 }
 
-impl From<SelfWait<Caller>> for NestedGet {
-    fn from(wait: SelfWait<Caller>) -> NestedGet {
+impl From<NestedWait<Caller>> for NestedGet {
+    fn from(wait: NestedWait<Caller>) -> NestedGet {
         NestedGet { holder: wait.held.into(), waits: wait.waits }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::explore::Toy;
-use super::super::*;
+use super::super::toy::Toy;
+use crate::core::*;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
@@ -28,17 +28,17 @@ impl Walk {
             Kind::CancelledBefore => all_clients(),
             // Who waits cannot do anything else; but another may have its guard.
             Kind::Keep | Kind::Check | Kind::Break | Kind::Detach => {
-                let free = |held: &Held| !held.at_home || !self.clients[held.client as usize].waits;
+                let free = |held: &Held| held.moved || !self.clients[held.client as usize].waits;
                 (0..self.held.len()).filter(|&index| free(&self.held[index])).collect()
             }
-            Kind::Move => (0..self.held.len()).filter(|&i| self.held[i].at_home).collect(),
+            Kind::Move => (0..self.held.len()).filter(|&i| !self.held[i].moved).collect(),
             Kind::Succeed => (0..self.jobs.len()).collect(),
             Kind::Fail => {
                 let fails = |&index: &usize| !matches!(self.jobs[index], Job::Close(..));
                 (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::FailForGood => {
-                let opens = |&index: &usize| matches!(self.jobs[index], Job::Open(_));
+                let opens = |&index: &usize| matches!(self.jobs[index], Job::Connect(_));
                 (0..self.jobs.len()).filter(opens).collect()
             }
             Kind::Pause if self.core.is_paused() => vec![],
@@ -48,7 +48,7 @@ impl Walk {
     }
 
     fn held_by(&self, client: u8) -> usize {
-        self.held.iter().filter(|held| held.client == client && held.at_home).count()
+        self.held.iter().filter(|held| held.client == client && !held.moved).count()
     }
 
     pub(super) fn apply(&mut self, kind: Kind, target: usize) {
@@ -68,7 +68,7 @@ impl Walk {
             }
             Kind::Claim => drop(self.claim(target)),
             Kind::TimeOut => self.time_out(target),
-            Kind::Cancel | Kind::CancelTooLate => self.leave(target, Left::Cancelled),
+            Kind::Cancel | Kind::CancelTooLate => self.leave(target, ErrorKind::Cancelled),
             Kind::Keep => self.give_back(target, Verdict::Keep),
             Kind::Check => {
                 let (reset, validate) =
@@ -80,15 +80,15 @@ impl Walk {
                 let Held { lease, .. } = self.held.swap_remove(target);
                 self.reference.detached(lease.conn);
                 let now = self.now;
-                self.transition(How::Served, |core, fx| core.detached(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.detach(now, lease.permit, fx));
             }
             Kind::Move => {
                 let held = &mut self.held[target];
-                held.at_home = false;
-                self.core.moved(&held.lease.permit);
+                held.moved = true;
+                self.core.guard_moved(&held.lease.permit);
                 let moved = |holding: &&mut Holding| holding.conn == held.lease.conn;
                 let holding = self.reference.held.iter_mut().find(moved);
-                holding.expect("it is held").at_home = false;
+                holding.expect("it is held").moved = true;
             }
             Kind::Succeed => self.succeed(target),
             Kind::Fail => self.fail(target, false),
@@ -135,23 +135,24 @@ impl Walk {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
                 Answer::Nudged => "nudged",
-                Answer::NoneIdle => "none idle",
-                Answer::Failed(_) => "failed",
-                Answer::Cancelled => "cancelled",
-                Answer::Closed => "closed",
-                Answer::Deadlock(_) => "deadlock",
+                Answer::Failed(ErrorKind::Timeout, None) => "none idle",
+                Answer::Failed(ErrorKind::Connect, Some(_)) => "failed",
+                Answer::Failed(ErrorKind::Cancelled, None) => "cancelled",
+                Answer::Failed(ErrorKind::Closed, None) => "closed",
+                Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
+                Answer::SelfDeadlock(_) => "deadlock",
             });
             let state = &mut self.clients[usize::from(client)];
             assert!(state.waits, "P4: answered one that does not wait");
             state.nudged = matches!(answer, Answer::Nudged);
             state.waits = state.nudged;
             if let Answer::Granted(lease) = answer {
-                self.held.push(Held { lease, client, at_home: true });
+                self.held.push(Held { lease, client, moved: false });
             }
         }
         for job in &fx.jobs {
             self.count(match job {
-                Job::Open(_) => "opens",
+                Job::Connect(_) => "opens",
                 Job::Check(..) => "checks",
                 Job::Close(..) => "closes",
             });
@@ -201,7 +202,7 @@ impl Walk {
             if let Some(lease) = got {
                 let listens = self.ears.listen();
                 self.count(if listens { "got and noted" } else { "got, and nobody listens" });
-                return self.held.push(Held { lease, client, at_home: true });
+                return self.held.push(Held { lease, client, moved: false });
             }
         }
         let recently = self.recently();
@@ -212,7 +213,7 @@ impl Walk {
             self.reference.now = recently;
             self.judged(|_, _| ((), asked(&got, true)));
             self.reference.now = now;
-            return self.held.extend(got.map(|lease| Held { lease, client, at_home: true }));
+            return self.held.extend(got.map(|lease| Held { lease, client, moved: false }));
         }
         let got = self.judged(|core, _| {
             let got = core.overtake(now, client);
@@ -222,7 +223,7 @@ impl Walk {
         if let Some(lease) = got {
             assert!(!self.ears.listen(), "got what nobody hears of");
             self.count("got past waiters");
-            return self.held.push(Held { lease, client, at_home: true });
+            return self.held.push(Held { lease, client, moved: false });
         }
         let got = self.judged(|core, fx| {
             let got = core.acquire(now, priority, client, fx);
@@ -231,7 +232,7 @@ impl Walk {
         });
         if let Some(lease) = got {
             self.count("got on the slow path");
-            return self.held.push(Held { lease, client, at_home: true });
+            return self.held.push(Held { lease, client, moved: false });
         }
         let reference = &self.reference;
         let expected =
@@ -257,12 +258,13 @@ impl Walk {
         assert_eq!(joined.map(|_| ()), expected, "P8: a refusal");
         match joined {
             Ok(id) => self.clients[target].wait = Some(id),
-            Err(Refusal::Closed) => self.count("refused: closed"),
-            Err(Refusal::QueueFull) => self.count("refused: full"),
-            Err(Refusal::Hopeless) => self.count("refused: hopeless"),
+            Err(ErrorKind::Closed) => self.count("refused: closed"),
+            Err(ErrorKind::QueueFull) => self.count("refused: full"),
+            Err(ErrorKind::Connect) => self.count("refused: hopeless"),
+            Err(kind) => panic!("refused with {kind:?}"),
         }
         if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
-            self.leave(target, Left::TimedOut);
+            self.leave(target, ErrorKind::Timeout);
         }
     }
 
@@ -297,28 +299,28 @@ impl Walk {
         let Some(lease) = lease else { return false };
         self.count("claimed");
         self.clients[target].waits = false;
-        self.held.push(Held { lease, client, at_home: true });
+        self.held.push(Held { lease, client, moved: false });
         true
     }
 
     /// The way of `wait::give_up`.
     fn time_out(&mut self, target: usize) {
         if !self.claim(target) {
-            self.leave(target, Left::TimedOut);
+            self.leave(target, ErrorKind::Timeout);
         }
     }
 
     /// What was answered before stays answered.
-    fn leave(&mut self, target: usize, why: Left) {
+    fn leave(&mut self, target: usize, kind: ErrorKind) {
         let id = self.clients[target].wait.expect("it has waited");
         let now = self.now;
-        let expected = self.reference.leave(target as u8, why);
-        if expected && why == Left::TimedOut {
+        let expected = self.reference.leave(target as u8, kind);
+        if expected && kind == ErrorKind::Timeout {
             let client = &mut self.clients[target];
             (client.waits, client.nudged) = (false, false);
         }
         let how = if expected { How::Served } else { How::Quiet };
-        let left = self.transition(how, |core, fx| core.leave(now, id, why, fx));
+        let left = self.transition(how, |core, fx| core.leave(now, id, kind, fx));
         assert_eq!(left, expected, "P4: answered and gone, or neither");
     }
 
@@ -362,10 +364,10 @@ impl Walk {
     fn succeed(&mut self, target: usize) {
         let now = self.now;
         match self.jobs.swap_remove(target) {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
                 let mut fx = Effects::new();
-                self.core.opened(now, Leased::new(permit, conn), &mut fx);
+                self.core.connect_finished(now, Leased::new(permit, conn), &mut fx);
                 let expires = self.core.slots[place as usize].expires;
                 self.reference.opened(place, conn, expires);
                 self.judged(|_, judged| {
@@ -378,14 +380,14 @@ impl Walk {
             }
             Job::Close(lease, _) => {
                 self.reference.close_ended(lease.conn);
-                self.transition(How::Served, |core, fx| core.closed(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.close_finished(now, lease.permit, fx));
             }
         }
     }
 
     fn check_ended(&mut self, lease: Lease<u32>, result: Result<(), (Reason, u8)>) {
         let (conn, mut fx) = (lease.conn, Effects::new());
-        self.core.checked(self.now, lease, result, &mut fx);
+        self.core.check_finished(self.now, lease, result, &mut fx);
         self.reference.checked(conn, result, &self.core, &fx);
         self.judged(|_, judged| {
             *judged = fx;
@@ -397,11 +399,11 @@ impl Walk {
         let now = self.now;
         let cause = self.random.below(250) as u8;
         match self.jobs.swap_remove(target) {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 self.count("failed opens");
                 let place = permit.0;
                 let mut fx = Effects::new();
-                self.core.open_failed(now, permit, cause, permanent, &mut fx);
+                self.core.connect_failed(now, permit, cause, permanent, &mut fx);
                 let retry_at = self.core.outage.as_ref().map_or(now, |outage| outage.retry_at);
                 self.reference.open_failed(place, cause, permanent, retry_at);
                 self.judged(|_, judged| {

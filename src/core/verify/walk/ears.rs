@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use super::super::listener::Listener;
-use super::super::*;
+use crate::core::*;
 use super::Walk;
 use super::setting::Random;
 
@@ -30,7 +30,7 @@ pub(super) struct Ears {
     /// It was said that the page should be read.
     called: bool,
     /// The pages that are not written on.
-    spare: Option<Pages<u8>>,
+    spare: Option<EventBuffer<u8>>,
 }
 
 impl Ears {
@@ -62,7 +62,7 @@ impl Walk {
             Habit::AtTimes => self.ears.listen() != self.random.one_in(20),
         };
         if listens != self.ears.listen() {
-            self.turn_page(listens);
+            self.swap_events(listens);
         }
     }
 
@@ -70,25 +70,25 @@ impl Walk {
     pub(super) fn hear(&mut self) {
         let steps = mem::take(&mut self.reference.steps);
         if !self.ears.listen() {
-            return assert!(!self.core.journal_calls(), "nobody listens");
+            return assert!(!self.core.wants_delivery(), "nobody listens");
         }
         let ears = &mut self.ears;
         ears.expected.extend(steps);
         let noted = ears.expected.len().min(ears.capacity);
         let due = noted > 0 && (ears.rests || noted * 2 >= ears.capacity);
-        assert_eq!(self.core.journal_calls(), due && !ears.called, "whether it should be read");
+        assert_eq!(self.core.wants_delivery(), due && !ears.called, "whether it should be read");
         ears.called |= due;
         if self.random.one_in(self.ears.turns) {
-            self.turn_page(true);
+            self.swap_events(true);
         }
     }
 
     /// Hears what was noted, and goes on listening or not.
-    pub(super) fn turn_page(&mut self, listens: bool) {
+    pub(super) fn swap_events(&mut self, listens: bool) {
         let capacity = self.ears.capacity;
         let spare = self.ears.spare.take();
-        let pages = listens.then(|| spare.unwrap_or_else(|| Pages::of(capacity)));
-        let told = self.core.turn_page(pages);
+        let pages = listens.then(|| spare.unwrap_or_else(|| EventBuffer::with_capacity(capacity)));
+        let told = self.core.swap_events(pages);
         let expected = mem::take(&mut self.ears.expected);
         (self.ears.rests, self.ears.called) = (expected.is_empty(), false);
         let mut listener = self.ears.listener.take();
@@ -114,8 +114,8 @@ impl Walk {
 
 /// What was told are the first of the steps that were made: the gets in their order,
 /// and each connection's in theirs. The others are lost, and counted.
-fn compare(pages: &Pages<u8>, expected: &[Entry<u8>]) {
-    let Pages { entries, lost, .. } = pages;
+fn compare(pages: &EventBuffer<u8>, expected: &[Entry<u8>]) {
+    let EventBuffer { entries, lost, .. } = pages;
     assert_eq!(events(entries) + lost, events(expected), "how many events there were");
     assert!(*lost == 0 || entries.len() == entries.capacity(), "lost, but there was room");
     assert!(gets(expected).starts_with(&gets(entries)), "what gets were told of");
@@ -128,7 +128,7 @@ fn compare(pages: &Pages<u8>, expected: &[Entry<u8>]) {
 
 /// A connection that is lent makes two.
 fn events(entries: &[Entry<u8>]) -> u64 {
-    let lent = entries.iter().filter(|entry| matches!(entry.step, Step::Lent { .. })).count();
+    let lent = entries.iter().filter(|entry| matches!(entry.step, Step::CheckedOut { .. })).count();
     (entries.len() + lent) as u64
 }
 
@@ -141,8 +141,8 @@ fn gets(entries: &[Entry<u8>]) -> Vec<Entry<u8>> {
 fn moves(entries: &[Entry<u8>]) -> BTreeMap<u32, Vec<Entry<u8>>> {
     let mut moves: BTreeMap<u32, Vec<Entry<u8>>> = BTreeMap::new();
     for entry in entries {
-        if let Step::Lent { which, .. } | Step::Moved { which, .. } = entry.step {
-            moves.entry(which.slot).or_default().push(anonymous(entry));
+        if let Step::CheckedOut { connection, .. } | Step::Moved { connection, .. } = entry.step {
+            moves.entry(connection.slot).or_default().push(anonymous(entry));
         }
     }
     moves
@@ -152,7 +152,9 @@ fn moves(entries: &[Entry<u8>]) -> BTreeMap<u32, Vec<Entry<u8>>> {
 fn anonymous(entry: &Entry<u8>) -> Entry<u8> {
     let mut entry = *entry;
     match &mut entry.step {
-        Step::Started { get, .. } | Step::Lent { get, .. } | Step::Left { get, .. } => *get = 0,
+        Step::Enqueued { get_id, .. }
+        | Step::CheckedOut { get_id, .. }
+        | Step::GetFailed { get_id, .. } => *get_id = 0,
         Step::Moved { .. } => {}
     }
     entry

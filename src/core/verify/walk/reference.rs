@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::explore::Toy;
-use super::super::*;
+use super::super::toy::Toy;
+use crate::core::*;
 
 pub(super) struct Waiting {
     pub(super) client: u8,
@@ -18,13 +18,13 @@ pub(super) struct Holding {
     pub(super) conn: u32,
     pub(super) client: u8,
     pub(super) since: Time,
-    pub(super) at_home: bool,
+    pub(super) moved: bool,
     pub(super) leaking: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    Open,
+    Connect,
     /// `Some`: a keepalive of what has been idle since then.
     Check(Check, Option<Time>),
     Close,
@@ -46,7 +46,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn kind(&self) -> CallKind {
         match self.what {
-            What::Open => CallKind::Open,
+            What::Connect => CallKind::Connect,
             What::Check(..) => CallKind::Check,
             What::Close => CallKind::Close,
         }
@@ -117,7 +117,7 @@ pub(super) struct Reference {
     pub(super) live_before: u32,
     pub(super) due: Due,
     /// Where each place's connection is, as far as it was told.
-    pub(super) places: BTreeMap<u32, Place>,
+    pub(super) places: BTreeMap<u32, ConnectionState>,
     /// What those who listen should be told of the transition at hand. The numbers of
     /// the gets are zero: the reference has none.
     pub(super) steps: Vec<Entry<u8>>,
@@ -204,15 +204,15 @@ impl Reference {
     }
 
     pub(super) fn opening(&self) -> u32 {
-        self.calls(|call| call.what == What::Open)
+        self.calls(|call| call.what == What::Connect)
     }
 
     pub(super) fn opening_in_time(&self) -> u32 {
-        self.calls(|call| call.what == What::Open && !call.slow)
+        self.calls(|call| call.what == What::Connect && !call.slow)
     }
 
     pub(super) fn opening_on_record(&self) -> u32 {
-        self.calls(|call| call.what == What::Open && !call.overdue)
+        self.calls(|call| call.what == What::Connect && !call.overdue)
     }
 
     pub(super) fn checking(&self) -> u32 {
@@ -268,7 +268,7 @@ impl Reference {
     pub(super) fn limit(&self, call: &Call) -> Time {
         let policy = &self.policy;
         match call.what {
-            What::Open => call.since.after(policy.open_limit),
+            What::Connect => call.since.after(policy.open_limit),
             What::Close => call.since.after(policy.close_limit),
             What::Check(Check { reset: true, validate: true }, _) => {
                 call.since.after(policy.reset_limit).after(policy.validation_limit)
@@ -286,22 +286,22 @@ impl Reference {
     }
 
     /// Where it was.
-    pub(super) fn put(&mut self, slot: u32, to: Place) -> Place {
-        self.places.insert(slot, to).unwrap_or(Place::Gone)
+    pub(super) fn put(&mut self, slot: u32, to: ConnectionState) -> ConnectionState {
+        self.places.insert(slot, to).unwrap_or(ConnectionState::Gone)
     }
 
-    pub(super) fn note_move(&mut self, slot: u32, conn: Option<u32>, to: Place, why: Option<Why>) {
+    pub(super) fn note_move(&mut self, slot: u32, conn: Option<u32>, to: ConnectionState, reason: Option<Reason>) {
         let from = self.put(slot, to);
-        self.note(Step::Moved { which: which(slot, conn), from, to, why });
+        self.note(Step::Moved { connection: connection_ref(slot, conn), from, to, reason });
     }
 
-    pub(super) fn note_move_of(&mut self, conn: u32, to: Place, why: Option<Why>) {
-        self.note_move(self.conns[conn as usize].permit, Some(conn), to, why);
+    pub(super) fn note_move_of(&mut self, conn: u32, to: ConnectionState, reason: Option<Reason>) {
+        self.note_move(self.conns[conn as usize].permit, Some(conn), to, reason);
     }
 
     pub(super) fn unfit(&self, generation: u32, expires: Time, too_many: bool) -> Option<Reason> {
         match () {
-            () if self.closed => Some(Reason::Closed),
+            () if self.closed => Some(Reason::PoolClosed),
             () if generation != self.generation => Some(Reason::Stale),
             () if self.now >= expires => Some(Reason::Expired),
             () if too_many => Some(Reason::Excess),
@@ -315,6 +315,6 @@ impl Reference {
     }
 }
 
-pub(super) fn which(slot: u32, conn: Option<u32>) -> Which {
-    Which { slot, connection: conn.map_or(0, |conn| Toy::number(&conn)) }
+pub(super) fn connection_ref(slot: u32, conn: Option<u32>) -> ConnectionRef {
+    ConnectionRef { slot, connection_id: conn.map_or(0, |conn| Toy::connection_id(&conn)) }
 }

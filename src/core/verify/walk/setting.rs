@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::Policy;
+use crate::core::Policy;
 
 /// Splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", 2014): a whole walk follows from one number.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::explore::Toy;
-use super::super::*;
+use super::super::toy::Toy;
+use crate::core::*;
 use super::Walk;
 use super::judge::said;
-use super::reference::{Reference, which};
+use super::reference::{Reference, connection_ref};
 
 impl Walk {
     pub(super) fn compare_picture(&self) {
@@ -29,7 +29,7 @@ impl Walk {
         let queue = queue.into_iter().map(|waiting| {
             let id = self.clients[usize::from(waiting.client)].wait.expect("it waits");
             Waiting {
-                get: id.number(),
+                get_id: id.get_id(),
                 caller: waiting.client,
                 waited: now.since(waiting.since),
                 turn: reference.turn(waiting.since, waiting.priority),
@@ -56,11 +56,11 @@ impl Reference {
     fn compare_lists(&self, picture: &Picture<Toy>) {
         let now = self.now;
         let mut held: Vec<_> =
-            picture.held.iter().map(|h| (h.connection, h.caller, h.held_for)).collect();
+            picture.held.iter().map(|h| (h.connection_id, h.caller, h.held_for)).collect();
         let mut holders: Vec<_> = self
             .held
             .iter()
-            .map(|h| (Toy::number(&h.conn), h.client, now.since(h.since)))
+            .map(|h| (Toy::connection_id(&h.conn), h.client, now.since(h.since)))
             .collect();
         held.sort_unstable();
         holders.sort_unstable();
@@ -83,17 +83,17 @@ impl Reference {
 
     /// Those under way, and the closes that wait for a closer.
     fn all_calls(&self) -> Vec<String> {
-        let text = |kind, connection, since, queued, abandoned| {
+        let text = |kind, connection_id, since, queued, abandoned| {
             let running_for = self.now.since(since);
-            format!("{:?}", Call { kind, connection, running_for, queued, abandoned })
+            format!("{:?}", Call { kind, connection_id, running_for, queued, abandoned })
         };
         let under_way = self.calls.iter().map(|call| {
-            let connection = which(call.permit, call.conn).connection;
-            text(call.kind(), connection, call.since, false, call.abandoned)
+            let connection_id = connection_ref(call.permit, call.conn).connection_id;
+            text(call.kind(), connection_id, call.since, false, call.abandoned)
         });
         let queued = self.retired.iter().map(|&(conn, _)| {
             let since = self.conns[conn as usize].retired_at;
-            text(CallKind::Close, Toy::number(&conn), since, true, false)
+            text(CallKind::Close, Toy::connection_id(&conn), since, true, false)
         });
         under_way.chain(queued).collect()
     }

@@ -17,62 +17,11 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::listener::Listener;
-use super::slot::State;
-use super::*;
+use super::toy::{Toy, policy};
+use crate::core::*;
 
-/// Connections are numbers, callers and cells the index of a client.
-pub(crate) struct Toy;
-
-impl Types for Toy {
-    type Conn = u32;
-    type Caller = u8;
-    type Cell = u8;
-    type Cause = u8;
-
-    fn number(conn: &u32) -> u64 {
-        u64::from(*conn) + 1
-    }
-}
-
-/// Each client is a thread.
-impl Who for u8 {
-    fn thread(&self) -> u64 {
-        u64::from(*self)
-    }
-}
-
-pub(crate) fn policy(max_size: u32) -> Policy {
-    Policy {
-        max_size,
-        min_idle: Some(0),
-        max_idle: None,
-        max_waiters: None,
-        fairness_bound: Duration::ZERO,
-        priority_ageing: Duration::from_nanos(2),
-        max_lifetime: None,
-        lifetime_jitter_permille: 0,
-        idle_timeout: None,
-        keepalive: None,
-        fresh_for: Duration::MAX,
-        patience: Duration::MAX,
-        open_limit: Duration::MAX,
-        validation_limit: Duration::MAX,
-        reset_limit: Duration::MAX,
-        close_limit: Duration::MAX,
-        max_opening: 2,
-        max_closers: 1,
-        max_abandoned: 1,
-        leak_threshold: None,
-        reports_self_deadlock: true,
-        self_deadlock_limit: None,
-        backoff_min: Duration::from_nanos(1),
-        backoff_max: Duration::from_nanos(1),
-        seed: 1,
-    }
-}
-
-fn pages() -> Pages<u8> {
-    Pages::of(64)
+fn pages() -> EventBuffer<u8> {
+    EventBuffer::with_capacity(64)
 }
 
 const fn nanos(n: u64) -> Duration {
@@ -161,7 +110,7 @@ impl World {
     fn new(setup: &Setup) -> World {
         let mut core = Core::new(setup.policy.clone());
         let listener = setup.listens.then(|| Listener::new(&core));
-        core.turn_page(setup.listens.then(pages));
+        core.swap_events(setup.listens.then(pages));
         let mut world = World {
             core,
             listener,
@@ -209,7 +158,7 @@ impl World {
             if self.setup.faults && !matches!(job, Job::Close(..)) {
                 actions.push(Action::Finish(index, Outcome::Bad));
             }
-            if self.setup.faults && matches!(job, Job::Open(_)) {
+            if self.setup.faults && matches!(job, Job::Connect(_)) {
                 actions.push(Action::Finish(index, Outcome::Permanent));
             }
         }
@@ -237,12 +186,12 @@ impl World {
             }
             Action::TimeOut(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, Left::TimedOut, &mut fx));
+                assert!(self.core.leave(now, id, ErrorKind::Timeout, &mut fx));
                 self.clients[client].wait = None;
             }
             Action::Cancel(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, Left::Cancelled, &mut fx));
+                assert!(self.core.leave(now, id, ErrorKind::Cancelled, &mut fx));
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
@@ -260,7 +209,7 @@ impl World {
             Action::Detach(client) => {
                 let lease = self.lease_of(client);
                 self.close_conn(lease.conn);
-                self.core.detached(now, lease.permit, &mut fx);
+                self.core.detach(now, lease.permit, &mut fx);
             }
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
@@ -312,13 +261,14 @@ impl World {
         let joined = self.core.join(waiter, fx);
         match joined {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
-            Err(Refusal::Closed) => assert!(self.core.is_closed()),
-            Err(Refusal::Hopeless) => {
-                assert!(self.core.open() == 0 && self.core.fails_permanently(), "P3: refused");
+            Err(ErrorKind::Closed) => assert!(self.core.is_closed()),
+            Err(ErrorKind::Connect) => {
+                assert!(self.core.open_count() == 0 && self.core.fails_permanently(), "P3: refused");
             }
-            Err(Refusal::QueueFull) => {
+            Err(ErrorKind::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
             }
+            Err(kind) => panic!("refused with {kind:?}"),
         }
         joined.ok()
     }
@@ -329,7 +279,7 @@ impl World {
         let Some(id) = self.get(client, fx) else { return };
         if let Some(lease) = self.core.claim(now, id, fx) {
             self.served(client, lease);
-        } else if self.core.leave(now, id, Left::TimedOut, fx) {
+        } else if self.core.leave(now, id, ErrorKind::Timeout, fx) {
             self.clients[client].wait = None;
         }
     }
@@ -337,22 +287,22 @@ impl World {
     fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
         let now = self.now;
         match (self.jobs.swap_remove(job), outcome) {
-            (Job::Open(permit), Outcome::Good) => {
+            (Job::Connect(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
-                self.core.opened(now, Leased::new(permit, conn), fx);
+                self.core.connect_finished(now, Leased::new(permit, conn), fx);
             }
-            (Job::Open(permit), outcome) => {
+            (Job::Connect(permit), outcome) => {
                 let permanent = outcome == Outcome::Permanent;
-                self.core.open_failed(now, permit, 0, permanent, fx);
+                self.core.connect_failed(now, permit, 0, permanent, fx);
             }
-            (Job::Check(lease, _), Outcome::Good) => self.core.checked(now, lease, Ok(()), fx),
+            (Job::Check(lease, _), Outcome::Good) => self.core.check_finished(now, lease, Ok(()), fx),
             (Job::Check(lease, _), _) => {
-                self.core.checked(now, lease, Err((Reason::Invalid, 1)), fx);
+                self.core.check_finished(now, lease, Err((Reason::Invalid, 1)), fx);
             }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
-                self.core.closed(now, lease.permit, fx);
+                self.core.close_finished(now, lease.permit, fx);
             }
         }
     }
@@ -366,11 +316,7 @@ impl World {
                     Some(wait) => wait.nudged = true,
                     None => panic!("P4: nudged a client that does not wait"),
                 },
-                Answer::NoneIdle
-                | Answer::Failed(_)
-                | Answer::Cancelled
-                | Answer::Closed
-                | Answer::Deadlock(_) => {
+                Answer::Failed(..) | Answer::SelfDeadlock(_) => {
                     assert!(self.clients[client].wait.take().is_some(), "P4: it does not wait");
                 }
             }
@@ -382,7 +328,7 @@ impl World {
     /// Whoever listens is told all that has happened, and it fits together.
     fn hear(&mut self) {
         let Some(listener) = &mut self.listener else { return };
-        let told = self.core.turn_page(Some(pages())).expect("somebody listens");
+        let told = self.core.swap_events(Some(pages())).expect("somebody listens");
         assert_eq!(told.lost, 0, "there is room for all of a transition's steps");
         told.entries.iter().for_each(|entry| listener.hear(entry));
         listener.agrees_with(&self.core);
@@ -409,7 +355,7 @@ impl World {
         }
         // The answer beat the deadline: giving up now must find nothing.
         let mut fx = Effects::new();
-        assert!(!self.core.leave(self.now, id, Left::TimedOut, &mut fx), "P4");
+        assert!(!self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
         self.clients[client].held.push(lease);
     }
@@ -444,7 +390,7 @@ impl World {
         };
         let all = held_by(&mut self.clients.iter());
         let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
-        all > 0 && all == by_waiters && all == self.core.live() && all >= self.core.policy.max_size
+        all > 0 && all == by_waiters && all == self.core.occupied() && all >= self.core.policy.max_size
     }
 
     /// Every connection has one owner, and the server sees no more than it may.
@@ -457,18 +403,18 @@ impl World {
         let calls = core.opening + core.checking + core.closers + core.abandoned;
         assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
-        assert!(shrinks || core.live() <= core.policy.max_size, "P5 after {action:?}");
+        assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
         for lease in &core.idle {
-            let slot = &core.slots[lease.permit.0 as usize];
+            let slot = &core.slots[lease.permit.index()];
             let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
             assert!(until > self.now, "an idle connection outlived its time after {action:?}");
         }
         let alive = self.conns.values().filter(|open| **open).count() as u32;
-        assert!(alive >= core.open() + core.closing(), "lost a connection after {action:?}");
+        assert!(alive >= core.open_count() + core.closing(), "lost a connection after {action:?}");
         assert!(
-            alive <= core.open() + core.closing() + core.abandoned,
+            alive <= core.open_count() + core.closing() + core.abandoned,
             "leaked a connection after {action:?}"
         );
     }
@@ -482,20 +428,20 @@ impl World {
             time => (self.now.0 - time.0).min(self.setup.horizon).to_string(),
         };
         let slot = |permit: &Permit| {
-            let slot = &self.core.slots[permit.0 as usize];
+            let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
-            let (slow, overdue) = (slot.slow, slot.overdue);
+            let (slow, overran) = (slot.past_patience, slot.past_limit);
             format!(
-                "{:?},{},{},{},{stale},{slow},{overdue}",
+                "{:?},{},{},{},{stale},{slow},{overran}",
                 match slot.state {
-                    State::Checking(check, since) => (9, Some(check), since.map(age)),
-                    State::Busy => (1, None, None),
-                    State::Abandoned => (2, None, None),
+                    ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
+                    ConnectionState::Busy => (1, None, None),
+                    ConnectionState::Abandoned => (2, None, None),
                     _ => (0, None, None),
                 },
                 // Only the times that matter in this state.
-                if matches!(slot.state, State::Busy) { String::new() } else { age(slot.since) },
-                if matches!(slot.state, State::Idle) { age(slot.fresh_at) } else { String::new() },
+                if matches!(slot.state, ConnectionState::Busy) { String::new() } else { age(slot.since) },
+                if matches!(slot.state, ConnectionState::Idle) { age(slot.fresh_at) } else { String::new() },
                 age(slot.expires),
             )
         };
@@ -524,7 +470,7 @@ impl World {
             .jobs
             .iter()
             .map(|job| match job {
-                Job::Open(permit) => format!("o{}", slot(permit)),
+                Job::Connect(permit) => format!("o{}", slot(permit)),
                 Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
                 Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
             })

@@ -1,8 +1,10 @@
 //! What a transition must have done: opens, answers to deadlocks, somebody for
 //! each idle connection that is wanted, and a plan for what time will change.
 
-use super::super::explore::Toy;
-use super::super::*;
+use std::time::Duration;
+
+use super::super::toy::Toy;
+use crate::core::*;
 use super::TICK;
 use super::judge::{How, said};
 use super::reference::{Reference, What};
@@ -36,7 +38,7 @@ impl Reference {
 
     pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {
         let opens = fx.jobs.iter().filter_map(|job| match job {
-            Job::Open(permit) => Some(permit.0),
+            Job::Connect(permit) => Some(permit.0),
             _ => None,
         });
         let opens: Vec<u32> = opens.collect();
@@ -53,13 +55,13 @@ impl Reference {
             let calls = self.calls.iter().map(|call| call.permit);
             let conns = self.conns.iter().filter(|facts| facts.alive).map(|facts| facts.permit);
             assert!(!calls.chain(conns).any(|used| used == permit), "P5: a permit is out twice");
-            self.start(permit, None, What::Open, false);
+            self.start(permit, None, What::Connect, false);
         }
     }
 
     pub(super) fn see_deadlock(&mut self, fx: &Effects<Toy>, how: How) {
         let mut answers = fx.answers.iter().filter_map(|(client, answer)| match answer {
-            Answer::Deadlock(waits) => Some((*client, waits)),
+            Answer::SelfDeadlock(waits) => Some((*client, waits)),
             _ => None,
         });
         let answered = answers.next();
@@ -73,7 +75,7 @@ impl Reference {
             || held == 0
             || held != self.live()
             || held < self.policy.max_size
-            || !self.held.iter().all(|h| h.at_home && waits_for_itself(h.client))
+            || !self.held.iter().all(|h| !h.moved && waits_for_itself(h.client))
         {
             self.deadlocked = None;
             return assert!(answered.is_none(), "P9: this is no deadlock");
@@ -91,7 +93,7 @@ impl Reference {
             self.queue.iter().filter(|w| self.held.iter().any(|h| h.client == w.client));
         assert_eq!(holders.next_back().map(|w| w.client), Some(client), "P9: not the last");
         assert_eq!(said(waits), self.self_waits(), "P9: who waits for itself");
-        self.dismiss(client, End::Deadlock);
+        self.dismiss(client, ErrorKind::SelfDeadlock);
         self.deadlocked = None;
     }
 
@@ -105,7 +107,7 @@ impl Reference {
     /// Who holds what and waits for another.
     pub(super) fn self_waits(&self) -> Vec<(u8, Duration)> {
         let nested = |client| self.waiting(client).is_some_and(|waiting| waiting.nested);
-        let held = self.held.iter().filter(|holding| holding.at_home && nested(holding.client));
+        let held = self.held.iter().filter(|holding| !holding.moved && nested(holding.client));
         let mut held: Vec<_> = held.map(|h| (h.client, self.now.since(h.since))).collect();
         held.sort_unstable();
         held

@@ -4,8 +4,10 @@
 //! by one, each with the question whether it may be. What is then left is
 //! compared with the pool itself, number for number.
 
-use super::super::explore::Toy;
-use super::super::*;
+use std::time::Duration;
+
+use super::super::toy::Toy;
+use crate::core::*;
 use super::TICK;
 use super::reference::{Call, Reference, What};
 
@@ -148,11 +150,12 @@ impl Reference {
                     self.see_grant(*client, lease.conn, taken);
                 }
                 Answer::Nudged => self.see_nudge(*client, taken),
-                Answer::NoneIdle => dismissed.push(*client),
-                Answer::Failed(_) => told.push((*client, "failed")),
-                Answer::Cancelled => told.push((*client, "cancelled")),
-                Answer::Closed => told.push((*client, "closed")),
-                Answer::Deadlock(_) => {} // judged by itself
+                Answer::Failed(ErrorKind::Timeout, None) => dismissed.push(*client),
+                Answer::Failed(ErrorKind::Connect, Some(_)) => told.push((*client, "failed")),
+                Answer::Failed(ErrorKind::Cancelled, None) => told.push((*client, "cancelled")),
+                Answer::Failed(ErrorKind::Closed, None) => told.push((*client, "closed")),
+                Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
+                Answer::SelfDeadlock(_) => {} // judged by itself
             }
         }
         self.see_claim(&mut claimed, taken);
@@ -226,9 +229,9 @@ impl Reference {
         // What came of an abandoned call stays where it is.
         match what {
             _ if abandoned => {}
-            What::Open => self.note_move(permit, conn, Place::Opening, None),
-            What::Check(..) => self.note_move(permit, conn, Place::Checking, None),
-            What::Close => self.note_move(permit, conn, Place::Closing, None),
+            What::Connect => self.note_move(permit, conn, ConnectionState::Opening, None),
+            What::Check(..) => self.note_move(permit, conn, ConnectionState::Checking, None),
+            What::Close => self.note_move(permit, conn, ConnectionState::Closing, None),
         }
     }
 
@@ -241,7 +244,7 @@ impl Reference {
         told.sort_unstable();
         assert_eq!(told, expected, "told that none is idle");
         for client in dismissed {
-            self.dismiss(client, End::TimedOut);
+            self.dismiss(client, ErrorKind::Timeout);
         }
     }
 
@@ -275,8 +278,8 @@ impl Reference {
             Notice::OutageEnded { failures, lasted } => {
                 format!("outage ended after {failures}, {lasted:?}")
             }
-            Notice::Abandoned { kind, connection, after } => {
-                format!("abandoned {kind:?} of {connection} after {after:?}")
+            Notice::Abandoned { kind, connection_id, after } => {
+                format!("abandoned {kind:?} of {connection_id} after {after:?}")
             }
         };
         let mut told: Vec<String> = fx.notices.iter().map(text).collect();
@@ -340,7 +343,7 @@ fn closes(fx: &Effects<Toy>) -> impl Iterator<Item = (u32, Reason)> {
     })
 }
 
-pub(super) fn said(waits: &[SelfWait<u8>]) -> Vec<(u8, Duration)> {
+pub(super) fn said(waits: &[NestedWait<u8>]) -> Vec<(u8, Duration)> {
     let mut said: Vec<_> = waits.iter().map(|w| (w.held.caller, w.held.held_for)).collect();
     said.sort_unstable();
     said

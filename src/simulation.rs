@@ -11,11 +11,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::types::config::Builder;
 use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
     WaiterId,
 };
+use crate::types::config::Builder;
 use crate::types::error::{Error, ErrorKind};
 use crate::types::manage::ManageConnection;
 use crate::types::stats::Stats;
@@ -240,7 +240,8 @@ impl<F: FnMut(Ended)> World<F> {
     /// Has the pool open what it keeps idle.
     fn open_all(&mut self) {
         self.look();
-        while self.core.open_count() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {}
+        while self.core.open_count() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {
+        }
     }
 
     fn run_until(&mut self, end: Time) {

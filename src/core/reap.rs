@@ -85,7 +85,9 @@ impl<T: PoolTypes> Core<T> {
         }
         next = next.min(self.next_leak()).min(self.self_deadlock_limit());
         match &self.outage {
-            Some(outage) if self.missing() > 0 && outage.retry_at > now => next.min(outage.retry_at),
+            Some(outage) if self.missing() > 0 && outage.retry_at > now => {
+                next.min(outage.retry_at)
+            }
             _ => next,
         }
     }

@@ -1,6 +1,8 @@
 //! Which connections end, and when their close starts.
 
-use super::{CallKind, ConnectionState, Core, Effects, Job, Lease, Permit, PoolTypes, Reason, Time};
+use super::{
+    CallKind, ConnectionState, Core, Effects, Job, Lease, Permit, PoolTypes, Reason, Time,
+};
 
 impl<T: PoolTypes> Core<T> {
     /// Retires a connection that is in no list. Its close starts when a closer is free.

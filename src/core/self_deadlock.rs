@@ -62,9 +62,8 @@ impl<T: PoolTypes> Core<T> {
     /// Tests the last counter-example first: if many holders wait, it would take long to
     /// find it each time.
     fn all_holders_wait(&mut self) -> bool {
-        let does_not_wait = |slot: &Slot<T>| {
-            slot.state == ConnectionState::Busy && self.waiter_of(slot).is_none()
-        };
+        let does_not_wait =
+            |slot: &Slot<T>| slot.state == ConnectionState::Busy && self.waiter_of(slot).is_none();
         if does_not_wait(&self.slots[self.not_nested]) {
             return false;
         }

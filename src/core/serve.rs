@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes, Reason,
-    ThreadId, Time, Waiter, WaiterId,
+    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
+    Reason, ThreadId, Time, Waiter, WaiterId,
 };
 
 impl<T: PoolTypes> Core<T> {

@@ -8,9 +8,7 @@ use super::events::Journal;
 use super::gate::Gate;
 use super::queue::Queue;
 use super::slot::Slot;
-use super::{
-    CallKind, ConnectionState, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
-};
+use super::{CallKind, ConnectionState, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId};
 
 /// How many connections and callers are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -139,7 +139,9 @@ fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     assert_eq!(core.tick(at(2), &mut later), Time::NEVER);
     assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 1));
     let abandoned = closing.jobs.iter().position(|job| match job {
-        Job::Close(lease, _) => core.slots[lease.permit.index()].state == ConnectionState::Abandoned,
+        Job::Close(lease, _) => {
+            core.slots[lease.permit.index()].state == ConnectionState::Abandoned
+        }
         _ => false,
     });
     let Job::Close(lease, _) = closing.jobs.swap_remove(abandoned.expect("one of them")) else {
@@ -359,7 +361,10 @@ fn a_get_that_was_cancelled_before_it_began_is_told() {
     core.refuse_cancelled(at(1), 7);
     let told = core.swap_events(None).expect("the journal is open").entries;
     let (waited, kind) = (Duration::ZERO, ErrorKind::Cancelled);
-    assert_eq!(told, [Entry { at: at(1), step: Step::GetFailed { get_id: 1, caller: 7, waited, kind } }]);
+    assert_eq!(
+        told,
+        [Entry { at: at(1), step: Step::GetFailed { get_id: 1, caller: 7, waited, kind } }]
+    );
     assert_eq!(core.counters().cancelled, 1);
 }
 

@@ -263,7 +263,10 @@ impl World {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
             Err(ErrorKind::Closed) => assert!(self.core.is_closed()),
             Err(ErrorKind::Connect) => {
-                assert!(self.core.open_count() == 0 && self.core.fails_permanently(), "P3: refused");
+                assert!(
+                    self.core.open_count() == 0 && self.core.fails_permanently(),
+                    "P3: refused"
+                );
             }
             Err(ErrorKind::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
@@ -296,7 +299,9 @@ impl World {
                 let permanent = outcome == Outcome::Permanent;
                 self.core.connect_failed(now, permit, 0, permanent, fx);
             }
-            (Job::Check(lease, _), Outcome::Good) => self.core.check_finished(now, lease, Ok(()), fx),
+            (Job::Check(lease, _), Outcome::Good) => {
+                self.core.check_finished(now, lease, Ok(()), fx)
+            }
             (Job::Check(lease, _), _) => {
                 self.core.check_finished(now, lease, Err((Reason::Invalid, 1)), fx);
             }
@@ -390,7 +395,10 @@ impl World {
         };
         let all = held_by(&mut self.clients.iter());
         let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
-        all > 0 && all == by_waiters && all == self.core.occupied() && all >= self.core.policy.max_size
+        all > 0
+            && all == by_waiters
+            && all == self.core.occupied()
+            && all >= self.core.policy.max_size
     }
 
     /// Every connection has one owner, and the server sees no more than it may.
@@ -440,8 +448,16 @@ impl World {
                     _ => (0, None, None),
                 },
                 // Only the times that matter in this state.
-                if matches!(slot.state, ConnectionState::Busy) { String::new() } else { age(slot.since) },
-                if matches!(slot.state, ConnectionState::Idle) { age(slot.fresh_at) } else { String::new() },
+                if matches!(slot.state, ConnectionState::Busy) {
+                    String::new()
+                } else {
+                    age(slot.since)
+                },
+                if matches!(slot.state, ConnectionState::Idle) {
+                    age(slot.fresh_at)
+                } else {
+                    String::new()
+                },
                 age(slot.expires),
             )
         };

@@ -45,7 +45,10 @@ impl Listener {
                 assert!(
                     matches!(
                         from,
-                        ConnectionState::Idle | ConnectionState::Opening | ConnectionState::Checking | ConnectionState::Abandoned
+                        ConnectionState::Idle
+                            | ConnectionState::Opening
+                            | ConnectionState::Checking
+                            | ConnectionState::Abandoned
                     ),
                     "P7: lent from {from:?}"
                 );
@@ -82,9 +85,16 @@ impl Listener {
         match number {
             // It has none before it is open.
             0 => {
-                let may_be_open = matches!(from, ConnectionState::Opening | ConnectionState::Abandoned);
-                let has_to_be = !matches!(to, ConnectionState::Opening | ConnectionState::Abandoned | ConnectionState::Gone);
-                assert!(connection.connection_id == 0 || may_be_open, "{connection:?} from {from:?}");
+                let may_be_open =
+                    matches!(from, ConnectionState::Opening | ConnectionState::Abandoned);
+                let has_to_be = !matches!(
+                    to,
+                    ConnectionState::Opening | ConnectionState::Abandoned | ConnectionState::Gone
+                );
+                assert!(
+                    connection.connection_id == 0 || may_be_open,
+                    "{connection:?} from {from:?}"
+                );
                 assert!(connection.connection_id != 0 || !has_to_be, "{connection:?} to {to:?}");
             }
             number => assert_eq!(connection.connection_id, number, "another is in its place"),

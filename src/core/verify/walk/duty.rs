@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use crate::core::*;
 use super::TICK;
 use super::judge::{How, said};
 use super::reference::{Reference, What};
+use crate::core::*;
 
 impl Reference {
     /// How many opens are missing, and may be asked for now.

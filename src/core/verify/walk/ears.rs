@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use super::super::listener::Listener;
-use crate::core::*;
 use super::Walk;
 use super::setting::Random;
+use crate::core::*;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Habit {

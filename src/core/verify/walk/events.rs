@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use crate::core::*;
 use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, connection_ref};
+use crate::core::*;
 
 impl Reference {
     /// What becomes of a caller that finds nothing.
@@ -391,7 +391,8 @@ impl Reference {
         self.counters.abandoned += 1;
         let connection = connection_ref(call.permit, call.conn);
         let after = self.now.since(call.since);
-        let what = format!("abandoned {:?} of {} after {after:?}", call.kind(), connection.connection_id);
+        let what =
+            format!("abandoned {:?} of {} after {after:?}", call.kind(), connection.connection_id);
         self.due.notices.push(what);
         self.note_move(call.permit, call.conn, ConnectionState::Abandoned, Some(Reason::Overran));
     }

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use crate::core::*;
 use super::TICK;
 use super::reference::{Call, Reference, What};
+use crate::core::*;
 
 /// The transition that has just been made.
 #[derive(Clone, Copy, PartialEq, Eq)]

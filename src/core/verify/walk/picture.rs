@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use crate::core::*;
 use super::Walk;
 use super::judge::said;
 use super::reference::{Reference, connection_ref};
+use crate::core::*;
 
 impl Walk {
     pub(super) fn compare_picture(&self) {

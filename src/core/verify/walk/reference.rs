@@ -290,7 +290,13 @@ impl Reference {
         self.places.insert(slot, to).unwrap_or(ConnectionState::Gone)
     }
 
-    pub(super) fn note_move(&mut self, slot: u32, conn: Option<u32>, to: ConnectionState, reason: Option<Reason>) {
+    pub(super) fn note_move(
+        &mut self,
+        slot: u32,
+        conn: Option<u32>,
+        to: ConnectionState,
+        reason: Option<Reason>,
+    ) {
         let from = self.put(slot, to);
         self.note(Step::Moved { connection: connection_ref(slot, conn), from, to, reason });
     }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use crate::core::*;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
 use super::{Client, Held, TICK, Walk};
+use crate::core::*;
 
 impl Walk {
     /// The clients, held connections or calls that such a step can be about.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, ConnectionState, Core, Effects, ErrorKind, Lease, PoolTypes, ThreadId, Time, Waiter,
-    WaiterId,
+    Answer, ConnectionState, Core, Effects, ErrorKind, Lease, PoolTypes, Step, ThreadId, Time,
+    Waiter, WaiterId,
 };
 
 impl<T: PoolTypes> Core<T> {
@@ -60,15 +60,14 @@ impl<T: PoolTypes> Core<T> {
             (!checks && is_full()).then_some(ErrorKind::QueueFull)
         };
         if let Some(kind) = refusal {
-            self.count_failure(kind, waiter.only_idle);
-            self.note_refused(waiter.caller, kind, now);
+            self.refuse(waiter.caller, kind, waiter.only_idle, now);
             return Err(kind);
         }
         self.only_idle += u32::from(waiter.only_idle);
         let (caller, priority) = (waiter.caller, waiter.priority);
         let nested = waiter.nested.then(|| caller.thread_id());
         let id = self.queue.push(waiter);
-        self.note_enqueued(id.get_id(), caller, priority, now);
+        self.journal.note(now, Step::Enqueued { get_id: id.get_id(), caller, priority });
         if let Some(thread) = nested {
             // A thread waits twice if it runs user code on the way to its first wait. It
             // returns to that one, so the first counts.
@@ -138,8 +137,16 @@ impl<T: PoolTypes> Core<T> {
 
     /// A caller's token was cancelled before its get began.
     pub(crate) fn refuse_cancelled(&mut self, now: Time, caller: T::Caller) {
-        self.count_failure(ErrorKind::Cancelled, false);
-        self.note_refused(caller, ErrorKind::Cancelled, now);
+        self.refuse(caller, ErrorKind::Cancelled, false, now);
+    }
+
+    /// A caller fails before it joins the queue.
+    fn refuse(&mut self, caller: T::Caller, kind: ErrorKind, only_idle: bool, now: Time) {
+        self.count_failure(kind, only_idle);
+        if self.journal.is_open() {
+            let (get_id, waited) = (self.queue.next_get_id(), Duration::ZERO);
+            self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
+        }
     }
 
     /// A caller that waits only for an idle connection does not count as failed, unless

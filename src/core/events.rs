@@ -51,7 +51,7 @@ pub(crate) struct EventBuffer<C> {
     /// How many more events there were.
     pub(crate) lost: u64,
     /// Delivery has been asked for.
-    announced: bool,
+    pub(super) announced: bool,
 }
 
 impl<C> EventBuffer<C> {
@@ -96,15 +96,5 @@ impl<C> Journal<C> {
             // A checkout is two events: the caller's and the connection's.
             buffer.lost += if matches!(step, Step::CheckedOut { .. }) { 2 } else { 1 };
         }
-    }
-
-    /// Whether the events should be delivered now: the reader sleeps, or the buffer is
-    /// half full. Says so once until the buffer is swapped.
-    pub(super) fn wants_delivery(&mut self) -> bool {
-        let Some(buffer) = &mut self.buffer else { return false };
-        let half_full = buffer.entries.len() * 2 >= buffer.entries.capacity();
-        let due = !buffer.announced && !buffer.is_empty() && (self.reader_sleeps || half_full);
-        buffer.announced |= due;
-        due
     }
 }

@@ -6,7 +6,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::events::{ConnectionRef, EventBuffer, Step};
-use super::{ConnectionState, Core, ErrorKind, Permit, PoolTypes, Reason, Time};
+use super::{ConnectionState, Core, Permit, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// Notes every step in this buffer from now on; stops if it is `None`. Returns the
@@ -21,9 +21,15 @@ impl<T: PoolTypes> Core<T> {
         old
     }
 
-    /// Whether the events should be delivered now. Says so once until they are.
+    /// Whether the events should be delivered now: the reader sleeps, or the buffer is
+    /// half full. Says so once until the buffer is swapped.
     pub(crate) fn wants_delivery(&mut self) -> bool {
-        self.journal.wants_delivery()
+        let Some(buffer) = &mut self.journal.buffer else { return false };
+        let half_full = buffer.entries.len() * 2 >= buffer.entries.capacity();
+        let urgent = self.journal.reader_sleeps || half_full;
+        let due = urgent && !buffer.announced && !buffer.is_empty();
+        buffer.announced |= due;
+        due
     }
 
     #[cfg(test)]
@@ -65,35 +71,6 @@ impl<T: PoolTypes> Core<T> {
         let connection = self.connection_ref(permit.index());
         let Some(caller) = self.slots[permit.index()].caller else { return };
         self.journal.note(now, Step::CheckedOut { get_id, caller, waited, connection, from });
-    }
-
-    pub(super) fn note_enqueued(
-        &mut self,
-        get_id: u64,
-        caller: T::Caller,
-        priority: u8,
-        now: Time,
-    ) {
-        self.journal.note(now, Step::Enqueued { get_id, caller, priority });
-    }
-
-    pub(super) fn note_get_failed(
-        &mut self,
-        get_id: u64,
-        caller: T::Caller,
-        waited: Duration,
-        kind: ErrorKind,
-        now: Time,
-    ) {
-        self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
-    }
-
-    /// A caller fails before it joins the queue.
-    pub(super) fn note_refused(&mut self, caller: T::Caller, kind: ErrorKind, now: Time) {
-        if self.journal.is_open() {
-            let get_id = self.queue.next_get_id();
-            self.note_get_failed(get_id, caller, Duration::ZERO, kind, now);
-        }
     }
 
     pub(super) fn connection_ref(&self, index: usize) -> ConnectionRef {

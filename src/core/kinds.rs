@@ -88,10 +88,6 @@ pub enum Reason {
     Detached,
 }
 
-impl Reason {
-    pub(super) const COUNT: usize = Reason::Detached as usize + 1;
-}
-
 /// What a driver call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -25,11 +25,6 @@ impl WaiterId {
     pub(crate) fn get_id(self) -> u64 {
         self.serial
     }
-
-    #[cfg(test)]
-    pub(super) fn arrived_before(self, other: WaiterId) -> bool {
-        self.serial < other.serial
-    }
 }
 
 /// A caller in the queue.
@@ -176,9 +171,8 @@ impl<T: PoolTypes> Queue<T> {
     /// Newcomers of any priority may take an idle connection past all waiters until then;
     /// `NEVER` if, and only if, the queue is empty.
     pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
-        let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
-        let until = heads.map(|waiter| waiter.since.after(bound)).min();
-        until.map_or(Time::NEVER, |until| until.min(Time(Time::NEVER.0 - 1)))
+        let latest = Time(Time::NEVER.0 - 1);
+        self.oldest().map_or(Time::NEVER, |since| since.after(bound).min(latest))
     }
 
     /// A number for a get that does not join the queue.

@@ -19,11 +19,6 @@ impl<T: PoolTypes> Core<T> {
         self.start_closes(now, fx);
     }
 
-    pub(super) fn retire_top(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {
-        let lease = self.idle.pop_back().expect("BUG: the top is gone");
-        self.retire(lease, reason, now, fx);
-    }
-
     pub(super) fn retire_idle(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {
         while let Some(lease) = self.idle.pop_front() {
             self.retire(lease, reason, now, fx);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
-    Reason, ThreadId, Time, Waiter, WaiterId,
+    Reason, Step, ThreadId, Time, Waiter, WaiterId,
 };
 
 impl<T: PoolTypes> Core<T> {
@@ -26,11 +26,9 @@ impl<T: PoolTypes> Core<T> {
 
     fn serve_from_idle(&mut self, now: Time, fx: &mut Effects<T>) {
         while self.serving() {
-            let (Some(first), Some(top)) = (self.queue.first(), self.idle.back()) else { return };
-            let slot = &self.slots[top.permit.index()];
-            if now >= slot.expires {
-                self.retire_top(Reason::Expired, now, fx);
-            } else if now.since(slot.fresh_at) >= self.policy.fresh_for {
+            let Some(first) = self.queue.first() else { return };
+            let Some(is_fresh) = self.is_top_fresh(now, fx) else { return };
+            if !is_fresh {
                 if self.checking_soon() >= self.queue.len() {
                     return;
                 }
@@ -110,7 +108,8 @@ impl<T: PoolTypes> Core<T> {
     ) -> Option<Waiter<T>> {
         let waiter = self.unqueue(id, now)?;
         self.count_failure(kind, waiter.only_idle);
-        self.note_get_failed(id.get_id(), waiter.caller, now.since(waiter.since), kind, now);
+        let (get_id, caller, waited) = (id.get_id(), waiter.caller, now.since(waiter.since));
+        self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
         Some(waiter)
     }
 
@@ -154,19 +153,19 @@ impl<T: PoolTypes> Core<T> {
         self.start_check(lease, Check::VALIDATE, None, now, fx);
     }
 
-    /// Takes the top of the stack if it needs no check; retires expired connections above
-    /// it.
+    /// Takes the top of the stack if it needs no check.
     pub(super) fn pop_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
-        loop {
-            let slot = &self.slots[self.idle.back()?.permit.index()];
-            if now >= slot.expires {
-                self.retire_top(Reason::Expired, now, fx);
-            } else if now.since(slot.fresh_at) >= self.policy.fresh_for {
-                return None;
-            } else {
-                return self.idle.pop_back();
-            }
+        if self.is_top_fresh(now, fx)? { self.idle.pop_back() } else { None }
+    }
+
+    /// Retires expired connections from the top of the stack. Returns whether the next one
+    /// needs no check; `None` if there is none.
+    fn is_top_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<bool> {
+        while now >= self.slots[self.idle.back()?.permit.index()].expires {
+            let lease = self.idle.pop_back()?;
+            self.retire(lease, Reason::Expired, now, fx);
         }
+        Some(!self.top_is_stale(now))
     }
 
     /// Puts a connection onto the stack, and plans for its expiry.

@@ -43,7 +43,7 @@ pub(crate) struct Counters {
     pub(crate) leaks: u64,
     pub(crate) self_deadlocks: u64,
     /// Connections that left the pool, by [`Reason`].
-    pub(crate) closed: [u64; Reason::COUNT],
+    pub(crate) closed: [u64; Reason::Detached as usize + 1],
 }
 
 /// Driver calls, counted by what they are for.
@@ -193,11 +193,6 @@ impl<T: PoolTypes> Core<T> {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
     }
 
     pub(crate) fn is_paused(&self) -> bool {

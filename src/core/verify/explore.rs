@@ -166,7 +166,7 @@ impl World {
             Action::Pause => !self.core.is_paused(),
             Action::Resume => self.core.is_paused(),
             Action::SetMax(size) => *size != self.core.policy.max_size,
-            _ => !self.core.is_closed(),
+            _ => !self.core.closed,
         }));
         actions
     }
@@ -261,7 +261,7 @@ impl World {
         let joined = self.core.join(waiter, fx);
         match joined {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
-            Err(ErrorKind::Closed) => assert!(self.core.is_closed()),
+            Err(ErrorKind::Closed) => assert!(self.core.closed),
             Err(ErrorKind::Connect) => {
                 assert!(
                     self.core.open_count() == 0 && self.core.fails_permanently(),
@@ -353,7 +353,7 @@ impl World {
             }
             let other_priority = self.setup.priorities[other];
             if other_priority == priority {
-                assert!(id.arrived_before(other_id), "P2: served out of order");
+                assert!(id.get_id() < other_id.get_id(), "P2: served out of order");
             }
             let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
             assert!(own <= theirs, "P2: served before its turn");
@@ -462,7 +462,7 @@ impl World {
             )
         };
         let wait = |wait: &Wait| {
-            let before = |other: &&Wait| other.id.arrived_before(wait.id);
+            let before = |other: &&Wait| other.id.get_id() < wait.id.get_id();
             let place = self.clients.iter().filter_map(|c| c.wait.as_ref()).filter(before).count();
             let first = self.core.nudged == Some(wait.id);
             format!("w{},{place},{},{first}", age(wait.since), wait.nudged)
@@ -513,7 +513,7 @@ impl World {
     /// claim. Everybody who waits must be served.
     fn recover(&mut self) {
         let waiting = |world: &World| world.clients.iter().any(|client| client.wait.is_some());
-        if self.core.is_paused() && !self.core.is_closed() {
+        if self.core.is_paused() && !self.core.closed {
             self.apply(Action::Resume);
         }
         for _ in 0..50 {
@@ -533,7 +533,7 @@ impl World {
             }
             if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
-                assert!(!self.core.is_closed() || self.core.is_drained(), "P11: not drained");
+                assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
                 return;
             }
             self.apply(Action::Advance);

@@ -214,7 +214,7 @@ impl Walk {
         }
         let (served_after, bound) = self.recover();
         self.check_that_all_is_accounted_for();
-        if !self.core.is_closed() {
+        if !self.core.closed {
             self.apply(Kind::Close, 0);
         }
         while self.reaper_is_due() || self.advance_one_thing() {

@@ -1,11 +1,11 @@
 //! The cost of a get and its return with a driver that does nothing, and how long
-//! threads wait: fairpool against r2d2, against what cannot wait (a bare
-//! `Mutex<Vec>`, an `ArrayQueue`), and against HikariCP and Go's `database/sql`
-//! in processes of their own.
+//! threads wait. Contestants: fairpool, r2d2, two stores without a queue (a bare
+//! `Mutex<Vec>` and an `ArrayQueue`), and in processes of their own HikariCP and Go's
+//! `database/sql`.
 //!
-//! `scripts/bench checkout`, or `cargo bench --bench checkout -- --help`. How it
-//! is measured is said in `benches/support/page/head.md`, which heads the results
-//! in `docs/benchmarks/`. Under `cargo test` one short round shows that it runs.
+//! Run it with `scripts/bench checkout`; `cargo bench --bench checkout -- --help` shows
+//! the options. The first lines of `docs/benchmarks/README.md` explain the method. Under
+//! `cargo test` one short round shows that it runs.
 
 use std::time::Duration;
 
@@ -39,15 +39,15 @@ const CELLS: [Cell; 11] = [
     cell(1024, 32, MILLISECOND),
 ];
 
-/// Ratios to these stand first in the tables.
+/// The tables show ratios to these first.
 const REFERENCES: [&str; 2] = ["r2d2", "Mutex<Vec>"];
 
-/// What spins while it waits would, with sleeping holds, only burn the machine.
-fn spinners_make_sense(cell: &Cell) -> bool {
+/// With sleeping holds, stores that spin while they wait would take all of the CPU.
+fn with_spinners(cell: &Cell) -> bool {
     !matches!(cell.hold, Hold::Sleeping(_))
 }
 
-/// Every pool anew, with all its connections open.
+/// New pools, with all their connections open.
 fn contestants<'a>(cell: &Cell, peers: &'a mut [Peer]) -> Vec<Box<dyn Contestant + 'a>> {
     let connections = cell.connections;
     let mut contestants = vec![
@@ -55,7 +55,7 @@ fn contestants<'a>(cell: &Cell, peers: &'a mut [Peer]) -> Vec<Box<dyn Contestant
         local("r2d2", R2d2::new(connections, true)),
         local("r2d2 without ping", R2d2::new(connections, false)),
     ];
-    if spinners_make_sense(cell) {
+    if with_spinners(cell) {
         contestants.push(local("Mutex<Vec>", BareMutex::new(connections)));
         contestants.push(local("ArrayQueue", Queue::new(connections)));
     }
@@ -66,7 +66,7 @@ fn contestants<'a>(cell: &Cell, peers: &'a mut [Peer]) -> Vec<Box<dyn Contestant
 fn measure(settings: &Settings, peers: &mut [Peer]) -> Vec<CellReport> {
     let mut cells = CELLS.to_vec();
     cells.retain(|cell| settings.wants(&cell.to_string()));
-    let turns = |cell: &Cell| 3 + peers.len() + if spinners_make_sense(cell) { 2 } else { 0 };
+    let turns = |cell: &Cell| 3 + peers.len() + if with_spinners(cell) { 2 } else { 0 };
     let turns: usize = cells.iter().map(turns).sum();
     let progress = Progress::new(turns * settings.rounds as usize);
     let mut reports = Vec::new();
@@ -82,8 +82,9 @@ fn measure(settings: &Settings, peers: &mut [Peer]) -> Vec<CellReport> {
 }
 
 fn main() {
-    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 7, millis: 400 }) else { return };
-    let (mut peers, notes) = peers::start();
+    let defaults = Defaults { rounds: 7, millis: 400, temp: env!("CARGO_TARGET_TMPDIR") };
+    let Some(settings) = fairpool_bench::begin(defaults) else { return };
+    let (mut peers, notes) = peers::start(&settings);
     for line in &notes {
         println!("{line}");
     }

@@ -1,6 +1,6 @@
-//! What the fairness bound does to throughput and to the longest waits, with a
-//! driver that does nothing: `scripts/bench fairness`. Under `cargo test` one
-//! short round shows that it runs.
+//! The effect of the fairness bound on throughput and on the longest waits, with a driver
+//! that does nothing. Run it with `scripts/bench fairness`. Under `cargo test` one short
+//! round shows that it runs.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const CELLS: [Cell; 6] = [
     asleep(8, 1000),
 ];
 
-/// What ratios are of.
+/// The tables show ratios to this.
 const REFERENCE: &str = "Strict";
 
 fn contestant(micros: u64, connections: u32) -> Box<dyn Contestant> {
@@ -45,7 +45,8 @@ fn contestant(micros: u64, connections: u32) -> Box<dyn Contestant> {
 }
 
 fn main() {
-    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 5, millis: 150 }) else { return };
+    let defaults = Defaults { rounds: 5, millis: 150, temp: env!("CARGO_TARGET_TMPDIR") };
+    let Some(settings) = fairpool_bench::begin(defaults) else { return };
     let mut cells = CELLS.to_vec();
     cells.retain(|cell| settings.wants(&cell.to_string()));
     let progress = Progress::new(cells.len() * BOUNDS.len() * settings.rounds as usize);

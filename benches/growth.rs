@@ -1,12 +1,13 @@
-//! What grows with size, as a user of the pool sees it from outside: the cost
-//! of a get with many callers in the queue or many connections in the pool,
-//! many waits that end at one instant, the reaper's work, memory and threads.
+//! How costs grow with size, as a user of the pool sees them: a get with many callers in
+//! the queue or many connections in the pool, many waits that end at one instant, the
+//! reaper's work, memory and threads.
 //!
-//! `scripts/bench growth`, or `cargo bench --bench growth -- --help`. Its "cells"
-//! are its parts: `rest`, `connections`, `reaper`, `waiters` and `ends`. Sizes
-//! take turns within each round, so that a noisy machine hurts all alike. The
-//! goals: a get costs the same whatever the size, and a mass of waits ends in a
-//! time in proportion to it. Under `cargo test` small sizes show that it runs.
+//! Run it with `scripts/bench growth`; `cargo bench --bench growth -- --help` shows the
+//! options. Its "cells" are its parts: `rest`, `connections`, `reaper`, `waiters` and
+//! `ends`. Sizes take turns within each round, so that noise on the machine affects all
+//! alike. The goals: a get costs the same at every size, and many waits end within a
+//! time that is proportional to their number. Under `cargo test` small sizes show that
+//! it runs.
 
 #[path = "growth/connections.rs"]
 mod connections;
@@ -32,7 +33,7 @@ use fairpool_bench::report::Report;
 use fairpool_bench::settings::Defaults;
 use measure::Scale;
 
-/// Counts what is allocated, for the part about memory.
+/// Counts allocated bytes, for the part about memory.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -47,7 +48,8 @@ const PARTS: [(&str, Part); 5] = [
 ];
 
 fn main() {
-    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 7, millis: 150 }) else { return };
+    let defaults = Defaults { rounds: 7, millis: 150, temp: env!("CARGO_TARGET_TMPDIR") };
+    let Some(settings) = fairpool_bench::begin(defaults) else { return };
     let scale = Scale::new(&settings);
     let parts: Vec<_> = PARTS.into_iter().filter(|(name, _)| settings.wants(name)).collect();
     let progress = Progress::new(parts.len());

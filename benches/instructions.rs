@@ -1,11 +1,10 @@
-//! What `scripts/instructions` counts the instructions of: a get and its return
-//! that nobody else disturbs, and a hand-off to a caller that sleeps.
+//! The operations whose instructions `scripts/instructions` counts: a get and its return
+//! without other callers, and a hand-off to a caller that sleeps.
 //!
-//! It measures nothing itself. `instructions NAME TIMES`, under callgrind, does
-//! one of the two so many times; of it, callgrind counts what happens within the
-//! functions whose names begin with `counted_`. Under `cargo test` it does each
-//! a few times, to show that it runs. It needs no dev-dependency, so that it can
-//! be built without them.
+//! It measures nothing itself. `instructions NAME TIMES` runs one of the two operations
+//! this number of times; callgrind counts the instructions within the functions whose
+//! names begin with `counted_`. Under `cargo test` it runs each a few times, to show that
+//! it runs. It uses no dev-dependency, so that their code is not part of the program.
 
 use std::convert::Infallible;
 use std::env;
@@ -38,7 +37,7 @@ impl ManageConnection for Stub {
 
 type Guard = PooledConnection<Stub>;
 
-/// With one connection, whoever comes while it is out waits for it.
+/// A pool of one connection, so that a second caller waits.
 fn pool() -> Pool<Stub> {
     let builder = Pool::builder().max_size(1).fairness(Fairness::Strict);
     builder.build(Stub).expect("the stub never fails")
@@ -56,7 +55,7 @@ fn counted_give(conn: Guard) {
 
 #[inline(never)]
 fn counted_take(pool: &Pool<Stub>) -> Guard {
-    pool.get().expect("it is given one")
+    pool.get().expect("the giver returns one")
 }
 
 fn get_and_return(times: u32) {
@@ -68,7 +67,7 @@ fn get_and_return(times: u32) {
 
 fn hand_off(times: u32) {
     let pool = pool();
-    // Passed by both at the beginning and at the end of each turn.
+    // Both threads wait here at the beginning and at the end of each turn.
     let turn = Barrier::new(2);
     let taker = || {
         for _ in 0..times {
@@ -82,18 +81,17 @@ fn hand_off(times: u32) {
         for _ in 0..times {
             let conn = pool.get().expect("it is idle");
             turn.wait();
-            until_somebody_sleeps(&pool);
+            until_the_taker_sleeps(&pool);
             counted_give(conn);
             turn.wait();
         }
     });
 }
 
-/// A waiter that is in the queue falls asleep a few instructions later. It does
-/// so within a sleep of ours: callgrind runs one thread at a time, and whoever
-/// sleeps lets the other go on. The sleep comes first, so that the question does
-/// not meet the waiter on its way through the pool's lock.
-fn until_somebody_sleeps(pool: &Pool<Stub>) {
+/// A waiter sleeps a few instructions after it has joined the queue, while this thread
+/// sleeps: callgrind runs one thread at a time. This thread sleeps before it asks, so that
+/// it does not contend with the waiter for the pool's lock.
+fn until_the_taker_sleeps(pool: &Pool<Stub>) {
     let mut waits = false;
     while !waits {
         thread::sleep(Duration::from_millis(1));

@@ -106,15 +106,18 @@ mod stub;
 mod sync;
 mod types;
 
+pub use crate::api::builder::Builder;
+pub use crate::api::control::CloseReport;
 pub use crate::api::guard::{ConnectionInfo, PooledConnection};
-pub use crate::api::pool::{CloseReport, Pool, State};
+pub use crate::api::observe::State;
+pub use crate::api::pool::Pool;
 pub use crate::api::request::Request;
-pub use crate::observe::snapshot::WeakPool;
+pub use crate::api::weak::WeakPool;
 pub use crate::types::cancel::CancelToken;
-pub use crate::types::config::{Builder, Fairness, SelfDeadlock};
+pub use crate::types::config::{Fairness, SelfDeadlock};
 pub use crate::types::error::{Error, ErrorKind};
-pub use crate::types::event::{HandleEvent, NopEventHandler};
 pub use crate::types::extensions::Extensions;
+pub use crate::types::handler::{HandleEvent, NopEventHandler};
 pub use crate::types::manage::{
     CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
@@ -125,7 +128,11 @@ pub mod event {
     //! What happens in a pool, told to a handler as it happens, or to subscribers in the
     //! order in which it happened.
 
-    pub use crate::types::event::*;
+    pub use crate::types::event::{ConnectionState, Event, EventKind, Reason};
+    pub use crate::types::handler::{
+        AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
+        NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    };
     pub use crate::types::subscription::{ConnectionAt, Scene, Subscription};
 }
 
@@ -134,7 +141,8 @@ pub mod snapshot {
     //! with. From [`Pool::snapshot`](crate::Pool::snapshot).
 
     pub use crate::observe::snapshot::{CallKind, DriverCall, LastError, Settings, Snapshot};
-    pub use crate::types::caller::{CallSite, Holder, NestedGet, Waiter};
+    pub use crate::types::caller::CallSite;
+    pub use crate::types::holder::{Holder, NestedGet, Waiter};
 }
 
 pub mod diagnosis {
@@ -147,7 +155,7 @@ pub mod health {
     //! Healthy, warning or critical, by how many wait and for how long. From
     //! [`Pool::health`](crate::Pool::health).
 
-    pub use crate::runtime::health::{Health, HealthLevel, HealthThresholds};
+    pub use crate::types::health::{Health, HealthLevel, HealthThresholds};
 }
 
 pub mod stats {

@@ -11,11 +11,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
+use crate::api::builder::Builder;
 use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
     WaiterId,
 };
-use crate::types::config::Builder;
 use crate::types::error::{Error, ErrorKind};
 use crate::types::manage::ManageConnection;
 use crate::types::stats::Stats;

@@ -1,9 +1,9 @@
-//! Pools of many connections: what a get, a look at the stats and a refused get
-//! with its report cost.
+//! Pools of many connections: the cost of a get, of the stats, and of a refused get with
+//! its report.
 //!
-//! A report names the longest holder. It is looked for in pools of which every
-//! connection is lent, once with the same holder each time, and once with one
-//! that comes back before each refusal, so that there is another to be found.
+//! A report names the longest holder. Every connection of the pool is lent: once with the
+//! same longest holder each time, and once with a longest holder that returns its
+//! connection before each refusal, so that another one must be found.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// A pool, and guards of it, in the order in which they were got.
+/// A pool and its guards, in the order of their gets.
 struct Lent {
     size: u32,
     pool: StubPool,
@@ -89,7 +89,7 @@ fn refused(lent: &Lent, length: Duration) -> f64 {
     nanos_per_call(length, 1, || refuse(&lent.pool))
 }
 
-/// The refusals only, without the change of holders between them.
+/// The time of the refusals, without the change of holders between them.
 fn refused_anew(lent: &Lent, length: Duration) -> f64 {
     let (begin, mut nanos) = (Instant::now(), Vec::new());
     let mut guards = lent.guards.borrow_mut();
@@ -103,7 +103,7 @@ fn refused_anew(lent: &Lent, length: Duration) -> f64 {
     median(nanos)
 }
 
-/// A server that lets so many in and leaves the next one hanging.
+/// A driver with room for some connections. The next connect hangs.
 #[derive(Clone)]
 struct Full {
     room: Arc<AtomicU32>,
@@ -132,8 +132,8 @@ impl ManageConnection for Full {
     }
 }
 
-/// All connections but one are lent; the open of the last takes long, and each
-/// report says so.
+/// A pool whose connections are lent but for one, whose connect hangs. Each report
+/// mentions it.
 struct Hung {
     size: u32,
     pool: Pool<Full>,
@@ -163,7 +163,7 @@ impl Drop for Hung {
 fn beside_a_hung_connect(scale: &Scale) -> Vec<Growth> {
     let pools: Vec<Hung> = scale.pools.iter().map(|&size| Hung::new(size)).collect();
     for hung in &pools {
-        refuse(&hung.pool); // asks for the connect that hangs
+        refuse(&hung.pool); // Starts the connect that hangs.
     }
     // A connect counts as slow after a quarter of a second.
     thread::sleep(Duration::from_millis(300));
@@ -173,8 +173,8 @@ fn beside_a_hung_connect(scale: &Scale) -> Vec<Growth> {
     rounds(scale, "refused beside a hung connect", probes)
 }
 
-/// One thread holds all connections but one and waits for that: whenever
-/// anything changes, the pool asks whether every holder waits for itself.
+/// One thread holds all connections but one and waits for that one. So the pool checks at
+/// each change whether every holder waits.
 fn beside_a_hoarder(scale: &Scale) -> Vec<Growth> {
     let pools: Vec<Lent> = scale.pools.iter().map(|&size| Lent::new(size)).collect();
     thread::scope(|scope| {

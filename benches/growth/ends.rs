@@ -1,7 +1,7 @@
-//! Many waits that end at one instant, because their time is up or their one
-//! token is cancelled: how long until the last of them is back.
+//! Many waits that end at one instant, by their deadline or by the cancel of one token:
+//! the time until the last of them has returned.
 //!
-//! Beside them stands what no pool can undercut: as many threads whose bare
+//! For comparison, the lower limit for every pool: the same number of threads whose bare
 //! timed waits end together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,17 +32,16 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// Threads that wait for something to end. None of them ends itself before all
-/// are back: the end of ten thousand threads takes a machine longer than the end
-/// of their waits.
+/// Threads that wait. None of them exits before all have returned from their waits,
+/// because ten thousand threads take longer to exit than to return.
 struct Mass {
     threads: Vec<JoinHandle<Instant>>,
     back: Arc<AtomicUsize>,
 }
 
 impl Mass {
-    /// Runs `measured` while the threads may not leave; then says how long after
-    /// the instant that it returned the last was back, in nanoseconds.
+    /// Runs `measured`, which returns the instant at which the waits end. Returns the
+    /// nanoseconds from then until the last thread has returned.
     fn measure<W: FnOnce() + Send + 'static>(
         size: u32,
         wait: impl Fn() -> W,
@@ -67,11 +66,11 @@ impl Mass {
         }
         drop(closed);
         let back = mass.threads.into_iter().map(|one| one.join().expect("a waiter panicked"));
-        let last = back.max().expect("somebody waited");
+        let last = back.max().expect("a thread waited");
         last.saturating_duration_since(end).as_nanos() as f64
     }
 
-    /// Until all are in the pool's queue. `false`: it took until then.
+    /// Waits until all are in the pool's queue. `false` if `until` came first.
     fn gathers(&self, pool: &StubPool, until: Option<Instant>) -> bool {
         while (pool.stats().waiting as usize) < self.threads.len() {
             if until.is_some_and(|until| Instant::now() > until) {
@@ -79,7 +78,7 @@ impl Mass {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        // Those that came last have joined, but may not be asleep yet.
+        // The last ones are in the queue, but may not sleep yet.
         thread::sleep(Duration::from_millis(20));
         true
     }
@@ -95,7 +94,7 @@ fn bare(_: &StubPool, size: u32, gathering: Duration) -> f64 {
     Mass::measure(size, || wait, |_| end)
 }
 
-/// Takes more time to gather them if not all were there in time.
+/// Tries again with more time if not all were in the queue in time.
 fn timeouts(pool: &StubPool, size: u32, gathering: Duration) -> f64 {
     let end = Instant::now() + gathering;
     let wait = || {

@@ -1,4 +1,4 @@
-//! What all parts share: sizes, pools that are left alone, and rounds.
+//! What all parts share: sizes, pools without background work, and rounds.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use fairpool_bench::report;
 use fairpool_bench::settings::Settings;
 use fairpool_bench::stub::Stub;
 
-/// A connection is never due for a check in these measurements.
+/// No connection is due for a check within a measurement.
 const NEVER_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How large, how long and how often.
+/// Sizes and durations.
 pub struct Scale {
     pub waiters: &'static [u32],
     pub masses: &'static [u32],
@@ -20,7 +20,7 @@ pub struct Scale {
     pub rounds: usize,
     /// How long one size is measured in one round.
     pub length: Duration,
-    /// Until when a mass of waiters has joined the queue.
+    /// The time for a mass of waiters to join the queue.
     pub gathering: Duration,
 }
 
@@ -51,8 +51,8 @@ impl Scale {
 pub type StubPool = Pool<Stub>;
 pub type StubGuard = PooledConnection<Stub>;
 
-/// A pool of this many connections, none of which is checked or replaced while
-/// it is measured.
+/// A pool of this many connections, which it neither checks nor replaces while it is
+/// measured.
 pub fn builder<M: ManageConnection>(connections: u32) -> Builder<M> {
     Pool::builder()
         .max_size(connections)
@@ -65,7 +65,7 @@ pub fn get(pool: &StubPool) -> StubGuard {
     pool.get().expect("the stub never fails")
 }
 
-/// Measures something once, at one size; in nanoseconds.
+/// Measures once, at one size, in nanoseconds.
 pub type Probe<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
 /// Measures the sizes in turn, round by round.
@@ -91,8 +91,8 @@ pub fn rounds<'a>(
     sizes.map(figure).collect()
 }
 
-/// The median time of one call in nanoseconds, over batches: what disturbs a
-/// few of them does not count.
+/// The median time of one call in nanoseconds, over batches, so that noise in a few of
+/// them does not count.
 pub fn nanos_per_call(length: Duration, batch: u32, mut call: impl FnMut()) -> f64 {
     let (start, mut batches) = (Instant::now(), Vec::new());
     while start.elapsed() < length {

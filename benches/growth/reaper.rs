@@ -1,9 +1,8 @@
-//! What the reaper's passes over many connections cost: its own CPU time, as
-//! the kernel accounts for it, and how long it holds up a get.
+//! The cost of the reaper's passes over many connections: its CPU time, by the kernel's
+//! count, and how long it delays a get.
 //!
-//! Passes are made frequent by a short `leak_threshold`: the reaper has to look
-//! at least that often. A sweep of keepalive checks is measured by itself: the
-//! reaper's CPU time for each connection that is checked.
+//! A short `leak_threshold` makes passes frequent. A sweep of keepalive checks has a figure
+//! of its own: the reaper's CPU time for each connection that is checked.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -24,17 +23,17 @@ const KEEPALIVE: Duration = Duration::from_millis(100);
 
 pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
-    let without: Vec<AnyPool> =
-        scale.pools.iter().map(|&size| AnyPool::new("n", size, None)).collect();
+    let without: Vec<NamedPool> =
+        scale.pools.iter().map(|&size| NamedPool::new("n", size, None)).collect();
     rows.extend(rounds(scale, "longest get in 5 ms, no pass", each(&without, stall, scale)));
     drop(without);
-    let pools: Vec<AnyPool> =
-        scale.pools.iter().map(|&size| AnyPool::new("p", size, Some(PASS))).collect();
+    let pools: Vec<NamedPool> =
+        scale.pools.iter().map(|&size| NamedPool::new("p", size, Some(PASS))).collect();
     rows.extend(rounds(scale, "longest get in 5 ms with a pass", each(&pools, stall, scale)));
     rows.extend(rounds(scale, "CPU of a pass, all idle", each(&pools, pass, scale)));
-    for watched in &pools {
-        let all = (0..watched.size).map(|_| get(&watched.pool));
-        watched.guards.borrow_mut().extend(all);
+    for named in &pools {
+        let all = (0..named.size).map(|_| get(&named.pool));
+        named.guards.borrow_mut().extend(all);
     }
     rows.extend(rounds(scale, "CPU of a pass, all lent", each(&pools, pass, scale)));
     drop(pools);
@@ -42,43 +41,43 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// A pool whose reaper looks often.
-struct AnyPool {
+/// A pool, with the name by which its reaper thread is found.
+struct NamedPool {
     size: u32,
-    /// Short: the kernel keeps fifteen bytes of a thread's name.
+    /// Short, because the kernel keeps fifteen bytes of a thread's name.
     name: String,
     pool: StubPool,
     guards: RefCell<Vec<StubGuard>>,
 }
 
-impl AnyPool {
-    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> AnyPool {
+impl NamedPool {
+    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> NamedPool {
         let name = format!("{series}{size}");
         let builder = builder(size).name(&*name).leak_threshold(leak_threshold);
         let pool = builder.build(Stub).expect("the stub never fails");
-        AnyPool { size, name, pool, guards: RefCell::default() }
+        NamedPool { size, name, pool, guards: RefCell::default() }
     }
 }
 
 fn each<'a>(
-    pools: &'a [AnyPool],
-    probe: fn(&AnyPool, Duration) -> f64,
+    pools: &'a [NamedPool],
+    probe: fn(&NamedPool, Duration) -> f64,
     scale: &'a Scale,
 ) -> impl Iterator<Item = (u32, Probe<'a>)> {
-    let probe = move |watched| -> Probe { Box::new(move || probe(watched, scale.length)) };
-    pools.iter().map(move |watched| (watched.size, probe(watched)))
+    let probe = move |named| -> Probe { Box::new(move || probe(named, scale.length)) };
+    pools.iter().map(move |named| (named.size, probe(named)))
 }
 
-/// The longest get and return within the time of one pass; the median over many
-/// such times, so that one interruption by another process does not count.
-fn stall(watched: &AnyPool, length: Duration) -> f64 {
+/// The longest get and return within the time of one pass: the median over many such
+/// times, so that one interruption by another process does not count.
+fn stall(named: &NamedPool, length: Duration) -> f64 {
     let (begin, mut longest) = (Instant::now(), Vec::new());
     while begin.elapsed() < length {
         let window = Instant::now();
         let mut most = Duration::ZERO;
         while window.elapsed() < PASS {
             let start = Instant::now();
-            drop(get(&watched.pool));
+            drop(get(&named.pool));
             most = most.max(start.elapsed());
         }
         longest.push(most.as_nanos() as f64);
@@ -86,16 +85,16 @@ fn stall(watched: &AnyPool, length: Duration) -> f64 {
     median(longest)
 }
 
-/// The reaper's CPU time for each of its turns on a CPU.
-fn pass(watched: &AnyPool, length: Duration) -> f64 {
-    let before = Spent::by_reaper(&watched.name);
+/// The reaper's CPU time per turn on a CPU.
+fn pass(named: &NamedPool, length: Duration) -> f64 {
+    let before = Spent::by_reaper(&named.name);
     thread::sleep(length);
-    let after = Spent::by_reaper(&watched.name);
+    let after = Spent::by_reaper(&named.name);
     let turns = (after.turns - before.turns).max(1);
     (after.nanos - before.nanos) as f64 / turns as f64
 }
 
-/// What a thread has had of the CPUs.
+/// The CPU time of a thread.
 struct Spent {
     nanos: u64,
     turns: u64,
@@ -143,7 +142,7 @@ impl ManageConnection for Counting {
 
 fn sweeps(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
-    // One after another: sweeps of several pools would be in each other's way.
+    // One after another, because the sweeps of several pools would delay each other.
     for &size in scale.pools {
         let (driver, name) = (Counting::default(), format!("k{size}"));
         let builder = builder(size).name(&*name).keepalive(Some(KEEPALIVE));

@@ -1,5 +1,4 @@
-//! A pool at rest: the memory of the pool and of each idle connection, and its
-//! threads.
+//! A pool at rest: the memory of the pool and of each idle connection, and its threads.
 
 use std::fs;
 use std::thread;
@@ -11,7 +10,7 @@ use crate::measure::{Scale, builder};
 use fairpool_bench::growth::{Growth, Unit};
 use fairpool_bench::stub::Stub;
 
-/// A worker that has nothing to do ends after two seconds.
+/// An idle worker exits after two seconds.
 const AT_REST: Duration = Duration::from_millis(2300);
 
 pub fn measure(scale: &Scale) -> Vec<Growth> {
@@ -32,7 +31,7 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// The bytes and threads of a pool with so many connections.
+/// The bytes and threads of a pool with this number of connections.
 fn at_rest(scale: &Scale, size: u32, connections: u32) -> (f64, f64) {
     let threads_before = threads();
     let region = Region::new(crate::ALLOCATOR);

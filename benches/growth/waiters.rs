@@ -1,19 +1,17 @@
 //! A get and its return while many callers wait.
 //!
-//! A queue that stays as it is while connections are got and returned needs
-//! waiters that others go before: they have the least important priority and
-//! ageing is slow, so that callers of the most important one are served first,
-//! however long the others have waited.
+//! The queue must stay as it is while other callers get and return connections. So its
+//! waiters have the least important priority and ageing is slow: callers with the most
+//! important priority are always served before them.
 //!
-//! - *Past the queue*: one thread on the pool's only connection, with a fairness
-//!   bound that is never reached. Its get finds the connection on the stack. Its
-//!   return tells the first waiter, who comes at its leisure, mostly too late,
-//!   and waits on; if it is quicker it gets the connection and gives it back at
-//!   once. The median over short batches is the cost of the gets that nothing
-//!   disturbs; the mean has the wake-ups and these detours in it.
-//! - *Handed over*: four threads share the connection, with strict fairness, so
-//!   that each return hands it to one of them, before all those in the queue.
-//!   What it costs is mostly the switch of threads.
+//! - *Past the queue*: one thread uses the pool's only connection, with a fairness bound
+//!   that is never reached. Its get pops the connection from the stack. Its return wakes
+//!   the first waiter, which usually comes too late and waits again; if it is quicker, it
+//!   gets the connection and returns it at once. The median over short batches is the
+//!   cost of gets without such interruptions; the mean includes them.
+//! - *Handed over*: four threads share the connection, with strict fairness. Each return
+//!   hands it to one of them, before all waiters in the queue. Most of the cost is the
+//!   switch of threads.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +24,8 @@ use crate::measure::{Probe, Scale, StubGuard, StubPool, builder, get, median, ro
 use fairpool_bench::growth::{Growth, PAST_A_QUEUE};
 use fairpool_bench::stub::Stub;
 
-/// There may be ten thousand of them.
-pub const STACK: usize = 64 * 1024;
+/// Small, because there may be ten thousand threads.
+const STACK: usize = 64 * 1024;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ACTIVE: u32 = 4;
@@ -51,11 +49,11 @@ pub fn measure(scale: &Scale) -> Vec<Growth> {
     rows
 }
 
-/// A pool of one connection, and those who wait for it.
+/// A pool of one connection, and its waiters.
 struct Crowd {
     size: u32,
     pool: StubPool,
-    /// The connection between measurements, so that nobody else has it.
+    /// The connection, between measurements.
     held: RefCell<Option<StubGuard>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -76,7 +74,7 @@ impl Crowd {
         Crowd { size, pool, held, threads }
     }
 
-    /// Does something while the connection may be had.
+    /// Runs `work` while the connection is in the pool.
     fn with_connection<R>(&self, work: impl FnOnce() -> R) -> R {
         drop(self.held.take());
         let result = work();
@@ -98,7 +96,7 @@ pub fn start<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Jo
     builder.spawn(work).expect("room for the threads")
 }
 
-/// What it gets, it gives back; it ends when the pool closes.
+/// Returns each connection that it gets; ends when the pool closes.
 fn wait_again_and_again(pool: StubPool) -> impl FnOnce() + Send + 'static {
     move || while pool.request().priority(u8::MAX).timeout(DAY).get().is_ok() {}
 }

@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::thread;
 use std::time::Duration;
 
-use crate::types::caller::{self, Caller};
-use crate::runtime::conn::Conn;
 use crate::core::{Check, Lease, Leased, Time, Verdict};
-use crate::types::event::{CheckinEvent, CheckoutEvent};
-use crate::types::extensions::Extensions;
-use crate::types::manage::ManageConnection;
-use crate::runtime::shared::Shared;
+use crate::runtime::shared::{PoolConn, Shared};
 use crate::sync::{Arc, Ordering};
+use crate::types::caller::Caller;
+use crate::types::extensions::Extensions;
+use crate::types::handler::{CheckinEvent, CheckoutEvent};
+use crate::types::manage::ManageConnection;
+use crate::types::thread;
 use crate::types::times::Timed;
 
 /// A connection that goes back to its pool when it is dropped.
@@ -46,7 +45,7 @@ use crate::types::times::Timed;
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
     /// `None` only after `detach`, and within `drop`.
-    lease: Option<Lease<Conn<M>>>,
+    lease: Option<Lease<PoolConn<M>>>,
 }
 
 /// What the pool knows of a connection.
@@ -61,85 +60,74 @@ pub struct ConnectionInfo {
     pub times_used: u64,
 }
 
-/// Of the uses of a connection that begin within this time, the first is timed.
-const TIME_EVERY: Duration = Duration::from_millis(4);
-
-/// A use that lasts for this long beyond that is recorded in any case.
-const LONG_USE: Duration = Duration::from_millis(10);
-
 const GONE: &str = "BUG: a guard without its connection";
 
 impl<M: ManageConnection> PooledConnection<M> {
-    /// The fast path of a checkout.
+    /// The fast path of a get: an idle connection, if it can be handed out as it is.
     #[inline]
-    pub(crate) fn at_once(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
-        if shared.watched.load(Ordering::Relaxed) {
-            return PooledConnection::at_once_watched(shared, caller);
+    pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+        if shared.observed.load(Ordering::Relaxed) {
+            return PooledConnection::try_observed(shared, caller);
         }
         let now = shared.clock.recently();
-        let lease = shared.quick(|core| core.acquire_fast(now, caller))?;
+        let lease = shared.with_core(|core| core.acquire_fast(now, caller))?;
         Some(PooledConnection::new(shared, lease, now))
     }
 
-    /// The same while somebody wants to know exactly what happens when.
+    /// The fast path while a handler or a subscriber wants exact times.
     #[cold]
-    fn at_once_watched(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+    fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
         let (lease, wants_delivery) =
-            shared.quick(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
+            shared.with_core(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
         if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
         let start = match shared.config.event_handler {
-            // It is told of each get, and how long that took.
+            // It is notified of each get, and of how long that took.
             Some(_) => now,
             None => shared.clock.recently(),
         };
         Some(PooledConnection::new(shared, lease?, start))
     }
 
-    /// The guard exists before any handler runs, so that a connection cannot be
-    /// lost to one that panics.
+    /// The guard exists before any handler runs, so that a handler that panics does not
+    /// lose the connection.
     #[inline]
-    pub(crate) fn new(
+    pub(super) fn new(
         shared: &Shared<M>,
-        lease: Lease<Conn<M>>,
+        lease: Lease<PoolConn<M>>,
         start: Time,
     ) -> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
-        conn.home = caller::guard_taken();
+        conn.home = thread::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
-        if start >= conn.time_from {
-            guard.time(shared, start);
+        if conn.sampler.is_due(start) {
+            guard.sample(shared, start);
         }
         guard
     }
 
-    /// Times this use exactly: the last one that was timed is a while ago, or a handler
-    /// is told of each.
+    /// Times this use exactly, and notifies the handler of it.
     #[cold]
-    fn time(&mut self, shared: &Shared<M>, start: Time) {
+    fn sample(&mut self, shared: &Shared<M>, start: Time) {
         let now = shared.clock.now();
         let conn = self.conn_mut();
-        conn.lent = now;
-        conn.told_from = Time::START;
-        conn.time_from = match shared.config.event_handler {
-            Some(_) => Time::START,
-            None => start.after(TIME_EVERY),
-        };
+        conn.sampler.begin(start, now, shared.config.event_handler.is_some());
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
         if let Some(handler) = &shared.config.event_handler {
-            let _ = shared.contain("handle_checkout", || handler.handle_checkout(event));
+            let notify = || handler.handle_checkout(event);
+            let _ = shared.logger.catch_panic("handle_checkout", notify);
         }
     }
 
-    fn conn(&self) -> &Conn<M> {
+    fn conn(&self) -> &PoolConn<M> {
         &self.lease.as_ref().expect(GONE).conn
     }
 
-    fn conn_mut(&mut self) -> &mut Conn<M> {
+    fn conn_mut(&mut self) -> &mut PoolConn<M> {
         &mut self.lease.as_mut().expect(GONE).conn
     }
 
@@ -147,7 +135,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// hold, so a use on another thread is noted.
     #[inline]
     fn note_use(&self) {
-        if !caller::is_current(self.conn().home) {
+        if !thread::is_current(self.conn().home) {
             PooledConnection::unbind(self);
         }
     }
@@ -170,7 +158,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        lease.conn.shared().quick(|core| core.guard_moved(&lease.permit));
+        lease.conn.pool.shared.with_core(|core| core.guard_moved(&lease.permit));
     }
 
     /// The data kept with the connection.
@@ -189,7 +177,11 @@ impl<M: ManageConnection> PooledConnection<M> {
     pub fn info(this: &Self) -> ConnectionInfo {
         this.note_use();
         let conn = this.conn();
-        ConnectionInfo { id: conn.id, age: conn.shared().ago(conn.born), times_used: conn.uses }
+        ConnectionInfo {
+            id: conn.id,
+            age: conn.pool.shared.ago(conn.opened_at),
+            times_used: conn.uses,
+        }
     }
 
     /// Has the connection closed instead of pooled when it is dropped: after an
@@ -210,9 +202,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// nor is `on_release`.
     pub fn detach(mut this: Self) -> M::Connection {
         let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
-        caller::guard_dropped(conn.home);
+        thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
-        let shared = Arc::clone(conn.shared());
+        let shared = Arc::clone(&conn.pool.shared);
         shared.transition(|core, now, fx| core.detach(now, permit, fx));
         shared.drop_extensions(&mut conn);
         value
@@ -237,38 +229,33 @@ impl<M: ManageConnection> PooledConnection<M> {
         // What an earlier use left unfinished stays so.
         this.conn_mut().unfinished = unfinished;
         if let Err(error) = &result {
-            let shared = this.conn().shared();
-            let fatal = shared.contain("is_fatal", || shared.manager.is_fatal(error));
+            let shared = &this.conn().pool.shared;
+            let fatal = shared.logger.catch_panic("is_fatal", || shared.manager.is_fatal(error));
             this.conn_mut().marked_broken |= fatal.unwrap_or(true);
         }
         result
     }
 
-    /// A timed use has ended, or one that took long.
+    /// Records the end of a use, and notifies the handler of it.
     #[cold]
-    fn tell_return(shared: &Shared<M>, conn: &mut Conn<M>, recently: Time) {
-        let timed = conn.told_from == Time::START;
-        let now = if timed { shared.clock.now() } else { recently };
-        // One that was not timed began within `TIME_EVERY` of the last that was.
-        let began = if timed { conn.lent } else { conn.lent.after(TIME_EVERY / 2) };
-        conn.told_from = conn.time_from.after(LONG_USE);
-        let duration = now.since(began);
-        // A short use stands for those before it that were not timed; a long one is
-        // always recorded, and stands for itself.
-        let times = if duration < LONG_USE { conn.uses - conn.recorded } else { 1 };
-        conn.recorded += times;
+    fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
+        let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
         shared.times.record(Timed::InUse, duration, times);
         if let Some(handler) = &shared.config.event_handler {
             let event = CheckinEvent { id: conn.id, duration };
-            let _ = shared.contain("handle_checkin", || handler.handle_checkin(event));
+            let notify = || handler.handle_checkin(event);
+            let _ = shared.logger.catch_panic("handle_checkin", notify);
         }
     }
 
     #[cold]
-    fn return_watched(shared: &Shared<M>, lease: Lease<Conn<M>>) -> Result<(), Lease<Conn<M>>> {
+    fn return_observed(
+        shared: &Shared<M>,
+        lease: Lease<PoolConn<M>>,
+    ) -> Result<(), Lease<PoolConn<M>>> {
         let now = shared.clock.now();
         let (returned, wants_delivery) =
-            shared.quick(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
+            shared.with_core(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
         if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
@@ -276,20 +263,21 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// What is to become of the connection, decided before the lock is taken.
-    fn verdict(shared: &Shared<M>, conn: &mut Conn<M>) -> Verdict {
+    fn verdict(shared: &Shared<M>, conn: &mut PoolConn<M>) -> Verdict {
         let manager = &shared.manager;
         if conn.marked_broken {
             return Verdict::Broken;
         }
         let value = conn.value_mut();
-        if shared.contain("has_broken", || manager.has_broken(value)).unwrap_or(true) {
+        if shared.logger.catch_panic("has_broken", || manager.has_broken(value)).unwrap_or(true) {
             return Verdict::Broken;
         }
-        let Ok(reset) = shared.contain("needs_reset", || manager.needs_reset(value)) else {
+        let Ok(reset) = shared.logger.catch_panic("needs_reset", || manager.needs_reset(value))
+        else {
             return Verdict::Broken;
         };
         // Whatever its holder was doing when it panicked, it did not finish it.
-        let unfinished = std::mem::take(&mut conn.unfinished) || thread::panicking();
+        let unfinished = std::mem::take(&mut conn.unfinished) || std::thread::panicking();
         let check = Check { reset: reset || unfinished, validate: unfinished };
         if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
     }
@@ -298,21 +286,21 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let tether = Arc::clone(&lease.conn.tether);
-        let shared = &tether.shared;
+        let pool = Arc::clone(&lease.conn.pool);
+        let shared = &pool.shared;
         let now = shared.clock.recently();
-        if now >= lease.conn.told_from {
-            PooledConnection::tell_return(shared, &mut lease.conn, now);
+        if lease.conn.sampler.records(now) {
+            PooledConnection::record_use(shared, &mut lease.conn, now);
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Not before all that runs code which may ask for another connection.
-        caller::guard_dropped(lease.conn.home);
+        thread::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
             return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
         }
-        let returned = match shared.watched.load(Ordering::Relaxed) {
-            true => PooledConnection::return_watched(shared, lease),
-            false => shared.quick(|core| core.checkin_fast(now, lease)),
+        let returned = match shared.observed.load(Ordering::Relaxed) {
+            true => PooledConnection::return_observed(shared, lease),
+            false => shared.with_core(|core| core.checkin_fast(now, lease)),
         };
         if let Err(lease) = returned {
             shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));

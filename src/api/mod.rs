@@ -1,5 +1,11 @@
 //! What a user calls.
 
+pub(crate) mod build;
+pub(crate) mod builder;
+pub(crate) mod check;
+pub(crate) mod control;
 pub(crate) mod guard;
+pub(crate) mod observe;
 pub(crate) mod pool;
 pub(crate) mod request;
+pub(crate) mod weak;

@@ -12,14 +12,16 @@ use std::time::Duration;
 use super::run::draw;
 use super::staff::{below, clock, crew, dawdle, one_in, pick};
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
-use crate::types::cancel::CancelToken;
-use crate::types::config::{Builder, Fairness, SelfDeadlock};
-use crate::types::error::Error;
-use crate::api::pool::Pool;
+use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
+use crate::api::pool::Pool;
+use crate::runtime::publish;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
+use crate::types::cancel::CancelToken;
+use crate::types::config::{Fairness, SelfDeadlock};
+use crate::types::error::Error;
 
 const CALLERS: usize = 8;
 
@@ -335,7 +337,7 @@ fn p11_the_last_of_a_crowd_drops_the_last_handle() {
 /// of the gets that they make meanwhile each step is told once.
 #[test]
 fn p3_a_crowd_is_listened_to() {
-    let to_meet = ["granted", "broken", "Timeout", "acquired", "started, acquired"];
+    let to_meet = ["granted", "broken", "Timeout", "checked out", "enqueued, checked out"];
     draw("a crowd and those who listen", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         let listeners = [["first", "second"], ["third", "fourth"]].map(|names| {
@@ -347,7 +349,7 @@ fn p3_a_crowd_is_listened_to() {
                     dawdle();
                     get_by_name(&pool, name);
                     dawdle();
-                    shared.deliver();
+                    publish::deliver(&shared);
                     told_of(&events, name)
                 })
             })
@@ -356,7 +358,7 @@ fn p3_a_crowd_is_listened_to() {
         let mut outcomes = crowd.end();
         let told = told.into_iter().flatten();
         outcomes.extend(told.inspect(|told| {
-            assert!(["acquired", "started, acquired"].contains(&&**told), "{told}");
+            assert!(["checked out", "enqueued, checked out"].contains(&&**told), "{told}");
         }));
         outcomes
     });
@@ -366,7 +368,7 @@ fn p3_a_crowd_is_listened_to() {
 /// wait for themselves are told, and all come to an end.
 #[test]
 fn p9_a_crowd_of_holders_that_ask_for_more() {
-    let to_meet = ["two granted", "Deadlock", "Timeout"];
+    let to_meet = ["two granted", "SelfDeadlock", "Timeout"];
     draw("a crowd of holders that ask for more", ITERATIONS, &to_meet, || {
         const ENDS: &[End] = &[End::AskForMore(MAX), End::AskForMore(ms(5))];
         let settings = crowded().on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO));

@@ -16,30 +16,31 @@ use std::fmt;
 use std::sync::Mutex as Plain;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
-use crate::types::cancel::CancelToken;
-use crate::types::config::{Builder, Config, Fairness, SelfDeadlock};
-use crate::runtime::conn::CloseMutex;
-use crate::core::Gauges;
-use crate::types::error::Error;
-use crate::types::event::{Event, EventKind};
-use crate::types::manage::ManageConnection;
-use crate::api::pool::Pool;
+use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
+use crate::api::pool::Pool;
+use crate::core::Gauges;
+use crate::runtime::close_mutex::CloseMutex;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
+use crate::runtime::threads::Host;
+use crate::runtime::{publish, tick};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
-use crate::runtime::workers::{self, Running};
+use crate::types::cancel::CancelToken;
+use crate::types::config::{Config, Fairness, SelfDeadlock};
+use crate::types::error::Error;
+use crate::types::event::EventKind;
+use crate::types::manage::ManageConnection;
+use crate::types::subscription::Subscription;
 
 #[cfg(fairpool_model = "shuttle")]
 mod crowd;
 #[cfg(fairpool_model = "loom")]
-#[path = "models/by_loom.rs"]
+#[path = "by_loom.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
-#[path = "models/by_shuttle.rs"]
+#[path = "by_shuttle.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
 mod staff;
@@ -243,7 +244,7 @@ impl Bench {
 fn ended(shared: Arc<Shared<Driver>>, ledger: &Ledger) {
     work(&shared);
     let gauges = shared.gauges();
-    assert!(shared.quick(|core| core.is_drained()), "{gauges:?}");
+    assert!(shared.with_core(|core| core.is_drained()), "{gauges:?}");
     assert!(shared.workers.are_done());
     let (opened, closed) = (count(&ledger.opened), count(&ledger.closed));
     assert_eq!(opened, closed, "each connection is closed, and once");
@@ -259,7 +260,7 @@ fn count(number: &AtomicU64) -> u64 {
 /// Does the jobs that wait for a thread.
 fn work(shared: &Arc<Shared<Driver>>) {
     while let Some(job) = shared.workers.take_from_backlog() {
-        workers::step(shared, job);
+        shared.run_task(job);
     }
 }
 
@@ -273,7 +274,7 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
             next = shared.clock.instant_of(at);
         }
         work(shared);
-        if shared.reaper.sleep_until(next) == Woken::Stopped {
+        if shared.reaper.sleep_until(next) == Woken::ToStop {
             break;
         }
     }
@@ -285,10 +286,10 @@ fn worker(bench: &Bench) -> JoinHandle<()> {
     let shared = Arc::clone(&bench.shared);
     thread::spawn(move || {
         loop {
-            let running = Running::new(&shared);
+            let running = shared.workers.count(&shared);
             work(&shared);
             drop(running);
-            if shared.reaper.sleep_until(None) == Woken::Stopped {
+            if shared.reaper.sleep_until(None) == Woken::ToStop {
                 break;
             }
         }
@@ -802,32 +803,35 @@ fn get_by_name(pool: &Pool<Driver>, name: &'static str) {
 /// What a listener was told of the one get by this name, if all that it was told fits
 /// together: it lost nothing, every connection goes on from where it was, and no get
 /// begins or ends twice.
-fn told_of(events: &Receiver<Event>, name: &str) -> String {
+fn told_of(events: &Subscription, name: &str) -> String {
     let (mut places, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let mut told = Vec::new();
     for event in events.try_iter() {
         assert_eq!(event.lost_before, 0, "there is room for all");
-        let (origin, what) = match event.kind {
-            EventKind::Moved { place, from, to, .. } => {
-                let before = places.insert(place, to).unwrap_or(from);
+        let (call_site, what) = match event.kind {
+            EventKind::Moved { slot, from, to, .. } => {
+                let before = places.insert(slot, to).unwrap_or(from);
                 assert_eq!(before, from, "P7: a step to {to:?} is missing");
                 continue;
             }
-            EventKind::Enqueued { get, origin } => {
-                assert!(!ended.contains(&get) && begun.insert(get), "get {get} begins twice");
-                (origin, "started")
+            EventKind::Enqueued { get_id, call_site } => {
+                assert!(
+                    !ended.contains(&get_id) && begun.insert(get_id),
+                    "get {get_id} begins twice"
+                );
+                (call_site, "enqueued")
             }
-            EventKind::CheckedOut { get, origin, .. } => {
-                assert!(ended.insert(get), "get {get} ends twice");
-                (origin, "acquired")
+            EventKind::CheckedOut { get_id, call_site, .. } => {
+                assert!(ended.insert(get_id), "get {get_id} ends twice");
+                (call_site, "checked out")
             }
-            EventKind::GetFailed { get, origin, .. } => {
-                assert!(ended.insert(get), "get {get} ends twice");
-                (origin, "left")
+            EventKind::GetFailed { get_id, call_site, .. } => {
+                assert!(ended.insert(get_id), "get {get_id} ends twice");
+                (call_site, "failed")
             }
             _ => continue,
         };
-        if origin.label() == Some(name) {
+        if call_site.label() == Some(name) {
             told.push(what);
         }
     }
@@ -839,7 +843,7 @@ fn told_of(events: &Receiver<Event>, name: &str) -> String {
 /// once, whoever delivers it.
 #[test]
 fn p3_a_subscription_begins_during_a_hand_off() {
-    let outcomes = ["acquired", "started, acquired"];
+    let outcomes = ["checked out", "enqueued, checked out"];
     explore("the beginning of a subscription", 3, &outcomes, || {
         let (bench, held) = Bench::held(settings());
         let listener = {
@@ -852,10 +856,10 @@ fn p3_a_subscription_begins_during_a_hand_off() {
         };
         let caller = bench.caller(MAX);
         drop(held);
-        bench.shared.deliver();
+        publish::deliver(&bench.shared);
         assert_eq!(caller.join().expect("the caller"), "granted");
         let events = listener.join().expect("the listener");
-        bench.shared.deliver();
+        publish::deliver(&bench.shared);
         let told = told_of(&events, "the listener");
         bench.end(None);
         told
@@ -875,16 +879,16 @@ fn p3_a_subscription_ends_during_a_hand_off() {
             let shared = Arc::clone(&bench.shared);
             thread::spawn(move || {
                 drop(events);
-                shared.deliver();
+                publish::deliver(&shared);
             })
         };
         drop(held);
         listener.join().expect("the listener");
         let one = one.join().expect("the one");
         let other = other.join().expect("the other");
-        bench.shared.deliver();
-        assert!(!bench.shared.watched.load(PlainOrdering::Relaxed), "nobody listens");
-        let noted = bench.shared.quick(|core| core.swap_events(None));
+        publish::deliver(&bench.shared);
+        assert!(!bench.shared.observed.load(PlainOrdering::Relaxed), "nobody listens");
+        let noted = bench.shared.with_core(|core| core.swap_events(None));
         assert!(noted.is_none(), "noted for nobody");
         bench.end(None);
         format!("{one}, {other}")
@@ -932,7 +936,7 @@ fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
         let shared = Arc::clone(&bench.shared);
-        let reaper = thread::spawn(move || shared.reaper.run(&shared));
+        let reaper = thread::spawn(move || tick::run(&shared));
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");

@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 
 use super::{Bench, Driver, Plain, ms, work};
+use crate::runtime::publish;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
+use crate::runtime::shared::Task;
+use crate::runtime::threads::Host;
+use crate::runtime::workers::Running;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, advance};
-use crate::runtime::workers::{self, Running, Task};
 
 // ---- chance ----
 
@@ -64,7 +67,7 @@ pub(super) fn clock(
 
 // ---- the pool's threads ----
 
-type Work = (Running<Driver>, Task<Driver>);
+type Work = (Running<Shared<Driver>>, Task<Driver>);
 
 /// Where the helpers find what they are to do. `None`: no more will come.
 struct Desk {
@@ -100,7 +103,7 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
             let (shared, desk) = (Arc::clone(&shared), Arc::clone(&desk));
             thread::spawn(move || {
                 while let Some((running, task)) = desk.take() {
-                    workers::step(&shared, task);
+                    shared.run_task(task);
                     work(&shared);
                     drop(running);
                 }
@@ -109,8 +112,8 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
         loop {
             let next = shared.transition(|core, now, fx| core.tick(now, fx));
             hand_out(&shared, &desk);
-            let next = shared.deliver().map_or(next, |at| at.min(next));
-            if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::Stopped {
+            let next = publish::deliver(&shared).map_or(next, |at| at.min(next));
+            if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::ToStop {
                 break;
             }
         }
@@ -126,9 +129,9 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
 
 fn hand_out(shared: &Arc<Shared<Driver>>, desk: &Desk) {
     while let Some(task) = shared.workers.take_from_backlog() {
-        let running = Running::new(shared);
+        let running = shared.workers.count(shared);
         if one_in(3) {
-            workers::step(shared, task);
+            shared.run_task(task);
         } else {
             desk.lay((running, task));
         }

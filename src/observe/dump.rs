@@ -89,7 +89,7 @@ impl Snapshot {
         }
         let what = |id: u64| format!("connection {id}");
         let widths = Widths::of(all.iter().map(|h| (what(h.connection_id()), h.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, holder: &crate::types::caller::Holder| {
+        let one = |f: &mut fmt::Formatter<'_>, holder: &crate::types::holder::Holder| {
             let what = what(holder.connection_id());
             row(f, holder.held_for(), &what, holder.call_site(), widths)
         };
@@ -107,7 +107,7 @@ impl Snapshot {
         }
         let what = |priority: u8| format!("priority {priority}");
         let widths = Widths::of(all.iter().map(|w| (what(w.priority()), w.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, waiter: &crate::types::caller::Waiter| {
+        let one = |f: &mut fmt::Formatter<'_>, waiter: &crate::types::holder::Waiter| {
             row(f, waiter.waited(), &what(waiter.priority()), waiter.call_site(), widths)
         };
         rows(f, all, one)

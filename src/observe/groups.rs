@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::types::caller::{Holder, CallSite, Waiter};
+use crate::types::caller::CallSite;
+use crate::types::holder::{Holder, Waiter};
 
 /// Some who asked at the same line, with the same label.
 #[derive(Debug)]

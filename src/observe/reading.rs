@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::runtime::health::Health;
-use crate::types::manage::ManageConnection;
+use crate::runtime::health;
 use crate::runtime::shared::Shared;
-use crate::types::stats::Stats;
 use crate::sync::Arc;
+use crate::types::health::Health;
+use crate::types::manage::ManageConnection;
+use crate::types::stats::Stats;
 #[cfg(feature = "histograms")]
 use crate::types::times::Distributions;
 
@@ -44,24 +45,21 @@ pub struct Reading {
     pub times: Distributions,
 }
 
-impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn reading(self: &Arc<Self>) -> Reading {
-        let now = self.clock.now();
-        let (figures, min_idle, max_idle) = self.quick(|core| {
-            let policy = core.policy();
-            (core.figures(now), policy.min_idle_now(), policy.max_idle_now())
-        });
-        let mut stats = Stats::new(&figures.gauges, &figures.counters);
-        stats.events_lost = self.subscribers.lost();
-        Reading {
-            stats,
-            health: self.judge_health(figures.pressure, now),
-            leaked: figures.leaked,
-            failing_for: figures.failing_for,
-            min_idle,
-            max_idle,
-            #[cfg(feature = "histograms")]
-            times: self.times.distributions(&figures.counters),
-        }
+/// [`Pool::reading`](crate::Pool::reading).
+pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
+    let now = shared.clock.now();
+    let (figures, min_idle, max_idle) = shared.with_core(|core| {
+        let policy = core.policy();
+        (core.figures(now), policy.min_idle_now(), policy.max_idle_now())
+    });
+    Reading {
+        stats: shared.counts_of(&figures.gauges, &figures.counters),
+        health: health::judge(shared, figures.pressure, now),
+        leaked: figures.leaked,
+        failing_for: figures.failing_for,
+        min_idle,
+        max_idle,
+        #[cfg(feature = "histograms")]
+        times: shared.times.distributions(&figures.counters),
     }
 }

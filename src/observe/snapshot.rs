@@ -1,20 +1,18 @@
 //! A pool at one instant: who holds, who waits, what the driver is busy with.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::types::caller::{Holder, NestedGet, Waiter};
-use crate::types::config::Config;
 pub use crate::core::CallKind;
-use crate::core::{Call, Picture, Policy, Time, Waiting};
-use crate::types::error::{Chain, Error};
-use crate::runtime::health::{Health, HealthThresholds};
-use crate::types::manage::ManageConnection;
-use crate::observe::reading::Reading;
+use crate::core::{Call, Policy, Time};
+use crate::runtime::health;
 use crate::runtime::shared::Shared;
+use crate::sync::Arc;
+use crate::types::config::Config;
+use crate::types::error_text::Chain;
+use crate::types::health::{Health, HealthThresholds};
+use crate::types::holder::{Holder, NestedGet, Waiter};
+use crate::types::manage::ManageConnection;
 use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
-use crate::sync::{Arc, Weak};
 
 /// Everything that a pool knows about itself, taken under its lock at one instant:
 /// the numbers in `stats` are those of the lists.
@@ -171,172 +169,39 @@ pub struct LastError {
     pub text: String,
 }
 
-impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
-        let now = self.clock.now();
-        let picture = self.quick(|core| core.picture(now));
-        let taken_at = SystemTime::now();
-        let health = self.judge_health(picture.pressure, now);
-        let Picture { held, mut waiting, calls, nested, last_error, .. } = picture;
-        Waiting::put_in_order(&mut waiting);
-        let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
-        holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
-        let mut calls: Vec<DriverCall> = calls.into_iter().map(DriverCall::from).collect();
-        calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
-        Snapshot {
-            pool: self.config.name.to_string(),
-            taken_at,
-            uptime: now.since(Time::START),
-            settings: Settings::of(&self.config, &picture.policy),
-            stats: self.stats_of(&picture.gauges, &picture.counters),
-            health,
-            paused: picture.paused,
-            closed: picture.closed,
-            holders,
-            waiters: waiting.into_iter().map(Waiter::from).collect(),
-            calls,
-            nested_gets: nested.into_iter().map(NestedGet::from).collect(),
-            last_error: last_error.map(|(age, cause)| {
-                let text = Chain(&*cause).to_string();
-                // The pool may have forgotten it meanwhile.
-                let _ = self.contain("dropping an error", || drop(cause));
-                LastError { age, text }
-            }),
-            failing_for: picture.failing_for,
-        }
+/// [`Pool::snapshot`](crate::Pool::snapshot).
+pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
+    let now = shared.clock.now();
+    let picture = shared.with_core(|core| core.picture(now));
+    let taken_at = SystemTime::now();
+    let health = health::judge(shared, picture.pressure, now);
+    let mut calls: Vec<DriverCall> = picture.calls.into_iter().map(DriverCall::from).collect();
+    calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
+    Snapshot {
+        pool: shared.config.name.to_string(),
+        taken_at,
+        uptime: now.since(Time::START),
+        settings: Settings::of(&shared.config, &picture.policy),
+        stats: shared.stats_of(&picture.gauges, &picture.counters),
+        health,
+        paused: picture.paused,
+        closed: picture.closed,
+        holders: Holder::longest_first(picture.held),
+        waiters: Waiter::in_order(picture.waiting),
+        calls,
+        nested_gets: picture.nested.into_iter().map(NestedGet::from).collect(),
+        last_error: picture.last_error.map(|(age, cause)| {
+            let text = Chain(&*cause).to_string();
+            // The pool may have dropped its own reference meanwhile.
+            shared.drop_error(cause);
+            LastError { age, text }
+        }),
+        failing_for: picture.failing_for,
     }
 }
 
-/// Looks at a pool without keeping it alive: for monitoring that outlives pools, and
-/// for lists of pools of several drivers. From [`Pool::downgrade`](crate::Pool::downgrade).
-///
-/// # Examples
-///
-/// ```
-/// # use fairpool_testing::StubManager;
-/// let pool = fairpool::Pool::builder().name("orders").build(StubManager)?;
-/// let watch = pool.downgrade();
-/// assert_eq!(watch.name(), "orders");
-/// assert!(watch.stats().is_some());
-/// # Ok::<(), fairpool::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct WeakPool {
-    name: Arc<str>,
-    pool: Weak<dyn AnyPool>,
-}
-
-impl WeakPool {
-    pub(crate) fn new<M: ManageConnection>(shared: &Arc<Shared<M>>) -> WeakPool {
-        let name = Arc::clone(&shared.config.name);
-        let pool: Weak<Shared<M>> = Arc::downgrade(shared);
-        WeakPool { name, pool }
-    }
-
-    pub(crate) fn pool(&self) -> Option<Arc<dyn AnyPool>> {
-        self.pool.upgrade()
-    }
-
-    /// Whether both are of one pool.
-    pub fn ptr_eq(&self, other: &WeakPool) -> bool {
-        Weak::ptr_eq(&self.pool, &other.pool)
-    }
-
-    /// Whether the pool is gone. Unlike the other methods, it never ends up with the
-    /// last reference to the pool, whose drop runs the manager's.
-    pub fn is_gone(&self) -> bool {
-        self.pool.strong_count() == 0
-    }
-
-    /// The pool's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// As [`Pool::stats`](crate::Pool::stats); `None` if the pool is gone.
-    pub fn stats(&self) -> Option<Stats> {
-        Some(self.pool()?.stats())
-    }
-
-    /// As [`Pool::snapshot`](crate::Pool::snapshot); `None` if the pool is gone.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        Some(self.pool()?.snapshot())
-    }
-
-    /// As [`Pool::health`](crate::Pool::health); `None` if the pool is gone.
-    pub fn health(&self) -> Option<Health> {
-        Some(self.pool()?.health())
-    }
-
-    /// As [`Pool::reading`](crate::Pool::reading); `None` if the pool is gone.
-    pub fn reading(&self) -> Option<Reading> {
-        Some(self.pool()?.reading())
-    }
-
-    /// As [`Pool::subscribe`](crate::Pool::subscribe).
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::subscribe`](crate::Pool::subscribe), and
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the pool is gone.
-    pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
-        self.pool().ok_or_else(|| Error::gone(&self.name))?.subscribe(capacity)
-    }
-
-    /// As [`Pool::follow`](crate::Pool::follow).
-    ///
-    /// # Errors
-    ///
-    /// As [`subscribe`](WeakPool::subscribe).
-    pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        self.pool().ok_or_else(|| Error::gone(&self.name))?.follow(capacity)
-    }
-}
-
-impl fmt::Debug for WeakPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakPool").field("pool", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A pool of whatever driver, to look at.
-pub(crate) trait AnyPool: Send + Sync {
-    fn stats(&self) -> Stats;
-    fn snapshot(self: Arc<Self>) -> Snapshot;
-    fn health(self: Arc<Self>) -> Health;
-    fn reading(self: Arc<Self>) -> Reading;
-    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error>;
-    fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error>;
-    /// Sends subscribers what has happened until now.
-    fn deliver(&self);
-}
-
-impl<M: ManageConnection> AnyPool for Shared<M> {
-    fn stats(&self) -> Stats {
-        Shared::stats(self)
-    }
-
-    fn snapshot(self: Arc<Self>) -> Snapshot {
-        Shared::snapshot(&self)
-    }
-
-    fn health(self: Arc<Self>) -> Health {
-        Shared::health(&self)
-    }
-
-    fn reading(self: Arc<Self>) -> Reading {
-        Shared::reading(&self)
-    }
-
-    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
-        Shared::subscribe(&self, capacity)
-    }
-
-    fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        Shared::follow(&self, capacity)
-    }
-
-    fn deliver(&self) {
-        Shared::deliver(self);
-    }
+/// [`Pool::waiters`](crate::Pool::waiters).
+pub(crate) fn waiters<M: ManageConnection>(shared: &Shared<M>) -> Vec<Waiter> {
+    let now = shared.clock.now();
+    Waiter::in_order(shared.with_core(|core| core.waiting(now)))
 }

@@ -1,174 +1,134 @@
-//! The one resident thread: it acts on the passing of time.
+//! The resident thread, which acts on the passing of time: when it sleeps and what wakes
+//! it. What it does when awake is in `tick.rs`.
 
 use std::time::{Duration, Instant};
 
-use crate::core::Time;
-use crate::types::manage::ManageConnection;
-use crate::runtime::shared::Shared;
-use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering};
+use super::threads::Host;
+use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering, wait_until};
 
-/// The reaper does not look more often than this, whatever the settings.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
-
-/// When it could not start a thread for a job, it tries again after this long.
-const BACKLOG_RETRY: Duration = Duration::from_millis(100);
+/// When no thread could be spawned, it is tried again after this long.
+pub(crate) const SPAWN_RETRY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reaper {
-    bell: Mutex<Bell>,
-    rung: Condvar,
-    running: AtomicBool,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+    running: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bell {
-    Silent,
+enum Signal {
+    None,
     /// There are events to deliver; nothing else has changed.
-    Events,
-    /// One ring serves for all that come before it is heard.
-    Rung,
-    Stopped,
+    Deliver,
+    /// Run `tick`. One signal serves for all that come before it is seen.
+    Tick,
+    Stop,
 }
 
 /// What ended a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    Stopped,
-    /// Something has changed: look now.
-    Rung,
-    /// Nothing that matters to the core, or it was time.
+    ToStop,
+    ToTick,
+    /// It is time, or there are events to deliver.
     Otherwise,
 }
 
 impl Reaper {
     pub(crate) fn new() -> Reaper {
         Reaper {
-            bell: Mutex::new(Bell::Silent),
-            rung: Condvar::new(),
-            running: AtomicBool::new(false),
+            signal: Mutex::new(Signal::None),
+            signalled: Condvar::new(),
+            running: Arc::new(AtomicBool::new(false)),
         }
     }
 
-    /// Starts the thread if it does not run. If the system has none to give, the
+    /// Spawns the thread if it does not run. If the system has no thread to give, the
     /// next transition of the pool tries again.
     #[inline]
-    pub(crate) fn ensure<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
+    pub(crate) fn ensure<H: Host>(&self, host: &Arc<H>, pool: &str) {
         if sync::THREADS && !self.running.load(Ordering::Relaxed) {
-            self.start(shared);
+            self.spawn(host, pool);
         }
     }
 
     #[cold]
-    fn start<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        let stopped = *self.bell.lock() == Bell::Stopped;
+    fn spawn<H: Host>(&self, host: &Arc<H>, pool: &str) {
+        let stopped = *self.signal.lock() == Signal::Stop;
         if stopped || self.running.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Dropped with the thread's body, also if the thread cannot be started.
-        let running = Running(Arc::clone(shared));
-        let body = move || running.0.reaper.run(&running.0);
-        shared.spawn(format!("{}-reaper", shared.config.name), body);
+        // Dropped with the thread's body, also if the thread could not be spawned.
+        let running = Running(Arc::clone(&self.running));
+        let host_of_body = Arc::clone(host);
+        let body = move || {
+            let _running = running;
+            host_of_body.run_reaper();
+        };
+        host.spawn(format!("{pool}-reaper"), body);
     }
 
-    /// Until when somebody may sleep who wants to sleep until `at`. Without a
-    /// reaper, which is so only while the system has no thread to give, whoever
-    /// waits looks up now and then to start one: there may be no other event.
+    /// Caps a sleep at `at`. Without a reaper thread, which is so only while the system
+    /// has no thread to give, waiters wake every 100 ms to retry the spawn: there may be
+    /// no other event.
     pub(crate) fn sleep_limit(&self, at: Option<Instant>) -> Option<Instant> {
         if !sync::THREADS || self.running.load(Ordering::Relaxed) {
             return at;
         }
-        let soon = sync::instant() + BACKLOG_RETRY;
+        let soon = sync::instant() + SPAWN_RETRY;
         Some(at.map_or(soon, |at| at.min(soon)))
     }
 
-    /// Has it look now and plan anew.
+    /// Wakes the reaper to run `tick` now.
     pub(crate) fn wake(&self) {
-        self.ring(Bell::Rung);
+        self.send(Signal::Tick);
     }
 
-    /// Has it deliver events now.
+    /// Wakes the reaper to deliver events now.
     pub(crate) fn wake_to_deliver(&self) {
-        self.ring(Bell::Events);
+        self.send(Signal::Deliver);
     }
 
-    fn ring(&self, what: Bell) {
-        let silent = {
-            let mut bell = self.bell.lock();
-            let silent = *bell == Bell::Silent;
-            if silent || (*bell == Bell::Events && what == Bell::Rung) {
-                *bell = what;
+    fn send(&self, new: Signal) {
+        let was_none = {
+            let mut signal = self.signal.lock();
+            let was_none = *signal == Signal::None;
+            if was_none || (*signal == Signal::Deliver && new == Signal::Tick) {
+                *signal = new;
             }
-            silent
+            was_none
         };
-        if silent {
-            self.rung.notify_one();
+        // Not lost: the reaper checks the signal under its lock before it sleeps. If
+        // there was a signal already, the reaper has been or will be woken for that.
+        if was_none {
+            self.signalled.notify_one();
         }
     }
 
-    /// Has it end.
+    /// Stops the thread.
     pub(crate) fn stop(&self) {
-        *self.bell.lock() = Bell::Stopped;
-        self.rung.notify_one();
+        *self.signal.lock() = Signal::Stop;
+        self.signalled.notify_one();
     }
 
-    /// Waits until somebody wakes it, or for the time given.
+    /// Sleeps until there is a signal, or until the time given.
     pub(crate) fn sleep_until(&self, at: Option<Instant>) -> Woken {
-        let mut bell = self.bell.lock();
-        while *bell == Bell::Silent {
-            match at {
-                None => self.rung.wait(&mut bell),
-                Some(at) => {
-                    if self.rung.wait_until(&mut bell, at).timed_out() {
-                        break;
-                    }
-                }
-            }
-        }
-        match *bell {
-            Bell::Stopped => Woken::Stopped,
-            Bell::Rung => {
-                *bell = Bell::Silent;
-                Woken::Rung
-            }
-            Bell::Silent | Bell::Events => {
-                *bell = Bell::Silent;
-                Woken::Otherwise
-            }
-        }
-    }
-
-    /// The life of the thread.
-    pub(crate) fn run<M: ManageConnection>(&self, shared: &Arc<Shared<M>>) {
-        let mut look_at = Time::START;
-        loop {
-            if look_at <= shared.clock.now() {
-                let next = shared.transition(|core, now, fx| core.tick(now, fx));
-                let backlog = shared.workers.retry(shared);
-                let now = shared.clock.now();
-                look_at = next.max(now.after(SHORTEST_SLEEP));
-                if backlog {
-                    look_at = look_at.min(now.after(BACKLOG_RETRY));
-                }
-            }
-            let others = [shared.probe(), shared.deliver()];
-            let sleep_until = others.into_iter().flatten().fold(look_at, Time::min);
-            match self.sleep_until(shared.clock.instant_of(sleep_until)) {
-                Woken::Stopped => break,
-                Woken::Rung => look_at = Time::START,
-                Woken::Otherwise => {}
-            }
-        }
-        shared.end_subscriptions();
-        // The pool is gone, but what it left behind has to be cleaned up.
-        while shared.workers.retry(shared) {
-            sync::sleep(BACKLOG_RETRY);
-        }
+        let mut signal = self.signal.lock();
+        wait_until(&self.signalled, &mut signal, at, |signal| *signal != Signal::None);
+        let woken = match *signal {
+            Signal::Stop => return Woken::ToStop,
+            Signal::Tick => Woken::ToTick,
+            Signal::None | Signal::Deliver => Woken::Otherwise,
+        };
+        *signal = Signal::None;
+        woken
     }
 }
 
-struct Running<M: ManageConnection>(Arc<Shared<M>>);
+struct Running(Arc<AtomicBool>);
 
-impl<M: ManageConnection> Drop for Running<M> {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0.reaper.running.store(false, Ordering::Release);
+        self.0.store(false, Ordering::Release);
     }
 }

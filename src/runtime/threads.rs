@@ -1,54 +1,94 @@
-//! The pool's threads, from their start until they have ended.
+//! Handles of the pool's threads, and the pool as its threads know it.
 
 use std::io;
-use std::time::{Duration, Instant};
 
-use crate::types::manage::ManageConnection;
-use crate::runtime::shared::Shared;
 use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering};
 
-/// When there is no thread to join another, it is tried again after this long.
-const STARVED_RETRY: Duration = Duration::from_millis(100);
+/// The pool, as workers and the reaper know it. The pool is built from them, so they
+/// cannot import it: it implements this instead (`host.rs`).
+pub(crate) trait Host: Send + Sync + 'static {
+    /// What workers do.
+    type Task: Send + 'static;
 
+    /// Spawns a thread of the pool. `false`: the system has no thread to give.
+    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool;
+
+    /// The whole life of a worker, with its first task.
+    fn run_worker(self: &Arc<Self>, first: Option<Self::Task>);
+
+    /// Runs one task on the calling worker.
+    fn run_task(self: &Arc<Self>, task: Self::Task);
+
+    /// The whole life of the reaper.
+    fn run_reaper(self: &Arc<Self>);
+
+    /// Wakes the reaper to retry the backlog.
+    fn wake_reaper(&self);
+
+    /// Wakes `build` and `close` to check again.
+    fn notify_progress(&self);
+
+    /// Joins threads that have ended.
+    fn join_finished(&self);
+}
+
+/// A value in a thread's body that survives a failed spawn: the body takes it out, and
+/// if the body never ran, so can the caller.
+pub(crate) struct Handover<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Handover<T> {
+    pub(crate) fn new(value: T) -> Handover<T> {
+        Handover(Arc::new(Mutex::new(Some(value))))
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.lock().take()
+    }
+}
+
+impl<T> Clone for Handover<T> {
+    fn clone(&self) -> Handover<T> {
+        Handover(Arc::clone(&self.0))
+    }
+}
+
+/// The pool's threads, from their spawn until they are joined.
 pub(crate) struct Threads {
-    /// Of those that have not been joined.
+    /// Of threads that have not been joined.
     handles: Mutex<Vec<JoinHandle<()>>>,
-    /// How many have done their work, and are being joined.
-    ending: AtomicUsize,
+    /// How many are being joined.
+    joining: AtomicUsize,
 }
 
 impl Threads {
     pub(crate) fn new() -> Threads {
-        Threads { handles: Mutex::new(Vec::new()), ending: AtomicUsize::new(0) }
+        Threads { handles: Mutex::new(Vec::new()), joining: AtomicUsize::new(0) }
     }
 
-    /// Starts a thread.
+    /// Spawns a thread.
     ///
     /// # Errors
     ///
     /// The operating system's, when it has no more threads to give.
-    pub(crate) fn start<F>(&self, name: String, body: F) -> io::Result<()>
+    pub(crate) fn spawn<F>(&self, name: String, body: F) -> io::Result<()>
     where
         F: FnOnce() + Send + 'static,
     {
-        // In a place of its own, so that it is not dropped under the lock.
-        let place = Arc::new(Mutex::new(Some(body)));
+        // So that a body that never ran is not dropped under the lock.
+        let handover = Handover::new(body);
         let run = {
-            let place = Arc::clone(&place);
-            move || {
-                let body = place.lock().take();
-                body.into_iter().for_each(|body| body());
-            }
+            let handover = handover.clone();
+            move || handover.take().into_iter().for_each(|body| body())
         };
-        // Under the lock, so that nobody looks for the handle before it is there.
+        // Under the lock, so that the handle is there before the thread can be joined.
         let mut handles = self.handles.lock();
-        let started = sync::spawn(name, run).map(|handle| handles.push(handle));
+        let spawned = sync::spawn(name, run).map(|handle| handles.push(handle));
         drop(handles);
-        started
+        spawned
     }
 
-    /// Joins those that have done their work. A worker does that before it ends: one
-    /// that is kept by what those still run is counted as long as they are.
+    /// Joins threads that have ended. A worker does that before it ends: a thread whose
+    /// thread-local destructors still run counts until they are done.
     pub(crate) fn join_finished(&self) {
         let finished: Vec<_> = {
             let mut handles = self.handles.lock();
@@ -57,84 +97,26 @@ impl Threads {
         finished.into_iter().for_each(|handle| drop(handle.join()));
     }
 
+    /// Takes all handles, to join them; they count as being joined from here on.
+    pub(crate) fn take_handles(&self) -> Vec<JoinHandle<()>> {
+        let mut handles = self.handles.lock();
+        // Under the lock: a second `close` finds them either here or in the count.
+        self.joining.fetch_add(handles.len(), Ordering::AcqRel);
+        std::mem::take(&mut *handles)
+    }
+
+    /// Puts handles back for which no thread could be spawned to join them.
+    pub(crate) fn put_back(&self, handles: Vec<JoinHandle<()>>) {
+        self.handles.lock().extend(handles);
+    }
+
+    /// A thread was joined, or its joiner could not be spawned.
+    pub(crate) fn joined(&self) {
+        self.joining.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// How many are being joined.
-    pub(crate) fn ending(&self) -> usize {
-        self.ending.load(Ordering::Acquire)
-    }
-}
-
-impl<M: ManageConnection> Shared<M> {
-    /// Waits for the end of threads that have done their work; returns how many
-    /// have not ended by the deadline. What they still run is not the pool's:
-    /// destructors of thread-local values of the driver's, which may hang. So
-    /// each is joined by a thread of its own, and goes on being joined when this
-    /// returns.
-    pub(crate) fn join_threads(self: &Arc<Self>, deadline: Instant) -> usize {
-        let mut joiners = Vec::new();
-        loop {
-            let unjoined = self.start_joiners(&mut joiners);
-            let until = match unjoined {
-                0 => deadline,
-                _ => deadline.min(sync::instant() + STARVED_RETRY),
-            };
-            let hope = |_: &_| unjoined == 0 && self.threads.ending() == 0;
-            if self.wait_for(Some(until), hope) {
-                // They run nothing but the body below, and are at its end.
-                joiners.into_iter().for_each(|joiner| drop(joiner.join()));
-                return 0;
-            }
-            if until == deadline {
-                return self.threads.ending() + unjoined;
-            }
-        }
-    }
-
-    /// Has all threads joined of which there are handles. Returns for how many
-    /// there was no thread to join them.
-    fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
-        let handles = {
-            let mut handles = self.threads.handles.lock();
-            // Under the lock: another `close` finds them here or counted there.
-            self.threads.ending.fetch_add(handles.len(), Ordering::AcqRel);
-            std::mem::take(&mut *handles)
-        };
-        let mut left = Vec::new();
-        for handle in handles {
-            match self.start_joiner(handle) {
-                Ok(joiner) => joiners.push(joiner),
-                Err(handle) => left.extend(handle),
-            }
-        }
-        let unjoined = left.len();
-        self.threads.handles.lock().extend(left);
-        unjoined
-    }
-
-    /// `Err`: the system has no thread to give, and the handle is still there.
-    fn start_joiner(
-        self: &Arc<Self>,
-        handle: JoinHandle<()>,
-    ) -> Result<JoinHandle<()>, Option<JoinHandle<()>>> {
-        // In a place of its own, so that the handle survives a failed start.
-        let place = Arc::new(Mutex::new(Some(handle)));
-        let body = {
-            let (ending, place) = (Ending(Arc::clone(self)), Arc::clone(&place));
-            move || {
-                let handle = place.lock().take();
-                let _ = handle.map(JoinHandle::join);
-                drop(ending);
-            }
-        };
-        sync::spawn(format!("{}-joiner", self.config.name), body).map_err(|_| place.lock().take())
-    }
-}
-
-/// A thread that is being joined, and counted.
-struct Ending<M: ManageConnection>(Arc<Shared<M>>);
-
-impl<M: ManageConnection> Drop for Ending<M> {
-    fn drop(&mut self) {
-        self.0.threads.ending.fetch_sub(1, Ordering::AcqRel);
-        self.0.notify_progress();
+    pub(crate) fn joining(&self) -> usize {
+        self.joining.load(Ordering::Acquire)
     }
 }

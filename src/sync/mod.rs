@@ -1,24 +1,24 @@
 //! The one place that names locks, condition variables, threads and the clock,
 //! so that the shell can be run under a model checker.
 //!
-//! `real` is what a pool runs on. `modelled` takes its place under
-//! `--cfg fairpool_model`, for `scripts/models`; which checker it is made of,
-//! `--cfg fairpool_model="loom"` or `"shuttle"` says, beside the other.
+//! A pool runs on `real`. In tests built with `--cfg fairpool_model`, `modelled`
+//! replaces it: `scripts/models` does that. `--cfg fairpool_model="loom"` or
+//! `"shuttle"`, beside the other flag, names the checker.
 
 use std::time::{Duration, Instant};
 
 use crate::core::Time;
 
-#[cfg(fairpool_model)]
+#[cfg(all(test, fairpool_model))]
 mod modelled;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 mod real;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 mod ticks;
 
-#[cfg(fairpool_model)]
+#[cfg(all(test, fairpool_model))]
 pub(crate) use modelled::*;
-#[cfg(not(fairpool_model))]
+#[cfg(not(all(test, fairpool_model)))]
 pub(crate) use real::*;
 
 /// For what no model looks into: it is held for a moment, and nothing happens
@@ -30,6 +30,25 @@ pub(crate) use std::sync::atomic::{
 };
 pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use std::thread::JoinHandle;
+
+/// Waits until the value is `ready`, or until the deadline (`None`: without a limit).
+pub(crate) fn wait_until<T>(
+    condvar: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    deadline: Option<Instant>,
+    ready: impl Fn(&T) -> bool,
+) {
+    while !ready(guard) {
+        match deadline {
+            None => condvar.wait(guard),
+            Some(at) => {
+                if condvar.wait_until(guard, at).timed_out() {
+                    break;
+                }
+            }
+        }
+    }
+}
 
 /// The pool's clock: monotonic, started with the pool.
 #[derive(Clone, Copy, Debug)]

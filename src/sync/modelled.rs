@@ -9,9 +9,6 @@
 //! Not modelled: reference counts, which are those of `std` (the memory model of
 //! `Arc` is not ours to check), and `AtomicU64`, which only numbers things.
 
-// Only models let time pass.
-#![cfg_attr(not(test), allow(dead_code))]
-
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};

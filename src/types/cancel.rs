@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::types::error::text_of_panic;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::types::error_text::text_of_panic;
 
 /// Ends the waits that were started with it, from any thread.
 ///

@@ -1,14 +1,13 @@
 //! Why a caller got no connection.
 
-use std::any::Any;
 use std::error;
-use std::fmt::{self, Write as _};
-use std::panic::{self, AssertUnwindSafe};
+use std::fmt;
 use std::time::Duration;
 
-use crate::types::caller::{Holder, NestedGet};
-use crate::core::{CallKind, Gauges};
+use super::error_text::{Chain, ErrorText};
+use super::holder::{Holder, NestedGet};
 pub use crate::core::ErrorKind;
+use crate::core::{CallKind, Gauges};
 use crate::sync::Arc;
 
 /// The error of a driver, shared by everyone who waited for what failed.
@@ -104,6 +103,11 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
+    /// Whether connecting fails in a way that no retry cures.
+    pub fn is_connect(&self) -> bool {
+        self.kind() == ErrorKind::Connect
+    }
+
     /// Whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.kind() == ErrorKind::Cancelled
@@ -112,6 +116,11 @@ impl Error {
     /// Whether every connection is held by a thread that waits here itself.
     pub fn is_self_deadlock(&self) -> bool {
         self.kind() == ErrorKind::SelfDeadlock
+    }
+
+    /// Whether a setting has a value that it cannot have.
+    pub fn is_config(&self) -> bool {
+        self.kind() == ErrorKind::Config
     }
 
     /// How long the caller had waited; zero for an [`ErrorKind::Config`].
@@ -175,7 +184,7 @@ impl fmt::Display for Report {
             write!(f, "; held longest by {holder}")?;
         }
         if !self.nested.is_empty() {
-            write!(f, "; {}", Nested(&self.nested))?;
+            write!(f, "; {}", NestedList(&self.nested))?;
         }
         if let Some((age, cause)) = &self.earlier {
             write!(f, "; last error, {age:.1?} before this wait: {}", Chain(&**cause))?;
@@ -185,9 +194,9 @@ impl fmt::Display for Report {
 }
 
 /// Says that threads wait for themselves, and which.
-pub(crate) struct Nested<'a>(pub(crate) &'a [NestedGet]);
+pub(crate) struct NestedList<'a>(pub(crate) &'a [NestedGet]);
 
-impl fmt::Display for Nested<'_> {
+impl fmt::Display for NestedList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("every connection is held by a thread that itself waits for one")?;
         for (index, nested) in self.0.iter().enumerate() {
@@ -212,103 +221,3 @@ impl error::Error for Error {
         self.0.cause.as_deref().map(|cause| cause as &(dyn error::Error + 'static))
     }
 }
-
-/// An error with its sources: drivers like to leave what the server said to
-/// those. What an error says itself is not said again.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = text_of(self.0);
-        f.write_str(&said)?;
-        let mut next = source_of(self.0);
-        for _ in 0..LONGEST_CHAIN {
-            let Some(source) = next else { break };
-            let text = text_of(source);
-            if !said.contains(&text) {
-                write!(f, ": {text}")?;
-            }
-            said = text;
-            next = source_of(source);
-        }
-        Ok(())
-    }
-}
-
-/// More sources than this are taken for a circle.
-const LONGEST_CHAIN: usize = 32;
-
-/// What an error came from. The driver's code, like its text.
-fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::Error + 'static)> {
-    panic::catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_else(|payload| {
-        text_of_panic(payload);
-        None
-    })
-}
-
-/// What an error says of itself.
-fn text_of(error: &dyn error::Error) -> String {
-    printed(format_args!("{error}"))
-}
-
-/// Printing a driver's error is the driver's code: it may fail or panic. To print
-/// one of ours does neither.
-fn printed(what: fmt::Arguments<'_>) -> String {
-    let mut text = String::new();
-    let print = || text.write_fmt(what).is_ok();
-    match panic::catch_unwind(AssertUnwindSafe(print)) {
-        Ok(true) => text,
-        Ok(false) => "(an error without a text)".to_string(),
-        Err(payload) => {
-            text_of_panic(payload);
-            "(an error whose text panics)".to_string()
-        }
-    }
-}
-
-/// What a panic said. What is not a text is leaked: its destructor is not ours,
-/// and might panic again.
-pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
-    let payload = match payload.downcast::<&str>() {
-        Ok(said) => return (*said).to_string(),
-        Err(payload) => payload,
-    };
-    match payload.downcast::<String>() {
-        Ok(said) => *said,
-        Err(payload) => {
-            std::mem::forget(payload);
-            "(not a text)".to_string()
-        }
-    }
-}
-
-/// What is left of an error that a handler has taken: its text.
-pub(crate) struct ErrorText {
-    display: String,
-    debug: String,
-}
-
-impl ErrorText {
-    pub(crate) fn new(text: &str) -> ErrorText {
-        ErrorText { display: text.to_string(), debug: text.to_string() }
-    }
-
-    pub(crate) fn of(error: &dyn error::Error) -> ErrorText {
-        let debug = printed(format_args!("{error:?}"));
-        ErrorText { display: Chain(error).to_string(), debug }
-    }
-}
-
-impl fmt::Display for ErrorText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.display)
-    }
-}
-
-impl fmt::Debug for ErrorText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.debug)
-    }
-}
-
-impl error::Error for ErrorText {}

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::types::caller::{Holder, NestedGet, CallSite, Waiter};
+use crate::types::caller::CallSite;
+use crate::types::holder::{Holder, NestedGet, Waiter};
 
 pub(crate) fn seconds<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(span.as_secs_f64())

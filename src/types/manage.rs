@@ -4,7 +4,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::error::Chain;
+use crate::types::error_text::Chain;
 
 /// Opens and checks the connections of one kind of driver.
 ///

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::types::caller::{CallSite, Waiter};
-use crate::types::event::{ConnectionState, Event};
-use crate::observe::snapshot::WeakPool;
-use crate::sync::Arc;
+use super::caller::CallSite;
+use super::event::{ConnectionState, Event};
+use super::holder::Waiter;
+use crate::sync::{Arc, Weak};
 
 /// Receives a pool's events, from [`Pool::subscribe`](crate::Pool::subscribe). The
 /// subscription ends when this is dropped; it does not keep the pool alive.
@@ -28,13 +28,24 @@ use crate::sync::Arc;
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct Subscription {
+    pool: Arc<str>,
     events: Receiver<Event>,
-    pool: WeakPool,
+    source: Weak<dyn EventSource>,
+}
+
+/// Where events come from: a pool.
+pub(crate) trait EventSource: Send + Sync {
+    /// Delivers what has happened until now.
+    fn deliver(&self);
 }
 
 impl Subscription {
-    pub(crate) fn new(events: Receiver<Event>, pool: WeakPool) -> Subscription {
-        Subscription { events, pool }
+    pub(crate) fn new(
+        pool: Arc<str>,
+        events: Receiver<Event>,
+        source: Weak<dyn EventSource>,
+    ) -> Subscription {
+        Subscription { pool, events, source }
     }
 
     /// The next event.
@@ -102,10 +113,10 @@ impl Subscription {
         self.events.is_empty()
     }
 
-    /// Has what happened until now delivered at once, instead of some milliseconds later.
+    /// Delivers what has happened until now at once, instead of some milliseconds later.
     pub fn flush(&self) {
-        if let Some(pool) = self.pool.pool() {
-            pool.deliver();
+        if let Some(source) = self.source.upgrade() {
+            source.deliver();
         }
     }
 }
@@ -121,7 +132,7 @@ impl<'a> IntoIterator for &'a Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("pool", &self.pool.name()).finish_non_exhaustive()
+        f.debug_struct("Subscription").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 

@@ -1,13 +1,12 @@
-//! What it costs when somebody watches, with a driver that does nothing: nobody, a
-//! subscriber that reads every event, the inspector of which a program reads all but the
-//! traces each second. `scripts/bench watching`. Under `cargo test` one short round shows that it runs.
+//! The cost of observers, with a driver that does nothing: a pool without one, a pool with
+//! a subscriber that reads every event, and a pool whose inspector a program reads each
+//! second, all but the traces. Run it with `scripts/bench watching`. Under `cargo test` one
+//! short round shows that it runs.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
-
-use fairpool_inspect;
 
 use fairpool_bench::cell::{Cell, Hold};
 use fairpool_bench::machine::Machine;
@@ -18,8 +17,8 @@ use fairpool_bench::settings::Defaults;
 use fairpool_bench::stub::Fairpool;
 use fairpool_bench::table;
 
-/// What ratios are of.
-const REFERENCE: &str = "nobody";
+/// The tables show ratios to this.
+const REFERENCE: &str = "not observed";
 
 const fn cell(threads: usize, connections: u32, hold: Hold) -> Cell {
     Cell { threads, connections, hold }
@@ -33,28 +32,28 @@ const CELLS: [Cell; 5] = [
     cell(32, 8, Hold::Sleeping(Duration::from_millis(1))),
 ];
 
-/// Room for what happens in a moment; under the heaviest load more does.
+/// The subscriber's capacity. Under the heaviest load events are lost.
 const CAPACITY: usize = 4096;
 
 fn pool(connections: u32) -> Fairpool {
     Fairpool::new(connections, |defaults| defaults)
 }
 
-/// Reads every event, for as long as there is a pool.
+/// A pool with a subscriber that reads every event until the pool is gone.
 fn subscribed(connections: u32) -> Fairpool {
     let pool = pool(connections);
-    let events = pool.downgrade().subscribe(CAPACITY).expect("it is there").expect("a capacity");
+    let events = pool.downgrade().subscribe(CAPACITY).expect("the pool").expect("a capacity");
     thread::spawn(move || events.iter().for_each(drop));
     pool
 }
 
-/// Has the inspector show it, and looks each second, for as long as there is a pool.
+/// A pool with an inspector, which is read each second until the pool is gone.
 fn inspected(connections: u32) -> Fairpool {
     let pool = pool(connections);
-    let watch = pool.downgrade();
-    let server = inspect::serve("127.0.0.1:0", std::slice::from_ref(&watch)).expect("loopback");
+    let weak = pool.downgrade();
+    let server = fairpool_inspect::serve("127.0.0.1:0", std::slice::from_ref(&weak)).expect("loopback");
     thread::spawn(move || {
-        while watch.snapshot().is_some() {
+        while weak.snapshot().is_some() {
             for path in ["metrics", "snapshot.json", "history.json", "dump"] {
                 let text = read(server.addr(), path).expect("the inspector answers");
                 assert!(text.starts_with("HTTP/1.1 200"), "/{path}: {text}");
@@ -83,7 +82,8 @@ fn contestants(cell: &Cell) -> Vec<Box<dyn Contestant>> {
 }
 
 fn main() {
-    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 9, millis: 400 }) else { return };
+    let defaults = Defaults { rounds: 9, millis: 400, temp: env!("CARGO_TARGET_TMPDIR") };
+    let Some(settings) = fairpool_bench::begin(defaults) else { return };
     let mut cells = CELLS.to_vec();
     cells.retain(|cell| settings.wants(&cell.to_string()));
     let progress = Progress::new(cells.len() * 3 * settings.rounds as usize);

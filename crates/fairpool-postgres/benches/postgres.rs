@@ -1,21 +1,17 @@
-//! A real PostgreSQL through fairpool and through r2d2, with its ping at each
-//! checkout and without: what a pool gives to threads that share connections.
+//! A PostgreSQL server through fairpool and through r2d2, with r2d2's ping at each
+//! checkout and without.
 //!
-//! `scripts/bench postgres`, or `cargo bench --bench postgres -- --help`. It
-//! starts a server of its own and removes it at the end. All pools have their
-//! own defaults, the sizes apart. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds
-//! fairpools with these fairness bounds, in microseconds. Under `cargo test`
-//! one short round of one cell shows that it runs.
-
-#[path = "../tests/support/cluster.rs"]
-mod cluster;
+//! Run it with `scripts/bench postgres`; `cargo bench --bench postgres -- --help` shows
+//! the options. It starts a server of its own and removes it at the end. All pools have
+//! their defaults, except for the size. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of
+//! fairpool with these fairness bounds, in microseconds. Under `cargo test` one short
+//! round of one cell shows that it runs.
 
 use std::env;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cluster::Cluster;
 use fairpool::Fairness;
 use fairpool_postgres::PostgresConnectionManager as Manager;
 use postgres::{Client, NoTls};
@@ -28,32 +24,33 @@ use fairpool_bench::report::Report;
 use fairpool_bench::rounds::{self, Contestant, local};
 use fairpool_bench::settings::{Defaults, Settings};
 use fairpool_bench::table;
+use fairpool_servers::cluster::Cluster;
 
 /// What a thread does with a connection.
 #[derive(Clone, Copy)]
 enum Work {
     /// One round trip.
     Select,
-    /// Three round trips, the second of which changes a row that no other thread
-    /// changes: nobody waits for a lock of the server.
+    /// Three round trips. The second changes a row that no other thread changes, so that
+    /// nothing waits for a lock of the server.
     Transaction,
 }
 
 const WORKS: [(&str, Work); 2] = [("SELECT 1", Work::Select), ("transaction", Work::Transaction)];
 const SIZES: [(usize, u32); 4] = [(1, 1), (8, 8), (32, 8), (64, 8)];
 
-/// More than there are threads at any time.
+/// More than the threads at any time.
 const ROWS: u32 = 1024;
-/// With room on each page for the next versions of its rows.
+/// Each page has room for new versions of its rows.
 const SCHEMA: &str = "
     CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 25);
     INSERT INTO counter SELECT id, 0 FROM generate_series(0, 1023) id";
 
-/// Ratios to these stand first in the tables.
+/// The tables show ratios to these first.
 const REFERENCES: [&str; 2] = ["r2d2", "r2d2 without ping"];
 
 thread_local! {
-    /// The row that is this thread's own.
+    /// The row that only this thread changes.
     static ROW: u32 = {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed) % ROWS
@@ -75,7 +72,7 @@ impl Work {
     }
 }
 
-/// A pool, by its way of getting a connection.
+/// A pool, by its `get`.
 struct Pooled<F> {
     get: F,
     work: Work,
@@ -96,7 +93,7 @@ where
     }
 
     fn work(&self, conn: &mut C, _: Hold) {
-        self.work.run(conn).expect("the server is well");
+        self.work.run(conn).expect("the server answers");
     }
 }
 
@@ -108,7 +105,7 @@ fn fairpool(
     name: &str,
 ) -> Box<dyn Contestant> {
     let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
-    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server is there");
+    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server answers");
     local(name, Pooled { get: move || pool.get().expect("a connection"), work })
 }
 
@@ -121,11 +118,11 @@ fn r2d2(
 ) -> Box<dyn Contestant> {
     let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
     let manager = R2d2Manager::new(cluster.config(), NoTls);
-    let pool = builder.build(manager).expect("the server is there");
+    let pool = builder.build(manager).expect("the server answers");
     local(name, Pooled { get: move || pool.get().expect("a connection"), work })
 }
 
-/// The fairness bounds that are asked for beside the default.
+/// The fairness bounds to measure beside the default.
 fn bounds() -> Vec<Duration> {
     let list = env::var("FAIRPOOL_BENCH_BOUNDS").unwrap_or_default();
     let micros = list.split(',').filter(|micros| !micros.is_empty()).map(str::parse);
@@ -146,12 +143,12 @@ fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn C
     all
 }
 
-/// The cells to be measured, with their names.
+/// The cells to measure, with their names.
 fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
     let mut cells = Vec::new();
-    for (told, work) in WORKS {
+    for (label, work) in WORKS {
         for (threads, connections) in SIZES {
-            let name = format!("{threads} / {connections} / {told}");
+            let name = format!("{threads} / {connections} / {label}");
             cells.push((name, Cell { threads, connections, hold: Hold::Driver }, work));
         }
     }
@@ -163,7 +160,8 @@ fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
 }
 
 fn main() {
-    let Some(settings) = fairpool_bench::begin(Defaults { rounds: 5, millis: 500 }) else { return };
+    let defaults = Defaults { rounds: 5, millis: 500, temp: env!("CARGO_TARGET_TMPDIR") };
+    let Some(settings) = fairpool_bench::begin(defaults) else { return };
     let cluster = Cluster::start_with(&[("max_connections", "200")]);
     cluster.psql(SCHEMA);
     let version = cluster.psql("SELECT split_part(version(), ' on ', 1)");

@@ -10,25 +10,23 @@ mod rules;
 
 use std::time::{Duration, SystemTime};
 
-use crate::types::caller::Holder;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
-use crate::api::pool::Pool;
-use crate::observe::snapshot::{Snapshot, WeakPool};
+use crate::observe::snapshot::Snapshot;
 use crate::sync;
+use crate::types::error::Error;
+use crate::types::holder::Holder;
 
 pub use memory::Memory;
 
 /// How far [`Pool::diagnose`]'s looks are apart. Many times what a connection is held
 /// for by most work, and still short enough to wait for.
-const SPAN: Duration = Duration::from_secs(1);
+pub(crate) const SPAN: Duration = Duration::from_secs(1);
 
 /// Holds and returns within the same tick of the clock could not be told from a
 /// connection that never came back.
 const SHORTEST_SPAN: Duration = Duration::from_millis(50);
 const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 
-/// What is wrong with a pool. From [`Pool::diagnose`].
+/// What is wrong with a pool. From [`Pool::diagnose`](crate::Pool::diagnose).
 ///
 /// It prints as a report for a terminal; with the feature `serde` it can be
 /// serialised.
@@ -240,72 +238,17 @@ pub enum FindingKind {
     Queue,
 }
 
-impl<M: ManageConnection> Pool<M> {
-    /// What is wrong with the pool, from two looks at it that are a second apart;
-    /// [`Diagnosis`] has an example.
-    ///
-    /// # Blocking
-    ///
-    /// For a second. Nobody else is held up: the pool's lock is held as for two
-    /// [`snapshot`](Pool::snapshot)s.
-    pub fn diagnose(&self) -> Diagnosis {
-        self.diagnose_over(SPAN).expect("BUG: a second is a legal span")
-    }
-
-    /// As [`diagnose`](Pool::diagnose), with looks that are so far apart. The longer
-    /// the span, the better it tells long work from a leak.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the span is shorter than
-    /// 50 ms or longer than an hour.
-    ///
-    /// # Blocking
-    ///
-    /// For that span.
-    pub fn diagnose_over(&self, span: Duration) -> Result<Diagnosis, Error> {
-        check(span)?;
-        let before = self.snapshot();
-        sync::sleep(span);
-        Diagnosis::between(&before, &self.snapshot())
-    }
-}
-
-impl WeakPool {
-    /// As [`Pool::diagnose`]; `None` if the pool is gone, or goes meanwhile: it is
-    /// not kept alive.
-    ///
-    /// # Blocking
-    ///
-    /// For a second.
-    pub fn diagnose(&self) -> Option<Diagnosis> {
-        self.diagnose_over(SPAN).map(|diagnosis| diagnosis.expect("BUG: a second is a legal span"))
-    }
-
-    /// As [`Pool::diagnose_over`]; `None` if the pool is gone, or goes meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::diagnose_over`].
-    ///
-    /// # Blocking
-    ///
-    /// For that span.
-    pub fn diagnose_over(&self, span: Duration) -> Option<Result<Diagnosis, Error>> {
-        if let Err(error) = check(span) {
-            return Some(Err(error));
-        }
-        let before = self.snapshot()?;
-        sync::sleep(span);
-        Some(Diagnosis::between(&before, &self.snapshot()?))
-    }
-}
-
-fn check(span: Duration) -> Result<(), Error> {
-    match (SHORTEST_SPAN..=LONGEST_SPAN).contains(&span) {
-        true => Ok(()),
-        false => Err(Error::config(format!(
+/// Compares two snapshots that are `span` apart. `None` if either is.
+pub(crate) fn over(
+    span: Duration,
+    snapshot: impl Fn() -> Option<Snapshot>,
+) -> Result<Option<Diagnosis>, Error> {
+    if !(SHORTEST_SPAN..=LONGEST_SPAN).contains(&span) {
+        return Err(Error::config(format!(
             "diagnose: the span must be between {SHORTEST_SPAN:?} and one hour, but is {span:?}"
-        ))),
+        )));
     }
+    let Some(before) = snapshot() else { return Ok(None) };
+    sync::sleep(span);
+    snapshot().map(|after| Diagnosis::between(&before, &after)).transpose()
 }

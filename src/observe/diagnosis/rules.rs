@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{Finding, FindingKind, Severity};
-use crate::types::caller::Holder;
-use crate::observe::snapshot::{DriverCall, CallKind, Snapshot};
+use crate::observe::snapshot::{CallKind, DriverCall, Snapshot};
+use crate::types::holder::Holder;
 use crate::types::text::count;
 use evidence::{PLACES, held_at, kept_at, more, wait_at};
 

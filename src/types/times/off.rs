@@ -2,14 +2,7 @@
 
 use std::time::Duration;
 
-#[derive(Clone, Copy)]
-pub(crate) enum Timed {
-    Wait,
-    InUse,
-    Connect,
-    Validate,
-    Close,
-}
+use super::Timed;
 
 pub(crate) struct Recorder;
 

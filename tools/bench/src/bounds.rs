@@ -1,5 +1,5 @@
-//! What the fairness bound does: two charts side by side, from a report whose
-//! contestants are bounds, from the smallest to the largest.
+//! Two charts of the effect of the fairness bound, side by side. The contestants of the
+//! report are bounds, from the smallest to the largest.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::table::{count, tick};
 pub fn draw(report: &Report, file: &Path) -> Drawn {
     let area = SVGBackend::new(file, (1100, 520)).into_drawing_area();
     area.fill(&WHITE)?;
-    let title = "Against the fairness bound (threads / connections / hold)";
+    let title = "By fairness bound (threads / connections / hold)";
     area.draw(&Text::new(title, (20, 12), (FONT, 18)))?;
     let names: Vec<String> = report.cells.iter().map(|cell| cell.name.clone()).collect();
     legend(&area, &names, 20, 44)?;

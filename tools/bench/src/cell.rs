@@ -1,23 +1,26 @@
-//! What is measured: so many threads on so many connections, held for so long.
+//! A cell is what one table shows: a number of threads on a number of connections, with
+//! a hold.
 
 use std::fmt;
 use std::hint::spin_loop;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How a thread spends the time for which it holds a connection.
+/// What a thread does while it holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Hold {
+    /// It returns the connection at once.
     None,
-    /// It computes: it spins on the clock until the time has passed.
+    /// It computes: it spins on the clock for this time.
     Busy(Duration),
-    /// It waits for a server: it sleeps.
+    /// It waits for a server: it sleeps for this time.
     Sleeping(Duration),
-    /// It calls a driver, for as long as that takes; the source makes the call.
+    /// It calls a driver; the source makes the call.
     Driver,
 }
 
 impl Hold {
+    /// Spins or sleeps.
     #[inline]
     pub fn spend(self) {
         match self {
@@ -32,15 +35,15 @@ impl Hold {
         }
     }
 
-    pub fn span(self) -> Duration {
+    pub(crate) fn span(self) -> Duration {
         match self {
             Hold::None | Hold::Driver => Duration::ZERO,
             Hold::Busy(span) | Hold::Sleeping(span) => span,
         }
     }
 
-    /// The name of the kind, as the peers' protocol and the reports have it.
-    pub fn kind(self) -> &'static str {
+    /// The name of the kind in reports and in the peers' protocol.
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Hold::None => "none",
             Hold::Busy(_) => "busy",
@@ -61,10 +64,14 @@ impl fmt::Display for Hold {
     }
 }
 
+/// Threads that share connections; displayed as `threads / connections / hold`.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
+    /// How many threads get connections.
     pub threads: usize,
+    /// How many connections a pool has.
     pub connections: u32,
+    /// What a thread does with a connection.
     pub hold: Hold,
 }
 

@@ -8,12 +8,12 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::report::{CellReport, Report};
 use crate::table::tick;
 
-pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-pub(super) const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 const GREY: RGBColor = RGBColor(90, 90, 90);
-/// Told apart by the colour-blind too.
+/// Colours that colour-blind readers can tell apart.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -23,12 +23,12 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(60, 60, 60),
 ];
-/// What is no pool is grey.
+/// Grey, because these are not pools.
 const GREYS: [(&str, RGBColor); 2] =
     [("Mutex<Vec>", RGBColor(130, 130, 130)), ("ArrayQueue", RGBColor(190, 190, 190))];
 
-/// A contestant has one colour in all charts: by its place in the whole list.
-pub(super) fn colour(names: &[String], name: &str) -> RGBColor {
+/// The colour of a contestant, by its position in the list: the same in all charts.
+pub(crate) fn colour(names: &[String], name: &str) -> RGBColor {
     let grey = |name: &str| GREYS.iter().find(|(pool, _)| *pool == name);
     if let Some(&(_, colour)) = grey(name) {
         return colour;
@@ -37,7 +37,7 @@ pub(super) fn colour(names: &[String], name: &str) -> RGBColor {
     COLOURS[pools.position(|pool| pool == name).unwrap_or(0) % COLOURS.len()]
 }
 
-/// Everybody who was measured in some cell.
+/// All contestants that were measured in any cell.
 fn contestants(report: &Report) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for one in report.cells.iter().flat_map(|cell| &cell.contestants) {
@@ -48,8 +48,8 @@ fn contestants(report: &Report) -> Vec<String> {
     names
 }
 
-/// Squares and names in one line.
-pub(super) fn legend(area: &Area<'_>, names: &[String], left: i32, top: i32) -> Drawn {
+/// Draws squares and names in one line.
+pub(crate) fn legend(area: &Area<'_>, names: &[String], left: i32, top: i32) -> Drawn {
     let mut x = left;
     for name in names {
         let square = [(x, top), (x + 12, top + 12)];
@@ -60,7 +60,7 @@ pub(super) fn legend(area: &Area<'_>, names: &[String], left: i32, top: i32) -> 
     Ok(())
 }
 
-/// Throughput of each contestant in each cell, as a multiple of `reference`'s.
+/// Draws the throughput of each contestant in each cell, as a multiple of `reference`'s.
 pub fn throughput(report: &Report, reference: &str, file: &Path) -> Drawn {
     let names = contestants(report);
     let (width, bar) = (1100, 1.0 / (names.len() as f64 + 1.5));
@@ -108,7 +108,7 @@ pub fn throughput(report: &Report, reference: &str, file: &Path) -> Drawn {
     Ok(())
 }
 
-/// A cell's name in two lines, centred below its bars.
+/// Draws the name of a cell in two lines, centred below its bars.
 fn below(area: &Area<'_>, cell: &CellReport, x: i32, y: i32) -> Drawn {
     let style = (FONT, 13).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
     let mut parts = cell.name.splitn(3, " / ");
@@ -118,7 +118,7 @@ fn below(area: &Area<'_>, cell: &CellReport, x: i32, y: i32) -> Drawn {
     Ok(())
 }
 
-/// Left edge, the contestant's place, and how many times the reference.
+/// The left edge, the contestant's position and the multiple of the reference.
 fn bars(report: &Report, reference: &str, names: &[String], bar: f64) -> Vec<(f64, usize, f64)> {
     let mut bars = Vec::new();
     for (number, cell) in report.cells.iter().enumerate() {
@@ -135,7 +135,7 @@ fn bars(report: &Report, reference: &str, names: &[String], bar: f64) -> Vec<(f6
     bars
 }
 
-/// For each cell, how long which share of the waits was: nines to the right, the
+/// Draws the distribution of waits in each cell: percentiles as nines to the right, the
 /// longest wait at the right end of each line.
 pub fn waits(report: &Report, file: &Path) -> Drawn {
     let cells: Vec<&CellReport> = report.cells.iter().collect();
@@ -173,7 +173,7 @@ fn distribution(cell: &CellReport, names: &[String], panel: &Area<'_>) -> Drawn 
         .label_style((FONT, 12))
         .light_line_style(WHITE)
         .draw()?;
-    // The first is drawn last, above the others, and wider.
+    // The first is drawn last and wider, so that it is above the others.
     for (place, one) in cell.contestants.iter().enumerate().rev() {
         let line = one.waits.iter().map(|&(nines, wait)| (nines, wait.max(10) as f64));
         let style = colour(names, &one.name).stroke_width(if place == 0 { 3 } else { 2 });
@@ -182,7 +182,7 @@ fn distribution(cell: &CellReport, names: &[String], panel: &Area<'_>) -> Drawn 
     Ok(())
 }
 
-/// 0 is 0%, 1 is 90%, 2 is 99%, 3 is 99.9%.
+/// The percentile of a number of nines: 0 is 0%, 1 is 90%, 2 is 99%, 3 is 99.9%.
 fn percentile(nines: f64) -> String {
     let digits = (nines.round() as usize).saturating_sub(2);
     format!("{:.digits$}%", 100.0 - 100.0 * 10f64.powf(-nines))

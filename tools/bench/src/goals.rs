@@ -1,17 +1,17 @@
-//! The goals of speed, and whether the results meet them.
+//! The goals for speed, and whether results meet them.
 
 use crate::growth;
 use crate::report::{CellReport, ContestantReport, Figures, Report};
 use crate::table::times;
 
-/// How a figure of fairpool's compares with another's, or what it is.
+/// The figure of a goal, as a multiple of another contestant's.
 #[derive(Clone, Copy)]
-enum What {
+enum Figure {
     Throughput,
     P99,
     P999,
     Max,
-    /// Not compared with anybody.
+    /// Itself, not a multiple.
     Jain,
 }
 
@@ -26,12 +26,12 @@ use Bound::{AtLeast, AtMost};
 struct Goal {
     part: &'static str,
     cell: &'static str,
-    /// The contestant that it is about.
+    /// The contestant whose figure it is.
     own: &'static str,
-    what: What,
+    figure: Figure,
     other: &'static str,
     bound: Bound,
-    /// Wished for, not demanded.
+    /// Wished for, not required.
     stretch: bool,
 }
 
@@ -47,35 +47,35 @@ const FAIRPOOL: &str = "fairpool";
 const R2D2: &str = "r2d2";
 const HIKARI: &str = "HikariCP";
 
-const fn goal(cell: &'static str, what: What, other: &'static str, bound: Bound) -> Goal {
-    Goal { part: "checkout", cell, own: FAIRPOOL, what, other, bound, stretch: false }
+const fn goal(cell: &'static str, figure: Figure, other: &'static str, bound: Bound) -> Goal {
+    Goal { part: "checkout", cell, own: FAIRPOOL, figure, other, bound, stretch: false }
 }
 
 const fn stretch(cell: &'static str) -> Goal {
-    Goal { stretch: true, ..goal(cell, What::Throughput, HIKARI, AtLeast(1.0)) }
+    Goal { stretch: true, ..goal(cell, Figure::Throughput, HIKARI, AtLeast(1.0)) }
 }
 
-const fn postgres(what: What, other: &'static str, bound: Bound) -> Goal {
-    Goal { part: "postgres", ..goal("32 / 8 / SELECT 1", what, other, bound) }
+const fn postgres(figure: Figure, other: &'static str, bound: Bound) -> Goal {
+    Goal { part: "postgres", ..goal("32 / 8 / SELECT 1", figure, other, bound) }
 }
 
 const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
-    Goal { part: "watching", own, ..goal(cell, What::Throughput, "nobody", AtLeast(at_least)) }
+    Goal { part: "watching", own, ..goal(cell, Figure::Throughput, "not observed", AtLeast(at_least)) }
 }
 
 const SINGLE: [Goal; 12] = [
-    goal("1 / 1 / 0", What::Throughput, "Mutex<Vec>", AtLeast(0.5)),
-    goal("1 / 1 / 0", What::Throughput, R2D2, AtLeast(6.0)),
-    goal("2 / 2 / 0", What::Throughput, R2D2, AtLeast(4.0)),
-    goal("2 / 1 / 0", What::Throughput, R2D2, AtLeast(4.0)),
-    goal("8 / 4 / 0", What::Throughput, HIKARI, AtLeast(1.0)),
-    goal("8 / 4 / 0", What::Throughput, R2D2, AtLeast(5.0)),
-    goal("32 / 4 / 0", What::Throughput, R2D2, AtLeast(3.0)),
+    goal("1 / 1 / 0", Figure::Throughput, "Mutex<Vec>", AtLeast(0.5)),
+    goal("1 / 1 / 0", Figure::Throughput, R2D2, AtLeast(6.0)),
+    goal("2 / 2 / 0", Figure::Throughput, R2D2, AtLeast(4.0)),
+    goal("2 / 1 / 0", Figure::Throughput, R2D2, AtLeast(4.0)),
+    goal("8 / 4 / 0", Figure::Throughput, HIKARI, AtLeast(1.0)),
+    goal("8 / 4 / 0", Figure::Throughput, R2D2, AtLeast(5.0)),
+    goal("32 / 4 / 0", Figure::Throughput, R2D2, AtLeast(3.0)),
     stretch("32 / 4 / 0"),
-    goal("32 / 16 / 0", What::Throughput, R2D2, AtLeast(3.0)),
+    goal("32 / 16 / 0", Figure::Throughput, R2D2, AtLeast(3.0)),
     stretch("32 / 16 / 0"),
-    goal("8 / 4 / 10µs busy", What::Throughput, R2D2, AtLeast(1.0)),
-    goal("8 / 4 / 10µs busy", What::P999, R2D2, AtMost(0.5)),
+    goal("8 / 4 / 10µs busy", Figure::Throughput, R2D2, AtLeast(1.0)),
+    goal("8 / 4 / 10µs busy", Figure::P999, R2D2, AtMost(0.5)),
 ];
 
 const SLEEPING: [&str; 4] = [
@@ -86,23 +86,23 @@ const SLEEPING: [&str; 4] = [
 ];
 
 const POSTGRES: [Goal; 4] = [
-    postgres(What::Throughput, R2D2, AtLeast(1.7)),
-    postgres(What::P99, R2D2, AtMost(1.0 / 5.0)),
-    postgres(What::Throughput, "r2d2 without ping", AtLeast(1.0)),
-    postgres(What::P99, "r2d2 without ping", AtMost(1.0 / 3.0)),
+    postgres(Figure::Throughput, R2D2, AtLeast(1.7)),
+    postgres(Figure::P99, R2D2, AtMost(1.0 / 5.0)),
+    postgres(Figure::Throughput, "r2d2 without ping", AtLeast(1.0)),
+    postgres(Figure::P99, "r2d2 without ping", AtMost(1.0 / 3.0)),
 ];
 
-/// As in `benches/watching.rs`.
+/// The cells of the bench `watching`.
 const WATCHED: [&str; 5] =
     ["1 / 1 / 0", "8 / 4 / 0", "1 / 1 / 10µs busy", "8 / 4 / 10µs busy", "32 / 8 / 1ms asleep"];
 
 fn all() -> Vec<Goal> {
     let sleeping = SLEEPING.into_iter().flat_map(|cell| {
         [
-            goal(cell, What::Throughput, R2D2, AtLeast(1.0)),
-            goal(cell, What::P99, R2D2, AtMost(1.0 / 4.0)),
-            goal(cell, What::Max, R2D2, AtMost(1.0 / 6.0)),
-            goal(cell, What::Jain, "", AtLeast(0.99)),
+            goal(cell, Figure::Throughput, R2D2, AtLeast(1.0)),
+            goal(cell, Figure::P99, R2D2, AtMost(1.0 / 4.0)),
+            goal(cell, Figure::Max, R2D2, AtMost(1.0 / 6.0)),
+            goal(cell, Figure::Jain, "", AtLeast(0.99)),
         ]
     });
     let watched = WATCHED
@@ -111,7 +111,7 @@ fn all() -> Vec<Goal> {
     SINGLE.into_iter().chain(sleeping).chain(POSTGRES).chain(watched).collect()
 }
 
-/// The goals that these results have something to say about.
+/// The goals that can be checked with these results.
 pub fn check(report: &Report) -> Vec<Outcome> {
     let goals = all().into_iter().filter(|goal| goal.part == report.part);
     let outcomes = goals.filter_map(|goal| goal.check(report.cell(goal.cell)?));
@@ -121,8 +121,8 @@ pub fn check(report: &Report) -> Vec<Outcome> {
 impl Goal {
     fn check(&self, cell: &CellReport) -> Option<Outcome> {
         let own = cell.contestant(self.own)?;
-        let (value, measured) = match self.what {
-            What::Jain => (own.medians.jain, format!("{:.4}", own.medians.jain)),
+        let (value, measured) = match self.figure {
+            Figure::Jain => (own.medians.jain, format!("{:.4}", own.medians.jain)),
             _ => self.compare(own, cell.contestant(self.other)?),
         };
         Some(Outcome {
@@ -130,7 +130,7 @@ impl Goal {
             goal: format!(
                 "{}{} {}",
                 self.subject(),
-                self.what.named(self.other),
+                self.figure.named(self.other),
                 self.bound.named()
             ),
             measured,
@@ -143,37 +143,37 @@ impl Goal {
         if self.own == FAIRPOOL { String::new() } else { format!("{}: ", self.own) }
     }
 
-    /// The ratio, and how it is told: with the rounds' lowest and highest.
+    /// The ratio, and as text with the lowest and the highest of the rounds.
     fn compare(&self, own: &ContestantReport, other: &ContestantReport) -> (f64, String) {
-        let value = own.ratio(other, self.what.figure());
-        let (lowest, highest) = own.ratio_spread(other, self.what.figure());
-        let mut told = format!("{} ({} – {})", times(value), times(lowest), times(highest));
-        if matches!(self.what, What::Max) {
+        let value = own.ratio(other, self.figure.figure());
+        let (lowest, highest) = own.ratio_spread(other, self.figure.figure());
+        let mut text = format!("{} ({} – {})", times(value), times(lowest), times(highest));
+        if matches!(self.figure, Figure::Max) {
             let longest = own.longest as f64 / other.longest as f64;
-            told += &format!("; longest of all rounds: {}", times(longest));
+            text += &format!("; longest of all rounds: {}", times(longest));
         }
-        (value, told)
+        (value, text)
     }
 }
 
-impl What {
+impl Figure {
     fn figure(self) -> fn(&Figures) -> f64 {
         match self {
-            What::Throughput => |figures| figures.operations_per_second,
-            What::P99 => |figures| figures.wait_p99,
-            What::P999 => |figures| figures.wait_p999,
-            What::Max => |figures| figures.wait_max,
-            What::Jain => |figures| figures.jain,
+            Figure::Throughput => |figures| figures.operations_per_second,
+            Figure::P99 => |figures| figures.wait_p99,
+            Figure::P999 => |figures| figures.wait_p999,
+            Figure::Max => |figures| figures.wait_max,
+            Figure::Jain => |figures| figures.jain,
         }
     }
 
     fn named(self, other: &str) -> String {
         match self {
-            What::Throughput => format!("throughput × {other}"),
-            What::P99 => format!("p99 wait × {other}"),
-            What::P999 => format!("p99.9 wait × {other}"),
-            What::Max => format!("longest wait × {other}"),
-            What::Jain => "Jain's index".to_string(),
+            Figure::Throughput => format!("throughput × {other}"),
+            Figure::P99 => format!("p99 wait × {other}"),
+            Figure::P999 => format!("p99.9 wait × {other}"),
+            Figure::Max => format!("longest wait × {other}"),
+            Figure::Jain => "Jain's index".to_string(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Figures that may grow with a size, how they grow, and how they may.
+//! Figures that may grow with a size, and the goals for their growth.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,42 +9,52 @@ use crate::table::{Table, count, span, times};
 /// One figure at one size.
 #[derive(Serialize, Deserialize)]
 pub struct Growth {
+    /// What is measured.
     pub subject: String,
+    /// The size: of a queue or of a pool.
     pub size: u32,
+    /// The unit of `rounds`.
     pub unit: Unit,
-    /// Of each round.
+    /// The figure of each round.
     pub rounds: Vec<f64>,
 }
 
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
+    /// Nanoseconds.
     Nanos,
+    /// Bytes.
     Bytes,
+    /// A number of threads.
     Threads,
 }
 
-/// Whatever costs the same at every size may differ by this factor, and what is
-/// in proportion to a size by this factor from it.
+/// A constant figure may grow by this factor from the smallest size to the largest, and
+/// a figure that is proportional to the size by this factor more than the size.
 const LIMIT: f64 = 1.5;
 
-/// What is to cost the same, whatever the size.
+/// A subject that must cost the same at every size.
 pub const PAST_A_QUEUE: &str = "get + return past a queue";
+/// A subject that must cost the same at every size.
 pub const ALL_IDLE: &str = "get + return, all others idle";
+/// A subject that must cost the same at every size.
 pub const ALL_LENT: &str = "get + return, all others lent";
 const CONSTANT: [&str; 3] = [PAST_A_QUEUE, ALL_IDLE, ALL_LENT];
 
-/// What may grow in proportion to the size, but no faster.
+/// A subject that may grow in proportion to the size, but no faster.
 pub const MASS_TIMEOUT: &str = "mass timeout: last back after";
+/// A subject that may grow in proportion to the size, but no faster.
 pub const MASS_CANCEL: &str = "mass cancel: last back after";
 const LINEAR: [&str; 2] = [MASS_TIMEOUT, MASS_CANCEL];
 
 impl Growth {
-    pub fn median(&self) -> f64 {
+    fn median(&self) -> f64 {
         median(self.rounds.iter().copied())
     }
 
-    fn told(&self, figure: f64) -> String {
+    fn format(&self, figure: f64) -> String {
         match self.unit {
             Unit::Nanos => span(figure),
             Unit::Bytes => format!("{} B", count(figure)),
@@ -59,13 +69,14 @@ impl Growth {
         vec![
             self.subject.clone(),
             count(f64::from(self.size)),
-            self.told(self.median()),
-            format!("{} – {}", self.told(lowest), self.told(highest)),
+            self.format(self.median()),
+            format!("{} – {}", self.format(lowest), self.format(highest)),
             times(growth),
         ]
     }
 }
 
+/// One row for each figure.
 pub fn table(figures: &[Growth]) -> Table {
     let header = ["what", "size", "median", "from – to", "× the smallest"];
     let row = |one: &Growth| {
@@ -75,8 +86,8 @@ pub fn table(figures: &[Growth]) -> Table {
     Table { header: header.map(String::from).to_vec(), rows: figures.iter().map(row).collect() }
 }
 
-/// Of each subject that has a goal: from the smallest size to the largest.
-pub fn check(figures: &[Growth]) -> Vec<Outcome> {
+/// The goals of these figures.
+pub(crate) fn check(figures: &[Growth]) -> Vec<Outcome> {
     let constant = CONSTANT.iter().filter_map(|subject| goal(figures, subject, false));
     constant.chain(LINEAR.iter().filter_map(|subject| goal(figures, subject, true))).collect()
 }

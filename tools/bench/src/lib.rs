@@ -1,16 +1,13 @@
-//! What the benches share. A bench [`begin`]s with its settings, measures [`cell`]s
-//! with [`rounds`] of passes of its contestants, makes a [`report`] and hands it
-//! to [`finish`].
+//! What the benches of the workspace share.
+//!
+//! A bench calls [`begin`] for its settings, measures [`cell`]s in [`rounds`] in which
+//! its contestants take turns, makes a [`report`] and passes it to [`finish`]. The
+//! report is kept as JSON; tables, charts, goals and the page in `docs/benchmarks` are
+//! made from it.
 
-#![allow(dead_code, reason = "each bench uses its part of this")]
-
-pub mod bounds;
 pub mod cell;
-pub mod chart;
-pub mod goals;
 pub mod growth;
 pub mod machine;
-pub mod page;
 pub mod pass;
 pub mod peers;
 pub mod progress;
@@ -19,12 +16,20 @@ pub mod rounds;
 pub mod settings;
 pub mod stub;
 pub mod table;
-pub mod waits;
+
+mod bounds;
+mod chart;
+mod goals;
+mod page;
+mod waits;
+
+use std::path::PathBuf;
 
 use report::Report;
 use settings::{Defaults, Settings};
 
-/// None if there is nothing to measure: the page was all that was asked for.
+/// Reads the command line. `None` if the user asked only for the page, which is then
+/// written.
 pub fn begin(defaults: Defaults) -> Option<Settings> {
     let settings = Settings::read(defaults);
     match &settings.results {
@@ -34,8 +39,12 @@ pub fn begin(defaults: Defaults) -> Option<Settings> {
     None
 }
 
-/// Writes the results, and from all results that are there the charts and the
-/// page. Under `cargo test` nothing is written.
+/// Prints the notes and the goals, writes the results, and draws the charts and the
+/// page from all results in that folder. Under `cargo test` it writes nothing.
+///
+/// # Panics
+///
+/// If the results cannot be written.
 pub fn finish(report: &Report, settings: &Settings) {
     for note in &report.notes {
         println!("{note}");
@@ -48,4 +57,9 @@ pub fn finish(report: &Report, settings: &Settings) {
         let verdict = if outcome.met { "met    " } else { "not met" };
         println!("{verdict} {}: {}: {}", outcome.cell, outcome.goal, outcome.measured);
     }
+}
+
+/// The root of the workspace.
+fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

@@ -1,43 +1,43 @@
-//! What a run was made on, and with which versions.
+//! The machine and the versions of a run.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// The libraries whose versions matter to what is measured.
+use crate::workspace;
+
+/// The libraries whose versions affect the results.
 const LIBRARIES: [&str; 5] =
     ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres"];
 
 #[derive(Clone, Serialize, Deserialize)]
+/// The machine, the commit and the versions of a run.
 pub struct Machine {
-    pub cpu: String,
-    pub cores: usize,
-    pub kernel: String,
-    pub rustc: String,
-    pub date: String,
-    pub commit: String,
-    /// Whether anything but results differed from that commit.
-    pub changed_since_commit: bool,
-    /// Of peers, their runtimes and the libraries measured.
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    pub(crate) rustc: String,
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    /// Whether a file other than results differed from the commit.
+    pub(crate) changed_since_commit: bool,
+    /// Of peers with their runtimes, and of the libraries measured.
     pub versions: BTreeMap<String, String>,
 }
 
 impl Machine {
+    /// Asks the system, git and rustc. What cannot be found stays empty.
     pub fn inspect() -> Machine {
-        let git = |arguments: &[&str]| {
-            let folder = ["-C", env!("CARGO_MANIFEST_DIR")];
-            said("git", &[&folder[..], arguments].concat())
-        };
+        let git = |arguments: &[&str]| output("git", arguments);
         let changes = git(&["status", "--porcelain", "--", ".", ":!docs/benchmarks"]);
         Machine {
             cpu: cpu(),
             cores: std::thread::available_parallelism().map_or(0, |cores| cores.get()),
-            kernel: said("uname", &["-sr"]).unwrap_or_default(),
-            rustc: said("rustc", &["--version"]).unwrap_or_default(),
-            date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).unwrap_or_default(),
+            kernel: output("uname", &["-sr"]).unwrap_or_default(),
+            rustc: output("rustc", &["--version"]).unwrap_or_default(),
+            date: output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).unwrap_or_default(),
             commit: git(&["rev-parse", "--short=10", "HEAD"]).unwrap_or_default(),
             changed_since_commit: changes.is_none_or(|changes| !changes.is_empty()),
             versions: libraries(),
@@ -45,7 +45,7 @@ impl Machine {
     }
 }
 
-/// The processors' name, and whether they are virtual: that matters more.
+/// The name of the processors, and whether they are virtual.
 fn cpu() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -61,9 +61,8 @@ fn cpu() -> String {
 }
 
 fn libraries() -> BTreeMap<String, String> {
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
-    let lock = fs::read_to_string(lock).unwrap_or_default();
-    // A library may be there twice: r2d2 is built on an older parking_lot.
+    let lock = fs::read_to_string(workspace().join("Cargo.lock")).unwrap_or_default();
+    // A library may be there twice: r2d2 uses an older parking_lot.
     let versions = |name: &str| {
         let before = format!("name = \"{name}\"\nversion = \"");
         let parts = lock.split(&before).skip(1);
@@ -73,9 +72,9 @@ fn libraries() -> BTreeMap<String, String> {
     LIBRARIES.iter().map(|&name| (name.to_string(), versions(name))).collect()
 }
 
-/// The one line that a program says.
-fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+/// The output of a program in the workspace's folder; `None` if it fails.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).current_dir(workspace()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
     output.status.success().then_some(text)
 }

@@ -1,4 +1,4 @@
-//! The page of results, made from the JSON of whichever parts are there.
+//! The page of results, made from the JSON of all parts that have results.
 
 use std::fmt::Write;
 use std::fs;
@@ -15,7 +15,7 @@ struct Part {
     name: &'static str,
     title: &'static str,
     text: &'static str,
-    /// Who the throughput is compared with.
+    /// The contestants with whose throughput the others are compared.
     references: &'static [&'static str],
     charts: &'static [&'static str],
 }
@@ -51,9 +51,9 @@ const PARTS: [Part; 5] = [
     },
     Part {
         name: "watching",
-        title: "What it costs to be watched",
+        title: "The cost of observers",
         text: include_str!("page/watching.md"),
-        references: &["nobody"],
+        references: &["not observed"],
         charts: &[],
     },
 ];
@@ -114,7 +114,7 @@ impl Part {
     }
 }
 
-/// On what, with what, and what is missing.
+/// The machine, the versions and the notes.
 fn conditions(report: &Report) -> String {
     let machine = &report.machine;
     let versions = machine.versions.iter().map(|(name, version)| format!("{name} {version}"));

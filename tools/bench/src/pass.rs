@@ -1,8 +1,6 @@
-//! The measuring loop: threads that get a connection, use it and give it back,
-//! for a set time.
+//! The measuring loop: threads get a connection, use it and return it, for a set time.
 //!
-//! It is compiled once for each contestant, so that no contestant pays for a
-//! call that another has inlined.
+//! The loop is generic, so that the compiler can inline every contestant's calls alike.
 
 use std::fs;
 use std::sync::Barrier;
@@ -13,68 +11,70 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use crate::cell::{Cell, Hold};
-use crate::waits::{self, OfThread, Waits};
+use crate::waits::{self, ThreadWaits, Waits};
 
-/// Enough for a get; a thousand threads with the default of 2 MiB would not be
-/// what anybody runs.
+/// Enough for a get. Nobody runs a thousand threads with the default of 2 MiB.
 const STACK_BYTES: usize = 256 * 1024;
-/// How many operations without a hold go between two looks at the stop flag.
+/// Operations without a hold between two reads of the stop flag.
 const BATCH: u64 = 64;
 
-/// A way to get a connection. Dropping it gives it back.
+/// A pool in this process.
 pub trait Source: Sync {
+    /// A connection. Dropping it returns it.
     type Conn<'a>
     where
         Self: 'a;
 
+    /// Gets a connection; waits until one is free.
     fn get(&self) -> Self::Conn<'_>;
 
-    /// What a holder does with it.
+    /// Uses a connection.
     fn work(&self, conn: &mut Self::Conn<'_>, hold: Hold);
 }
 
-/// What one contestant did in one pass.
+/// The figures of one contestant in one pass.
 pub struct Pass {
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// Of each thread.
-    pub operations: Vec<u64>,
+    pub(crate) operations: Vec<u64>,
     /// Empty if the pass was not timed.
-    pub waits: Waits,
-    pub voluntary_switches: u64,
+    pub(crate) waits: Waits,
+    pub(crate) voluntary_switches: u64,
 }
 
-struct OfOne {
+/// The figures of one thread.
+struct ThreadPass {
     operations: u64,
-    waits: OfThread,
+    waits: ThreadWaits,
     voluntary_switches: u64,
 }
 
 impl Pass {
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.operations.iter().sum()
     }
 
-    pub fn operations_per_second(&self) -> f64 {
+    pub(crate) fn operations_per_second(&self) -> f64 {
         self.total() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Jain's index: 1 if all threads got the same, 1/n if one got everything.
-    pub fn jain(&self) -> f64 {
+    /// Jain's index: 1 if all threads did the same number, 1/n if one of n did all.
+    pub(crate) fn jain(&self) -> f64 {
         let sum = self.total() as f64;
         let squares: f64 = self.operations.iter().map(|&own| (own as f64).powi(2)).sum();
         sum * sum / (self.operations.len() as f64 * squares.max(1.0))
     }
 
-    pub fn switches_per_operation(&self) -> f64 {
+    pub(crate) fn switches_per_operation(&self) -> f64 {
         self.voluntary_switches as f64 / self.total().max(1) as f64
     }
 }
 
-/// Runs a cell's threads for `length`. A timed pass reads the clock around each
-/// get, which without a hold costs more than the pool itself.
-pub fn run<S: Source>(source: &S, cell: &Cell, length: Duration, timed: bool) -> Pass {
+/// Runs a cell's threads for `length`. A timed pass reads the clock around each get,
+/// which costs more than the get itself if there is no hold.
+pub(crate) fn run<S: Source>(source: &S, cell: &Cell, length: Duration, timed: bool) -> Pass {
     let barrier = Barrier::new(cell.threads + 1);
-    // On cache lines of its own: every thread reads it all the time.
+    // Its own cache line, because every thread reads it all the time.
     let stop = CachePadded::new(AtomicBool::new(false));
     let work = || one(source, cell.hold, timed, &barrier, &stop);
     thread::scope(|scope| {
@@ -91,10 +91,10 @@ pub fn run<S: Source>(source: &S, cell: &Cell, length: Duration, timed: bool) ->
     })
 }
 
-fn collect(workers: Vec<ScopedJoinHandle<'_, OfOne>>, start: Instant) -> Pass {
+fn collect(workers: Vec<ScopedJoinHandle<'_, ThreadPass>>, start: Instant) -> Pass {
     let finished = workers.into_iter().map(|worker| worker.join().expect("a worker panicked"));
-    let all: Vec<OfOne> = finished.collect();
-    // To the end of the last operation: each that was begun is counted.
+    let all: Vec<ThreadPass> = finished.collect();
+    // Until the last operation ends, because each one that began is counted.
     let elapsed = start.elapsed();
     let mut waits = waits::histogram();
     for one in &all {
@@ -114,7 +114,7 @@ fn one<S: Source>(
     timed: bool,
     barrier: &Barrier,
     stop: &AtomicBool,
-) -> OfOne {
+) -> ThreadPass {
     let mut waits = waits::histogram();
     barrier.wait();
     let before = voluntary_switches();
@@ -123,7 +123,7 @@ fn one<S: Source>(
         (true, Hold::None) => timed_without_hold(source, stop, &mut waits),
         _ => timed_with_hold(source, hold, stop, &mut waits),
     };
-    OfOne { operations, waits, voluntary_switches: voluntary_switches() - before }
+    ThreadPass { operations, waits, voluntary_switches: voluntary_switches() - before }
 }
 
 fn untimed<S: Source>(source: &S, stop: &AtomicBool) -> u64 {
@@ -138,7 +138,7 @@ fn untimed<S: Source>(source: &S, stop: &AtomicBool) -> u64 {
     operations
 }
 
-fn timed_without_hold<S: Source>(source: &S, stop: &AtomicBool, waits: &mut OfThread) -> u64 {
+fn timed_without_hold<S: Source>(source: &S, stop: &AtomicBool, waits: &mut ThreadWaits) -> u64 {
     let mut operations = 0;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BATCH {
@@ -154,7 +154,7 @@ fn timed_with_hold<S: Source>(
     source: &S,
     hold: Hold,
     stop: &AtomicBool,
-    waits: &mut OfThread,
+    waits: &mut ThreadWaits,
 ) -> u64 {
     let mut operations = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -166,14 +166,14 @@ fn timed_with_hold<S: Source>(
 }
 
 #[inline]
-fn timed_get<'a, S: Source>(source: &'a S, waits: &mut OfThread) -> S::Conn<'a> {
+fn timed_get<'a, S: Source>(source: &'a S, waits: &mut ThreadWaits) -> S::Conn<'a> {
     let start = Instant::now();
     let conn = source.get();
     waits.saturating_record(start.elapsed().as_nanos() as u64);
     conn
 }
 
-/// How often this thread has gone to sleep of itself.
+/// How often this thread has gone to sleep by itself, by the kernel's count.
 fn voluntary_switches() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));

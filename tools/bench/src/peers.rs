@@ -1,5 +1,5 @@
-//! Pools of other languages, in processes of their own, over a driver that does
-//! nothing. Sources and protocol are in `benches/peers/`.
+//! Pools of other languages, each in a process of its own with a driver that does
+//! nothing. `benches/peers/` has their sources and the protocol.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -15,24 +15,23 @@ use serde::de::DeserializeOwned;
 use crate::cell::Cell;
 use crate::pass::Pass;
 use crate::rounds::Contestant;
-use crate::settings::scratch;
-use crate::waits;
+use crate::settings::Settings;
+use crate::{waits, workspace};
 
-/// A peer has this long for an answer beyond the length of a pass.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// It has warmed up when its speed no longer rises, and at the latest then.
+/// How long a peer may take for an answer, beyond the length of a pass.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A peer has warmed up when its speed no longer rises, or after this time.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
-/// Where Debian's packages of Java libraries are.
+/// The folder of Debian's packages of Java libraries.
 const JARS: &str = "/usr/share/java";
 
-/// What a peer says first.
+/// The first line of a peer.
 #[derive(Deserialize)]
 struct Hello {
     version: String,
 }
 
-/// What a peer says of one pass. Waits are pairs of a value and a count, to
-/// three digits as ours are.
+/// The results of one pass. Waits are pairs of a value and a count, to three digits.
 #[derive(Deserialize)]
 struct Answer {
     operations: Vec<u64>,
@@ -41,22 +40,27 @@ struct Answer {
     voluntary_switches: u64,
 }
 
+/// A running peer.
 pub struct Peer {
+    /// The name of the pool.
     pub name: &'static str,
-    /// With what it runs on: `2.7.9 on OpenJDK 17.0.15`.
+    /// With the version of its runtime: `2.7.9 on OpenJDK 17.0.15`.
     pub version: String,
     process: Child,
     requests: Option<ChildStdin>,
     answers: Receiver<String>,
-    /// After a failure it is not asked again.
+    /// The reason of a failure, after which it gets no more requests.
     failed: Option<String>,
 }
 
-/// The peers that can be measured here, and a line for each that cannot.
-pub fn start() -> (Vec<Peer>, Vec<String>) {
+/// Compiles and starts the peers. Returns those that run, and a line for each that
+/// cannot.
+pub fn start(settings: &Settings) -> (Vec<Peer>, Vec<String>) {
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
-    for (name, build) in [("HikariCP", hikari as fn() -> _), ("database/sql", sql)] {
-        match build().and_then(|command| Peer::start(name, command)) {
+    let temp = settings.temp();
+    let log = temp.join("peers.log");
+    for (name, build) in [("HikariCP", hikari as fn(&Path) -> _), ("database/sql", sql)] {
+        match build(temp).and_then(|command| Peer::start(name, command, &log)) {
             Ok(peer) => peers.push(peer),
             Err(why) => missing.push(format!("not measured: {name}: {why}")),
         }
@@ -65,10 +69,10 @@ pub fn start() -> (Vec<Peer>, Vec<String>) {
 }
 
 fn sources(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(name)
+    workspace().join("benches/peers").join(name)
 }
 
-fn hikari() -> Result<Command, String> {
+fn hikari(temp: &Path) -> Result<Command, String> {
     let need = |present: bool, package: &str| match present {
         true => Ok(()),
         false => Err(format!("please install it: apt-get install {package}")),
@@ -78,7 +82,7 @@ fn hikari() -> Result<Command, String> {
         ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
     need(jars.iter().all(|jar| jar.exists()), "libhikaricp-java libslf4j-java")?;
 
-    let classes = scratch("hikari");
+    let classes = temp.join("hikari");
     fs::create_dir_all(&classes).map_err(|error| error.to_string())?;
     let mut path: Vec<PathBuf> = jars.to_vec();
     path.push(classes.clone());
@@ -93,16 +97,16 @@ fn hikari() -> Result<Command, String> {
     Ok(command)
 }
 
-fn sql() -> Result<Command, String> {
+fn sql(temp: &Path) -> Result<Command, String> {
     if !runs("go", "version") {
         return Err("please install it: apt-get install golang-go".to_string());
     }
-    let program = scratch("sql-peer");
+    let program = temp.join("sql-peer");
     let mut compiler = Command::new("go");
     compiler.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(sources("sql"));
-    // Nothing is fetched: it has no dependencies.
+    // It has no dependencies, so nothing is downloaded.
     compiler.envs([("CGO_ENABLED", "0"), ("GOPROXY", "off"), ("GOFLAGS", ""), ("GOWORK", "off")]);
-    compiler.env("GOCACHE", scratch("go-cache"));
+    compiler.env("GOCACHE", temp.join("go-cache"));
     succeed(compiler)?;
     Ok(Command::new(program))
 }
@@ -122,8 +126,7 @@ fn succeed(mut command: Command) -> Result<(), String> {
 }
 
 impl Peer {
-    fn start(name: &'static str, mut command: Command) -> Result<Peer, String> {
-        let log = scratch("peers.log");
+    fn start(name: &'static str, mut command: Command, log: &Path) -> Result<Peer, String> {
         let log = File::options().create(true).append(true).open(log);
         let log = log.map_err(|error| error.to_string())?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -131,23 +134,23 @@ impl Peer {
         let requests = process.stdin.take();
         let output = BufReader::new(process.stdout.take().expect("it is piped"));
         let (answer, answers) = mpsc::channel();
-        // Ends with the peer, whose output ends then, or with the bench.
+        // Ends when the peer's output ends, or when nobody receives.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| answer.send(line))
         });
         let version = String::new();
         let mut peer = Peer { name, version, process, requests, answers, failed: None };
-        peer.version = peer.answer::<Hello>(PATIENCE)?.version;
+        peer.version = peer.answer::<Hello>(ANSWER_LIMIT)?.version;
         Ok(peer)
     }
 
-    /// The watchdog: a peer that does not answer in time is killed.
-    fn answer<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, String> {
-        let result = match self.answers.recv_timeout(patience) {
+    /// Receives a line. Kills a peer that does not answer in time.
+    fn answer<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T, String> {
+        let result = match self.answers.recv_timeout(limit) {
             Ok(line) => {
                 serde_json::from_str(&line).map_err(|error| format!("{error}: {line:.200}"))
             }
-            Err(RecvTimeoutError::Timeout) => Err(format!("no answer within {patience:?}")),
+            Err(RecvTimeoutError::Timeout) => Err(format!("no answer within {limit:?}")),
             Err(RecvTimeoutError::Disconnected) => Err("its process has ended".to_string()),
         };
         if let Err(why) = &result {
@@ -172,7 +175,7 @@ impl Peer {
             return Err(why.clone());
         }
         self.request(cell, length, timed)?;
-        let answer: Answer = self.answer(length + PATIENCE)?;
+        let answer: Answer = self.answer(length + ANSWER_LIMIT)?;
         let mut waits = waits::histogram();
         for pair in answer.waits.chunks_exact(2) {
             waits.saturating_record_n(pair[0], pair[1]);
@@ -195,12 +198,12 @@ impl Contestant for &mut Peer {
         self.ask(cell, length, timed)
     }
 
-    /// A virtual machine compiles what runs often, and goes on to do it better.
+    /// A virtual machine compiles code that runs often, and goes on to optimize it.
     fn warm_up(&mut self, cell: &Cell, length: Duration) -> Result<(), String> {
         let (length, start) = (length.min(Duration::from_millis(250)), Instant::now());
         let mut fastest = 0.0;
         while start.elapsed() < LONGEST_WARM_UP {
-            // Both kinds of pass are code of their own.
+            // The two kinds of pass run different code.
             let timed = self.ask(cell, length, true)?.operations_per_second();
             let speed = timed + self.ask(cell, length, false)?.operations_per_second();
             if speed < fastest * 1.02 {
@@ -213,7 +216,7 @@ impl Contestant for &mut Peer {
 }
 
 impl Drop for Peer {
-    /// A peer ends by itself when it has read all requests.
+    /// A peer exits when its input ends.
     fn drop(&mut self) {
         self.requests = None;
         let end = Instant::now() + Duration::from_secs(5);
@@ -223,7 +226,7 @@ impl Drop for Peer {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // It may have ended just now.
+        // It may have exited just now.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

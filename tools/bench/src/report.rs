@@ -1,5 +1,5 @@
-//! What a bench found, in the form in which it is kept as JSON. Tables, charts,
-//! goals and the page are made from this and nothing else.
+//! The results of a bench, as they are kept in JSON. Tables, charts, goals and the page
+//! are made from them alone.
 
 use std::fs;
 use std::path::Path;
@@ -13,49 +13,53 @@ use crate::pass::Pass;
 use crate::settings::Settings;
 use crate::waits::{self, Waits};
 
+/// The results of one bench.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
-    /// The bench: `checkout`, `fairness`, `growth`, `postgres`.
-    pub part: String,
-    pub machine: Machine,
-    pub rounds: u32,
-    /// Of one pass without a hold.
-    pub millis: u64,
-    /// What a reader must know, such as who was not measured.
-    pub notes: Vec<String>,
-    pub cells: Vec<CellReport>,
-    /// What has sizes instead of cells.
+    /// The name of the bench.
+    pub(crate) part: String,
+    pub(crate) machine: Machine,
+    pub(crate) rounds: u32,
+    /// The length of a pass without a hold.
+    pub(crate) millis: u64,
+    /// What a reader must know, such as which contestant was not measured.
+    pub(crate) notes: Vec<String>,
+    pub(crate) cells: Vec<CellReport>,
+    /// Figures that have sizes instead of cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub growth: Vec<Growth>,
 }
 
+/// The results of one cell.
 #[derive(Serialize, Deserialize)]
 pub struct CellReport {
+    /// The name of the cell.
     pub name: String,
-    pub threads: usize,
-    pub connections: u32,
+    threads: usize,
+    connections: u32,
     /// `none`, `busy`, `sleeping` or `driver`.
-    pub hold: String,
-    pub hold_nanos: u64,
-    pub contestants: Vec<ContestantReport>,
+    hold: String,
+    hold_nanos: u64,
+    pub(crate) contestants: Vec<ContestantReport>,
 }
 
+/// The results of one contestant in a cell.
 #[derive(Serialize, Deserialize)]
-pub struct ContestantReport {
+pub(crate) struct ContestantReport {
     pub name: String,
-    /// Why there are fewer rounds than there should be.
+    /// Why rounds are missing.
     pub failed: Option<String>,
     pub medians: Figures,
     pub rounds: Vec<Figures>,
-    /// Of all rounds together: see [`waits::curve`].
+    /// The waits of all rounds together: see [`waits::curve`].
     pub waits: Vec<(f64, u64)>,
     /// The longest wait of all rounds, in nanoseconds.
     pub longest: u64,
 }
 
-/// What one contestant did in one round; waits are in nanoseconds.
+/// The figures of one contestant in one round; waits are in nanoseconds.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     pub operations_per_second: f64,
     pub nanos_per_operation: f64,
     pub wait_p50: f64,
@@ -67,8 +71,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Of a round: throughput from one pass, waits and fairness from another
-    /// that was timed. They are the same one where there is a hold.
+    /// Throughput is of one pass, waits and fairness are of a timed one. With a hold both
+    /// are the same pass.
     pub fn of(throughput: &Pass, timed: &Pass) -> Figures {
         let wait = |quantile| timed.waits.value_at_quantile(quantile) as f64;
         let rate = throughput.operations_per_second();
@@ -84,7 +88,7 @@ impl Figures {
         }
     }
 
-    /// Each figure's own median.
+    /// The median of each figure.
     pub fn medians(rounds: &[Figures]) -> Figures {
         let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
         Figures {
@@ -101,7 +105,7 @@ impl Figures {
 }
 
 impl CellReport {
-    pub fn new(cell: &Cell, name: String, contestants: Vec<ContestantReport>) -> CellReport {
+    pub(crate) fn new(cell: &Cell, name: String, contestants: Vec<ContestantReport>) -> CellReport {
         CellReport {
             name,
             threads: cell.threads,
@@ -112,8 +116,8 @@ impl CellReport {
         }
     }
 
-    /// A contestant that was measured.
-    pub fn contestant(&self, name: &str) -> Option<&ContestantReport> {
+    /// The contestant of this name, if it was measured.
+    pub(crate) fn contestant(&self, name: &str) -> Option<&ContestantReport> {
         self.contestants.iter().find(|one| one.name == name && !one.rounds.is_empty())
     }
 }
@@ -129,19 +133,19 @@ impl ContestantReport {
         ContestantReport { name, failed, medians, rounds, waits: waits::curve(all), longest }
     }
 
-    /// The lowest and the highest operations per second of any round.
+    /// The lowest and the highest operations per second of the rounds.
     pub fn spread(&self) -> (f64, f64) {
         let rates = || self.rounds.iter().map(|round| round.operations_per_second);
         (rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max))
     }
 
-    /// The median, over the rounds, of how this compares with another in the same
-    /// round: what hurt both alike cancels out.
+    /// The median of the ratios to another contestant in the same round. Noise that
+    /// affects both alike cancels out.
     pub fn ratio(&self, other: &ContestantReport, figure: fn(&Figures) -> f64) -> f64 {
         median(self.ratios(other, figure))
     }
 
-    /// The lowest and the highest of the ratios of [`ratio`](Self::ratio).
+    /// The lowest and the highest ratio of the rounds.
     pub fn ratio_spread(&self, other: &Self, figure: fn(&Figures) -> f64) -> (f64, f64) {
         let ratios = || self.ratios(other, figure);
         (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max))
@@ -154,6 +158,7 @@ impl ContestantReport {
 }
 
 impl Report {
+    /// The results of `cells`; a contestant that failed is added to the notes.
     pub fn new(
         part: &str,
         machine: Machine,
@@ -173,18 +178,18 @@ impl Report {
         Report { part: part.to_string(), machine, rounds, millis, notes, cells, growth }
     }
 
-    pub fn cell(&self, name: &str) -> Option<&CellReport> {
+    pub(crate) fn cell(&self, name: &str) -> Option<&CellReport> {
         self.cells.iter().find(|cell| cell.name == name)
     }
 
-    pub fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).expect("a folder for the results");
-        let text = serde_json::to_string_pretty(self).expect("it can be told as JSON");
+        let text = serde_json::to_string_pretty(self).expect("BUG: a report is plain data");
         fs::write(file(folder, &self.part), compact(&text)).expect("the results can be written");
     }
 
-    /// The results that are there, if they are.
-    pub fn read(folder: &Path, part: &str) -> Option<Report> {
+    /// Reads results; `None` if there are none.
+    pub(crate) fn read(folder: &Path, part: &str) -> Option<Report> {
         let text = fs::read_to_string(file(folder, part)).ok()?;
         Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{part}.json: {error}")))
     }
@@ -194,11 +199,10 @@ fn file(folder: &Path, part: &str) -> std::path::PathBuf {
     folder.join(format!("{part}.json"))
 }
 
-/// Puts each innermost list or object on one line, instead of a line for each
-/// number.
+/// Writes each innermost list or object on one line, instead of a line for each number.
 fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    // The opening line and what follows, as long as nothing else opens.
+    // The last opening line and the lines after it.
     let mut pending: Vec<&str> = Vec::new();
     for line in text.lines() {
         if line.ends_with(['[', '{']) {
@@ -227,6 +231,7 @@ fn flush(out: &mut String, pending: &mut Vec<&str>) {
     }
 }
 
+/// The median; 0 if there are no values.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

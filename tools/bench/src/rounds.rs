@@ -1,4 +1,4 @@
-//! Rounds in which the contestants take turns, so that a noisy machine hurts all
+//! Rounds in which the contestants take turns, so that noise on the machine affects all
 //! alike.
 
 use std::time::Duration;
@@ -10,25 +10,35 @@ use crate::report::{CellReport, ContestantReport, Figures};
 use crate::settings::Settings;
 use crate::waits::{self, Waits};
 
-/// Somebody to be measured: a source in this process, or a process of its own.
-/// Dispatched once for each pass, never for an operation.
+/// A pool to measure: in this process, or in a process of its own. The dynamic calls
+/// are one per pass, never one per operation.
 pub trait Contestant {
+    /// Its name in tables and charts.
     fn name(&self) -> String;
 
+    /// Runs the cell's threads for `length`; records each wait if `timed`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be measured, in a few words. It then leaves the cell.
     fn pass(&mut self, cell: &Cell, length: Duration, timed: bool) -> Result<Pass, String>;
 
-    /// Before the first round.
+    /// Runs before the first round.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass).
     fn warm_up(&mut self, cell: &Cell, length: Duration) -> Result<(), String> {
         self.pass(cell, length / 2, true).map(drop)
     }
 }
 
-pub struct Local<S> {
-    pub name: String,
-    pub source: S,
+struct Local<S> {
+    name: String,
+    source: S,
 }
 
-/// A source in this process.
+/// A contestant in this process.
 pub fn local<'a, S: Source + 'a>(name: &str, source: S) -> Box<dyn Contestant + 'a> {
     Box::new(Local { name: name.to_string(), source })
 }
@@ -43,19 +53,19 @@ impl<S: Source> Contestant for Local<S> {
     }
 }
 
-/// What one contestant did so far.
+/// The results of one contestant in a cell.
 struct Record {
     rounds: Vec<Figures>,
     waits: Waits,
     failed: Option<String>,
 }
 
-/// With a hold there are fewer operations, so a pass takes longer.
-pub fn length_of_pass(cell: &Cell, usual: Duration) -> Duration {
+/// With a hold there are fewer operations, so a pass is longer.
+fn length_of_pass(cell: &Cell, usual: Duration) -> Duration {
     if cell.hold == Hold::None { usual } else { 3 * usual }
 }
 
-/// Measures all contestants in one cell.
+/// Measures all contestants in one cell, and counts each turn as a step of `progress`.
 pub fn measure(
     name: String,
     cell: &Cell,
@@ -97,8 +107,8 @@ impl Record {
     }
 }
 
-/// One round of one contestant. Without a hold, reading the clock around each
-/// get would be most of what is measured: so throughput has a pass of its own.
+/// One round of one contestant. Without a hold, reading the clock around each get costs
+/// more than the get, so throughput has a pass of its own.
 fn measured(
     contestant: &mut dyn Contestant,
     cell: &Cell,
@@ -112,8 +122,8 @@ fn measured(
     Ok((Figures::of(untimed.as_ref().unwrap_or(&timed), &timed), timed.waits))
 }
 
-/// Who comes when. Each round starts with another contestant and goes round in
-/// other steps, so that nobody always comes after the same neighbour.
+/// The order of a round. Each round starts with another contestant and has another step,
+/// so that no contestant always follows the same one.
 fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
     let steps: Vec<usize> = (1..=count).filter(|&step| coprime(step, count)).collect();
     let step = steps[round % steps.len()];

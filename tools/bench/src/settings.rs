@@ -6,49 +6,61 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::workspace;
+
 #[derive(Parser)]
 struct Arguments {
-    /// A look at whether it works: short, and no results under docs/.
+    /// Measures briefly, to show that the bench works; writes nothing under docs/.
     #[arg(long)]
     quick: bool,
-    /// How many rounds.
+    /// The number of rounds.
     #[arg(long, env = "FAIRPOOL_BENCH_ROUNDS", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// How long each contestant is measured in each round of a cell.
     #[arg(long, env = "FAIRPOOL_BENCH_MILLIS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     millis: Option<u32>,
-    /// Only cells with this in their name, such as "32 / 4"; no results under docs/.
+    /// Measures only cells whose name contains this, such as "32 / 4"; writes nothing under docs/.
     #[arg(long, default_value = "")]
     cells: String,
-    /// Only draws the charts and writes the page again, from results that are there.
+    /// Only draws the charts and writes the page, from existing results.
     #[arg(long)]
     page: bool,
-    /// What cargo says to every bench.
+    /// Cargo passes this to every bench.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How long a bench measures if nobody says otherwise.
+/// A bench's own settings, which options may change.
 pub struct Defaults {
+    /// The number of rounds.
     pub rounds: u32,
+    /// How long each contestant is measured in each round of a cell.
     pub millis: u32,
+    /// A folder for temporary files: `env!("CARGO_TARGET_TMPDIR")`, which cargo sets for
+    /// benches but not for libraries.
+    pub temp: &'static str,
 }
 
+/// What to measure, and for how long.
 pub struct Settings {
-    /// Not under `cargo test`.
+    /// `false` under `cargo test`, which only shows that the bench runs.
     pub in_earnest: bool,
+    /// The number of rounds.
     pub rounds: u32,
+    /// The length of a pass without a hold.
     pub length: Duration,
-    pub page: bool,
+    pub(crate) page: bool,
+    /// The folder of the results; `None` under `cargo test`.
+    pub(crate) results: Option<PathBuf>,
     cells: String,
-    /// Where results go; None under `cargo test`.
-    pub results: Option<PathBuf>,
+    temp: PathBuf,
 }
 
 impl Settings {
-    /// `cargo test` runs benches too, without `--bench`, and with whatever
-    /// arguments are meant for tests: then one tiny round shows that it runs.
-    pub fn read(defaults: Defaults) -> Settings {
+    /// `cargo test` runs benches without `--bench`, and with arguments that are meant for
+    /// tests. Then one tiny round shows that the bench runs.
+    pub(crate) fn read(defaults: Defaults) -> Settings {
+        let temp = PathBuf::from(defaults.temp);
         if !env::args().any(|argument| argument == "--bench") {
             return Settings {
                 in_earnest: false,
@@ -57,35 +69,39 @@ impl Settings {
                 page: false,
                 cells: String::new(),
                 results: None,
+                temp,
             };
         }
         let arguments = Arguments::parse();
-        let quick = Defaults { rounds: 3, millis: defaults.millis.min(100) };
-        let usual = if arguments.quick { quick } else { defaults };
-        let millis = arguments.millis.unwrap_or(usual.millis);
-        let whole = !arguments.quick && arguments.cells.is_empty();
+        let (rounds, millis) = match arguments.quick {
+            true => (3, defaults.millis.min(100)),
+            false => (defaults.rounds, defaults.millis),
+        };
+        let is_whole = !arguments.quick && arguments.cells.is_empty();
+        let results = if is_whole { published() } else { temp.join("benchmarks") };
         Settings {
             in_earnest: true,
-            rounds: arguments.rounds.unwrap_or(usual.rounds),
-            length: Duration::from_millis(u64::from(millis)),
+            rounds: arguments.rounds.unwrap_or(rounds),
+            length: Duration::from_millis(arguments.millis.unwrap_or(millis).into()),
             page: arguments.page,
             cells: arguments.cells,
-            results: Some(if whole { published() } else { scratch("benchmarks") }),
+            results: Some(results),
+            temp,
         }
     }
 
-    /// Whether a cell of this name is to be measured.
+    /// Whether to measure the cell of this name.
     pub fn wants(&self, cell: &str) -> bool {
         cell.contains(&self.cells)
     }
+
+    /// The folder for temporary files.
+    pub(crate) fn temp(&self) -> &Path {
+        &self.temp
+    }
 }
 
-/// Where the results that the documentation speaks of are.
-pub fn published() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks")
-}
-
-/// A folder among what cargo builds.
-pub fn scratch(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench")).join(name)
+/// The folder of the results that the documentation shows.
+fn published() -> PathBuf {
+    workspace().join("docs/benchmarks")
 }

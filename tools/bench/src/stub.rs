@@ -1,4 +1,4 @@
-//! A driver that costs nothing, and the contestants of this process over it.
+//! A driver that costs nothing, and the pools of this process that use it.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::cell::Hold;
 use crate::pass::Source;
 
+/// A manager for fairpool and for r2d2 whose connections are numbers.
 pub struct Stub;
 
 impl fairpool::ManageConnection for Stub {
@@ -54,11 +55,12 @@ fn touch(conn: &mut impl DerefMut<Target = u64>, hold: Hold) {
     hold.spend();
 }
 
-/// With `configure` for what is not the default. Building it opens all its
-/// connections.
+/// fairpool.
 pub struct Fairpool(fairpool::Pool<Stub>);
 
 impl Fairpool {
+    /// A pool with the defaults that `configure` does not change. All its connections
+    /// are open.
     pub fn new(
         connections: u32,
         configure: impl FnOnce(fairpool::Builder<Stub>) -> fairpool::Builder<Stub>,
@@ -69,7 +71,8 @@ impl Fairpool {
         Fairpool(pool)
     }
 
-    pub fn watch(&self) -> fairpool::WeakPool {
+    /// A reference that does not keep the pool alive.
+    pub fn downgrade(&self) -> fairpool::WeakPool {
         self.0.downgrade()
     }
 }
@@ -88,10 +91,12 @@ impl Source for Fairpool {
     }
 }
 
+/// r2d2.
 pub struct R2d2(r2d2::Pool<Stub>);
 
 impl R2d2 {
-    /// By default r2d2 checks a connection before each use: `ping`.
+    /// A pool with r2d2's defaults, all its connections open. `ping` is the check before
+    /// each use, which r2d2 does by default.
     pub fn new(connections: u32, ping: bool) -> R2d2 {
         let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
         let pool = builder.build(Stub).expect("the stub never fails");
@@ -114,12 +119,15 @@ impl Source for R2d2 {
     }
 }
 
-/// A store of connections that cannot wait: whoever finds it empty spins.
+/// A store of connections without a queue. A thread that finds it empty spins.
 pub trait Store: Sync {
+    /// Takes a connection; spins until there is one.
     fn take(&self) -> u64;
+    /// Puts a connection back.
     fn put(&self, conn: u64);
 }
 
+/// A connection of a [`Store`], which goes back when it is dropped.
 pub struct Taken<'a, S: Store> {
     store: &'a S,
     conn: u64,
@@ -146,7 +154,8 @@ impl<S: Store> Drop for Taken<'_, S> {
     }
 }
 
-pub struct Spinning<S: Store>(pub S);
+/// A [`Store`] as a pool.
+pub struct Spinning<S: Store>(S);
 
 impl<S: Store> Source for Spinning<S> {
     type Conn<'a>
@@ -165,10 +174,11 @@ impl<S: Store> Source for Spinning<S> {
     }
 }
 
-/// The least that a pool could be.
+/// A `Mutex<Vec>`: the least that a pool could be.
 pub struct BareMutex(Mutex<Vec<u64>>);
 
 impl BareMutex {
+    /// A store with this number of connections.
     pub fn new(connections: u32) -> Spinning<BareMutex> {
         Spinning(BareMutex(Mutex::new(vec![0; connections as usize])))
     }
@@ -191,10 +201,11 @@ impl Store for BareMutex {
     }
 }
 
-/// The same without a lock.
+/// crossbeam's `ArrayQueue`: the same without a lock.
 pub struct Queue(ArrayQueue<u64>);
 
 impl Queue {
+    /// A store with this number of connections.
     pub fn new(connections: u32) -> Spinning<Queue> {
         let queue = ArrayQueue::new(connections as usize);
         (0..connections).for_each(|_| queue.push(0).expect("there is room"));

@@ -4,12 +4,14 @@ use comfy_table::{CellAlignment, presets};
 
 use crate::report::{CellReport, ContestantReport};
 
+/// A table; its first column is text, the others are figures.
 pub struct Table {
-    pub header: Vec<String>,
-    pub rows: Vec<Vec<String>>,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// For a terminal, with lines of Unicode.
     pub fn text(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(&self.header);
@@ -22,7 +24,7 @@ impl Table {
         table.to_string()
     }
 
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
         let columns = self.header.len();
         let rule = format!("|---|{}\n", "---:|".repeat(columns.saturating_sub(1)));
@@ -31,8 +33,8 @@ impl Table {
     }
 }
 
-/// A cell's results: first how they compare with the throughput of each of
-/// `references`, then the figures.
+/// The results of a cell: first the throughput as a multiple of each of `references`,
+/// then the figures.
 pub fn of_cell(cell: &CellReport, references: &[&str]) -> Table {
     let mut references = references.to_vec();
     references.retain(|name| cell.contestant(name).is_some());
@@ -56,7 +58,7 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
         return row;
     }
     for reference in references {
-        let reference = cell.contestant(reference).expect("only those that were measured");
+        let reference = cell.contestant(reference).expect("BUG: not measured");
         row.push(times(one.ratio(reference, |figures| figures.operations_per_second)));
     }
     let (medians, (lowest, highest)) = (&one.medians, one.spread());
@@ -72,18 +74,18 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
     row
 }
 
-/// A ratio, to three digits or so.
-pub fn times(ratio: f64) -> String {
+/// A ratio, to about three digits.
+pub(crate) fn times(ratio: f64) -> String {
     match ratio {
         0.1..0.9 | 1.1.. => format!("{ratio:.2}"),
-        // Which side of 1 it is on should be seen.
+        // More digits, so that a reader sees on which side of 1 it is.
         0.9..1.1 => format!("{ratio:.3}"),
         _ => format!("{ratio:.4}"),
     }
 }
 
 /// Nanoseconds, in the unit that fits.
-pub fn span(nanos: f64) -> String {
+pub(crate) fn span(nanos: f64) -> String {
     match nanos {
         1e9.. => format!("{:.2} s", nanos / 1e9),
         1e8.. => format!("{:.0} ms", nanos / 1e6),
@@ -94,8 +96,8 @@ pub fn span(nanos: f64) -> String {
     }
 }
 
-/// Nanoseconds on an axis, where they are round numbers.
-pub fn tick(nanos: f64) -> String {
+/// Round numbers of nanoseconds, for an axis.
+pub(crate) fn tick(nanos: f64) -> String {
     match nanos {
         1e9.. => format!("{} s", nanos / 1e9),
         1e6.. => format!("{} ms", nanos / 1e6),
@@ -105,7 +107,7 @@ pub fn tick(nanos: f64) -> String {
 }
 
 /// A number with commas between the thousands.
-pub fn count(number: f64) -> String {
+pub(crate) fn count(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -1,31 +1,30 @@
-//! Every wait, to three digits.
+//! Histograms of waits, to three digits.
 
 use hdrhistogram::{Counter, Histogram};
 
-/// Longer waits are recorded as this long: no cell lasts for a minute.
+/// Longer waits are recorded as this; no cell lasts for a minute.
 const LONGEST_NANOS: u64 = 60_000_000_000;
 
-/// Of its final size from the start, so that no thread allocates while it is
-/// measured.
+/// Has its final size from the start, so that no thread allocates while it is measured.
 pub fn histogram<C: Counter>() -> Histogram<C> {
     Histogram::new_with_bounds(1, LONGEST_NANOS, 3).expect("legal bounds")
 }
 
-/// One thread's waits; small counters, because there may be a thousand threads.
-pub type OfThread = Histogram<u32>;
+/// The waits of one thread. Small counters, because there may be a thousand threads.
+pub type ThreadWaits = Histogram<u32>;
 
 /// The waits of all threads.
 pub type Waits = Histogram<u64>;
 
+/// Adds a thread's or a round's waits to those of all.
 pub fn merge<C: Counter>(into: &mut Waits, from: &Histogram<C>) {
     for step in from.iter_recorded() {
         into.saturating_record_n(step.value_iterated_to(), step.count_at_value().as_u64());
     }
 }
 
-/// The share of waits that were shorter, as a number of nines, against the wait
-/// in nanoseconds: 1 is the 90th percentile, 2 the 99th, 3 the 99.9th. The last
-/// point is the longest wait.
+/// The distribution as points: a percentile as a number of nines (1 is the 90th, 2 the
+/// 99th, 3 the 99.9th), and the wait in nanoseconds. The last point is the longest wait.
 pub fn curve(waits: &Waits) -> Vec<(f64, u64)> {
     let count = waits.len();
     if count == 0 {

@@ -6,6 +6,7 @@ use super::super::toy::Toy;
 use super::Walk;
 use super::judge::said;
 use super::reference::{Reference, connection_ref};
+use crate::core::picture::Picture;
 use crate::core::*;
 
 impl Walk {

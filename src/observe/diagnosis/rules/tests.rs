@@ -4,10 +4,11 @@ use std::panic::Location;
 use std::time::SystemTime;
 
 use super::*;
-use crate::types::caller::{Caller, NestedGet, Waiter};
 use crate::core::{Held, NestedWait, Time, Waiting};
-use crate::runtime::health::{Health, HealthLevel, HealthThresholds};
 use crate::observe::snapshot::{LastError, Settings};
+use crate::types::caller::Caller;
+use crate::types::health::{Health, HealthLevel, HealthThresholds};
+use crate::types::holder::{NestedGet, Waiter};
 use crate::types::stats::Stats;
 
 const fn ms(millis: u64) -> Duration {
@@ -28,9 +29,9 @@ fn look(uptime: Duration) -> Snapshot {
         lasted: uptime,
     };
     let settings = Settings {
-        max_size: 4,
-        min_idle: 4,
-        max_idle: 4,
+        max_size: 10,
+        min_idle: 10,
+        max_idle: 10,
         max_waiters: None,
         max_abandoned: 10,
         connection_timeout: Duration::from_secs(30),
@@ -79,7 +80,9 @@ fn wait(pair: &mut (Snapshot, Snapshot), waiting: u32, waited: Duration) {
         look.health.mean_wait = waited;
         look.health.oldest_wait = waited;
         look.waiters = (0..u64::from(waiting))
-            .map(|get_id| Waiter::from(Waiting { get_id, caller: asking, waited, turn: Time::START }))
+            .map(|get_id| {
+                Waiter::from(Waiting { get_id, caller: asking, waited, turn: Time::START })
+            })
             .collect();
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::Timed;
 use crate::core::Counters;
 use crate::sync::PlainMutex;
 
@@ -224,16 +225,6 @@ impl Distribution {
     }
 }
 
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timed {
-    Wait,
-    InUse,
-    Connect,
-    Validate,
-    Close,
-}
-
 /// What [`Times`] sums up, as distributions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -274,7 +265,7 @@ impl Recorder {
         }
     }
 
-        pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
+    pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
         let copy = |what: Timed| self.0[what as usize].lock().clone();
         let mut wait = copy(Timed::Wait);
         wait.add(Duration::ZERO, at_once(counters));

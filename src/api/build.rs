@@ -1,0 +1,69 @@
+//! From settings to a pool.
+
+use super::builder::Builder;
+use super::pool::Pool;
+use crate::core::Time;
+use crate::runtime::refusal::Refusal;
+use crate::runtime::shared::{PoolCore, Shared};
+use crate::sync::Arc;
+use crate::types::error::{Error, ErrorKind};
+use crate::types::manage::ManageConnection;
+
+impl<M: ManageConnection> Builder<M> {
+    /// Builds the pool and waits until it has `min_idle` connections.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), at once, if a setting
+    /// has a value that it cannot have;
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect), as soon as it is
+    /// known, if connecting fails permanently;
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the connections are
+    /// not there within `connection_timeout`.
+    ///
+    /// # Panics
+    ///
+    /// If `min_idle` is greater than `max_size`.
+    ///
+    /// # Blocking
+    ///
+    /// For up to `connection_timeout`; the connections are opened by the pool's
+    /// threads.
+    pub fn build(self, manager: M) -> Result<Pool<M>, Error> {
+        let pool = Pool::start(self.config()?, manager);
+        wait_until_ready(&pool.shared)?;
+        Ok(pool)
+    }
+
+    /// Builds the pool without waiting for connections; they are opened in the
+    /// background.
+    ///
+    /// # Panics
+    ///
+    /// If `min_idle` is greater than `max_size`, or another setting has a value
+    /// for which [`build`](Builder::build) returns an error.
+    pub fn build_unchecked(self, manager: M) -> Pool<M> {
+        match self.config() {
+            Ok(config) => Pool::start(config, manager),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Waits for the first `min_idle` connections.
+fn wait_until_ready<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Result<(), Error> {
+    let start = Time::START;
+    let wanted = shared.config.policy.min_idle_now();
+    let is_ready = |core: &PoolCore<M>| core.open_count() >= wanted;
+    let deadline = shared.clock.instant_of(start.after(shared.config.connection_timeout));
+    shared.wait_for(deadline, |core| is_ready(core) || core.fails_permanently());
+    let refusal = shared.transition(|core, now, _| {
+        if is_ready(core) {
+            return None;
+        }
+        let permanent = core.fails_permanently();
+        let kind = if permanent { ErrorKind::Connect } else { ErrorKind::Timeout };
+        Some(Refusal::collect(shared, core, kind, now, start))
+    });
+    refusal.map_or(Ok(()), |refusal| Err(refusal.into_build_error(wanted)))
+}

@@ -1,0 +1,168 @@
+//! A handle that does not keep the pool alive.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::observe::diagnosis::{self, Diagnosis};
+use crate::observe::reading::{self, Reading};
+use crate::observe::snapshot::{self, Snapshot};
+use crate::runtime::shared::Shared;
+use crate::runtime::{health, publish};
+use crate::sync::{Arc, Weak};
+use crate::types::error::Error;
+use crate::types::health::Health;
+use crate::types::manage::ManageConnection;
+use crate::types::stats::Stats;
+use crate::types::subscription::{Scene, Subscription};
+
+/// A handle that does not keep the pool alive, whatever its driver: for monitoring that
+/// outlives pools, and for lists of pools of several drivers. From [`Pool::downgrade`](crate::Pool::downgrade).
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// let pool = fairpool::Pool::builder().name("orders").build(StubManager)?;
+/// let watch = pool.downgrade();
+/// assert_eq!(watch.name(), "orders");
+/// assert!(watch.stats().is_some());
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct WeakPool {
+    name: Arc<str>,
+    pool: Weak<dyn AnyPool>,
+}
+
+impl WeakPool {
+    pub(crate) fn new<M: ManageConnection>(shared: &Arc<Shared<M>>) -> WeakPool {
+        let name = Arc::clone(&shared.config.name);
+        let pool: Weak<Shared<M>> = Arc::downgrade(shared);
+        WeakPool { name, pool }
+    }
+
+    pub(crate) fn pool(&self) -> Option<Arc<dyn AnyPool>> {
+        self.pool.upgrade()
+    }
+
+    /// Whether both are of one pool.
+    pub fn ptr_eq(&self, other: &WeakPool) -> bool {
+        Weak::ptr_eq(&self.pool, &other.pool)
+    }
+
+    /// Whether the pool is gone. Unlike the other methods, it never ends up with the
+    /// last reference to the pool, whose drop runs the manager's.
+    pub fn is_gone(&self) -> bool {
+        self.pool.strong_count() == 0
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As [`Pool::stats`](crate::Pool::stats); `None` if the pool is gone.
+    pub fn stats(&self) -> Option<Stats> {
+        Some(self.pool()?.stats())
+    }
+
+    /// As [`Pool::snapshot`](crate::Pool::snapshot); `None` if the pool is gone.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Some(self.pool()?.snapshot())
+    }
+
+    /// As [`Pool::health`](crate::Pool::health); `None` if the pool is gone.
+    pub fn health(&self) -> Option<Health> {
+        Some(self.pool()?.health())
+    }
+
+    /// As [`Pool::reading`](crate::Pool::reading); `None` if the pool is gone.
+    pub fn reading(&self) -> Option<Reading> {
+        Some(self.pool()?.reading())
+    }
+
+    /// As [`Pool::subscribe`](crate::Pool::subscribe).
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::subscribe`](crate::Pool::subscribe), and
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the pool is gone.
+    pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
+        self.pool().ok_or_else(|| Error::gone(&self.name))?.subscribe(capacity)
+    }
+
+    /// As [`Pool::follow`](crate::Pool::follow).
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](WeakPool::subscribe).
+    pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
+        self.pool().ok_or_else(|| Error::gone(&self.name))?.follow(capacity)
+    }
+
+    /// As [`Pool::diagnose`](crate::Pool::diagnose); `None` if the pool is gone, or goes
+    /// meanwhile: it is not kept alive.
+    ///
+    /// # Blocking
+    ///
+    /// For a second.
+    pub fn diagnose(&self) -> Option<Diagnosis> {
+        self.diagnose_over(diagnosis::SPAN).expect("BUG: a second is a legal span")
+    }
+
+    /// As [`Pool::diagnose_over`](crate::Pool::diagnose_over); `None` if the pool is gone,
+    /// or goes meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::diagnose_over`](crate::Pool::diagnose_over).
+    ///
+    /// # Blocking
+    ///
+    /// For that span.
+    pub fn diagnose_over(&self, span: Duration) -> Result<Option<Diagnosis>, Error> {
+        diagnosis::over(span, || self.snapshot())
+    }
+}
+
+impl fmt::Debug for WeakPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakPool").field("pool", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A pool of whatever driver, to look at.
+pub(crate) trait AnyPool: Send + Sync {
+    fn stats(&self) -> Stats;
+    fn snapshot(self: Arc<Self>) -> Snapshot;
+    fn health(self: Arc<Self>) -> Health;
+    fn reading(self: Arc<Self>) -> Reading;
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error>;
+    fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error>;
+}
+
+impl<M: ManageConnection> AnyPool for Shared<M> {
+    fn stats(&self) -> Stats {
+        Shared::stats(self)
+    }
+
+    fn snapshot(self: Arc<Self>) -> Snapshot {
+        snapshot::take(&self)
+    }
+
+    fn health(self: Arc<Self>) -> Health {
+        health::health(&self)
+    }
+
+    fn reading(self: Arc<Self>) -> Reading {
+        reading::take(&self)
+    }
+
+    fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
+        publish::subscribe(&self, capacity)
+    }
+
+    fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error> {
+        publish::follow(&self, capacity)
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a get fails: collected under the pool's lock, worded outside it.
+
+use super::shared::{PoolCore, Shared};
+use crate::core::{NestedWait, Time};
+use crate::sync::Arc;
+use crate::types::caller::Caller;
+use crate::types::error::{Cause, Error, ErrorKind, Report};
+use crate::types::holder::{Holder, NestedGet};
+use crate::types::manage::ManageConnection;
+
+/// What a caller that gets no connection is told.
+pub(crate) struct Refusal {
+    kind: ErrorKind,
+    /// The pool's state when the caller gave up.
+    report: Box<Report>,
+    /// The driver's error that was met during the wait, or that no wait can change.
+    cause: Option<Cause>,
+}
+
+impl Refusal {
+    /// Collects the pool's state, under its lock, for a get that began at `start`.
+    pub(crate) fn collect<M: ManageConnection>(
+        shared: &Shared<M>,
+        core: &mut PoolCore<M>,
+        kind: ErrorKind,
+        now: Time,
+        start: Time,
+    ) -> Refusal {
+        let (earlier, cause) = match core.last_error() {
+            Some((at, cause)) if at >= start || core.has_none_for_good() => (None, Some(cause)),
+            Some((at, cause)) => (Some((start.since(at), cause)), None),
+            None => (None, None),
+        };
+        let report = Report {
+            earlier,
+            pool: Arc::clone(&shared.config.name),
+            waited: now.since(start),
+            gauges: core.gauges(),
+            longest: core.longest_holder(now).map(Holder::from),
+            nested: core.self_deadlock(now).into_iter().map(NestedGet::from).collect(),
+            slowest: core.slowest_call().map(|(call, since)| (call, now.since(since))),
+            paused: core.is_paused(),
+        };
+        Refusal { kind, report: Box::new(report), cause }
+    }
+
+    /// As [`collect`](Refusal::collect), for callers that do not hold the lock.
+    pub(crate) fn of<M: ManageConnection>(
+        shared: &Arc<Shared<M>>,
+        kind: ErrorKind,
+        start: Time,
+    ) -> Refusal {
+        shared.transition(|core, now, _| Refusal::collect(shared, core, kind, now, start))
+    }
+
+    /// With the threads that hold all connections and wait for another.
+    pub(crate) fn with_nested(mut self, nested: Vec<NestedWait<Caller>>) -> Refusal {
+        self.report.nested = nested.into_iter().map(NestedGet::from).collect();
+        self
+    }
+
+    /// With a cause that is known better than by what the pool met last. Must be called
+    /// outside the lock: the other cause is dropped.
+    pub(crate) fn caused_by(mut self, cause: Option<Cause>) -> Refusal {
+        self.cause = cause.or(self.cause);
+        self
+    }
+
+    /// The error of a get with this label.
+    pub(crate) fn into_error(self, label: Option<&'static str>) -> Error {
+        let waited = self.report.waited;
+        let mut message = match self.kind {
+            ErrorKind::Timeout => format!("timed out after {waited:.1?} waiting for a connection"),
+            ErrorKind::Closed => "the pool is closed".to_string(),
+            ErrorKind::QueueFull => "too many callers wait for a connection".to_string(),
+            ErrorKind::Cancelled => {
+                format!("cancelled after {waited:.1?} waiting for a connection")
+            }
+            ErrorKind::Connect => "connecting fails and cannot succeed as configured".to_string(),
+            ErrorKind::SelfDeadlock => {
+                format!("deadlock after {waited:.1?} waiting for a connection")
+            }
+            ErrorKind::Config => unreachable!("BUG: a get was refused for a setting"),
+        };
+        if let Some(label) = label {
+            message.push_str(&format!(" ({label})"));
+        }
+        Error::new(self.kind, message, *self.report, self.cause)
+    }
+
+    /// The error of a pool that could not open its first `wanted` connections.
+    pub(crate) fn into_build_error(self, wanted: u32) -> Error {
+        let how = match self.kind {
+            ErrorKind::Connect => "connecting cannot succeed as configured".to_string(),
+            _ => format!("timed out after {:.1?}", self.report.waited),
+        };
+        let message = format!("cannot open {wanted} connections: {how}");
+        Error::new(self.kind, message, *self.report, self.cause)
+    }
+}

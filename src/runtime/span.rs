@@ -1,0 +1,66 @@
+//! A `tracing` span around a get that waits, in the caller's own trace.
+
+use std::time::Duration;
+
+use tracing::field::{self, Empty};
+use tracing::info_span;
+use tracing::span::EnteredSpan;
+
+use super::logger::{Logger, millis};
+use crate::core::WaiterId;
+use crate::types::caller::{CallSite, Caller};
+use crate::types::error::Error;
+
+const WHAT: &str = "a tracing subscriber";
+
+/// The span of one wait. Each step runs the subscriber's code, when the waiter may have
+/// a connection already: a panic must not lose it.
+pub(crate) struct WaitSpan(Option<EnteredSpan>);
+
+impl WaitSpan {
+    /// Opens the span within the span that the caller is in.
+    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, id: WaiterId) -> WaitSpan {
+        let call_site = CallSite::from(caller);
+        let begin = || {
+            let span = info_span!(
+                target: "fairpool",
+                "fairpool.get",
+                pool,
+                get_id = id.get_id(),
+                location = %call_site.location(),
+                label = call_site.label(),
+                priority = call_site.priority(),
+                connection_id = Empty,
+                waited_ms = Empty,
+                outcome = Empty,
+            );
+            span.entered()
+        };
+        WaitSpan(logger.catch_panic(WHAT, begin).ok())
+    }
+
+    pub(crate) fn record(
+        &self,
+        logger: &Logger,
+        waited: Duration,
+        connection_id: Option<u64>,
+        error: Option<&Error>,
+    ) {
+        let Some(span) = &self.0 else { return };
+        let record = || {
+            span.record("waited_ms", millis(waited));
+            connection_id.inspect(|id| {
+                span.record("connection_id", id);
+            });
+            match error {
+                None => span.record("outcome", "checked out"),
+                Some(error) => span.record("outcome", field::debug(error.kind())),
+            };
+        };
+        let _ = logger.catch_panic(WHAT, record);
+    }
+
+    pub(crate) fn end(self, logger: &Logger) {
+        let _ = logger.catch_panic(WHAT, || drop(self.0));
+    }
+}

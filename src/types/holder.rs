@@ -1,0 +1,190 @@
+//! Reports of who holds connections and who waits.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::caller::{CallSite, Caller};
+use crate::core::{Held, NestedWait, Waiting};
+
+/// Someone who holds a connection.
+#[derive(Clone)]
+pub struct Holder {
+    connection: u64,
+    call_site: CallSite,
+    held_for: Duration,
+}
+
+impl From<Held<Caller>> for Holder {
+    fn from(held: Held<Caller>) -> Holder {
+        let Held { connection_id, caller, held_for } = held;
+        Holder { connection: connection_id, call_site: caller.into(), held_for }
+    }
+}
+
+impl Holder {
+    pub(crate) fn longest_first(held: Vec<Held<Caller>>) -> Vec<Holder> {
+        let mut holders: Vec<Holder> = held.into_iter().map(Holder::from).collect();
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_for()));
+        holders
+    }
+
+    /// The number of the connection.
+    pub fn connection_id(&self) -> u64 {
+        self.connection
+    }
+
+    /// Who got it, and where.
+    pub fn call_site(&self) -> &CallSite {
+        &self.call_site
+    }
+
+    /// The name of the thread that got the connection (its first 23 bytes);
+    /// threads without a name are numbered. A guard that was moved to another
+    /// thread is still listed under the one that got it.
+    pub fn thread(&self) -> &str {
+        self.call_site.thread()
+    }
+
+    /// Where the connection was got.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.call_site.location()
+    }
+
+    /// The label given with [`Request::label`](crate::Request::label).
+    pub fn label(&self) -> Option<&'static str> {
+        self.call_site.label()
+    }
+
+    /// The priority with which it was got.
+    pub fn priority(&self) -> u8 {
+        self.call_site.priority()
+    }
+
+    /// For how long it has been held, to a tick or two of the system's clock:
+    /// on Linux mostly up to 8 ms too long.
+    pub fn held_for(&self) -> Duration {
+        self.held_for
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {:.1?}", self.call_site, self.held_for)
+    }
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holder")
+            .field("connection_id", &self.connection)
+            .field("call_site", &self.call_site)
+            .field("held_for", &self.held_for)
+            .finish()
+    }
+}
+
+/// A caller that waits for a connection.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    id: u64,
+    call_site: CallSite,
+    waited: Duration,
+}
+
+impl From<Waiting<Caller>> for Waiter {
+    fn from(waiting: Waiting<Caller>) -> Waiter {
+        let Waiting { get_id, caller, waited, .. } = waiting;
+        Waiter { id: get_id, call_site: caller.into(), waited }
+    }
+}
+
+impl Waiter {
+    /// In the order in which they will be served.
+    pub(crate) fn in_order(mut waiting: Vec<Waiting<Caller>>) -> Vec<Waiter> {
+        Waiting::put_in_order(&mut waiting);
+        waiting.into_iter().map(Waiter::from).collect()
+    }
+
+    /// The number of its get: unique in the pool, and larger for later ones. Events
+    /// of the same get carry the same number.
+    pub fn get_id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who waits, and where.
+    pub fn call_site(&self) -> &CallSite {
+        &self.call_site
+    }
+
+    /// The name of the waiting thread.
+    pub fn thread(&self) -> &str {
+        self.call_site.thread()
+    }
+
+    /// Where it waits.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.call_site.location()
+    }
+
+    /// The label given with [`Request::label`](crate::Request::label).
+    pub fn label(&self) -> Option<&'static str> {
+        self.call_site.label()
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> u8 {
+        self.call_site.priority()
+    }
+
+    /// How long it has waited.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl fmt::Display for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {:.1?}", self.call_site, self.waited)
+    }
+}
+
+/// A thread that holds a connection and waits for another one of the same pool.
+#[derive(Clone)]
+pub struct NestedGet {
+    holder: Holder,
+    waits: Caller,
+}
+
+impl From<NestedWait<Caller>> for NestedGet {
+    fn from(wait: NestedWait<Caller>) -> NestedGet {
+        NestedGet { holder: wait.held.into(), waits: wait.waits }
+    }
+}
+
+impl NestedGet {
+    /// The thread, and where it got the connection that it holds.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Where it waits for another.
+    pub fn waits_at(&self) -> &'static Location<'static> {
+        self.waits.location
+    }
+}
+
+impl fmt::Display for NestedGet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} waits for another at {}", self.holder, self.waits.location)
+    }
+}
+
+impl fmt::Debug for NestedGet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NestedGet")
+            .field("holder", &self.holder)
+            .field("waits_at", self.waits.location)
+            .finish()
+    }
+}

@@ -1,5 +1,4 @@
-//! Single cases of the core: what the exploration cannot tell from its states,
-//! since both ways keep the invariants.
+//! Single cases that the exploration cannot tell apart: both outcomes keep the invariants.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ fn fx() -> Effects<Toy> {
     Effects::new()
 }
 
-/// A core whose connections were all opened at the start and came back then.
+/// A core with all its connections, idle since the start.
 fn filled(policy: Policy) -> Core<Toy> {
     let mut core = Core::new(Policy { min_idle: Some(policy.max_size), ..policy });
     let mut fx = fx();
@@ -53,7 +52,7 @@ fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
     assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
 }
 
-/// A core with everything lent; returns the leases too.
+/// A core with all its connections lent; returns the leases too.
 fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
     let size = policy.max_size;
     let mut core = filled(policy);
@@ -70,7 +69,7 @@ fn p3_a_waiter_does_not_leave_beside_an_idle_connection() {
     for lease in leases {
         core.checkin(at(10), lease, Verdict::Keep, &mut fx());
     }
-    // The first was nudged, but its thread does not get to run.
+    // The first was nudged, but its thread is not scheduled.
     assert_eq!((core.nudged, core.gauges().idle), (Some(first), 2));
     let mut late = fx();
     assert!(core.claim(at(20), second, &mut late).is_some(), "what the first does not need");
@@ -240,7 +239,7 @@ fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
     let lease = core.acquire(at(0), 5, 0, &mut fx()).expect("it is idle");
     let nested = |since| Waiter { nested: true, ..waiter(since, 0) };
     core.join(nested(at(1)), &mut fx()).expect("room to wait");
-    // On its way to its wait it runs somebody's code, which waits too.
+    // On the way to its wait it runs user code, which waits too.
     let second = core.join(nested(at(1)), &mut fx()).expect("room to wait");
     assert!(core.leave(at(1), second, ErrorKind::Timeout, &mut fx()));
     let mut later = fx();
@@ -299,11 +298,11 @@ fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
     let mut leases = leases.into_iter();
     let mut next = || leases.next().expect("two");
     let id = core.join(waiter(at(10), 0), &mut fx()).expect("room");
-    // One comes back at 10.5 s; then one by a clock that lags.
+    // One is returned at 10.5 s; then another, by a clock that lags.
     core.checkin(Time::START.after(SECOND * 21 / 2), next(), Verdict::Keep, &mut fx());
     assert_eq!(core.nudged, Some(id));
     assert!(core.checkin_fast(at(10), next()).is_ok());
-    // Now the upper one is due for its check.
+    // Now the top is due for its check.
     assert!(core.claim(Time::START.after(SECOND * 56 / 5), id, &mut fx()).is_some());
     assert_eq!(core.gauges().waiting, 0);
 }
@@ -326,7 +325,7 @@ fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
         vec![Call { kind, connection_id, running_for, queued: false, abandoned: true }]
     };
     assert_eq!(calls(&core), call(CallKind::Connect, 0, 7));
-    // It comes after all, but there is no room.
+    // It is opened after all, but there is no room.
     let mut late = fx();
     core.connect_finished(at(5), Leased::new(slow, 2), &mut late);
     assert!(matches!(late.jobs[..], [Job::Close(..)]));
@@ -335,7 +334,7 @@ fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
 
 #[test]
 fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
-    // So slow that the turns of all but the most important are alike.
+    // Ageing so slow that all turns but the most important one's are equal.
     let (mut core, leases) =
         exhausted(Policy { priority_ageing: Duration::MAX, max_opening: 1, ..policy(4) });
     for (client, priority) in [(0, 3), (1, 2), (2, 2), (3, 0)] {

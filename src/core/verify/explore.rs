@@ -1,16 +1,15 @@
 //! Visits every state that a small pool can reach, and checks each one.
 //!
-//! A world is the core plus what surrounds it: callers, outstanding driver
-//! calls, a clock that only the test moves. From the empty pool, every action
-//! that is possible is tried in every state that has not been seen, breadth
-//! first. A state is known by its [`World::key`], in which points in time count
-//! only by their age, up to the largest span that the setup can tell apart.
+//! A world is the core and its surroundings: callers, driver calls under way, a clock
+//! that only the test moves. From the empty pool, every possible action is tried in
+//! every new state, breadth first. A state is identified by its [`World::key`], in which
+//! points in time count only by their age, up to the largest span that matters in the
+//! setup.
 //!
-//! Checked on every step: the invariants of the core (P3, P4, P5), the order of
-//! service (P2), and that each connection has one owner and is closed once (P7).
-//! Checked from every state: once faults stop, every waiter is served. In some of the
-//! setups once more, while somebody listens: that changes nothing, and what is told is
-//! what has happened.
+//! Checked on every step: the invariants of the core (P3, P4, P5), the order of service
+//! (P2), and that each connection has one owner and is closed once (P7). Checked from
+//! every state: when faults stop, every waiter is served. Some setups are explored again
+//! with a subscriber: that changes nothing, and the events are what has happened.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write;
@@ -20,7 +19,7 @@ use super::listener::Listener;
 use super::toy::{Toy, policy};
 use crate::core::*;
 
-fn pages() -> EventBuffer<u8> {
+fn buffer() -> EventBuffer<u8> {
     EventBuffer::with_capacity(64)
 }
 
@@ -31,14 +30,14 @@ const fn nanos(n: u64) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Get(usize),
-    /// One that has no time to wait.
+    /// A get without time to wait.
     GetAtOnce(usize),
     Claim(usize),
     TimeOut(usize),
     Cancel(usize),
     Return(usize, Verdict),
     Detach(usize),
-    /// The outcome of an outstanding driver call.
+    /// A driver call ends.
     Finish(usize, Outcome),
     Advance,
     Refresh,
@@ -55,7 +54,7 @@ enum Outcome {
     Permanent,
 }
 
-/// A thread: it holds what it got, and may wait.
+/// A thread: it may hold connections, and may wait.
 #[derive(Default)]
 struct Client {
     held: Vec<Lease<u32>>,
@@ -68,7 +67,7 @@ struct Wait {
     nudged: bool,
 }
 
-/// What may happen in one exploration, besides gets, returns and results.
+/// One exploration: the policy, and what may happen besides gets, returns and results.
 #[derive(Clone)]
 struct Setup {
     name: &'static str,
@@ -79,14 +78,14 @@ struct Setup {
     detach: bool,
     faults: bool,
     owner: &'static [Action],
-    /// Points in time older than this are all alike.
+    /// Points in time older than this are equal.
     horizon: u64,
-    /// The last of the clients waits for a check, but not for an open.
+    /// The last client waits for a check, but not for a connect.
     last_only_tries: bool,
-    /// How many connections a client holds at the most.
+    /// How many connections a client holds at most.
     most_held: usize,
-    /// Somebody listens to what happens.
-    listens: bool,
+    /// The journal is open.
+    subscribed: bool,
 }
 
 impl Setup {
@@ -109,8 +108,8 @@ struct World {
 impl World {
     fn new(setup: &Setup) -> World {
         let mut core = Core::new(setup.policy.clone());
-        let listener = setup.listens.then(|| Listener::new(&core));
-        core.swap_events(setup.listens.then(pages));
+        let listener = setup.subscribed.then(|| Listener::new(&core));
+        core.swap_events(setup.subscribed.then(buffer));
         let mut world = World {
             core,
             listener,
@@ -196,7 +195,7 @@ impl World {
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
                 let lease = match verdict {
-                    Verdict::Keep if self.setup.listens => {
+                    Verdict::Keep if self.setup.subscribed => {
                         self.core.checkin_noted(now, lease).err()
                     }
                     Verdict::Keep => self.core.checkin_fast(now, lease).err(),
@@ -220,7 +219,7 @@ impl World {
             Action::Close => self.core.close(now, &mut fx),
         }
         self.carry_out(fx);
-        // The reaper looks when it planned to, and at no other time.
+        // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
             self.tick();
         }
@@ -234,10 +233,10 @@ impl World {
         self.carry_out(fx);
     }
 
-    /// The wait, if there is one.
+    /// Returns the wait if the client joined the queue.
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
-        let noted = self.setup.listens.then(|| self.core.acquire_noted(now, client as u8));
+        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, client as u8));
         let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
         let fast = fast.or_else(|| self.core.overtake(now, client as u8));
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
@@ -276,7 +275,7 @@ impl World {
         joined.ok()
     }
 
-    /// Joins, takes what is there after all, or leaves, in one step.
+    /// Joins, and claims or leaves in the same step.
     fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
         let now = self.now;
         let Some(id) = self.get(client, fx) else { return };
@@ -327,19 +326,19 @@ impl World {
             }
         }
         self.jobs.extend(fx.jobs);
-        self.hear();
+        self.deliver();
     }
 
-    /// Whoever listens is told all that has happened, and it fits together.
-    fn hear(&mut self) {
+    /// The listener receives the events of a transition.
+    fn deliver(&mut self) {
         let Some(listener) = &mut self.listener else { return };
-        let told = self.core.swap_events(Some(pages())).expect("somebody listens");
-        assert_eq!(told.lost, 0, "there is room for all of a transition's steps");
-        told.entries.iter().for_each(|entry| listener.hear(entry));
+        let events = self.core.swap_events(Some(buffer())).expect("the journal is open");
+        assert_eq!(events.lost, 0, "there is room for all of a transition's steps");
+        events.entries.iter().for_each(|entry| listener.receive(entry));
         listener.agrees_with(&self.core);
     }
 
-    /// A waiter gets a connection: nobody of its priority may have come before.
+    /// A waiter gets a connection: no waiter of its priority may be older.
     fn served(&mut self, client: usize, lease: Lease<u32>) {
         let priority = self.setup.priorities[client];
         let Some(Wait { id, since, .. }) = self.clients[client].wait.take() else {
@@ -358,7 +357,7 @@ impl World {
             let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
             assert!(own <= theirs, "P2: served before its turn");
         }
-        // The answer beat the deadline: giving up now must find nothing.
+        // The answer came before the deadline: leaving now must find nothing.
         let mut fx = Effects::new();
         assert!(!self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
@@ -388,7 +387,7 @@ impl World {
         self.clients[client].held.pop().expect("it holds something")
     }
 
-    /// Whether everything that there is, and may be, is held by clients that wait.
+    /// Whether all connections that may exist do, and are held by clients that wait.
     fn is_deadlocked(&self) -> bool {
         let held_by = |clients: &mut dyn Iterator<Item = &Client>| {
             clients.map(|client| client.held.len() as u32).sum::<u32>()
@@ -427,8 +426,8 @@ impl World {
         );
     }
 
-    /// What makes two worlds alike: everything but the absolute time, the
-    /// numbers of slots and connections, and the counters.
+    /// Worlds with the same key are equal but for the absolute time, the numbers of slots and
+    /// connections, and the counters.
     fn key(&self) -> String {
         let age = |time: Time| match time {
             Time::NEVER => "n".to_string(),
@@ -471,7 +470,7 @@ impl World {
             let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();
             format!("{priority}{:?}{};", client.wait.as_ref().map(wait), held.join("+"))
         };
-        // Clients of one priority are alike.
+        // Clients of one priority are interchangeable.
         let mut clients: Vec<String> =
             self.clients.iter().zip(self.setup.priorities).map(client).collect();
         clients.sort();
@@ -502,15 +501,15 @@ impl World {
                 let failed_at = age(o.failed_at);
                 (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent)
             }),
-            // The reaper's plan: whether it would come too late must show.
+            // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),
             self.core.deadlocked.map(age),
         );
         key
     }
 
-    /// From here on nothing fails: calls succeed, holders return, the woken
-    /// claim. Everybody who waits must be served.
+    /// From here on nothing fails: calls succeed, holders return, nudged waiters claim. Every
+    /// waiter must be served.
     fn recover(&mut self) {
         let waiting = |world: &World| world.clients.iter().any(|client| client.wait.is_some());
         if self.core.is_paused() && !self.core.closed {
@@ -570,7 +569,7 @@ fn explore(setup: &Setup) -> (usize, usize) {
     (seen.len(), transitions)
 }
 
-/// Names the shortest way to a failure.
+/// Prints the shortest path to a failure.
 struct PrintOnPanic<'a>(&'static str, &'a [Action], Option<Action>);
 
 impl Drop for PrintOnPanic<'_> {
@@ -597,7 +596,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         horizon: 2,
         last_only_tries: false,
         most_held: 1,
-        listens: false,
+        subscribed: false,
     }
 }
 
@@ -630,7 +629,7 @@ fn setups() -> Vec<Setup> {
     faults.policy.close_limit = nanos(1);
 
     let mut slow =
-        Setup { leave: true, ..plain("opens that nobody counts on any more", 3, &[5, 5, 5]) };
+        Setup { leave: true, ..plain("connects that are no longer counted on", 3, &[5, 5, 5]) };
     slow.policy.patience = nanos(1);
     slow.policy.open_limit = nanos(2);
 
@@ -658,7 +657,7 @@ fn setups() -> Vec<Setup> {
     checks.policy.validation_limit = nanos(1);
     checks.policy.reset_limit = nanos(1);
 
-    // The priorities keep the client that only tries apart from the others.
+    // Its priority tells the client that only tries from the others in the key.
     let mut always = Setup {
         faults: true,
         leave: true,
@@ -684,14 +683,14 @@ fn setups() -> Vec<Setup> {
         leave: true,
         verdicts: KEEP_OR_BREAK,
         owner: &[Action::SetMax(1), Action::SetMax(2), Action::Refresh],
-        ..plain("holders that wait for another, and for themselves", 2, &[5, 5, 5])
+        ..plain("holders that wait for another, and deadlock", 2, &[5, 5, 5])
     };
     nested.policy.self_deadlock_limit = Some(nanos(1));
 
     vec![strict, bounded, full, faults, slow, owner, checks, always, ageing, nested]
 }
 
-/// Whoever listens hears the truth, and changes nothing.
+/// A subscriber receives what happened, and changes nothing.
 #[test]
 fn p7_listeners_hear_the_truth_in_every_reachable_state() {
     let chosen = [
@@ -701,9 +700,9 @@ fn p7_listeners_hear_the_truth_in_every_reachable_state() {
     ];
     let chosen = setups().into_iter().filter(|setup| chosen.contains(&setup.name));
     for setup in chosen {
-        let unheard = explore(&setup);
-        let heard = explore(&Setup { listens: true, ..setup });
-        assert_eq!(heard, unheard, "states and transitions, while somebody listens or not");
+        let without = explore(&setup);
+        let with = explore(&Setup { subscribed: true, ..setup });
+        assert_eq!(with, without, "states and transitions with and without a subscriber");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Somebody who listens to a pool and believes nothing: each step has to follow from
-//! those before it, and the pool has to be as the steps say.
+//! A sceptical subscriber: each step must follow from those before it, and the pool must
+//! be as the steps say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::core::*;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Where each connection is, and its number, by its place in the pool.
+    /// The state and the number of each connection, by slot.
     places: BTreeMap<u32, (ConnectionState, u64)>,
-    /// The gets under way: who, and since when.
+    /// The gets under way: the caller, and since when it waits.
     gets: BTreeMap<u64, (u8, Time)>,
-    /// The number of the get that began last.
+    /// The number of the latest get.
     newest: u64,
-    /// When the last step was.
+    /// The time of the last step.
     at: Time,
 }
 
 impl Listener {
-    /// Begins to listen: how things are now is known.
+    /// Subscribes, and knows the state of now.
     pub(crate) fn new(core: &Core<Toy>) -> Listener {
         let slots = core.slots.iter().zip(0..);
         let gets = gets_of(core);
@@ -32,7 +32,7 @@ impl Listener {
         }
     }
 
-    pub(crate) fn hear(&mut self, entry: &Entry<u8>) {
+    pub(crate) fn receive(&mut self, entry: &Entry<u8>) {
         assert!(self.at <= entry.at, "steps out of order");
         self.at = entry.at;
         match entry.step {
@@ -83,7 +83,7 @@ impl Listener {
         let (place, number) = self.place(connection.slot);
         assert_eq!(place, from, "P7: the place of {connection:?} that goes to {to:?}");
         match number {
-            // It has none before it is open.
+            // Zero until it is open.
             0 => {
                 let may_be_open =
                     matches!(from, ConnectionState::Opening | ConnectionState::Abandoned);
@@ -107,15 +107,15 @@ impl Listener {
         self.places.get(&slot).copied().unwrap_or((ConnectionState::Gone, 0))
     }
 
-    /// The pool is as the steps have said.
+    /// Asserts that the pool is as the steps say.
     pub(crate) fn agrees_with(&self, core: &Core<Toy>) {
         assert_eq!(self.gets, gets_of(core), "the gets under way");
         for (slot, index) in core.slots.iter().zip(0..) {
             let (place, number) = self.place(index);
             assert_eq!(place, slot.state, "the place of slot {index}");
-            // What an abandoned call opened does not move before it is of use.
-            let untold = place == ConnectionState::Abandoned && number == 0;
-            assert!(number == slot.connection_id || untold, "the number of slot {index}");
+            // A connection that an abandoned call opened makes no step before it is used.
+            let no_step_yet = place == ConnectionState::Abandoned && number == 0;
+            assert!(number == slot.connection_id || no_step_yet, "the number of slot {index}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The simplest pool: what all tests of the core drive.
+//! A pool of numbers, for all tests of the core.
 
 use std::time::Duration;
 
 use crate::core::{Policy, PoolTypes, ThreadId};
 
-/// Connections are numbers, callers and cells the index of a client.
+/// Connections are numbers; callers and cells are the index of a client.
 pub(crate) struct Toy;
 
 impl PoolTypes for Toy {

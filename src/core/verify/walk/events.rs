@@ -1,6 +1,6 @@
-//! What happens to a pool, one method for each event. A method notes what must
-//! come of it at once; what the pool may choose, and what it must have done when
-//! the transition ends, is the matter of `judge`.
+//! What happens to a pool, one method for each event. A method applies the immediate
+//! consequences; `judge` checks what the pool may choose, and what it must have done at
+//! the end of the transition.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, 
 use crate::core::*;
 
 impl Reference {
-    /// What becomes of a caller that finds nothing.
+    /// A caller that found no idle connection joins, or fails.
     pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), ErrorKind> {
         let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
         let client = waiting.client;
@@ -36,7 +36,7 @@ impl Reference {
         Ok(())
     }
 
-    /// It does not even wait.
+    /// A get fails before it waits.
     fn refused(&mut self, client: u8, kind: ErrorKind) {
         self.note(Step::GetFailed { get_id: 0, caller: client, waited: Duration::ZERO, kind });
     }
@@ -46,7 +46,7 @@ impl Reference {
         self.refused(client, ErrorKind::Cancelled);
     }
 
-    /// It leaves the queue without a connection.
+    /// A waiter leaves the queue without a connection.
     pub(super) fn dismiss(&mut self, client: u8, kind: ErrorKind) -> Waiting {
         let waiting = self.dequeue(client);
         let waited = self.now.since(waiting.since);
@@ -67,7 +67,7 @@ impl Reference {
         waiting
     }
 
-    /// `false`: it has been answered, or has left.
+    /// Returns `false` if it was answered or has left.
     pub(super) fn leave(&mut self, client: u8, kind: ErrorKind) -> bool {
         if self.waiting(client).is_none() {
             return false;
@@ -139,7 +139,7 @@ impl Reference {
             None => assert_eq!(expires, Time::NEVER),
             Some(life) => {
                 let kept = 1000 - self.policy.lifetime_jitter_permille;
-                // A nanosecond for rounding.
+                // One nanosecond for rounding.
                 let shortest = self.now.0 + life.as_nanos() as u64 * u64::from(kept) / 1000;
                 assert!(expires.0 + 1 >= shortest, "a lifetime that is too short");
                 assert!(expires <= self.now.after(life), "a lifetime that is too long");
@@ -160,7 +160,7 @@ impl Reference {
         }
     }
 
-    /// `retry_at` is what the pool drew: any delay between half and all of it.
+    /// The pool draws `retry_at`: any delay between half and all of the backoff.
     pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
         self.counters.open_failures += 1;
         self.failing.iter_mut().for_each(|failing| failing.failures += 1);
@@ -254,7 +254,7 @@ impl Reference {
         self.due.another_check = self.serving() && waits && self.top_needs_check();
     }
 
-    /// A keepalive that waited for the end of a check may begin, whichever it is.
+    /// A keepalive that waited for the end of a check may start; the pool chooses which.
     fn next_keepalive(&mut self, core: &Core<Toy>, fx: &Effects<Toy>) {
         let begun = fx.jobs.iter().find_map(|job| {
             let Job::Check(lease, _) = job else { return None };
@@ -307,7 +307,7 @@ impl Reference {
         let full = self.live() >= self.policy.max_size;
         match self.unfit_conn(conn, full) {
             None => self.offer(conn),
-            // Whatever is too much is closed for what made it late.
+            // Without room for it, the reason is what made it late.
             Some(Reason::Excess) => self.close_late(conn, otherwise),
             Some(reason) => self.close_late(conn, reason),
         }
@@ -344,8 +344,7 @@ impl Reference {
         self.retire_idle(Reason::PoolClosed);
     }
 
-    /// Which of the calls that overran are abandoned, if not all may be, is up
-    /// to the pool.
+    /// If not all calls that overran may be abandoned, the pool chooses which are.
     pub(super) fn tick(&mut self, core: &Core<Toy>) {
         let may = self.policy.max_abandoned - self.abandoned();
         let mut overran = 0;
@@ -374,7 +373,7 @@ impl Reference {
             }
         }
         assert_eq!(abandoned, overran.min(may), "P5: abandoned calls");
-        // One of them counts, if any does: the pool may look at them in any order.
+        // At most one of them counts: the pool may visit them in any order.
         failed.sort_unstable();
         if self.failing.is_none() && !failed.is_empty() {
             self.due.notices.push("outage None".to_string());

@@ -1,11 +1,11 @@
-//! What a pool says of itself as of one instant is what the reference knows.
+//! The pool's reports of one instant are what the reference knows.
 
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use super::Walk;
-use super::judge::said;
+use super::judge::summary;
 use super::reference::{Reference, connection_ref};
+use super::walker::Walk;
 use crate::core::picture::Picture;
 use crate::core::*;
 
@@ -22,7 +22,7 @@ impl Walk {
         reference.compare_lists(&core.picture(now));
     }
 
-    /// Those who wait, in the order in which they are served.
+    /// The waiters, in the order of service.
     fn compare_waiting(&self, mut told: Vec<Waiting<u8>>) {
         let (reference, now) = (&self.reference, self.now);
         let mut queue: Vec<_> = reference.queue.iter().collect();
@@ -79,10 +79,10 @@ impl Reference {
         let failing_for = self.failing.as_ref().map(|failing| now.since(failing.began));
         assert_eq!(picture.failing_for, failing_for, "since when connecting fails");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
-        assert_eq!(said(&picture.nested), waits, "who waits for itself");
+        assert_eq!(summary(&picture.nested), waits, "who waits for itself");
     }
 
-    /// Those under way, and the closes that wait for a closer.
+    /// The calls under way, and the closes that wait for a closer.
     fn all_calls(&self) -> Vec<String> {
         let text = |kind, connection_id, since, queued, abandoned| {
             let running_for = self.now.since(since);

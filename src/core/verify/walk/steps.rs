@@ -1,4 +1,4 @@
-//! The steps of a walk: what may happen next, and how it does.
+//! The steps of a walk: which may be next, and what they do.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::super::toy::Toy;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
-use super::{Client, Held, TICK, Walk};
+use super::walker::{Client, Held, TICK, Walk};
 use crate::core::*;
 
 impl Walk {
-    /// The clients, held connections or calls that such a step can be about.
+    /// The clients, held connections or calls that this kind of step can be about.
     pub(super) fn targets(&self, kind: Kind) -> Vec<usize> {
         let clients = |is: &dyn Fn(u8, &Client) -> bool| {
             let all = self.clients.iter().enumerate();
@@ -26,7 +26,7 @@ impl Walk {
             Kind::TimeOut | Kind::Cancel => clients(&|_, client| client.waits),
             Kind::CancelTooLate => clients(&|_, client| !client.waits && client.wait.is_some()),
             Kind::CancelledBefore => all_clients(),
-            // Who waits cannot do anything else; but another may have its guard.
+            // A thread that waits cannot return; but another may have its guard.
             Kind::Keep | Kind::Check | Kind::Break | Kind::Detach => {
                 let free = |held: &Held| held.moved || !self.clients[held.client as usize].waits;
                 (0..self.held.len()).filter(|&index| free(&self.held[index])).collect()
@@ -104,7 +104,7 @@ impl Walk {
         self.reference.now = self.now;
         self.compare_picture();
         if matches!(kind, Kind::Advance | Kind::Leap) && self.random.one_in(8) {
-            return; // the reaper's thread is late
+            return; // The reaper's thread is late.
         }
         if self.reaper_is_due() {
             self.tick();
@@ -113,10 +113,10 @@ impl Walk {
     }
 
     pub(super) fn reaper_is_due(&self) -> bool {
-        self.reference.rung || self.reference.look_at <= self.now
+        self.reference.woken || self.reference.next_tick <= self.now
     }
 
-    /// Makes a transition, has it judged, and carries out what it asked for.
+    /// Makes a transition, judges it, and carries out its effects.
     fn transition<R>(
         &mut self,
         how: How,
@@ -130,7 +130,7 @@ impl Walk {
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
         self.reference.compare_reports(&mut self.core);
-        self.hear();
+        self.deliver();
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
@@ -193,22 +193,22 @@ impl Walk {
             let got = got.as_ref().map(|lease| lease.conn);
             How::Asked { client, priority, got, fast }
         };
-        if self.acts_as_if_heard() {
+        if self.notes() {
             let got = self.judged(|core, _| {
                 let got = core.acquire_noted(now, client);
                 let how = asked(&got, true);
                 (got, how)
             });
             if let Some(lease) = got {
-                let listens = self.ears.listen();
-                self.count(if listens { "got and noted" } else { "got, and nobody listens" });
+                let listens = self.subscriber.is_subscribed();
+                self.count(if listens { "got and noted" } else { "got and needlessly noted" });
                 return self.held.push(Held { lease, client, moved: false });
             }
         }
         let recently = self.recently();
         let got = self.core.acquire_fast(recently, client);
         if got.is_some() {
-            assert!(!self.ears.listen(), "got what nobody hears of");
+            assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got at once");
             self.reference.now = recently;
             self.judged(|_, _| ((), asked(&got, true)));
@@ -221,7 +221,7 @@ impl Walk {
             (got, how)
         });
         if let Some(lease) = got {
-            assert!(!self.ears.listen(), "got what nobody hears of");
+            assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got past waiters");
             return self.held.push(Held { lease, client, moved: false });
         }
@@ -241,14 +241,14 @@ impl Walk {
         if only_idle && !expected {
             return;
         }
-        // A guard of another pool, or one that has moved on, may count too.
+        // A guard of another pool, or one that has moved, may count too.
         let holds = self.held_by(client) > 0 || self.random.one_in(20);
         let nested = holds && has_time && !only_idle;
         let waiting = Waiting { client, priority, since: now, only_idle, nested };
         let expected = self.reference.join(waiting);
         let waiter =
             Waiter { since: now, priority, caller: client, cell: client, only_idle, nested };
-        // Set first: it may be answered before `join` returns.
+        // Set first, because it may be answered before `join` returns.
         self.clients[target].waits = expected.is_ok();
         let joined = self.judged(|core, fx| {
             let joined = core.join(waiter, fx);
@@ -268,13 +268,12 @@ impl Walk {
         }
     }
 
-    /// Whether a thread takes it that somebody listens; it may not have heard of a
-    /// change.
-    fn acts_as_if_heard(&mut self) -> bool {
-        self.ears.listen() != self.random.one_in(8)
+    /// Whether a thread acts as if there were a subscriber; it may be unaware of a change.
+    fn notes(&mut self) -> bool {
+        self.subscriber.is_subscribed() != self.random.one_in(8)
     }
 
-    /// What a clock says that ticks: at most now.
+    /// The time by a clock that ticks: at most now.
     fn recently(&mut self) -> Time {
         Time(self.now.0.saturating_sub(self.random.below(TICK as usize + 1) as u64))
     }
@@ -310,7 +309,7 @@ impl Walk {
         }
     }
 
-    /// What was answered before stays answered.
+    /// A waiter that was answered before stays answered.
     fn leave(&mut self, target: usize, kind: ErrorKind) {
         let id = self.clients[target].wait.expect("it has waited");
         let now = self.now;
@@ -329,14 +328,14 @@ impl Walk {
         let now = self.now;
         let Held { mut lease, .. } = self.held.swap_remove(target);
         let conn = lease.conn;
-        if verdict == Verdict::Keep && self.acts_as_if_heard() {
+        if verdict == Verdict::Keep && self.notes() {
             match self.core.checkin_noted(now, lease) {
                 Ok(()) => {
-                    let listens = self.ears.listen();
+                    let listens = self.subscriber.is_subscribed();
                     self.count(if listens {
                         "returned and noted"
                     } else {
-                        "returned, and nobody listens"
+                        "returned and needlessly noted"
                     });
                     self.reference.returned(conn, verdict);
                     return self.transition(How::ReturnedFast, |_, _| ());
@@ -347,7 +346,7 @@ impl Walk {
             let recently = self.recently();
             match self.core.checkin_fast(recently, lease) {
                 Ok(()) => {
-                    assert!(!self.ears.listen(), "returned what nobody hears of");
+                    assert!(!self.subscriber.is_subscribed(), "the return was not noted");
                     self.count("returned at once");
                     self.reference.now = recently;
                     self.reference.returned(conn, verdict);
@@ -439,7 +438,7 @@ impl Walk {
                 self.transition(How::Served, |core, fx| core.resume(now, fx));
             }
             Kind::SetMaxSize => {
-                // As the builder checks it.
+                // The builder allows nothing else.
                 let least = self.reference.policy.min_idle.unwrap_or(0).max(1) as usize;
                 let max_size = self.random.between(least, 24) as u32;
                 self.reference.set_max_size(max_size);

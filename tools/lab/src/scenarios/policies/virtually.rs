@@ -23,11 +23,10 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<Vec<Outcome>, Problem> {
             Policy::Rigid => super::NO_AGEING,
         };
         let has_limit = policy != Policy::Endless;
-        let arrivals = load.callers.iter().map(|caller| Arrival {
-            at: caller.at,
-            hold: caller.hold,
-            timeout: if has_limit { caller.class.timeout(load.cycle) } else { Duration::MAX },
-            priority: caller.class.priority(),
+        let arrivals = load.callers.iter().map(|caller| {
+            let limit = if has_limit { caller.class.timeout(load.cycle) } else { Duration::MAX };
+            let arrival = Arrival::new(caller.at, caller.hold);
+            arrival.timeout(limit).priority(caller.class.priority())
         });
         let pool = builder(ageing).max_waiters(has_limit.then_some(MOST_WAITERS));
         let mut answers = Vec::with_capacity(load.callers.len());

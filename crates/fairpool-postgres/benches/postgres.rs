@@ -1,11 +1,11 @@
 //! A PostgreSQL server through fairpool and through r2d2, with r2d2's ping at each
 //! checkout and without.
 //!
-//! Run it with `scripts/bench postgres`; `cargo bench --bench postgres -- --help` shows
-//! the options. It starts a server of its own and removes it at the end. All pools have
-//! their defaults, except for the size. `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of
-//! fairpool with these fairness bounds, in microseconds. Under `cargo test` one short
-//! round of one cell shows that it runs.
+//! Run it with `scripts/bench postgres`. For the options see
+//! `cargo bench -p fairpool-postgres --bench postgres -- --help`. It starts a server of its
+//! own and removes it at the end. All pools have their defaults, except for the size.
+//! `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of fairpool with these fairness bounds, in
+//! microseconds. Under `cargo test` one short round of one cell shows that it runs.
 
 use std::env;
 use std::ops::DerefMut;
@@ -13,9 +13,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fairpool::Fairness;
-use fairpool_postgres::PostgresConnectionManager as Manager;
-use postgres::{Client, NoTls};
-use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 use fairpool_bench::cell::{Cell, Hold};
 use fairpool_bench::machine::Machine;
 use fairpool_bench::pass::Source;
@@ -24,7 +21,10 @@ use fairpool_bench::report::Report;
 use fairpool_bench::rounds::{self, Contestant, local};
 use fairpool_bench::settings::{Defaults, Settings};
 use fairpool_bench::table;
+use fairpool_postgres::PostgresConnectionManager as Manager;
 use fairpool_servers::cluster::Cluster;
+use postgres::{Client, NoTls};
+use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 
 /// What a thread does with a connection.
 #[derive(Clone, Copy)]

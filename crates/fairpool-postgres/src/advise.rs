@@ -1,4 +1,4 @@
-//! A pool's settings, compared with the server it is for.
+//! Compares a pool's settings with its server.
 
 mod rules;
 mod server;
@@ -6,44 +6,45 @@ mod server;
 use std::error;
 use std::fmt;
 
-use ::postgres::Socket;
-use ::postgres::tls::{MakeTlsConnect, TlsConnect};
+use fairpool::diagnosis::Severity;
+use fairpool::text::{count, wrapped};
+use fairpool::{Pool, PooledConnection};
+use postgres::Socket;
+use postgres::tls::{MakeTlsConnect, TlsConnect};
 
-use super::PostgresConnectionManager;
-use crate::text::{count, wrapped};
-use crate::{Error, Pool, PooledConnection, Severity};
+use crate::PostgresConnectionManager;
 
-pub use server::ServerFigures;
+pub use self::server::ServerFigures;
 
-/// What could be better about a pool's settings, given its server. From [`advise`].
+/// Which settings of a pool do not fit its server. From [`advise`].
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Advice {
     /// The pool's name.
     pub pool: String,
-    /// How many pools like this there are, as told.
+    /// How many pools like this one there are, as passed to [`advise`].
     pub instances: u32,
-    /// What the server says about itself.
+    /// The server's settings and load.
     pub server: ServerFigures,
-    /// What to change, most pressing first.
+    /// What to change, most severe first.
     pub recommendations: Vec<Recommendation>,
-    /// What could not be looked into, and why.
-    pub unseen: Vec<String>,
+    /// What could not be checked, and why.
+    pub unchecked: Vec<String>,
 }
 
-/// A setting that should, or could, be another.
+/// A setting to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Recommendation {
-    /// The setting, as the [`Builder`](crate::Builder) or the
-    /// [manager](PostgresConnectionManager) calls it.
+    /// The setting's name in the [`Builder`](fairpool::Builder) or in the
+    /// [manager](PostgresConnectionManager).
     pub setting: &'static str,
-    /// Info is a matter of taste, a warning is for the day on which something else
-    /// goes wrong, and critical goes wrong by itself.
+    /// `Info`: an improvement. `Warning`: makes another fault worse. `Critical`: will
+    /// fail by itself.
     pub severity: Severity,
-    /// The figures, and what is wrong with them.
+    /// The current value, and what is wrong with it.
     pub reason: String,
     /// What to set.
     pub advice: String,
@@ -53,20 +54,23 @@ pub struct Recommendation {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdviseError {
-    /// The pool gave no connection, or cannot be advised as told.
-    Pool(Error),
-    /// The server did not answer as hoped.
-    Server(::postgres::Error),
-    /// The server's answer makes no sense: what it said.
+    /// The number of instances is zero.
+    NoInstances,
+    /// The pool gave no connection.
+    Pool(fairpool::Error),
+    /// The server's settings could not be queried.
+    Server(postgres::Error),
+    /// The server's answer was not understood: the part in question.
     Answer(String),
 }
 
 impl fmt::Display for AdviseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            AdviseError::NoInstances => f.write_str("instances must be at least 1, but is 0"),
             AdviseError::Pool(error) => error.fmt(f),
-            AdviseError::Server(_) => f.write_str("the server cannot be asked for its settings"),
-            AdviseError::Answer(what) => write!(f, "the server's settings are not clear: {what}"),
+            AdviseError::Server(_) => f.write_str("cannot query the server's settings"),
+            AdviseError::Answer(what) => write!(f, "unexpected server settings: {what}"),
         }
     }
 }
@@ -74,40 +78,42 @@ impl fmt::Display for AdviseError {
 impl error::Error for AdviseError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            // Its text is shown above.
+            // `fmt` has shown this error already.
             AdviseError::Pool(error) => error.source(),
             AdviseError::Server(error) => Some(error),
-            AdviseError::Answer(_) => None,
+            AdviseError::NoInstances | AdviseError::Answer(_) => None,
         }
     }
 }
 
-impl From<Error> for AdviseError {
-    fn from(error: Error) -> AdviseError {
+impl From<fairpool::Error> for AdviseError {
+    fn from(error: fairpool::Error) -> AdviseError {
         AdviseError::Pool(error)
     }
 }
 
-impl From<::postgres::Error> for AdviseError {
-    fn from(error: ::postgres::Error) -> AdviseError {
+impl From<postgres::Error> for AdviseError {
+    fn from(error: postgres::Error) -> AdviseError {
         AdviseError::Server(error)
     }
 }
 
 impl Advice {
-    /// Whether there is nothing to change.
+    /// Returns whether there is nothing to change.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.recommendations.is_empty()
     }
 
-    /// What is said about this setting, if anything is.
+    /// Returns the recommendation for a setting, if there is one.
+    #[must_use]
     pub fn about(&self, setting: &str) -> Option<&Recommendation> {
         self.recommendations.iter().find(|recommendation| recommendation.setting == setting)
     }
 }
 
 impl fmt::Display for Advice {
-    /// A few lines for a terminal.
+    /// Writes a few lines for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Advice { pool, server, .. } = self;
         let instances = match self.instances {
@@ -119,46 +125,45 @@ impl fmt::Display for Advice {
             0 => wrapped(f, "", &format!("{head}nothing to change"))?,
             number => {
                 let things = count(number, "setting", "settings");
-                wrapped(f, "", &format!("{head}{things} to think about"))?;
+                wrapped(f, "", &format!("{head}{things} to reconsider"))?;
             }
         }
         for Recommendation { setting, severity, reason, advice } in &self.recommendations {
             wrapped(f, &format!("  {severity:<8} "), &format!("{setting}: {reason}; {advice}"))?;
         }
-        self.unseen.iter().try_for_each(|what| wrapped(f, "  not seen ", what))
+        self.unchecked.iter().try_for_each(|what| wrapped(f, "  unchecked ", what))
     }
 }
 
-/// Compares a pool's settings with the live server, and says what could be better.
+/// Compares a pool's settings with the live server and recommends changes.
 ///
-/// `instances` is how many pools like this one there are: in as many processes of the
-/// service, on whatever machines.
+/// `instances` is the number of pools like this one, in all processes of the service on
+/// all machines.
 ///
-/// | advice | unless |
+/// | a setting is reported | unless |
 /// |---|---|
-/// | `max_size` | over all instances it is at most 70 % of `max_connections`, and fits beside the connections that others have now |
+/// | `max_size` | the sum over all instances is at most 70 % of `max_connections` and fits beside the connections that others have now |
 /// | `max_idle` | it is the smaller of `max_size` and 20 |
-/// | `max_lifetime` | it is at most 5 minutes. (The default is `r2d2`'s half hour, and this is mild; but old sessions grow in the server, and after a failover or behind a load balancer connections find their new place sooner) |
+/// | `max_lifetime` | it is at most 5 minutes. (The default is `r2d2`'s half hour, so this is only `Info`. With a shorter life, sessions use less memory on the server, and connections move sooner after a failover or behind a load balancer) |
 /// | `lifetime_jitter` | it is positive |
-/// | `connection_timeout` | it is at most 30 s: every wait has a deadline |
+/// | `connection_timeout` | it is at most 30 s |
 /// | `max_waiters`, `leak_threshold` | they are set |
-/// | `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` | the session has them, be it from the manager, the role or the server |
-/// | `idle_timeout` | the server's `idle_session_timeout` is off, or longer than the pool lets a connection rest |
+/// | `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` | the session has them, from the manager, the role or the server |
+/// | `idle_timeout` | the server's `idle_session_timeout` is off, or longer than the pool keeps a connection idle |
 ///
-/// No privilege is needed. If the server listens on another port than the pool
-/// connects to, something stands in between, such as a PgBouncer; then the number of
-/// the server's connections is not up to the pool, and nothing is said about
-/// `max_size`.
+/// Needs no privilege. If the pool connects to another port than the server listens on,
+/// there is a proxy in between, such as PgBouncer. Then the proxy decides how many
+/// connections the server has, and `max_size` is not checked.
 ///
 /// # Errors
 ///
-/// [`AdviseError::Pool`] if no connection is to be had within the pool's
-/// `connection_timeout`, or if `instances` is zero; [`AdviseError::Server`] if the
-/// server cannot be asked.
+/// [`AdviseError::NoInstances`] if `instances` is zero, [`AdviseError::Pool`] if the pool
+/// gives no connection within its `connection_timeout`, [`AdviseError::Server`] if a
+/// query fails, [`AdviseError::Answer`] if its result is not understood.
 ///
 /// # Blocking
 ///
-/// As [`Pool::get`], and for two round trips, which have no limit of their own.
+/// As [`Pool::get`], then two round trips without a limit of their own.
 ///
 /// # Examples
 ///
@@ -183,29 +188,28 @@ where
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
     if instances == 0 {
-        let what = format!("advise: instances must be at least 1, but is {instances}");
-        return Err(Error::config(what).into());
+        return Err(AdviseError::NoInstances);
     }
     let mut conn = pool.get()?;
-    let own = pool.stats();
+    let snapshot = pool.snapshot();
     let (settings, clients) = PooledConnection::run(&mut conn, server::ask)?;
     drop(conn);
 
-    let shared = &pool.shared;
-    let figures = ServerFigures::new(&settings, clients, u64::from(own.open + own.closing))?;
-    let ports = shared.manager.config().get_ports().to_vec();
+    let own = snapshot.stats.open + snapshot.stats.closing;
+    let figures = ServerFigures::new(&settings, clients, own.into())?;
+    let ports = pool.manager().config().get_ports().to_vec();
     let is_direct = match ports.as_slice() {
         [] => figures.port == 5432,
         ports => ports.contains(&figures.port),
     };
-    let pool_settings =
-        shared.quick(|core| rules::Settings::of(core.policy(), shared.config.connection_timeout));
-    let (mut recommendations, mut unseen) = (Vec::new(), Vec::new());
+    let of_pool = rules::Settings::from(&snapshot.settings);
+    let (mut recommendations, mut unchecked) = (Vec::new(), Vec::new());
     match is_direct {
-        true => recommendations.extend(rules::connections(&pool_settings, &figures, instances)),
-        false => unseen.push(rules::something_between(&pool_settings, &figures, instances, &ports)),
+        true => recommendations.extend(rules::connections(&of_pool, &figures, instances)),
+        false => unchecked.push(rules::proxy_between(&of_pool, &figures, instances, &ports)),
     }
-    recommendations.extend(rules::rest(&pool_settings, &figures));
+    recommendations.extend(rules::all_but_connections(&of_pool, &figures));
     recommendations.sort_by_key(|recommendation| std::cmp::Reverse(recommendation.severity));
-    Ok(Advice { pool: pool.name().to_owned(), instances, server: figures, recommendations, unseen })
+    let pool = pool.name().to_owned();
+    Ok(Advice { pool, instances, server: figures, recommendations, unchecked })
 }

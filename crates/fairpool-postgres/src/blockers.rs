@@ -1,16 +1,16 @@
-//! Who stands in the way of others in the server: the backends at whose locks others
-//! wait.
+//! The sessions whose locks others wait for.
 
 use std::fmt;
 use std::time::Duration;
 
-use ::postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
+use fairpool::text::{Plain, count};
+use postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
-/// Those that are waited for, and wait for nobody, are the reason; behind each stand
-/// those that wait for it, and those that wait for *them*. (Of many that want one row,
-/// only the first waits for the row's holder, the others wait for the first.) Only
-/// backends that wait are asked for their blockers, since that takes the server's lock
-/// tables.
+/// The cause are backends that others wait for and that wait for no lock themselves.
+/// Behind each stands a tree: those that wait for it, and those that wait for them. (Of
+/// many that want one row, only the first waits for the row's holder; the others wait for
+/// the first.) `pg_blocking_pids` is called only for backends that wait, since it locks
+/// the server's lock tables.
 const SQL: &str = "\
 WITH RECURSIVE waits AS MATERIALIZED (
     SELECT pid, pg_catalog.unnest(pg_catalog.pg_blocking_pids(pid)) AS blocker
@@ -29,19 +29,19 @@ SELECT ends.pid, ends.blocked, state, usename, datname, application_name,
 FROM ends LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = ends.pid
 ORDER BY ends.blocked DESC, ends.pid";
 
-/// A backend at whose locks others wait, while it waits for none itself. From
+/// A backend that holds locks that others wait for, and waits for none itself. From
 /// [`blockers`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Blocker {
-    /// Its process on the server; zero stands for prepared transactions, which have
-    /// none.
+    /// The id of its process on the server; zero stands for prepared transactions, which
+    /// have no process.
     pub pid: i32,
-    /// How many backends wait for it, directly or behind one another.
+    /// How many backends wait for it, directly or indirectly.
     pub blocked: u64,
-    /// What it is doing, as `pg_stat_activity` says: `active`, `idle in transaction`, …
-    /// `None` if the asking role may not see it; so are the times and the statement.
+    /// Its state in `pg_stat_activity`: `active`, `idle in transaction`, … `None` if the
+    /// asking role may not see it; then the times and the statement are `None` too.
     pub state: Option<String>,
     /// For how long it has been in this state. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
@@ -49,9 +49,9 @@ pub struct Blocker {
     /// How long ago its transaction began. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
     pub transaction_for: Option<Duration>,
-    /// The statement that it runs, or ran last.
+    /// The statement that runs, or ran last.
     pub query: Option<String>,
-    /// The application's name, which the application chose.
+    /// The name that the application gave itself.
     pub application_name: Option<String>,
     /// The role.
     pub user: Option<String>,
@@ -60,15 +60,13 @@ pub struct Blocker {
 }
 
 impl fmt::Display for Blocker {
-    /// One line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = crate::text::Plain;
         match self.pid {
             0 => write!(f, "prepared transactions")?,
             pid => write!(f, "backend {pid}")?,
         }
         let unseen = "state not visible";
-        write!(f, " ({}", text(self.state.as_deref().unwrap_or(unseen)))?;
+        write!(f, " ({}", Plain(self.state.as_deref().unwrap_or(unseen)))?;
         if let Some(span) = self.state_for {
             write!(f, " for {span:.1?}")?;
         }
@@ -77,38 +75,38 @@ impl fmt::Display for Blocker {
         }
         let name = self.application_name.as_deref().filter(|name| !name.is_empty());
         if let Some(name) = name {
-            write!(f, ", application '{}'", text(name))?;
+            write!(f, ", application '{}'", Plain(name))?;
         }
         if let Some(user) = &self.user {
-            write!(f, ", user '{}'", text(user))?;
+            write!(f, ", user '{}'", Plain(user))?;
         }
-        let blocked = crate::text::count(self.blocked, "other", "others");
+        let blocked = count(self.blocked, "other", "others");
         write!(f, ") blocks {blocked}")?;
         match &self.query {
-            Some(query) => write!(f, "; its last statement: {}", text(query)),
+            Some(query) => write!(f, "; its last statement: {}", Plain(query)),
             None => Ok(()),
         }
     }
 }
 
-/// Who stands in the way of others on this server: those at whose locks others wait,
-/// and who wait for no lock themselves; those that block most come first.
+/// Lists the backends that hold locks that others wait for and that wait for no lock
+/// themselves, those that block most first.
 ///
-/// For a pool whose connections are all in use and do not come back: they may all wait
-/// behind one transaction that somebody has left open. Use a connection that is not
-/// from that pool, since the pool has none left. In a deadlock nobody is at the end;
-/// the server resolves those by itself.
+/// This explains a pool whose connections are all in use and do not return: they may all
+/// wait for one forgotten transaction. Pass a client that is not from that pool, since
+/// the pool has none left. A deadlock is not listed, since everybody in it waits; the
+/// server resolves deadlocks by itself.
 ///
-/// No privilege is needed, but what another role's backend is doing is shown only to
-/// its members and to those of `pg_read_all_stats`. Works through PgBouncer.
+/// Needs no privilege, but the server shows the state of another role's backend only to
+/// members of that role and of `pg_read_all_stats`. Works through PgBouncer.
 ///
 /// # Errors
 ///
-/// If the server cannot be asked.
+/// If the query fails.
 ///
 /// # Blocking
 ///
-/// For one round trip, without a limit of its own.
+/// One round trip, without a limit of its own.
 ///
 /// # Examples
 ///
@@ -122,7 +120,7 @@ impl fmt::Display for Blocker {
 /// # Ok::<(), fairpool_postgres::postgres::Error>(())
 /// ```
 pub fn blockers(client: &mut Client) -> Result<Vec<Blocker>, Error> {
-    // Without a prepared statement, which a PgBouncer might not know the next time.
+    // A simple query: PgBouncer may not know a prepared statement the next time.
     let messages = client.simple_query(SQL)?;
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -134,7 +132,7 @@ pub fn blockers(client: &mut Client) -> Result<Vec<Blocker>, Error> {
 fn blocker(row: &SimpleQueryRow) -> Blocker {
     let text = |column: usize| row.get(column).map(str::to_owned);
     let number = |column: usize| row.get(column).and_then(|text| text.parse().ok());
-    // The server's clock may have been set back.
+    // Negative if the server's clock was set back.
     let span = |column: usize| {
         let seconds = row.get(column)?.parse::<f64>().ok()?;
         Duration::try_from_secs_f64(seconds.max(0.0)).ok()
@@ -148,7 +146,7 @@ fn blocker(row: &SimpleQueryRow) -> Blocker {
         application_name: text(5),
         transaction_for: span(6),
         state_for: span(7),
-        // What stands there otherwise only says that it may not be seen.
+        // Without a state, the column only says that it may not be seen.
         query: text(2).and_then(|_| text(8)),
     }
 }

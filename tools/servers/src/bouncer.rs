@@ -1,29 +1,28 @@
-//! A throw-away PgBouncer that pools transactions, in front of a throw-away
-//! PostgreSQL.
+//! A PgBouncer that pools transactions, in front of a PostgreSQL on loopback.
 //!
-//! As with the cluster, its parent is a small shell script that ends it and
-//! removes its folder when a pipe from the test ends, however the test does.
+//! It stops, and its folder is removed, when it is dropped or the process ends.
 
-use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::net::TcpStream;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::{self, Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::host::{self, Owner};
+
+const PORTS: Range<u16> = 10_000..19_000;
 const START_LIMIT: Duration = Duration::from_secs(20);
-const HOW_TO_INSTALL: &str = "PgBouncer was not found: looked in PATH, /usr/sbin and \
-     /usr/local/sbin. This test starts one of its own; install it by hand, for example with \
-     `apt-get install pgbouncer`";
+const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+const HOW_TO_INSTALL: &str = "PgBouncer was not found in PATH, /usr/sbin and /usr/local/sbin: \
+     install it, for example with `apt-get install pgbouncer`";
 
 /// `$1` is the program, `$2` the folder. One line from the pipe stops PgBouncer,
-/// the next starts it again; the pipe's end removes everything. It is killed:
-/// what the other signals mean to PgBouncer changes from version to version.
+/// the next starts it again; the pipe's end removes everything. SIGKILL,
+/// because the meaning of the other signals differs between versions of PgBouncer.
 const KEEPER: &str = r#"
 stop() { kill -s KILL "$pid"; wait "$pid"; pid=; }
 while :; do
@@ -39,8 +38,8 @@ done
 cd / && rm -rf "$2"
 "#;
 
-/// A PgBouncer with a folder of its own; dropping it stops it.
-pub(crate) struct Bouncer {
+/// A PgBouncer with its own folder; dropping it stops it.
+pub struct Bouncer {
     port: u16,
     keeper: Child,
     answers: BufReader<process::ChildStdout>,
@@ -53,10 +52,12 @@ impl Bouncer {
     /// # Panics
     ///
     /// If there is no PgBouncer, or it does not start.
-    pub(crate) fn start(server_port: u16, server_connections: u32) -> Bouncer {
-        let program = find_program().unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
-        let owner = owner_instead_of_root();
-        let (folder, port) = (make_folder(owner), free_port());
+    pub fn start(server_port: u16, server_connections: u32) -> Bouncer {
+        let program = host::find_program(&["pgbouncer"], &FOLDERS)
+            .unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
+        let owner = Owner::choose().unwrap_or_else(|why| panic!("{why}"));
+        let folder = host::make_folder("bouncer", owner).unwrap_or_else(|why| panic!("{why}"));
+        let port = host::free_port(PORTS);
         let text = format!(
             "[databases]\n\
              postgres = host=127.0.0.1 port={server_port} dbname=postgres user=postgres\n\
@@ -71,7 +72,7 @@ impl Bouncer {
              server_login_retry = 1\n"
         );
         fs::write(folder.join("pgbouncer.ini"), text).expect("pgbouncer.ini");
-        let mut command = Command::new("sh");
+        let mut command = owner.shell(None);
         command
             .args(["-c", KEEPER, "keeper"])
             .args([&program, &folder])
@@ -80,9 +81,6 @@ impl Bouncer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        if let Some((uid, gid)) = owner {
-            command.uid(uid).gid(gid);
-        }
         let mut keeper = command.spawn().expect("sh starts");
         let answers = BufReader::new(keeper.stdout.take().expect("a pipe"));
         let mut bouncer = Bouncer { port, keeper, answers };
@@ -91,29 +89,29 @@ impl Bouncer {
         bouncer
     }
 
-    /// A configuration that connects through it, as `postgres`.
-    pub(crate) fn config(&self) -> postgres::Config {
+    /// Returns a configuration that connects through it as `postgres`.
+    pub fn config(&self) -> postgres::Config {
         let mut config = postgres::Config::new();
         config.host("127.0.0.1").port(self.port);
         config.user("postgres").dbname("postgres");
         config
     }
 
-    /// Stops it; its clients are disconnected. Returns when it is gone.
-    pub(crate) fn stop(&mut self) {
-        self.tell();
+    /// Stops it, which disconnects its clients. Returns when it has ended.
+    pub fn stop(&mut self) {
+        self.toggle();
         assert_eq!(self.answer(), "stopped");
     }
 
-    /// Starts it after a stop.
-    pub(crate) fn start_again(&mut self) {
-        self.tell();
+    /// Starts it after a stop, without waiting until it accepts.
+    pub fn start_again(&mut self) {
+        self.toggle();
         self.answer();
     }
 
-    fn tell(&mut self) {
+    fn toggle(&mut self) {
         let pipe = self.keeper.stdin.as_mut().expect("the pipe is open");
-        writeln!(pipe).expect("the keeper listens");
+        writeln!(pipe).expect("the keeper reads");
     }
 
     fn answer(&mut self) -> String {
@@ -138,57 +136,5 @@ impl Drop for Bouncer {
         drop(self.keeper.stdin.take());
         // Returns when PgBouncer and its folder are gone.
         let _ = self.keeper.wait();
-    }
-}
-
-fn find_program() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(usual)
-        .map(|folder| folder.join("pgbouncer"))
-        .find(|program| program.is_file())
-}
-
-/// PgBouncer refuses to run as root: then it runs as `postgres`, as the server.
-fn owner_instead_of_root() -> Option<(u32, u32)> {
-    let we_are_root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
-    if !we_are_root {
-        return None;
-    }
-    let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    let ids = users.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        match fields[..] {
-            ["postgres", _, uid, gid, ..] => Some((uid.parse().ok()?, gid.parse().ok()?)),
-            _ => None,
-        }
-    });
-    Some(ids.expect("the tests run as root, and there is no user `postgres` to run PgBouncer as"))
-}
-
-fn make_folder(owner: Option<(u32, u32)>) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("fairpool-bouncer-{}-{number}", process::id());
-    let folder = env::temp_dir().join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).expect("a folder for PgBouncer");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("chmod");
-    if let Some((uid, gid)) = owner {
-        chown(&folder, Some(uid), Some(gid)).expect("chown");
-    }
-    folder
-}
-
-/// A port below those that the kernel gives to outgoing connections.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) * 103;
-        let port = 10_000 + ((process::id().wrapping_mul(6_367) + step) % 9_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

@@ -1,14 +1,9 @@
 //! A headless Chromium, driven through its DevTools protocol.
 //!
-//! The protocol runs over a pair of pipes, which are the browser's third and fourth
-//! file descriptor: when the test ends, however it ends, so do they, and with them the
-//! browser.
+//! The protocol runs over a pair of pipes, the browser's file descriptors 3 and 4. They
+//! end with the test, even if it is killed, and the browser ends with them.
 
-use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -16,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::host;
+
 const START_LIMIT: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-const HOW_TO_INSTALL: &str = "Chromium was not found: looked for chromium, chromium-browser and \
-     google-chrome in PATH. This test looks at a page with it; install it by hand, for example \
-     with `apt-get install chromium`";
+const HOW_TO_INSTALL: &str = "Chromium was not found in PATH (chromium, chromium-browser or \
+     google-chrome): install it, for example with `apt-get install chromium`";
 
 /// A browser with one page; dropping it ends the browser.
-pub(crate) struct Browser {
+pub struct Browser {
     child: Child,
     commands: Option<ChildStdin>,
     messages: Receiver<Value>,
-    /// What was told unasked.
+    /// Messages that answer no call.
     events: Vec<Value>,
     session: Option<String>,
     last: u64,
@@ -39,9 +35,9 @@ impl Browser {
     ///
     /// # Panics
     ///
-    /// If there is none, or it does not start.
-    pub(crate) fn start() -> Browser {
-        let program = find_program().unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
+    /// If Chromium is not installed, or does not start.
+    pub fn start() -> Browser {
+        let program = host::find_program(&NAMES, &[]).unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
         let profile = tempfile::tempdir().expect("a folder for the browser");
         let mut command = Command::new("sh");
         command
@@ -52,8 +48,8 @@ impl Browser {
             .args(["--disable-component-update", "--disable-extensions", "--disable-sync"])
             .args(["--force-color-profile=srgb", "--hide-scrollbars"])
             .arg(format!("--user-data-dir={}", profile.path().display()));
-        // The sandbox refuses to run as root.
-        if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
+        // Chromium's sandbox refuses to run as root.
+        if host::is_root() {
             command.arg("--no-sandbox");
         }
         command.env("HOME", profile.path());
@@ -87,16 +83,20 @@ impl Browser {
         }
     }
 
-    /// Calls a method of the protocol, and waits for its result.
+    /// Calls a method of the protocol and returns its result.
+    ///
+    /// # Panics
+    ///
+    /// If the browser reports an error, or does not answer within a minute.
     #[track_caller]
-    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": params });
         if let Some(session) = &self.session {
             message["sessionId"] = session.as_str().into();
         }
         let pipe = self.commands.as_mut().expect("the pipe is open");
-        write!(pipe, "{message}\0").expect("the browser listens");
+        write!(pipe, "{message}\0").expect("the browser reads");
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -110,8 +110,8 @@ impl Browser {
         }
     }
 
-    /// How large the page is shown, and in which colours.
-    pub(crate) fn look_like(&mut self, width: u32, height: u32, dark: bool) {
+    /// Sets the size of the page, and whether it prefers dark colours.
+    pub fn look_like(&mut self, width: u32, height: u32, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
@@ -121,47 +121,60 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", size);
     }
 
-    pub(crate) fn go_to(&mut self, url: &str) {
+    /// Opens a page.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be loaded.
+    pub fn go_to(&mut self, url: &str) {
         let result = self.call("Page.navigate", json!({ "url": url }));
         assert!(result.get("errorText").is_none(), "{url}: {result}");
     }
 
-    /// The value of an expression on the page.
+    /// Returns the value of a JavaScript expression on the page.
+    ///
+    /// # Panics
+    ///
+    /// If it throws.
     #[track_caller]
-    pub(crate) fn eval(&mut self, expression: &str) -> Value {
+    pub fn eval(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
         let result = self.call("Runtime.evaluate", params);
         assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
         result["result"]["value"].clone()
     }
 
-    /// All that can be read on the page.
-    pub(crate) fn text(&mut self) -> String {
+    /// Returns the visible text of the page.
+    pub fn text(&mut self) -> String {
         let text = self.eval("document.body ? document.body.innerText : ''");
         text.as_str().expect("a text").to_string()
     }
 
-    /// Polls until something is so.
+    /// Polls until a condition holds.
+    ///
+    /// # Panics
+    ///
+    /// If it does not hold within ten seconds: with `what` and the text of the page.
     #[track_caller]
-    pub(crate) fn eventually(&mut self, what: &str, mut is_so: impl FnMut(&mut Browser) -> bool) {
+    pub fn eventually(&mut self, what: &str, mut holds: impl FnMut(&mut Browser) -> bool) {
         let start = Instant::now();
-        while !is_so(self) {
+        while !holds(self) {
             let patience = Duration::from_secs(10);
             let text = self.text();
-            assert!(start.elapsed() < patience, "it never came to this: {what}\n{text}");
+            assert!(start.elapsed() < patience, "not within {patience:?}: {what}\n{text}");
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// The picture of the page as a PNG, in base 64.
-    pub(crate) fn picture(&mut self) -> String {
+    /// Returns a screenshot of the page: a PNG in base 64.
+    pub fn picture(&mut self) -> String {
         let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
         picture["data"].as_str().expect("a picture").to_string()
     }
 
-    /// What the page did wrong: errors, warnings, exceptions.
-    pub(crate) fn complaints(&mut self) -> Vec<String> {
-        // Whatever was said until now has come when this has.
+    /// Returns the page's errors, warnings and exceptions so far.
+    pub fn complaints(&mut self) -> Vec<String> {
+        // Messages arrive in order: after this answer, all earlier ones are here.
         self.call("Runtime.evaluate", json!({ "expression": "0" }));
         let wrong = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
@@ -176,19 +189,19 @@ impl Browser {
         self.events.iter().filter(wrong).map(Value::to_string).collect()
     }
 
-    /// What it has asked the network for.
-    pub(crate) fn requests(&mut self) -> Vec<String> {
+    /// Returns the URLs that the page has requested so far.
+    pub fn requests(&mut self) -> Vec<String> {
         self.call("Runtime.evaluate", json!({ "expression": "0" }));
-        let asked = |event: &&Value| event["method"] == "Network.requestWillBeSent";
+        let is_request = |event: &&Value| event["method"] == "Network.requestWillBeSent";
         let url = |event: &Value| event["params"]["request"]["url"].as_str().map(str::to_string);
-        self.events.iter().filter(asked).filter_map(url).collect()
+        self.events.iter().filter(is_request).filter_map(url).collect()
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
         drop(self.commands.take());
-        // It ends when the pipe does; in case it does not:
+        // It ends when the pipe does. This is in case it does not.
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
@@ -199,11 +212,4 @@ impl Drop for Browser {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn find_program() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    let folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    let programs = NAMES.iter().flat_map(|name| folders.iter().map(move |dir| dir.join(name)));
-    programs.into_iter().find(|program| program.is_file())
 }

@@ -1,13 +1,12 @@
-//! A network of one's own with a link to it that can lose every packet: no
-//! reset, no refusal, nothing comes back. Needs root and `ip` (iproute2).
+//! A private network, with a link to it that can lose every packet: no reset, no
+//! refusal, no answer. Needs root and `ip` (iproute2).
 //!
-//! The test stays where it is. What runs inside the network is reached at
-//! [`Network::inside`]; [`Network::swallow`] makes a black hole of the route
-//! back, which has the network drop what comes from the test as well, since it
-//! is set to accept only what it could answer (`rp_filter`).
+//! The test runs outside. What runs inside the network is reached at
+//! [`Network::inside`]. [`Network::swallow`] makes the route back a black hole. Then the
+//! network also drops what the test sends, because it accepts only packets that it could
+//! answer (`rp_filter`).
 //!
-//! As with the cluster, a shell script removes everything when a pipe from the
-//! test ends, however the test does.
+//! The network is removed when it is dropped or the process ends.
 
 use std::fmt::Write as _;
 use std::process::{self, Child, Command, Stdio};
@@ -20,30 +19,35 @@ ip link delete "$2" 2>/dev/null
 ip netns delete "$1"
 "#;
 
-pub(crate) struct Network {
+/// A network namespace with a link to it; dropping it removes both.
+pub struct Network {
     name: String,
     /// The test's end of the link.
     near: String,
-    /// The link's network: four addresses, which are nobody's on any network
+    /// The link's network of four addresses, in a range that no other network uses
     /// (RFC 2544, for benchmarks).
     prefix: String,
     keeper: Option<Child>,
 }
 
 impl Network {
-    /// Makes one, or says why it cannot.
-    pub(crate) fn make() -> Result<Network, String> {
+    /// Makes a network.
+    ///
+    /// # Errors
+    ///
+    /// If the test may not make one, or `ip` is missing: the command that failed, and why.
+    pub fn make() -> Result<Network, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = process::id();
-        // A name of a link has at most 15 bytes.
+        // The name of a link has at most 15 bytes.
         let near = format!("fpl{id}n{number}");
         let far = format!("fpl{id}f{number}");
         let name = format!("fairpool-{id}-{number}");
         let prefix = format!("198.{}.{}", 18 + id % 2, (id / 2 + number) % 256);
         ip(&["netns", "add", &name])?;
         let mut network = Network { near, prefix, keeper: None, name };
-        network.keeper = Some(network.hire()?);
+        network.keeper = Some(network.spawn_keeper()?);
         let (near, name) = (&network.near, &network.name);
         ip(&["link", "add", near, "type", "veth", "peer", "name", &far, "netns", name])?;
         ip(&["address", "add", &format!("{}/30", network.outside()), "dev", near])?;
@@ -56,28 +60,36 @@ impl Network {
         Ok(network)
     }
 
-    /// The name of the namespace, for `ip netns exec`.
-    pub(crate) fn name(&self) -> &str {
+    /// Returns the name of the namespace, for `ip netns exec`.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The address of what runs inside.
-    pub(crate) fn inside(&self) -> String {
+    /// Returns the address of servers inside.
+    pub fn inside(&self) -> String {
         format!("{}.2", self.prefix)
     }
 
-    /// The address from which the test comes.
-    pub(crate) fn outside(&self) -> String {
+    /// Returns the address of the test.
+    pub fn outside(&self) -> String {
         format!("{}.1", self.prefix)
     }
 
-    /// From now on every packet is lost, in both directions.
-    pub(crate) fn swallow(&self) {
+    /// Starts to lose every packet, in both directions.
+    ///
+    /// # Panics
+    ///
+    /// If packets are lost already.
+    pub fn swallow(&self) {
         self.route("add");
     }
 
-    /// Packets pass again.
-    pub(crate) fn pass(&self) {
+    /// Lets packets pass again.
+    ///
+    /// # Panics
+    ///
+    /// If packets pass already.
+    pub fn pass(&self) {
         self.route("delete");
     }
 
@@ -86,7 +98,7 @@ impl Network {
         ip(&["-n", &self.name, "route", what, "blackhole", &back]).expect("a route");
     }
 
-    fn hire(&self) -> Result<Child, String> {
+    fn spawn_keeper(&self) -> Result<Child, String> {
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper", &self.name, &self.near]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

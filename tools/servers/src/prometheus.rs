@@ -1,10 +1,13 @@
-//! A Prometheus of the tests' own: a process on a loopback port with a folder that
-//! goes when it is dropped, or when the test dies.
+//! A Prometheus server on a loopback port.
+//!
+//! It stops, and its folder is removed, when it is dropped. It also stops when the
+//! process ends in another way.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,7 +16,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const HOW_TO_INSTALL: &str = "there is no prometheus: please install the Debian package prometheus";
+use crate::host;
+
+const HOW_TO_INSTALL: &str = "Prometheus was not found in PATH: install it, for example with \
+     `apt-get install prometheus`";
+const PORTS: Range<u16> = 19_000..20_000;
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Stops the server when the pipe from the test ends. `$1` is its port.
@@ -34,18 +41,18 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with this configuration, and with these files beside it.
+    /// Starts one with this configuration, and with these files in its folder.
     ///
     /// # Panics
     ///
-    /// If there is no Prometheus, or it does not start.
+    /// If Prometheus is not installed, or does not start.
     pub fn start(config: &str, files: &[(&str, &str)]) -> Prometheus {
-        assert!(Command::new("prometheus").arg("--version").output().is_ok(), "{HOW_TO_INSTALL}");
+        assert!(host::find_program(&["prometheus"], &[]).is_some(), "{HOW_TO_INSTALL}");
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (name, text) in files.iter().chain(&[("prometheus.yml", config)]) {
             fs::write(folder.path().join(name), text).expect("a file");
         }
-        let port = free_port();
+        let port = host::free_port(PORTS);
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper", &port.to_string()])
             .current_dir(&folder)
@@ -56,11 +63,11 @@ impl Prometheus {
             .spawn()
             .expect("sh starts");
         let server = Prometheus { port, keeper, folder };
-        server.wait_until_it_is_ready();
+        server.wait_until_ready();
         server
     }
 
-    fn wait_until_it_is_ready(&self) {
+    fn wait_until_ready(&self) {
         let deadline = Instant::now() + START_LIMIT;
         while !get(self.port, "/-/ready").is_ok_and(|(status, _)| status == 200) {
             let output = fs::read_to_string(self.folder.path().join("output"));
@@ -71,11 +78,11 @@ impl Prometheus {
         }
     }
 
-    /// What a query of the API returns as `data`.
+    /// Calls the HTTP API and returns the `data` of its answer.
     ///
     /// # Panics
     ///
-    /// If it is refused.
+    /// If the answer is an error.
     #[track_caller]
     pub fn api(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let mut target = format!("/api/v1/{path}?");
@@ -89,7 +96,11 @@ impl Prometheus {
         answer["data"].take()
     }
 
-    /// The series that a query returns now, with their values.
+    /// Returns the series that a query selects now, with their values.
+    ///
+    /// # Panics
+    ///
+    /// If the answer is an error, or holds no series.
     #[track_caller]
     pub fn query(&self, query: &str) -> Vec<(Value, f64)> {
         let mut data = self.api("query", &[("query", query)]);
@@ -108,11 +119,6 @@ impl Drop for Prometheus {
         // Returns when the server is gone.
         let _ = self.keeper.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
 
 fn escaped(text: &str) -> String {

@@ -1,48 +1,50 @@
-//! A TCP proxy on loopback, through which a test can do to a link what networks
-//! do: slow it down, hold it, cut it.
+//! A TCP proxy on loopback that slows, holds or cuts links, as a network may.
 //!
-//! Each link has two pump threads, one for each direction, which do as the
-//! link's [`Flow`] says. Dropping the proxy resets all links and joins all
-//! threads.
-
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
+//! Each link has two threads, one for each direction, which follow the link's [`Flow`].
+//! Dropping the proxy resets all links and joins all threads.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-/// No call of a pump blocks longer than this, except a read, which the end of
-/// the link interrupts.
+use crate::host;
+
+const PORTS: Range<u16> = 5_500..9_900;
+
+/// Bounds each call of a pump, except reads: the end of the link interrupts those.
 const IO_LIMIT: Duration = Duration::from_secs(5);
 
-/// What becomes of the bytes of a link.
+/// What happens to the bytes of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flow {
+    /// Bytes pass at once.
     Pass,
-    /// Each piece is delayed, and takes its time at this rate.
+    /// Each piece is delayed, and then limited to a rate.
     Slow {
+        /// How long each piece waits.
         delay: Duration,
+        /// The rate.
         bytes_per_second: u32,
     },
-    /// Nothing passes, the end of a stream neither, and nothing is lost: it
-    /// goes on when the flow changes. A new link is accepted into silence.
+    /// Nothing passes, not even the end of a stream, and nothing is lost: bytes pass
+    /// when the flow changes. New links are accepted and get no answer.
     Hold,
-    /// Passes, until the server has sent so many bytes more; then as `Reset`.
+    /// Bytes pass until the server has sent this many; then as [`Reset`](Flow::Reset).
     CutAfter(usize),
-    /// Both sides find the connection reset. Final.
+    /// Both sides find the connection reset. A link cannot leave this state.
     Reset,
 }
 
+/// A proxy in front of one server.
 pub struct Proxy {
     port: u16,
     links: Arc<Links>,
-    /// `None` while it refuses.
+    /// `None` while it refuses connections.
     acceptor: Option<Acceptor>,
 }
 
@@ -52,7 +54,7 @@ struct Links {
 }
 
 struct Inner {
-    /// How new links begin.
+    /// The flow of new links.
     flow: Flow,
     /// A link lives as long as its pumps.
     links: Vec<Weak<Link>>,
@@ -68,55 +70,48 @@ struct Link {
     flow: Mutex<Flow>,
     changed: Condvar,
     client: TcpStream,
-    /// Not there before the first byte may pass.
+    /// Set before the first byte passes.
     server: OnceLock<TcpStream>,
 }
 
 impl Proxy {
-    /// Starts one in front of a port on 127.0.0.1.
-    ///
-    /// # Panics
-    ///
-    /// If there is no free port.
+    /// Starts a proxy in front of a port on 127.0.0.1.
     pub fn start(target_port: u16) -> Proxy {
         Proxy::before(SocketAddr::from((Ipv4Addr::LOCALHOST, target_port)))
     }
 
-    /// Starts one in front of a server elsewhere.
-    ///
-    /// # Panics
-    ///
-    /// If there is no free port.
+    /// Starts a proxy in front of a server at any address.
     pub fn before(target: SocketAddr) -> Proxy {
         let inner = Inner { flow: Flow::Pass, links: Vec::new(), threads: Vec::new() };
         let links = Arc::new(Links { target, inner: Mutex::new(inner) });
-        let listener = listen_on_a_free_port();
+        let listener = host::listen(PORTS);
         let port = listener.local_addr().expect("a port").port();
         let acceptor = Some(Acceptor::start(listener, &links));
         Proxy { port, links, acceptor }
     }
 
+    /// Returns the port on 127.0.0.1 on which the proxy listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many links there are.
+    /// Returns the number of links.
     pub fn links(&self) -> usize {
         self.links.alive().len()
     }
 
-    /// Changes what becomes of all links, and of those to come.
+    /// Sets the flow of all links, present and future.
     pub fn set(&self, flow: Flow) {
         self.set_new(flow);
         self.set_existing(flow);
     }
 
-    /// Changes what becomes of the links to come.
+    /// Sets the flow of future links.
     pub fn set_new(&self, flow: Flow) {
         self.links.lock().flow = flow;
     }
 
-    /// Changes what becomes of the links that there are now.
+    /// Sets the flow of present links.
     pub fn set_existing(&self, flow: Flow) {
         self.links.alive().iter().for_each(|link| link.set(flow));
     }
@@ -128,11 +123,11 @@ impl Proxy {
         }
     }
 
-    /// Accepts again after `refuse`, on the same port.
+    /// Accepts connections again after [`refuse`](Self::refuse), on the same port.
     ///
     /// # Panics
     ///
-    /// If somebody has taken the port.
+    /// If another process has taken the port.
     pub fn accept(&mut self) {
         if self.acceptor.is_none() {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).expect("our port");
@@ -165,7 +160,7 @@ impl Acceptor {
     }
 
     fn stop(self) {
-        // On Linux this ends an `accept` under way.
+        // On Linux this ends a blocked `accept`.
         SockRef::from(&*self.listener).shutdown(Shutdown::Both).expect("a listener");
         let _ = self.thread.join();
     }
@@ -213,8 +208,8 @@ impl Link {
         self.changed.notify_all();
     }
 
-    /// Both pumps return from reading; the peers notice nothing of that. They
-    /// are told when the sockets are dropped: by a reset.
+    /// Makes both pumps return from reading. The peers notice nothing until the sockets
+    /// are dropped: then they get a reset.
     fn end_reads(&self) {
         for socket in [Some(&self.client), self.server.get()].into_iter().flatten() {
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -222,7 +217,7 @@ impl Link {
         }
     }
 
-    /// The life of a link.
+    /// Runs the link from its first byte to its end.
     fn run(&self, target: SocketAddr) {
         if self.wait_while_held() == Flow::Reset {
             return;
@@ -236,7 +231,7 @@ impl Link {
         }
         let server = self.server.get_or_init(|| server);
         if *self.lock() == Flow::Reset {
-            // Ended before it had a server to be reset.
+            // The link was reset before it had a server.
             return self.end_reads();
         }
         thread::scope(|scope| {
@@ -263,7 +258,7 @@ impl Link {
         }
     }
 
-    /// Passes a piece on, as the flow says. `false`: the link is at its end.
+    /// Passes a piece on as the flow demands. Returns `false` at the link's end.
     fn pass(&self, piece: &[u8], mut to: &TcpStream, from_server: bool) -> bool {
         match self.wait_while_held() {
             Flow::Pass => to.write_all(piece).is_ok(),
@@ -291,7 +286,7 @@ impl Link {
         *flow.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets time pass; a change of the flow ends it.
+    /// Waits for some time, or until the flow changes.
     fn wait(&self, time: Duration) {
         let end = Instant::now() + time;
         let flow = self.lock();
@@ -299,19 +294,5 @@ impl Link {
         let unchanged = |flow: &mut Flow| *flow == before;
         let left = end.saturating_duration_since(Instant::now());
         drop(self.changed.wait_timeout_while(flow, left, unchanged));
-    }
-}
-
-/// A port outside the range from which the kernel takes the ports of outgoing
-/// connections, so that it can be closed and opened again. The range is another
-/// than the cluster's and PgBouncer's.
-fn listen_on_a_free_port() -> TcpListener {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(107);
-        let port = 5_500 + (process::id().wrapping_mul(6_373).wrapping_add(step) % 4_400) as u16;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return listener;
-        }
     }
 }

@@ -1,19 +1,20 @@
-//! The rules by which settings are judged: on figures alone.
+//! The rules: pure functions of the settings and the server's figures.
 
 use std::time::Duration;
 
-use super::{Recommendation, ServerFigures};
-use crate::Severity;
-use crate::core::Policy;
+use fairpool::diagnosis::Severity;
+use fairpool::snapshot;
 
-/// How much of the server this service may take, in percent: the rest is for
-/// migrations, backups, people, and the next release that runs beside this one.
+use super::{Recommendation, ServerFigures};
+
+/// How much of the server this service may use, in percent. The rest is for migrations,
+/// backups, administrators, and a new release that runs beside the old one.
 const SHARE: u64 = 70;
 const MOST_IDLE: u32 = 20;
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 const LONGEST_GET: Duration = Duration::from_secs(30);
 
-/// A pool's settings, as far as there are rules for them.
+/// The settings of a pool for which there are rules.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     max_size: u32,
@@ -27,28 +28,30 @@ pub(super) struct Settings {
     connection_timeout: Duration,
 }
 
-impl Settings {
-    pub(super) fn of(policy: &Policy, connection_timeout: Duration) -> Settings {
+impl From<&snapshot::Settings> for Settings {
+    fn from(all: &snapshot::Settings) -> Settings {
         Settings {
-            max_size: policy.max_size,
-            max_idle: policy.max_idle_now().min(policy.max_size),
-            max_waiters: policy.max_waiters,
-            max_lifetime: policy.max_lifetime,
-            has_jitter: policy.lifetime_jitter_permille > 0,
-            idle_timeout: policy.idle_timeout,
-            keepalive: policy.keepalive,
-            leak_threshold: policy.leak_threshold,
-            connection_timeout,
+            max_size: all.max_size,
+            max_idle: all.max_idle.min(all.max_size),
+            max_waiters: all.max_waiters,
+            max_lifetime: all.max_lifetime,
+            has_jitter: all.lifetime_jitter_permille > 0,
+            idle_timeout: all.idle_timeout,
+            keepalive: all.keepalive,
+            leak_threshold: all.leak_threshold,
+            connection_timeout: all.connection_timeout,
         }
     }
+}
 
-    /// The longest that a connection rests before it is closed or checked.
-    fn longest_rest(&self) -> Option<Duration> {
+impl Settings {
+    /// How long a connection can be idle before it is closed or checked.
+    fn longest_idle(&self) -> Option<Duration> {
         [self.idle_timeout, self.keepalive, self.max_lifetime].into_iter().flatten().min()
     }
 }
 
-fn say(
+fn recommend(
     setting: &'static str,
     severity: Severity,
     reason: String,
@@ -57,7 +60,7 @@ fn say(
     Some(Recommendation { setting, severity, reason, advice: advice.into() })
 }
 
-/// Whether the server has room for all these pools.
+/// Checks that the server has room for all instances of the pool.
 pub(super) fn connections(
     pool: &Settings,
     server: &ServerFigures,
@@ -83,14 +86,14 @@ pub(super) fn connections(
         false => format!("more than {share}, {SHARE} % of max_connections ({max_connections})"),
     };
     let advice = match share.min(free) / u64::from(instances) {
-        0 => "run fewer instances, raise max_connections, or put a PgBouncer between".to_owned(),
+        0 => "run fewer instances, raise max_connections, or put PgBouncer in between".to_owned(),
         most => format!("set it to at most {most}"),
     };
-    say("max_size", severity, format!("{product}, {limit}"), advice)
+    recommend("max_size", severity, format!("{product}, {limit}"), advice)
 }
 
-/// What is said instead if the server's connections are not the pool's own.
-pub(super) fn something_between(
+/// Explains why the server's room was not checked.
+pub(super) fn proxy_between(
     pool: &Settings,
     server: &ServerFigures,
     instances: u32,
@@ -99,40 +102,40 @@ pub(super) fn something_between(
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let wanted = u64::from(pool.max_size) * u64::from(instances);
     format!(
-        "whether {wanted} connections fit: the pool connects to port {}, and the server listens on \
-         {}, so something stands between, such as a PgBouncer; its limits count then \
-         (max_client_conn for the pool, default_pool_size for the server's {}), and timeouts set \
-         for the session are reliable only if they are set for the role",
+        "whether {wanted} connections fit: the pool connects to port {}, but the server listens on \
+         {}, so there is a proxy in between, such as PgBouncer; its limits apply \
+         (max_client_conn for the pool, default_pool_size for the server's {} connections), and \
+         session timeouts are reliable only if they are set for the role",
         if ports.is_empty() { "5432".to_owned() } else { ports.join(", ") },
         server.port,
         server.max_connections,
     )
 }
 
-/// All other rules.
-pub(super) fn rest(pool: &Settings, server: &ServerFigures) -> Vec<Recommendation> {
+/// Applies all other rules.
+pub(super) fn all_but_connections(pool: &Settings, server: &ServerFigures) -> Vec<Recommendation> {
     let rules = [
-        waits_in_the_pool(pool),
+        long_wait(pool),
         idle_in_transaction(server),
         locks(server),
         statements(server),
-        rests(pool, server),
+        idle_sessions(pool, server),
         jitter(pool),
         lifetime(pool),
-        idle(pool),
+        idle_connections(pool),
         waiters(pool),
         leaks(pool),
     ];
     rules.into_iter().flatten().collect()
 }
 
-fn waits_in_the_pool(pool: &Settings) -> Option<Recommendation> {
+fn long_wait(pool: &Settings) -> Option<Recommendation> {
     let span = pool.connection_timeout;
     if span <= LONGEST_GET {
         return None;
     }
-    let reason = format!("callers wait up to {span:?}, longer than anybody waits for an answer");
-    say("connection_timeout", Severity::Warning, reason, "set a few seconds, 30 at the most")
+    let reason = format!("callers wait up to {span:?}, longer than most users wait for an answer");
+    recommend("connection_timeout", Severity::Warning, reason, "set a few seconds, at most 30")
 }
 
 fn statements(server: &ServerFigures) -> Option<Recommendation> {
@@ -140,10 +143,15 @@ fn statements(server: &ServerFigures) -> Option<Recommendation> {
         return None;
     }
     let reason = "0, so a statement may run for ever".to_owned();
-    say("statement_timeout", Severity::Warning, reason, "set what the longest may take")
+    recommend(
+        "statement_timeout",
+        Severity::Warning,
+        reason,
+        "set it above the longest that a statement may take",
+    )
 }
 
-/// A statement that waits for a lock ends with its statement's limit too.
+/// Milder if there is a `statement_timeout`, which ends waits for locks too.
 fn locks(server: &ServerFigures) -> Option<Recommendation> {
     if server.lock_timeout.is_some() {
         return None;
@@ -152,32 +160,32 @@ fn locks(server: &ServerFigures) -> Option<Recommendation> {
         Some(limit) => (Severity::Info, format!("until statement_timeout ({limit:?})")),
         None => (Severity::Warning, "for ever".to_owned()),
     };
-    let reason = format!("0, so one open transaction can stop all {until}");
-    say("lock_timeout", severity, reason, "set a second or two")
+    let reason = format!("0, so one open transaction can block all others {until}");
+    recommend("lock_timeout", severity, reason, "set 1 to 2 s")
 }
 
 fn idle_in_transaction(server: &ServerFigures) -> Option<Recommendation> {
     if server.idle_in_transaction_session_timeout.is_some() {
         return None;
     }
-    let reason = "0, so open transactions keep locks".to_owned();
+    let reason = "0, so a forgotten transaction keeps its locks".to_owned();
     let setting = "idle_in_transaction_session_timeout";
-    say(setting, Severity::Warning, reason, "set 10 to 60 s")
+    recommend(setting, Severity::Warning, reason, "set 10 to 60 s")
 }
 
-fn rests(pool: &Settings, server: &ServerFigures) -> Option<Recommendation> {
+fn idle_sessions(pool: &Settings, server: &ServerFigures) -> Option<Recommendation> {
     let limit = server.idle_session_timeout?;
-    let rest = pool.longest_rest();
-    if rest.is_some_and(|rest| rest < limit) {
+    let idle = pool.longest_idle();
+    if idle.is_some_and(|idle| idle < limit) {
         return None;
     }
-    let rest = match rest {
-        Some(rest) => format!("connections rest for up to {rest:?}"),
-        None => "connections rest for ever".to_owned(),
+    let idle = match idle {
+        Some(idle) => format!("connections stay idle for up to {idle:?}"),
+        None => "connections stay idle for ever".to_owned(),
     };
-    let reason = format!("{rest}, but the server's idle_session_timeout ends them after {limit:?}");
+    let reason = format!("{idle}, but the server's idle_session_timeout ends them after {limit:?}");
     let advice = format!("set it, or keepalive, to less than {limit:?}");
-    say("idle_timeout", Severity::Warning, reason, advice)
+    recommend("idle_timeout", Severity::Warning, reason, advice)
 }
 
 fn jitter(pool: &Settings) -> Option<Recommendation> {
@@ -185,49 +193,59 @@ fn jitter(pool: &Settings) -> Option<Recommendation> {
         return None;
     }
     let reason = "0, so connections that were opened together end together".to_owned();
-    say("lifetime_jitter", Severity::Warning, reason, "leave it at 0.1")
+    recommend("lifetime_jitter", Severity::Warning, reason, "set it to 0.1, the default")
 }
 
 fn lifetime(pool: &Settings) -> Option<Recommendation> {
-    let advice = "300s find a new server sooner, and old sessions grow less";
+    let advice = "set 300s: connections move to a new server sooner, and sessions use less memory";
     match pool.max_lifetime {
         None => {
             let reason = "connections live for ever".to_owned();
-            say("max_lifetime", Severity::Warning, reason, advice)
+            recommend("max_lifetime", Severity::Warning, reason, advice)
         }
         Some(life) if life > LIFETIME => {
             let reason = format!("up to {life:?}");
-            say("max_lifetime", Severity::Info, reason, advice)
+            recommend("max_lifetime", Severity::Info, reason, advice)
         }
         Some(_) => None,
     }
 }
 
-fn idle(pool: &Settings) -> Option<Recommendation> {
+fn idle_connections(pool: &Settings) -> Option<Recommendation> {
     let best = pool.max_size.min(MOST_IDLE);
-    let reason = format!("up to {} connections rest, of {}", pool.max_idle, pool.max_size);
+    let reason = format!("up to {} of {} connections stay idle", pool.max_idle, pool.max_size);
     let why = match pool.max_idle {
         many if many > best => "more only cost the server memory",
-        few if few < best => "with fewer, connections are closed and opened all the time",
+        few if few < best => "with fewer, the pool keeps closing and opening connections",
         _ => return None,
     };
-    say("max_idle", Severity::Info, reason, format!("set it to {best}: {why}"))
+    recommend("max_idle", Severity::Info, reason, format!("set it to {best}: {why}"))
 }
 
 fn waiters(pool: &Settings) -> Option<Recommendation> {
     if pool.max_waiters.is_some() {
         return None;
     }
-    let reason = "not set, so only deadlines end the queue".to_owned();
-    say("max_waiters", Severity::Info, reason, "set what is served within one")
+    let reason = "not set, so only deadlines limit the queue".to_owned();
+    recommend(
+        "max_waiters",
+        Severity::Info,
+        reason,
+        "set how many callers the pool can serve within connection_timeout",
+    )
 }
 
 fn leaks(pool: &Settings) -> Option<Recommendation> {
     if pool.leak_threshold.is_some() {
         return None;
     }
-    let reason = "not set, so leaks show when the pool is dry".to_owned();
-    say("leak_threshold", Severity::Info, reason, "set what no transaction takes")
+    let reason = "not set, so a leak shows only when the pool is exhausted".to_owned();
+    recommend(
+        "leak_threshold",
+        Severity::Info,
+        reason,
+        "set it above the longest that a transaction takes",
+    )
 }
 
 #[cfg(test)]

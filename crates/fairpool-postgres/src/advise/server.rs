@@ -1,10 +1,10 @@
-//! What the server says about itself.
+//! The server's settings and load.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use ::postgres::{Client, Error, SimpleQueryMessage};
+use postgres::{Client, Error, SimpleQueryMessage};
 
 use super::AdviseError;
 
@@ -13,8 +13,8 @@ const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE n
      'reserved_connections', 'statement_timeout', 'lock_timeout', \
      'idle_in_transaction_session_timeout', 'idle_session_timeout')";
 
-/// A database's clients are counted by what everybody may see of them. Those of the
-/// same role, database and application are taken for this service's.
+/// Uses only columns that every role may see. Clients of the same role, database and
+/// application are assumed to belong to this service.
 const CLIENTS: &str = "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (\
      WHERE usename = SESSION_USER AND datname = pg_catalog.current_database() \
      AND application_name = pg_catalog.current_setting('application_name')) \
@@ -27,11 +27,11 @@ pub(super) type Settings = HashMap<String, String>;
 /// How many clients the server has.
 pub(super) struct Clients {
     all: u64,
-    /// As many as look like this service's.
+    /// How many have this session's role, database and application.
     alike: u64,
 }
 
-/// Asks by simple queries, which work through a PgBouncer too.
+/// Uses simple queries, which also work through PgBouncer.
 pub(super) fn ask(client: &mut Client) -> Result<(Settings, Clients), Error> {
     let settings = rows(client, SETTINGS)?;
     let settings = settings.into_iter().map(|[name, setting]| (name, setting)).collect();
@@ -53,7 +53,7 @@ fn rows(client: &mut Client, sql: &str) -> Result<Vec<[String; 2]>, Error> {
     Ok(messages.iter().filter_map(row).collect())
 }
 
-/// What a server says about itself, to one of a pool's sessions.
+/// A server's settings and load, as a session of the pool sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -62,15 +62,15 @@ pub struct ServerFigures {
     pub version: String,
     /// The port on which it listens.
     pub port: u16,
-    /// The most connections that it lets in.
+    /// How many connections it accepts at most.
     pub max_connections: u32,
-    /// How many of those are for superusers, or (from version 16) for members of
+    /// How many of those are reserved for superusers, or (from version 16) for members of
     /// `pg_use_reserved_connections`.
     pub reserved: u32,
-    /// Connections of clients now.
+    /// How many clients are connected.
     pub clients: u64,
-    /// Of those, the ones of others: not this pool's, nor of the same role, database
-    /// and application.
+    /// How many of those are neither this pool's nor of the same role, database and
+    /// application.
     pub others: u64,
     /// The session's `statement_timeout`; `None` is no limit. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
@@ -89,7 +89,7 @@ pub struct ServerFigures {
 }
 
 impl ServerFigures {
-    /// `own` is how many connections the pool has.
+    /// `own` is the number of the pool's connections.
     pub(super) fn new(
         settings: &Settings,
         clients: Clients,
@@ -108,7 +108,7 @@ impl ServerFigures {
             true => number(name),
             false => Ok(0),
         };
-        // The unit of each is the millisecond, and zero stands for never.
+        // In milliseconds; zero means no limit.
         let span = |name: &str| -> Result<Option<Duration>, AdviseError> {
             let millis = since_some_version(name)?;
             Ok((millis > 0).then(|| Duration::from_millis(millis.into())))
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_is_an_error() {
         let error = figures(&[("max_connections", "many")]).unwrap_err().to_string();
-        assert_eq!(error, "the server's settings are not clear: max_connections is 'many'");
+        assert_eq!(error, "unexpected server settings: max_connections is 'many'");
         let error = ServerFigures::new(&Settings::new(), Clients { all: 0, alike: 0 }, 0);
         assert!(matches!(error, Err(AdviseError::Answer(_))));
     }

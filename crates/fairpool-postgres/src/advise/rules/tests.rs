@@ -1,4 +1,4 @@
-//! Each rule, at its edge.
+//! Each rule at its boundary.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Nothing to say about this one.
+/// Settings without a recommendation.
 fn good() -> Settings {
     Settings {
         max_size: 10,
@@ -44,8 +44,8 @@ fn expect(
     severity: Severity,
     parts: &[&str],
 ) {
-    let said = rest(&pool, &server);
-    let [one] = &said[..] else { panic!("{said:?}") };
+    let found = all_but_connections(&pool, &server);
+    let [one] = &found[..] else { panic!("{found:?}") };
     assert_eq!((one.setting, one.severity), (setting, severity), "{one:?}");
     let text = format!("{}; {}", one.reason, one.advice);
     parts.iter().for_each(|part| assert!(text.contains(part), "{part:?}: {text}"));
@@ -55,7 +55,7 @@ use Severity::{Critical, Info, Warning};
 
 #[test]
 fn good_settings_are_left_alone() {
-    assert_eq!(rest(&good(), &server()), []);
+    assert_eq!(all_but_connections(&good(), &server()), []);
     assert_eq!(connections(&good(), &server(), 7), None);
 }
 
@@ -75,7 +75,7 @@ fn all_instances_together_leave_some_of_the_server() {
                   by others";
     assert_eq!((ten.reason.as_str(), ten.advice.as_str()), (reason, "set it to at most 7"));
 
-    // Few, but others have the rest.
+    // One instance, but others have most connections.
     let crowded = ServerFigures { others: 90, ..server() };
     let one = connections(&good(), &crowded, 1).unwrap();
     assert_eq!((one.severity, one.advice.as_str()), (Critical, "set it to at most 7"));
@@ -86,15 +86,16 @@ fn all_instances_together_leave_some_of_the_server() {
 #[test]
 fn each_wait_has_a_deadline() {
     let patient = Settings { connection_timeout: secs(31), ..good() };
-    expect(patient, server(), "connection_timeout", Warning, &["31s", "30 at the most"]);
+    expect(patient, server(), "connection_timeout", Warning, &["31s", "at most 30"]);
     let s = ServerFigures { statement_timeout: None, ..server() };
     expect(good(), s, "statement_timeout", Warning, &["for ever"]);
     let s = ServerFigures { lock_timeout: None, ..server() };
     expect(good(), s, "lock_timeout", Info, &["until statement_timeout (30s)"]);
     let s = ServerFigures { idle_in_transaction_session_timeout: None, ..server() };
-    expect(good(), s, "idle_in_transaction_session_timeout", Warning, &["keep locks"]);
+    expect(good(), s, "idle_in_transaction_session_timeout", Warning, &["keeps its locks"]);
     let s = ServerFigures { lock_timeout: None, statement_timeout: None, ..server() };
-    let severities: Vec<_> = rest(&good(), &s).iter().map(|said| said.severity).collect();
+    let severities: Vec<_> =
+        all_but_connections(&good(), &s).iter().map(|found| found.severity).collect();
     assert_eq!(severities, [Warning, Warning]);
 }
 
@@ -104,25 +105,25 @@ fn the_server_must_not_end_what_the_pool_keeps() {
     let long = Settings { idle_timeout: Some(secs(200)), ..good() };
     expect(long, strict(), "idle_timeout", Warning, &["up to 200s", "less than 200s"]);
     let checked = Settings { keepalive: Some(secs(60)), ..good() };
-    assert_eq!(rest(&checked, &strict()), []);
+    assert_eq!(all_but_connections(&checked, &strict()), []);
     let short = Settings { idle_timeout: Some(secs(199)), ..good() };
-    assert_eq!(rest(&short, &strict()), []);
+    assert_eq!(all_but_connections(&short, &strict()), []);
 
-    // They rest for no longer than they live.
+    // Connections are idle for no longer than they live.
     let unlimited = Settings { idle_timeout: None, ..good() };
     expect(unlimited.clone(), strict(), "idle_timeout", Warning, &["up to 300s"]);
     let patient = ServerFigures { idle_session_timeout: Some(secs(301)), ..server() };
-    assert_eq!(rest(&unlimited, &patient), []);
+    assert_eq!(all_but_connections(&unlimited, &patient), []);
     let forever = Settings { max_lifetime: None, ..unlimited };
-    let said = rest(&forever, &strict());
-    let of_rest = said.iter().find(|said| said.setting == "idle_timeout").unwrap();
-    assert!(of_rest.reason.starts_with("connections rest for ever"), "{of_rest:?}");
+    let found = all_but_connections(&forever, &strict());
+    let of_idle = found.iter().find(|found| found.setting == "idle_timeout").unwrap();
+    assert!(of_idle.reason.starts_with("connections stay idle for ever"), "{of_idle:?}");
 }
 
 #[test]
 fn connections_do_not_live_for_long() {
     let usual = Settings { max_lifetime: Some(secs(1800)), ..good() };
-    expect(usual, server(), "max_lifetime", Info, &["up to 1800s", "300s find"]);
+    expect(usual, server(), "max_lifetime", Info, &["up to 1800s", "set 300s"]);
     let forever = Settings { max_lifetime: None, has_jitter: false, ..good() };
     expect(forever, server(), "max_lifetime", Warning, &["live for ever"]);
     let together = Settings { has_jitter: false, ..good() };
@@ -132,11 +133,11 @@ fn connections_do_not_live_for_long() {
 #[test]
 fn as_many_rest_as_are_of_use() {
     let many = Settings { max_size: 30, max_idle: 30, ..good() };
-    expect(many, server(), "max_idle", Info, &["up to 30 connections", "set it to 20"]);
+    expect(many, server(), "max_idle", Info, &["up to 30 of 30", "set it to 20"]);
     let few = Settings { max_idle: 5, ..good() };
     expect(few, server(), "max_idle", Info, &["set it to 10"]);
     let right = Settings { max_size: 30, max_idle: 20, ..good() };
-    assert_eq!(rest(&right, &server()), []);
+    assert_eq!(all_but_connections(&right, &server()), []);
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! The manager: what the pool asks of PostgreSQL's driver.
+
+mod errors;
+mod reset;
+mod settings;
+
+use std::fmt;
+use std::time::Duration;
+
+use fairpool::ManageConnection;
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::{Client, Config, Error, Socket};
+
+pub use self::reset::Reset;
+
+/// The limit of a check that no pool limits.
+const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Opens [`postgres::Client`]s, with TLS by `T`.
+///
+/// # Defaults
+///
+/// With the driver's own defaults, a caller waits for hours on a peer that is gone. Where
+/// the configuration has no value, this manager uses:
+///
+/// | setting | value | set by |
+/// |---|---|---|
+/// | `connect_timeout` | 5 s | [`connect_timeout`](Self::connect_timeout) |
+/// | keepalives | after 5 s of silence, each second, 5 times | [`keepalives`](Self::keepalives) |
+/// | `tcp_user_timeout` | when keepalives would give up: 10 s | [`tcp_user_timeout`](Self::tcp_user_timeout) |
+/// | reset on return | off | [`reset_on_return`](Self::reset_on_return) |
+/// | session settings | none | [`session_setting`](Self::session_setting) |
+///
+/// A value in the configuration always takes precedence.
+///
+/// # Examples
+///
+/// ```no_run
+/// use fairpool_postgres::{NoTls, PostgresConnectionManager, Reset};
+/// use std::time::Duration;
+///
+/// let manager = PostgresConnectionManager::new(
+///     "host=localhost user=postgres".parse()?,
+///     NoTls,
+/// )
+/// .application_name("billing")
+/// .lock_timeout(Duration::from_secs(2))
+/// .idle_in_transaction_session_timeout(Duration::from_secs(30))
+/// .reset_on_return(Reset::Rollback);
+/// # Ok::<(), fairpool_postgres::postgres::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct PostgresConnectionManager<T> {
+    config: Config,
+    tls: T,
+    settings: Vec<(String, String)>,
+    reset: Reset,
+}
+
+impl<T> PostgresConnectionManager<T> {
+    /// Makes a manager from a configuration and a TLS connector. Opens nothing yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager, postgres};
+    ///
+    /// let mut config = postgres::Config::new();
+    /// config.host("localhost").user("postgres");
+    /// let manager = PostgresConnectionManager::new(config, NoTls);
+    /// ```
+    #[must_use]
+    pub fn new(config: Config, tls: T) -> Self {
+        Self { config, tls, settings: Vec::new(), reset: Reset::Off }
+    }
+
+    /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
+    /// `key=value` pairs. Opens nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If [`Config`] cannot parse the string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    ///
+    /// let url = "postgresql://postgres@localhost/shop?connect_timeout=3";
+    /// let manager = PostgresConnectionManager::from_url(url, NoTls)?;
+    /// # Ok::<(), fairpool_postgres::postgres::Error>(())
+    /// ```
+    pub fn from_url(url: &str, tls: T) -> Result<Self, Error> {
+        url.parse().map(|config| Self::new(config, tls))
+    }
+}
+
+/// Omits the TLS connector, which need not be `Debug`. The driver hides the password.
+impl<T> fmt::Debug for PostgresConnectionManager<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConnectionManager")
+            .field("config", &self.config())
+            .field("settings", &self.settings)
+            .field("reset", &self.reset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> ManageConnection for PostgresConnectionManager<T>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::TlsConnect: Send,
+    T::Stream: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    type Connection = Client;
+    type Error = Error;
+
+    /// Connects and applies the session settings.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached, refuses, or rejects a setting.
+    ///
+    /// # Panics
+    ///
+    /// Inside an async runtime, and without free file descriptors.
+    ///
+    /// # Blocking
+    ///
+    /// Up to [`connect_timeout`](PostgresConnectionManager::connect_timeout) for each
+    /// address, and without a limit for DNS, TLS, authentication and the settings.
+    fn connect(&self) -> Result<Client, Error> {
+        let mut client = self.config().connect(self.tls.clone())?;
+        if let Some(settings) = self.settings_sql() {
+            client.batch_execute(&settings)?;
+        }
+        Ok(client)
+    }
+
+    /// Makes one round trip of at most 2 s.
+    ///
+    /// A pool calls [`is_valid_within`](ManageConnection::is_valid_within) instead, with
+    /// its own limit.
+    ///
+    /// # Errors
+    ///
+    /// If the server did not answer in time, or the connection is broken. A client that
+    /// timed out still waits for the answer: its drop may hang.
+    fn is_valid(&self, client: &mut Client) -> Result<(), Error> {
+        client.is_valid(VALIDATION_TIMEOUT)
+    }
+
+    /// Returns whether the client has noticed the end of its connection. A hint: see the
+    /// [crate's docs](crate).
+    fn has_broken(&self, client: &mut Client) -> bool {
+        client.is_closed()
+    }
+
+    /// Makes one round trip of at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// As [`is_valid`](ManageConnection::is_valid).
+    fn is_valid_within(&self, client: &mut Client, limit: Duration) -> Result<(), Error> {
+        client.is_valid(limit)
+    }
+
+    /// True for errors that only a change of the configuration or an administrator can fix.
+    ///
+    /// Permanent: a wrong password or role (class 28), a database that does not exist
+    /// (3D000) or may not be used (42501), a session setting that the server rejects, an
+    /// incomplete configuration, a method of authentication or a kind of TLS that one side
+    /// lacks. Not permanent: too many connections (53300), starting up or shutting down
+    /// (57P03), a refused connection, a name that does not resolve, a failed TLS
+    /// handshake, an unknown database behind PgBouncer (which reports 08P01).
+    fn is_permanent(&self, error: &Error) -> bool {
+        errors::is_permanent(error)
+    }
+
+    /// True if the connection is lost or in an unknown state.
+    ///
+    /// Fatal: errors of severity FATAL or PANIC, of class 08, and 57P01 to 57P05; and all
+    /// errors that are not from the server (I/O, closed, protocol, timeout), unless the
+    /// client itself rejected a value or a statement. Not fatal: class XX, which
+    /// extensions use for bad input.
+    fn is_fatal(&self, error: &Error) -> bool {
+        errors::is_fatal(error)
+    }
+
+    /// True if a [`Reset`] is set and the client is not closed.
+    fn needs_reset(&self, client: &mut Client) -> bool {
+        self.reset != Reset::Off && !client.is_closed()
+    }
+
+    /// Undoes what [`Reset`] demands. With [`Reset::Off`] the pool calls this only after
+    /// the holder panicked; then it does the same as [`Reset::Rollback`].
+    ///
+    /// # Errors
+    ///
+    /// If any statement fails. The pool then closes the connection, because a transaction
+    /// may still be open.
+    ///
+    /// # Blocking
+    ///
+    /// One to three round trips, without a limit of their own.
+    fn reset(&self, client: &mut Client) -> Result<(), Error> {
+        match self.reset {
+            Reset::Off | Reset::Rollback => reset::end_transaction(client),
+            Reset::Session => {
+                reset::end_transaction(client)?;
+                let settings = self.settings_sql().unwrap_or_default();
+                reset::clean_session(client, &settings)
+            }
+        }
+    }
+}

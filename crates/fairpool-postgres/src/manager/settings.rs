@@ -1,0 +1,250 @@
+//! The manager's settings, and how they reach the driver and the server.
+
+use std::time::Duration;
+
+use postgres::Config;
+
+use super::{PostgresConnectionManager, Reset};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVES_RETRIES: u32 = 5;
+
+/// What `postgres` uses if the configuration has no idle time.
+const DRIVER_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+impl<T> PostgresConnectionManager<T> {
+    /// Limits how long opening the socket may take, per address; default 5 s.
+    ///
+    /// The driver's default is the kernel's two minutes. The limit does not cover DNS,
+    /// TLS and authentication. The pool's
+    /// [`open_timeout`](fairpool::Builder::open_timeout) covers the whole `connect` and
+    /// should be the larger of the two.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.config.connect_timeout(limit);
+        self
+    }
+
+    /// Probes a silent connection: after `idle` without data, then every `interval`, until
+    /// `retries` probes had no answer; default 5 s, 1 s and 5.
+    ///
+    /// This detects a peer that vanished while the connection was idle or a query was
+    /// running. A server that takes long to answer is not affected, since its kernel
+    /// answers the probes. Each idle connection costs one packet pair per `idle`. Unix
+    /// sockets have no keepalives.
+    ///
+    /// The driver's default is two hours of silence. An idle time of exactly two hours in
+    /// the configuration therefore counts as not set.
+    ///
+    /// `keepalives=0` in the configuration turns them off.
+    #[must_use]
+    pub fn keepalives(mut self, idle: Duration, interval: Duration, retries: u32) -> Self {
+        self.config
+            .keepalives(true)
+            .keepalives_idle(idle)
+            .keepalives_interval(interval)
+            .keepalives_retries(retries);
+        self
+    }
+
+    /// Limits how long sent data may stay unacknowledged; by default as long as the
+    /// keepalives take to give up, 10 s.
+    ///
+    /// Keepalives pause while data is in flight, so this limit covers what they do not.
+    /// On Linux it also ends the probing, whatever the number of retries: with a smaller
+    /// value one lost probe can kill a connection, so the default follows the keepalives.
+    /// Without keepalives it is 10 s. Zero leaves it to the kernel (about 15 minutes).
+    #[must_use]
+    pub fn tcp_user_timeout(mut self, limit: Duration) -> Self {
+        self.config.tcp_user_timeout(limit);
+        self
+    }
+
+    /// Names the connections in `pg_stat_activity` and the server's log; default none.
+    ///
+    /// The name is sent when connecting, like `application_name=…` in the configuration.
+    /// PgBouncer passes it on in every mode.
+    #[must_use]
+    pub fn application_name(mut self, name: &str) -> Self {
+        self.config.application_name(name);
+        self
+    }
+
+    /// Limits how long a statement may wait for a lock; the server's default is no limit.
+    ///
+    /// Without a limit, one forgotten transaction can block every connection of the pool.
+    /// The time is rounded up to whole milliseconds; zero means no limit.
+    #[must_use]
+    pub fn lock_timeout(self, limit: Duration) -> Self {
+        self.session_setting("lock_timeout", milliseconds(limit))
+    }
+
+    /// Limits how long a statement may run; the server's default is no limit.
+    ///
+    /// The time is rounded up to whole milliseconds; zero means no limit.
+    #[must_use]
+    pub fn statement_timeout(self, limit: Duration) -> Self {
+        self.session_setting("statement_timeout", milliseconds(limit))
+    }
+
+    /// Limits how long a session may be idle inside a transaction; the server's default
+    /// is no limit.
+    ///
+    /// Past the limit the server closes the connection, which releases the locks of a
+    /// forgotten transaction. The time is rounded up to whole milliseconds; zero means no
+    /// limit.
+    #[must_use]
+    pub fn idle_in_transaction_session_timeout(self, limit: Duration) -> Self {
+        self.session_setting("idle_in_transaction_session_timeout", milliseconds(limit))
+    }
+
+    /// Sets any other parameter on each new connection; default none.
+    ///
+    /// One round trip after connecting applies all settings by `set_config`. So names and
+    /// values need no quoting, and a list is written as in `postgresql.conf`:
+    /// `("search_path", "app, public")`. A name set twice keeps the last value. A holder
+    /// may still change a parameter; [`Reset::Session`] restores it.
+    ///
+    /// The settings are not sent as the start-up parameter `options`, which PgBouncer
+    /// refuses. Behind a PgBouncer that pools *transactions* no session setting is
+    /// reliable: use `ALTER ROLE … SET` instead.
+    ///
+    /// If the server rejects a name or value, every `connect` fails with an error that
+    /// [`is_permanent`](fairpool::ManageConnection::is_permanent).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    ///
+    /// let manager = PostgresConnectionManager::from_url("host=localhost", NoTls)?
+    ///     .session_setting("search_path", "app, public")
+    ///     .session_setting("jit", "off");
+    /// # Ok::<(), fairpool_postgres::postgres::Error>(())
+    /// ```
+    #[must_use]
+    pub fn session_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        // The server ignores case in names.
+        self.settings.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        self.settings.push((name, value));
+        self
+    }
+
+    /// Sets what is undone when a connection returns; default [`Reset::Off`].
+    #[must_use]
+    pub fn reset_on_return(mut self, reset: Reset) -> Self {
+        self.reset = reset;
+        self
+    }
+
+    /// Returns the configuration used for connecting, with defaults filled in.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    /// use std::time::Duration;
+    ///
+    /// let manager = PostgresConnectionManager::from_url("host=localhost", NoTls)?;
+    /// let config = manager.config();
+    /// assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
+    /// # Ok::<(), fairpool_postgres::postgres::Error>(())
+    /// ```
+    #[must_use]
+    pub fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_keepalives_idle() == DRIVER_KEEPALIVES_IDLE {
+            config.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVES_INTERVAL);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(KEEPALIVES_RETRIES);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(keepalives_give_up_after(&config));
+        }
+        config
+    }
+
+    /// The statement that applies the session settings, if there are any.
+    pub(super) fn settings_sql(&self) -> Option<String> {
+        let calls: Vec<String> = self
+            .settings
+            .iter()
+            .map(|(name, value)| {
+                let (name, value) = (literal(name), literal(value));
+                format!("pg_catalog.set_config({name}, {value}, false)")
+            })
+            .collect();
+        (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(", ")))
+    }
+}
+
+/// After how much silence keepalives give up.
+fn keepalives_give_up_after(config: &Config) -> Duration {
+    let (idle, interval, retries) = if config.get_keepalives() {
+        (
+            config.get_keepalives_idle(),
+            config.get_keepalives_interval().unwrap_or(KEEPALIVES_INTERVAL),
+            config.get_keepalives_retries().unwrap_or(KEEPALIVES_RETRIES),
+        )
+    } else {
+        (KEEPALIVES_IDLE, KEEPALIVES_INTERVAL, KEEPALIVES_RETRIES)
+    };
+    idle.saturating_add(interval.saturating_mul(retries))
+}
+
+/// Formats a limit for the server: whole milliseconds, an `int`, zero for no limit.
+/// Rounds up, so that a small limit does not become none; caps a huge one at 24 days.
+fn milliseconds(limit: Duration) -> String {
+    let up = limit.as_nanos().div_ceil(1_000_000);
+    up.min(i32::MAX as u128).to_string()
+}
+
+/// Quotes a string for SQL, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoTls;
+
+    #[test]
+    fn limits_are_rounded_up_and_never_to_never() {
+        assert_eq!(milliseconds(Duration::ZERO), "0");
+        assert_eq!(milliseconds(Duration::from_nanos(1)), "1");
+        assert_eq!(milliseconds(Duration::from_micros(1001)), "2");
+        assert_eq!(milliseconds(Duration::MAX), "2147483647");
+    }
+
+    #[test]
+    fn literals_cannot_be_left() {
+        assert_eq!(literal("plain"), "'plain'");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"\'"), r"E'\\'''");
+    }
+
+    #[test]
+    fn a_setting_made_twice_keeps_the_last_value() {
+        let manager = PostgresConnectionManager::new(Config::new(), NoTls)
+            .session_setting("jit", "on")
+            .session_setting("JIT", "off");
+        let sql = manager.settings_sql().unwrap();
+        assert_eq!(sql, "SELECT pg_catalog.set_config('JIT', 'off', false)");
+    }
+}

@@ -1,0 +1,111 @@
+//! What the tests share.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::{Builder, Error, Pool, PooledConnection};
+use fairpool_postgres::postgres::{self, Client, Config};
+use fairpool_postgres::{NoTls, PostgresConnectionManager};
+use fairpool_servers::cluster::Cluster;
+use fairpool_servers::proxy::Proxy;
+
+pub(crate) type Manager = PostgresConnectionManager<NoTls>;
+pub(crate) type Guard = PooledConnection<Manager>;
+
+/// Longer than anything here should take: a watchdog.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// "At once", where the alternative is [`LONG`].
+pub(crate) const PROMPT: Duration = Duration::from_secs(10);
+
+pub(crate) const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+pub(crate) const fn secs(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+/// The server of the tests that neither stop nor freeze it.
+pub(crate) fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::start_with(&[("max_connections", "200")]))
+}
+
+/// A manager for [`shared`] whose connections the server lists under this name.
+pub(crate) fn named(name: &str) -> Manager {
+    Manager::new(shared().config(), NoTls).application_name(name)
+}
+
+pub(crate) fn builder() -> Builder<Manager> {
+    Pool::builder().connection_timeout(LONG)
+}
+
+/// A session of the test itself, beside the pool.
+pub(crate) fn session(cluster: &Cluster) -> Client {
+    cluster.config().connect(NoTls).expect("a session")
+}
+
+/// The same server as the proxy's, through the proxy.
+pub(crate) fn through(proxy: &Proxy) -> Config {
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(proxy.port()).user("postgres").dbname("postgres");
+    config
+}
+
+pub(crate) fn backend(client: &mut Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0)
+}
+
+pub(crate) fn show(client: &mut Client, name: &str) -> String {
+    client.query_one(&format!("SHOW {name}"), &[]).expect(name).get(0)
+}
+
+pub(crate) fn sessions_named(client: &mut Client, name: &str) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+    client.query_one(sql, &[&name]).expect("a count").get(0)
+}
+
+/// Takes as many connections as the pool has, all at once.
+pub(crate) fn take_all(pool: &Pool<Manager>) -> Vec<Guard> {
+    let all = (0..pool.max_size()).map(|_| pool.get());
+    all.collect::<Result<_, _>>().expect("a full pool")
+}
+
+pub(crate) fn backends(guards: &mut [Guard]) -> BTreeSet<i32> {
+    guards.iter_mut().map(|guard| backend(guard)).collect()
+}
+
+/// Kills backends and returns when they are gone.
+pub(crate) fn kill(admin: &mut Client, pids: &[i32]) {
+    let sql = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) AS pid";
+    admin.query(sql, &[&pids]).expect("signals");
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)";
+    wait_until("the backends are gone", || {
+        admin.query_one(sql, &[&pids]).expect("a count").get::<_, i64>(0) == 0
+    });
+}
+
+pub(crate) fn refused(result: Result<Guard, Error>) -> Error {
+    result.expect_err("no connection")
+}
+
+/// The driver's own error behind the pool's.
+pub(crate) fn driver_error(error: &Error) -> &postgres::Error {
+    use std::error::Error as _;
+    let source = error.source().unwrap_or_else(|| panic!("no cause: {error}"));
+    let typed = source.downcast_ref();
+    typed.unwrap_or_else(|| panic!("not the driver's error: {source:?}"))
+}
+
+/// Polls until a condition holds. Returns how long that took.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LONG, "not within {LONG:?}: {what}");
+        thread::sleep(millis(2));
+    }
+    start.elapsed()
+}

@@ -1,0 +1,621 @@
+//! `PostgresConnectionManager` without a pool.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::ManageConnection;
+use fairpool_postgres::postgres::config::SslMode;
+use fairpool_postgres::postgres::error::SqlState;
+use fairpool_postgres::postgres::{Client, Config, Error};
+use fairpool_postgres::{NoTls, Reset};
+use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
+
+use crate::common::{LONG, Manager, backend, shared, show, wait_until};
+
+fn manager_of(cluster: &Cluster) -> Manager {
+    Manager::new(cluster.config(), NoTls)
+}
+
+fn manager() -> Manager {
+    manager_of(shared())
+}
+
+/// The error with which connecting fails.
+fn refusal(manager: &Manager) -> Error {
+    match manager.connect() {
+        Ok(_) => panic!("connected"),
+        Err(error) => error,
+    }
+}
+
+/// The first column of the first row, as text.
+fn ask(client: &mut Client, sql: &str) -> String {
+    let row = client.query_one(sql, &[]).expect(sql);
+    row.get::<_, String>(0)
+}
+
+fn is_in_transaction(client: &mut Client) -> bool {
+    let pid = backend(client);
+    let state = shared().psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
+    state.starts_with("idle in transaction")
+}
+
+/// Sends a signal to a process of a cluster that this program started.
+fn signal(name: &str, pid: impl ToString) {
+    let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    assert!(status.success(), "kill {name}");
+}
+
+// ---- the configuration ----
+
+#[test]
+fn an_empty_configuration_gets_limits_of_seconds() {
+    let config = Manager::new(Config::new(), NoTls).config();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.get_connect_timeout(), Some(&seconds(5)));
+    assert!(config.get_keepalives());
+    assert_eq!(config.get_keepalives_idle(), seconds(5));
+    assert_eq!(config.get_keepalives_interval(), Some(seconds(1)));
+    assert_eq!(config.get_keepalives_retries(), Some(5));
+    assert_eq!(config.get_tcp_user_timeout(), Some(&seconds(10)));
+}
+
+#[test]
+fn what_the_configuration_says_is_kept() {
+    let url = "postgresql://h/d?connect_timeout=9&keepalives_idle=60&keepalives_interval=7\
+               &keepalives_retries=2&tcp_user_timeout=3";
+    let config = Manager::from_url(url, NoTls).unwrap().config();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.get_connect_timeout(), Some(&seconds(9)));
+    assert_eq!(config.get_keepalives_idle(), seconds(60));
+    assert_eq!(config.get_keepalives_interval(), Some(seconds(7)));
+    assert_eq!(config.get_keepalives_retries(), Some(2));
+    assert_eq!(config.get_tcp_user_timeout(), Some(&seconds(3)));
+}
+
+#[test]
+fn the_tcp_limit_leaves_chosen_keepalives_their_time() {
+    let seconds = Duration::from_secs;
+    let manager = manager().keepalives(seconds(60), seconds(10), 3);
+    assert_eq!(manager.config().get_tcp_user_timeout(), Some(&seconds(60 + 3 * 10)));
+    let off = Manager::from_url("host=h keepalives=0", NoTls).unwrap();
+    assert!(!off.config().get_keepalives());
+    assert_eq!(off.config().get_tcp_user_timeout(), Some(&seconds(10)));
+    let kernel = off.tcp_user_timeout(Duration::ZERO);
+    assert_eq!(kernel.config().get_tcp_user_timeout(), Some(&Duration::ZERO));
+}
+
+#[test]
+fn the_kernel_is_told_of_the_keepalives() {
+    let mut client = manager().connect().unwrap();
+    let row = client.query_one("SELECT inet_client_port()", &[]).unwrap();
+    let local = format!(":{:04X}", row.get::<_, i32>(0));
+    // In hexadecimal: index, local and remote address, state, queues, and the
+    // timer's kind (02 is keepalive) and time, in hundredths of a second.
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let timer = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|fields| fields[1].ends_with(&local))
+        .map(|fields| fields[5].to_owned())
+        .expect("our socket");
+    let (kind, ticks) = timer.split_once(':').unwrap();
+    let ticks = u32::from_str_radix(ticks, 16).unwrap();
+    assert!(kind == "02" && ticks <= 500, "{timer}");
+}
+
+#[test]
+fn a_bad_url_is_an_error_that_counts_as_permanent() {
+    let error = Manager::from_url("postgresql://host?no_such_option=1", NoTls).unwrap_err();
+    assert!(manager().is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn debug_hides_the_password() {
+    let manager = Manager::from_url("postgresql://u:hunter2@h/d", NoTls).unwrap();
+    let text = format!("{manager:?}");
+    assert!(text.contains("connect_timeout"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+// ---- session settings ----
+
+#[test]
+fn settings_are_applied_to_each_connection() {
+    let manager = manager()
+        .application_name("it's \\ me")
+        .lock_timeout(Duration::from_millis(1500))
+        .statement_timeout(Duration::from_secs(30))
+        .idle_in_transaction_session_timeout(Duration::from_secs(60))
+        .session_setting("search_path", "a, \"B c\"")
+        .session_setting("my.note", r"quote ' backslash \ both \'");
+    for _ in 0..2 {
+        let mut client = manager.connect().unwrap();
+        assert_eq!(show(&mut client, "application_name"), "it's \\ me");
+        assert_eq!(show(&mut client, "lock_timeout"), "1500ms");
+        assert_eq!(show(&mut client, "statement_timeout"), "30s");
+        assert_eq!(show(&mut client, "idle_in_transaction_session_timeout"), "1min");
+        assert_eq!(show(&mut client, "my.note"), r"quote ' backslash \ both \'");
+        // Two schemas: a list stays a list.
+        assert_eq!(show(&mut client, "search_path"), "a, \"B c\"");
+        let mut other = manager.connect().unwrap();
+        other.batch_execute("CREATE SCHEMA IF NOT EXISTS a").unwrap();
+        assert_eq!(ask(&mut client, "SELECT current_schema()::text"), "a");
+    }
+}
+
+#[test]
+fn a_setting_cannot_smuggle_in_sql() {
+    let manager = manager()
+        .session_setting("standard_conforming_strings", "off")
+        .session_setting("my.note", r"\', false); CREATE TABLE smuggled (); --");
+    let mut client = manager.connect().unwrap();
+    // At the second reset the server reads backslashes as escapes.
+    let manager = manager.reset_on_return(Reset::Session);
+    manager.reset(&mut client).unwrap();
+    manager.reset(&mut client).unwrap();
+    assert_eq!(show(&mut client, "my.note"), r"\', false); CREATE TABLE smuggled (); --");
+    assert_eq!(ask(&mut client, "SELECT (to_regclass('smuggled') IS NULL)::text"), "true");
+}
+
+#[test]
+fn a_rejected_setting_is_permanent() {
+    for (name, value) in [
+        ("no_such_parameter", "1"),
+        ("not a name", "1"),
+        ("lock_timeout", "soon"),
+        ("shared_buffers", "1GB"),
+        ("my.note", "zero \0 byte"),
+        ("role", "nobody_like_that"),
+    ] {
+        let manager = manager().session_setting(name, value);
+        let error = refusal(&manager);
+        assert!(manager.is_permanent(&error), "{name}: {error:?}");
+    }
+}
+
+// ---- permanent or not ----
+
+#[test]
+fn wrong_password_is_permanent() {
+    let cluster = shared();
+    let wrong = Manager::new(cluster.app_config("wrong"), NoTls);
+    let error = refusal(&wrong);
+    assert_eq!(error.code(), Some(&SqlState::INVALID_PASSWORD));
+    assert!(wrong.is_permanent(&error));
+
+    let right = Manager::new(cluster.app_config(APP_PASSWORD), NoTls);
+    assert!(right.connect().is_ok());
+}
+
+#[test]
+fn a_missing_password_is_permanent() {
+    let mut config = shared().config();
+    config.user("app");
+    let manager = Manager::new(config, NoTls);
+    let error = refusal(&manager);
+    assert_eq!(error.code(), None);
+    assert!(manager.is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn an_unknown_role_is_permanent() {
+    let mut config = shared().config();
+    config.user("nobody_like_that").password("any");
+    let manager = Manager::new(config, NoTls);
+    let error = refusal(&manager);
+    assert!(manager.is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn an_unknown_database_is_permanent() {
+    let mut config = shared().config();
+    config.dbname("no_such_database");
+    let manager = Manager::new(config, NoTls);
+    let error = refusal(&manager);
+    assert_eq!(error.code(), Some(&SqlState::INVALID_CATALOG_NAME));
+    assert!(manager.is_permanent(&error));
+}
+
+#[test]
+fn a_database_without_the_right_to_connect_is_permanent() {
+    let cluster = shared();
+    cluster.psql("CREATE DATABASE locked");
+    cluster.psql("REVOKE CONNECT ON DATABASE locked FROM PUBLIC");
+    let mut config = cluster.app_config(APP_PASSWORD);
+    config.dbname("locked");
+    let manager = Manager::new(config, NoTls);
+    let error = refusal(&manager);
+    assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    assert!(manager.is_permanent(&error));
+}
+
+#[test]
+fn a_configuration_without_a_host_is_permanent() {
+    let manager = Manager::new(Config::new(), NoTls);
+    let error = refusal(&manager);
+    assert!(manager.is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn required_tls_on_a_server_without_tls_is_permanent() {
+    let mut config = shared().config();
+    config.ssl_mode(SslMode::Require);
+    let manager = Manager::new(config, NoTls);
+    let error = refusal(&manager);
+    assert!(manager.is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn required_tls_with_a_client_without_tls_is_permanent() {
+    let (port, server) = server_that_answers(b"S");
+    let url = format!("postgresql://u@127.0.0.1:{port}/d?sslmode=require");
+    let manager = Manager::from_url(&url, NoTls).unwrap();
+    let error = refusal(&manager);
+    assert!(manager.is_permanent(&error), "{error:?}");
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn a_server_that_hangs_up_is_not_permanent_and_fatal() {
+    let (port, server) = server_that_answers(b"");
+    let hang_up = thread::spawn(move || drop(server.join().unwrap()));
+    let url = format!("postgresql://u@127.0.0.1:{port}/d?sslmode=disable");
+    let manager = Manager::from_url(&url, NoTls).unwrap();
+    let error = refusal(&manager);
+    hang_up.join().unwrap();
+    assert!(!manager.is_permanent(&error), "{error:?}");
+    assert!(manager.is_fatal(&error), "{error:?}");
+}
+
+/// Answers the first packet of its one client and returns the connection.
+fn server_that_answers(answer: &'static [u8]) -> (u16, thread::JoinHandle<TcpStream>) {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(answer).unwrap();
+        stream
+    });
+    (port, server)
+}
+
+#[test]
+fn a_refused_connection_is_not_permanent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let url = format!("postgresql://u@127.0.0.1:{port}/d");
+    let manager = Manager::from_url(&url, NoTls).unwrap();
+    let error = refusal(&manager);
+    assert!(!manager.is_permanent(&error), "{error:?}");
+    assert!(manager.is_fatal(&error), "{error:?}");
+}
+
+#[test]
+fn too_many_connections_is_not_permanent() {
+    let cluster = Cluster::start_with(&[
+        ("max_connections", "3"),
+        ("superuser_reserved_connections", "1"),
+        ("max_wal_senders", "0"),
+    ]);
+    let manager = Manager::new(cluster.app_config(APP_PASSWORD), NoTls);
+    let held: Vec<Client> = (0..2).map(|_| manager.connect().unwrap()).collect();
+    let error = refusal(&manager);
+    assert_eq!(error.code(), Some(&SqlState::TOO_MANY_CONNECTIONS));
+    assert!(!manager.is_permanent(&error));
+    assert!(manager.is_fatal(&error));
+    drop(held);
+}
+
+#[test]
+fn a_server_that_shuts_down_or_is_away_is_not_permanent_and_may_come_back() {
+    let cluster = Cluster::start();
+    let manager = manager_of(&cluster);
+
+    // A "smart" shutdown lets old sessions stay and refuses new ones.
+    let mut client = manager.connect().unwrap();
+    signal("-TERM", cluster.pid());
+    wait_until("shutdown", || cluster.log().contains("smart shutdown"));
+    let error = refusal(&manager);
+    assert_eq!(error.code(), Some(&SqlState::CANNOT_CONNECT_NOW));
+    assert!(!manager.is_permanent(&error));
+    manager.is_valid(&mut client).unwrap();
+
+    cluster.stop();
+    let error = refusal(&manager);
+    assert!(!manager.is_permanent(&error), "{error:?}");
+    let error = manager.is_valid(&mut client).unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+
+    cluster.start_again();
+    let mut client = manager.connect().unwrap();
+    manager.is_valid(&mut client).unwrap();
+}
+
+// ---- fatal or not ----
+
+#[test]
+fn errors_of_the_client_and_of_statements_are_not_fatal() {
+    type Attempt = fn(&mut Client) -> Result<(), Error>;
+    let attempts: [(&str, Attempt); 11] = [
+        ("a column of another type", |client| {
+            let row = client.query_one("SELECT 'text'", &[])?;
+            row.try_get::<_, i32>(0).map(drop)
+        }),
+        ("an unexpected NULL", |client| {
+            let row = client.query_one("SELECT NULL::int", &[])?;
+            row.try_get::<_, i32>(0).map(drop)
+        }),
+        ("an unknown column", |client| {
+            let row = client.query_one("SELECT 1", &[])?;
+            row.try_get::<_, i32>("db error").map(drop)
+        }),
+        ("a parameter of another type", |client| {
+            client.execute("SELECT $1::int", &[&"text"]).map(drop)
+        }),
+        ("too few parameters", |client| client.execute("SELECT $1::int", &[]).map(drop)),
+        ("no row", |client| client.query_one("SELECT 1 WHERE false", &[]).map(drop)),
+        ("too many rows", |client| {
+            let sql = "SELECT generate_series(1, 10000)";
+            client.query_opt(sql, &[]).map(drop)
+        }),
+        ("a zero byte in a statement", |client| client.batch_execute("SELECT '\0'")),
+        ("a syntax error", |client| client.batch_execute("SELEKT")),
+        ("a violated constraint", |client| {
+            client.batch_execute(
+                "CREATE TEMP TABLE IF NOT EXISTS one (n int CHECK (n = 1)); \
+                 INSERT INTO one VALUES (2)",
+            )
+        }),
+        ("an internal error", |client| {
+            client.batch_execute(
+                "DO $$ BEGIN RAISE EXCEPTION 'bad shape' USING ERRCODE = 'XX000'; END $$",
+            )
+        }),
+    ];
+    let manager = manager();
+    let mut client = manager.connect().unwrap();
+    for (what, attempt) in attempts {
+        let error = attempt(&mut client).expect_err(what);
+        assert!(!manager.is_fatal(&error), "{what}: {error:?}");
+        // The connection still works.
+        assert_eq!(ask(&mut client, "SELECT 'fine'"), "fine", "after {what}");
+    }
+}
+
+#[test]
+fn a_killed_backend_is_fatal_whenever_it_is_noticed() {
+    let manager = manager();
+    let mut client = manager.connect().unwrap();
+    let pid = backend(&mut client);
+    shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
+    let error = client.batch_execute("SELECT 1").unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+
+    let mut client = manager.connect().unwrap();
+    let error = client
+        .batch_execute("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)")
+        .unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+    // The second call on the dead client has no message from the server.
+    let error = client.batch_execute("SELECT 1").unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+    wait_until("has_broken", || {
+        let _ = client.batch_execute("SELECT 1");
+        manager.has_broken(&mut client)
+    });
+    assert!(!manager.reset_on_return(Reset::Session).needs_reset(&mut client));
+}
+
+#[test]
+fn a_session_that_the_server_ends_for_idling_is_fatal() {
+    let manager = manager().idle_in_transaction_session_timeout(Duration::from_millis(1));
+    let mut client = manager.connect().unwrap();
+    let pid = backend(&mut client);
+    // The server may be so fast that even this statement fails.
+    let begun = client.batch_execute("BEGIN");
+    wait_until("the server ends it", || {
+        shared().psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0"
+    });
+    let error = begun.and_then(|()| client.batch_execute("SELECT 1")).unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+}
+
+#[test]
+fn a_timeout_of_a_lock_or_a_statement_is_not_fatal() {
+    let manager = manager().statement_timeout(Duration::from_millis(20));
+    let mut client = manager.connect().unwrap();
+    let error = client.batch_execute("SELECT pg_sleep(20)").unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    assert!(!manager.is_fatal(&error));
+    manager.is_valid(&mut client).unwrap();
+}
+
+#[test]
+fn validation_is_bounded_on_a_silent_server() {
+    let manager = manager();
+    let mut client = manager.connect().unwrap();
+    manager.is_valid(&mut client).unwrap();
+    manager.is_valid_within(&mut client, LONG).unwrap();
+
+    let pid = backend(&mut client);
+    signal("-STOP", pid);
+    let started = Instant::now();
+    let within = manager.is_valid_within(&mut client, Duration::from_millis(100));
+    let plain = manager.is_valid(&mut client);
+    let elapsed = started.elapsed();
+    // Before any assertion: the client's drop waits for the backend.
+    signal("-CONT", pid);
+
+    let error = within.unwrap_err();
+    assert!(manager.is_fatal(&error), "{error:?}");
+    assert!(plain.is_err());
+    // The plain check has a limit of its own: 2 s.
+    assert!(elapsed >= Duration::from_millis(2100), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(7), "{elapsed:?}");
+}
+
+// ---- reset ----
+
+#[test]
+fn no_reset_is_asked_for_by_default_but_one_after_a_panic_rolls_back() {
+    let off = manager();
+    let mut client = off.connect().unwrap();
+    assert!(!off.needs_reset(&mut client));
+    client.batch_execute("BEGIN").unwrap();
+    off.reset(&mut client).unwrap();
+    assert!(!is_in_transaction(&mut client));
+    for mode in [Reset::Rollback, Reset::Session] {
+        assert!(off.clone().reset_on_return(mode).needs_reset(&mut client));
+    }
+}
+
+#[test]
+fn every_kind_of_open_transaction_is_rolled_back_without_a_warning() {
+    let cluster = Cluster::start();
+    cluster.psql("CREATE TABLE t (n int)");
+    let open: [&[&str]; 8] = [
+        &[],
+        &["SELECT 1"],
+        &["BEGIN"],
+        &["BEGIN", "SELECT 1"],
+        &["BEGIN; INSERT INTO t VALUES (1)"],
+        &["BEGIN", "SAVEPOINT s", "INSERT INTO t VALUES (1)"],
+        &["BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "TABLE t"],
+        &["BEGIN", "COMMIT AND CHAIN"],
+    ];
+    for mode in [Reset::Rollback, Reset::Session] {
+        let manager = manager_of(&cluster).reset_on_return(mode);
+        let mut client = manager.connect().unwrap();
+        let pid = backend(&mut client);
+        let state =
+            || cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}"));
+        for statements in open {
+            for sql in statements {
+                client.batch_execute(sql).unwrap();
+            }
+            manager.reset(&mut client).unwrap();
+            assert_eq!(state(), "idle", "{mode:?} after {statements:?}");
+        }
+
+        // An aborted transaction.
+        client.batch_execute("BEGIN").unwrap();
+        client.batch_execute("SELECT 1/0").unwrap_err();
+        assert_eq!(state(), "idle in transaction (aborted)");
+        manager.reset(&mut client).unwrap();
+        assert_eq!(state(), "idle");
+    }
+    assert_eq!(cluster.psql("SELECT count(*) FROM t"), "0");
+    assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
+
+    // The server does log such warnings, so the assertion above can fail.
+    cluster.psql("ROLLBACK");
+    assert!(cluster.log().contains("WARNING"), "{}", cluster.log());
+}
+
+#[test]
+fn a_reset_is_not_fooled_by_the_search_path() {
+    let manager = manager().reset_on_return(Reset::Rollback);
+    let mut client = manager.connect().unwrap();
+    client
+        .batch_execute(
+            "CREATE SCHEMA decoy; \
+             CREATE FUNCTION decoy.statement_timestamp() RETURNS timestamptz \
+                 LANGUAGE sql AS 'SELECT pg_catalog.transaction_timestamp()'; \
+             CREATE FUNCTION decoy.transaction_timestamp() RETURNS timestamptz \
+                 LANGUAGE sql AS 'SELECT pg_catalog.statement_timestamp()'; \
+             CREATE FUNCTION decoy.yes(timestamptz, timestamptz) RETURNS bool \
+                 LANGUAGE sql AS 'SELECT true'; \
+             CREATE OPERATOR decoy.= (FUNCTION = decoy.yes, \
+                 LEFTARG = timestamptz, RIGHTARG = timestamptz); \
+             SET search_path = decoy, pg_catalog",
+        )
+        .unwrap();
+    client.batch_execute("BEGIN").unwrap();
+    manager.reset(&mut client).unwrap();
+    assert!(!is_in_transaction(&mut client));
+}
+
+#[test]
+fn rollback_leaves_the_session_alone() {
+    let manager = manager().reset_on_return(Reset::Rollback);
+    let mut client = manager.connect().unwrap();
+    client.batch_execute("SET work_mem = '1MB'; CREATE TEMP TABLE mine (n int)").unwrap();
+    manager.reset(&mut client).unwrap();
+    assert_eq!(show(&mut client, "work_mem"), "1MB");
+    client.batch_execute("TABLE mine").unwrap();
+}
+
+#[test]
+fn session_reset_makes_the_session_like_new() {
+    let manager = manager().session_setting("work_mem", "3MB").reset_on_return(Reset::Session);
+    let mut client = manager.connect().unwrap();
+    let fresh_settings = settings(&mut client);
+    client
+        .batch_execute(
+            "SET work_mem = '1MB'; SET my.thing = 'x'; SET ROLE app; RESET ROLE; \
+             SET statement_timeout = '60s'; CREATE TEMP TABLE mine (n int); LISTEN news; \
+             SELECT pg_advisory_lock(42), pg_advisory_lock_shared(43); \
+             DECLARE cur CURSOR WITH HOLD FOR SELECT 1; SET SESSION AUTHORIZATION app",
+        )
+        .unwrap();
+    client.batch_execute("BEGIN").unwrap();
+
+    manager.reset(&mut client).unwrap();
+
+    assert!(!is_in_transaction(&mut client));
+    assert_eq!(show(&mut client, "work_mem"), "3MB");
+    assert_eq!(settings(&mut client), fresh_settings);
+    assert_eq!(ask(&mut client, "SELECT session_user::text"), "postgres");
+    assert_eq!(ask(&mut client, "SELECT current_user::text"), "postgres");
+    let leftovers = "SELECT concat_ws(',', \
+         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
+         (SELECT count(*) FROM pg_cursors WHERE is_holdable), \
+         (SELECT count(*) FROM pg_listening_channels()), \
+         (SELECT count(*) FROM pg_class WHERE relname = 'mine' AND pg_table_is_visible(oid)))";
+    assert_eq!(ask(&mut client, leftovers), "0,0,0,0");
+}
+
+/// All parameters with their values, except custom ones: those stay known, with an empty
+/// value.
+fn settings(client: &mut Client) -> Vec<String> {
+    let sql = "SELECT name || '=' || setting FROM pg_settings WHERE name NOT LIKE '%.%' ORDER BY 1";
+    let rows = client.query(sql, &[]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn session_reset_keeps_what_the_driver_has_prepared() {
+    let manager = manager().reset_on_return(Reset::Session);
+    let mut client = manager.connect().unwrap();
+    // Types that the driver looks up with prepared statements, which it keeps.
+    client
+        .batch_execute("CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (a mood, b int)")
+        .unwrap();
+    let statement = client.prepare("SELECT 'sad'::mood").unwrap();
+    manager.reset(&mut client).unwrap();
+    assert_eq!(client.query(&statement, &[]).unwrap().len(), 1);
+    client.prepare("SELECT ROW('sad', 1)::pair").unwrap();
+    client.batch_execute("CREATE TYPE other AS ENUM ('x')").unwrap();
+    client.prepare("SELECT 'x'::other").unwrap();
+}
+
+#[test]
+fn a_reset_that_fails_says_so() {
+    let manager = manager().reset_on_return(Reset::Session);
+    let mut client = manager.connect().unwrap();
+    let pid = backend(&mut client);
+    client.batch_execute("BEGIN").unwrap();
+    shared().psql(&format!("SELECT pg_terminate_backend({pid}, 20000)"));
+    assert!(manager.reset(&mut client).is_err());
+
+    // A setting that is refused only at the reset: the session is not passed on.
+    let mut client = manager.connect().unwrap();
+    let broken = manager.session_setting("role", "nobody_like_that");
+    assert!(broken.reset(&mut client).is_err());
+}

@@ -1,0 +1,20 @@
+//! The manager, advice and blockers on real servers, in one program: a PostgreSQL cluster
+//! takes a second to start, and most tests share one.
+//!
+//! The tests of `faults` and `closes` print what they measured, one line each. For exact
+//! figures run one at a time:
+//!
+//! ```sh
+//! cargo test -p fairpool-postgres --test server faults -- --nocapture --test-threads=1 | grep figure
+//! ```
+
+mod advise;
+mod blockers;
+mod closes;
+mod common;
+mod driver;
+mod faults;
+mod pgbouncer;
+mod pool;
+mod recovery;
+mod returns;

@@ -1,0 +1,297 @@
+//! Connecting fails, connections die, the server stops or is silent; and then the pool
+//! recovers.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::io;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::{Error, ErrorKind, Pool, PooledConnection};
+use fairpool_postgres::NoTls;
+use fairpool_postgres::postgres::Client;
+use fairpool_postgres::postgres::error::SqlState;
+use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
+
+use crate::common::{
+    Manager, PROMPT, backend, backends, builder, driver_error, kill, millis, named, refused,
+    session, sessions_named, shared, take_all, wait_until,
+};
+
+// ---- connecting fails ----
+
+#[test]
+fn a_wrong_password_ends_build_at_once() {
+    let wrong = Manager::new(shared().app_config("wrong"), NoTls);
+    assert_build_fails_at_once(wrong, &SqlState::INVALID_PASSWORD);
+    let right = Manager::new(shared().app_config(APP_PASSWORD), NoTls);
+    assert!(builder().max_size(1).build(right).is_ok());
+}
+
+#[test]
+fn an_unknown_database_ends_build_at_once() {
+    let mut config = shared().config();
+    config.dbname("no_such_database");
+    let manager = Manager::new(config, NoTls);
+    assert_build_fails_at_once(manager, &SqlState::INVALID_CATALOG_NAME);
+}
+
+fn assert_build_fails_at_once(manager: Manager, code: &SqlState) {
+    let start = Instant::now();
+    let error = builder().build(manager).unwrap_err();
+    println!("after {:.1?}: {error}", start.elapsed());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert_eq!(driver_error(&error).code(), Some(code));
+}
+
+#[test]
+fn a_wrong_password_ends_waiting_gets_at_once_until_it_is_mended() {
+    shared().psql("CREATE ROLE latecomer LOGIN PASSWORD 'another'");
+    let mut config = shared().config();
+    config.user("latecomer").password("mine");
+    let manager = Manager::new(config, NoTls);
+    let pool = builder().max_size(2).build_unchecked(manager);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let error = refused(pool.get());
+                assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+                let code = driver_error(&error).code();
+                assert_eq!(code, Some(&SqlState::INVALID_PASSWORD));
+            });
+        }
+    });
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+
+    shared().psql("ALTER ROLE latecomer PASSWORD 'mine'");
+    let fixed = Instant::now();
+    while let Err(error) = pool.get() {
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert!(fixed.elapsed() < PROMPT, "{error}");
+    }
+    println!("served {:.1?} after the password was right", fixed.elapsed());
+}
+
+#[test]
+fn too_many_connections_is_waited_out_and_told_as_the_cause() {
+    let cluster =
+        Cluster::start_with(&[("max_connections", "5"), ("superuser_reserved_connections", "0")]);
+    let mut hogs: Vec<Client> = (0..5).map(|_| session(&cluster)).collect();
+    let manager = || Manager::new(cluster.config(), NoTls);
+    let full = |error: &Error| {
+        assert!(error.is_timeout(), "{error}");
+        let code = driver_error(error).code();
+        assert_eq!(code, Some(&SqlState::TOO_MANY_CONNECTIONS));
+    };
+
+    let short = Pool::builder().connection_timeout(millis(800));
+    full(&short.build(manager()).unwrap_err());
+    let pool = builder().max_size(8).build_unchecked(manager());
+    full(&refused(pool.get_timeout(millis(1500))));
+
+    hogs.truncate(2);
+    let start = Instant::now();
+    pool.get().unwrap().query_one("SELECT 1", &[]).unwrap();
+    println!("served {:.1?} after there was room", start.elapsed());
+    // The server has room for three connections, the pool for eight.
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let mut conn = pool.get().expect("a connection");
+                    conn.query_one("SELECT 1", &[]).expect("an answer");
+                }
+            });
+        }
+    });
+    assert!(pool.stats().open <= 3, "{}", pool.stats());
+}
+
+#[test]
+fn an_outage_is_the_cause_of_timeouts_and_the_pool_recovers_by_itself() {
+    let cluster = Cluster::start();
+    let pool = builder()
+        .max_size(8)
+        .skip_check_within(Duration::ZERO)
+        .build(Manager::new(cluster.config(), NoTls))
+        .unwrap();
+    drop(take_all(&pool));
+
+    cluster.stop();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let error = refused(pool.get_timeout(millis(1500)));
+                assert!(error.is_timeout(), "{error}");
+                let io = driver_error(&error).source().expect("an I/O error");
+                let io = io.downcast_ref::<io::Error>().expect("an I/O error");
+                assert_eq!(io.kind(), io::ErrorKind::ConnectionRefused, "{error}");
+            });
+        }
+    });
+    let short: Vec<Error> = (0..20).map(|_| refused(pool.get_timeout(millis(100)))).collect();
+    let explained = short.iter().filter(|error| error.source().is_some()).count();
+    println!("of 20 gets of 100 ms in the outage, {explained} had a cause: {}", short[19]);
+
+    cluster.start_again();
+    let start = Instant::now();
+    pool.get().unwrap().query_one("SELECT 1", &[]).unwrap();
+    let first = start.elapsed();
+    let mut all = take_all(&pool);
+    let full = start.elapsed();
+    assert_eq!(backends(&mut all).len(), 8);
+    println!("after the restart: first served in {first:.1?}, all 8 there in {full:.1?}");
+    assert!(first < Duration::from_secs(3), "{first:?}");
+}
+
+#[test]
+fn p9_the_text_of_an_error_says_what_the_server_said() {
+    let wrong = Manager::new(shared().app_config("wrong"), NoTls);
+    let error = builder().build(wrong).unwrap_err();
+    assert!(error.to_string().contains("password authentication failed"), "{error}");
+}
+
+#[test]
+fn p9_a_short_get_in_an_outage_is_told_of_it() {
+    let cluster = Cluster::start();
+    // So that none is opened before the server stops.
+    let unopened = builder().max_size(1).min_idle(Some(0));
+    let pool = unopened.build_unchecked(Manager::new(cluster.config(), NoTls));
+    cluster.stop();
+    for _ in 0..30 {
+        let error = refused(pool.request().timeout(millis(100)).get());
+        assert!(error.to_string().contains("last error"), "{error}");
+    }
+}
+
+// ---- connections die ----
+
+#[test]
+fn after_a_quiet_spell_nobody_gets_a_connection_whose_backend_was_killed() {
+    let spell = millis(50);
+    let pool = builder().max_size(8).skip_check_within(spell).build(named("quiet")).unwrap();
+    let mut admin = session(shared());
+    for _ in 0..3 {
+        let mut all = take_all(&pool);
+        let dead = backends(&mut all);
+        drop(all);
+        kill(&mut admin, &dead.iter().copied().collect::<Vec<_>>());
+        thread::sleep(spell * 2); // a quiet spell, also by a clock that ticks
+
+        let together = Barrier::new(8);
+        let alive = thread::scope(|scope| {
+            let work = || {
+                let mut conn = pool.get().expect("a connection");
+                let answer = conn.query_one("SELECT pg_backend_pid()", &[]);
+                together.wait();
+                answer.expect("a live connection").get::<_, i32>(0)
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+            let pids = threads.into_iter().map(|thread| thread.join().unwrap());
+            pids.collect::<BTreeSet<i32>>()
+        });
+        assert_eq!(alive.len(), 8);
+        assert!(alive.is_disjoint(&dead));
+    }
+    assert_eq!(pool.stats().closed.invalid, 24);
+}
+
+#[test]
+fn run_retires_a_connection_whose_backend_was_killed_in_mid_use() {
+    const DIE: &str = "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)";
+    let unchecked = || builder().max_size(1).test_on_check_out(false);
+    let pool = unchecked().build(named("run")).unwrap();
+    for round in 1..=20 {
+        let mut conn = pool.get().unwrap();
+        conn.query_one("SELECT 1", &[]).expect("a live connection");
+        let result = PooledConnection::run(&mut conn, |client| client.batch_execute(DIE));
+        assert!(result.is_err(), "a dead backend answered");
+        drop(conn);
+        assert_eq!(pool.stats().closed.broken, round);
+    }
+
+    // How often `run` matters: the driver itself does not always notice.
+    let pool = unchecked().build(named("no_run")).unwrap();
+    let mut handed_on = 0;
+    for _ in 0..20 {
+        assert!(pool.get().unwrap().batch_execute(DIE).is_err());
+        let mut next = pool.get().unwrap();
+        if next.query_one("SELECT 1", &[]).is_err() {
+            handed_on += 1;
+            PooledConnection::discard(next);
+        }
+    }
+    println!("without `run`, {handed_on} of 20 dead connections were handed on");
+}
+
+#[test]
+fn run_keeps_a_connection_on_which_a_statement_failed() {
+    let pool = builder().max_size(1).build(named("kept")).unwrap();
+    let mut conn = pool.get().unwrap();
+    let pid = backend(&mut conn);
+    let failed = PooledConnection::run(&mut conn, |client| client.query("SELECT 1/0", &[]));
+    assert_eq!(failed.unwrap_err().code(), Some(&SqlState::DIVISION_BY_ZERO));
+    drop(conn);
+    assert_eq!(backend(&mut pool.get().unwrap()), pid);
+}
+
+// ---- a silent server ----
+
+#[test]
+fn p1_a_silent_server_keeps_nobody_past_the_deadline_and_is_used_again() {
+    let cluster = Cluster::start();
+    let pool = builder()
+        .max_size(4)
+        .skip_check_within(Duration::ZERO)
+        .validation_timeout(millis(300))
+        .open_timeout(millis(300))
+        .close_timeout(millis(300))
+        .build(Manager::new(cluster.config(), NoTls).application_name("silent"))
+        .unwrap();
+    let mut all = take_all(&pool);
+    let mut in_query = all.pop().unwrap();
+    drop(all);
+
+    let frozen = cluster.freeze();
+    let user = thread::spawn(move || in_query.query_one("SELECT 1", &[]).is_ok());
+    let late = thread::scope(|scope| {
+        let ask = |limit: Duration| {
+            let asked = Instant::now();
+            let error = refused(pool.get_timeout(limit));
+            assert!(error.is_timeout(), "{error}");
+            asked.elapsed() - limit
+        };
+        let limits = [0, 20, 100, 400, 900].map(millis);
+        let work = move || limits.map(ask).into_iter().max();
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(work)).collect();
+        let late = threads.into_iter().map(|thread| thread.join().unwrap());
+        late.max().flatten().expect("some")
+    });
+    println!("80 gets on a silent server: at most {late:.1?} late; {}", pool.stats());
+    assert!(late < millis(250), "{late:?}");
+    assert!(pool.stats().abandoned > 0, "{}", pool.stats());
+
+    drop(frozen);
+    let start = Instant::now();
+    pool.get().unwrap().query_one("SELECT 1", &[]).unwrap();
+    let first = start.elapsed();
+    assert!(user.join().unwrap(), "the query was answered");
+    let mut all = take_all(&pool);
+    assert_eq!(backends(&mut all).len(), 4);
+    let full = start.elapsed();
+    drop(all);
+    wait_until("no call is hung", || pool.stats().abandoned == 0);
+    let mut admin = session(&cluster);
+    wait_until("the server has no more than the pool", || {
+        sessions_named(&mut admin, "silent") <= 4
+    });
+    println!(
+        "when it answers again: first served in {first:.1?}, all 4 there in {full:.1?}, \
+         nothing left over in {:.1?}",
+        start.elapsed()
+    );
+    assert!(first < Duration::from_secs(3), "{first:?}");
+}

@@ -1,0 +1,10 @@
+//! The manager by itself and in a pool, on files and in memory.
+
+mod driver;
+mod pool;
+
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}

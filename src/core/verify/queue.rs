@@ -46,6 +46,16 @@ fn p2_smaller_priorities_go_first_within_the_ageing_steps() {
 }
 
 #[test]
+fn p2_every_priority_has_its_place_in_the_order() {
+    let mut queue = Queue::new(STEP);
+    for priority in [255, 64, 0, 128, 63, 1, 127, 192, 191] {
+        push(&mut queue, u64::from(priority), priority);
+    }
+    assert_eq!(queue.iter().count(), 9);
+    assert_eq!(drain(&mut queue), [0, 1, 63, 64, 127, 128, 191, 192, 255]);
+}
+
+#[test]
 fn p4_removal_from_the_middle_leaves_the_rest_in_order() {
     let mut queue = Queue::new(STEP);
     let ids: Vec<_> = (0..6).map(|since| push(&mut queue, since, 5)).collect();

@@ -89,7 +89,8 @@ fn overtakes_for_free(pool: &Pool<StubManager>) -> bool {
     waited && before.gets_waited == after.gets_waited && allocated == 0
 }
 
-/// The waiter allocates a cell for its answer; the returning thread, the list of answers.
+/// The waiter allocates a cell for its answer. The returning thread allocates the list of
+/// answers, which becomes the list of waiters to wake.
 #[test]
 fn a_hand_off_allocates_twice() {
     let pool = pool(1, Fairness::Strict);

@@ -26,11 +26,12 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-use fairpool_bench::growth::{self, Growth};
+use fairpool_bench::growth::Growth;
 use fairpool_bench::machine::Machine;
 use fairpool_bench::progress::Progress;
 use fairpool_bench::report::Report;
 use fairpool_bench::settings::Defaults;
+use fairpool_bench::table;
 use measure::Scale;
 
 /// Counts allocated bytes, for the part about memory.
@@ -59,7 +60,7 @@ fn main() {
         figures.extend(part(&scale));
         progress.step();
     }
-    progress.say(&growth::table(&figures).text());
+    progress.say(&table::of_growth(&figures).text());
     let mut report = Report::new("growth", Machine::inspect(), &settings, Vec::new(), Vec::new());
     report.growth = figures;
     fairpool_bench::finish(&report, &settings);

@@ -48,7 +48,7 @@ impl Mass {
         measured: impl FnOnce(&Mass) -> Instant,
     ) -> f64 {
         let (door, back) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
-        let closed = door.write().expect("nobody panics with it");
+        let closed = door.write().expect("BUG: poisoned");
         let one = |_| {
             let (wait, door, back) = (wait(), Arc::clone(&door), Arc::clone(&back));
             start(move || {

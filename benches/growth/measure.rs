@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use fairpool::{Builder, ManageConnection, Pool, PooledConnection};
 
-use fairpool_bench::growth::{Growth, Unit};
-use fairpool_bench::report;
+use fairpool_bench::growth::{self, Growth, Unit};
 use fairpool_bench::settings::Settings;
 use fairpool_bench::stub::Stub;
 
@@ -104,5 +103,5 @@ pub fn nanos_per_call(length: Duration, batch: u32, mut call: impl FnMut()) -> f
 }
 
 pub fn median(values: Vec<f64>) -> f64 {
-    report::median(values.into_iter())
+    growth::median(values.into_iter())
 }

@@ -10,7 +10,7 @@ import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import java.util.stream.Collectors;
 
-/** Measures HikariCP over a driver that does nothing: see ../README.md for the protocol. */
+/** Measures HikariCP with a driver that does nothing. ../README.md describes the protocol. */
 final class Peer {
     private static final int STACK_BYTES = 256 * 1024;
 

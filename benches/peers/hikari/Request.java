@@ -1,4 +1,4 @@
-/** What the bench asks for in one line. */
+/** One line of the bench's requests. */
 record Request(int threads, int connections, long holdNanos, String kind, long millis, boolean timed) {
     static Request parse(String line) {
         String[] words = line.split(" ");

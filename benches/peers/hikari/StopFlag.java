@@ -1,4 +1,4 @@
-/** Has cache lines of its own: superclasses' fields come first, in order. */
+/** Has its own cache lines: the fields of superclasses come first, in order. */
 final class StopFlag extends StopFlagBehindPadding {
     long b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13, b14, b15;
 }

@@ -3,13 +3,13 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.Executor;
 
-/** Does nothing, and says that it is well. It runs no statements. */
+/** Does nothing and is always valid. It runs no statements. */
 final class StubConnection implements Connection {
     private static SQLException unused() {
         return new SQLFeatureNotSupportedException("the stub runs no statements");
     }
 
-    // What a pool calls.
+    // Called by the pool.
     @Override public boolean isValid(int timeout) { return true; }
     @Override public void close() { }
     @Override public boolean isClosed() { return false; }
@@ -39,7 +39,7 @@ final class StubConnection implements Connection {
     @Override public <T> T unwrap(Class<T> type) { return null; }
     @Override public boolean isWrapperFor(Class<?> type) { return false; }
 
-    // What this bench never calls.
+    // Never called in this bench.
     @Override public Statement createStatement() throws SQLException { throw unused(); }
     @Override public Statement createStatement(int a, int b) throws SQLException { throw unused(); }
     @Override public Statement createStatement(int a, int b, int c) throws SQLException { throw unused(); }

@@ -1,7 +1,7 @@
 /**
- * Waits, counted to three digits as the bench does: exactly below 2048, then in
+ * Waits, counted to three digits as in the bench: exactly below 2048, then in
  * steps that double with the value. A row has the values that are shifted by its
- * number to fit into eleven bits; it exists once it is needed.
+ * number to fit into eleven bits; rows are created on demand.
  */
 final class Waits {
     private static final int ROW_LENGTH = 2048;

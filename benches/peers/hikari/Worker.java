@@ -6,9 +6,9 @@ import java.sql.SQLException;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.locks.LockSupport;
 
-/** One thread that gets connections and gives them back until it is told to stop. */
+/** One thread that gets and returns connections until the stop flag is set. */
 final class Worker implements Runnable {
-    /** How many operations without a hold go between two looks at the flag. */
+    /** Operations without a hold between two reads of the stop flag. */
     private static final int BATCH = 64;
 
     final Waits waits = new Waits();
@@ -89,7 +89,7 @@ final class Worker implements Runnable {
         return connection;
     }
 
-    /** A pool may leave a permit behind, with which parking ends at once: then it parks again. */
+    /** Parks again if parking ends at once, because a pool may leave a permit behind. */
     private void hold(boolean busy) {
         long start = System.nanoTime();
         long left = request.holdNanos();

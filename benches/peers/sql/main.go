@@ -1,5 +1,5 @@
-// Measures database/sql over a driver that does nothing, as the bench asks: see
-// ../README.md for the protocol.
+// Measures database/sql with a driver that does nothing. ../README.md describes the
+// protocol.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// batch is how many operations without a hold go between two looks at the flag.
+// batch is the number of operations without a hold between two reads of the stop flag.
 const batch = 64
 
 type request struct {
@@ -34,7 +34,7 @@ type answer struct {
 	Switches   int64    `json:"voluntary_switches"`
 }
 
-// stopFlag has cache lines of its own.
+// stopFlag has its own cache lines.
 type stopFlag struct {
 	_    [128]byte
 	flag uint32
@@ -79,7 +79,7 @@ func parse(line string) request {
 	return r
 }
 
-// open returns a pool all of whose connections are open.
+// open returns a pool whose connections are all open.
 func open(connections int) *sql.DB {
 	db := sql.OpenDB(stubDriver{})
 	db.SetMaxOpenConns(connections)
@@ -184,7 +184,8 @@ func timedGet(db *sql.DB, w *waits) *sql.Conn {
 	return conn
 }
 
-// voluntarySwitches of the whole process: a goroutine has no thread of its own.
+// voluntarySwitches counts those of the whole process, because a goroutine has no thread
+// of its own.
 func voluntarySwitches() int64 {
 	var usage syscall.Rusage
 	must(syscall.Getrusage(syscall.RUSAGE_SELF, &usage))

@@ -2,9 +2,9 @@ package main
 
 import "math/bits"
 
-// Waits are counted to three digits, as the bench does: exactly below 2048, then
+// Waits are counted to three digits, as in the bench: exactly below 2048, then
 // in steps that double with the value. rows[s] has the values that are shifted by
-// s to fit into eleven bits; a row exists once it is needed.
+// s to fit into eleven bits; rows are created on demand.
 type waits struct {
 	rows [64][]uint64
 }

@@ -1,8 +1,8 @@
 //! The goals for speed, and whether results meet them.
 
-use crate::growth;
+use crate::growth::{ALL_IDLE, ALL_LENT, Growth, MASS_CANCEL, MASS_TIMEOUT, PAST_A_QUEUE};
 use crate::report::{CellReport, ContestantReport, Figures, Report};
-use crate::table::times;
+use crate::table::{count, times};
 
 /// The figure of a goal, as a multiple of another contestant's.
 #[derive(Clone, Copy)]
@@ -60,7 +60,11 @@ const fn postgres(figure: Figure, other: &'static str, bound: Bound) -> Goal {
 }
 
 const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
-    Goal { part: "watching", own, ..goal(cell, Figure::Throughput, "not observed", AtLeast(at_least)) }
+    Goal {
+        part: "watching",
+        own,
+        ..goal(cell, Figure::Throughput, "not observed", AtLeast(at_least))
+    }
 }
 
 const SINGLE: [Goal; 12] = [
@@ -96,6 +100,14 @@ const POSTGRES: [Goal; 4] = [
 const WATCHED: [&str; 5] =
     ["1 / 1 / 0", "8 / 4 / 0", "1 / 1 / 10µs busy", "8 / 4 / 10µs busy", "32 / 8 / 1ms asleep"];
 
+/// Subjects that must cost the same at every size.
+const CONSTANT: [&str; 3] = [PAST_A_QUEUE, ALL_IDLE, ALL_LENT];
+/// Subjects that may grow in proportion to the size, but no faster.
+const LINEAR: [&str; 2] = [MASS_TIMEOUT, MASS_CANCEL];
+/// A constant figure may grow by this factor from the smallest size to the largest, and
+/// a figure that is proportional to the size by this factor more than the size.
+const LIMIT: f64 = 1.5;
+
 fn all() -> Vec<Goal> {
     let sleeping = SLEEPING.into_iter().flat_map(|cell| {
         [
@@ -115,7 +127,30 @@ fn all() -> Vec<Goal> {
 pub fn check(report: &Report) -> Vec<Outcome> {
     let goals = all().into_iter().filter(|goal| goal.part == report.part);
     let outcomes = goals.filter_map(|goal| goal.check(report.cell(goal.cell)?));
-    outcomes.chain(growth::check(&report.growth)).collect()
+    outcomes.chain(growth(&report.growth)).collect()
+}
+
+/// The goals for growth, from the smallest size to the largest.
+fn growth(figures: &[Growth]) -> Vec<Outcome> {
+    let constant = CONSTANT.iter().filter_map(|subject| growth_of(figures, subject, false));
+    constant.chain(LINEAR.iter().filter_map(|subject| growth_of(figures, subject, true))).collect()
+}
+
+fn growth_of(figures: &[Growth], subject: &str, linear: bool) -> Option<Outcome> {
+    let mut sizes = figures.iter().filter(|one| one.subject == subject);
+    let (first, last) = (sizes.next()?, sizes.next_back()?);
+    let growth = last.median() / first.median();
+    let share = f64::from(first.size) / f64::from(last.size);
+    let growth = if linear { growth * share } else { growth };
+    let of = if linear { ", for each waiter" } else { "" };
+    let (from, to) = (count(f64::from(first.size)), count(f64::from(last.size)));
+    Some(Outcome {
+        cell: format!("growth: {subject}"),
+        goal: format!("{to} ÷ {from}{of}, at most {}", times(LIMIT)),
+        measured: times(growth),
+        met: growth <= LIMIT,
+        stretch: false,
+    })
 }
 
 impl Goal {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::workspace;
+use crate::settings::workspace;
 
 /// The libraries whose versions affect the results.
 const LIBRARIES: [&str; 5] =

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use crate::goals::{self, Outcome};
-use crate::growth;
 use crate::report::Report;
 use crate::table::{self, Table};
 use crate::{bounds, chart};
@@ -108,7 +107,7 @@ impl Part {
             let _ = writeln!(text, "### {}\n\n{table}", cell.name);
         }
         if !report.growth.is_empty() {
-            text.push_str(&growth::table(&report.growth).markdown());
+            text.push_str(&table::of_growth(&report.growth).markdown());
         }
         text
     }

@@ -13,7 +13,7 @@ use crossbeam_utils::CachePadded;
 use crate::cell::{Cell, Hold};
 use crate::waits::{self, ThreadWaits, Waits};
 
-/// Enough for a get. Nobody runs a thousand threads with the default of 2 MiB.
+/// Enough for a get. The default of 2 MiB is too much for a thousand threads.
 const STACK_BYTES: usize = 256 * 1024;
 /// Operations without a hold between two reads of the stop flag.
 const BATCH: u64 = 64;

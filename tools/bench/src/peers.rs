@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::cell::Cell;
 use crate::pass::Pass;
 use crate::rounds::Contestant;
-use crate::settings::Settings;
-use crate::{waits, workspace};
+use crate::settings::{Settings, workspace};
+use crate::waits;
 
 /// How long a peer may take for an answer, beyond the length of a pass.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -134,7 +134,7 @@ impl Peer {
         let requests = process.stdin.take();
         let output = BufReader::new(process.stdout.take().expect("it is piped"));
         let (answer, answers) = mpsc::channel();
-        // Ends when the peer's output ends, or when nobody receives.
+        // Ends when the peer's output ends, or when the receiver is dropped.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| answer.send(line))
         });

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Cell;
-use crate::growth::Growth;
+use crate::growth::{Growth, median};
 use crate::machine::Machine;
 use crate::pass::Pass;
 use crate::settings::Settings;
@@ -229,11 +229,4 @@ fn flush(out: &mut String, pending: &mut Vec<&str>) {
         out.push_str(line);
         out.push('\n');
     }
-}
-
-/// The median; 0 if there are no values.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::workspace;
-
 #[derive(Parser)]
 struct Arguments {
     /// Measures briefly, to show that the bench works; writes nothing under docs/.
@@ -104,4 +102,9 @@ impl Settings {
 /// The folder of the results that the documentation shows.
 fn published() -> PathBuf {
     workspace().join("docs/benchmarks")
+}
+
+/// The root of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, presets};
 
+use crate::growth::{Growth, Unit};
 use crate::report::{CellReport, ContestantReport};
 
 /// A table; its first column is text, the others are figures.
@@ -72,6 +73,33 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
     row.push(format!("{:.3}", medians.jain));
     row.push(format!("{:.2}", medians.switches_per_operation));
     row
+}
+
+/// One row for each figure that may grow with a size.
+pub fn of_growth(figures: &[Growth]) -> Table {
+    let header = ["what", "size", "median", "from – to", "× the smallest"];
+    let row = |one: &Growth| {
+        let smallest = figures.iter().find(|first| first.subject == one.subject);
+        growth_row(one, smallest.unwrap_or(one))
+    };
+    Table { header: header.map(String::from).to_vec(), rows: figures.iter().map(row).collect() }
+}
+
+fn growth_row(one: &Growth, smallest: &Growth) -> Vec<String> {
+    let format = |figure: f64| match one.unit {
+        Unit::Nanos => span(figure),
+        Unit::Bytes => format!("{} B", count(figure)),
+        Unit::Threads => count(figure),
+    };
+    let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
+    let highest = one.rounds.iter().copied().fold(0.0, f64::max);
+    vec![
+        one.subject.clone(),
+        count(f64::from(one.size)),
+        format(one.median()),
+        format!("{} – {}", format(lowest), format(highest)),
+        times(one.median() / smallest.median()),
+    ]
 }
 
 /// A ratio, to about three digits.

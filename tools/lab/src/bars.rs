@@ -1,4 +1,4 @@
-//! Charts of figures side by side, as SVG: groups of bars.
+//! Bar charts as SVG: groups of bars.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use crate::chart::{COLOURS, Drawn, FONT};
 pub struct Bars {
     pub title: String,
     pub y: String,
-    /// What stands under each group.
+    /// The name below each group.
     pub groups: Vec<String>,
-    /// A name, and a value for each group.
+    /// The name of a series and its value for each group.
     pub series: Vec<(String, Vec<f64>)>,
 }
 
-/// How much of a group's width its bars take.
+/// The share of a group's width that its bars take.
 const FILLED: f64 = 0.8;
 
 impl Bars {

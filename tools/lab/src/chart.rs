@@ -1,4 +1,4 @@
-//! Charts as SVG, for what a table does not show.
+//! Line charts as SVG.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub struct Chart {
     pub x: String,
     pub y: String,
     pub lines: Vec<Line>,
-    /// For figures that differ by factors of a thousand.
+    /// A logarithmic scale, for figures that differ by large factors.
     pub log_y: bool,
 }
 
@@ -20,7 +20,7 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Told apart by the colour-blind too: the flawed pool first, then fairpool.
+/// Colours that colour-blind readers can tell apart: the flawed pool first, then fairpool.
 pub const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
@@ -44,7 +44,7 @@ impl Chart {
         let mut builder = ChartBuilder::on(&area);
         builder.caption(&self.title, (FONT, 20)).margin(14).margin_right(40);
         builder.x_label_area_size(42).y_label_area_size(86);
-        // With room for the names of the lines above them.
+        // Room for the legend above the lines.
         let room = 1.15 + 0.07 * self.lines.len() as f64;
         if self.log_y {
             let lowest = lowest / 1.5;
@@ -87,7 +87,7 @@ impl Chart {
     }
 }
 
-/// With as many digits as it needs, and thousands apart.
+/// A number without needless digits, with commas between the thousands.
 fn number(value: f64) -> String {
     if value < 1000.0 {
         return format!("{}", (value * 1e6).round() / 1e6);

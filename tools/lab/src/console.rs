@@ -1,5 +1,5 @@
-//! What is seen while a scenario runs: a line that changes on a terminal, a line each
-//! second elsewhere.
+//! Output while a scenario runs: one changing line on a terminal, a line each second
+//! elsewhere.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub struct Console {
-    /// `None` where nobody watches: a file, a pipe, a terminal that cannot move its cursor.
+    /// `None` for a file, a pipe, or a terminal that cannot move its cursor.
     spinner: Option<ProgressBar>,
     shown: RefCell<Option<Instant>>,
 }
 
 impl Console {
     pub fn new() -> Console {
-        let watched = io::stdout().is_terminal() && io::stderr().is_terminal();
+        let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let spinner = (watched && !dumb).then(|| {
+        let spinner = (is_terminal && !dumb).then(|| {
             let style = ProgressStyle::with_template("{spinner} {elapsed:>4} {msg}");
             ProgressBar::new_spinner().with_style(style.expect("BUG: bad template"))
         });
@@ -28,7 +28,7 @@ impl Console {
         self.say(&format!("\n== {name}: {about}"));
     }
 
-    /// What is done next, and stays to be read.
+    /// Prints a line that stays.
     pub fn say(&self, line: &str) {
         match &self.spinner {
             Some(spinner) => spinner.suspend(|| println!("{line}")),
@@ -37,7 +37,7 @@ impl Console {
         *self.shown.borrow_mut() = Some(Instant::now());
     }
 
-    /// How it goes; shown if it is time for it.
+    /// Shows the state, if the last one was shown long enough ago.
     pub fn state(&self, text: impl FnOnce() -> String) {
         let every = Duration::from_millis(if self.spinner.is_some() { 100 } else { 1000 });
         let due = self.shown.borrow().is_none_or(|shown| shown.elapsed() >= every);
@@ -54,8 +54,8 @@ impl Console {
         }
     }
 
-    /// Nothing changes any more.
-    pub fn quiet(&self) {
+    /// Removes the changing line.
+    pub fn clear(&self) {
         if let Some(spinner) = &self.spinner {
             spinner.set_message("");
             spinner.finish_and_clear();

@@ -1,22 +1,21 @@
-//! What the scenarios have in common: callers, what became of them, and samples over
-//! time.
+//! What the scenarios share: callers and their results, samples over time, and text.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use fairpool::{ManageConnection, Pool};
 
-/// What became of one caller.
+/// The result of a caller's get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Served,
-    /// It got an error, which said this.
+    /// The text of the error.
     Error(String),
-    /// It has none: it still waits.
+    /// The caller still waits.
     None,
 }
 
-/// One caller of a crowd.
+/// One caller, and how long it waited.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub waited: Duration,
@@ -27,14 +26,14 @@ pub fn count(callers: &[Caller], of: impl Fn(&Answer) -> bool) -> usize {
     callers.iter().filter(|caller| of(&caller.answer)).count()
 }
 
-/// What the pool says is wrong with it, from two looks at it: to be called on a thread
-/// beside the load. They are up to a second apart.
+/// The pool's diagnosis, from two snapshots that are up to a second apart. It runs on a
+/// thread beside the load.
 pub fn diagnose<M: ManageConnection>(pool: &Pool<M>, apart: Duration) -> String {
     let apart = apart.clamp(Duration::from_millis(50), Duration::from_secs(1));
     pool.diagnose_over(apart).expect("BUG: a legal span").to_string()
 }
 
-/// The value below which this part of all values lies.
+/// The quantile of sorted values.
 pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
     match sorted.len() {
         0 => Duration::ZERO,
@@ -42,7 +41,7 @@ pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
     }
 }
 
-/// A span as people read it.
+/// A span with one decimal.
 pub fn span(span: Duration) -> String {
     format!("{span:.1?}")
 }

@@ -1,31 +1,27 @@
-//! How pools run dry, and how this one does not: each failure first on a small pool
-//! that has one flaw, then on fairpool, under the same load.
+//! How pools run dry. Each scenario runs on a small pool with one flaw and then, under the
+//! same load, on fairpool.
 //!
 //! ```text
-//! cargo run --release --example lab -- list
-//! cargo run --release --example lab -- runaway-queue
-//! cargo run --release --example lab -- all --json lab.json --svg lab.svg
+//! cargo run --release -p fairpool-lab -- list
+//! cargo run --release -p fairpool-lab -- runaway-queue
+//! cargo run --release -p fairpool-lab -- all --json lab.json --svg lab.svg
 //! ```
 //!
-//! A scenario ends with exit code 1 if the flawed pool does not show its flaw, or if
-//! fairpool does; with 2 if it cannot run. `docs/lab.md` tells the story of each.
+//! The exit code is 1 if the flawed pool does not show its flaw, or if fairpool shows it,
+//! and 2 if a scenario cannot run. `docs/lab.md` describes each scenario.
 
 mod bars;
 mod chart;
-#[path = "../../tests/support/cluster.rs"]
-mod cluster;
 mod console;
 mod flawed;
 mod load;
 mod options;
 mod orders;
-#[path = "../../tests/support/proxy.rs"]
-mod proxy;
+mod recording;
 mod report;
 mod scenarios;
 mod server;
 mod stub;
-mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,65 +54,80 @@ fn start() -> Result<ExitCode, Problem> {
         What::All => SCENARIOS.iter().collect(),
         What::One(scenario) => vec![scenario],
     };
-    // Before anything runs: it would be a pity afterwards.
+    // Fails before the scenarios run if a file cannot be written.
     for file in options.json.iter().chain(options.svg.iter().filter(|_| scenarios.len() == 1)) {
-        fs::write(file, "").map_err(|error| Problem::file(file, error.to_string()))?;
+        write(file, "")?;
     }
+    let (reports, failures) = run_all(&options, &scenarios)?;
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&reports).expect("BUG: a report is plain data");
+        write(file, &(text + "\n"))?;
+    }
+    if reports.len() > 1 {
+        println!("{}", report::summary(&reports, options.fixed));
+    }
+    if !failures.is_empty() {
+        return Err(Problem(failures.join("; ")));
+    }
+    let is_expected =
+        |report: &Report| matches!(report.verdict(options.fixed), Verdict::AsExpected);
+    Ok(if reports.iter().all(is_expected) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Problem> {
+    fs::write(file, text).map_err(|error| Problem::file(file, error.to_string()))
+}
+
+/// Runs the scenarios. Returns their reports, and a line for each that cannot run; one
+/// scenario alone that cannot run is an error.
+fn run_all(
+    options: &Options,
+    scenarios: &[&Scenario],
+) -> Result<(Vec<Report>, Vec<String>), Problem> {
     let console = Console::new();
-    let (mut reports, mut unable) = (Vec::new(), Vec::new());
-    for scenario in &scenarios {
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
+    for scenario in scenarios {
         console.headline(scenario.name, scenario.about);
-        let seconds = options.seconds.unwrap_or(scenario.seconds);
         let svg = options.svg.as_ref().map(|svg| chart_file(svg, scenario, scenarios.len() > 1));
         let run = Run {
-            seconds,
+            seconds: options.seconds.unwrap_or(scenario.seconds),
             seed: options.seed,
             fixed: options.fixed,
             is_virtual: options.is_virtual,
             svg: svg.clone(),
             console: &console,
         };
-        let report = match (scenario.run)(&run) {
-            Ok(report) => report,
-            // The others may be able to.
+        match (scenario.run)(&run) {
+            Ok(report) => {
+                println!("{}", report.text(options.fixed));
+                svg.map_or(Ok(()), |file| draw(&report, &file))?;
+                reports.push(report);
+            }
             Err(problem) if scenarios.len() > 1 => {
-                console.quiet();
+                console.clear();
                 println!("cannot run: {problem}");
-                unable.push(format!("{}: {problem}", scenario.name));
-                continue;
+                failures.push(format!("{}: {problem}", scenario.name));
             }
             Err(problem) => return Err(problem),
-        };
-        println!("{}", report.text(options.fixed));
-        match (svg, &report.chart) {
-            (Some(file), Some(chart)) => {
-                chart.draw(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
-                println!("chart: {}\n", file.display());
-            }
-            (Some(file), None) if fs::metadata(&file).is_ok_and(|file| file.len() == 0) => {
-                println!("chart: none, the table says it all\n");
-                fs::remove_file(&file).map_err(|error| Problem::file(&file, error.to_string()))?;
-            }
-            _ => {}
         }
-        reports.push(report);
     }
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&reports).expect("BUG: a report is plain data");
-        fs::write(file, text + "\n").map_err(|error| Problem::file(file, error.to_string()))?;
-    }
-    if reports.len() > 1 {
-        println!("{}", report::summary(&reports, options.fixed));
-    }
-    if !unable.is_empty() {
-        return Err(Problem(unable.join("; ")));
-    }
-    let verdicts = reports.iter().map(|report: &Report| report.verdict(options.fixed));
-    let all_well = verdicts.into_iter().all(|verdict| matches!(verdict, Verdict::AsExpected));
-    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((reports, failures))
 }
 
-/// Of several charts, each has the scenario in its name.
+/// Draws the chart, or removes the empty file if the scenario has none.
+fn draw(report: &Report, file: &Path) -> Result<(), Problem> {
+    let problem = |error: String| Problem::file(file, error);
+    if let Some(chart) = &report.chart {
+        chart.draw(file).map_err(|error| problem(error.to_string()))?;
+        println!("chart: {}\n", file.display());
+    } else if fs::metadata(file).is_ok_and(|file| file.len() == 0) {
+        println!("chart: none; the table has all figures\n");
+        fs::remove_file(file).map_err(|error| problem(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// With several scenarios, each has a chart with its name.
 fn chart_file(file: &Path, scenario: &Scenario, several: bool) -> PathBuf {
     if !several {
         return file.to_path_buf();

@@ -9,7 +9,7 @@ use crate::scenarios::{Problem, SCENARIOS, Scenario};
 
 pub struct Options {
     pub what: What,
-    /// `None`: as long as the scenario needs.
+    /// `None` if the scenario decides.
     pub seconds: Option<Duration>,
     pub seed: u64,
     pub fixed: bool,
@@ -24,27 +24,27 @@ pub enum What {
     One(&'static Scenario),
 }
 
-/// Each way in which pools run dry, on a pool that has the flaw and on fairpool
+/// Ways in which pools run dry, each on a pool with one flaw and on fairpool
 #[derive(Parser)]
-#[command(name = "lab")]
+#[command(name = "fairpool-lab")]
 struct Arguments {
     /// `list`, `all`, or the name of a scenario
     #[arg(value_name = "SCENARIO")]
     what: String,
 
-    /// How long each of the two pools is under load [default: what the scenario needs]
+    /// How long each of the two pools is under load [default: up to the scenario]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seconds: Option<f64>,
 
-    /// Chooses the random numbers
+    /// The seed of the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Mend the flaw of the flawed pool: then it must not show it
+    /// Fix the flaw of the flawed pool, which then must not show it
     #[arg(long)]
     fixed: bool,
 
-    /// `policies` in virtual time, on the pool's decisions alone
+    /// Run `policies` in virtual time, with the pool's decisions but without threads
     #[arg(long = "virtual")]
     is_virtual: bool,
 
@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw the chart into this file; with several scenarios, into one for each
+    /// Draw the chart into this file; with several scenarios, into one file for each
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -60,19 +60,19 @@ struct Arguments {
 const LONGEST: f64 = 3600.0;
 
 impl Options {
-    /// `None` if the user wanted to read the help and now has.
+    /// `None` if the user asked for the help, which is then printed.
     pub fn from_command_line() -> Result<Option<Options>, Problem> {
         let arguments = match Arguments::try_parse() {
             Ok(arguments) => arguments,
             Err(error) if error.use_stderr() => {
                 let text = error.render().to_string();
-                // After an empty line come tips and usage.
+                // Tips and usage follow after an empty line.
                 let lines: Vec<&str> =
                     text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
                 return Err(Problem(lines.join(" ").trim_start_matches("error: ").to_string()));
             }
             Err(help) => {
-                // A closed pipe is the reader's choice.
+                // The reader may have closed the pipe.
                 let _ = help.print();
                 return Ok(None);
             }
@@ -80,7 +80,7 @@ impl Options {
         let what = what(&arguments.what)?;
         let is_policies = matches!(what, What::One(scenario) if scenario.name == "policies");
         if arguments.is_virtual && !is_policies {
-            return Err(Problem("--virtual is for the scenario `policies` alone".to_string()));
+            return Err(Problem("--virtual works only with the scenario `policies`".to_string()));
         }
         Ok(Some(Options {
             what,
@@ -103,7 +103,7 @@ fn what(name: &str) -> Result<What, Problem> {
             None => {
                 let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
                 Err(Problem(format!(
-                    "no scenario is called {name:?}; there are list, all, {}",
+                    "no scenario has the name {name:?}; choose one of list, all, {}",
                     names.join(", ")
                 )))
             }

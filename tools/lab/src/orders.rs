@@ -1,5 +1,5 @@
-//! The table of the long transaction, in a schema of its own on the server, which is
-//! removed at the end: also after an error, a panic or Ctrl-C.
+//! The table of the long transaction, in a schema of its own on the server. The schema is
+//! removed at the end, also after an error, a panic or Ctrl-C.
 
 use std::process;
 use std::sync::{Mutex, Once, PoisonError};
@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use crate::scenarios::Problem;
 use crate::server::chain;
 
-/// What a shell expects from a program that Ctrl-C has ended.
+/// The exit code of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
 pub struct Orders {
@@ -22,20 +22,20 @@ pub struct Orders {
     schema: String,
 }
 
-/// What is still on the server. Whoever takes it out removes it.
-static LEFT: Mutex<Option<(Config, String)>> = Mutex::new(None);
+/// The schema that is on the server. The thread that takes it out removes it.
+static CREATED: Mutex<Option<(Config, String)>> = Mutex::new(None);
 
 impl Orders {
     pub fn create(mut config: Config) -> Result<Orders, Problem> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let schema = format!("fairpool_lab_{}_{:x}", process::id(), now.as_nanos());
-        // By this name its sessions are found.
+        // `remove` finds the sessions by this name.
         config.application_name(&schema);
         remove_when_interrupted()?;
-        let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = Some((config.clone(), schema.clone()));
+        let mut created = CREATED.lock().unwrap_or_else(PoisonError::into_inner);
+        *created = Some((config.clone(), schema.clone()));
         let orders = Orders { config, schema };
-        drop(left);
+        drop(created);
         orders
             .connect()
             .and_then(|mut client| client.batch_execute(&orders.create_sql()))
@@ -47,13 +47,13 @@ impl Orders {
         let schema = &self.schema;
         format!(
             "CREATE SCHEMA {schema};
-             COMMENT ON SCHEMA {schema} IS 'Of a run of fairpool''s lab; if that has ended, drop it';
+             COMMENT ON SCHEMA {schema} IS 'Created by fairpool-lab. Drop it if no lab runs.';
              CREATE TABLE {schema}.orders (id BIGINT PRIMARY KEY, status TEXT NOT NULL);
              INSERT INTO {schema}.orders SELECT id, 'new' FROM generate_series(12300, 12399) AS id;"
         )
     }
 
-    /// How its sessions connect.
+    /// The settings of its sessions.
     pub fn config(&self) -> Config {
         self.config.clone()
     }
@@ -62,12 +62,12 @@ impl Orders {
         self.config.connect(NoTls)
     }
 
-    /// Changes the order, and leaves the transaction open.
+    /// Changes the row and leaves the transaction open.
     pub fn begin_sql(&self) -> String {
         format!("BEGIN; UPDATE {}.orders SET status = 'paid' WHERE id = 12345", self.schema)
     }
 
-    /// Locks the order.
+    /// Locks the row.
     pub fn lock_sql(&self) -> String {
         format!("SELECT status FROM {}.orders WHERE id = 12345 FOR UPDATE", self.schema)
     }
@@ -80,10 +80,10 @@ impl Drop for Orders {
 }
 
 fn remove() {
-    // Locked until it is done: an interrupted program does not end before.
-    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((config, schema)) = left.take() else { return };
-    // Sessions of ours may still hold locks in it, if this comes unexpectedly.
+    // Stays locked until the end, so that an interrupted program does not exit earlier.
+    let mut created = CREATED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((config, schema)) = created.take() else { return };
+    // After an interrupt, sessions of this program may still hold locks in it.
     let end = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE application_name = '{schema}' AND pid <> pg_backend_pid()"
@@ -94,11 +94,14 @@ fn remove() {
         client.batch_execute(&remove)
     });
     if let Err(error) = removed {
-        eprintln!("error: schema {schema} is left behind, please drop it: {}", chain(&error));
+        eprintln!(
+            "error: please drop the schema {schema}, which could not be removed: {}",
+            chain(&error)
+        );
     }
 }
 
-/// From the first call on: removes what is there, then ends the program.
+/// Removes the schema and exits at a signal. Only the first call has an effect.
 fn remove_when_interrupted() -> Result<(), Problem> {
     static INSTALLED: Once = Once::new();
     let mut result = Ok(());
@@ -111,7 +114,7 @@ fn remove_when_interrupted() -> Result<(), Problem> {
                 }
             });
         }
-        Err(error) => result = Err(Problem(format!("cannot watch for Ctrl-C: {error}"))),
+        Err(error) => result = Err(Problem(format!("cannot handle Ctrl-C: {error}"))),
     });
     result
 }

@@ -1,5 +1,4 @@
-//! What a scenario found: one table with both pools, the verdict, what the diagnosis
-//! said.
+//! The results of a scenario: a table with both pools, a verdict, and fairpool's diagnosis.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
@@ -11,17 +10,17 @@ use crate::chart::Chart;
 #[derive(Serialize)]
 pub struct Report {
     pub scenario: &'static str,
-    /// One sentence each.
+    /// The flaw, in one sentence.
     pub flawed_pool: String,
+    /// The load, in one sentence.
     pub load: String,
     pub figures: Vec<Figure>,
-    /// Whether the flawed pool showed its flaw, and how that was seen.
+    /// Whether the flawed pool showed its flaw, and by which figures.
     pub flawed: Finding,
     pub fairpool: Finding,
-    /// What `diagnose` said of fairpool while the load was on; empty if there was
-    /// nothing to say.
+    /// fairpool's diagnosis under this load; empty if there is none.
     pub diagnosis: String,
-    /// Everything else, for whoever reads the JSON.
+    /// All other figures, for the JSON.
     pub data: Value,
     #[serde(skip)]
     pub chart: Option<Chart>,
@@ -50,12 +49,12 @@ pub enum Verdict {
 }
 
 impl Report {
-    /// With the flaw mended, neither may show it.
+    /// With the flaw fixed, neither pool may show it.
     pub fn verdict(&self, fixed: bool) -> Verdict {
         match (self.flawed.shows_the_flaw, fixed, self.fairpool.shows_the_flaw) {
             (_, _, true) => Verdict::Unexpected("fairpool shows the flaw"),
             (false, false, _) => Verdict::Unexpected("the flawed pool does not show its flaw"),
-            (true, true, _) => Verdict::Unexpected("the mended pool still shows the flaw"),
+            (true, true, _) => Verdict::Unexpected("the fixed pool still shows the flaw"),
             _ => Verdict::AsExpected,
         }
     }
@@ -63,15 +62,17 @@ impl Report {
     fn verdict_text(&self, fixed: bool) -> String {
         match self.verdict(fixed) {
             Verdict::AsExpected if fixed => {
-                "as expected: with the flaw mended, neither has it".into()
+                "as expected: with the flaw fixed, neither pool shows it".into()
             }
-            Verdict::AsExpected => "as expected: the flawed pool has it, fairpool has not".into(),
+            Verdict::AsExpected => {
+                "as expected: the flawed pool shows the flaw, fairpool does not".into()
+            }
             Verdict::Unexpected(what) => format!("NOT AS EXPECTED: {what}"),
         }
     }
 
     pub fn text(&self, fixed: bool) -> String {
-        let name = if fixed { "flaw mended" } else { "flawed" };
+        let name = if fixed { "flaw fixed" } else { "flawed" };
         let mut table = table();
         table.set_header([self.scenario, name, "fairpool"]);
         for Figure { name, flawed, fairpool } in &self.figures {
@@ -84,7 +85,7 @@ impl Report {
             self.verdict_text(fixed)
         );
         if !self.diagnosis.is_empty() {
-            text += "what the diagnosis says of fairpool under this load:\n";
+            text += "fairpool's diagnosis under this load:\n";
             for line in self.diagnosis.trim_end().lines() {
                 text += &format!("    {line}\n");
             }
@@ -93,10 +94,10 @@ impl Report {
     }
 }
 
-/// One line for each scenario.
+/// A table with one row for each scenario.
 pub fn summary(reports: &[Report], fixed: bool) -> String {
     let mut table = table();
-    let name = if fixed { "flaw mended" } else { "flawed" };
+    let name = if fixed { "flaw fixed" } else { "flawed" };
     table.set_header(["scenario", name, "fairpool", "verdict"]);
     for report in reports {
         let verdict = report.verdict_text(fixed);

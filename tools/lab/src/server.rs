@@ -1,5 +1,5 @@
-//! The PostgreSQL server of the scenarios that need a real one: that of `DATABASE_URL`,
-//! or one started for them, which ends with them in any case (see `cluster`).
+//! The PostgreSQL server for the scenarios that need one: that of `DATABASE_URL`, or one
+//! that they start and that always ends with them.
 
 use std::env;
 use std::error::Error;
@@ -7,12 +7,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::DerefMut;
 use std::time::Duration;
 
+use fairpool::{Pool, PooledConnection};
 use fairpool_postgres::postgres::config::Host;
 use fairpool_postgres::postgres::{Client, Config};
 use fairpool_postgres::{NoTls, PostgresConnectionManager};
-use fairpool::{Pool, PooledConnection};
+use fairpool_servers::cluster::Cluster;
 
-use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::flawed::endless::{Endless, Guard};
 use crate::scenarios::Problem;
@@ -22,15 +22,14 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 pub struct Server {
     config: Config,
     address: SocketAddr,
-    /// Whoever set it is told if something of it is wrong.
+    /// Whether it is that of `DATABASE_URL`, so that errors name the variable.
     is_given: bool,
-    /// Stopped and removed with this value.
-    _ours: Option<Cluster>,
+    /// Stops the server when it is dropped.
+    _started: Option<Cluster>,
 }
 
 impl Server {
-    /// Says on the console which one it is, after it has answered and has room for so
-    /// many sessions.
+    /// Finds or starts a server with room for this many sessions, and prints its address.
     pub fn find(sessions: u32, console: &Console) -> Result<Server, Problem> {
         let server = match env::var("DATABASE_URL") {
             Ok(url) => Server::given(&url)?,
@@ -52,7 +51,9 @@ impl Server {
             .map_err(|error| wrong(chain(&error)))?;
         let (version, room): (String, i64) = (row.get(0), row.get(1));
         if room < i64::from(sessions) {
-            return Err(wrong(format!("{sessions} sessions are needed, it has room for {room}")));
+            return Err(wrong(format!(
+                "{sessions} sessions are needed, but it has room for {room}"
+            )));
         }
         let whose = if server.is_given { "of DATABASE_URL" } else { "started for this" };
         console.say(&format!("server: PostgreSQL {version} at {}, {whose}", server.address));
@@ -66,7 +67,7 @@ impl Server {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_LIMIT);
         }
-        Ok(Server { config, address, is_given: true, _ours: None })
+        Ok(Server { config, address, is_given: true, _started: None })
     }
 
     fn start(console: &Console) -> Result<Server, Problem> {
@@ -76,21 +77,20 @@ impl Server {
             Problem(format!("{}; or set DATABASE_URL to use another server", line.join(" ")))
         })?;
         let address = SocketAddr::from(([127, 0, 0, 1], cluster.port()));
-        Ok(Server { config: cluster.config(), address, is_given: false, _ours: Some(cluster) })
+        Ok(Server { config: cluster.config(), address, is_given: false, _started: Some(cluster) })
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How to connect to it.
+    /// The settings for a session.
     pub fn config(&self) -> Config {
         self.config.clone()
     }
 
-    /// How to connect to it through something else that listens on this port of
-    /// 127.0.0.1.
+    /// The settings for a session through a proxy on this port of 127.0.0.1.
     pub fn config_through(&self, port: u16) -> Config {
         let mut config = Config::new();
         config.host("127.0.0.1").port(port).ssl_mode(self.config.get_ssl_mode());
@@ -113,7 +113,7 @@ fn address(config: &Config) -> Result<SocketAddr, String> {
             .map_err(|error| format!("{name}: {error}"))?
             .next()
             .ok_or_else(|| format!("{name} has no address")),
-        _ => Err("a server on TCP is needed, so a host's name or address".to_string()),
+        _ => Err("a TCP server is needed: the name or address of a host".to_string()),
     }
 }
 
@@ -123,7 +123,7 @@ pub fn chain(error: &dyn Error) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        // The driver introduces each message of the server with these two words.
+        // The driver puts these two words before each message of the server.
         if text != "db error" && !line.contains(&text) {
             line += if line.is_empty() { "" } else { ": " };
             line += &text;
@@ -133,25 +133,25 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// What both pools have in common.
+/// A pool of PostgreSQL sessions, flawed or not.
 pub trait Sessions: Clone + Send + Sync + 'static {
     type Session: DerefMut<Target = Client> + Send + 'static;
 
     #[track_caller]
     fn get(&self) -> Result<Self::Session, Refusal>;
 
-    /// How many callers wait.
+    /// The number of callers that wait.
     fn waiting(&self) -> usize;
 
-    /// How many connections are free, and how many the pool counts otherwise.
+    /// The number of idle connections, and of all others that the pool counts.
     fn idle_and_active(&self) -> (usize, usize);
 }
 
-/// Why a pool gave no connection.
+/// The error of a get.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    pub said: String,
-    /// What the driver said, if the error has it as its source.
+    pub text: String,
+    /// The driver's error, if it is the source.
     pub cause: Option<String>,
 }
 
@@ -159,7 +159,7 @@ impl Sessions for Endless<Client> {
     type Session = Guard<Client>;
 
     fn get(&self) -> Result<Guard<Client>, Refusal> {
-        Endless::get(self).map_err(|said| Refusal { said: said.to_string(), cause: None })
+        Endless::get(self).map_err(|text| Refusal { text: text.to_string(), cause: None })
     }
 
     fn waiting(&self) -> usize {
@@ -181,7 +181,7 @@ impl Sessions for Pool<Manager> {
         Pool::get(self).map_err(|error| {
             let cause =
                 error.source().filter(|source| source.is::<fairpool_postgres::postgres::Error>());
-            Refusal { said: error.to_string(), cause: cause.map(chain) }
+            Refusal { text: error.to_string(), cause: cause.map(chain) }
         })
     }
 

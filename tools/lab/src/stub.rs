@@ -1,4 +1,4 @@
-//! A driver without a server: it does what the scenario tells it to.
+//! A driver without a server, which counts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fairpool::ManageConnection;
 
-/// Opens connections that take a while to close.
+/// Opens connections whose close takes a set time.
 #[derive(Clone, Default)]
 pub struct Stub {
     counts: Arc<Counts>,
@@ -26,7 +26,7 @@ impl Stub {
         Stub::default()
     }
 
-    /// Each close takes this long.
+    /// A driver whose closes take this time.
     pub fn closing_in(close: Duration) -> Stub {
         Stub { close, ..Stub::default() }
     }

@@ -1,26 +1,15 @@
-//! The lab as a reader meets it: each scenario in a short form, on the flawed pool and
-//! with its flaw mended.
+//! The lab as its users see it: each scenario in a short form, with the flaw and with the
+//! flaw fixed.
 
-#![cfg(all(feature = "postgres", feature = "simulation"))]
-
+use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::{env, fs};
 
 use serde_json::Value;
 
-/// Examples are built beside the tests; `cargo test` builds both.
-fn program() -> PathBuf {
-    let own = env::current_exe().expect("the path of this test");
-    let target = own.parent().and_then(|deps| deps.parent()).expect("the folder of the profile");
-    let program = target.join("examples").join("lab");
-    assert!(program.exists(), "please build it: cargo build --all-features --example lab");
-    program
-}
-
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fairpool-lab"));
     command.args(arguments).env_remove("DATABASE_URL");
     command
 }
@@ -29,56 +18,56 @@ fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("the program starts")
 }
 
-/// One clear line that names what is wrong, and exit code 2.
+/// One line that names the error, and exit code 2.
 fn assert_one_line(command: &mut Command, named: &str) {
     let output = command.output().expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{command:?}: {said}");
-    assert!(said.contains(named), "{command:?}: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{command:?}: {text}");
+    assert!(text.contains(named), "{command:?}: {text}");
 }
 
 fn assert_refused(arguments: &[&str], named: &str) {
     assert_one_line(&mut command(arguments), named);
 }
 
-/// What a scenario reports, after it has ended as it should.
+/// The report of a scenario whose verdict is as expected.
 fn report(arguments: &[&str]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     let (json, svg) = (folder.path().join("lab.json"), folder.path().join("lab.svg"));
     let (json_name, svg_name) = (json.to_string_lossy(), svg.to_string_lossy());
     let output = run(&[arguments, &["--json", &json_name, "--svg", &svg_name]].concat());
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("verdict: as expected"), "{said}");
-    assert!(!said.contains('\u{1b}'), "control characters in a pipe: {said:?}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("verdict: as expected"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "control characters in a pipe: {stdout:?}");
     let text = fs::read_to_string(&json).expect("the figures");
     let reports: Value = serde_json::from_str(&text).expect("legal JSON");
     if svg.exists() {
         let drawn = fs::read_to_string(&svg).expect("the chart");
         if drawn.is_empty() {
-            return reports[0].clone(); // It has none.
+            return reports[0].clone(); // The scenario draws none.
         }
         assert!(
             drawn.contains("<svg") && (drawn.contains("polyline") || drawn.contains("<rect")),
             "an empty chart: {drawn}"
         );
     }
-    println!("{said}");
+    println!("{stdout}");
     reports[0].clone()
 }
 
-/// Whether the flawed pool and fairpool show the flaw.
+/// Whether the flawed pool shows the flaw, and whether fairpool does.
 fn flaws(report: &Value) -> (bool, bool) {
     let shows = |pool: &str| report[pool]["shows_the_flaw"].as_bool().expect("a finding");
     (shows("flawed"), shows("fairpool"))
 }
 
-/// The scenario shows the flaw on the flawed pool alone, and with the flaw mended on
-/// neither.
+/// Only the flawed pool shows the flaw, and no pool if the flaw is fixed.
 fn both_sides(name: &str, seconds: &str) -> Value {
-    let mended = report(&[name, "--seconds", seconds, "--fixed"]);
-    assert_eq!(flaws(&mended), (false, false), "{name}, mended");
+    let fixed = report(&[name, "--seconds", seconds, "--fixed"]);
+    assert_eq!(flaws(&fixed), (false, false), "{name}, fixed");
     let flawed = report(&[name, "--seconds", seconds]);
     assert_eq!(flaws(&flawed), (true, false), "{name}");
     flawed
@@ -101,8 +90,8 @@ fn bad_input_gets_one_clear_line() {
 #[test]
 fn all_scenarios_are_listed() {
     let output = run(&["list"]);
-    let said = String::from_utf8_lossy(&output.stdout);
-    let names: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let names: Vec<&str> = stdout.lines().filter_map(|line| line.split(' ').next()).collect();
     let all = [
         "runaway-queue",
         "long-transaction",
@@ -113,7 +102,7 @@ fn all_scenarios_are_listed() {
         "nested-get",
         "policies",
     ];
-    assert_eq!(names, all, "{said}");
+    assert_eq!(names, all, "{stdout}");
 }
 
 /// A figure of the report's table.
@@ -124,7 +113,7 @@ fn figure(report: &Value, name: &str, pool: &str) -> String {
     found[pool].as_str().expect("a text").to_string()
 }
 
-/// A figure of its data.
+/// A figure of the report's data.
 fn number(value: &Value, of: &str) -> f64 {
     value[of].as_f64().unwrap_or_else(|| panic!("no figure {of} in {value}"))
 }
@@ -135,20 +124,20 @@ fn assert_all_zero(value: &Value, figures: &[&str]) {
     }
 }
 
-/// What the diagnosis said while the load was on.
-fn assert_diagnosed(report: &Value, said: &str) {
+/// The diagnosis under load contains this.
+fn assert_diagnosed(report: &Value, text: &str) {
     let diagnosis = report["diagnosis"].as_str().expect("a diagnosis");
-    assert!(diagnosis.contains("within") && diagnosis.contains(said), "{diagnosis}");
+    assert!(diagnosis.contains("within") && diagnosis.contains(text), "{diagnosis}");
 }
 
 #[test]
 fn runaway_queue() {
     let report = both_sides("runaway-queue", "1");
     let figure = |name: &str, pool: &str| figure(&report, name, pool);
-    assert_eq!(figure("callers that have no answer", "flawed"), "100 of 100");
+    assert_eq!(figure("callers without an answer", "flawed"), "100 of 100");
     assert_eq!(figure("waiting at the end", "flawed"), "100");
     assert_eq!(figure("waiting at the end", "fairpool"), "0");
-    assert_eq!(figure("errors that name the leak's line", "fairpool"), "100 of 100");
+    assert_eq!(figure("errors with the line of the leak", "fairpool"), "100 of 100");
     assert_diagnosed(&report, "runaway_queue.rs:");
     assert_diagnosed(&report, "nothing comes back");
 }
@@ -161,13 +150,14 @@ fn long_transaction() {
         let number = |at: usize| data[of][at].as_u64().unwrap_or_else(|| panic!("{of}: {data}"));
         (number(0), number(1))
     };
-    // One of eight sits, the other seven stand behind the row, and all else behind the pool.
+    // One session of eight has the transaction open, seven wait for the row, and all other
+    // callers for the pool.
     assert_eq!(pair("served"), (0, 64), "{data}");
     assert_eq!(pair("unanswered"), (64, 0), "{data}");
     assert_eq!((pair("behind_row").0, pair("behind_pool").0), (7, 57), "{data}");
-    assert_eq!(data["commit"][0], "committed", "nothing has ended it: {data}");
-    assert!(data["commit"][1].as_str().is_some_and(|said| said.starts_with("error")), "{data}");
-    // The holder, by its line, and the backend that blocks, by what it did last.
+    assert_eq!(data["commit"][0], "committed", "{data}");
+    assert!(data["commit"][1].as_str().is_some_and(|text| text.starts_with("error")), "{data}");
+    // The holder by its line, and the blocking backend by its last statement.
     assert_diagnosed(&report, "long_transaction.rs:");
     assert_diagnosed(&report, "idle in transaction");
     assert_diagnosed(&report, "WHERE id = 12345");
@@ -184,7 +174,7 @@ fn leak_and_outage() {
     assert!(number(fairpool, "most_waiting") <= 200.0, "{fairpool}");
     assert!(number(fairpool, "with_connect_error") > 0.0, "{fairpool}");
     assert!(number(fairpool, "served_again_after_seconds") > 0.0, "{fairpool}");
-    assert_all_zero(fairpool, &["without_answer", "in_use_after_leaks_came_back"]);
+    assert_all_zero(fairpool, &["without_answer", "in_use_after_leaks_returned"]);
     for of in ["leaks_reported", "leaks_ended"] {
         assert_eq!(number(&report["data"], of), 6.0, "{of}");
     }
@@ -195,14 +185,14 @@ fn leak_and_outage() {
 #[test]
 fn without_a_server_it_says_so() {
     for scenario in ["long-transaction", "leak-and-outage"] {
-        // A port on which nobody listens: it was free a moment ago.
+        // A port without a server.
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         assert_one_line(command(&[scenario]).env("DATABASE_URL", url), "DATABASE_URL");
         assert_one_line(command(&[scenario]).env("DATABASE_URL", "nonsense"), "DATABASE_URL");
-        // Nor can one be started: there is not even a shell.
+        // Without a shell no server can be started.
         let nothing = tempfile::tempdir().expect("a folder");
         assert_one_line(command(&[scenario]).env("PATH", nothing.path()), "set DATABASE_URL");
     }
@@ -213,10 +203,10 @@ fn cancel_race() {
     let report = both_sides("cancel-race", "1");
     let (flawed, fairpool) = (&report["data"]["flawed"], &report["data"]["fairpool"]);
     assert!(number(flawed, "waiting") > 0.0 && number(flawed, "stranded") > 0.0, "{flawed}");
-    // Two connections, both swallowed by callers that had left.
+    // Both connections were granted to cancelled callers.
     assert_eq!(number(flawed, "missing"), 2.0, "{flawed}");
     assert_all_zero(fairpool, &["waiting", "stranded", "missing", "bad_rounds"]);
-    // Some of them in the instant in which they were granted a connection.
+    // Some were cancelled at the instant of a grant.
     assert!(number(fairpool, "cancelled") > number(fairpool, "left"), "{fairpool}");
     assert!(number(fairpool, "left") > 0.0 && number(fairpool, "served") > 0.0, "{fairpool}");
     assert_diagnosed(&report, "pool 'lab'");
@@ -225,34 +215,34 @@ fn cancel_race() {
 #[test]
 fn close_serialisation() {
     let report = both_sides("close-serialisation", "0.4");
-    let ways = report["data"]["ways"].as_array().expect("the ways");
-    assert_eq!(ways.len(), 3 * 4, "three closes, four ways");
+    let ways = report["data"]["ways"].as_array().expect("the variants");
+    assert_eq!(ways.len(), 3 * 4, "three closes, four variants");
     let of = |way: &str| {
         let found = ways.iter().filter(|one| one["way"] == way);
         found
             .max_by(|a, b| number(a, "close_seconds").total_cmp(&number(b, "close_seconds")))
-            .expect("the way")
+            .expect("the variant")
     };
     let [one, each, outside, fairpool] =
         ["one lock for all", "a lock for each", "closed outside", "fairpool"].map(of);
     let held = |way| number(way, "lock_held_seconds");
-    // Eight closes of 0.4 s under the lock, or none of them.
+    // All eight closes of 0.4 s run under the lock, or none.
     assert!(held(one) >= 3.0 && held(each) >= 3.0, "{one} {each}");
     assert!(held(outside) < 1.0, "{outside}");
     let blocked = |way: &Value, who: &str| number(&way[who], "longest_seconds");
-    // A close's holder, and whoever wants to close it too, wait for most of it...
+    // The holder and the second closer wait for most of a close.
     for who in ["closers_blocked", "returns_blocked"] {
         assert!(blocked(each, who) >= 0.2, "{who}: {each}");
         assert!(blocked(one, who) >= 0.4, "{who}: {one}");
     }
-    // ... and with one lock, one close after the other, and the gets with them.
+    // With one lock, closes run one after the other, and gets wait too.
     let all_closed = |way| number(way, "all_closed_seconds");
     assert!(all_closed(one) >= 3.2 && number(one, "get_p99_seconds") > 0.4, "{one}");
     for way in [one, each, outside, fairpool] {
         assert!(number(way, "get_p50_seconds") <= number(way, "get_p99_seconds"), "{way}");
         assert!(number(way, "return_p99_seconds") > 0.0, "{way}");
     }
-    // Four closers at a time: two closes one after the other.
+    // With four closers, two closes run one after the other.
     assert!(all_closed(fairpool) >= 0.8 && all_closed(fairpool) < all_closed(one), "{fairpool}");
     assert!(number(fairpool, "get_p99_seconds") < number(one, "get_p99_seconds"), "{fairpool}");
     assert_diagnosed(&report, "pool 'lab'");
@@ -269,7 +259,7 @@ fn reaper_race() {
         fairpool,
         &["skipped", "closed_twice", "used_closed", "shared", "asleep", "missing"],
     );
-    // There was something to see: connections that were closed as others were used.
+    // Connections were closed while others were used.
     assert!(number(fairpool, "reaped") > 10.0, "{fairpool}");
     assert!(number(fairpool, "operations") > 1000.0, "{fairpool}");
     assert_eq!(number(fairpool, "opened"), number(fairpool, "closed"), "{fairpool}");
@@ -280,15 +270,21 @@ fn reaper_race() {
 fn nested_get() {
     let report = both_sides("nested-get", "1");
     let data = &report["data"];
-    // It is seen when the last thread asks, not at somebody's deadline.
-    assert!(number(data, "warned_after_seconds") < number(data, "told_after_seconds"), "{data}");
-    assert!(number(data, "failed_after_seconds") < number(data, "told_after_seconds"), "{data}");
+    // The pool detects it at the last get, not at a deadline.
+    assert!(
+        number(data, "warned_after_seconds") < number(data, "timed_out_after_seconds"),
+        "{data}"
+    );
+    assert!(
+        number(data, "failed_after_seconds") < number(data, "timed_out_after_seconds"),
+        "{data}"
+    );
     assert_eq!(number(data, "served_after_one_failed"), 7.0, "{data}");
-    let errors = data["errors_when_it_lets_one_fail"].as_array().expect("the errors");
+    let errors = data["errors_with_failing"].as_array().expect("the errors");
     assert_eq!(errors.len(), 1, "{data}");
     for line in data["lines"].as_array().expect("the lines of both gets") {
         let place = format!("nested_get.rs:{line}");
-        assert!(errors[0].as_str().is_some_and(|said| said.contains(&place)), "{place}: {data}");
+        assert!(errors[0].as_str().is_some_and(|text| text.contains(&place)), "{place}: {data}");
         assert_diagnosed(&report, &place);
     }
     assert_diagnosed(&report, "held by a thread that itself waits");
@@ -297,13 +293,13 @@ fn nested_get() {
 /// The policies from the longest p95 of a class to the shortest.
 fn order(report: &Value, class: &str) -> Vec<String> {
     let policies = report["data"]["policies"].as_array().expect("the policies");
-    // Without ageing is there for comparison.
+    // The fourth policy is only for comparison.
     let mut found: Vec<(f64, String)> = policies[..3]
         .iter()
         .map(|policy| {
             let classes = policy["classes"].as_array().expect("the classes");
             let of = classes.iter().find(|one| one["class"] == class).expect("the class");
-            assert!(of["callers"].as_u64() > Some(0), "nobody came: {of}");
+            assert!(of["callers"].as_u64() > Some(0), "no callers: {of}");
             let p95 = of["p95_seconds"].as_f64().expect("a figure");
             (p95, policy["policy"].as_str().expect("a name").to_string())
         })
@@ -315,12 +311,12 @@ fn order(report: &Value, class: &str) -> Vec<String> {
 #[test]
 fn policies() {
     let real = both_sides("policies", "2");
-    assert!(real["diagnosis"].as_str().is_some_and(|said| said.contains("callers wait")));
+    assert!(real["diagnosis"].as_str().is_some_and(|text| text.contains("callers wait")));
     assert_eq!(real["data"]["claim_holds"]["admin"], true);
     let simulated = report(&["policies", "--virtual"]);
     assert_eq!(flaws(&simulated), (true, false));
     assert_eq!(flaws(&report(&["policies", "--virtual", "--fixed"])), (false, false));
-    // In virtual time, and on threads: the order is the same.
+    // The order is the same in virtual time and on threads.
     assert_eq!(order(&real, "admin"), order(&simulated, "admin"));
 }
 
@@ -342,16 +338,16 @@ fn what_cannot_run_does_not_keep_the_others_from_it() {
     assert!(!names.contains(&"leak-and-outage"), "{names:?}");
 }
 
-/// A reader holds each in the head.
+/// A reader can keep each in mind.
 #[test]
 fn flawed_pools_are_small() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lab/flawed");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/flawed");
     let files = fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
-    let mut models = 0;
-    for file in files.filter(|file| !file.ends_with("mod.rs")) {
+    let mut count = 0;
+    for file in files {
         let lines = fs::read_to_string(&file).expect("a source").lines().count();
         assert!(lines <= 150, "{}: {lines} lines", file.display());
-        models += 1;
+        count += 1;
     }
-    assert_eq!(models, 4);
+    assert_eq!(count, 4);
 }

@@ -14,7 +14,7 @@ const GREEN: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(90, 90, 90);
 const FONT: &str = "sans-serif";
 
-/// What is shorter is drawn here: a logarithmic scale has no zero.
+/// Shorter waits are drawn here, because a logarithmic scale has no zero.
 const LEAST: f64 = 0.01;
 
 pub fn draw(plan: &Plan, goal: Duration, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +25,7 @@ pub fn draw(plan: &Plan, goal: Duration, file: &Path) -> Result<(), Box<dyn std:
     let area = SVGBackend::new(file, (900, 460)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut builder = ChartBuilder::on(&area);
-    builder.caption("Waits for a connection, by the size of an instance's pool", (FONT, 20));
+    builder.caption("Waits for a connection by pool size of an instance", (FONT, 20));
     builder.margin(14).x_label_area_size(42).y_label_area_size(70);
     let (x, y) = (first - 0.5..last + 0.5, (LEAST / 1.5..top * 2.0).log_scale());
     let mut chart = builder.build_cartesian_2d(x, y)?;

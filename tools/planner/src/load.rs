@@ -1,5 +1,4 @@
-//! The load as it is assumed: callers that know nothing of each other, and service times
-//! of which a few are long.
+//! The assumed load: independent callers, and service times of which a few are long.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use rand_distr::{Distribution, Exp, LogNormal};
 /// The 99th percentile of a standard normal distribution.
 const Z99: f64 = 2.326_347_874;
 
-/// How often the 99th percentile of a lognormal distribution can be its mean.
+/// The largest ratio of a lognormal distribution's 99th percentile to its mean.
 pub fn most_p99() -> f64 {
     (Z99 * Z99 / 2.0).exp()
 }
@@ -24,7 +23,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// Of the two that fit, the one with the smaller spread.
+    /// Two distributions fit; this is the one with the smaller spread.
     pub fn lognormal(mean: Duration, p99: Duration) -> Service {
         let ratio = (p99.as_secs_f64() / mean.as_secs_f64()).ln();
         let sigma = Z99 - (Z99 * Z99 - 2.0 * ratio).max(0.0).sqrt();
@@ -45,7 +44,7 @@ impl Service {
     }
 }
 
-/// What one pool has to serve.
+/// The load of one pool.
 #[derive(Clone, Copy)]
 pub struct Load {
     /// Gets per second.
@@ -53,14 +52,13 @@ pub struct Load {
     pub service: Service,
     pub timeout: Duration,
     pub seed: u64,
-    /// How many are tried at first.
+    /// The gets of the first simulation.
     pub gets: usize,
 }
 
 impl Load {
-    /// The callers, the same each time: pools of different sizes are compared under the
-    /// same load, so that what differs is the size. With another rate they are the same
-    /// but come closer together.
+    /// The callers: the same each time, so that pools of different sizes are compared under
+    /// the same load. With another rate only the gaps between them change.
     pub fn callers(&self) -> impl Iterator<Item = Arrival> + use<> {
         let Load { rate, service, timeout, seed, .. } = *self;
         let mut when = StdRng::seed_from_u64(seed);

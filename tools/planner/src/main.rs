@@ -1,12 +1,12 @@
-//! Capacity planning: how large a pool must be for a load, found in virtual time.
+//! Capacity planning: finds the size of a pool for a load, in virtual time.
 //!
 //! ```text
-//! cargo run --release --example plan -- --instances 40 --rate 5000 --service-ms 8 \
+//! cargo run --release -p fairpool-planner -- --instances 40 --rate 5000 --service-ms 8 \
 //!     --service-p99-ms 60 --wait-p99-ms 20 --server-max-connections 500 --svg plan.svg
 //! ```
 //!
-//! It ends with exit code 2, and one line that says why, if there is no plan.
-//! `docs/planning.md` says what it assumes and how close it comes.
+//! If there is no plan, it prints the reason in one line and exits with code 2.
+//! `docs/planning.md` describes the assumptions and the accuracy.
 
 mod chart;
 mod erlang;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Problem> {
     let Some(options) = Options::from_command_line()? else { return Ok(()) };
-    // Before anything runs: it would be a pity afterwards. What is in them stays until
+    // Fails before the simulation if a file cannot be written. Earlier contents stay until
     // there is a plan.
     for file in options.json.iter().chain(&options.svg) {
         let opened = OpenOptions::new().append(true).create(true).open(file);

@@ -1,16 +1,16 @@
-//! The plan tried for real: a pool of the planned size on a PostgreSQL server, and the
-//! load of an instance, as calls of `pg_sleep`.
+//! A trial of the plan: a pool of the planned size on a PostgreSQL server, and the load of
+//! an instance as calls of `pg_sleep`.
 //!
-//! Callers come when they are due, whether or not those before them have been served,
-//! and their waits count from when they were due.
+//! Callers arrive when they are due, even if those before them still wait, and their waits
+//! count from when they were due.
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
 use fairpool::simulation::{Arrival, Driver};
 use fairpool::{Pool, PooledConnection};
+use fairpool_postgres::{NoTls, PostgresConnectionManager};
 use serde_json::{Value, json};
 
 use crate::options::Options;
@@ -20,20 +20,19 @@ use crate::trial::{self, Waits};
 
 const STACK: usize = 256 * 1024;
 
-/// What became of one caller.
+/// The result of one caller.
 struct Caller {
     arrival: Arrival,
     waited: Duration,
-    /// How long it had the connection; `None`: it got none.
+    /// How long it held the connection; `None` if it got none.
     held: Option<Duration>,
 }
 
 pub struct Measured {
     real: Waits,
-    /// The same callers in virtual time, each with the hold time that was measured: what
-    /// the pool's decisions alone make of them.
+    /// The same callers in virtual time, each with its measured hold.
     simulated: Waits,
-    /// How long connections were held, on average.
+    /// The average hold.
     mean_hold: Duration,
 }
 
@@ -46,7 +45,7 @@ fn connect(url: &str, size: u32) -> Result<Pool<PostgresConnectionManager<NoTls>
     })
 }
 
-/// Whether the server is there: before a plan is made, which takes a while.
+/// Fails before the simulation if the server does not answer.
 pub fn reach(url: &str) -> Result<(), Problem> {
     connect(url, 1).map(drop)
 }
@@ -58,30 +57,30 @@ pub fn measure(options: &Options, plan: &Plan, url: &str) -> Result<Measured, Pr
         .callers()
         .take_while(|arrival| arrival.at < options.seconds)
         .collect();
-    let (tell, told) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let begun = Instant::now() + Duration::from_millis(20);
     thread::scope(|scope| {
         for (number, arrival) in arrivals.iter().copied().enumerate() {
             let due = begun + arrival.at;
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            let (pool, tell) = (pool.clone(), tell.clone());
+            let (pool, sender) = (pool.clone(), sender.clone());
             let body = move || {
-                // It is heard until all have told.
-                let _ = tell.send((number, one(&pool, arrival, due)));
+                // The receiver lives longer than the callers.
+                let _ = sender.send((number, one(&pool, arrival, due)));
             };
             let thread = thread::Builder::new().stack_size(STACK);
-            thread.spawn_scoped(scope, body).map_err(|error| {
-                Problem(format!("the system has no thread for another caller: {error}"))
-            })?;
+            thread
+                .spawn_scoped(scope, body)
+                .map_err(|error| Problem(format!("cannot start a thread for a caller: {error}")))?;
         }
         Ok::<(), Problem>(())
     })?;
-    drop(tell);
+    drop(sender);
     let mut ends = Vec::with_capacity(arrivals.len());
     let mut held = Vec::new();
-    for (number, caller) in told {
+    for (number, caller) in results {
         let caller: Caller = caller?;
-        // Whoever left at its deadline would have held for as long as was asked for.
+        // A caller that timed out keeps its planned hold.
         arrivals[number].hold = caller.held.unwrap_or(caller.arrival.hold);
         held.extend(caller.held);
         ends.push((caller.waited, caller.held.is_some()));

@@ -8,12 +8,12 @@ use clap::Parser;
 use crate::load::{Load, Service, most_p99};
 use crate::problem::Problem;
 
-/// How many connections a service needs, and how long its callers will wait
+/// How many connections a service needs, and how long its callers wait
 ///
-/// Tries pool sizes in virtual time and names the smallest that keeps the goal. Callers
-/// come at random (Poisson), service times are lognormal. See docs/planning.md.
+/// Tries pool sizes in virtual time and finds the smallest that keeps the goal. Callers
+/// arrive at random (Poisson); service times are lognormal. See docs/planning.md.
 #[derive(Parser)]
-#[command(name = "plan")]
+#[command(name = "fairpool-planner")]
 struct Arguments {
     /// Instances of the service, each with a pool of its own
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
@@ -27,27 +27,27 @@ struct Arguments {
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     service_ms: f64,
 
-    /// How long at the most in 99 of 100 cases
+    /// The 99th percentile of how long a connection is held
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     service_p99_ms: f64,
 
-    /// The goal: how long 99 of 100 callers may wait for a connection at the most
+    /// The goal: the 99th percentile of the waits for a connection
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     wait_p99_ms: f64,
 
-    /// What the server allows: PostgreSQL's max_connections
+    /// The server's limit: PostgreSQL's max_connections
     #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true)]
     server_max_connections: u32,
 
-    /// How long a caller waits before it gives up
+    /// The timeout of a caller
     #[arg(long, value_name = "MS", default_value_t = 1000.0, allow_negative_numbers = true)]
     timeout_ms: f64,
 
-    /// Chooses the random numbers
+    /// The seed of the random numbers
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     seed: u64,
 
-    /// Gets of each simulation, to begin with; up to eight times as many where it is close
+    /// Gets of each simulation; up to eight times as many near the goal
     #[arg(long, value_name = "N", default_value_t = 200_000, allow_negative_numbers = true)]
     gets: u32,
 
@@ -55,16 +55,16 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw the waits by size into this file
+    /// Draw the waits by pool size into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// Then try the plan for real on this PostgreSQL server: one instance's share of the
-    /// load, as calls of pg_sleep
+    /// Try the plan on this PostgreSQL server, with one instance's share of the load as
+    /// calls of pg_sleep
     #[arg(long, value_name = "URL")]
     database: Option<String>,
 
-    /// For how long
+    /// How long the trial on the server lasts
     #[arg(
         long,
         value_name = "S",
@@ -94,39 +94,38 @@ pub struct Options {
 
 const MOST: f64 = 1e6;
 
-/// With fewer, a p99 is chance.
+/// Fewer give no reliable p99.
 const LEAST_GETS: u32 = 2_000;
 
-/// Gets per second of an instance. With fewer, so many gets take longer than the
-/// simulation's clock can tell.
+/// Gets per second of an instance. With fewer, the simulation exceeds its clock.
 const LEAST_RATE: f64 = 0.01;
 
 impl Options {
-    /// `None` if the user wanted to read the help and now has.
+    /// `None` if the user asked for the help, which is then printed.
     pub fn from_command_line() -> Result<Option<Options>, Problem> {
         match Arguments::try_parse() {
             Ok(arguments) => arguments.check().map(Some),
             Err(error) if error.use_stderr() => {
                 let text = error.render().to_string();
-                // After an empty line come tips and usage.
+                // Tips and usage follow after an empty line.
                 let lines: Vec<&str> =
                     text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
                 Err(Problem(lines.join(" ").trim_start_matches("error: ").to_string()))
             }
             Err(help) => {
-                // A closed pipe is the reader's choice.
+                // The reader may have closed the pipe.
                 let _ = help.print();
                 Ok(None)
             }
         }
     }
 
-    /// What each instance's pool has to serve.
+    /// The load of each instance's pool.
     pub fn of_an_instance(&self) -> Load {
         Load { rate: self.rate / f64::from(self.instances), ..self.of_all() }
     }
 
-    /// What a pool that all instances share would have to serve.
+    /// The load of a pool that all instances share.
     pub fn of_all(&self) -> Load {
         Load {
             rate: self.rate,
@@ -137,7 +136,7 @@ impl Options {
         }
     }
 
-    /// How many connections are busy at a moment, on average, in the whole service.
+    /// The average number of busy connections of the whole service.
     pub fn busy(&self) -> f64 {
         self.rate * self.service.as_secs_f64()
     }
@@ -169,19 +168,19 @@ impl Arguments {
         if p99 > mean * most {
             return Err(Problem(format!(
                 "--service-p99-ms must be at most {most:.1} times --service-ms {mean}, but is \
-                 {p99}: no lognormal distribution has more"
+                 {p99}: a lognormal distribution cannot have more"
             )));
         }
         if options.goal >= options.timeout {
             return Err(Problem(format!(
-                "--wait-p99-ms must be below --timeout-ms {}, but is {}: nobody waits longer \
-                 than that",
+                "--wait-p99-ms must be below --timeout-ms {}, but is {}: no wait is longer \
+                 than the timeout",
                 self.timeout_ms, self.wait_p99_ms
             )));
         }
         if self.gets < LEAST_GETS {
             return Err(Problem(format!(
-                "--gets must be at least {LEAST_GETS}, but is {}: fewer do not tell a p99",
+                "--gets must be at least {LEAST_GETS}, but is {}: fewer give no reliable p99",
                 self.gets
             )));
         }
@@ -195,7 +194,7 @@ impl Arguments {
         let (busy, allowed) = (options.busy(), options.server_max);
         if busy >= f64::from(allowed) {
             return Err(Problem(format!(
-                "--server-max-connections {allowed} cannot serve that: --rate {} for \
+                "--server-max-connections {allowed} is too low: --rate {} for \
                  --service-ms {mean} each keeps {busy:.1} connections busy all the time",
                 self.rate
             )));

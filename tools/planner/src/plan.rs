@@ -1,4 +1,4 @@
-//! What is planned, and how it is told.
+//! The plan, as text and as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::problem::Problem;
 use crate::search::{self, Found};
 use crate::trial::{Waits, try_in_theory};
 
-/// Beyond this share of what the server allows there is a warning: deployments, other
-/// services and people at a prompt need some too.
+/// Above this share of the server's limit there is a warning: deployments, other services
+/// and people need connections too.
 const ALARMING: f64 = 0.7;
 
-/// What an instance opens at the most when it need not mind the server.
+/// The largest pool of an instance.
 const MOST: u32 = 10_000;
 
 pub struct Plan {
@@ -24,17 +24,17 @@ pub struct Plan {
     pub waits: Waits,
     pub curve: Vec<(u32, Waits)>,
     pub knee: Option<u32>,
-    /// The load may grow by this factor.
+    /// The factor by which the load may grow.
     pub room: f64,
-    /// All instances together.
+    /// Of all instances together.
     pub connections: u64,
-    /// Connections that are enough if all instances share them, where the plan without
-    /// is more than the server allows.
+    /// The shared connections that are enough behind a proxy, if the plan needs more
+    /// connections than the server allows.
     pub proxy: Option<Found>,
     pub check: Check,
 }
 
-/// The simulation and theory, for what both know: exponential service times.
+/// Simulation and theory, with exponential service times, which both cover.
 pub struct Check {
     pub simulated: Waits,
     pub theory: Theory,
@@ -44,7 +44,7 @@ impl Plan {
     pub fn make(options: &Options) -> Result<Plan, Problem> {
         let (load, service, goal) = (options.of_an_instance(), options.service, options.goal);
         let found = search::smallest(&load, service, goal, MOST)?.ok_or_else(|| {
-            Problem(format!("--wait-p99-ms {goal:?} is not kept with {MOST} connections either"))
+            Problem(format!("--wait-p99-ms {goal:?} is not kept even with {MOST} connections"))
         })?;
         let size = found.size;
         let connections = u64::from(size) * u64::from(options.instances);
@@ -54,8 +54,8 @@ impl Plan {
             let shared = search::smallest(&options.of_all(), service, goal, allowed)?;
             Some(shared.ok_or_else(|| {
                 Problem(format!(
-                    "--server-max-connections {allowed} is too few for --wait-p99-ms {}, even \
-                     if all instances share them",
+                    "--server-max-connections {allowed} is too low for --wait-p99-ms {}, even \
+                     if all instances share the connections",
                     millis(goal)
                 ))
             })?)
@@ -74,7 +74,7 @@ impl Plan {
         })
     }
 
-    /// The share of what the server allows.
+    /// The share of the server's limit.
     fn share(&self, options: &Options) -> f64 {
         self.connections as f64 / f64::from(options.server_max)
     }
@@ -105,7 +105,7 @@ impl Plan {
         line(
             "expected wait",
             format!(
-                "p50 {}, p99 {} (± {}), goal {}; {} wait at all",
+                "p50 {}, p99 {} (± {}), goal {}; {} of the callers wait",
                 millis(self.waits.p50),
                 millis(self.waits.p99),
                 millis(self.waits.p99_within),
@@ -117,20 +117,20 @@ impl Plan {
             "timeouts",
             format!("{} after {}", percent(self.waits.timed_out), millis(options.timeout)),
         );
-        let knee = self.knee.map_or("none: nobody waits".to_string(), |knee| {
-            format!("{knee} connections; beyond that another one gains little")
+        let knee = self.knee.map_or("none: no caller waits".to_string(), |knee| {
+            format!("{knee} connections; more gain little")
         });
         line("knee of the curve", knee);
         line(
             "room",
             format!(
-                "the goal is kept up to {:.0} gets/s in all (× {:.2})",
+                "the goal is kept up to {:.0} gets/s of all instances (× {:.2})",
                 options.rate * self.room,
                 self.room
             ),
         );
         line(
-            "connections in all",
+            "connections in total",
             format!(
                 "{} × {} = {}, {:.0} % of the server's {}",
                 options.instances,
@@ -145,9 +145,9 @@ impl Plan {
             line(
                 "PROXY NEEDED",
                 format!(
-                    "{} connections are more than the server's {}; put a proxy such as \
-                     PgBouncer between (pool_mode = transaction): {} connections that all \
-                     instances share keep the goal (p99 {})",
+                    "{} connections exceed the server's {}; add a proxy such as PgBouncer \
+                     (pool_mode = transaction): {} connections that all instances share keep \
+                     the goal (p99 {})",
                     self.connections,
                     options.server_max,
                     shared.size,
@@ -155,22 +155,21 @@ impl Plan {
                 ),
             );
         }
-        // With a proxy, the server has only those that are shared.
+        // With a proxy, only the shared connections reach the server.
         let shared = self.proxy.as_ref().map(|shared| shared.size);
         let of_server = shared.map_or(self.connections, u64::from);
         if of_server as f64 / f64::from(options.server_max) > ALARMING {
             let instead = match shared {
                 Some(_) => "raise max_connections",
                 None => {
-                    "raise max_connections, use fewer instances, or put a proxy such as PgBouncer \
-                     between"
+                    "raise max_connections, use fewer instances, or add a proxy such as PgBouncer"
                 }
             };
             line(
                 "WARNING",
                 format!(
-                    "{of_server} connections are more than {:.0} % of the server's: a rolling \
-                     deployment or another service may find none left; {instead}",
+                    "{of_server} connections are more than {:.0} % of the server's: none may be left \
+                     for a rolling deployment or another service; {instead}",
                     ALARMING * 100.0
                 ),
             );
@@ -210,7 +209,7 @@ impl Check {
         let Check { simulated, theory } = self;
         format!(
             "with exponential service times and {size} connections, {} wait, {} on average, p99 \
-             {}; the simulation says {}, {}, {}",
+             {}; the simulation has {}, {}, {}",
             percent(theory.waited),
             millis(theory.mean),
             millis(theory.p99),

@@ -1,8 +1,9 @@
-//! Why there is no plan, in one line.
+//! The reason why there is no plan, in one line.
 
 use std::fmt;
 use std::path::Path;
 
+/// An error that ends the program.
 #[derive(Debug)]
 pub struct Problem(pub String);
 
@@ -14,7 +15,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Servers answer in several lines.
+        // The message of a server may have several lines.
         f.write_str(&self.0.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }

@@ -1,4 +1,4 @@
-//! The smallest pool that keeps the goal, and what lies around it.
+//! The smallest pool that keeps the goal, the curve around it, and the room for growth.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fairpool::Error;
 use crate::load::Load;
 use crate::trial::{Waits, try_size, try_well};
 
-/// Sizes that the chart shows, at the most.
+/// The most sizes in the chart.
 const POINTS: u32 = 14;
 
 pub struct Found {
@@ -15,12 +15,12 @@ pub struct Found {
     pub waits: Waits,
 }
 
-/// Fewer than that, and the queue has no end.
+/// With fewer connections the queue grows without end.
 pub fn least(load: &Load, service: Duration) -> u32 {
     (load.rate * service.as_secs_f64()).floor() as u32 + 1
 }
 
-/// `None`: not with `most` either.
+/// `None` if even `most` does not keep the goal.
 pub fn smallest(
     load: &Load,
     service: Duration,
@@ -28,7 +28,7 @@ pub fn smallest(
     most: u32,
 ) -> Result<Option<Found>, Error> {
     let least = least(load, service);
-    // Twice the room above the least each time, until the goal is kept.
+    // Doubles the distance from the least until the goal is kept.
     let (mut too_small, mut room) = (least - 1, 0);
     let mut found = loop {
         let size = least.saturating_add(room).min(most);
@@ -49,8 +49,8 @@ pub fn smallest(
             too_small = size;
         }
     }
-    // The queue of a large pool that is busy nearly all the time takes long to settle:
-    // few gets may have met a short one.
+    // The queue of a large pool that is almost always busy takes long to settle, so a short
+    // simulation may see a shorter queue.
     loop {
         found.waits = try_well(found.size, load)?;
         match found.size {
@@ -61,7 +61,7 @@ pub fn smallest(
     }
 }
 
-/// Waits by size, from the least to where nearly nobody waits.
+/// Waits by size, from the least to where waits are negligible.
 pub fn curve(
     load: &Load,
     service: Duration,
@@ -82,7 +82,7 @@ pub fn curve(
     Ok(points)
 }
 
-/// Where another connection begins to gain little: the point of the curve that lies
+/// The size beyond which more connections gain little: the point of the curve that is
 /// farthest below the straight line between its ends (kneedle; Satopää et al., 2011).
 pub fn knee(curve: &[(u32, Waits)]) -> Option<u32> {
     let (first, last) = (curve.first()?, curve.last()?);
@@ -94,7 +94,7 @@ pub fn knee(curve: &[(u32, Waits)]) -> Option<u32> {
     Some(deepest.0)
 }
 
-/// By how much the load may grow before this size no longer keeps the goal.
+/// The factor by which the load may grow until this size no longer keeps the goal.
 pub fn room(load: &Load, service: Duration, goal: Duration, size: u32) -> Result<f64, Error> {
     let offered = load.rate * service.as_secs_f64();
     let (mut kept, mut broken) = (1.0, f64::from(size) / offered);

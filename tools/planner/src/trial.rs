@@ -1,4 +1,4 @@
-//! One size tried out in virtual time.
+//! The trial of one pool size in virtual time.
 
 use std::time::Duration;
 
@@ -7,22 +7,21 @@ use fairpool::{Builder, Error, Fairness, ManageConnection, Pool};
 
 use crate::load::Load;
 
-/// A p99 is known by one get in a hundred: some gets to begin with, and twice as many
-/// until it is known well enough, or this often.
+/// How often the number of gets may double until the p99 is known well enough.
 const DOUBLINGS: u32 = 3;
 
-/// For the comparison with theory, which should not differ by chance.
+/// The same for the comparison with theory, which needs a smaller error.
 const DOUBLINGS_IN_THEORY: u32 = 5;
 
-/// The pool begins empty: the first part of the callers meet no queue yet.
+/// The pool begins empty, so the first tenth of the callers does not count.
 const WARM_UP: usize = 10;
 
-/// The gets are cut into so many stretches, and how much their p99 differ tells how well
-/// the p99 of all is known (batch means; t for 19 degrees of freedom, 95 %).
+/// The gets are divided into stretches, whose p99s give the error of the p99 of all (batch
+/// means; t for 19 degrees of freedom, 95 %).
 const STRETCHES: usize = 20;
 const STUDENT: f64 = 2.093;
 
-/// Nothing is opened in virtual time.
+/// A manager for virtual time, which opens nothing.
 pub struct Nothing;
 
 impl ManageConnection for Nothing {
@@ -42,13 +41,13 @@ impl ManageConnection for Nothing {
     }
 }
 
-/// What callers met; times are waits for a connection, until it came or the caller left.
+/// The waits of callers, until they got a connection or timed out.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
     pub gets: usize,
     pub p50: Duration,
     pub p99: Duration,
-    /// The p99 is within this much of what was found, with a certainty of 95 %.
+    /// The error of the p99, with a confidence of 95 %.
     pub p99_within: Duration,
     pub mean: Duration,
     /// Shares of all callers.
@@ -75,7 +74,7 @@ impl Waits {
         }
     }
 
-    /// Whether more gets would not turn the answer, or hardly any of the figure.
+    /// Whether more gets would change neither the decision nor the figure.
     fn is_known_well(&self, goal: Duration) -> bool {
         self.p99.abs_diff(goal) > self.p99_within || self.p99_within < self.p99.mul_f64(0.02)
     }
@@ -105,12 +104,12 @@ fn spread(ends: &[(Duration, bool)]) -> Duration {
     Duration::from_secs_f64(STUDENT * (variance / count).sqrt())
 }
 
-/// With the pool's defaults, but for the size.
+/// A pool with its defaults, except for the size.
 pub fn pool(size: u32) -> Builder<Nothing> {
     Pool::builder().max_size(size)
 }
 
-/// Runs callers through a pool.
+/// Simulates a pool with these callers.
 pub fn run(
     pool: Builder<Nothing>,
     driver: Driver,
@@ -129,7 +128,7 @@ fn waits(pool: Builder<Nothing>, driver: Driver, load: &Load, gets: usize) -> Re
     Ok(Waits::of(&ends[warm_up..]))
 }
 
-/// Tries a size, with as many gets as it takes to tell on which side of the goal it is.
+/// Tries a size, with enough gets to decide whether it keeps the goal.
 pub fn try_size(size: u32, load: &Load, goal: Duration) -> Result<Waits, Error> {
     let mut gets = load.gets;
     loop {
@@ -141,12 +140,12 @@ pub fn try_size(size: u32, load: &Load, goal: Duration) -> Result<Waits, Error> 
     }
 }
 
-/// Tries a size with as many gets as there are at the most.
+/// Tries a size with the largest number of gets.
 pub fn try_well(size: u32, load: &Load) -> Result<Waits, Error> {
     waits(pool(size), Driver::default(), load, load.gets << DOUBLINGS)
 }
 
-/// Tries a size on a machine that takes no time, for a comparison with theory.
+/// Tries a size without delays of machine and driver, for the comparison with theory.
 pub fn try_in_theory(size: u32, load: &Load) -> Result<Waits, Error> {
     let nothing = Driver {
         connect: Duration::ZERO,

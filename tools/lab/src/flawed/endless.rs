@@ -1,9 +1,9 @@
-//! The flaw: **no bound and no deadline**. Callers that find no connection join the
-//! queue, however long it is, and sleep until they are given one.
+//! The flaw: **no bound and no deadline**. Callers that find no connection join the queue,
+//! however long it is, and sleep until they get one.
 //!
-//! Otherwise it is what a pool should be: one mutex over the state, free connections as
-//! a stack, waiters in a FIFO, each with a channel of its own, a returned connection
-//! handed to the first of them, a broken one replaced, a failed connect tried again.
+//! The rest is correct: one mutex over the state, idle connections as a stack, waiters in
+//! a FIFO, each with a channel of its own. A returned connection goes to the first waiter,
+//! a broken one is replaced, and a failed connect is tried again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use scopeguard::ScopeGuard;
 
-/// How the flaw is mended.
+/// The fix of the flaw.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub waiters: usize,
     pub timeout: Duration,
 }
 
-/// A connection that goes back when it is dropped.
+/// A connection that is returned when it is dropped.
 pub type Guard<C> = ScopeGuard<C, Box<dyn FnOnce(C) + Send>>;
 
 pub struct Endless<C>(Arc<Inner<C>>);
@@ -55,7 +55,7 @@ impl<C: Send + 'static> Endless<C> {
         Endless::over(max_size, limits, move || Some(connect()), |_| false)
     }
 
-    /// Over a driver that may fail.
+    /// A pool with a driver that may fail.
     pub fn over(
         max_size: usize,
         limits: Option<Limits>,
@@ -71,7 +71,7 @@ impl<C: Send + 'static> Endless<C> {
         self.get_within(self.0.limits.map(|limits| limits.timeout))
     }
 
-    /// `None`: for ever.
+    /// `None` means no deadline.
     pub fn get_within(&self, timeout: Option<Duration>) -> Result<Guard<C>, &'static str> {
         let mut state = self.lock();
         if let Some(conn) = state.idle.pop() {
@@ -92,12 +92,12 @@ impl<C: Send + 'static> Endless<C> {
         let (give, take) = bounded(1);
         state.waiters.push_back(give.clone());
         drop(state);
-        // The longest there is stands for "for ever".
+        // `MAX` means no deadline.
         if let Ok(conn) = take.recv_timeout(timeout.unwrap_or(Duration::MAX)) {
             return Ok(self.guard(conn));
         }
         self.lock().waiters.retain(|waiter| !waiter.same_channel(&give));
-        // It may have been given one in the same instant.
+        // A connection may have been granted in the same instant.
         take.try_recv().map(|conn| self.guard(conn)).map_err(|_| "timed out")
     }
 
@@ -119,7 +119,7 @@ impl<C: Send + 'static> Endless<C> {
         scopeguard::guard(conn, Box::new(move |conn| pool.put(conn)))
     }
 
-    /// For a connection that counts as open already.
+    /// Replaces a connection that is still counted as open.
     fn keep_trying(&self) {
         let pool = self.clone();
         thread::spawn(move || {
@@ -134,15 +134,15 @@ impl<C: Send + 'static> Endless<C> {
     fn put(&self, conn: C) {
         let mut state = self.lock();
         if (self.0.is_broken)(&conn) {
-            // Whoever waits needs another, and otherwise nobody does.
+            // Replaced only if a caller waits.
             match state.waiters.is_empty() {
                 true => state.open -= 1,
                 false => self.keep_trying(),
             }
-            return drop((state, conn)); // In this order: a close may take its time.
+            return drop((state, conn)); // In this order, because a close may be slow.
         }
         match state.waiters.pop_front() {
-            // It is there until it has been given one, or has left the queue.
+            // Its receiver exists as long as it is in the queue.
             Some(waiter) => drop(waiter.send(conn)),
             None => state.idle.push(conn),
         }

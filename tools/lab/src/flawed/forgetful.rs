@@ -1,17 +1,17 @@
-//! The flaw: **a cancelled caller stays in the queue**. It leaves without a word, and
-//! what is handed to it later is lost: the wake-up, the connection, and its place.
+//! The flaw: **a cancelled caller stays in the queue**. A connection that is granted to it
+//! later is lost, with its wake-up.
 //!
-//! Otherwise it is what a pool should be, without the parts that play no role here: one
-//! mutex over the state, all connections there from the start, waiters in a FIFO, each
-//! with a cell of its own, and a returned connection handed to the first of them.
+//! The rest is correct, but reduced to what the scenario needs: one mutex over the state,
+//! all connections open from the start, waiters in a FIFO, each with a cell of its own. A
+//! returned connection goes to the first waiter.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub struct Forgetful<C> {
     state: Mutex<State<C>>,
-    /// The flaw is mended: whoever is cancelled leaves the queue.
-    mended: bool,
+    /// The fix: a cancelled caller leaves the queue.
+    fixed: bool,
 }
 
 struct State<C> {
@@ -19,7 +19,7 @@ struct State<C> {
     waiters: VecDeque<Arc<Cell<C>>>,
 }
 
-/// Where a waiter finds its answer.
+/// The cell in which a waiter finds its answer.
 struct Cell<C> {
     answer: Mutex<Option<Answer<C>>>,
     filled: Condvar,
@@ -40,7 +40,7 @@ impl<C> Cell<C> {
         self.filled.notify_one();
     }
 
-    /// Whoever was granted a connection keeps it.
+    /// Does nothing if a connection was granted before.
     fn cancel(&self) {
         lock(&self.answer).get_or_insert(Answer::Cancelled);
         self.filled.notify_one();
@@ -57,7 +57,7 @@ impl<C> Cell<C> {
     }
 }
 
-/// Ends the waits that were started with it.
+/// Cancels the waits that began with it.
 pub struct Cancel<C>(Mutex<Waits<C>>);
 
 struct Waits<C> {
@@ -88,17 +88,17 @@ impl<C> Cancel<C> {
 }
 
 impl<C> Forgetful<C> {
-    pub fn new(mended: bool, conns: impl IntoIterator<Item = C>) -> Forgetful<C> {
+    pub fn new(fixed: bool, conns: impl IntoIterator<Item = C>) -> Forgetful<C> {
         let state = State { idle: conns.into_iter().collect(), waiters: VecDeque::new() };
-        Forgetful { state: Mutex::new(state), mended }
+        Forgetful { state: Mutex::new(state), fixed }
     }
 
-    /// A connection if one is free now.
+    /// Does not wait.
     pub fn try_get(&self) -> Option<Guard<'_, C>> {
         lock(&self.state).idle.pop().map(|conn| self.guard(conn))
     }
 
-    /// Waits for a connection until it is cancelled.
+    /// Waits until a connection is granted or `cancel` is called.
     pub fn get(&self, cancel: &Cancel<C>) -> Option<Guard<'_, C>> {
         let cell = Arc::new(Cell { answer: Mutex::new(None), filled: Condvar::new() });
         {
@@ -111,9 +111,9 @@ impl<C> Forgetful<C> {
         cancel.register(&cell);
         match cell.wait() {
             Answer::Granted(conn) => Some(self.guard(conn)),
-            Answer::Cancelled if self.mended => {
+            Answer::Cancelled if self.fixed => {
                 lock(&self.state).waiters.retain(|waiter| !Arc::ptr_eq(waiter, &cell));
-                // It may have been granted one in the same instant.
+                // A connection may have been granted in the same instant.
                 match lock(&cell.answer).take() {
                     Some(Answer::Granted(conn)) => Some(self.guard(conn)),
                     _ => None,
@@ -132,7 +132,7 @@ impl<C> Forgetful<C> {
     }
 }
 
-/// A connection that goes back when it is dropped.
+/// A connection that is returned when it is dropped.
 pub struct Guard<'a, C> {
     conn: Option<C>,
     pool: &'a Forgetful<C>,

@@ -1,9 +1,9 @@
-//! The flaw: **a lock held across the driver's close**. Each connection has a state,
-//! which is moved under a close mutex: idle, busy, closing, closed. The question is how
-//! many connections share that mutex, and whether the driver's close runs inside it.
+//! The flaw: **a lock held across the driver's close**. Each connection has a state that
+//! changes under a close mutex: idle, busy, closing, closed. The variants differ in how
+//! many connections share a mutex, and in whether the driver's close runs under it.
 //!
-//! Otherwise it is what a pool should be, without the parts that play no role here:
-//! connections are there from the start, and nobody waits for one.
+//! The rest is correct, but reduced to what the scenario needs: all connections are open
+//! from the start, and no caller waits for one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub enum Way {
     OneLock,
     /// Under the connection's own close mutex.
     LockEach,
-    /// After the state was moved under the connection's own, outside of it: fairpool's.
+    /// After the connection's own close mutex is released, as in fairpool.
     Outside,
 }
 
@@ -32,7 +32,7 @@ pub struct Conn<C> {
     value: Mutex<Option<C>>,
 }
 
-/// How often somebody had to wait for a close mutex, for 10 µs or longer.
+/// Waits for a close mutex of 10 µs or longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Blocked {
     pub times: u32,
@@ -40,11 +40,11 @@ pub struct Blocked {
     pub total: Duration,
 }
 
-type Who = fn(&mut Meter) -> &mut Blocked;
+type Caller = fn(&mut Meter) -> &mut Blocked;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
-    /// For how long close mutexes were held, all together.
+    /// The total time for which close mutexes were held.
     pub held: Duration,
     pub getters: Blocked,
     pub returners: Blocked,
@@ -88,13 +88,13 @@ impl<C> Serialised<C> {
                 kept
             },
         );
-        // Otherwise somebody closes it, or has.
+        // Otherwise it is closed or being closed.
         if kept {
             lock(&self.idle).push(conn);
         }
     }
 
-    /// Closes a connection, be it in use, unless somebody does already.
+    /// Closes a connection, even if it is in use, unless another thread does.
     pub fn close(&self, conn: &Conn<C>) {
         let value = self.step(
             conn,
@@ -123,9 +123,9 @@ impl<C> Serialised<C> {
         *lock(&self.meter)
     }
 
-    /// Moves the state under the close mutex, and notes who had to wait for that.
-    fn step<R>(&self, conn: &Conn<C>, who: Who, step: impl FnOnce(&mut State) -> R) -> R {
-        let (came, mut waited) = (Instant::now(), false);
+    /// Changes the state under the close mutex, and records the wait for it.
+    fn step<R>(&self, conn: &Conn<C>, caller: Caller, step: impl FnOnce(&mut State) -> R) -> R {
+        let (begun, mut waited) = (Instant::now(), false);
         let mut enter = |free: bool| waited |= !free;
         let shared = (self.way == Way::OneLock).then(|| {
             enter(!matches!(self.all.try_lock(), Err(TryLockError::WouldBlock)));
@@ -133,14 +133,14 @@ impl<C> Serialised<C> {
         });
         enter(!matches!(conn.state.try_lock(), Err(TryLockError::WouldBlock)));
         let mut state = lock(&conn.state);
-        let (entered, blocked_for) = (Instant::now(), came.elapsed());
+        let (entered, blocked_for) = (Instant::now(), begun.elapsed());
         let result = step(&mut state);
         let held = entered.elapsed();
         drop((state, shared));
         let mut meter = lock(&self.meter);
         meter.held += held;
         if waited && blocked_for >= Duration::from_micros(10) {
-            let blocked = who(&mut meter);
+            let blocked = caller(&mut meter);
             blocked.times += 1;
             blocked.total += blocked_for;
             blocked.longest = blocked.longest.max(blocked_for);

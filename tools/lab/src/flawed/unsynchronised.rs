@@ -1,15 +1,15 @@
-//! The flaw: **the reaper and the callers go by each other**. The reaper decides and
-//! closes outside the lock, by a copy of the idle list that is no longer true; and
-//! whoever puts a connection back tells nobody who waits.
+//! The flaw: **the reaper and the callers are not synchronised**. The reaper decides and
+//! closes outside the lock, by an outdated copy of the idle list; and a return wakes no
+//! waiter.
 //!
-//! Otherwise it is what a pool should be, without the parts that play no role here: one
-//! mutex over the state, free connections as a stack, a new one if there are fewer than
-//! the maximum, and waits with a deadline. The reaper closes connections that are too old.
+//! The rest is correct, but reduced to what the scenario needs: one mutex over the state,
+//! idle connections as a stack, a new one if there are fewer than the maximum, and waits
+//! with a deadline. The reaper closes connections that are too old.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the pool asks of a driver.
+/// The functions of a driver.
 pub struct Driver<C> {
     pub connect: Box<dyn Fn() -> C + Send + Sync>,
     pub is_old: fn(&C) -> bool,
@@ -21,8 +21,8 @@ pub struct Unsynchronised<C> {
     changed: Condvar,
     driver: Driver<C>,
     max_size: usize,
-    /// The flaw is mended: the reaper decides under the lock, and waiters are woken.
-    mended: bool,
+    /// The fix: the reaper decides under the lock, and a return wakes a waiter.
+    fixed: bool,
 }
 
 struct State<C> {
@@ -31,12 +31,12 @@ struct State<C> {
 }
 
 impl<C> Unsynchronised<C> {
-    pub fn new(mended: bool, max_size: usize, driver: Driver<C>) -> Unsynchronised<C> {
+    pub fn new(fixed: bool, max_size: usize, driver: Driver<C>) -> Unsynchronised<C> {
         let state = Mutex::new(State { idle: Vec::new(), open: 0 });
-        Unsynchronised { state, changed: Condvar::new(), driver, max_size, mended }
+        Unsynchronised { state, changed: Condvar::new(), driver, max_size, fixed }
     }
 
-    /// Waits for a connection for this long.
+    /// Waits for a connection until the timeout.
     pub fn get(&self, timeout: Duration) -> Option<Arc<C>> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -63,10 +63,10 @@ impl<C> Unsynchronised<C> {
         self.wake(1);
     }
 
-    /// One walk of the reaper: closes what is too old, and says how many those were.
+    /// One pass of the reaper: closes what is too old, and returns how many it closed.
     pub fn reap(&self) -> usize {
         let Driver { is_old, close, .. } = &self.driver;
-        if self.mended {
+        if self.fixed {
             let old: Vec<_> = {
                 let mut state = self.lock();
                 let old: Vec<_> = state.idle.extract_if(.., |conn| is_old(conn)).collect();
@@ -77,15 +77,15 @@ impl<C> Unsynchronised<C> {
             old.iter().for_each(|conn| close(conn));
             return old.len();
         }
-        // The flaw: meanwhile it may be taken, and another stand in its place.
+        // The flaw: a caller may take it meanwhile, and another may be at its position.
         let seen = self.lock().idle.clone();
         let mut reaped = 0;
-        for (place, conn) in seen.iter().enumerate().rev().filter(|(_, conn)| is_old(conn)) {
+        for (position, conn) in seen.iter().enumerate().rev().filter(|(_, conn)| is_old(conn)) {
             close(conn);
             reaped += 1;
             let mut state = self.lock();
-            if place < state.idle.len() {
-                state.idle.remove(place);
+            if position < state.idle.len() {
+                state.idle.remove(position);
                 state.open -= 1;
             }
         }
@@ -96,16 +96,16 @@ impl<C> Unsynchronised<C> {
         self.lock().idle.len()
     }
 
-    /// Closes what is idle.
+    /// Closes the idle connections.
     pub fn clear(&self) {
         let idle = std::mem::take(&mut self.lock().idle);
         self.lock().open -= idle.len();
         idle.iter().for_each(|conn| (self.driver.close)(conn));
     }
 
-    /// Tells so many waiters that a connection is idle, or room for a new one.
+    /// Wakes this many waiters: a connection is idle, or there is room for a new one.
     fn wake(&self, waiters: usize) {
-        if self.mended {
+        if self.fixed {
             (0..waiters).for_each(|_| self.changed.notify_one());
         }
     }

@@ -1,4 +1,4 @@
-//! Callers are cancelled while they wait, in the instant in which connections come back.
+//! Waiting callers are cancelled at the instant at which connections are returned.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,37 +18,37 @@ mod stage;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "cancel-race",
-    about: "callers are cancelled in the queue, a million times, as connections come back",
-    // It ends with the last of the cancels, before that on all but slow machines.
+    about: "a million callers are cancelled in the queue as connections are returned",
+    // Reached on slow machines only: it ends after the last cancel.
     seconds: Duration::from_secs(240),
     run,
 };
 
 const CANCELS: u64 = 1_000_000;
 
-/// What became of the callers, and of the pool.
+/// The results of the callers, and the pool at the end.
 #[derive(Default)]
 struct Outcome {
-    /// Cancelled while they waited: they left with nothing.
+    /// Cancelled while they waited; they got no connection.
     left: u64,
-    /// Cancelled before their get had returned, but granted a connection: they used it.
+    /// Cancelled before their get returned, but after a connection was granted to them.
     met_a_grant: u64,
-    /// Were to be cancelled, but had their connection already.
+    /// Served before the cancel.
     too_early: u64,
-    /// Stayed, and were served.
+    /// Not cancelled, and served.
     served: u64,
-    /// Stayed, and would have stayed for ever.
+    /// Not cancelled, and never served.
     stranded: u64,
-    /// Connections that the main thread got, one after the other.
+    /// Connections that the main thread got.
     taken: u64,
-    /// Rounds at whose beginning a connection was missing, or somebody in the queue.
+    /// Rounds that began with a connection missing or with a caller in the queue.
     bad_rounds: u64,
     rounds: u64,
     /// At the end.
     waiting: usize,
     missing: usize,
     seconds: f64,
-    /// How many are in the queue after how many cancels.
+    /// The number of cancels, and the waiters in the queue after them.
     queue: Vec<(f64, f64)>,
 }
 
@@ -88,31 +88,31 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
         &Script {
             cancels: CANCELS,
             time: run.seconds,
-            // The driver sees those closed that nobody has any more.
+            // A lost connection is dropped, and so closed.
             all_lost: &|| stub.closed() == CONNECTIONS as u64,
         },
     );
     drop(pool);
 
     let mut fairpool = Outcome::default();
-    let mut books = Vec::new();
+    let mut wrong_counts = Vec::new();
     let mut diagnosis = String::new();
     for (name, fairness) in [
-        ("a returned connection is handed to the first waiter", Fairness::Strict),
-        ("newcomers may be quicker, the default", Fairness::default()),
+        ("a returned connection goes to the first waiter", Fairness::Strict),
+        ("newcomers may be quicker (the default)", Fairness::default()),
     ] {
         run.console.say(&format!("fairpool: {name}"));
-        let (outcome, said, wrong) = real(run, fairness);
+        let (outcome, text, wrong) = real(run, fairness);
         fairpool.add(outcome);
-        books.extend(wrong);
-        diagnosis = said;
+        wrong_counts.extend(wrong);
+        diagnosis = text;
     }
-    run.console.quiet();
-    Ok(report(flawed, fairpool, &books, diagnosis))
+    run.console.clear();
+    Ok(report(flawed, fairpool, &wrong_counts, diagnosis))
 }
 
-/// Half of it, with this fairness. What the pool has counted must be what its callers
-/// have seen; in what they differ, if they do, is the last of the results.
+/// Half of the cancels, with this fairness. The pool's counts must agree with its callers';
+/// returns the differences with the outcome and the diagnosis.
 fn real(run: &Run<'_>, fairness: Fairness) -> (Outcome, String, Vec<String>) {
     let stub = Stub::new();
     let builder = Pool::builder().name("lab").max_size(CONNECTIONS as u32).fairness(fairness);
@@ -122,8 +122,8 @@ fn real(run: &Run<'_>, fairness: Fairness) -> (Outcome, String, Vec<String>) {
         .build(stub.clone())
         .expect("the stub always connects");
     let script = Script { cancels: CANCELS / 2, time: run.seconds / 2, all_lost: &|| false };
-    let (outcome, said) = thread::scope(|scope| {
-        let beside = scope.spawn(|| {
+    let (outcome, diagnosis) = thread::scope(|scope| {
+        let diagnosing = scope.spawn(|| {
             let begun = Instant::now();
             let early = || pool.stats().cancelled < script.cancels / 4;
             while early() && begun.elapsed() < script.time / 4 {
@@ -132,42 +132,47 @@ fn real(run: &Run<'_>, fairness: Fairness) -> (Outcome, String, Vec<String>) {
             diagnose(&pool, script.time / 4)
         });
         let outcome = race(&pool, run, &script);
-        (outcome, beside.join().expect("the diagnosis panicked"))
+        (outcome, diagnosing.join().expect("the diagnosis panicked"))
     });
     let stats = pool.stats();
     let seen = outcome.taken + outcome.served + outcome.met_a_grant + outcome.too_early;
-    let books = [
+    let counts = [
         ("connections handed out", stats.gets, seen),
         ("callers cancelled", stats.cancelled, outcome.left + outcome.stranded),
         ("connections closed", stub.closed(), 0),
         ("connections opened", stub.opened(), CONNECTIONS as u64),
     ];
-    let wrong = books.into_iter().filter(|(_, pool, callers)| pool != callers);
+    let wrong = counts.into_iter().filter(|(_, pool, callers)| pool != callers);
     let wrong =
         wrong.map(|(what, pool, callers)| format!("{what}: {pool}, but should be {callers}"));
     let wrong = wrong.collect();
-    (outcome, said, wrong)
+    (outcome, diagnosis, wrong)
 }
 
-fn report(flawed: Outcome, fairpool: Outcome, books: &[String], diagnosis: String) -> Report {
+fn report(
+    flawed: Outcome,
+    fairpool: Outcome,
+    wrong_counts: &[String],
+    diagnosis: String,
+) -> Report {
     let row = |name: &str, figure_of: fn(&Outcome) -> String| {
         figure(name, figure_of(&flawed), figure_of(&fairpool))
     };
     let figures = vec![
         row("callers cancelled", |outcome| outcome.cancels().to_string()),
-        row("of them while they waited: left at once", |outcome| outcome.left.to_string()),
-        row("of them as they were granted one: used it", |outcome| outcome.met_a_grant.to_string()),
-        row("callers that stayed and were served", |outcome| outcome.served.to_string()),
-        row("callers that stayed, whose wake-up was lost", |outcome| outcome.stranded.to_string()),
-        row("left in the queue at the end", |outcome| outcome.waiting.to_string()),
+        row("cancelled while they waited", |outcome| outcome.left.to_string()),
+        row("cancelled after a grant: served", |outcome| outcome.met_a_grant.to_string()),
+        row("not cancelled: served", |outcome| outcome.served.to_string()),
+        row("not cancelled: never served", |outcome| outcome.stranded.to_string()),
+        row("in the queue at the end", |outcome| outcome.waiting.to_string()),
         row("connections missing at the end", |outcome| {
             of(outcome.missing, CONNECTIONS).to_string()
         }),
-        row("took", |outcome| format!("{:.1} s", outcome.seconds)),
+        row("duration", |outcome| format!("{:.1} s", outcome.seconds)),
     ];
     let because = |outcome: &Outcome| {
         format!(
-            "after {} cancels, {} waiters are left in the queue, {} connections are missing, {} callers were never served",
+            "after {} cancels, {} waiters are in the queue, {} connections are missing, and {} callers were never served",
             outcome.cancels(),
             outcome.waiting,
             of(outcome.missing, CONNECTIONS),
@@ -176,11 +181,11 @@ fn report(flawed: Outcome, fairpool: Outcome, books: &[String], diagnosis: Strin
     };
     let fine = |outcome: &Outcome| {
         format!(
-            "after {} cancels the queue is empty, all connections are there, and whoever stayed was served",
+            "after {} cancels the queue is empty, no connection is missing, and all other callers were served",
             outcome.cancels()
         )
     };
-    let said = |outcome: &Outcome| match outcome.shows_the_flaw() {
+    let finding = |outcome: &Outcome| match outcome.shows_the_flaw() {
         true => because(outcome),
         false => fine(outcome),
     };
@@ -188,21 +193,21 @@ fn report(flawed: Outcome, fairpool: Outcome, books: &[String], diagnosis: Strin
         scenario: SCENARIO.name,
         flawed_pool: "a cancelled caller stays in the queue".to_string(),
         load: format!(
-            "{CONNECTIONS} connections; in each round {CALLERS} callers wait, {LEAVING} of them are cancelled as the connections come back"
+            "{CONNECTIONS} connections; in each round {CALLERS} callers wait, and {LEAVING} of them are cancelled as the connections are returned"
         ),
         figures,
-        flawed: Finding { shows_the_flaw: flawed.shows_the_flaw(), because: said(&flawed) },
+        flawed: Finding { shows_the_flaw: flawed.shows_the_flaw(), because: finding(&flawed) },
         fairpool: Finding {
-            shows_the_flaw: fairpool.shows_the_flaw() || !books.is_empty(),
-            because: match books {
-                [] => said(&fairpool),
-                wrong => format!("the books are wrong: {}", wrong.join(", ")),
+            shows_the_flaw: fairpool.shows_the_flaw() || !wrong_counts.is_empty(),
+            because: match wrong_counts {
+                [] => finding(&fairpool),
+                wrong => format!("the pool's counts are wrong: {}", wrong.join(", ")),
             },
         },
         diagnosis,
         data: json!({ "flawed": data(&flawed), "fairpool": data(&fairpool) }),
         chart: Some(Chart {
-            title: format!("Waiters in the queue, of which {LEAVING} of {CALLERS} are cancelled"),
+            title: format!("Waiters in the queue; {LEAVING} of {CALLERS} callers are cancelled"),
             x: "cancels".to_string(),
             y: "in the queue".to_string(),
             lines: vec![

@@ -1,5 +1,4 @@
-//! The driver's close hangs, and connections are closed while others are returned and
-//! got.
+//! The driver's close hangs while connections are closed, got and returned.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,38 +20,38 @@ use crate::stub::Stub;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "close-serialisation",
-    about: "8 connections are closed, each for a while, as others are got and returned",
+    about: "8 slow closes, while other connections are got and returned",
     seconds: Duration::from_secs(3),
     run,
 };
 
-/// Connections that are closed, and that stay.
+/// The number of connections that are closed, and of those that stay.
 const CLOSED: usize = 8;
 const KEPT: usize = 8;
 const CLOSERS: usize = 4;
-/// Threads that get and return, how often each does, and how long it holds what it got.
+/// Threads that get and return, how often each does, and how long it holds a connection.
 const USERS: usize = 4;
 const EVERY: Duration = Duration::from_millis(1);
 const HOLD: Duration = Duration::from_micros(200);
-/// The load goes on for so long after the last close.
+/// How long the load continues after the last close.
 const AFTER: Duration = Duration::from_millis(50);
 
-/// A normal close, which hides the flaw, and one over a bad link; the long one is what
-/// `--seconds` says.
+/// A normal close, which hides the flaw, and a close over a bad link. The long close is as
+/// long as `--seconds`.
 const SHORT: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(50)];
 
-/// What a get and its return took, and when the get was due, counted from the first
-/// close: whoever is held up in one makes the others wait that are due meanwhile, and
-/// that counts.
+/// The times of a get and its return. A get counts from when it was due, so that a delay
+/// of one counts for all that are due meanwhile.
 #[derive(Clone, Copy)]
 struct Use {
+    /// When it was due, from the first close.
     at: Duration,
     get: Duration,
     give: Duration,
 }
 
 impl Use {
-    /// Gets, holds and returns one.
+    /// Gets, holds and returns a connection.
     fn of<G>(get: impl FnOnce() -> G, hold: Duration, give: impl FnOnce(G)) -> Use {
         let (got, get) = timed(get);
         thread::sleep(hold);
@@ -64,14 +63,14 @@ impl Use {
 struct Outcome {
     name: &'static str,
     uses: Vec<Use>,
-    /// Until the last of the connections was closed.
+    /// From the first close to the end of the last.
     all_closed: Duration,
-    /// What fairpool does not measure: nobody waits for its close mutex.
+    /// `None` for fairpool, which does not measure this.
     meter: Option<Meter>,
 }
 
 impl Outcome {
-    /// The sorted times of all gets, or of all returns.
+    /// The times of all gets, or of all returns, sorted.
     fn sorted(&self, of: fn(&Use) -> Duration) -> Vec<Duration> {
         let mut all: Vec<Duration> = self.uses.iter().map(of).collect();
         all.sort_unstable();
@@ -100,9 +99,9 @@ impl Outcome {
     }
 }
 
-/// Gets and returns on several threads for as long as `closing` takes, and a moment.
-/// Each user has a clock that goes on by what the pool and its own work take: if it was
-/// late only because the machine was busy, that is not the pool's.
+/// Gets and returns on several threads while `closing` runs and shortly after. A user's
+/// clock advances by the time in the pool and by its own work, so that delays of a busy
+/// machine do not count as the pool's.
 fn under_load(
     use_one: impl Fn(Duration) -> Use + Sync,
     closing: impl FnOnce(),
@@ -110,7 +109,7 @@ fn under_load(
     let (ready, end) = (Barrier::new(USERS + 1), OnceLock::new());
     thread::scope(|scope| {
         let user = || {
-            // A thread's first get takes longer than all others.
+            // The first get of a thread is slower than the others.
             use_one(Duration::ZERO);
             ready.wait();
             let begun = Instant::now();
@@ -145,15 +144,14 @@ fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
     (result, start.elapsed())
 }
 
-/// The model. Each of the connections that are closed is in somebody's hands; of each
-/// second one, the holder returns it in the middle of its close, and somebody else wants
-/// to close it too.
+/// The flawed pool. All connections to close are in use. In the middle of the close of
+/// every second one, its holder returns it and another thread tries to close it too.
 fn model(name: &'static str, way: Way, close: Duration) -> Outcome {
     let stub = Stub::closing_in(close);
     let quick = Stub::new();
     let open = |number| if number < KEPT { quick.open() } else { stub.open() };
     let pool = Serialised::new(way, (0..KEPT + CLOSED).map(open));
-    // The last ones are on top.
+    // Those with the slow close are on top of the stack.
     let victims: Vec<_> = (0..CLOSED).filter_map(|_| pool.get()).collect();
     let give = |conn: Option<_>| conn.into_iter().for_each(|conn| pool.put(conn));
     let closing = || {
@@ -186,10 +184,10 @@ fn pool(close: Duration) -> (Pool<Stub>, Stub) {
 }
 
 fn use_one(pool: &Pool<Stub>, hold: Duration) -> Use {
-    Use::of(|| pool.get().expect("there are enough"), hold, drop)
+    Use::of(|| pool.get().expect("BUG: too few connections"), hold, drop)
 }
 
-/// fairpool: holders of eight connections find them broken, and return them.
+/// fairpool: the holders of eight connections discard them.
 fn real(run: &Run<'_>, close: Duration) -> (Outcome, String) {
     let name = "fairpool";
     let (pool, stub) = pool(close);
@@ -201,22 +199,22 @@ fn real(run: &Run<'_>, close: Duration) -> (Outcome, String) {
             thread::sleep(Duration::from_millis(1).min(close / 20));
         }
     };
-    let ((uses, all_closed), said) = thread::scope(|scope| {
-        let look = || {
+    let ((uses, all_closed), diagnosis) = thread::scope(|scope| {
+        let diagnosing = || {
             // In the middle of the first closes.
             thread::sleep(close / 4);
             diagnose(&pool, close / 2)
         };
-        // Closes that are sooner over than two looks are not worth it.
-        let beside = (close > SHORT[1]).then(|| scope.spawn(look));
+        // Shorter closes end before the second snapshot.
+        let diagnosing = (close > SHORT[1]).then(|| scope.spawn(diagnosing));
         let done = under_load(|hold| use_one(&pool, hold), closing);
-        let said = beside.map(|beside| beside.join().expect("the diagnosis panicked"));
-        (done, said.unwrap_or_default())
+        let diagnosis = diagnosing.map(|thread| thread.join().expect("the diagnosis panicked"));
+        (done, diagnosis.unwrap_or_default())
     });
-    (Outcome { name, uses, all_closed, meter: None }, said)
+    (Outcome { name, uses, all_closed, meter: None }, diagnosis)
 }
 
-/// The same pool while nothing is closed: what its figures are compared with.
+/// fairpool without closes, for comparison.
 fn undisturbed(length: Duration) -> Outcome {
     let (pool, _) = pool(Duration::ZERO);
     let (uses, all_closed) = under_load(|hold| use_one(&pool, hold), || thread::sleep(length));
@@ -228,7 +226,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header([
         "close takes",
-        "way",
+        "variant",
         "lock held",
         "closers blocked",
         "returns blocked",
@@ -255,14 +253,14 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
             of_long.extend((close == long).then_some(outcome));
         }
         run.console.say(&format!("closes of {close:.1?}: fairpool"));
-        let (outcome, said) = real(run, close);
-        diagnosis = said;
+        let (outcome, text) = real(run, close);
+        diagnosis = text;
         table.add_row(row(close, &outcome));
         data.push(json(close, &outcome));
         of_long.extend((close == long).then_some(outcome));
     }
     let calm = undisturbed(long.min(Duration::from_secs(2)));
-    run.console.quiet();
+    run.console.clear();
     run.console.say(&table.to_string());
     let [one, each, outside, fairpool] = &of_long[..] else { unreachable!("BUG: four of each") };
     let flawed = if run.fixed { outside } else { one };
@@ -289,25 +287,24 @@ fn report(
         figure("fairpool's get p99 without closes", "", span(calm.get(0.99))),
     ];
     let best = close * CLOSED.div_ceil(CLOSERS) as u32;
-    // Gets of half a microsecond: what a busy machine adds is more than the pool, and
-    // still much less than a close.
-    let room = close / 10 + Duration::from_millis(5);
-    let slow = fairpool.get(0.99) > calm.get(0.99) * 2 + room
-        || fairpool.give(0.99) > calm.give(0.99) * 2 + room;
+    // A busy machine adds more than the get takes, but much less than a close.
+    let tolerance = close / 10 + Duration::from_millis(5);
+    let slow = fairpool.get(0.99) > calm.get(0.99) * 2 + tolerance
+        || fairpool.give(0.99) > calm.give(0.99) * 2 + tolerance;
     let late = fairpool.all_closed > best.mul_f64(1.5) + Duration::from_millis(500);
     Report {
         scenario: SCENARIO.name,
         flawed_pool: "one lock, held across the driver's close".to_string(),
-        load: format!("{CLOSED} closes of {close:.1?} each, {USERS} threads that get and return"),
+        load: format!("{CLOSED} closes of {close:.1?}, {USERS} threads that get and return"),
         figures,
         flawed: Finding {
             shows_the_flaw: longest(flawed) > close / 2,
-            because: format!("a get or return waited for up to {}", span(longest(flawed))),
+            because: format!("a get or a return waited for up to {}", span(longest(flawed))),
         },
         fairpool: Finding {
             shows_the_flaw: slow || late,
             because: format!(
-                "gets and returns are as fast as without closes, and all are closed in {} ({CLOSED} × {close:.1?} / {CLOSERS} closers is {})",
+                "gets and returns are as fast as without closes, and the closes end after {} ({CLOSED} × {close:.1?} / {CLOSERS} closers is {})",
                 span(fairpool.all_closed),
                 span(best)
             ),
@@ -366,7 +363,7 @@ fn json(close: Duration, outcome: &Outcome) -> Value {
 
 fn chart(outcomes: &[&Outcome], close: Duration) -> Chart {
     Chart {
-        title: format!("p99 of get while {CLOSED} closes of {close:.1?} hang, by when it was due"),
+        title: format!("p99 of gets by due time, while {CLOSED} closes of {close:.1?} hang"),
         x: "seconds".to_string(),
         y: "milliseconds".to_string(),
         lines: outcomes.iter().map(|outcome| outcome.line()).collect(),

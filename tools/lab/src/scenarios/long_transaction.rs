@@ -1,5 +1,4 @@
-//! A transaction that somebody has left open, and everybody needs the row that it has
-//! changed.
+//! A transaction stays open, and all callers need the row that it has changed.
 
 mod report;
 
@@ -22,26 +21,26 @@ use crate::server::{Manager, Server, Sessions, chain};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "long-transaction",
-    about: "PostgreSQL: one session changes a row and sits; 64 threads want that row",
+    about: "PostgreSQL: one idle transaction has a row locked; 64 threads need that row",
     seconds: Duration::from_secs(6),
     run,
 };
 
-/// As diagnoses and errors name it.
+/// The name of this file in diagnoses and errors.
 const FILE: &str = file!();
 
 const CONNECTIONS: u32 = 8;
 const THREADS: usize = 64;
-/// The pool's, the watcher, and whoever makes and removes the table.
+/// The pool's, the probe's, and the one that creates and removes the table.
 const SESSIONS: u32 = CONNECTIONS + 2;
 
-/// How often the server is asked who waits.
+/// How often the probe asks the server.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// How long a busy machine may take to end what should have ended long ago.
+/// The limit for what a busy machine delays.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
-/// What ends it: the sessions' settings.
+/// The settings of a session that end the wait.
 #[derive(Clone, Copy)]
 struct Limits {
     lock: Duration,
@@ -50,15 +49,15 @@ struct Limits {
 }
 
 impl Limits {
-    /// Parts of the time; not so short that nobody could look at what goes on.
+    /// Parts of the whole time, but long enough for the probe.
     fn of(run: &Run<'_>) -> Limits {
         let lock = (run.seconds / 12).max(Duration::from_millis(100));
         let idle_in_transaction = (run.seconds / 3).max(Duration::from_secs(1));
         Limits { lock, statement: lock * 2, idle_in_transaction }
     }
 
-    /// Of a plain session. Without limits: PostgreSQL's defaults, whatever this server's
-    /// are.
+    /// The statements for a plain session. Without limits they set PostgreSQL's defaults,
+    /// because this server's may be different.
     fn sql(limits: Option<Limits>) -> String {
         let ms = |of: fn(Limits) -> Duration| limits.map_or(0, |limits| of(limits).as_millis());
         format!(
@@ -71,7 +70,7 @@ impl Limits {
     }
 }
 
-/// A thread's attempt to get a connection and to lock the row.
+/// One attempt of a thread to get a connection and to lock the row.
 struct Attempt {
     took: Duration,
     result: Result<(), String>,
@@ -79,42 +78,42 @@ struct Attempt {
 
 #[derive(Default)]
 struct Outcome {
-    /// `lock_timeout` and `idle_in_transaction_session_timeout`, as a session says.
+    /// `lock_timeout` and `idle_in_transaction_session_timeout` of a session.
     settings: String,
     attempts: Vec<Attempt>,
     served: usize,
-    /// Threads that have had no answer at all.
+    /// Threads without any answer.
     unanswered: usize,
     lasted: Duration,
-    /// When the server had ended the session that sat.
+    /// When the server ended the session with the open transaction.
     ended_after: Option<Duration>,
-    /// What became of its transaction when it went on.
+    /// The result of that transaction's COMMIT.
     commit: String,
-    seen: Seen,
+    worst: Worst,
     diagnosis: String,
-    /// Where the session that sat got its connection.
+    /// The line where that session got its connection.
     line: u32,
     for_pool: Vec<(f64, f64)>,
     for_row: Vec<(f64, f64)>,
 }
 
-/// What was seen last of the moments when most callers waited.
+/// The last of the moments at which most callers waited.
 #[derive(Default)]
-struct Seen {
+struct Worst {
     behind_row: usize,
     behind_pool: usize,
-    /// The backend that sits, as the server describes it.
+    /// The backend with the open transaction, as the server describes it.
     blocker: String,
 }
 
-impl Seen {
-    fn together(&self) -> usize {
+impl Worst {
+    fn all(&self) -> usize {
         self.behind_row + self.behind_pool
     }
 }
 
 impl Outcome {
-    fn saying(&self, text: &str) -> usize {
+    fn errors_with(&self, text: &str) -> usize {
         let errors = self.attempts.iter().filter_map(|attempt| attempt.result.as_ref().err());
         errors.filter(|error| error.contains(text)).count()
     }
@@ -125,40 +124,42 @@ impl Outcome {
     }
 }
 
-/// Gets a connection, changes the row, and sits until it is told to go on.
-struct Sitter {
+/// A session that changes the row and leaves its transaction open until the end.
+struct OpenTransaction {
     pid: i32,
     line: u32,
-    go_on: Sender<()>,
+    commit: Sender<()>,
     thread: JoinHandle<String>,
 }
 
-impl Sitter {
-    fn start(pool: &impl Sessions, sql: String) -> Result<Sitter, Problem> {
-        let (pool, (tell, told), (go_on, wait)) = (pool.clone(), mpsc::channel(), mpsc::channel());
-        let sit = move || {
+impl OpenTransaction {
+    fn start(pool: &impl Sessions, sql: String) -> Result<OpenTransaction, Problem> {
+        let pool = pool.clone();
+        let (sender, begun) = mpsc::channel();
+        let (commit, wait) = mpsc::channel();
+        let work = move || {
             let (got, line) = (pool.get(), line!());
             let mut session = match got {
                 Ok(session) => session,
-                Err(refusal) => return refusal.said,
+                Err(refusal) => return refusal.text,
             };
-            let begun = session
+            let result = session
                 .query_one("SELECT pg_backend_pid()", &[])
                 .and_then(|row| session.batch_execute(&sql).map(|()| row.get::<_, i32>(0)));
-            match begun {
-                Ok(pid) => drop(tell.send((pid, line))),
+            match result {
+                Ok(pid) => drop(sender.send((pid, line))),
                 Err(error) => return chain(&error),
             }
-            // An error is as good: then nobody waits for it any more.
+            // An error means that the scenario has ended.
             let _ = wait.recv();
             match session.batch_execute("COMMIT") {
                 Ok(()) => "committed".to_string(),
                 Err(error) => format!("error: {}", chain(&error)),
             }
         };
-        let thread = spawn("sitter", sit)?;
-        match told.recv() {
-            Ok((pid, line)) => Ok(Sitter { pid, line, go_on, thread }),
+        let thread = spawn("open transaction", work)?;
+        match begun.recv() {
+            Ok((pid, line)) => Ok(OpenTransaction { pid, line, commit, thread }),
             Err(_) => {
                 let why = thread.join().unwrap_or_default();
                 Err(Problem(format!("cannot begin the long transaction: {why}")))
@@ -166,10 +167,10 @@ impl Sitter {
         }
     }
 
-    /// Lets it go on, and tells what became of its COMMIT.
+    /// Commits, and returns the result.
     fn end(self) -> String {
-        drop(self.go_on);
-        self.thread.join().unwrap_or_else(|_| "it panicked".to_string())
+        drop(self.commit);
+        self.thread.join().unwrap_or_else(|_| "the thread panicked".to_string())
     }
 }
 
@@ -181,23 +182,23 @@ fn spawn<T: Send + 'static>(
     started.map_err(|error| Problem(format!("cannot start a thread: {error}")))
 }
 
-/// Wants the row until it has had it once.
+/// Tries to lock the row until it succeeds once.
 fn caller(
     pool: impl Sessions,
     sql: &str,
     number: usize,
-    tell: &Sender<(usize, Attempt)>,
+    sender: &Sender<(usize, Attempt)>,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
         let result = match pool.get() {
             Ok(mut session) => session.batch_execute(sql).map_err(|error| chain(&error)),
-            Err(refusal) => Err(refusal.said),
+            Err(refusal) => Err(refusal.text),
         };
         let served = result.is_ok();
-        // Nobody listens any more when the time is over.
-        let _ = tell.send((number, Attempt { took: start.elapsed(), result }));
+        // The receiver is gone when the time is over.
+        let _ = sender.send((number, Attempt { took: start.elapsed(), result }));
         if served {
             return;
         }
@@ -205,22 +206,22 @@ fn caller(
     }
 }
 
-/// What the server says, on a session beside the pool.
-struct HealthProbe {
+/// Asks the server who waits, on a session outside the pool.
+struct Probe {
     client: Client,
     pid: i32,
 }
 
-impl HealthProbe {
-    /// How many sessions stand behind the backend that sits, and what else is said of
-    /// it; `None` if it stands in nobody's way.
+impl Probe {
+    /// The backend with the open transaction and how many sessions it blocks; `None` if it
+    /// blocks none.
     fn blocker(&mut self) -> Result<Option<Blocker>, Problem> {
         let found = blockers(&mut self.client).map_err(|error| self.problem(&error))?;
         Ok(found.into_iter().find(|blocker| blocker.pid == self.pid))
     }
 
-    /// Whether the session that sits is still there.
-    fn is_there(&mut self) -> Result<bool, Problem> {
+    /// Whether the session with the open transaction still exists.
+    fn exists(&mut self) -> Result<bool, Problem> {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
         let row = self.client.query_one(sql, &[&self.pid]).map_err(|error| self.problem(&error))?;
         Ok(row.get::<_, i64>(0) > 0)
@@ -231,42 +232,43 @@ impl HealthProbe {
     }
 }
 
-/// The load on one pool. `diagnose` runs beside it as soon as everybody waits.
-fn play<P: Sessions>(
+/// Runs the load on one pool. `diagnose` runs beside it as soon as callers wait for both.
+fn load<P: Sessions>(
     run: &Run<'_>,
     orders: &Orders,
     pool: &P,
-    patience: Duration,
+    limit: Duration,
     diagnose: impl Fn(&P) -> String + Send + 'static,
 ) -> Result<Outcome, Problem> {
     let settings = settings(pool)?;
     let client = orders.connect().map_err(|error| Problem(chain(&error)))?;
-    let sitter = Sitter::start(pool, orders.begin_sql())?;
-    let mut watcher = HealthProbe { client, pid: sitter.pid };
-    let mut outcome = Outcome { settings, line: sitter.line, ..Outcome::default() };
+    let open = OpenTransaction::start(pool, orders.begin_sql())?;
+    let mut probe = Probe { client, pid: open.pid };
+    let mut outcome = Outcome { settings, line: open.line, ..Outcome::default() };
 
-    let (tell, told) = mpsc::channel();
+    let (sender, attempts) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     for number in 0..THREADS {
-        let (pool, sql, tell, stop) =
-            (pool.clone(), orders.lock_sql(), tell.clone(), Arc::clone(&stop));
-        let work = move || caller(pool, &sql, number, &tell, &stop);
+        let (pool, sql, sender, stop) =
+            (pool.clone(), orders.lock_sql(), sender.clone(), Arc::clone(&stop));
+        let work = move || caller(pool, &sql, number, &sender, &stop);
         threads.push(spawn(&format!("caller {number}"), work)?);
     }
     let begun = Instant::now();
     let (mut for_pool, mut for_row) = (Samples::new(), Samples::new());
     let (mut answered, mut diagnose, mut diagnosing) = ([false; THREADS], Some(diagnose), None);
-    while begun.elapsed() < patience && outcome.served < THREADS {
-        take(&told, &mut outcome, &mut answered);
-        let (blocker, waiting) = (watcher.blocker()?, pool.waiting());
+    while begun.elapsed() < limit && outcome.served < THREADS {
+        receive(&attempts, &mut outcome, &mut answered);
+        let (blocker, waiting) = (probe.blocker()?, pool.waiting());
         let behind_row = blocker.as_ref().map_or(0, |blocker| blocker.blocked as usize);
         for_pool.add(waiting as f64);
         for_row.add(behind_row as f64);
-        if let Some(blocker) = blocker.filter(|_| behind_row + waiting >= outcome.seen.together()) {
-            outcome.seen = Seen { behind_row, behind_pool: waiting, blocker: blocker.to_string() };
+        if let Some(blocker) = blocker.filter(|_| behind_row + waiting >= outcome.worst.all()) {
+            outcome.worst =
+                Worst { behind_row, behind_pool: waiting, blocker: blocker.to_string() };
         }
-        if outcome.ended_after.is_none() && !watcher.is_there()? {
+        if outcome.ended_after.is_none() && !probe.exists()? {
             outcome.ended_after = Some(begun.elapsed());
         }
         if behind_row > 0
@@ -285,29 +287,33 @@ fn play<P: Sessions>(
         thread::sleep(EVERY);
     }
     outcome.lasted = begun.elapsed();
-    take(&told, &mut outcome, &mut answered);
+    receive(&attempts, &mut outcome, &mut answered);
     outcome.unanswered = answered.iter().filter(|answered| !**answered).count();
     outcome.diagnosis = diagnosing.and_then(|thread| thread.join().ok()).unwrap_or_default();
     (outcome.for_pool, outcome.for_row) = (for_pool.into_points(), for_row.into_points());
 
-    // Those that still wait now get the row, and end.
-    outcome.commit = sitter.end();
+    // Callers that still wait now get the row.
+    outcome.commit = open.end();
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| drop(thread.join()));
     Ok(outcome)
 }
 
-fn take(told: &Receiver<(usize, Attempt)>, outcome: &mut Outcome, answered: &mut [bool; THREADS]) {
-    for (number, attempt) in told.try_iter() {
+fn receive(
+    attempts: &Receiver<(usize, Attempt)>,
+    outcome: &mut Outcome,
+    answered: &mut [bool; THREADS],
+) {
+    for (number, attempt) in attempts.try_iter() {
         answered[number] = true;
         outcome.served += usize::from(attempt.result.is_ok());
         outcome.attempts.push(attempt);
     }
 }
 
-/// What a session says of its limits.
+/// The limits of a session.
 fn settings(pool: &impl Sessions) -> Result<String, Problem> {
-    let mut session = pool.get().map_err(|refusal| Problem(refusal.said))?;
+    let mut session = pool.get().map_err(|refusal| Problem(refusal.text))?;
     let sql = "SELECT current_setting('lock_timeout'),
         current_setting('idle_in_transaction_session_timeout')";
     let row = session.query_one(sql, &[]).map_err(|error| Problem(chain(&error)))?;
@@ -331,22 +337,25 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     let limits = Limits::of(run);
 
     run.console.say(if run.fixed {
-        "flaw mended: plain sessions with limits"
+        "flaw fixed: plain sessions with limits"
     } else {
-        "flawed: plain sessions, which have no limits"
+        "flawed: plain sessions without limits"
     });
-    let mended = run.fixed.then_some(limits);
-    let pool = plain(orders.config(), mended);
-    // Opened before anybody waits for them.
+    let fixed = run.fixed.then_some(limits);
+    let pool = plain(orders.config(), fixed);
+    // Opens all connections before a caller waits.
     let all: Vec<_> = (0..CONNECTIONS).map(|_| Sessions::get(&pool)).collect();
     drop(all);
-    // Nothing ends it if it is flawed.
-    let ends = run.seconds + WATCHDOG;
-    let patience = if run.fixed { ends } else { run.seconds };
-    let flawed = play(run, &orders, &pool, patience, |_| String::new())?;
+    // With the flaw, nothing ends the waits.
+    let with_limits = run.seconds + WATCHDOG;
+    let limit = if run.fixed { with_limits } else { run.seconds };
+    let flawed = load(run, &orders, &pool, limit, |_| String::new())?;
     drop(pool);
 
-    run.console.say(&format!("fairpool: sessions that wait {:.1?} for a lock, and end after {:.1?} of sitting in a transaction", limits.lock, limits.idle_in_transaction));
+    run.console.say(&format!(
+        "fairpool: sessions wait {:.1?} for a lock, and end after {:.1?} in an idle transaction",
+        limits.lock, limits.idle_in_transaction
+    ));
     let manager = Manager::new(orders.config(), NoTls)
         .lock_timeout(limits.lock)
         .statement_timeout(limits.statement)
@@ -357,12 +366,12 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
         .connection_timeout((run.seconds / 6).max(Duration::from_millis(250)))
         .build(manager)
         .map_err(|error| Problem(error.to_string()))?;
-    let looks = limits.idle_in_transaction / 4;
-    let diagnose = move |pool: &Pool<Manager>| match pool.diagnose_over(looks) {
+    let apart = limits.idle_in_transaction / 4;
+    let diagnose = move |pool: &Pool<Manager>| match pool.diagnose_over(apart) {
         Ok(diagnosis) => format!("{diagnosis}{}", diagnosis.snapshot),
         Err(error) => error.to_string(),
     };
-    let fairpool = play(run, &orders, &pool, ends, diagnose)?;
-    run.console.quiet();
+    let fairpool = load(run, &orders, &pool, with_limits, diagnose)?;
+    run.console.clear();
     Ok(report::report(flawed, fairpool))
 }

@@ -1,4 +1,4 @@
-//! The reaper walks the idle list while connections are taken and put back.
+//! The reaper closes idle connections while callers get and return them.
 
 use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,58 +13,59 @@ use serde_json::{Value, json};
 use super::{Problem, Run, Scenario};
 use crate::flawed::unsynchronised::{Driver, Unsynchronised};
 use crate::load::{diagnose, of};
+use crate::recording::{Seen, Server, Session};
 use crate::report::{Finding, Report, figure};
-use crate::witness::{Seen, Server, Session};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "reaper-race",
-    about: "connections grow old fast, and are closed as others are taken and put back",
-    // It ends with the last of the operations, before that on all but slow machines.
+    about: "connections expire fast, and are closed while others are got and returned",
+    // Reached on slow machines only: it ends after the last operation.
     seconds: Duration::from_secs(240),
     run,
 };
 
-/// An operation is a get, a use, and a put.
+/// An operation is a get, a use and a return.
 const OPERATIONS: u64 = 10_000_000;
-/// What has the flaw shows it within a tenth of them.
+/// Enough for the flawed pool to show its flaw.
 const OPERATIONS_FLAWED: u64 = OPERATIONS / 10;
 
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 6;
 
-/// Each connection lives for this long, less up to nine tenths of it.
+/// The longest lifetime of a connection; the shortest is a tenth of it.
 const LIFETIME: Duration = Duration::from_millis(20);
-/// Between two walks of the reaper; fairpool's walks are as far apart.
-const WALKS: Duration = Duration::from_millis(1);
+/// The time between two passes of the flawed pool's reaper and of fairpool's.
+const PASSES: Duration = Duration::from_millis(1);
 
-/// A connection is used, and a caller rests, for up to so many turns of an empty loop.
+/// The most turns of an empty loop in a use, and in the rest after it.
 const TURNS: u64 = 200;
-/// Of so many uses, one lets other threads run in the middle; of so many uses, and of so
-/// many rests, one takes much longer: then others wait, or connections are idle.
+/// One in `YIELDS` uses lets other threads run in its middle. One in `PAUSES` uses, and one
+/// in as many rests, takes much longer, so that callers wait or connections are idle.
 const YIELDS: u64 = 16;
 const PAUSES: u64 = 64;
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Connections are held for some microseconds: whoever waits for so long sleeps for
-/// nothing. And a session that is used so long after its lifetime was forgotten.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections are held for microseconds. A caller that waits for this long has missed its
+/// wake-up, and a session that is used this long after its lifetime was never closed.
+const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Outcome {
     operations: u64,
     seconds: f64,
-    /// Walks of the reaper that found something, or what it closed: as the pool counts.
+    /// Connections closed by the reaper, as the pool counts.
     reaped: u64,
-    /// Callers that waited in vain, and how many of them beside an idle connection.
+    /// Callers that waited until their deadline, and how many of them while a connection
+    /// was idle.
     asleep: u64,
     beside: u64,
-    /// Callers that found no connection at once, as the pool counts.
+    /// Gets that had to wait, as the pool counts.
     waited: u64,
-    /// Uses of sessions that should have been closed long ago.
+    /// Uses of sessions long after their lifetime.
     overdue: u64,
-    /// Connections that could not be had when all was over.
+    /// Connections that could not be got at the end.
     missing: usize,
-    /// What the server noted, after the pool has closed what it knew of.
+    /// The server's records, after the pool has closed its connections.
     seen: Seen,
 }
 
@@ -79,17 +80,16 @@ impl Outcome {
     }
 }
 
-/// What both pools can do.
+/// The operations of both pools.
 trait Pooled: Sync {
-    /// Gets a session, works with it, and puts it back; `false` if there was none within
-    /// [`PATIENCE`].
+    /// Gets, uses and returns a session. `false` if there was none within [`LIMIT`].
     fn use_one(&self, work: impl FnOnce(&Session)) -> bool;
     fn idle(&self) -> usize;
 }
 
 impl Pooled for Unsynchronised<Session> {
     fn use_one(&self, work: impl FnOnce(&Session)) -> bool {
-        let Some(conn) = self.get(PATIENCE) else { return false };
+        let Some(conn) = self.get(LIMIT) else { return false };
         work(&conn);
         self.put(conn);
         true
@@ -102,7 +102,7 @@ impl Pooled for Unsynchronised<Session> {
 
 impl Pooled for Pool<Server> {
     fn use_one(&self, work: impl FnOnce(&Session)) -> bool {
-        let Ok(conn) = self.get_timeout(PATIENCE) else { return false };
+        let Ok(conn) = self.get_timeout(LIMIT) else { return false };
         work(&conn.0);
         true
     }
@@ -112,7 +112,7 @@ impl Pooled for Pool<Server> {
     }
 }
 
-/// What the callers count.
+/// The counts of the callers.
 #[derive(Default)]
 struct Counts {
     stop: AtomicBool,
@@ -123,7 +123,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The life of a caller.
+    /// The loop of a caller.
     fn call(&self, pool: &impl Pooled, mut dice: StdRng) {
         let add = |count: &AtomicU64, is_so: bool| {
             count.fetch_add(u64::from(is_so), Ordering::Relaxed);
@@ -134,10 +134,10 @@ impl Counts {
                 dice.random_range(0..YIELDS) == 0,
                 dice.random_range(0..PAUSES) == 0,
             );
-            let came = Instant::now();
+            let begun = Instant::now();
             let mut waited = Duration::ZERO;
             let served = pool.use_one(|session| {
-                waited = came.elapsed();
+                waited = begun.elapsed();
                 session.work(turns, || {
                     if yields {
                         thread::yield_now();
@@ -146,13 +146,12 @@ impl Counts {
                         thread::sleep(PAUSE);
                     }
                 });
-                if session.age() > LIFETIME + PATIENCE {
+                if session.age() > LIFETIME + LIMIT {
                     add(&self.overdue, true);
                 }
             });
-            // Whoever looks again at the deadline may find a connection; it was there
-            // all the while.
-            if !served || waited >= PATIENCE {
+            // A caller may find a connection at its deadline, which was idle before.
+            if !served || waited >= LIMIT {
                 add(&self.asleep, true);
                 add(&self.beside, served || pool.idle() > 0);
             }
@@ -165,17 +164,17 @@ impl Counts {
     }
 }
 
-/// Callers on this pool, for so many operations or as long as the user wants it; `look`
-/// runs on a thread beside when half of that is over.
+/// Runs callers on this pool, for this number of operations or until the time is over.
+/// Calls `halfway` on a thread of its own after the first half.
 fn race(
     run: &Run<'_>,
     pool: &impl Pooled,
     operations: u64,
     seen: impl Fn() -> Seen,
-    look: impl FnOnce() + Send,
+    halfway: impl FnOnce() + Send,
 ) -> Outcome {
     let (counts, begun) = (Counts::default(), Instant::now());
-    let mut look = Some(look);
+    let mut halfway = Some(halfway);
     thread::scope(|scope| {
         for number in 0..CALLERS {
             let (counts, dice) =
@@ -189,9 +188,9 @@ fn race(
                 break;
             }
             if (done >= operations / 2 || time >= run.seconds / 2)
-                && let Some(look) = look.take()
+                && let Some(halfway) = halfway.take()
             {
-                scope.spawn(look);
+                scope.spawn(halfway);
             }
             run.console.state(|| {
                 let (open, closed) = (seen().opened, seen().closed);
@@ -212,7 +211,7 @@ fn race(
     }
 }
 
-/// As the pool's lifetimes: evenly between a tenth and the whole.
+/// Lifetimes are spread evenly between a tenth and the whole, as in fairpool.
 fn is_old(session: &Session) -> bool {
     session.age() >= LIFETIME / 10 * (session.number % 10 + 1) as u32
 }
@@ -229,7 +228,7 @@ fn model(run: &Run<'_>) -> Outcome {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 reaped.fetch_add(pool.reap() as u64, Ordering::Relaxed);
-                thread::sleep(WALKS);
+                thread::sleep(PASSES);
             }
         });
         let outcome = race(run, &pool, OPERATIONS_FLAWED, || server.seen(), || {});
@@ -245,7 +244,8 @@ fn model(run: &Run<'_>) -> Outcome {
     outcome
 }
 
-/// fairpool, what its diagnosis says, and in what its books and the server's differ.
+/// fairpool: the outcome, the diagnosis, and differences between the pool's counts and the
+/// server's.
 fn real(run: &Run<'_>) -> (Outcome, String, Vec<String>) {
     let server = Server::default();
     let pool = Pool::builder()
@@ -256,69 +256,73 @@ fn real(run: &Run<'_>) -> (Outcome, String, Vec<String>) {
         .idle_timeout(Some(LIFETIME / 4))
         .slow_get_threshold(None)
         .build(server.clone())
-        .expect("the server always lets one connect");
-    let mut said = String::new();
+        .expect("the server accepts every session");
+    let mut diagnosis = String::new();
     let apart = run.seconds / 4;
-    let look = || said = diagnose(&pool, apart);
-    let mut outcome = race(run, &pool, OPERATIONS, || server.seen(), look);
-    let held: Vec<_> =
-        (0..CONNECTIONS).map_while(|_| pool.get_timeout(PATIENCE * 2).ok()).collect();
+    let halfway = || diagnosis = diagnose(&pool, apart);
+    let mut outcome = race(run, &pool, OPERATIONS, || server.seen(), halfway);
+    let held: Vec<_> = (0..CONNECTIONS).map_while(|_| pool.get_timeout(LIMIT * 2).ok()).collect();
     outcome.missing = CONNECTIONS - held.len();
-    let had = held.len() as u64;
+    let extra = held.len() as u64;
     drop(held);
-    let closed = pool.close(Instant::now() + PATIENCE * 2);
+    let closed = pool.close(Instant::now() + LIMIT * 2);
     let stats = pool.stats();
     outcome.reaped = stats.closed.expired + stats.closed.idle_too_long;
     outcome.waited = stats.gets_waited;
     outcome.seen = server.seen();
-    let books = [
-        ("connections handed out", stats.gets, outcome.operations + had),
+    let counts = [
+        ("connections handed out", stats.gets, outcome.operations + extra),
         ("connections opened", stats.opened, outcome.seen.opened),
         ("connections closed", stats.closed.total(), outcome.seen.closed),
         ("closed in time at the end", u64::from(closed.is_complete()), 1),
     ];
-    let wrong = books.into_iter().filter(|(_, pool, counted)| pool != counted);
+    let wrong = counts.into_iter().filter(|(_, pool, counted)| pool != counted);
     let wrong = wrong.map(|(what, pool, counted)| format!("{what}: {pool}, not {counted}"));
     let wrong = wrong.collect();
-    (outcome, said, wrong)
+    (outcome, diagnosis, wrong)
 }
 
 fn run(run: &Run<'_>) -> Result<Report, Problem> {
     run.console.say(if run.fixed {
-        "flaw mended: the reaper decides under the lock, and put wakes a waiter"
+        "flaw fixed: the reaper decides under the lock, and a return wakes a waiter"
     } else {
-        "flawed: the reaper goes by a copy of the idle list, and put wakes nobody"
+        "flawed: the reaper uses a copy of the idle list, and a return wakes no waiter"
     });
     let flawed = model(run);
     run.console.say("fairpool");
-    let (fairpool, diagnosis, books) = real(run);
-    run.console.quiet();
-    Ok(report(&flawed, &fairpool, &books, diagnosis))
+    let (fairpool, diagnosis, wrong_counts) = real(run);
+    run.console.clear();
+    Ok(report(&flawed, &fairpool, &wrong_counts, diagnosis))
 }
 
-fn report(flawed: &Outcome, fairpool: &Outcome, books: &[String], diagnosis: String) -> Report {
+fn report(
+    flawed: &Outcome,
+    fairpool: &Outcome,
+    wrong_counts: &[String],
+    diagnosis: String,
+) -> Report {
     let row = |name: &str, figure_of: fn(&Outcome) -> String| {
         figure(name, figure_of(flawed), figure_of(fairpool))
     };
     let figures = vec![
-        row("operations: a get, a use and a put", |outcome| outcome.operations.to_string()),
-        row("took", |outcome| format!("{:.1} s", outcome.seconds)),
+        row("operations (get, use, return)", |outcome| outcome.operations.to_string()),
+        row("duration", |outcome| format!("{:.1} s", outcome.seconds)),
         row("connections opened", |outcome| outcome.seen.opened.to_string()),
-        row("closed for being old or idle", |outcome| outcome.reaped.to_string()),
-        row("skipped: never closed", |outcome| none(outcome.skipped())),
+        row("closed as too old or too long idle", |outcome| outcome.reaped.to_string()),
+        row("never closed", |outcome| none(outcome.skipped())),
         row("closed twice", |outcome| none(outcome.seen.closed_twice)),
         row("uses of a closed connection", |outcome| none(outcome.seen.used_closed)),
-        row("uses of one by two at once", |outcome| none(outcome.seen.shared)),
+        row("uses by two threads at once", |outcome| none(outcome.seen.shared)),
         figure("gets that had to wait", "", fairpool.waited),
-        row("callers that slept for 5 s", |outcome| none(outcome.asleep)),
-        row("of them beside an idle connection", |outcome| none(outcome.beside)),
+        row("callers that slept until their deadline", |outcome| none(outcome.asleep)),
+        row("of them while a connection was idle", |outcome| none(outcome.beside)),
         row("connections missing at the end", |outcome| {
             of(outcome.missing, CONNECTIONS).to_string()
         }),
     ];
-    let said = |outcome: &Outcome| match outcome.shows_the_flaw() {
+    let because = |outcome: &Outcome| match outcome.shows_the_flaw() {
         true => format!(
-            "within {} operations, {} connections skipped, {} closed twice, {} uses of closed ones, {} callers asleep beside an idle connection",
+            "within {} operations, {} connections were never closed, {} were closed twice, {} uses were of closed ones, and {} callers slept while a connection was idle",
             outcome.operations,
             outcome.skipped(),
             outcome.seen.closed_twice,
@@ -326,24 +330,25 @@ fn report(flawed: &Outcome, fairpool: &Outcome, books: &[String], diagnosis: Str
             outcome.beside
         ),
         false => format!(
-            "within {} operations, each of {} connections was closed once, none was used afterwards, and nobody slept in vain",
+            "within {} operations, each of {} connections was closed once, none was used afterwards, and no caller missed its wake-up",
             outcome.operations, outcome.seen.opened
         ),
     };
     Report {
         scenario: SCENARIO.name,
-        flawed_pool: "the reaper goes by a copy of the idle list, and put wakes nobody".to_string(),
+        flawed_pool: "the reaper uses a copy of the idle list, and a return wakes no waiter"
+            .to_string(),
         load: format!(
-            "{CALLERS} callers, {CONNECTIONS} connections that live for {:.0?} to {LIFETIME:.0?}",
+            "{CALLERS} callers, {CONNECTIONS} connections with lifetimes of {:.0?} to {LIFETIME:.0?}",
             LIFETIME / 10
         ),
         figures,
-        flawed: Finding { shows_the_flaw: flawed.shows_the_flaw(), because: said(flawed) },
+        flawed: Finding { shows_the_flaw: flawed.shows_the_flaw(), because: because(flawed) },
         fairpool: Finding {
-            shows_the_flaw: fairpool.shows_the_flaw() || !books.is_empty(),
-            because: match books {
-                [] => said(fairpool),
-                wrong => format!("the books are wrong: {}", wrong.join(", ")),
+            shows_the_flaw: fairpool.shows_the_flaw() || !wrong_counts.is_empty(),
+            because: match wrong_counts {
+                [] => because(fairpool),
+                wrong => format!("the pool's counts are wrong: {}", wrong.join(", ")),
             },
         },
         diagnosis,
@@ -369,7 +374,7 @@ fn data(outcome: &Outcome) -> Value {
         "shared": outcome.seen.shared,
         "waited": outcome.waited,
         "asleep": outcome.asleep,
-        "asleep_beside_an_idle_connection": outcome.beside,
+        "asleep_while_a_connection_was_idle": outcome.beside,
         "missing": outcome.missing,
     })
 }

@@ -1,4 +1,4 @@
-//! A connection leaks, and those who need it queue up.
+//! A connection leaks, and callers queue up.
 
 use std::sync::mpsc;
 use std::thread;
@@ -16,7 +16,7 @@ use crate::stub::Stub;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "runaway-queue",
-    about: "one connection, which its holder never gives back; 100 callers",
+    about: "one connection, which its holder never returns; 100 callers",
     seconds: Duration::from_secs(4),
     run,
 };
@@ -24,30 +24,29 @@ pub const SCENARIO: Scenario = Scenario {
 const CALLERS: usize = 100;
 const MOST_WAITERS: usize = 20;
 
-/// What a busy machine may add to a deadline before this is called a broken promise.
-const ROOM: Duration = Duration::from_millis(500);
+/// What a busy machine may add to a deadline.
+const TOLERANCE: Duration = Duration::from_millis(500);
 
-/// One pool's part: what its callers met, and how many waited when.
+/// The callers of one pool, and how many waited over time.
 struct Outcome {
     callers: Vec<Caller>,
     waiting: Samples,
 }
 
-/// Callers come one after the other over the first half of the time. Each is a thread;
-/// what has no answer at the end has none.
+/// Callers arrive one after the other over the first half of the time, each on a thread.
 fn crowd<G>(
     run: &Run<'_>,
     get: impl Fn() -> Result<G, String> + Clone + Send + 'static,
     waiting: impl Fn() -> usize,
 ) -> Outcome {
     let begun = Instant::now();
-    let (tell, told) = mpsc::channel();
+    let (sender, answers) = mpsc::channel();
     let mut callers: Vec<(Instant, Option<Caller>)> = Vec::new();
     let mut samples = Samples::new();
     while begun.elapsed() < run.seconds {
         let due = begun.elapsed().as_secs_f64() / run.seconds.as_secs_f64() * 2.0;
         while callers.len() < ((due * CALLERS as f64) as usize).min(CALLERS) {
-            let (number, get, tell) = (callers.len(), get.clone(), tell.clone());
+            let (number, get, sender) = (callers.len(), get.clone(), sender.clone());
             callers.push((Instant::now(), None));
             thread::spawn(move || {
                 let start = Instant::now();
@@ -55,11 +54,11 @@ fn crowd<G>(
                     Ok(_) => Answer::Served,
                     Err(error) => Answer::Error(error),
                 };
-                // Nobody listens any more when the time is over.
-                let _ = tell.send((number, Caller { waited: start.elapsed(), answer }));
+                // The receiver is gone when the time is over.
+                let _ = sender.send((number, Caller { waited: start.elapsed(), answer }));
             });
         }
-        told.try_iter().for_each(|(number, caller)| callers[number].1 = Some(caller));
+        answers.try_iter().for_each(|(number, caller)| callers[number].1 = Some(caller));
         samples.add(waiting() as f64);
         run.console.state(|| {
             let answered = callers.iter().filter(|caller| caller.1.is_some()).count();
@@ -67,9 +66,9 @@ fn crowd<G>(
         });
         thread::sleep(Duration::from_millis(5));
     }
-    let unanswered = |came: Instant| Caller { waited: came.elapsed(), answer: Answer::None };
+    let unanswered = |begun: Instant| Caller { waited: begun.elapsed(), answer: Answer::None };
     let callers =
-        callers.into_iter().map(|(came, caller)| caller.unwrap_or_else(|| unanswered(came)));
+        callers.into_iter().map(|(begun, caller)| caller.unwrap_or_else(|| unanswered(begun)));
     Outcome { callers: callers.collect(), waiting: samples }
 }
 
@@ -80,13 +79,14 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     let limits = run.fixed.then_some(Limits { waiters: MOST_WAITERS, timeout });
     let stub = Stub::new();
     let pool = Endless::new(1, limits, move || stub.open());
-    let leaked = pool.get().expect("the first is free");
+    let leaked = pool.get().expect("BUG: it is idle");
     let getter = pool.clone();
     let flawed = crowd(run, move || getter.get().map_err(str::to_string), || pool.waiting());
-    // Lets the threads go that wait there for ever.
+    // Lets the threads exit that wait forever.
     drop(leaked);
 
-    run.console.say(&format!("fairpool: at most {MOST_WAITERS} waiters, {timeout:.1?} for each"));
+    run.console
+        .say(&format!("fairpool: at most {MOST_WAITERS} waiters, at most {timeout:.1?} each"));
     let builder = Pool::builder().name("lab").max_size(1);
     let pool = builder
         .max_waiters(Some(MOST_WAITERS as u32))
@@ -94,23 +94,23 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
         .leak_threshold(Some(timeout / 2))
         .build(Stub::new())
         .expect("the stub always connects");
-    let (leaked, line) = (pool.get().expect("the first is free"), line!());
+    let (leaked, line) = (pool.get().expect("BUG: it is idle"), line!());
     let getter = pool.clone();
     let get = move || getter.get().map_err(|error| error.to_string());
-    let (look_after, look_for) = (run.seconds.mul_f64(0.35), run.seconds / 10);
-    let looking = pool.clone();
+    let (delay, apart) = (run.seconds.mul_f64(0.35), run.seconds / 10);
+    let diagnosed = pool.clone();
     let diagnosing = thread::spawn(move || {
-        thread::sleep(look_after);
-        diagnose(&looking, look_for)
+        thread::sleep(delay);
+        diagnose(&diagnosed, apart)
     });
     let fairpool = crowd(run, get, || pool.stats().waiting as usize);
     let leaks = pool.stats().leaks;
     let diagnosis = diagnosing.join().unwrap_or_default();
     drop(leaked);
-    run.console.quiet();
+    run.console.clear();
 
-    let named = format!("{}:{line}", file!());
-    Ok(report(run, &flawed, &fairpool, &named, leaks, diagnosis, timeout)
+    let line = format!("{}:{line}", file!());
+    Ok(report(run, &flawed, &fairpool, &line, leaks, diagnosis, timeout)
         .with_chart(flawed, fairpool))
 }
 
@@ -118,31 +118,31 @@ fn report(
     run: &Run<'_>,
     flawed: &Outcome,
     fairpool: &Outcome,
-    named: &str,
+    line: &str,
     leaks: u64,
     diagnosis: String,
     timeout: Duration,
 ) -> Report {
     let none = |outcome: &Outcome| count(&outcome.callers, |answer| *answer == Answer::None);
-    let saying = |outcome: &Outcome, text: &str| {
+    let errors_with = |outcome: &Outcome, text: &str| {
         count(
             &outcome.callers,
-            |answer| matches!(answer, Answer::Error(said) if said.contains(text)),
+            |answer| matches!(answer, Answer::Error(error) if error.contains(text)),
         )
     };
     let longest = |outcome: &Outcome| {
         outcome.callers.iter().map(|caller| caller.waited).max().unwrap_or_default()
     };
-    let naming = saying(fairpool, named);
-    let late = fairpool.callers.iter().filter(|caller| caller.waited > timeout + ROOM).count();
+    let naming = errors_with(fairpool, line);
+    let late = fairpool.callers.iter().filter(|caller| caller.waited > timeout + TOLERANCE).count();
     let figures = vec![
+        figure("callers without an answer", of(none(flawed), CALLERS), of(none(fairpool), CALLERS)),
+        figure("timed out", errors_with(flawed, "timed out"), errors_with(fairpool, "timed out")),
         figure(
-            "callers that have no answer",
-            of(none(flawed), CALLERS),
-            of(none(fairpool), CALLERS),
+            "refused at once",
+            errors_with(flawed, "too many"),
+            errors_with(fairpool, "too many"),
         ),
-        figure("timed out", saying(flawed, "timed out"), saying(fairpool, "timed out")),
-        figure("refused at once", saying(flawed, "too many"), saying(fairpool, "too many")),
         figure("waiting at the end", flawed.waiting.last(), fairpool.waiting.last()),
         figure(
             "longest wait",
@@ -153,10 +153,10 @@ fn report(
             ),
             span(longest(fairpool)),
         ),
-        figure("errors that name the leak's line", "none", of(naming, CALLERS)),
+        figure("errors with the line of the leak", "none", of(naming, CALLERS)),
         figure("leaks reported", "none", leaks),
     ];
-    let reported = naming > 0 && leaks == 1 && diagnosis.contains(named);
+    let reported = naming > 0 && leaks == 1 && diagnosis.contains(line);
     Report {
         scenario: SCENARIO.name,
         flawed_pool: "no limit on waiters, no deadline".to_string(),
@@ -167,14 +167,14 @@ fn report(
         figures,
         flawed: Finding {
             shows_the_flaw: none(flawed) > 0,
-            because: format!("{} callers have no answer", of(none(flawed), CALLERS)),
+            because: format!("{} callers got no answer", of(none(flawed), CALLERS)),
         },
         fairpool: Finding {
             shows_the_flaw: none(fairpool) + late > 0 || !reported,
             because: match (none(fairpool) + late, reported) {
-                (0, true) => format!("all are answered in time, and told of {named}"),
-                (0, false) => format!("it does not say that {named} leaks"),
-                (some, _) => format!("{some} callers were answered late or not at all"),
+                (0, true) => format!("all get an answer in time, and the errors name {line}"),
+                (0, false) => format!("nothing names the leak at {line}"),
+                (some, _) => format!("{some} callers got their answer late or not at all"),
             },
         },
         diagnosis,
@@ -190,7 +190,7 @@ impl Report {
             points: outcome.waiting.into_points(),
         };
         let chart = Chart {
-            title: "Callers that wait for a connection that never comes back".to_string(),
+            title: "Callers that wait for a connection that is never returned".to_string(),
             x: "seconds".to_string(),
             y: "waiting".to_string(),
             lines: vec![line("flawed", flawed), line("fairpool", fairpool)],

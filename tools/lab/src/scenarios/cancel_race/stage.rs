@@ -1,5 +1,5 @@
-//! The threads of the race: callers who leave, callers who stay, one who gives
-//! connections back, and the main thread, which cancels.
+//! The threads of the race: callers that are cancelled, callers that stay, one that
+//! returns connections, and the main thread, which cancels.
 
 use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,21 +15,20 @@ use crate::scenarios::Run;
 
 pub const CONNECTIONS: usize = 2;
 
-/// In each round, so many callers join the queue and are cancelled, and so many stay in
-/// it until they are served.
+/// The callers of a round that are cancelled, and those that stay until they are served.
 pub const LEAVING: usize = 8;
 pub const STAYING: usize = 2;
 pub const CALLERS: usize = LEAVING + STAYING;
-/// And one thread returns connections.
+/// The callers and the thread that returns connections.
 const ALL: usize = CALLERS + 1;
 
-/// The returns and the cancels begin within this many turns of an empty loop.
+/// The returns and the cancels begin within this number of turns of an empty loop.
 const SPREAD: u64 = 500;
 
-/// Whoever has no answer by then never gets one.
+/// A caller without an answer after this time is stranded.
 pub const WATCHDOG: Duration = Duration::from_secs(10);
 
-/// How many points the chart has.
+/// The number of points of the chart.
 const POINTS: u64 = 200;
 
 /// A pool whose callers can be cancelled.
@@ -45,15 +44,15 @@ pub trait Raced: Sync {
     fn waiting(&self) -> usize;
 }
 
-/// What is played, and what is special about the pool.
+/// How long to run, and what is special about the pool.
 pub struct Script<'a> {
     pub cancels: u64,
     pub time: Duration,
-    /// Whether no connection is left, so that nobody can be served any more.
+    /// Whether all connections are lost, so that no caller can be served.
     pub all_lost: &'a dyn Fn() -> bool,
 }
 
-/// Round after round on this pool, and what came of it.
+/// Runs rounds on this pool.
 pub fn race<P: Raced>(pool: &P, run: &Run<'_>, script: &Script<'_>) -> Outcome {
     let stage = Stage::new(pool);
     let mut outcome = thread::scope(|scope| {
@@ -64,34 +63,35 @@ pub fn race<P: Raced>(pool: &P, run: &Run<'_>, script: &Script<'_>) -> Outcome {
             thread.spawn_scoped(scope, move || stage.call(leaves)).expect("a thread");
         }
         let dice = StdRng::seed_from_u64(!run.seed);
-        scope.spawn(|| stage.give_back(dice));
-        let outcome = stage.play(run, script);
+        scope.spawn(|| stage.return_held(dice));
+        let outcome = stage.run(run, script);
         *lock(&stage.round) = None;
         *lock(&stage.held) = None;
-        stage.curtain.wait();
+        stage.start.wait();
         stage.returner.wait();
         outcome
     });
     outcome.waiting = pool.waiting();
-    let there: Vec<_> = (0..CONNECTIONS).map_while(|_| pool.try_get()).collect();
-    outcome.missing = CONNECTIONS - there.len();
-    outcome.taken += there.len() as u64;
+    let present: Vec<_> = (0..CONNECTIONS).map_while(|_| pool.try_get()).collect();
+    outcome.missing = CONNECTIONS - present.len();
+    outcome.taken += present.len() as u64;
     outcome
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Stage<'a, P: Raced> {
     pool: &'a P,
-    /// `None`: it is over.
+    /// `None` at the end.
     round: Mutex<Option<Arc<Round<P::Token>>>>,
-    curtain: Barrier,
+    start: Barrier,
     counts: Counts,
-    /// How many have played their part of the round.
+    /// The threads that have finished the round.
     done: Mutex<usize>,
     all_done: Condvar,
-    /// Connections that are to be returned; `None`: it is over.
+    /// Connections to return; `None` at the end.
     held: Mutex<Option<Vec<P::Guard<'a>>>>,
     returner: Barrier,
+    /// How often a thread has come to [`Stage::meet`].
     met: AtomicUsize,
 }
 
@@ -100,7 +100,7 @@ struct Stage<'a, P: Raced> {
 struct Round<T> {
     leaving: T,
     staying: T,
-    /// Those who leave are being cancelled.
+    /// Whether the cancel has begun.
     cancelled: AtomicBool,
 }
 
@@ -127,7 +127,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         Stage {
             pool,
             round: Mutex::new(None),
-            curtain: Barrier::new(CALLERS + 1),
+            start: Barrier::new(CALLERS + 1),
             counts: Counts::default(),
             done: Mutex::new(0),
             all_done: Condvar::new(),
@@ -137,10 +137,10 @@ impl<'a, P: Raced> Stage<'a, P> {
         }
     }
 
-    /// The life of a caller.
+    /// The loop of a caller.
     fn call(&self, leaves: bool) {
         loop {
-            self.curtain.wait();
+            self.start.wait();
             let Some(round) = lock(&self.round).clone() else { return };
             let begun = Instant::now();
             let got = self.pool.get(if leaves { &round.leaving } else { &round.staying });
@@ -159,8 +159,8 @@ impl<'a, P: Raced> Stage<'a, P> {
         }
     }
 
-    /// The life of the thread that returns what was held.
-    fn give_back(&self, mut dice: StdRng) {
+    /// The loop of the thread that returns connections.
+    fn return_held(&self, mut dice: StdRng) {
         for number in 1.. {
             self.returner.wait();
             let Some(held) = lock(&self.held).take() else { return };
@@ -173,7 +173,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         }
     }
 
-    /// Neither of the two goes on before both run.
+    /// Waits, without sleeping, until the returning thread and the main thread are here.
     fn meet(&self, number: usize) {
         self.met.fetch_add(1, Ordering::SeqCst);
         while self.met.load(Ordering::SeqCst) < 2 * number {
@@ -189,7 +189,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         }
     }
 
-    fn play(&self, run: &Run<'_>, script: &Script<'_>) -> Outcome {
+    fn run(&self, run: &Run<'_>, script: &Script<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut dice = StdRng::seed_from_u64(run.seed);
         let begun = Instant::now();
@@ -227,8 +227,8 @@ impl<'a, P: Raced> Stage<'a, P> {
         outcome.stranded = stranded.load(Ordering::SeqCst);
     }
 
-    /// All callers join the queue; then connections come back, and some of the callers
-    /// are cancelled. Ends when all have an answer.
+    /// One round: all callers join the queue, then the connections are returned and some of
+    /// the callers are cancelled. Ends when all have an answer.
     fn round(
         &self,
         number: usize,
@@ -241,8 +241,8 @@ impl<'a, P: Raced> Stage<'a, P> {
         *lock(&self.round) = Some(Arc::clone(&round));
         *lock(&self.done) = 0;
         let begun = Instant::now();
-        self.curtain.wait();
-        // Somebody is served at once only if the pool is out of order.
+        self.start.wait();
+        // A caller is served at once only if a flaw has broken the pool.
         let joined = || self.pool.waiting() >= queued + CALLERS || *lock(&self.done) > 0;
         while !joined() && begun.elapsed() < WATCHDOG {
             thread::yield_now();
@@ -256,7 +256,7 @@ impl<'a, P: Raced> Stage<'a, P> {
         let mut done = lock(&self.done);
         while *done < ALL {
             if (script.all_lost)() || begun.elapsed() > WATCHDOG {
-                // Nobody will serve those who stay: they are sent home.
+                // The callers that stay would wait forever, so they are cancelled too.
                 drop(done);
                 P::cancel(&round.staying);
                 done = lock(&self.done);

@@ -1,4 +1,4 @@
-//! What was found under leaks and an outage.
+//! The report of leaks and an outage.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -23,10 +23,10 @@ impl Outcome {
     }
 
     fn timed_out(&self) -> usize {
-        self.refusals(|refusal| refusal.said.contains("timed out"))
+        self.refusals(|refusal| refusal.text.contains("timed out"))
     }
 
-    /// Told what the driver had said to the pool.
+    /// Errors that have the driver's error as their source.
     fn with_cause(&self) -> usize {
         self.refusals(|refusal| refusal.cause.is_some())
     }
@@ -39,11 +39,11 @@ impl Outcome {
         self.came - self.answered.len()
     }
 
-    /// Nothing is idle, no room is left, more wait than may, and ever more.
-    fn is_avalanche(&self) -> bool {
+    /// Nothing is idle, there is no room, and more callers wait than at half of the outage.
+    fn grows(&self) -> bool {
         let Picture { idle, active, waiting, .. } = self.at_end;
-        let is_dry = idle == 0 && active == CONNECTIONS as usize;
-        is_dry && waiting > MOST_WAITERS && waiting > self.at_half
+        let is_exhausted = idle == 0 && active == CONNECTIONS as usize;
+        is_exhausted && waiting > MOST_WAITERS && waiting > self.at_half
     }
 
     fn data(&self) -> Value {
@@ -60,23 +60,23 @@ impl Outcome {
                 "idle": idle, "active": active, "waiting": waiting, "unanswered": unanswered,
             },
             "most_waiting": self.most_waiting,
-            "away_seconds": [self.away.0, self.away.1],
+            "outage_seconds": [self.outage.0, self.outage.1],
             "served_again_after_seconds": seconds(self.served_after),
-            "nobody_waits_after_seconds": seconds(self.drained_after),
+            "no_waiters_after_seconds": seconds(self.drained_after),
             "in_use_at_the_end": self.in_use,
-            "in_use_after_leaks_came_back": self.in_use_later,
+            "in_use_after_leaks_returned": self.in_use_later,
         })
     }
 }
 
 pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
-    let named = format!("{FILE}:{}", fairpool.line);
+    let line = format!("{FILE}:{}", fairpool.line);
     // A column follows.
-    let place = format!("{named}:");
-    let places = leaks.places.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = places.iter().filter(|found| found.starts_with(&place)).count();
+    let prefix = format!("{line}:");
+    let lines = leaks.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = lines.iter().filter(|found| found.starts_with(&prefix)).count();
     let ended = leaks.ended();
-    let told = fairpool.answered.iter().find_map(|answered| match &answered.answer {
+    let cause = fairpool.answered.iter().find_map(|answered| match &answered.answer {
         Answer::Refused(refusal) => refusal.cause.clone(),
         _ => None,
     });
@@ -91,29 +91,29 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
     let figures = vec![
         number("callers", &|pool| pool.came),
         number("served", &|pool| pool.count(|answer| matches!(answer, Answer::Served))),
-        number("connection broke in their hands", &|pool| {
+        number("connection broke during use", &|pool| {
             pool.count(|answer| matches!(answer, Answer::Broke))
         }),
         number("refused at once", &|pool| {
-            pool.refusals(|refusal| refusal.said.contains("too many"))
+            pool.refusals(|refusal| refusal.text.contains("too many"))
         }),
         number("timed out", &Outcome::timed_out),
-        number("errors with the driver's own as source", &Outcome::with_cause),
+        number("errors with the driver's error as source", &Outcome::with_cause),
         number("end of outage: idle", &|pool| pool.at_end.idle),
         number("end of outage: active", &|pool| pool.at_end.active),
         both("half and end of outage: waiting", &|pool| {
             format!("{}, {}", pool.at_half, pool.at_end.waiting)
         }),
-        number("most that ever waited", &|pool| pool.most_waiting),
+        number("most callers that waited", &|pool| pool.most_waiting),
         both("longest wait", &|pool| span(pool.longest())),
-        both("server back: served again after", &after(|pool| pool.served_after)),
-        both("server back: nobody waits after", &after(|pool| pool.drained_after)),
-        figure("leaks reported", "none", format!("{found}, at {named}")),
-        number("in use when all callers have gone", &|pool| pool.in_use),
+        both("after the outage: first served", &after(|pool| pool.served_after)),
+        both("after the outage: no waiters", &after(|pool| pool.drained_after)),
+        figure("leaks reported", "none", format!("{found}, at {line}")),
+        number("in use after the last caller", &|pool| pool.in_use),
         figure(
-            "in use after the leaks came back",
+            "in use after the leaks returned",
             flawed.in_use_later,
-            format!("{}, {ended} told", fairpool.in_use_later),
+            format!("{}, {ended} reported", fairpool.in_use_later),
         ),
     ];
 
@@ -123,10 +123,10 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
             fairpool.without_answer() > 0,
             format!("{} callers have no answer", of(fairpool.without_answer(), fairpool.came)),
         ),
-        (fairpool.with_cause() == 0, "nobody was told why connecting fails".to_string()),
+        (fairpool.with_cause() == 0, "no error has the reason why connecting fails".to_string()),
         (found != LEAKS, format!("{found} of {LEAKS} leaks were reported")),
-        (ended != LEAKS, format!("{ended} of {LEAKS} leaks were told to have ended")),
-        (fairpool.served_after.is_none(), "nobody is served after the outage".to_string()),
+        (ended != LEAKS, format!("the end of {ended} of {LEAKS} leaks was reported")),
+        (fairpool.served_after.is_none(), "no caller is served after the outage".to_string()),
         (
             (fairpool.in_use, fairpool.in_use_later) != (LEAKS, 0),
             format!("{} in use at the end, {} later", fairpool.in_use, fairpool.in_use_later),
@@ -134,14 +134,14 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
     ];
     let wrong: Vec<String> =
         wrong.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
-    let told = told.unwrap_or_default();
+    let cause = cause.unwrap_or_default();
     Report {
         scenario: SCENARIO.name,
         flawed_pool: "no limit on waiters, no deadline".to_string(),
         load: format!("{CALLERS} callers, {LEAKS} of {CONNECTIONS} connections leak, an outage"),
         figures,
         flawed: Finding {
-            shows_the_flaw: flawed.is_avalanche(),
+            shows_the_flaw: flawed.grows(),
             because: format!(
                 "{} waited at half of the outage, {} at its end",
                 flawed.at_half, flawed.at_end.waiting
@@ -150,13 +150,13 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
         fairpool: Finding {
             shows_the_flaw: !wrong.is_empty(),
             because: match wrong.is_empty() {
-                true => format!("never more than {MOST_WAITERS} wait, and they hear \"{told}\""),
+                true => format!("at most {MOST_WAITERS} wait, and their errors say \"{cause}\""),
                 false => wrong.join("; "),
             },
         },
         diagnosis: fairpool.diagnosis.clone(),
         data: json!({
-            "line": named,
+            "line": line,
             "leaks_reported": found,
             "leaks_ended": ended,
             "flawed": flawed.data(),
@@ -167,10 +167,10 @@ pub fn report(flawed: Outcome, fairpool: Outcome, leaks: &Leaks) -> Report {
 }
 
 fn chart(flawed: Outcome, fairpool: Outcome) -> Chart {
-    let (from, to) = fairpool.away;
+    let (from, to) = fairpool.outage;
     let line = |name: &str, points| Line { name: name.to_string(), points };
     Chart {
-        title: format!("Callers that wait; the server is away from {from:.1} s to {to:.1} s"),
+        title: format!("Waiting callers; outage from {from:.1} s to {to:.1} s"),
         x: "seconds".to_string(),
         y: "waiting".to_string(),
         lines: vec![line("flawed", flawed.waiting), line("fairpool", fairpool.waiting)],

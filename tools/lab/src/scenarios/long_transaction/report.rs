@@ -1,4 +1,4 @@
-//! What was found under a long transaction.
+//! The report of a long transaction.
 
 use serde_json::json;
 
@@ -8,13 +8,13 @@ use crate::load::{of, span};
 use crate::report::{Finding, Report, figure};
 
 pub fn report(flawed: Outcome, fairpool: Outcome) -> Report {
-    let named = format!("{}:{}", super::FILE, fairpool.line);
+    let line = format!("{}:{}", super::FILE, fairpool.line);
     // A column follows.
-    let place = format!("{named}:");
-    let is_named = fairpool.diagnosis.contains(&place);
+    let prefix = format!("{line}:");
+    let is_named = fairpool.diagnosis.contains(&prefix);
     let ended = |outcome: &Outcome| match outcome.ended_after {
         Some(after) => format!("after {}", span(after)),
-        None => format!("not in {}", span(outcome.lasted)),
+        None => format!("not within {}", span(outcome.lasted)),
     };
     let longest = |outcome: &Outcome| {
         let open = if outcome.unanswered > 0 { " and counting" } else { "" };
@@ -24,54 +24,58 @@ pub fn report(flawed: Outcome, fairpool: Outcome) -> Report {
         |name: &str, of: &dyn Fn(&Outcome) -> String| figure(name, of(&flawed), of(&fairpool));
     let figures = vec![
         both("lock_timeout and idle_in_transaction_session_timeout", &|pool| pool.settings.clone()),
-        both("threads that have no answer", &|pool| of(pool.unanswered, THREADS).to_string()),
+        both("threads without an answer", &|pool| of(pool.unanswered, THREADS).to_string()),
         both("threads served", &|pool| of(pool.served, THREADS).to_string()),
-        both("at the worst: behind the row", &|pool| pool.seen.behind_row.to_string()),
-        both("at the worst: behind the pool", &|pool| pool.seen.behind_pool.to_string()),
-        both("errors: lock timeout", &|pool| pool.saying("lock timeout").to_string()),
-        both("errors: timed out in the pool", &|pool| pool.saying("timed out").to_string()),
-        both("of these, with the sitter's line", &|pool| pool.saying(&place).to_string()),
-        both("the server ends the session that sits", &ended),
-        both("its COMMIT, later", &|pool| pool.commit.clone()),
+        both("at the worst: wait for the row", &|pool| pool.worst.behind_row.to_string()),
+        both("at the worst: wait for the pool", &|pool| pool.worst.behind_pool.to_string()),
+        both("errors: lock timeout", &|pool| pool.errors_with("lock timeout").to_string()),
+        both("errors: timed out in the pool", &|pool| pool.errors_with("timed out").to_string()),
+        both("of these, with the line of the open transaction", &|pool| {
+            pool.errors_with(&prefix).to_string()
+        }),
+        both("the server ends the open transaction", &ended),
+        both("its COMMIT at the end", &|pool| pool.commit.clone()),
         both("longest wait", &longest),
     ];
-    let is_found = !fairpool.seen.blocker.is_empty();
+    let is_found = !fairpool.worst.blocker.is_empty();
     let is_over = fairpool.served == THREADS && fairpool.ended_after.is_some();
     Report {
         scenario: SCENARIO.name,
-        flawed_pool: "sessions without limits, as a server has them by default".to_string(),
-        load: format!("{THREADS} threads that lock one row, {CONNECTIONS} connections"),
+        flawed_pool: "sessions without limits, which is the server's default".to_string(),
+        load: format!("{THREADS} threads lock one row, {CONNECTIONS} connections"),
         flawed: Finding {
             shows_the_flaw: flawed.unanswered > 0,
             because: match flawed.unanswered {
-                0 => "every thread has had an answer".to_string(),
-                some => format!("{} threads have no answer", of(some, THREADS)),
+                0 => "every thread got an answer".to_string(),
+                some => format!("{} threads got no answer", of(some, THREADS)),
             },
         },
         fairpool: Finding {
             shows_the_flaw: !(is_over && is_named && is_found),
             because: match (is_over, is_named, is_found) {
                 (true, true, true) => {
-                    format!("the server ends it, all threads are served, and {named} is named")
+                    format!(
+                        "the server ends the session, all threads are served, and {line} is named"
+                    )
                 }
                 (false, ..) => format!("{} threads were served", of(fairpool.served, THREADS)),
-                (_, false, _) => format!("the diagnosis does not name {named}"),
-                _ => "the backend that blocks was not found".to_string(),
+                (_, false, _) => format!("the diagnosis does not name {line}"),
+                _ => "the blocking backend was not found".to_string(),
             },
         },
         data: json!({
-            "line": named,
+            "line": line,
             "served": [flawed.served, fairpool.served],
             "unanswered": [flawed.unanswered, fairpool.unanswered],
-            "behind_row": [flawed.seen.behind_row, fairpool.seen.behind_row],
-            "behind_pool": [flawed.seen.behind_pool, fairpool.seen.behind_pool],
-            "blocker": [&flawed.seen.blocker, &fairpool.seen.blocker],
+            "behind_row": [flawed.worst.behind_row, fairpool.worst.behind_row],
+            "behind_pool": [flawed.worst.behind_pool, fairpool.worst.behind_pool],
+            "blocker": [&flawed.worst.blocker, &fairpool.worst.blocker],
             "ended_after_seconds": fairpool.ended_after.map(|after| after.as_secs_f64()),
             "commit": [&flawed.commit, &fairpool.commit],
         }),
         diagnosis: format!(
-            "{}and on the server, seen from a session beside the pool:\n{}",
-            fairpool.diagnosis, fairpool.seen.blocker
+            "{}and on the server, by a session outside the pool:\n{}",
+            fairpool.diagnosis, fairpool.worst.blocker
         ),
         figures,
         chart: Some(chart(flawed, fairpool)),
@@ -81,7 +85,7 @@ pub fn report(flawed: Outcome, fairpool: Outcome) -> Report {
 fn chart(flawed: Outcome, fairpool: Outcome) -> Chart {
     let line = |name: &str, points| Line { name: name.to_string(), points };
     Chart {
-        title: "Threads that wait, while a transaction is left open".to_string(),
+        title: "Waiting threads while a transaction stays open".to_string(),
         x: "seconds".to_string(),
         y: "waiting".to_string(),
         lines: vec![

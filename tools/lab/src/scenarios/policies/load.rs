@@ -1,15 +1,15 @@
-//! Who comes when: the load goes up above what the pool can serve, and down again.
+//! The arrivals: the load alternates between more and less than the pool can serve.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What the pool has, and how long each is held: between half and one and a half times.
+/// The pool's connections, and the average hold. Each hold is 0.5 to 1.5 times that.
 pub const CONNECTIONS: usize = 8;
 pub const HOLD: Duration = Duration::from_millis(20);
 
-/// Of what the pool can serve, in each half of a cycle. On the whole it is enough.
+/// The load in the two halves of a cycle, as a share of what the pool can serve.
 pub const ABOVE: f64 = 1.4;
 pub const BELOW: f64 = 0.5;
 const LONGEST_CYCLE: Duration = Duration::from_secs(2);
@@ -36,13 +36,13 @@ impl Class {
         [10, 60, 30][self as usize]
     }
 
-    /// How long it waits at the most, where there is a limit: a report is in no hurry.
+    /// The timeout of policies that have one. A report may take longer.
     pub fn timeout(self, cycle: Duration) -> Duration {
         cycle.mul_f64([0.1, 0.1, 0.3][self as usize])
     }
 }
 
-/// How much later each level of priority counts as having come.
+/// The ageing per level of priority.
 pub fn ageing(cycle: Duration) -> Duration {
     cycle / 40
 }
@@ -59,8 +59,7 @@ pub struct Load {
     pub callers: Vec<Caller>,
 }
 
-/// Each half of a cycle has as many callers as its share of what the pool can serve, at
-/// random moments.
+/// Callers at random times; their number in each half of a cycle is fixed by its load.
 pub fn load(seed: u64, length: Duration, cycles: Option<u32>) -> Load {
     let whole = (length.as_secs_f64() / LONGEST_CYCLE.as_secs_f64()).floor().max(1.0);
     let cycle = length.div_f64(whole).min(LONGEST_CYCLE);

@@ -1,4 +1,4 @@
-//! What became of the callers under a policy.
+//! The results of the callers under a policy.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::load::quantile;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// One queue, first come, first served, without a limit.
+    /// A FIFO without a timeout.
     Endless,
-    /// The same, but whoever has waited for as long as it may leaves.
+    /// A FIFO with a timeout.
     Dropping,
-    /// fairpool: with priorities, and ageing.
+    /// fairpool, with priorities and ageing.
     Ageing,
-    /// fairpool, but nobody's priority grows with time: what ageing is for.
+    /// fairpool, with priorities but without ageing, for comparison.
     Rigid,
 }
 
@@ -25,7 +25,7 @@ pub const POLICIES: [Policy; 4] =
 impl Policy {
     pub fn name(self) -> &'static str {
         match self {
-            Policy::Endless => "FIFO without a limit",
+            Policy::Endless => "FIFO without a timeout",
             Policy::Dropping => "FIFO with a timeout",
             Policy::Ageing => "fairpool: priorities and ageing",
             Policy::Rigid => "priorities without ageing",
@@ -40,7 +40,7 @@ pub enum End {
     Refused,
 }
 
-/// From when a caller was due to come until it had an answer, whichever.
+/// One caller's result. Its wait counts from when it was due until its answer.
 #[derive(Clone, Copy)]
 pub struct Answered {
     pub class: Class,
@@ -48,7 +48,7 @@ pub struct Answered {
     pub end: End,
 }
 
-/// The figures of a class, or of all.
+/// The figures of a class, or of all callers.
 #[derive(Clone, Debug)]
 pub struct Waits {
     pub name: &'static str,
@@ -91,17 +91,17 @@ impl Waits {
 
 pub struct Outcome {
     pub policy: Policy,
-    /// By class, and then all.
+    /// One for each class, and one for all callers.
     pub waits: Vec<Waits>,
-    /// How many waited for longer than they may where there is a limit, and by more than
-    /// a busy machine explains.
+    /// The share of callers that waited longer than their timeout, by more than a busy
+    /// machine explains.
     pub too_long: f64,
 }
 
 impl Outcome {
     pub fn new(policy: Policy, load: &Load, answers: &[Answered]) -> Outcome {
-        let room = load.cycle / 20;
-        let is_late = |one: &&Answered| one.waited > one.class.timeout(load.cycle) + room;
+        let tolerance = load.cycle / 20;
+        let is_late = |one: &&Answered| one.waited > one.class.timeout(load.cycle) + tolerance;
         let late = answers.iter().filter(is_late).count();
         let class = |class: Class| Waits::of(class.name(), answers, Some(class));
         let all = Waits::of("all", answers, None);

@@ -1,9 +1,8 @@
 //! The policies on threads: one pool for each, all under the same load at the same time,
-//! so that whatever else the machine does disturbs them alike.
+//! so that noise on the machine affects them alike.
 //!
-//! Callers come when they are due, whether or not those before them have been served,
-//! and their waits count from when they were due: a pool that is slow gets no less to
-//! do for that.
+//! Callers arrive when they are due, even if those before them still wait, and their waits
+//! count from when they were due. So a slow pool does not get less load.
 
 use std::sync::mpsc;
 use std::thread;
@@ -17,25 +16,24 @@ use crate::flawed::endless::Endless;
 use crate::scenarios::{Problem, Run};
 use crate::stub::Stub;
 
-/// Callers sleep, most of the time.
+/// Small, because callers sleep most of the time.
 const STACK: usize = 64 * 1024;
 
-/// No caller of the load should meet it: it is there for what nobody thought of.
+/// High enough that no caller of this load is refused.
 pub const MOST_WAITERS: u32 = 1000;
 
-/// Gets a connection for a caller and holds it; tells how long it took to get it since
-/// the caller was due.
+/// Gets a connection for a caller and holds it.
 type Use = Box<dyn Fn(Caller, Instant) -> Answered + Send + Sync>;
 
 fn answered(caller: Caller, due: Instant, end: End) -> Answered {
     Answered { class: caller.class, waited: due.elapsed(), end }
 }
 
-fn fifo(cycle: Duration, has_limit: bool) -> Use {
+fn fifo(cycle: Duration, has_timeout: bool) -> Use {
     let stub = Stub::new();
     let pool = Endless::new(CONNECTIONS, None, move || stub.open());
     Box::new(move |caller, due| {
-        let timeout = has_limit.then(|| caller.class.timeout(cycle));
+        let timeout = has_timeout.then(|| caller.class.timeout(cycle));
         let conn = pool.get_within(timeout);
         let end = if conn.is_ok() { End::Served } else { End::TimedOut };
         let answer = answered(caller, due, end);
@@ -76,10 +74,10 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<(Vec<Outcome>, String), Problem
     let (ours, pool) = fairpool(cycle, ageing(cycle));
     let (rigid, _) = fairpool(cycle, super::NO_AGEING);
     let uses = [fifo(cycle, false), fifo(cycle, true), ours, rigid];
-    let (tell, told) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let begun = Instant::now() + Duration::from_millis(50);
     let diagnosis = thread::scope(|scope| {
-        // Two looks in the second half of the first time above.
+        // Two snapshots within the first overload.
         let diagnosis = scope.spawn(|| {
             thread::sleep((begun + cycle.mul_f64(0.3)).saturating_duration_since(Instant::now()));
             let span = cycle.mul_f64(0.15).max(Duration::from_millis(50));
@@ -89,21 +87,21 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<(Vec<Outcome>, String), Problem
             let due = begun + caller.at;
             thread::sleep(due.saturating_duration_since(Instant::now()));
             for (policy, one) in uses.iter().enumerate() {
-                let tell = tell.clone();
+                let sender = sender.clone();
                 let body = move || {
-                    // It is heard until all have told.
-                    let _ = tell.send((policy, one(caller, due)));
+                    // The receiver lives longer than the callers.
+                    let _ = sender.send((policy, one(caller, due)));
                 };
                 let thread = thread::Builder::new().stack_size(STACK);
                 let thread = thread.name(format!("{}-{number}", caller.class.name()));
                 thread.spawn_scoped(scope, body).map_err(|error| {
-                    Problem(format!("the system has no thread for another caller: {error}"))
+                    Problem(format!("cannot start a thread for a caller: {error}"))
                 })?;
             }
             run.console.state(|| {
                 let stats = pool.stats();
                 format!(
-                    "{number} of {} callers have come; fairpool: {} wait, {} timed out",
+                    "{number} of {} callers; fairpool: {} wait, {} timed out",
                     load.callers.len(),
                     stats.waiting,
                     stats.timeouts
@@ -112,9 +110,9 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<(Vec<Outcome>, String), Problem
         }
         Ok(diagnosis.join().expect("a diagnosis panicked"))
     })?;
-    drop(tell);
+    drop(sender);
     let mut answers: [Vec<Answered>; 4] = Default::default();
-    told.iter().for_each(|(policy, answer)| answers[policy].push(answer));
+    results.iter().for_each(|(policy, answer)| answers[policy].push(answer));
     let outcomes = POLICIES.iter().zip(&answers);
     let outcomes = outcomes.map(|(policy, answers)| Outcome::new(*policy, load, answers));
     Ok((outcomes.collect(), diagnosis))

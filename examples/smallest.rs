@@ -1,4 +1,5 @@
-//! The smallest honest use: eight threads share two connections to a database in memory.
+//! The smallest complete program: eight threads share two connections to a database in
+//! memory.
 
 use std::error::Error;
 use std::thread;
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Ok(conn) => {
                     conn.execute("INSERT INTO visits VALUES (?1)", [visitor]).expect("a row");
                 }
-                // Says who holds the connections, since when and where.
+                // The message names who holds the connections, since when and where.
                 Err(timeout) => eprintln!("visitor {visitor}: {timeout}"),
             });
         }

@@ -7,30 +7,27 @@
 //! had to say.
 //!
 //! ```
-//! # #[cfg(feature = "sqlite")] {
 //! use std::thread;
 //! use std::time::Duration;
 //!
 //! use fairpool::Pool;
-//! use fairpool_sqlite::SqliteConnectionManager;
+//! # use fairpool_testing::StubManager as Manager;
 //!
-//! let pool = Pool::builder().max_size(4).build(SqliteConnectionManager::memory())?;
-//! pool.get()?.execute_batch("CREATE TABLE visits (thread INTEGER)")?;
+//! // `Manager` is the driver's: `SqliteConnectionManager` of `fairpool-sqlite`, for example.
+//! let pool = Pool::builder().max_size(4).build(Manager)?;
 //!
 //! thread::scope(|scope| {
-//!     for number in 0..16 {
+//!     for _ in 0..16 {
 //!         let pool = &pool;
-//!         scope.spawn(move || {
-//!             let conn = pool.get_timeout(Duration::from_secs(1)).expect("a connection");
-//!             conn.execute("INSERT INTO visits VALUES (?1)", [number]).expect("a row");
+//!         scope.spawn(move || match pool.get_timeout(Duration::from_secs(1)) {
+//!             Ok(_conn) => {} // use it; it returns to the pool when it is dropped
+//!             Err(error) => eprintln!("{error}"), // names who holds the connections
 //!         });
 //!     }
 //! });
 //!
-//! let rows: i64 = pool.get()?.query_row("SELECT count(*) FROM visits", [], |row| row.get(0))?;
-//! assert_eq!(rows, 16);
-//! # }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! assert_eq!(pool.stats().gets, 16);
+//! # Ok::<(), fairpool::Error>(())
 //! ```
 //!
 //! # What is here
@@ -165,5 +162,5 @@ pub mod stats {
     pub use crate::observe::reading::Reading;
     pub use crate::types::stats::{ClosedBy, Stats};
     #[cfg(feature = "histograms")]
-    pub use crate::types::times::{Distribution, Distributions, Quantiles, Times};
+    pub use crate::types::times::{Distribution, Distributions, Quantiles, Times, ValueCount};
 }

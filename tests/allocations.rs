@@ -1,20 +1,16 @@
-//! What allocates and what must not: a rule of the house is that the fast path
-//! does not. An allocator counts, for each thread by itself.
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
+//! The fast path must not allocate. A global allocator counts, for each thread by itself:
+//! hence a process of its own.
 
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use fairpool_testing::StubManager;
 use fairpool::{Fairness, Pool};
-use stub::{WATCHDOG, eventually};
+use fairpool_testing::StubManager;
+use fairpool_testing::stub::{WATCHDOG, eventually};
 
-/// No newcomer comes so late that it may not overtake.
+/// A newcomer may always overtake.
 const EVER: Fairness = Fairness::Bounded(Duration::from_secs(3600));
 
 fn pool(max_size: u32, fairness: Fairness) -> Pool<StubManager> {
@@ -39,7 +35,7 @@ fn the_counter_counts() {
 fn gets_and_returns_allocate_nothing() {
     for size in [1, 8] {
         let pool = pool(size, Fairness::default());
-        // The thread's first get makes a record of the thread.
+        // The first get of a thread allocates the thread's record.
         get_and_return(&pool);
         let thousand = || (0..1000).for_each(|_| get_and_return(&pool));
         assert_eq!(allocations(thousand), 0, "{size} connections");
@@ -60,10 +56,9 @@ fn gets_without_waiting_allocate_nothing() {
     assert_eq!(allocations(thousand), 0);
 }
 
-/// A waiter that was told of an idle connection is on its way for a while. Who
-/// gets and returns it meanwhile, past that waiter, allocates nothing. How long
-/// the waiter takes is up to the system, so it is tried until it was slow enough
-/// a hundred times.
+/// A waiter that was notified of an idle connection needs a moment to wake up. A newcomer that
+/// gets and returns the connection meanwhile allocates nothing. How long the waiter takes is
+/// up to the system, so the test repeats until it was slow enough a hundred times.
 #[test]
 fn overtaking_allocates_nothing() {
     let pool = pool(1, EVER);
@@ -71,21 +66,20 @@ fn overtaking_allocates_nothing() {
     let end = Instant::now() + WATCHDOG;
     thread::scope(|scope| {
         scope.spawn(|| while Instant::now() < end && pool.get().is_ok() {});
-        eventually("somebody waits", || pool.stats().waiting == 1);
+        eventually("a caller waits", || pool.stats().waiting == 1);
         drop(held);
         let mut overtakings = 0;
         while overtakings < 100 && Instant::now() < end {
             overtakings += u32::from(overtakes_for_free(&pool));
         }
-        // Before the assertion: the waiter ends with the pool.
+        // Closed before the assertion, since the waiter ends with the pool.
         let report = pool.close(end + WATCHDOG);
         assert!(report.is_complete(), "{report}");
         assert_eq!(overtakings, 100);
     });
 }
 
-/// Whether this get and return went past one and the same waiter, and allocated
-/// nothing.
+/// Whether this get and return overtook one and the same waiter and allocated nothing.
 fn overtakes_for_free(pool: &Pool<StubManager>) -> bool {
     let before = pool.stats();
     let allocated = allocations(|| get_and_return(pool));
@@ -94,12 +88,12 @@ fn overtakes_for_free(pool: &Pool<StubManager>) -> bool {
     waited && before.gets_waited == after.gets_waited && allocated == 0
 }
 
-/// The taker makes a cell for its answer; the giver, the list of answers and
-/// that of whom to wake.
+/// The waiter allocates a cell for its answer; the returning thread, the list of answers and
+/// the list of waiters to wake.
 #[test]
 fn a_hand_off_allocates_three_times() {
     let pool = pool(1, Fairness::Strict);
-    // Passed by both at the beginning and at the end of each round.
+    // Both threads pass it at the beginning and at the end of each round.
     let round = Barrier::new(2);
     let take = || {
         let mut taken = None;
@@ -112,12 +106,12 @@ fn a_hand_off_allocates_three_times() {
     let give = || {
         let conn = pool.get().expect("it is idle");
         round.wait();
-        eventually("somebody waits", || pool.stats().waiting == 1);
+        eventually("a caller waits", || pool.stats().waiting == 1);
         let allocated = allocations(|| drop(conn));
         round.wait();
         allocated
     };
-    // In the first round, thread and queue make what they keep.
+    // In the first round, threads and queue allocate what they keep.
     let (gives, takes) = thread::scope(|scope| {
         let taker = scope.spawn(|| [take(), take(), take()]);
         ([give(), give(), give()], taker.join().expect("the taker panicked"))

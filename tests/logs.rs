@@ -1,36 +1,37 @@
-//! What the pool says in the application's log: each thing once, with its facts as
-//! key-values. A logger is the application's code: whatever it does, the pool goes on.
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
+//! What the pool logs: each thing once, with its facts as key-values. A logger is code of the
+//! application: whatever it does, the pool continues.
+//!
+//! In a process of its own, since a process has one logger.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
 use fairpool::health::HealthThresholds;
+use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic, watched,
+};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use stub::watched;
-use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// One line.
+const AT_ONCE: SelfDeadlock = SelfDeadlock::Fail(Duration::ZERO);
+
+/// One line of the log.
 #[derive(Clone, Debug)]
-struct Said {
+struct Line {
     level: Level,
     text: String,
     facts: BTreeMap<String, String>,
     thread: String,
 }
 
-impl Said {
+impl Line {
     fn fact(&self, key: &str) -> &str {
         self.facts.get(key).unwrap_or_else(|| panic!("without {key}: {self:?}"))
     }
@@ -40,7 +41,7 @@ impl Said {
     }
 }
 
-impl<'kvs> VisitSource<'kvs> for Said {
+impl<'kvs> VisitSource<'kvs> for Line {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
         self.facts.insert(key.to_string(), value.to_string());
         Ok(())
@@ -49,20 +50,21 @@ impl<'kvs> VisitSource<'kvs> for Said {
 
 /// What the logger does with lines about a pool.
 #[derive(Clone)]
-enum Mood {
+enum Behaviour {
     Keep,
     Panic,
     Hang(Gate),
-    /// Asks the pool itself.
+    /// Uses the pool.
     Ask(Pool<Manager>),
 }
 
 struct Logger {
-    said: Mutex<Vec<Said>>,
-    moods: Mutex<BTreeMap<String, Mood>>,
+    logged: Mutex<Vec<Line>>,
+    behaviours: Mutex<BTreeMap<String, Behaviour>>,
 }
 
-static LOGGER: Logger = Logger { said: Mutex::new(Vec::new()), moods: Mutex::new(BTreeMap::new()) };
+static LOGGER: Logger =
+    Logger { logged: Mutex::new(Vec::new()), behaviours: Mutex::new(BTreeMap::new()) };
 
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -73,25 +75,25 @@ impl Log for Logger {
         if record.target() != "fairpool" {
             return;
         }
-        let mut said = Said {
+        let mut logged = Line {
             level: record.level(),
             text: record.args().to_string(),
             facts: BTreeMap::new(),
             thread: thread::current().name().unwrap_or("?").to_string(),
         };
-        record.key_values().visit(&mut said).unwrap();
-        let mood = lock(&self.moods).get(said.fact("pool")).cloned();
-        lock(&self.said).push(said);
-        match mood.unwrap_or(Mood::Keep) {
-            Mood::Keep => {}
-            Mood::Panic => silent_panic(),
-            Mood::Ask(pool) => {
+        record.key_values().visit(&mut logged).unwrap();
+        let behave = lock(&self.behaviours).get(logged.fact("pool")).cloned();
+        lock(&self.logged).push(logged);
+        match behave.unwrap_or(Behaviour::Keep) {
+            Behaviour::Keep => {}
+            Behaviour::Panic => silent_panic(),
+            Behaviour::Ask(pool) => {
                 drop((pool.stats(), pool.health(), pool.subscribe(10), pool.try_get()));
                 drop((pool.diagnose_over(ms(50)), pool.holders(), pool.waiters()));
             }
-            Mood::Hang(gate) => {
+            Behaviour::Hang(gate) => {
                 let me = thread::current();
-                // Whoever is slow on a busy machine is not meant.
+                // Other threads may log as well, if the machine is busy.
                 if me.name().is_some_and(|me| me == "slow" || me.contains("-worker-")) {
                     gate.pass();
                 }
@@ -111,10 +113,10 @@ fn named(name: &str, set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> 
     set(builder(1).name(name).on_self_deadlock(SelfDeadlock::Ignore))
 }
 
-/// What was said of this pool so far.
-fn said(pool: &str) -> Vec<Said> {
-    let all: MutexGuard<'_, Vec<Said>> = lock(&LOGGER.said);
-    let mine = all.iter().filter(|said| said.fact("pool") == pool).cloned().collect::<Vec<_>>();
+/// What was logged about this pool so far.
+fn logged(pool: &str) -> Vec<Line> {
+    let all: MutexGuard<'_, Vec<Line>> = lock(&LOGGER.logged);
+    let mine = all.iter().filter(|logged| logged.fact("pool") == pool).cloned().collect::<Vec<_>>();
     for it in &mine {
         assert!(it.text.starts_with(&format!("pool '{pool}': ")), "{it:?}");
         assert!(!it.text.contains('\n'), "{it:?}");
@@ -122,25 +124,25 @@ fn said(pool: &str) -> Vec<Said> {
     mine
 }
 
-/// The lines that have this in them.
-fn lines(pool: &str, part: &str) -> Vec<Said> {
-    said(pool).into_iter().filter(|said| said.text.contains(part)).collect()
+/// The lines that contain `part`.
+fn lines(pool: &str, part: &str) -> Vec<Line> {
+    logged(pool).into_iter().filter(|logged| logged.text.contains(part)).collect()
 }
 
 #[track_caller]
-fn until_said(pool: &str, part: &str, times: usize) -> Vec<Said> {
+fn await_lines(pool: &str, part: &str, times: usize) -> Vec<Line> {
     eventually(part, || lines(pool, part).len() >= times);
     let lines = lines(pool, part);
     assert_eq!(lines.len(), times, "{lines:#?}");
     lines
 }
 
-fn mood(pool: &str, mood: Mood) {
-    lock(&LOGGER.moods).insert(pool.to_string(), mood);
+fn behave(pool: &str, behave: Behaviour) {
+    lock(&LOGGER.behaviours).insert(pool.to_string(), behave);
 }
 
 // ---------------------------------------------------------------------------
-// What is said
+// What is logged
 
 #[test]
 fn an_outage_is_said_once_and_its_end_once() {
@@ -158,11 +160,11 @@ fn an_outage_is_said_once_and_its_end_once() {
         let failures = pool.stats().open_failures;
         PooledConnection::discard(pool.get().unwrap());
 
-        let ends = until_said("outage", "connecting succeeds again", outage);
-        let begins = until_said("outage", "connecting fails: attempt", outage);
+        let ends = await_lines("outage", "connecting succeeds again", outage);
+        let begins = await_lines("outage", "connecting fails: attempt", outage);
         assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
         let end = ends.last().unwrap();
-        // Another may have failed between the count and the end.
+        // Another attempt may have failed between the count and the end.
         let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
         assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
         assert!(end.text.contains(&format!("{} failures later", end.fact("failures"))), "{end:?}");
@@ -179,13 +181,13 @@ fn a_check_that_fails_is_said_with_its_connection() {
     let id = PooledConnection::info(&pool.get().unwrap()).id;
     server.next(Op::IsValid, Does::Fail);
     drop(pool.get().unwrap());
-    let lines = until_said("checks", "failed its check: the connection is dead", 1);
-    assert_eq!((lines[0].level, lines[0].number("connection")), (Level::Warn, id));
+    let lines = await_lines("checks", "failed its check: the connection is dead", 1);
+    assert_eq!((lines[0].level, lines[0].number("connection_id")), (Level::Warn, id));
 }
 
 #[test]
 fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
-    // The connection is there from the start, so that the first get is not slow.
+    // The connection is open from the start, so that the first get is not slow.
     let set = |it: Builder<Manager>| it.min_idle(Some(1)).slow_get_threshold(Some(ms(10)));
     let pool = named("slow", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
@@ -193,30 +195,30 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     let begun = Instant::now();
     let mut line = 0;
     let mut slow = 0;
-    eventually("it is said again", || {
+    eventually("it is logged again", || {
         line = line!() + 1;
         pool.request().label("report").timeout(ms(15)).get().unwrap_err();
         slow += 1;
         lines("slow", "slow get").len() == 2
     });
     assert!(begun.elapsed() >= ms(1000), "twice in {:?}", begun.elapsed());
-    let said = lines("slow", "slow get");
-    assert_eq!(said[0].level, Level::Warn);
-    assert!(!said[0].text.contains("more were slow"), "{said:?}");
-    // Each of the others is accounted for.
+    let logged = lines("slow", "slow get");
+    assert_eq!(logged[0].level, Level::Warn);
+    assert!(!logged[0].text.contains("more were slow"), "{logged:?}");
+    // The second line counts the slow gets in between.
     let more = format!("; {} more were slow since that was last said", slow - 2);
-    assert!(said[1].text.ends_with(&more), "{more}: {said:?}");
-    for it in &said {
+    assert!(logged[1].text.ends_with(&more), "{more}: {logged:?}");
+    for it in &logged {
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
         assert!(it.text.contains("(report) got none after "), "{it:?}");
-        assert!(it.number("waited_ms") >= 15 && it.number("waiter") > 0, "{it:?}");
+        assert!(it.number("waited_ms") >= 15 && it.number("get_id") > 0, "{it:?}");
         let here = thread::current();
         let here = here.name().unwrap();
         assert!(it.thread == here && here.starts_with(it.fact("thread")), "{it:?}");
     }
-    assert!(said[0].number("waiter") < said[1].number("waiter"));
+    assert!(logged[0].number("get_id") < logged[1].number("get_id"));
 
-    // One that gets its connection in the end says which.
+    // A slow get that succeeds logs its connection.
     thread::sleep(ms(1000));
     thread::scope(|scope| {
         let get = scope.spawn(|| drop(pool.get().unwrap()));
@@ -226,7 +228,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
         get.join().unwrap();
     });
     let last = lines("slow", "got a connection after").pop().unwrap();
-    assert_eq!(last.number("connection"), id);
+    assert_eq!(last.number("connection_id"), id);
 }
 
 #[test]
@@ -239,7 +241,7 @@ fn gets_that_are_not_slow_are_not_said() {
         drop(held);
         drop(pool.get().unwrap());
         assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
-        assert!(said(name).is_empty(), "{:#?}", said(name));
+        assert!(logged(name).is_empty(), "{:#?}", logged(name));
     }
 }
 
@@ -249,11 +251,11 @@ fn leaks_are_said_with_their_holder() {
     let pool = named("leaks", set).build(Server::new().manager()).unwrap();
     let (held, line) = (pool.get().unwrap(), line!());
     let id = PooledConnection::info(&held).id;
-    let leaks = until_said("leaks", "a connection may be leaked: held by thread", 1);
+    let leaks = await_lines("leaks", "a connection may be leaked: held by thread", 1);
     drop(held);
-    let ends = until_said("leaks", "it was not leaked, but held by thread", 1);
+    let ends = await_lines("leaks", "it was not leaked, but held by thread", 1);
     for it in [&leaks[0], &ends[0]] {
-        assert_eq!((it.level, it.number("connection")), (Level::Warn, id));
+        assert_eq!((it.level, it.number("connection_id")), (Level::Warn, id));
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
         assert!(thread::current().name().unwrap().starts_with(it.fact("thread")), "{it:?}");
         assert!(it.number("held_ms") >= 20, "{it:?}");
@@ -272,23 +274,23 @@ fn abandoned_driver_calls_are_said() {
     server.next(Op::Connect, Does::Hang(gate.clone()));
     let first = pool.get().unwrap();
     let id = PooledConnection::info(&first).id;
-    let connect = until_said("hung", "the connect was abandoned: it has not returned for", 1);
-    assert_eq!((connect[0].fact("call"), connect[0].number("connection")), ("connect", 0));
-    // The same is the beginning of an outage, and its end.
-    until_said("hung", "connecting fails: the driver's connect does not return", 1);
+    let connect = await_lines("hung", "the connect was abandoned: it has not returned for", 1);
+    assert_eq!((connect[0].fact("call"), connect[0].number("connection_id")), ("connect", 0));
+    // The abandoned connect also begins an outage, and the next one ends it.
+    await_lines("hung", "connecting fails: the driver's connect does not return", 1);
 
     drop(first);
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     let second = pool.get().unwrap();
     let text = format!("the check of connection {id} was abandoned");
-    let check = until_said("hung", &text, 1);
-    assert_eq!((check[0].fact("call"), check[0].number("connection")), ("check", id));
+    let check = await_lines("hung", &text, 1);
+    assert_eq!((check[0].fact("call"), check[0].number("connection_id")), ("check", id));
 
     let id = PooledConnection::info(&second).id;
     server.next(Op::Close, Does::Hang(gate.clone()));
     PooledConnection::discard(second);
-    let close = until_said("hung", &format!("the close of connection {id} was abandoned"), 1);
-    assert_eq!((close[0].fact("call"), close[0].number("connection")), ("close", id));
+    let close = await_lines("hung", &format!("the close of connection {id} was abandoned"), 1);
+    assert_eq!((close[0].fact("call"), close[0].number("connection_id")), ("close", id));
     for it in [&connect[0], &check[0], &close[0]] {
         assert!(it.level == Level::Warn && it.number("after_ms") >= 20, "{it:?}");
     }
@@ -297,23 +299,22 @@ fn abandoned_driver_calls_are_said() {
 
 #[test]
 fn changes_of_health_are_said() {
-    let thresholds = HealthThresholds {
-        // The first get of all waits too, for its connection.
-        waiters_warning: 2,
-        waiters_critical: 3,
-        wait_warning: WATCHDOG,
-        wait_critical: 2 * WATCHDOG,
-        calm_for: Duration::ZERO,
-    };
+    let mut thresholds = HealthThresholds::default();
+    // The very first get waits as well, for its connection.
+    thresholds.waiters_warning = 2;
+    thresholds.waiters_critical = 3;
+    thresholds.wait_warning = WATCHDOG;
+    thresholds.wait_critical = 2 * WATCHDOG;
+    thresholds.calm_for = Duration::ZERO;
     let set = |builder: Builder<Manager>| builder.health_thresholds(thresholds);
     let pool = named("health", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
     thread::scope(|scope| {
         let wait = || drop(pool.get().unwrap());
         (0..2).for_each(|_| drop(scope.spawn(wait)));
-        let warning = until_said("health", "was healthy, is warning: 2 waiting", 1);
+        let warning = await_lines("health", "was healthy, is warning: 2 waiting", 1);
         scope.spawn(wait);
-        let critical = until_said("health", "was warning, is critical: 3 waiting", 1);
+        let critical = await_lines("health", "was warning, is critical: 3 waiting", 1);
         for (it, level, name, waiting) in
             [(&warning[0], Level::Warn, "warning", 2), (&critical[0], Level::Error, "critical", 3)]
         {
@@ -334,7 +335,7 @@ fn a_deadlock_is_said() {
     let pool = named("nested", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
     pool.get_timeout(ms(20)).unwrap_err();
-    let lines = until_said("nested", "waits for another at", 1);
+    let lines = await_lines("nested", "waits for another at", 1);
     assert_eq!(lines[0].level, Level::Warn);
     drop(held);
 }
@@ -342,12 +343,13 @@ fn a_deadlock_is_said() {
 // ---------------------------------------------------------------------------
 // Loggers that misbehave
 
-/// Everything that is said, one after the other. Ends with a pool that works.
+/// A pool in which everything that is logged happens, one after the other.
 fn eventful(name: &str) -> (Pool<Manager>, Server) {
     let server = Server::new();
     server.next(Op::Connect, Does::Fail);
     server.next(Op::IsValid, Does::Fail);
-    let thresholds = HealthThresholds { waiters_warning: 1, ..HealthThresholds::default() };
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 1;
     let pool = named(name, |builder| {
         builder
             .test_on_check_out(true)
@@ -359,10 +361,10 @@ fn eventful(name: &str) -> (Pool<Manager>, Server) {
     (pool.build(server.manager()).unwrap(), server)
 }
 
-/// Has everything said, with a logger in such a mood, and waits until it was.
-fn have_all_said(name: &'static str, its: impl FnOnce(&Pool<Manager>) -> Mood) {
+/// Makes everything happen that is logged, with a logger that behaves like this.
+fn log_everything(name: &'static str, behaviour: impl FnOnce(&Pool<Manager>) -> Behaviour) {
     let (pool, server) = eventful(name);
-    mood(name, its(&pool));
+    behave(name, behaviour(&pool));
     let there = pool.clone();
     watched("gets whose lines the logger gets", move || {
         drop(there.get().unwrap()); // after a failure: slow
@@ -377,26 +379,26 @@ fn have_all_said(name: &'static str, its: impl FnOnce(&Pool<Manager>) -> Mood) {
     }
     assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
     server.check();
-    mood(name, Mood::Keep);
+    behave(name, Behaviour::Keep);
 }
 
 #[test]
 fn a_logger_that_panics_hurts_nobody() {
-    have_all_said("panics", |_| Mood::Panic);
+    log_everything("panics", |_| Behaviour::Panic);
 }
 
 #[test]
 fn a_logger_may_use_the_pool() {
-    have_all_said("asks", |pool| Mood::Ask(pool.clone()));
+    log_everything("asks", |pool| Behaviour::Ask(pool.clone()));
 }
 
 #[test]
 fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     let gate = Gate::new();
-    mood("hangs", Mood::Hang(gate.clone()));
+    behave("hangs", Behaviour::Hang(gate.clone()));
     let (pool, server) = eventful("hangs");
     let slow = pool.clone();
-    // It has waited for a second attempt, and its thread says that this was slow.
+    // This get waits for a second attempt, and its own thread logs that it was slow.
     let get = move || drop(slow.get().unwrap());
     let slow = thread::Builder::new().name("slow".to_string()).spawn(get).unwrap();
     gate.await_entered(2);
@@ -404,7 +406,7 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     watched("others get what there is", move || {
         there.set_max_size(2).unwrap();
         for _ in 0..3 {
-            // The check that fails is said by its worker: it is abandoned.
+            // The worker logs the failed check and hangs: the check is abandoned.
             drop(there.get().unwrap());
         }
         let held = there.get().unwrap();
@@ -420,4 +422,47 @@ fn a_logger_that_hangs_hurts_nobody_but_who_was_slow() {
     slow.join().unwrap();
     assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
     server.check();
+}
+
+/// Causes all lines about holders. Returns the source line of the get.
+fn provoke(name: &'static str) -> u32 {
+    let server = Server::new();
+    let set = |it: Builder<Manager>| it.leak_threshold(Some(ms(10))).on_self_deadlock(AT_ONCE);
+    let pool = named(name, set).build(server.manager()).unwrap();
+    let line = watched("gets whose lines the logger gets", move || {
+        let (held, line) = (pool.get().unwrap(), line!());
+        assert!(pool.get().unwrap_err().is_self_deadlock());
+        eventually("it is reported", || pool.stats().leaks == 1);
+        drop(held);
+        PooledConnection::discard(pool.get().unwrap());
+        drop(pool.get_timeout(WATCHDOG).unwrap());
+        let stats = pool.stats();
+        assert_eq!((stats.in_use, stats.waiting), (0, 0));
+        line
+    });
+    eventually("all is closed", || server.live() == 0);
+    line
+}
+
+#[test]
+fn p9_the_log_names_threads_and_lines() {
+    let line = provoke("holders");
+    let place = format!("{}:{line}:", file!());
+    let warnings = |parts: &[&str]| {
+        let has_all =
+            |it: &&Line| it.level == Level::Warn && parts.iter().all(|part| it.text.contains(part));
+        logged("holders").iter().filter(has_all).count()
+    };
+    assert_eq!(warnings(&["pool 'holders': a connection may be leaked", &place]), 1);
+    assert_eq!(warnings(&["pool 'holders': it was not leaked", &place]), 1);
+    let deadlock = "every connection is held by a thread that itself waits";
+    let deadlocks = warnings(&[deadlock, &place, "waits for another at"]);
+    assert_eq!(deadlocks, 1, "{:#?}", logged("holders"));
+}
+
+#[test]
+fn p10_a_logger_that_panics_costs_nobody_anything() {
+    behave("costs", Behaviour::Panic);
+    provoke("costs");
+    assert!(!logged("costs").is_empty(), "the logger was not asked");
 }

@@ -1,10 +1,9 @@
-//! A get that waits is a span in its caller's trace; one that need not is none.
+//! A get that waits is a span in its caller's trace; one that does not wait is none.
+//!
+//! In a process of its own: `tracing` caches for the whole process whether a span is
+//! enabled, and tests without a subscriber would switch the pool's off.
 
 #![cfg(feature = "tracing")]
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{CancelToken, Pool, PooledConnection};
-use stub::{Manager, Server, WATCHDOG, builder, eventually, lock, silent_panic};
+use fairpool_testing::stub::{Manager, Server, WATCHDOG, builder, eventually, lock, silent_panic};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Subscriber, info_span, subscriber};
@@ -52,7 +51,7 @@ impl Seen {
     }
 }
 
-/// What a subscriber is told of spans.
+/// The calls to a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     New,
@@ -62,8 +61,7 @@ enum Call {
     Close,
 }
 
-/// Keeps the spans of one test, in the order in which they began, and panics when it is
-/// asked to.
+/// Records the spans of one test in the order in which they began, and panics on request.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<State>>);
 
@@ -74,7 +72,7 @@ struct State {
 }
 
 impl Recorder {
-    /// Runs something with this as its thread's subscriber.
+    /// Runs `run` with this as the thread's subscriber.
     fn around<R>(&self, run: impl FnOnce() -> R) -> R {
         subscriber::with_default(Registry::default().with(self.clone()), run)
     }
@@ -96,7 +94,7 @@ impl Recorder {
     fn on(&self, call: Call, id: &Id, change: impl FnOnce(&mut Seen)) {
         let mut state = lock(&self.0);
         let State { spans, panics_at } = &mut *state;
-        // Numbers are used again: the last one is meant.
+        // Ids are reused: the last one counts.
         let Some((_, seen)) = spans.iter_mut().rev().find(|(other, _)| other == id) else { return };
         change(seen);
         if seen.name == "fairpool.get" && *panics_at == Some(call) {
@@ -145,14 +143,14 @@ fn pool() -> Pool<Manager> {
     pool
 }
 
-/// Gives a connection back when somebody waits for it.
+/// Returns a connection once a caller waits for it.
 fn give_back_later(
     pool: &Pool<Manager>,
     held: PooledConnection<Manager>,
 ) -> thread::JoinHandle<()> {
     let pool = pool.clone();
     thread::spawn(move || {
-        eventually("somebody waits", || pool.stats().waiting == 1);
+        eventually("a caller waits", || pool.stats().waiting == 1);
         thread::sleep(ms(20));
         drop(held);
     })
@@ -178,21 +176,20 @@ fn a_get_that_waits_is_a_span_within_its_callers() {
     assert_eq!((get.target.as_str(), get.parent), ("fairpool", Some("request")));
     assert_eq!((get.entered, get.exited, get.closed), (1, 1, true));
     assert_eq!((get.field("pool"), get.field("label")), ("\"orders\"", "\"report\""));
-    assert_eq!((get.number("priority"), get.number("connection")), (3, id));
+    assert_eq!((get.number("priority"), get.number("connection_id")), (3, id));
     assert!(get.field("location").starts_with(&format!("{}:{line}:", file!())), "{get:?}");
     assert!(get.number("waited_ms") >= 20, "{get:?}");
     assert_eq!(get.field("outcome"), "\"acquired\"");
 
-    // The number is that of the events.
-    let deadline = Instant::now() + WATCHDOG;
-    let started = loop {
-        let event = receiver.recv_deadline(deadline).unwrap();
-        if let fairpool::event::EventKind::Enqueued { get, .. } = event.kind {
-            break get;
+    // The id is the same as in the events.
+    let enqueued = loop {
+        let event = receiver.recv_timeout(WATCHDOG).unwrap();
+        if let fairpool::event::EventKind::Enqueued { get_id, .. } = event.kind {
+            break get_id;
         }
         events.push(event);
     };
-    assert_eq!(get.number("waiter"), started, "{events:?}");
+    assert_eq!(get.number("get_id"), enqueued, "{events:?}");
 }
 
 #[test]
@@ -200,14 +197,14 @@ fn a_get_at_once_is_none() {
     let (pool, recorder) = (pool(), Recorder::default());
     recorder.around(|| {
         let conn = pool.get().unwrap();
-        // Neither are those who get none without a wait.
+        // A get that fails without a wait is no span either.
         pool.get_timeout(Duration::ZERO).unwrap_err();
         assert!(pool.try_get().is_none());
         let token = CancelToken::new();
         token.cancel();
         pool.request().cancel(&token).get().unwrap_err();
         drop(conn);
-        pool.close(Instant::now() + WATCHDOG);
+        assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
         pool.get().unwrap_err();
     });
     assert!(recorder.gets().is_empty(), "{:?}", recorder.gets());
@@ -221,15 +218,15 @@ fn the_span_says_how_a_wait_ended() {
     let token = CancelToken::new();
     thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("somebody waits", || pool.stats().waiting == 1);
+            eventually("a caller waits", || pool.stats().waiting == 1);
             token.cancel();
         });
         recorder.around(|| pool.request().cancel(&token).get().map(drop).unwrap_err());
     });
     thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("somebody waits", || pool.stats().waiting == 1);
-            pool.close(Instant::now());
+            eventually("a caller waits", || pool.stats().waiting == 1);
+            let _ = pool.close(Instant::now());
         });
         recorder.around(|| pool.get().map(drop).unwrap_err());
     });
@@ -239,13 +236,13 @@ fn the_span_says_how_a_wait_ended() {
     assert_eq!(outcomes, ["Timeout", "Cancelled", "Closed"]);
     assert!(gets[0].number("waited_ms") >= 20, "{gets:?}");
     for get in &gets {
-        assert!(!get.fields.contains_key("connection") && get.parent.is_none(), "{get:?}");
+        assert!(!get.fields.contains_key("connection_id") && get.parent.is_none(), "{get:?}");
         assert_eq!((get.entered, get.exited, get.closed), (1, 1, true));
     }
 }
 
-/// A subscriber is the application's code like any other: what it does loses neither
-/// the connection nor the caller's place in the queue.
+/// A subscriber is code of the application: whatever it does, neither the connection nor the
+/// caller's place in the queue is lost.
 #[test]
 fn a_subscriber_that_panics_loses_nothing() {
     for call in [Call::New, Call::Enter, Call::Record, Call::Exit, Call::Close] {

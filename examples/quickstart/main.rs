@@ -1,14 +1,14 @@
-//! Many threads, few connections, a real database, and a check at the end that
-//! nothing was lost on the way.
+//! Many threads share few connections to a real database. At the end the program checks
+//! that no write was lost.
 //!
 //! ```text
-//! cargo run --release --example quickstart
-//! DATABASE_URL=postgres://… cargo run --release --example quickstart
+//! cargo run --release -p fairpool-examples --example quickstart
+//! DATABASE_URL=postgres://… cargo run --release -p fairpool-examples --example quickstart
 //! ```
 //!
-//! Without `DATABASE_URL` it runs on an SQLite file that it removes at the end,
-//! with it on PostgreSQL, in a schema of its own that it drops at the end.
-//! `worker.rs` shows the pool in use; everything else is there to watch it.
+//! Without `DATABASE_URL` it uses an SQLite file, which it removes at the end; with it,
+//! PostgreSQL, in a schema of its own, which it drops at the end. `worker.rs` shows how to
+//! use the pool; the other files measure and check.
 
 mod bank;
 mod crew;
@@ -34,9 +34,8 @@ use problem::{Problem, chain};
 use sqlite::SqliteBank;
 use verdict::Verdict;
 
-/// How long building the pool may take. The database has answered a moment ago,
-/// so a server that is away has been reported by then; what is left is a server
-/// that lets one session in and not the rest.
+/// How long building the pool may take. A server that is down has been reported before; this
+/// is for a server that accepts one session and no more.
 const BUILD_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -63,7 +62,7 @@ fn start() -> Result<ExitCode, Problem> {
     }
 }
 
-/// Everything that is the same on both databases.
+/// The part that is the same on both databases.
 fn run<B: Bank>(bank: &B, options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Problem> {
     let pool = Pool::builder()
         .max_size(options.connections)
@@ -75,7 +74,7 @@ fn run<B: Bank>(bank: &B, options: &Options, interrupt: &Interrupt) -> Result<Ex
     report::opening(bank, options);
 
     let outcome = crew::run(&pool, bank, options, interrupt)?;
-    // Taken now: the audit below is one more user of the pool.
+    // Before the audit, which uses the pool as well.
     let stats = pool.stats();
     let verdict = Verdict::reach(&pool, bank, &outcome);
     let advice = bank.advice(&pool);

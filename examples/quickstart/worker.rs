@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use fairpool::Pool;
 use hdrhistogram::Histogram;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::bank::{ACCOUNTS, Bank, Failure, Transfer};
 use crate::problem::chain;
 
-/// A database that is down fails each operation in microseconds; nobody needs to
-/// know a million times a second.
+/// A database that is down fails each operation in microseconds: this bounds the retries.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 /// How many different error messages a worker remembers.
 const MESSAGES: usize = 5;
@@ -27,7 +28,7 @@ pub struct Board {
     pub operations: AtomicU64,
 }
 
-/// What one worker has done, by its own account.
+/// What one worker has done, by its own count.
 #[derive(Debug)]
 pub struct Tally {
     pub worker: u32,
@@ -39,9 +40,9 @@ pub struct Tally {
     pub in_doubt: i64,
     pub retries: u64,
     pub timeouts: u64,
-    /// Time in `get_timeout` in nanoseconds, whatever came of it.
+    /// Time in `get_timeout` in nanoseconds, with or without a connection as the result.
     pub wait: Histogram<u64>,
-    /// Each unexpected error and how often it came.
+    /// Each unexpected error and how often it happened.
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -51,7 +52,7 @@ pub struct Worker<'a, B: Bank> {
     bank: &'a B,
     board: &'a Board,
     timeout: Duration,
-    dice: Dice,
+    random: StdRng,
     next_number: i64,
     tally: Tally,
 }
@@ -71,16 +72,17 @@ impl<'a, B: Bank> Worker<'a, B> {
         board: &'a Board,
         timeout: Duration,
     ) -> Worker<'a, B> {
-        let (dice, tally) = (Dice(id.into()), Tally::new(id));
-        Worker { pool, bank, board, timeout, dice, next_number: 0, tally }
+        // The same numbers in every run.
+        let random = StdRng::seed_from_u64(id.into());
+        Worker { pool, bank, board, timeout, random, next_number: 0, tally: Tally::new(id) }
     }
 
     pub fn work(mut self) -> Tally {
         while !self.stopped() {
             let operation = self.choose();
-            // The same operation again until it is through or has failed for good.
+            // Repeats the operation until it succeeds or must not be repeated.
             while let Err(failure) = self.attempt(&operation) {
-                if !self.goes_on_after(failure) || self.stopped() {
+                if !self.may_retry(failure) || self.stopped() {
                     break;
                 }
             }
@@ -88,11 +90,11 @@ impl<'a, B: Bank> Worker<'a, B> {
         self.tally
     }
 
-    /// All that there is to using a pool.
+    /// Everything that a user of a pool has to do.
     fn attempt(&mut self, operation: &Operation) -> Result<(), Attempt> {
-        let asked = Instant::now();
+        let start = Instant::now();
         let result = self.pool.get_timeout(self.timeout);
-        self.tally.wait.saturating_record(nanoseconds(asked.elapsed()));
+        self.tally.wait.saturating_record(nanoseconds(start.elapsed()));
 
         let mut conn = result.map_err(Attempt::NoConnection)?;
         match operation {
@@ -116,16 +118,16 @@ impl<'a, B: Bank> Worker<'a, B> {
         // The connection goes back to the pool here.
     }
 
-    /// Counts a failure and tells whether to try the same again.
-    fn goes_on_after(&mut self, failure: Attempt) -> bool {
+    /// Counts a failure. Returns whether to try the same again.
+    fn may_retry(&mut self, failure: Attempt) -> bool {
         match failure {
             Attempt::NoConnection(e) if e.is_timeout() => self.tally.timeouts += 1,
             Attempt::Failed(Failure::Contention) => self.tally.retries += 1,
-            Attempt::NoConnection(e) => self.note(chain(&e)),
-            Attempt::Failed(Failure::Driver(text)) => self.note(text),
+            Attempt::NoConnection(e) => self.record(chain(&e)),
+            Attempt::Failed(Failure::Driver(text)) => self.record(text),
             Attempt::Failed(Failure::InDoubt(text)) => {
                 self.tally.in_doubt += 1;
-                self.note(text);
+                self.record(text);
                 // Sent again, it might be in the ledger twice.
                 return false;
             }
@@ -133,7 +135,7 @@ impl<'a, B: Bank> Worker<'a, B> {
         true
     }
 
-    fn note(&mut self, text: String) {
+    fn record(&mut self, text: String) {
         let errors = &mut self.tally.errors;
         let known = errors.len() < MESSAGES || errors.contains_key(&text);
         *errors.entry(if known { text } else { "other errors".into() }).or_default() += 1;
@@ -142,17 +144,17 @@ impl<'a, B: Bank> Worker<'a, B> {
 
     /// Of ten operations six are point reads, two aggregates and two transfers.
     fn choose(&mut self) -> Operation {
-        match self.dice.roll(10) {
-            0..6 => Operation::Balance(1 + self.dice.roll(ACCOUNTS)),
+        match self.random.random_range(0..10) {
+            0..6 => Operation::Balance(self.random.random_range(1..=ACCOUNTS)),
             6..8 => Operation::Turnover,
             _ => Operation::Transfer(self.invent_transfer()),
         }
     }
 
     fn invent_transfer(&mut self) -> Transfer {
-        let payer = self.dice.roll(ACCOUNTS);
-        // Anybody but the payer.
-        let payee = (payer + 1 + self.dice.roll(ACCOUNTS - 1)) % ACCOUNTS;
+        let payer = self.random.random_range(0..ACCOUNTS);
+        // Any other account.
+        let payee = (payer + self.random.random_range(1..ACCOUNTS)) % ACCOUNTS;
         let number = self.next_number;
         self.next_number += 1;
         Transfer {
@@ -160,7 +162,7 @@ impl<'a, B: Bank> Worker<'a, B> {
             number,
             payer: 1 + payer,
             payee: 1 + payee,
-            amount: 1 + self.dice.roll(100),
+            amount: self.random.random_range(1..=100),
         }
     }
 
@@ -207,21 +209,5 @@ enum Attempt {
 impl From<Failure> for Attempt {
     fn from(failure: Failure) -> Attempt {
         Attempt::Failed(failure)
-    }
-}
-
-/// SplitMix64: even enough for a bank, and the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    /// A number from zero up to and without `sides`.
-    fn roll(&mut self, sides: i64) -> i64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        // The upper 32 bits fit an i64 with its sign.
-        (z >> 32) as i64 % sides
     }
 }

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::config::{Fairness, SelfDeadlock};
-use crate::types::handler::{HandleEvent, NopEventHandler};
+use crate::types::config::{Config, Fairness, SelfDeadlock};
+use crate::types::handler::HandleEvent;
 use crate::types::health::HealthThresholds;
-use crate::types::manage::{
-    CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
-};
+use crate::types::manage::{CustomizeConnection, HandleError, ManageConnection};
 
 /// Builds a [`Pool`](crate::Pool).
 ///
@@ -30,75 +28,17 @@ use crate::types::manage::{
 /// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder<M: ManageConnection> {
-    pub(super) name: String,
-    pub(super) max_size: u32,
-    pub(super) min_idle: Option<u32>,
-    pub(super) max_idle: Option<u32>,
-    pub(super) max_waiters: Option<u32>,
-    pub(super) fairness: Fairness,
-    pub(super) priority_ageing: Duration,
-    pub(super) test_on_check_out: Option<bool>,
+    pub(super) config: Config<M>,
     pub(super) skip_check_within: Duration,
-    pub(super) max_lifetime: Option<Duration>,
     pub(super) lifetime_jitter: f64,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) keepalive: Option<Duration>,
-    pub(super) connection_timeout: Duration,
-    pub(super) open_timeout: Duration,
-    pub(super) validation_timeout: Duration,
-    pub(super) reset_timeout: Duration,
-    pub(super) close_timeout: Duration,
-    pub(super) max_opening: u32,
-    pub(super) max_closers: u32,
-    pub(super) max_abandoned: u32,
-    pub(super) connect_backoff: (Duration, Duration),
-    pub(super) leak_threshold: Option<Duration>,
-    pub(super) on_self_deadlock: SelfDeadlock,
-    pub(super) slow_get_threshold: Option<Duration>,
-    pub(super) health_thresholds: HealthThresholds,
-    pub(super) hooks: Hooks<M>,
-}
-
-pub(super) struct Hooks<M: ManageConnection> {
-    pub(super) error_handler: Box<dyn HandleError<M::Error>>,
-    pub(super) event_handler: Option<Box<dyn HandleEvent>>,
-    pub(super) connection_customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
 }
 
 impl<M: ManageConnection> Default for Builder<M> {
     fn default() -> Builder<M> {
         Builder {
-            name: "fairpool".to_string(),
-            max_size: 10,
-            min_idle: None,
-            max_idle: None,
-            max_waiters: None,
-            fairness: Fairness::default(),
-            priority_ageing: Duration::from_secs(1),
-            test_on_check_out: None,
+            config: Config::default(),
             skip_check_within: Duration::from_millis(500),
-            max_lifetime: Some(Duration::from_secs(30 * 60)),
             lifetime_jitter: 0.1,
-            idle_timeout: Some(Duration::from_secs(10 * 60)),
-            keepalive: None,
-            connection_timeout: Duration::from_secs(30),
-            open_timeout: Duration::from_secs(5),
-            validation_timeout: Duration::from_secs(2),
-            reset_timeout: Duration::from_secs(2),
-            close_timeout: Duration::from_secs(5),
-            max_opening: 4,
-            max_closers: 4,
-            max_abandoned: 32,
-            connect_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
-            leak_threshold: None,
-            on_self_deadlock: SelfDeadlock::default(),
-            slow_get_threshold: Some(Duration::from_secs(1)),
-            health_thresholds: HealthThresholds::default(),
-            hooks: Hooks {
-                error_handler: Box::new(NopErrorHandler),
-                event_handler: None,
-                connection_customizer: Box::new(NopConnectionCustomizer),
-            },
         }
     }
 }
@@ -113,7 +53,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: `fairpool`. Worth setting in a process with several pools.
     pub fn name(mut self, name: impl Into<String>) -> Builder<M> {
-        self.name = name.into();
+        self.config.name = name.into().into();
         self
     }
 
@@ -127,7 +67,7 @@ impl<M: ManageConnection> Builder<M> {
     /// If it is zero.
     pub fn max_size(mut self, max_size: u32) -> Builder<M> {
         assert!(max_size > 0, "max_size must be positive, but is {max_size}");
-        self.max_size = max_size;
+        self.config.policy.max_size = max_size;
         self
     }
 
@@ -135,7 +75,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: `None`, as many as `max_size`: the pool is always full.
     pub fn min_idle(mut self, min_idle: Option<u32>) -> Builder<M> {
-        self.min_idle = min_idle;
+        self.config.policy.min_idle = min_idle;
         self
     }
 
@@ -144,7 +84,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: `None`, as many as `max_size`.
     pub fn max_idle(mut self, max_idle: Option<u32>) -> Builder<M> {
-        self.max_idle = max_idle;
+        self.config.policy.max_idle = max_idle;
         self
     }
 
@@ -156,7 +96,7 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: `None`, no limit: every wait is bounded in time already. With a
     /// limit, an overloaded service sheds load instead of queueing it.
     pub fn max_waiters(mut self, max_waiters: Option<u32>) -> Builder<M> {
-        self.max_waiters = max_waiters;
+        self.config.policy.max_waiters = max_waiters;
         self
     }
 
@@ -164,7 +104,10 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: [`Fairness::default`], two milliseconds.
     pub fn fairness(mut self, fairness: Fairness) -> Builder<M> {
-        self.fairness = fairness;
+        self.config.policy.fairness_bound = match fairness {
+            Fairness::Strict => Duration::ZERO,
+            Fairness::Bounded(bound) => bound,
+        };
         self
     }
 
@@ -174,7 +117,7 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: one second. It bounds how long callers of small priority can
     /// pass over the others: between 1 and 10, for nine seconds.
     pub fn priority_ageing(mut self, priority_ageing: Duration) -> Builder<M> {
-        self.priority_ageing = priority_ageing;
+        self.config.policy.priority_ageing = priority_ageing;
         self
     }
 
@@ -185,8 +128,8 @@ impl<M: ManageConnection> Builder<M> {
     /// within [`skip_check_within`](Builder::skip_check_within). (`r2d2`'s
     /// default is `true`, which costs a round trip for each checkout.)
     pub fn test_on_check_out(mut self, test_on_check_out: bool) -> Builder<M> {
-        self.test_on_check_out = Some(test_on_check_out);
-        self
+        self.config.test_on_check_out = Some(test_on_check_out);
+        self.with_fresh_for()
     }
 
     /// For how long after its last use or check a connection is handed out
@@ -197,7 +140,7 @@ impl<M: ManageConnection> Builder<M> {
     /// died in a quiet spell is found before somebody gets it.
     pub fn skip_check_within(mut self, skip_check_within: Duration) -> Builder<M> {
         self.skip_check_within = skip_check_within;
-        self
+        self.with_fresh_for()
     }
 
     /// The longest that a connection lives. One that is in use then is closed
@@ -210,7 +153,7 @@ impl<M: ManageConnection> Builder<M> {
     /// If it is zero.
     pub fn max_lifetime(mut self, max_lifetime: Option<Duration>) -> Builder<M> {
         assert_ne!(max_lifetime, Some(Duration::ZERO), "max_lifetime must be positive");
-        self.max_lifetime = max_lifetime;
+        self.config.policy.max_lifetime = max_lifetime;
         self
     }
 
@@ -233,7 +176,7 @@ impl<M: ManageConnection> Builder<M> {
     /// If it is zero.
     pub fn idle_timeout(mut self, idle_timeout: Option<Duration>) -> Builder<M> {
         assert_ne!(idle_timeout, Some(Duration::ZERO), "idle_timeout must be positive");
-        self.idle_timeout = idle_timeout;
+        self.config.policy.idle_timeout = idle_timeout;
         self
     }
 
@@ -243,7 +186,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: `None`, not at all.
     pub fn keepalive(mut self, keepalive: Option<Duration>) -> Builder<M> {
-        self.keepalive = keepalive;
+        self.config.policy.keepalive = keepalive;
         self
     }
 
@@ -257,7 +200,7 @@ impl<M: ManageConnection> Builder<M> {
     /// If it is zero.
     pub fn connection_timeout(mut self, connection_timeout: Duration) -> Builder<M> {
         assert!(connection_timeout > Duration::ZERO, "connection_timeout must be positive");
-        self.connection_timeout = connection_timeout;
+        self.config.connection_timeout = connection_timeout;
         self
     }
 
@@ -268,7 +211,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 5 seconds.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {
-        self.open_timeout = open_timeout;
+        self.config.policy.open_limit = open_timeout;
         self
     }
 
@@ -276,7 +219,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 2 seconds.
     pub fn validation_timeout(mut self, validation_timeout: Duration) -> Builder<M> {
-        self.validation_timeout = validation_timeout;
+        self.config.policy.validation_limit = validation_timeout;
         self
     }
 
@@ -284,7 +227,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 2 seconds.
     pub fn reset_timeout(mut self, reset_timeout: Duration) -> Builder<M> {
-        self.reset_timeout = reset_timeout;
+        self.config.policy.reset_limit = reset_timeout;
         self
     }
 
@@ -293,7 +236,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 5 seconds.
     pub fn close_timeout(mut self, close_timeout: Duration) -> Builder<M> {
-        self.close_timeout = close_timeout;
+        self.config.policy.close_limit = close_timeout;
         self
     }
 
@@ -302,7 +245,7 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: 4, to spare the server a stampede. While connecting fails, it
     /// is one.
     pub fn max_opening(mut self, max_opening: u32) -> Builder<M> {
-        self.max_opening = max_opening;
+        self.config.policy.max_opening = max_opening;
         self
     }
 
@@ -311,7 +254,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 4.
     pub fn max_closers(mut self, max_closers: u32) -> Builder<M> {
-        self.max_closers = max_closers;
+        self.config.policy.max_closers = max_closers;
         self
     }
 
@@ -323,7 +266,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: 32.
     pub fn max_abandoned(mut self, max_abandoned: u32) -> Builder<M> {
-        self.max_abandoned = max_abandoned;
+        self.config.policy.max_abandoned = max_abandoned;
         self
     }
 
@@ -334,7 +277,8 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: 50 ms and 1 second, so that a server that is back is found
     /// within a second.
     pub fn connect_backoff(mut self, first: Duration, longest: Duration) -> Builder<M> {
-        self.connect_backoff = (first, longest);
+        self.config.policy.backoff_min = first;
+        self.config.policy.backoff_max = longest;
         self
     }
 
@@ -347,7 +291,7 @@ impl<M: ManageConnection> Builder<M> {
     /// value is several times the longest transaction; leaks are then found
     /// before the pool is dry.
     pub fn leak_threshold(mut self, leak_threshold: Option<Duration>) -> Builder<M> {
-        self.leak_threshold = leak_threshold;
+        self.config.policy.leak_threshold = leak_threshold;
         self
     }
 
@@ -356,7 +300,11 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: [`SelfDeadlock::Warn`].
     pub fn on_self_deadlock(mut self, on_self_deadlock: SelfDeadlock) -> Builder<M> {
-        self.on_self_deadlock = on_self_deadlock;
+        self.config.policy.reports_self_deadlock = on_self_deadlock != SelfDeadlock::Ignore;
+        self.config.policy.self_deadlock_limit = match on_self_deadlock {
+            SelfDeadlock::Fail(after) => Some(after),
+            SelfDeadlock::Ignore | SelfDeadlock::Warn => None,
+        };
         self
     }
 
@@ -366,7 +314,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: one second. `None` reports none.
     pub fn slow_get_threshold(mut self, slow_get_threshold: Option<Duration>) -> Builder<M> {
-        self.slow_get_threshold = slow_get_threshold;
+        self.config.slow_get_threshold = slow_get_threshold;
         self
     }
 
@@ -374,37 +322,46 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Default: see [`HealthThresholds`].
     pub fn health_thresholds(mut self, health_thresholds: HealthThresholds) -> Builder<M> {
-        self.health_thresholds = health_thresholds;
+        self.config.health_thresholds = health_thresholds;
         self
     }
 
     /// Is told of each connect, check and reset error.
     ///
-    /// Default: [`NopErrorHandler`]. The pool itself logs when connecting begins to
+    /// Default: [`NopErrorHandler`](crate::NopErrorHandler). The pool itself logs when connecting begins to
     /// fail and when it succeeds again, and each check that fails.
     /// [`LoggingErrorHandler`](crate::LoggingErrorHandler), `r2d2`'s default, logs each
     /// try.
     pub fn error_handler(mut self, error_handler: Box<dyn HandleError<M::Error>>) -> Builder<M> {
-        self.hooks.error_handler = error_handler;
+        self.config.error_handler = error_handler;
         self
     }
 
     /// Is told of what happens in the pool.
     ///
-    /// Default: [`NopEventHandler`].
+    /// Default: [`NopEventHandler`](crate::NopEventHandler).
     pub fn event_handler(mut self, event_handler: Box<dyn HandleEvent>) -> Builder<M> {
-        self.hooks.event_handler = Some(event_handler);
+        self.config.event_handler = Some(event_handler);
         self
     }
 
     /// Prepares new connections and sees old ones off.
     ///
-    /// Default: [`NopConnectionCustomizer`].
+    /// Default: [`NopConnectionCustomizer`](crate::NopConnectionCustomizer).
     pub fn connection_customizer(
         mut self,
         connection_customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
     ) -> Builder<M> {
-        self.hooks.connection_customizer = connection_customizer;
+        self.config.connection_customizer = connection_customizer;
+        self
+    }
+
+    fn with_fresh_for(mut self) -> Builder<M> {
+        self.config.policy.fresh_for = match self.config.test_on_check_out {
+            Some(true) => Duration::ZERO,
+            Some(false) => Duration::MAX,
+            None => self.skip_check_within,
+        };
         self
     }
 }
@@ -412,18 +369,12 @@ impl<M: ManageConnection> Builder<M> {
 impl<M: ManageConnection> fmt::Debug for Builder<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("name", &self.name)
-            .field("policy", &self.policy())
-            .field("connection_timeout", &self.connection_timeout)
-            .field("error_handler", &self.hooks.error_handler)
-            .field("event_handler", self.event_handler_or_nop())
-            .field("connection_customizer", &self.hooks.connection_customizer)
+            .field("name", &self.config.name)
+            .field("policy", &self.config.policy)
+            .field("connection_timeout", &self.config.connection_timeout)
+            .field("error_handler", &self.config.error_handler)
+            .field("event_handler", &self.config.event_handler)
+            .field("connection_customizer", &self.config.connection_customizer)
             .finish()
-    }
-}
-
-impl<M: ManageConnection> Builder<M> {
-    fn event_handler_or_nop(&self) -> &dyn HandleEvent {
-        self.hooks.event_handler.as_deref().unwrap_or(&NopEventHandler)
     }
 }

@@ -5,14 +5,9 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::core::Policy;
-use crate::types::config::{Config, Fairness, SelfDeadlock};
+use crate::types::config::Config;
 use crate::types::error::Error;
 use crate::types::manage::ManageConnection;
-
-/// An open or a check that takes longer is no longer counted on: the next caller
-/// gets an attempt of its own. Long enough for most connects over a network, and
-/// short enough that one that hangs is noticed by few callers.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// More is taken for a mistake.
 const MOST_CONNECTIONS: u32 = 1_000_000;
@@ -21,113 +16,61 @@ const MOST_CONNECTIONS: u32 = 1_000_000;
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<M: ManageConnection> Builder<M> {
-    pub(crate) fn config(self) -> Result<Config<M>, Error> {
-        if let Some(min_idle) = self.min_idle {
+    pub(crate) fn config(mut self) -> Result<Config<M>, Error> {
+        let Policy { max_size, min_idle, .. } = self.config.policy;
+        if let Some(min_idle) = min_idle {
             assert!(
-                min_idle <= self.max_size,
-                "min_idle ({min_idle}) must be no larger than max_size ({})",
-                self.max_size
+                min_idle <= max_size,
+                "min_idle ({min_idle}) must be no larger than max_size ({max_size})"
             );
         }
         self.check().map_err(Error::config)?;
-        let policy = self.policy();
-        Ok(Config {
-            name: self.name.into(),
-            policy,
-            connection_timeout: self.connection_timeout,
-            slow_get_threshold: self.slow_get_threshold,
-            health_thresholds: self.health_thresholds,
-            test_on_check_out: self.test_on_check_out != Some(false),
-            error_handler: self.hooks.error_handler,
-            event_handler: self.hooks.event_handler,
-            connection_customizer: self.hooks.connection_customizer,
-        })
-    }
-
-    pub(super) fn policy(&self) -> Policy {
-        Policy {
-            max_size: self.max_size,
-            min_idle: self.min_idle,
-            max_idle: self.max_idle,
-            max_waiters: self.max_waiters,
-            fairness_bound: match self.fairness {
-                Fairness::Strict => Duration::ZERO,
-                Fairness::Bounded(bound) => bound,
-            },
-            priority_ageing: self.priority_ageing,
-            max_lifetime: self.max_lifetime,
-            lifetime_jitter_permille: (self.lifetime_jitter * 1000.0) as u32,
-            idle_timeout: self.idle_timeout,
-            keepalive: self.keepalive,
-            fresh_for: match self.test_on_check_out {
-                Some(true) => Duration::ZERO,
-                Some(false) => Duration::MAX,
-                None => self.skip_check_within,
-            },
-            patience: PATIENCE,
-            open_limit: self.open_timeout,
-            validation_limit: self.validation_timeout,
-            reset_limit: self.reset_timeout,
-            close_limit: self.close_timeout,
-            max_opening: self.max_opening,
-            max_closers: self.max_closers,
-            max_abandoned: self.max_abandoned,
-            backoff_min: self.connect_backoff.0,
-            backoff_max: self.connect_backoff.1,
-            leak_threshold: self.leak_threshold,
-            reports_self_deadlock: self.on_self_deadlock != SelfDeadlock::Ignore,
-            self_deadlock_limit: match self.on_self_deadlock {
-                SelfDeadlock::Fail(after) => Some(after),
-                SelfDeadlock::Ignore | SelfDeadlock::Warn => None,
-            },
-            seed: RandomState::new().hash_one(&self.name),
-        }
+        self.config.policy.lifetime_jitter_permille = (self.lifetime_jitter * 1000.0) as u32;
+        self.config.policy.seed = RandomState::new().hash_one(&self.config.name);
+        Ok(self.config)
     }
 
     /// The first setting that has a value which it cannot have.
     fn check(&self) -> Result<(), String> {
+        let (config, policy) = (&self.config, &self.config.policy);
         let optional = |name, span: Option<Duration>| span.map_or(Ok(()), |s| positive(name, s));
-        optional("max_lifetime", self.max_lifetime)?;
-        optional("idle_timeout", self.idle_timeout)?;
-        optional("keepalive", self.keepalive)?;
-        optional("leak_threshold", self.leak_threshold)?;
-        optional("slow_get_threshold", self.slow_get_threshold)?;
-        self.health_thresholds.check()?;
-        positive("connection_timeout", self.connection_timeout)?;
-        positive("open_timeout", self.open_timeout)?;
-        positive("validation_timeout", self.validation_timeout)?;
-        positive("reset_timeout", self.reset_timeout)?;
-        positive("close_timeout", self.close_timeout)?;
-        positive("priority_ageing", self.priority_ageing)?;
-        positive("connect_backoff's first", self.connect_backoff.0)?;
-        positive("connect_backoff's longest", self.connect_backoff.1)?;
+        optional("max_lifetime", policy.max_lifetime)?;
+        optional("idle_timeout", policy.idle_timeout)?;
+        optional("keepalive", policy.keepalive)?;
+        optional("leak_threshold", policy.leak_threshold)?;
+        optional("slow_get_threshold", config.slow_get_threshold)?;
+        config.health_thresholds.check()?;
+        positive("connection_timeout", config.connection_timeout)?;
+        positive("open_timeout", policy.open_limit)?;
+        positive("validation_timeout", policy.validation_limit)?;
+        positive("reset_timeout", policy.reset_limit)?;
+        positive("close_timeout", policy.close_limit)?;
+        positive("priority_ageing", policy.priority_ageing)?;
+        positive("connect_backoff's first", policy.backoff_min)?;
+        positive("connect_backoff's longest", policy.backoff_max)?;
         not_too_long("skip_check_within", self.skip_check_within)?;
-        if let Fairness::Bounded(bound) = self.fairness {
-            not_too_long("fairness", bound)?;
-        }
-        if let SelfDeadlock::Fail(after) = self.on_self_deadlock {
-            not_too_long("on_self_deadlock", after)?;
-        }
-        at_least_one("max_opening", Some(self.max_opening))?;
-        at_least_one("max_closers", Some(self.max_closers))?;
-        at_least_one("max_abandoned", Some(self.max_abandoned))?;
-        at_least_one("max_waiters", self.max_waiters)?;
+        not_too_long("fairness", policy.fairness_bound)?;
+        not_too_long("on_self_deadlock", policy.self_deadlock_limit.unwrap_or_default())?;
+        at_least_one("max_opening", Some(policy.max_opening))?;
+        at_least_one("max_closers", Some(policy.max_closers))?;
+        at_least_one("max_abandoned", Some(policy.max_abandoned))?;
+        at_least_one("max_waiters", policy.max_waiters)?;
         if !(0.0..=0.9).contains(&self.lifetime_jitter) {
             return Err(format!(
                 "lifetime_jitter must be between 0 and 0.9, but is {}",
                 self.lifetime_jitter
             ));
         }
-        let (first, longest) = self.connect_backoff;
+        let (first, longest) = (policy.backoff_min, policy.backoff_max);
         if first > longest {
             return Err(format!(
                 "connect_backoff: the first delay ({first:?}) must be no longer than the longest \
                  ({longest:?})"
             ));
         }
-        check_sizes(self.max_size, self.min_idle, self.max_idle)?;
-        if self.name.contains('\0') {
-            return Err(format!("name must not contain a NUL, but is {:?}", self.name));
+        check_sizes(policy.max_size, policy.min_idle, policy.max_idle)?;
+        if config.name.contains('\0') {
+            return Err(format!("name must not contain a NUL, but is {:?}", config.name));
         }
         Ok(())
     }

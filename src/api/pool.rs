@@ -180,7 +180,7 @@ impl<M: ManageConnection> Pool<M> {
     /// Whether connections are checked before they are handed out: always, or
     /// (unless it was set) when they were not used for a while.
     pub fn test_on_check_out(&self) -> bool {
-        self.shared.config.test_on_check_out
+        self.shared.config.test_on_check_out != Some(false)
     }
 
     /// The longest that a connection lives.

@@ -4,9 +4,19 @@ use std::time::Duration;
 
 use super::handler::HandleEvent;
 use super::health::HealthThresholds;
-use super::manage::{CustomizeConnection, HandleError, ManageConnection};
+use super::manage::{
+    CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
+};
 use crate::core::Policy;
 use crate::sync::Arc;
+
+/// An open or a check that takes longer is no longer counted on: the next caller
+/// gets an attempt of its own. Long enough for most connects over a network, and
+/// short enough that one that hangs is noticed by few callers.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The default of [`Fairness`].
+const DEFAULT_BOUND: Duration = Duration::from_millis(2);
 
 /// How far newcomers may overtake those who wait.
 ///
@@ -38,7 +48,7 @@ impl Default for Fairness {
     /// connection over, and sleep, after each (measured in
     /// `docs/benchmarks` and weighed in `docs/decisions/0001-waiting.md`).
     fn default() -> Fairness {
-        Fairness::Bounded(Duration::from_millis(2))
+        Fairness::Bounded(DEFAULT_BOUND)
     }
 }
 
@@ -98,9 +108,55 @@ pub(crate) struct Config<M: ManageConnection> {
     pub(crate) connection_timeout: Duration,
     pub(crate) slow_get_threshold: Option<Duration>,
     pub(crate) health_thresholds: HealthThresholds,
-    pub(crate) test_on_check_out: bool,
+    pub(crate) test_on_check_out: Option<bool>,
     pub(crate) error_handler: Box<dyn HandleError<M::Error>>,
-    /// `None` if nobody listens, which spares a call for each checkout.
+    /// `None` spares a call for each checkout.
     pub(crate) event_handler: Option<Box<dyn HandleEvent>>,
     pub(crate) connection_customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
+}
+
+impl<M: ManageConnection> Default for Config<M> {
+    fn default() -> Config<M> {
+        Config {
+            name: "fairpool".into(),
+            policy: default_policy(),
+            connection_timeout: Duration::from_secs(30),
+            slow_get_threshold: Some(Duration::from_secs(1)),
+            health_thresholds: HealthThresholds::default(),
+            test_on_check_out: None,
+            error_handler: Box::new(NopErrorHandler),
+            event_handler: None,
+            connection_customizer: Box::new(NopConnectionCustomizer),
+        }
+    }
+}
+
+fn default_policy() -> Policy {
+    Policy {
+        max_size: 10,
+        min_idle: None,
+        max_idle: None,
+        max_waiters: None,
+        fairness_bound: DEFAULT_BOUND,
+        priority_ageing: Duration::from_secs(1),
+        max_lifetime: Some(Duration::from_secs(30 * 60)),
+        lifetime_jitter_permille: 100,
+        idle_timeout: Some(Duration::from_secs(10 * 60)),
+        keepalive: None,
+        fresh_for: Duration::from_millis(500),
+        patience: PATIENCE,
+        open_limit: Duration::from_secs(5),
+        validation_limit: Duration::from_secs(2),
+        reset_limit: Duration::from_secs(2),
+        close_limit: Duration::from_secs(5),
+        max_opening: 4,
+        max_closers: 4,
+        max_abandoned: 32,
+        backoff_min: Duration::from_millis(50),
+        backoff_max: Duration::from_secs(1),
+        leak_threshold: None,
+        reports_self_deadlock: true,
+        self_deadlock_limit: None,
+        seed: 0,
+    }
 }

@@ -1,5 +1,6 @@
 //! Events, for subscribers.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::core::{End, Place, Reason as CoreReason, Why};
@@ -162,6 +163,38 @@ pub enum Reason {
     Overran,
     /// Gone: its holder keeps it.
     Detached,
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ConnectionState::Opening => "opening",
+            ConnectionState::Idle => "idle",
+            ConnectionState::Busy => "busy",
+            ConnectionState::Checking => "checking",
+            ConnectionState::Retired => "retired",
+            ConnectionState::Closing => "closing",
+            ConnectionState::Abandoned => "abandoned",
+            ConnectionState::Gone => "gone",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Reason::Broken => "broken",
+            Reason::Invalid => "invalid",
+            Reason::Expired => "expired",
+            Reason::IdleTooLong => "idle too long",
+            Reason::Excess => "excess",
+            Reason::Stale => "stale",
+            Reason::PoolClosed => "pool closed",
+            Reason::ConnectFailed => "connect failed",
+            Reason::Overran => "overran its limit",
+            Reason::Detached => "detached",
+        })
+    }
 }
 
 impl From<Place> for ConnectionState {

@@ -42,7 +42,7 @@ fn pool(connections: u32) -> Fairpool {
 /// A pool with a subscriber that reads every event until the pool is gone.
 fn subscribed(connections: u32) -> Fairpool {
     let pool = pool(connections);
-    let events = pool.downgrade().subscribe(CAPACITY).expect("the pool").expect("a capacity");
+    let events = pool.downgrade().subscribe(CAPACITY).expect("the pool");
     thread::spawn(move || events.iter().for_each(drop));
     pool
 }
@@ -51,7 +51,8 @@ fn subscribed(connections: u32) -> Fairpool {
 fn inspected(connections: u32) -> Fairpool {
     let pool = pool(connections);
     let weak = pool.downgrade();
-    let server = fairpool_inspect::serve("127.0.0.1:0", std::slice::from_ref(&weak)).expect("loopback");
+    let server =
+        fairpool_inspect::serve("127.0.0.1:0", std::slice::from_ref(&weak)).expect("loopback");
     thread::spawn(move || {
         while weak.snapshot().is_some() {
             for path in ["metrics", "snapshot.json", "history.json", "dump"] {

@@ -1,8 +1,8 @@
-//! The inspector, to try it out: two pools under a load that comes in waves, with a
-//! caller now and then that forgets to give its connection back.
+//! The inspector's page with two pools under a load that comes in waves. Now and then a
+//! caller keeps its connection for too long.
 //!
 //! ```text
-//! cargo run --example inspector --features inspect,sqlite -- --seconds 120
+//! cargo run --release -p fairpool-inspect --example inspector -- --seconds 120
 //! ```
 
 use std::error::Error;
@@ -13,16 +13,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use fairpool::{Pool, inspect};
+use fairpool::Pool;
 use fairpool_sqlite::SqliteConnectionManager;
 
 /// Two pools under a load, and a page that shows them.
 #[derive(Parser)]
 struct Options {
-    /// For how long
+    /// How long to run
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Where to serve; port 0 is any that is free
+    /// The address to serve on; port 0 chooses a free one
     #[arg(long, default_value = "127.0.0.1:7878")]
     addr: String,
 }
@@ -56,20 +56,21 @@ fn run() -> Result<(), Box<dyn Error>> {
         .build(SqliteConnectionManager::memory())?;
     orders.get()?.execute_batch("CREATE TABLE orders (price INTEGER)")?;
 
-    let server = inspect::serve(options.addr.as_str(), &[orders.downgrade(), reports.downgrade()])?;
+    let server =
+        fairpool_inspect::serve(options.addr.as_str(), &[orders.downgrade(), reports.downgrade()])?;
     println!("http://{} for {} s", server.addr(), options.seconds);
 
     let (start, over) = (Instant::now(), AtomicBool::new(false));
-    let goes_on = || !over.load(Ordering::Relaxed);
+    let running = || !over.load(Ordering::Relaxed);
     thread::scope(|scope| {
         for shopper in 0..SHOPPERS {
             let name = format!("shop-{shopper}");
-            let shop = || shop(&orders, start, &goes_on);
+            let shop = || shop(&orders, start, &running);
             thread::Builder::new().name(name).spawn_scoped(scope, shop)?;
         }
-        let stock = || count_stock(&orders, &goes_on);
+        let stock = || count_stock(&orders, &running);
         thread::Builder::new().name("stock-taking".to_string()).spawn_scoped(scope, stock)?;
-        let report = || write_reports(&reports, &goes_on);
+        let report = || write_reports(&reports, &running);
         thread::Builder::new().name("reporter".to_string()).spawn_scoped(scope, report)?;
         nap(Duration::from_secs(options.seconds), &|| true);
         over.store(true, Ordering::Relaxed);
@@ -78,44 +79,44 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn shop(pool: &Connections, start: Instant, goes_on: &impl Fn() -> bool) {
-    while goes_on() {
-        // The pool's own error says all there is to say.
+fn shop(pool: &Connections, start: Instant, running: &impl Fn() -> bool) {
+    while running() {
+        // The page shows what goes wrong.
         if let Ok(conn) = pool.request().label("place order").get() {
             let _ = conn.execute("INSERT INTO orders VALUES (100)", []);
             thread::sleep(Duration::from_millis(25));
         }
-        // Once in a while, all come at once.
+        // In busy times, all come at once.
         let calm = start.elapsed().as_secs() % 20 < 8;
         thread::sleep(Duration::from_millis(if calm { 60 } else { 2 }));
     }
 }
 
-/// The bug: it keeps its connection while it does something else.
-fn count_stock(pool: &Connections, goes_on: &impl Fn() -> bool) {
-    while goes_on() {
+/// The bug on display: it holds its connection while it does something else.
+fn count_stock(pool: &Connections, running: &impl Fn() -> bool) {
+    while running() {
         if let Ok(conn) = pool.request().label("count stock").get() {
             let _ = conn.query_row("SELECT count(*) FROM orders", [], |row| row.get::<_, i64>(0));
-            nap(Duration::from_secs(12), goes_on);
+            nap(Duration::from_secs(12), running);
         }
-        nap(Duration::from_secs(6), goes_on);
+        nap(Duration::from_secs(6), running);
     }
 }
 
-fn write_reports(pool: &Connections, goes_on: &impl Fn() -> bool) {
-    while goes_on() {
+fn write_reports(pool: &Connections, running: &impl Fn() -> bool) {
+    while running() {
         if let Ok(conn) = pool.request().label("sales report").get() {
             let _ = conn.query_row("SELECT 1", [], |row| row.get::<_, i64>(0));
             thread::sleep(Duration::from_millis(150));
         }
-        nap(Duration::from_millis(400), goes_on);
+        nap(Duration::from_millis(400), running);
     }
 }
 
-/// Sleeps in small parts, to end in time.
-fn nap(span: Duration, goes_on: &impl Fn() -> bool) {
+/// Sleeps in short steps, so that it ends soon after `running` returns false.
+fn nap(span: Duration, running: &impl Fn() -> bool) {
     let start = Instant::now();
-    while goes_on() && start.elapsed() < span {
+    while running() && start.elapsed() < span {
         thread::sleep(Duration::from_millis(20).min(span));
     }
 }

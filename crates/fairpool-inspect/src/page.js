@@ -1,5 +1,5 @@
 "use strict";
-// Whatever comes from a pool is set as text, never as HTML.
+// Data from a pool is set as text, never as HTML.
 
 const EVERY = 1000;
 const LONGEST = 300;
@@ -29,8 +29,8 @@ const setClass = (node, name) => {
   if (node.className !== name) node.className = name;
 };
 
-// So many children as there are items; those that are there stay, with what is
-// selected in them.
+// Creates one child per item. Existing children are reused, so that text selected in them
+// stays selected.
 const setChildren = (parent, items, create, update) => {
   while (parent.children.length > items.length) parent.lastElementChild.remove();
   items.forEach((item, at) => {
@@ -56,12 +56,12 @@ const count = (number, one, many) => `${number.toLocaleString("en")} ${number ==
 
 const health = (snapshot) => {
   const { waiting, mean_wait, oldest_wait, lasted } = snapshot.health;
-  const queue = waiting === 0 ? "nobody waits"
+  const queue = waiting === 0 ? "no caller waits"
     : `${count(waiting, "caller waits", "callers wait")}, for ${span(mean_wait)} on average and ${span(oldest_wait)} at most`;
   return `for ${span(lasted)}: ${queue}`;
 };
 
-// What is to be said before everything else.
+// Shown above everything else.
 const notes = (pool) => {
   const { snapshot, findings } = pool;
   const all = findings.map(({ severity, summary, evidence, advice }) =>
@@ -108,7 +108,7 @@ const plot = (title, ...keys) => {
     make("div", { class: "head" }, make("h3", {}, title), top), figure,
     make("div", { class: "plot" }, svg),
     make("p", { class: "span" }, from, ...keys, make("span", {}, "now")));
-  // `series`: functions of a sample; `most` is at the top.
+  // `series` are functions of a sample; `most` is the value at the top.
   const draw = (samples, series, most, label, limit) => {
     const seen = Math.max(60, samples.length);
     const points = (value) => samples.map((sample, at) => {
@@ -164,27 +164,27 @@ const table = (title, none, columns) => {
 const parts = (() => {
   const name = make("h2");
   const badge = make("span", { class: "badge" });
-  const says = make("span", { class: "soft" });
+  const status = make("span", { class: "soft" });
   const list = make("ul", { class: "notes", "aria-label": "What is wrong" });
   const connections = plot("Connections in use");
   const waiting = plot("Callers waiting");
   const waits = plot("Time to get a connection",
     make("span", { class: "key" }, "p50"), make("span", { class: "key second" }, "p99"));
-  const holders = table("Holders", "Nobody holds a connection.", [
+  const holders = table("Holders", "No connection is held.", [
     { head: "held for", kind: "span-of", value: (one) => span(one.held_for) },
     { head: "where", kind: "place", value: (one) => one.location },
     { head: "label", value: (one) => one.label },
     { head: "thread", value: (one) => one.thread },
     { head: "connection", name: "connection", value: (one) => one.connection_id },
   ]);
-  const waiters = table("Waiters", "Nobody waits.", [
+  const waiters = table("Waiters", "No caller waits.", [
     { head: "waits for", kind: "span-of", value: (one) => span(one.waited) },
     { head: "where", kind: "place", value: (one) => one.location },
     { head: "label", value: (one) => one.label },
     { head: "thread", value: (one) => one.thread },
     { head: "priority", name: "priority", value: (one) => one.priority },
   ]);
-  const calls = table("Driver calls", "The driver is not busy.", [
+  const calls = table("Driver calls", "No driver call is under way.", [
     { head: "runs for", kind: "span-of", value: (one) => span(one.running_for) },
     { head: "call", value: (one) => one.kind },
     { head: "connection", name: "connection", value: (one) => one.connection_id ?? "new" },
@@ -195,8 +195,8 @@ const parts = (() => {
     make("div", { class: "cards" }, connections.card, waiting.card, waits.card),
     holders.card, waiters.card, calls.card,
     make("details", {}, make("summary", {}, "All counters"), counters));
-  const title = make("div", { class: "title" }, name, badge, says);
-  return { name, badge, says, list, connections, waiting, waits, holders, waiters, calls, counters, body, title };
+  const title = make("div", { class: "title" }, name, badge, status);
+  return { name, badge, status, list, connections, waiting, waits, holders, waiters, calls, counters, body, title };
 })();
 
 const showNotes = (pool) => {
@@ -269,11 +269,11 @@ const show = () => {
   setText(parts.badge, level);
   parts.body.hidden = pool.gone;
   if (pool.gone) {
-    setText(parts.says, "The pool does not exist any more.");
+    setText(parts.status, "The pool does not exist any more.");
     return;
   }
   const { snapshot } = pool;
-  setText(parts.says, health(snapshot));
+  setText(parts.status, health(snapshot));
   showNotes(pool);
   showPlots(snapshot.stats, state.history[state.selected] ?? []);
   const leak = snapshot.settings?.leak_threshold ?? null;
@@ -289,7 +289,7 @@ const select = (at) => {
   show();
 };
 
-// ---- news ----
+// ---- updates ----
 
 const fetched = async (path) => {
   const answer = await fetch(path, { signal: AbortSignal.timeout(5000) });
@@ -297,8 +297,8 @@ const fetched = async (path) => {
   return answer.json();
 };
 
-// Another server, which counts its samples from the start, may have taken the place of
-// the one before: then all that it has is asked for the next time.
+// A new server at the same address numbers its samples from 1: discard the old history, and
+// fetch everything the next time.
 const addHistory = ({ began, pools }, after) => {
   const whole = began === state.began || after === 0;
   if (began !== state.began) state.history = [];
@@ -327,7 +327,7 @@ const poll = async () => {
     setClass(byId("link"), "");
     show();
   } catch (error) {
-    const lost = state.reached === 0 ? "not reached" : `not reached for ${span((Date.now() - state.reached) / 1000)}`;
+    const lost = state.reached === 0 ? "no connection" : `no connection for ${span((Date.now() - state.reached) / 1000)}`;
     setText(byId("link"), lost);
     setClass(byId("link"), "bad");
     if (!(error instanceof TypeError) && error.name !== "TimeoutError") console.error(error);

@@ -1,9 +1,13 @@
-//! What is where. Nothing can be changed from outside: all that one can do is to ask.
+//! The paths and their answers. All of them only read.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use fairpool_prometheus::{PrometheusCollector, TEXT_CONTENT_TYPE};
+use fairpool_trace::{Recorder, Trace};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
@@ -11,22 +15,18 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time;
 
-use super::page;
-use super::view::View;
-use crate::metrics::{PrometheusCollector, TEXT_CONTENT_TYPE};
-use crate::sync::{self, Arc};
-use crate::trace::{Recorder, Trace};
+use crate::page;
+use crate::view::View;
 
-/// A recording takes this many seconds …
+/// How long a recording may take, in seconds.
 const TRACE_SECONDS: std::ops::RangeInclusive<u64> = 1..=60;
-/// … unless told otherwise.
-const USUAL_TRACE: u64 = 5;
+const DEFAULT_TRACE_SECONDS: u64 = 5;
 
-/// So many recordings may be made at once.
+/// At most this many recordings are under way or being fetched.
 const MOST_TRACES: usize = 2;
 
-/// A recording keeps the last so many slices, at some 200 bytes each, and then as many
-/// for the file.
+/// A recording keeps this many slices, at about 200 bytes each; the file takes as much
+/// again.
 const TRACE_LIMIT: usize = 200_000;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -34,34 +34,35 @@ const JSON: &str = "application/json";
 
 type Answer = Response<Full<Bytes>>;
 
-/// What there is to see.
-pub(super) struct Site {
-    pub(super) view: View,
+/// Everything that is served.
+pub(crate) struct Site {
+    pub(crate) view: View,
     metrics: PrometheusCollector,
-    host: Host,
-    /// As many as recordings are being made or fetched, and one.
-    traces: Turn,
+    host: HostRule,
+    /// Has one reference for each recording under way or being fetched, and this one.
+    permits: Permit,
 }
 
-/// To make a recording, and to have it fetched.
-pub(super) type Turn = Arc<()>;
+/// The right to make a recording. It is kept until the recording is fetched.
+pub(crate) type Permit = Arc<()>;
 
-/// By which names one may ask.
-pub(super) struct Host {
-    pub(super) any: bool,
+/// Which host names a request may have.
+pub(crate) struct HostRule {
+    pub(crate) any: bool,
 }
 
-impl Host {
-    /// A website that has its own name lead here could otherwise read everything
-    /// through the browser of somebody on this machine.
-    fn welcomes<B>(&self, request: &Request<B>) -> bool {
+impl HostRule {
+    /// A website whose own name resolves to this machine could otherwise read everything
+    /// through the browser of a user of this machine.
+    fn allows<B>(&self, request: &Request<B>) -> bool {
         let Some(host) = request.headers().get(header::HOST) else { return true };
-        self.any || host.to_str().is_ok_and(is_local_name) && !is_of_website(request)
+        self.any || host.to_str().is_ok_and(is_local_name) && !is_from_website(request)
     }
 }
 
-/// A browser asks for the page of some website, not because somebody follows a link.
-fn is_of_website<B>(request: &Request<B>) -> bool {
+/// Whether a browser sends this on behalf of another website, rather than because a user
+/// follows a link.
+fn is_from_website<B>(request: &Request<B>) -> bool {
     let is = |name, value: &str| request.headers().get(name).is_some_and(|is| is == value);
     is("sec-fetch-site", "cross-site") && !is("sec-fetch-mode", "navigate")
 }
@@ -76,29 +77,29 @@ fn is_local_name(host: &str) -> bool {
 }
 
 impl Site {
-    pub(super) fn new(view: View, host: Host) -> Site {
-        let metrics = PrometheusCollector::new(view.watches());
-        Site { view, metrics, host, traces: Arc::new(()) }
+    pub(crate) fn new(view: View, host: HostRule) -> Site {
+        let metrics = PrometheusCollector::new(view.pools());
+        Site { view, metrics, host, permits: Arc::new(()) }
     }
 }
 
-pub(super) async fn answer<B: Body>(
+pub(crate) async fn answer<B: Body>(
     site: &Site,
     request: &Request<B>,
-    turn: &OnceCell<Turn>,
+    permit: &OnceCell<Permit>,
 ) -> Answer {
-    if !site.host.welcomes(request) {
-        let why = "this is not for others: ask for localhost, or for a numeric address\n";
+    if !site.host.allows(request) {
+        let why = "forbidden: use localhost or a numeric address as the host name\n";
         return text(StatusCode::FORBIDDEN, why);
     }
     let path = request.uri().path();
     let known = ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
     if !known.contains(&path) {
-        let there_is = known.join(", ");
-        return text(StatusCode::NOT_FOUND, format!("there is only: {there_is}\n"));
+        let paths = known.join(", ");
+        return text(StatusCode::NOT_FOUND, format!("not found; the paths are: {paths}\n"));
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "one can only look: GET or HEAD\n");
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n");
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
@@ -106,15 +107,15 @@ pub(super) async fn answer<B: Body>(
     match path {
         "/" => page::answer(),
         "/metrics" => with_type(TEXT_CONTENT_TYPE, site.metrics.text()),
-        "/snapshot.json" => with_type(JSON, site.view.look().json()),
+        "/snapshot.json" => with_type(JSON, site.view.overview().json()),
         "/history.json" => history(site, query),
-        "/dump" => with_type(TEXT, site.view.look().text().to_owned()),
-        _ => trace(site, query, *request.method() == Method::HEAD, turn).await,
+        "/dump" => with_type(TEXT, site.view.overview().text().to_owned()),
+        _ => trace(site, query, *request.method() == Method::HEAD, permit).await,
     }
 }
 
-/// An answer that is not kept, and taken for nothing but what it says it is.
-pub(super) fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Answer {
+/// An answer that no cache keeps, and that browsers take for nothing but this type.
+pub(crate) fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     let headers = answer.headers_mut();
     let value = HeaderValue::from_static;
@@ -160,51 +161,52 @@ fn number(
     Ok(number)
 }
 
-async fn trace(site: &Site, query: &str, only_head: bool, kept: &OnceCell<Turn>) -> Answer {
-    let seconds = match number(query, "seconds", USUAL_TRACE, TRACE_SECONDS) {
+async fn trace(site: &Site, query: &str, only_head: bool, kept: &OnceCell<Permit>) -> Answer {
+    let seconds = match number(query, "seconds", DEFAULT_TRACE_SECONDS, TRACE_SECONDS) {
         Ok(seconds) => seconds,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
     if only_head {
         return with_type(JSON, "");
     }
-    let turn = Arc::clone(&site.traces);
-    if Arc::strong_count(&turn) > MOST_TRACES + 1 {
-        let why = format!("{MOST_TRACES} recordings are being made already: try again later\n");
+    let permit = Arc::clone(&site.permits);
+    if Arc::strong_count(&permit) > MOST_TRACES + 1 {
+        let why = format!("{MOST_TRACES} recordings are already under way: try again later\n");
         return text(StatusCode::TOO_MANY_REQUESTS, why);
     }
     let trace = Trace::with_limit(TRACE_LIMIT);
-    let recorder = match Recorder::start_with(&site.view.watches(), trace) {
+    let recorder = match Recorder::start_with(&site.view.pools(), trace) {
         Ok(recorder) => recorder,
         Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     };
-    // If the client goes, this ends here, and the recorder with it.
+    // If the client disconnects, this is dropped here, and with it the recorder.
     time::sleep(Duration::from_secs(seconds)).await;
-    match written(recorder, Arc::clone(&turn)).await {
+    match written(recorder, Arc::clone(&permit)).await {
         Some(file) => {
-            let _ = kept.set(turn);
+            let _ = kept.set(permit);
             let mut answer = with_type(JSON, file);
             let name = HeaderValue::from_static("attachment; filename=\"pools.trace.json\"");
             answer.headers_mut().insert(header::CONTENT_DISPOSITION, name);
             answer
         }
-        None => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the system has no thread to write the file\n")
-        }
+        None => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the system cannot start a thread to write the file\n",
+        ),
     }
 }
 
-/// That takes a while, so another thread does it.
-async fn written(recorder: Recorder, turn: Turn) -> Option<Vec<u8>> {
+/// Writes the file on a thread of its own: that takes a while.
+async fn written(recorder: Recorder, permit: Permit) -> Option<Vec<u8>> {
     let (done, file) = oneshot::channel();
     let write = move || {
         let mut file = Vec::new();
-        // Into memory, where nothing can fail.
+        // Writing into memory cannot fail.
         let _ = recorder.stop().write(&mut file);
         let _ = done.send(file);
-        drop(turn);
+        drop(permit);
     };
-    sync::spawn("fairpool-trace".to_string(), write).ok()?;
+    thread::Builder::new().name("fairpool-trace".to_string()).spawn(write).ok()?;
     file.await.ok()
 }
 

@@ -1,4 +1,4 @@
-//! How the pools are, and how they were in the last minutes.
+//! The pools now and in the last minutes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,36 +6,35 @@ use std::fmt::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use fairpool::WeakPool;
+use fairpool::diagnosis::{Diagnosis, Finding, Memory};
+use fairpool::snapshot::Snapshot;
+use fairpool::stats::Distribution;
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use crate::diagnosis::{Diagnosis, Finding, Memory};
-use crate::snapshot::{Snapshot, WeakPool};
-use crate::sync;
-use crate::times::Distribution;
-
-pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Five minutes of samples.
 const MOST_SAMPLES: usize = 300;
 
-/// Whoever asks within this time of another is shown the same.
+/// An overview is served for this long before a new one is made.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
-pub(super) struct View {
-    /// Seconds since 1970. It tells this history from that of an earlier server.
+pub(crate) struct View {
+    /// Seconds since 1970: tells this server's history from that of an earlier one.
     began: f64,
     pools: Vec<Pool>,
-    latest: RefCell<Option<Rc<Look>>>,
+    latest: RefCell<Option<Rc<Overview>>>,
 }
 
 struct Pool {
-    watch: WeakPool,
+    pool: WeakPool,
     past: RefCell<Past>,
 }
 
-/// All pools at about one moment.
-pub(super) struct Look {
+/// All pools at about one instant.
+pub(crate) struct Overview {
     at: Instant,
     json: Bytes,
     text: String,
@@ -44,20 +43,20 @@ pub(super) struct Look {
 #[derive(Default)]
 struct Past {
     samples: VecDeque<Sample>,
-    /// How many samples there have been.
+    /// The number of the last sample.
     taken: u64,
     last: Option<Last>,
     /// What was wrong between the last two samples.
     findings: Vec<Finding>,
 }
 
-/// What the next sample is compared with.
+/// The state at the last sample, to compare the next one with.
 struct Last {
     waits: Distribution,
     snapshot: Snapshot,
 }
 
-/// A pool in one second.
+/// A pool during one second.
 #[derive(Clone, Serialize)]
 struct Sample {
     number: u64,
@@ -73,43 +72,45 @@ struct Sample {
     gets: u64,
     timeouts: u64,
     refused: u64,
-    /// Of the gets that ended in this second, in seconds; `None` if there were none.
+    /// Waits of the gets that ended in this second, in seconds; `None` if there were none.
     p50: Option<f64>,
     p99: Option<f64>,
 }
 
 impl View {
-    pub(super) fn new(pools: Vec<WeakPool>) -> View {
-        let pool = |watch| Pool { watch, past: RefCell::default() };
+    pub(crate) fn new(pools: Vec<WeakPool>) -> View {
+        let pool = |pool| Pool { pool, past: RefCell::default() };
         let began = unix_time(SystemTime::now());
         View { began, pools: pools.into_iter().map(pool).collect(), latest: RefCell::new(None) }
     }
 
-    pub(super) fn watches(&self) -> Vec<WeakPool> {
-        self.pools.iter().map(|pool| pool.watch.clone()).collect()
+    pub(crate) fn pools(&self) -> Vec<WeakPool> {
+        self.pools.iter().map(|pool| pool.pool.clone()).collect()
     }
 
-    /// To be called once a second.
-    pub(super) fn sample(&self) {
+    /// Samples all pools. Called once a second.
+    pub(crate) fn sample(&self) {
         self.pools.iter().for_each(Pool::sample);
     }
 
-    /// How the pools are: each is looked at once for all who ask at about this time.
-    pub(super) fn look(&self) -> Rc<Look> {
+    /// All pools now. Requests at about the same time share one overview.
+    pub(crate) fn overview(&self) -> Rc<Overview> {
         let mut latest = self.latest.borrow_mut();
-        let now = sync::instant();
+        let now = Instant::now();
         match &*latest {
-            Some(look) if now.saturating_duration_since(look.at) < FRESH_FOR => Rc::clone(look),
+            Some(overview) if now.saturating_duration_since(overview.at) < FRESH_FOR => {
+                Rc::clone(overview)
+            }
             _ => {
-                let look = Rc::new(Look::at(now, SystemTime::now(), &self.pools));
-                *latest = Some(Rc::clone(&look));
-                look
+                let overview = Rc::new(Overview::of(&self.pools, now));
+                *latest = Some(Rc::clone(&overview));
+                overview
             }
         }
     }
 
-    /// The samples after those that somebody has.
-    pub(super) fn history(&self, after: u64) -> Vec<u8> {
+    /// The samples after number `after`.
+    pub(crate) fn history(&self, after: u64) -> Vec<u8> {
         #[derive(Serialize)]
         struct Answer<'a> {
             began: f64,
@@ -126,7 +127,7 @@ impl View {
             past.samples.iter().filter(|sample| sample.number > after).cloned().collect()
         };
         let pools = self.pools.iter();
-        let pools = pools.map(|pool| Samples { name: pool.watch.name(), samples: samples(pool) });
+        let pools = pools.map(|pool| Samples { name: pool.pool.name(), samples: samples(pool) });
         let (began, interval) = (self.began, SAMPLE_EVERY.as_secs_f64());
         json(&Answer { began, interval, pools: pools.collect() })
     }
@@ -135,20 +136,21 @@ impl View {
 impl Pool {
     fn sample(&self) {
         let mut past = self.past.borrow_mut();
-        let Some(pool) = self.watch.pool() else {
-            // What is gone is drawn no further.
+        let (Some(reading), Some(snapshot)) = (self.pool.reading(), self.pool.snapshot()) else {
+            // The pool is gone: its curves end here.
             (past.last, past.findings) = (None, Vec::new());
             return;
         };
-        let (waits, snapshot) = (pool.waits(), pool.snapshot());
+        let waits = reading.times.wait;
         let last = past.last.replace(Last { waits: waits.clone(), snapshot: snapshot.clone() });
         let Some(last) = last else { return };
-        // Two samples that are too close together tell nothing new.
+        // It fails if the two snapshots are too close together.
         if let Ok(diagnosis) = Diagnosis::between(&last.snapshot, &snapshot) {
             past.findings = diagnosis.findings;
         }
         let (before, stats) = (last.snapshot.stats, snapshot.stats);
-        let quantile = |part| Some(waits.quantile_since(&last.waits, part)?.as_secs_f64());
+        let waits = waits.since(&last.waits);
+        let quantile = |part| Some(waits.quantile(part)?.as_secs_f64());
         past.taken += 1;
         let sample = Sample {
             number: past.taken,
@@ -177,48 +179,49 @@ fn unix_time(at: SystemTime) -> f64 {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("BUG: it has no keys but strings, and no failing parts")
+    serde_json::to_vec(value).expect("BUG: all keys are strings, and no part fails")
 }
 
-impl Look {
-    fn at<'a>(at: Instant, taken_at: SystemTime, pools: &'a [Pool]) -> Look {
+impl Overview {
+    fn of(pools: &[Pool], at: Instant) -> Overview {
+        let taken_at = unix_time(SystemTime::now());
         #[derive(Serialize)]
         struct Answer<'a> {
             taken_at: f64,
-            /// Of the process; `None` where it is not known.
+            /// The process's memory; `None` where the system does not tell.
             memory: Option<Memory>,
-            pools: Vec<View<'a>>,
+            pools: Vec<One<'a>>,
         }
         #[derive(Serialize)]
-        struct View<'a> {
+        struct One<'a> {
             name: &'a str,
             /// The pool does not exist any more.
             gone: bool,
             snapshot: Option<Snapshot>,
             findings: Vec<Finding>,
         }
-        let view = |pool: &'a Pool| {
-            let snapshot = pool.watch.snapshot();
+        let pools = pools.iter().map(|pool| {
+            let snapshot = pool.pool.snapshot();
             let findings = pool.past.borrow().findings.clone();
-            View { name: pool.watch.name(), gone: snapshot.is_none(), snapshot, findings }
-        };
-        let pools: Vec<View<'_>> = pools.iter().map(view).collect();
+            One { name: pool.pool.name(), gone: snapshot.is_none(), snapshot, findings }
+        });
+        let pools: Vec<One<'_>> = pools.collect();
         let mut text = String::new();
-        for View { name, snapshot, .. } in &pools {
+        for One { name, snapshot, .. } in &pools {
             let _ = match snapshot {
                 Some(snapshot) => writeln!(text, "{snapshot}"),
                 None => writeln!(text, "pool '{name}' is gone\n"),
             };
         }
-        let (taken_at, memory) = (unix_time(taken_at), Memory::now());
-        Look { at, json: json(&Answer { taken_at, memory, pools }).into(), text }
+        let json = json(&Answer { taken_at, memory: Memory::now(), pools }).into();
+        Overview { at, json, text }
     }
 
-    pub(super) fn json(&self) -> Bytes {
+    pub(crate) fn json(&self) -> Bytes {
         self.json.clone()
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }

@@ -1,43 +1,34 @@
 //! The inspector's page, seen with a browser.
 
-#![cfg(feature = "inspect")]
-
-#[path = "support/browser.rs"]
-mod browser;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use browser::Browser;
-use fairpool_inspect::{self, Server};
 use fairpool::Pool;
 use fairpool::health::HealthThresholds;
-use stub::{Gate, Manager, builder};
+use fairpool_inspect::Server;
+use fairpool_servers::browser::Browser;
+use fairpool_testing::stub::{self, Gate, Manager, builder};
 
 fn server_of(pools: &[&Pool<Manager>]) -> (Server, String) {
     let watches: Vec<_> = pools.iter().map(|pool| pool.downgrade()).collect();
-    let server = inspect::serve("127.0.0.1:0", &watches).unwrap();
+    let server = fairpool_inspect::serve("127.0.0.1:0", &watches).unwrap();
     let url = format!("http://{}/", server.addr());
     (server, url)
 }
 
 fn pool(name: &str, size: u32) -> Pool<Manager> {
     let server = stub::Server::new();
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 3;
+    thresholds.waiters_critical = 30;
+    thresholds.wait_critical = Duration::from_secs(30);
     builder(size)
         .name(name)
         .leak_threshold(Some(Duration::from_secs(2)))
         .connection_timeout(Duration::from_secs(60))
-        .health_thresholds(HealthThresholds {
-            waiters_warning: 3,
-            waiters_critical: 30,
-            wait_critical: Duration::from_secs(30),
-            ..HealthThresholds::default()
-        })
+        .health_thresholds(thresholds)
         .build(server.manager())
         .unwrap()
 }
@@ -108,16 +99,16 @@ fn a_leak_is_on_the_page_with_its_place() {
         browser.go_to(&url);
         browser.eventually("it lists holders", |browser| browser.text().contains("place order"));
 
-        let (told, taken) = std::sync::mpsc::channel();
+        let (send, taken) = std::sync::mpsc::channel();
         let (pool, waits) = (&orders, gate.clone());
         let leaker = move || {
             let (leaked, line) = (pool.request().label("nightly export").get(), line!());
-            told.send(line).unwrap();
+            send.send(line).unwrap();
             waits.pass();
             drop(leaked);
         };
         thread::Builder::new().name("exporter".to_string()).spawn_scoped(scope, leaker).unwrap();
-        let place = format!("tests/inspect_browser.rs:{}:", taken.recv().unwrap());
+        let place = format!("{}:{}:", file!(), taken.recv().unwrap());
         let start = Instant::now();
         browser.eventually("it shows the leak", |browser| browser.text().contains(&place));
         println!("a leak is on the page after {:.2?}", start.elapsed());
@@ -129,7 +120,7 @@ fn a_leak_is_on_the_page_with_its_place() {
         browser.eventually("the leak is marked", |browser| {
             browser.eval(marked).as_str().is_some_and(|row| row.contains(&place))
         });
-        browser.eventually("it says what is wrong", |browser| {
+        browser.eventually("it shows what is wrong", |browser| {
             browser.eval("document.querySelectorAll('.notes li b').length > 0") == true
         });
         let text = browser.text();
@@ -231,7 +222,7 @@ fn the_page_goes_on_with_the_next_server_at_its_address() {
         browser.eval(sizes).as_str().is_some_and(|sizes| sizes.starts_with("[2,2"))
     });
     server.stop();
-    let _server = inspect::serve(addr, &[after.downgrade()]).unwrap();
+    let _server = fairpool_inspect::serve(addr, &[after.downgrade()]).unwrap();
     browser.eventually("it has those of the next server, and no others", |browser| {
         browser.eval(sizes).as_str().is_some_and(|sizes| sizes.starts_with("[7,7"))
     });

@@ -1,11 +1,6 @@
-//! The inspector answers whoever asks, whatever others do to it.
+//! The inspector answers each client, no matter what other clients do.
 
-#![cfg(feature = "inspect")]
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +8,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool_inspect::{self, Inspector, Server};
-use fairpool::{ErrorKind, Pool, WeakPool};
+use fairpool::{Pool, WeakPool};
+use fairpool_inspect::{Inspector, ServeError, Server};
+use fairpool_testing::stub::{self, Manager, WATCHDOG, builder, eventually, watched};
 use serde_json::Value;
-use stub::{Manager, WATCHDOG, builder, eventually, watched};
 
 fn pool() -> Pool<Manager> {
     builder(2).name("orders").build(stub::Server::new().manager()).unwrap()
 }
 
 fn serve(pools: &[WeakPool]) -> Server {
-    inspect::serve("127.0.0.1:0", pools).unwrap()
+    fairpool_inspect::serve("127.0.0.1:0", pools).unwrap()
 }
 
 /// Ends a load also when the test fails.
@@ -129,7 +124,7 @@ fn the_snapshot_has_all_pools_with_who_holds_and_who_waits() {
     assert_eq!(pools[0]["gone"], false);
     let holder = &pools[0]["snapshot"]["holders"][0];
     let place = holder["location"].as_str().unwrap();
-    assert!(place.starts_with(&format!("tests/inspect.rs:{line}:")), "{place}");
+    assert!(place.starts_with(&format!("{}:{line}:", file!())), "{place}");
     assert_eq!(pools[1]["snapshot"]["stats"]["max_size"], 5);
 
     let dump = get(server.addr(), "/dump");
@@ -200,7 +195,7 @@ fn what_is_wrong_is_said() {
         scope.spawn(|| drop(pool.get().unwrap()));
         eventually("the leak is found", || finding().is_some_and(|found| found["kind"] == "leak"));
         let found = finding().unwrap().to_string();
-        assert!(found.contains(&format!("tests/inspect.rs:{line}:")), "{found}");
+        assert!(found.contains(&format!("{}:{line}:", file!())), "{found}");
         drop(held);
     });
     eventually("all is well again", || finding().is_none());
@@ -261,7 +256,7 @@ fn so_many_recordings_at_once_and_no_more() {
     let _second = begin();
     eventually("a third is refused", || get(addr, "/trace?seconds=1").status == 429);
     assert_serves(addr);
-    // Whoever goes makes room.
+    // A client that disconnects makes room.
     drop(first);
     eventually("there is room", || get(addr, "/trace?seconds=1").status == 200);
     drop(server);
@@ -302,7 +297,8 @@ fn other_names_for_this_machine_are_turned_away_unless_allowed() {
         assert_eq!(answer.status, status, "{host}");
         assert_eq!(answer.body.contains("pool 'orders'"), status == 200, "{host}");
     }
-    let open = Inspector::new().allow_remote(true).serve("127.0.0.1:0", &[pool.downgrade()]).unwrap();
+    let open =
+        Inspector::new().allow_remote(true).serve("127.0.0.1:0", &[pool.downgrade()]).unwrap();
     assert_eq!(asked_as(open.addr(), "monitor.example").status, 200);
 }
 
@@ -321,7 +317,7 @@ fn a_website_cannot_have_anything_made() {
     };
     assert_eq!(asked_by("cross-site", "no-cors"), 403);
     assert_eq!(asked_by("cross-site", "cors"), 403);
-    // A person who follows a link, who types the address, and the page itself.
+    // A user follows a link or types the address; and the page itself.
     assert_eq!(asked_by("cross-site", "navigate"), 200);
     assert_eq!(asked_by("none", "navigate"), 200);
     assert_eq!(asked_by("same-origin", "cors"), 200);
@@ -348,7 +344,7 @@ fn nonsense_is_answered_with_an_error_and_harms_nobody() {
         path.as_bytes(),
     ];
     for request in requests {
-        // It may also cut off who goes on sending.
+        // It may also cut off a client that keeps sending.
         if let Ok(answer) = exchange(addr, request) {
             let ok = answer.starts_with(b"HTTP/1.1 4") || answer.is_empty();
             assert!(ok, "{}", String::from_utf8_lossy(&answer));
@@ -361,9 +357,9 @@ fn nonsense_is_answered_with_an_error_and_harms_nobody() {
 fn who_says_nothing_is_sent_away() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
-    for said in ["", "GET /snapshot.json HTTP/1.1\r\nHost: local"] {
+    for start in ["", "GET /snapshot.json HTTP/1.1\r\nHost: local"] {
         let mut stream = connect(server.addr());
-        stream.write_all(said.as_bytes()).unwrap();
+        stream.write_all(start.as_bytes()).unwrap();
         let mut answer = Vec::new();
         // Returns when the server closes.
         let _ = stream.read_to_end(&mut answer);
@@ -443,7 +439,7 @@ fn hundreds_of_slow_clients_do_not_lock_out_a_good_one() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let addr = server.addr();
-    // More than it serves at once: some have to go.
+    // More than it serves at once: some are disconnected.
     let slow: Vec<TcpStream> = (0..400)
         .map(|number| {
             let mut stream = connect(addr);
@@ -514,7 +510,7 @@ fn a_stopped_inspector_has_gone_at_once() {
     TcpListener::bind(addr).expect("the port is free");
     drop(waiting);
 
-    // A trace that nobody waits for any more does not hold it up.
+    // A recording under way does not delay it.
     let server = serve(&[pool.downgrade()]);
     let mut stream = connect(server.addr());
     write!(stream, "GET /trace?seconds=60 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
@@ -526,8 +522,9 @@ fn a_stopped_inspector_has_gone_at_once() {
 fn addresses_that_will_not_do_are_named() {
     let pool = pool();
     let refused = |addr: &str| {
-        let error = inspect::serve(addr, &[pool.downgrade()]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+        let error = fairpool_inspect::serve(addr, &[pool.downgrade()]).unwrap_err();
+        let remote = matches!(error, ServeError::Remote(_));
+        assert_eq!(error.source().is_none(), remote, "{error:?}");
         error.to_string()
     };
     let text = refused("0.0.0.0:0");
@@ -540,10 +537,11 @@ fn addresses_that_will_not_do_are_named() {
     assert!(text.contains(&format!("cannot listen on {addr}: ")), "{text}");
     assert!(refused("nonsense").starts_with("inspect: the address cannot be resolved: "));
 
-    let error = inspect::serve("127.0.0.1:0", &[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    let error = fairpool_inspect::serve("127.0.0.1:0", &[]).unwrap_err();
+    assert!(matches!(error, ServeError::NoPools), "{error:?}");
     assert_eq!(error.to_string(), "inspect: there is no pool to show");
 
-    let server = Inspector::new().allow_remote(true).serve("0.0.0.0:0", &[pool.downgrade()]).unwrap();
+    let server =
+        Inspector::new().allow_remote(true).serve("0.0.0.0:0", &[pool.downgrade()]).unwrap();
     assert_serves(SocketAddr::from(([127, 0, 0, 1], server.addr().port())));
 }

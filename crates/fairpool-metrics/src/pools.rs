@@ -1,12 +1,30 @@
-//! The pools that are looked at.
+//! The pools that an exporter reads.
 
-use crate::metrics::Reading;
-use crate::snapshot::WeakPool;
-use crate::sync::{Arc, PlainMutex};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A list of pools; gone ones leave it.
-#[derive(Default)]
-pub(super) struct Pools(PlainMutex<List>);
+use fairpool::WeakPool;
+use fairpool::stats::Reading;
+
+/// A list of pools, each with a name that no other living pool in the list has.
+///
+/// It keeps no pool alive; a pool that is gone leaves the list. Clones share the list.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// use fairpool_metrics::Pools;
+///
+/// let build = || fairpool::Pool::builder().name("orders").build(StubManager);
+/// let (first, second) = (build()?, build()?);
+/// let pools = Pools::new([first.downgrade(), second.downgrade()]);
+/// let names: Vec<_> = pools.read().into_iter().map(|pool| pool.name).collect();
+/// assert_eq!(names, ["orders".into(), "orders-2".into()]);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Pools(Arc<Mutex<List>>);
 
 #[derive(Default)]
 struct List {
@@ -18,53 +36,67 @@ struct List {
 struct Entry {
     id: u64,
     name: Arc<str>,
-    watch: WeakPool,
+    pool: WeakPool,
 }
 
-/// What a look at one of them has brought.
-pub(super) struct Seen {
-    /// No other has had it, or will.
-    #[cfg_attr(not(feature = "opentelemetry"), expect(dead_code))]
-    pub(super) id: u64,
-    /// No other that lives has it.
-    pub(super) name: Arc<str>,
-    pub(super) reading: Reading,
+/// All metrics of one pool at one instant.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolReading {
+    /// The pool's number in its list. Unlike a name, a number is never used again.
+    pub id: u64,
+    /// The pool's unique name: the value of the attribute
+    /// [`POOL_NAME`](crate::POOL_NAME).
+    pub name: Arc<str>,
+    /// What the pool counted and timed.
+    pub reading: Reading,
 }
 
 impl Pools {
-    pub(super) fn of(watches: impl IntoIterator<Item = WeakPool>) -> Pools {
-        let pools = Pools::default();
-        watches.into_iter().for_each(|watch| pools.add(watch));
-        pools
+    /// A list of these pools.
+    pub fn new(pools: impl IntoIterator<Item = WeakPool>) -> Pools {
+        let list = Pools::default();
+        pools.into_iter().for_each(|pool| list.add(pool));
+        list
     }
 
-    /// A pool that is there already is not added again.
-    pub(super) fn add(&self, watch: WeakPool) {
-        let mut list = self.0.lock();
-        list.entries.retain(|entry| !entry.watch.is_gone());
-        if list.entries.iter().any(|entry| entry.watch.is_of_same_pool(&watch)) {
+    /// Adds a pool, unless it is already in the list.
+    pub fn add(&self, pool: WeakPool) {
+        let mut list = self.lock();
+        if list.entries.iter().any(|entry| entry.pool.ptr_eq(&pool)) {
             return;
         }
         list.added += 1;
-        let entry = Entry { id: list.added, name: list.free_name(watch.name()), watch };
+        let entry = Entry { id: list.added, name: list.free_name(pool.name()), pool };
         list.entries.push(entry);
     }
 
-    pub(super) fn look(&self) -> Vec<Seen> {
-        let entries = {
-            let mut list = self.0.lock();
-            list.entries.retain(|entry| !entry.watch.is_gone());
-            list.entries.clone()
+    /// Reads each pool, in the order in which they were added.
+    ///
+    /// # Blocking
+    ///
+    /// On each pool's lock, as long as it takes to copy its counters. If the last handle of
+    /// a pool is dropped while the pool is read, its manager is dropped here.
+    pub fn read(&self) -> Vec<PoolReading> {
+        // The list is not locked while a pool is read: dropping a manager runs user code.
+        let entries = self.lock().entries.clone();
+        let read = |Entry { id, name, pool }: Entry| {
+            pool.reading().map(|reading| PoolReading { id, name, reading })
         };
-        let seen = entries.into_iter().filter_map(|Entry { id, name, watch }| {
-            Some(Seen { id, name, reading: watch.pool()?.reading() })
-        });
-        seen.collect()
+        entries.into_iter().filter_map(read).collect()
     }
 
-    /// Their names.
-    pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.0.lock().entries.iter().map(|entry| Arc::clone(&entry.name)).collect()
+    /// The list, without the pools that are gone.
+    fn lock(&self) -> MutexGuard<'_, List> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.entries.retain(|entry| !entry.pool.is_gone());
+        list
+    }
+}
+
+impl fmt::Debug for Pools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lock().entries.iter().map(|entry| &entry.name)).finish()
     }
 }
 
@@ -74,7 +106,7 @@ impl List {
         if is_free(name) {
             return name.into();
         }
-        let numbered = (2..).map(|number| format!("{name}-{number}"));
-        numbered.into_iter().find(|name| is_free(name)).expect("BUG: numbers do not end").into()
+        let mut numbered = (2_u64..).map(|number| format!("{name}-{number}"));
+        numbered.find(|name| is_free(name)).expect("BUG: numbers do not end").into()
     }
 }

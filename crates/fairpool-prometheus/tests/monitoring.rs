@@ -1,13 +1,5 @@
 //! What is in `monitoring/`, with a real Prometheus that watches pools under load.
 
-#![cfg(feature = "prometheus")]
-
-#[path = "support/prometheus.rs"]
-mod prometheus;
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,20 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::metrics::{PrometheusCollector, TEXT_CONTENT_TYPE};
-use fairpool::{CancelToken, Pool, PooledConnection};
 use fairpool::health::HealthThresholds;
-use prometheus::Prometheus;
+use fairpool::{CancelToken, Pool, PooledConnection};
+use fairpool_prometheus::{PrometheusCollector, TEXT_CONTENT_TYPE};
+use fairpool_servers::prometheus::Prometheus;
+use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, builder, eventually};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use stub::{Does, Gate, Manager, Op, Server, builder, eventually};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("monitoring")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../monitoring")
 }
 
 fn read(file: &str) -> String {
@@ -268,8 +260,8 @@ fn each_alert_is_explained() {
 fn promtool(arguments: &[&str]) {
     let output = Command::new("promtool").args(arguments).current_dir(folder()).output();
     let output = output.expect("promtool, of the Debian package prometheus");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "promtool {arguments:?}: {text}");
 }
 
 #[test]
@@ -335,8 +327,7 @@ fn start_prometheus(target: SocketAddr) -> Prometheus {
     Prometheus::start(&config, &[("alerts.yml", &alerts.replace("for: 1m", "for: 1s"))])
 }
 
-/// A pool that does everything that goes well, a little of what does not, and nothing
-/// for long.
+/// A pool whose connections are checked at every get.
 fn busy(server: &Server) -> Pool<Manager> {
     builder(2)
         .name("busy")
@@ -380,7 +371,7 @@ fn a_real_prometheus_reads_the_pools_and_raises_their_alerts() {
         assert!(pool.request().deadline(far).cancel(&token).get().is_err());
     };
     thread::scope(|scope| {
-        // Whatever fails: those who wait are let go, or the scope would not end.
+        // If an assertion fails, the waiters must leave: otherwise the scope never ends.
         let end = OnDrop(|| {
             token.cancel();
             enough.store(true, Ordering::Relaxed);
@@ -389,7 +380,7 @@ fn a_real_prometheus_reads_the_pools_and_raises_their_alerts() {
         let leaked = stuck.get().unwrap();
         (0..15).for_each(|_| drop(scope.spawn(|| wait_at(&stuck))));
         [&hangs, &away].iter().for_each(|pool| drop(scope.spawn(|| wait_at(pool))));
-        // One waits at a time, and not for long.
+        // One of them waits at a time, and only briefly.
         (0..3).for_each(|_| drop(scope.spawn(|| use_for_a_while(&busy, &enough))));
 
         for (alert, severity, pool) in [

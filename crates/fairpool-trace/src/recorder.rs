@@ -1,26 +1,31 @@
-//! A thread that listens to pools and keeps what it hears.
+//! A thread that collects the events of pools.
 
-use std::time::Duration;
+use std::error;
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+use fairpool::WeakPool;
+use fairpool::event::Subscription;
 
-use super::Trace;
-use crate::error::Error;
-use crate::event::Event;
-use crate::snapshot::WeakPool;
-use crate::sync;
+use crate::trace::Trace;
 
-/// Events that may come between two looks of the recorder. What a busy pool does in
-/// more than a hundred milliseconds.
+/// Events that a pool may deliver while the recorder pauses. A busy pool takes more than
+/// a hundred milliseconds for as many.
 const CAPACITY: usize = 1 << 16;
 
-/// So many are read before it looks again who has some, and whether it is to stop.
-const BATCH: usize = 1000;
+/// How long the recorder sleeps when there are no events. Pools deliver every 5 ms.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Records what happens in pools, on a thread of its own, until it is stopped.
 ///
-/// It does not keep the pools alive, and listens until it is stopped or dropped.
-/// Events that it was too slow for are counted in the trace.
+/// It does not keep the pools alive. If events come faster than it can read them, the
+/// trace shows how many were lost. A recorder that is dropped without
+/// [`stop`](Recorder::stop) discards what it has recorded: its thread ends within a few
+/// milliseconds, and the drop does not wait for it.
 ///
 /// # Examples
 ///
@@ -36,60 +41,58 @@ const BATCH: usize = 1000;
 /// ```
 #[derive(Debug)]
 pub struct Recorder {
-    /// Its end stops the recorder.
+    /// A message asks for the trace; without one, a dropped sender discards it.
     stop: Sender<()>,
-    trace: Receiver<Trace>,
+    thread: JoinHandle<Trace>,
 }
 
 impl Recorder {
-    /// Starts to record, with what is going on at this moment. Pools that are gone
-    /// leave nothing. The trace has the limit of [`Trace::new`].
+    /// Starts recording. The trace includes what is under way at this moment; pools that
+    /// are gone are left out. It has the limit of [`Trace::new`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no pool in the list,
-    /// or the system has no thread to give.
-    pub fn start(pools: &[WeakPool]) -> Result<Recorder, Error> {
+    /// If there is no pool in the list, or the system cannot start a thread.
+    pub fn start(pools: &[WeakPool]) -> Result<Recorder, StartError> {
         Recorder::start_with(pools, Trace::new())
     }
 
-    /// As [`start`](Recorder::start), going on with a trace: one with another limit.
+    /// Like [`start`](Recorder::start), but continues a trace: for example, one with
+    /// another limit.
     ///
     /// # Errors
     ///
     /// As [`start`](Recorder::start).
-    pub fn start_with(pools: &[WeakPool], mut trace: Trace) -> Result<Recorder, Error> {
+    pub fn start_with(pools: &[WeakPool], mut trace: Trace) -> Result<Recorder, StartError> {
         if pools.is_empty() {
-            return Err(Error::config("trace: there is no pool to record".to_string()));
+            return Err(StartError::NoPools);
         }
-        let mut listeners = Vec::with_capacity(pools.len());
-        for watch in pools {
-            let Some(pool) = watch.pool() else { continue };
-            let (events, scene) = pool.follow(CAPACITY)?;
-            trace.begin(scene);
-            listeners.push((watch.clone(), events));
+        let mut subscriptions = Vec::with_capacity(pools.len());
+        for pool in pools {
+            // It fails only if the pool is gone.
+            if let Ok((scene, subscription)) = pool.follow(CAPACITY) {
+                trace.begin(scene);
+                subscriptions.push(subscription);
+            }
         }
-        let (stop, stopped) = bounded(0);
-        let (done, result) = bounded(1);
-        let body = move || {
-            listen(&mut listeners, &stopped, &mut trace);
-            // Nobody asks for it if the recorder was dropped.
-            let _ = done.send(trace);
-        };
-        sync::spawn("fairpool-recorder".to_string(), body).map_err(|error| {
-            Error::config(format!("trace: cannot start the recorder's thread: {error}"))
-        })?;
-        Ok(Recorder { stop, trace: result })
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("fairpool-recorder".to_string())
+            .spawn(move || run(subscriptions, &stopped, trace))
+            .map_err(StartError::Thread)?;
+        Ok(Recorder { stop, thread })
     }
 
-    /// Stops, and returns what was recorded.
+    /// Stops recording and returns the trace, with everything that has happened up to
+    /// now.
     ///
     /// # Blocking
     ///
-    /// For the moment that it takes to read the events up to now.
+    /// For a few milliseconds, to read the events that are still on their way.
     pub fn stop(self) -> Trace {
-        drop(self.stop);
-        self.trace.recv().expect("BUG: the recorder has ended without a trace")
+        // It fails only if the thread has panicked, which the join reports.
+        let _ = self.stop.send(());
+        self.thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 }
 
@@ -114,48 +117,83 @@ impl Recorder {
 /// trace.write(std::io::sink())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn record(pools: &[WeakPool], duration: Duration) -> Result<Trace, Error> {
+pub fn record(pools: &[WeakPool], duration: Duration) -> Result<Trace, StartError> {
     let recorder = Recorder::start(pools)?;
-    sync::sleep(duration);
+    thread::sleep(duration);
     Ok(recorder.stop())
 }
 
-/// Until it is stopped; then it reads what has happened by then.
-fn listen(
-    listeners: &mut Vec<(WeakPool, Receiver<Event>)>,
-    stopped: &Receiver<()>,
-    trace: &mut Trace,
-) {
-    while let Some(ended) = listen_to_all(listeners, stopped, trace) {
-        // That pool has ended.
-        listeners.swap_remove(ended);
-    }
-    for (watch, events) in listeners {
-        // Events come late: these now.
-        watch.pool().iter().for_each(|pool| pool.deliver());
-        // And no others, of which there may be new ones all the time.
-        events.try_iter().take(events.len()).for_each(|event| trace.add(&event));
-    }
-    trace.extend_to(sync::instant());
+/// Why a [`Recorder`] could not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The list of pools is empty.
+    NoPools,
+    /// The system cannot start a thread.
+    Thread(io::Error),
 }
 
-/// Returns who has ended; `None` if the recorder was stopped.
-fn listen_to_all(
-    listeners: &[(WeakPool, Receiver<Event>)],
-    stopped: &Receiver<()>,
-    trace: &mut Trace,
-) -> Option<usize> {
-    let mut select = Select::new();
-    select.recv(stopped);
-    listeners.iter().for_each(|(_, events)| _ = select.recv(events));
-    loop {
-        let ready = select.ready().checked_sub(1)?;
-        for _ in 0..BATCH {
-            match listeners[ready].1.try_recv() {
-                Ok(event) => trace.add(&event),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Some(ready),
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NoPools => f.write_str("trace: there is no pool to record"),
+            StartError::Thread(error) => {
+                write!(f, "trace: cannot start the recorder's thread: {error}")
             }
         }
+    }
+}
+
+impl error::Error for StartError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            StartError::NoPools => None,
+            StartError::Thread(error) => Some(error),
+        }
+    }
+}
+
+fn run(mut subscriptions: Vec<Subscription>, stopped: &Receiver<()>, mut trace: Trace) -> Trace {
+    loop {
+        let mut idle = true;
+        // A subscription ends with its pool.
+        subscriptions.retain(|subscription| {
+            idle &= subscription.is_empty();
+            add_available(subscription, &mut trace)
+        });
+        match stopped.recv_timeout(if idle { PAUSE } else { Duration::ZERO }) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return trace,
+            Ok(()) => break,
+        }
+    }
+    for subscription in &subscriptions {
+        flush(subscription);
+        add_available(subscription, &mut trace);
+    }
+    trace.extend_to(Instant::now());
+    trace
+}
+
+/// Adds the events that are there now. (Not those that arrive while it runs: under load
+/// this would never end.) Returns `false` if there will be no more.
+fn add_available(subscription: &Subscription, trace: &mut Trace) -> bool {
+    // One more than there are, to see the end of the subscription.
+    for _ in 0..=subscription.len() {
+        match subscription.try_recv() {
+            Ok(event) => trace.add(&event),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        }
+    }
+    true
+}
+
+/// Delivers pending events now. If this thread happens to hold the last reference to the
+/// pool, the manager is dropped here: a panic of its destructor must not cost the trace.
+fn flush(subscription: &Subscription) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| subscription.flush())) {
+        // The payload's destructor could panic, too.
+        std::mem::forget(payload);
     }
 }

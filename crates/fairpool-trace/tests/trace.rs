@@ -1,22 +1,19 @@
 //! A trace is a file that its viewers can read, and shows what happened.
 
-#![cfg(feature = "trace")]
-
-#[allow(dead_code)]
-#[path = "support/stub.rs"]
-mod stub;
-
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::EventKind;
-use fairpool_trace::{Recorder, Trace, record};
-use fairpool::{CancelToken, ErrorKind, Pool, PooledConnection};
 use fairpool::health::HealthThresholds;
+use fairpool::{CancelToken, ErrorKind, Pool, PooledConnection};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, threads_named, watched,
+};
+use fairpool_trace::{Recorder, StartError, Trace, record};
 use serde_json::Value;
-use stub::{Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually};
 
 fn pool(size: u32) -> Pool<Manager> {
     builder(size).name("orders").build(Server::new().manager()).unwrap()
@@ -178,7 +175,7 @@ fn end(slice: &Value) -> i64 {
     begin(slice) + nanos(&slice["dur"])
 }
 
-/// Opens the gate also when the test fails: somebody waits there.
+/// Opens the gate also when the test fails: a thread waits there.
 struct OpenInTheEnd<'a>(&'a Gate);
 
 impl Drop for OpenInTheEnd<'_> {
@@ -230,17 +227,20 @@ fn each_thread_and_each_connection_has_a_lane() {
         let holds = file.on(&format!("worker-{number}"), "hold");
         assert_eq!(holds.len(), ROUNDS);
         let args = &holds[0]["args"];
-        assert!(args["location"].as_str().unwrap().starts_with("tests/trace.rs:"), "{args}");
+        assert!(
+            args["location"].as_str().unwrap().starts_with("crates/fairpool-trace/tests/trace.rs:"),
+            "{args}"
+        );
         assert!(args["waited"].is_string(), "{args}");
     }
     let busy: usize = (0..2)
-        .map(|place| file.on(&format!("connection place {place}"), "connection"))
+        .map(|slot| file.on(&format!("connection slot {slot}"), "connection"))
         .map(|states| states.iter().filter(|state| state["name"] == "busy").count())
         .sum();
     assert_eq!(busy, 5 * ROUNDS);
     let waits = file.slices().filter(|slice| slice["cat"] == "wait").count();
     assert_eq!(waits as u64, pool.stats().gets_waited);
-    // Whoever waited was woken by a return, but for the two that were opened for.
+    // A return woke each waiter, except two for which connections were opened.
     assert!(file.arrows().len() + 2 >= waits, "{} of {waits}", file.arrows().len());
 
     let (waiting, in_use) = (file.counter("waiting"), file.counter("in use"));
@@ -291,7 +291,7 @@ fn what_begins_before_the_trace_or_ends_after_it_is_there() {
         let trace = record(&[pool.downgrade()], Duration::from_millis(20)).unwrap();
         let file = File::of(&trace);
         for (lane, cat) in
-            [("holder", "hold"), ("waiter", "wait"), ("connection place 0", "connection")]
+            [("holder", "hold"), ("waiter", "wait"), ("connection slot 0", "connection")]
         {
             let slices = file.on(lane, cat);
             assert_eq!(slices.len(), 1, "{lane}");
@@ -348,7 +348,7 @@ fn a_connections_end_has_its_reason() {
     PooledConnection::discard(pool.get().unwrap());
     eventually("it is closed", || pool.stats().closing == 0);
     let file = File::of(&recorder.stop());
-    let states: Vec<_> = file.on("connection place 0", "connection");
+    let states: Vec<_> = file.on("connection slot 0", "connection");
     let names: Vec<_> = states.iter().map(|state| state["name"].as_str().unwrap()).collect();
     assert_eq!(names[0], "opening");
     assert!(names.contains(&"busy") && names.contains(&"retired: broken"), "{names:?}");
@@ -358,14 +358,13 @@ fn a_connections_end_has_its_reason() {
 
 #[test]
 fn leaks_timeouts_and_health_leave_marks() {
+    let mut thresholds = HealthThresholds::default();
+    thresholds.waiters_warning = 1;
+    thresholds.calm_for = Duration::ZERO;
     let pool = builder(1)
         .name("orders")
         .leak_threshold(Some(Duration::from_millis(20)))
-        .health_thresholds(HealthThresholds {
-            waiters_warning: 1,
-            calm_for: Duration::ZERO,
-            ..HealthThresholds::default()
-        })
+        .health_thresholds(thresholds)
         .max_waiters(Some(1))
         .build(Server::new().manager())
         .unwrap();
@@ -382,7 +381,7 @@ fn leaks_timeouts_and_health_leave_marks() {
         let refused = pool.get().unwrap_err();
         assert!(refused.is_queue_full());
         assert!(!pool.health().is_healthy());
-        eventually("the leak is told", || pool.stats().leaks == 1);
+        eventually("the leak is noticed", || pool.stats().leaks == 1);
         token.cancel();
         assert_eq!(waiter.join().unwrap(), ErrorKind::Cancelled);
         let error = pool.get_timeout(Duration::from_millis(1)).unwrap_err();
@@ -508,7 +507,7 @@ fn a_pool_may_go_while_it_is_recorded() {
     drop(pool);
     eventually("it is gone", || watch.stats().is_none());
     let file = File::of(&recorder.stop());
-    let states = file.on("connection place 0", "connection");
+    let states = file.on("connection slot 0", "connection");
     assert_eq!(states.last().unwrap()["name"], "closing");
 
     // Of one that is gone from the start, there is nothing to say.
@@ -519,6 +518,53 @@ fn a_pool_may_go_while_it_is_recorded() {
 #[test]
 fn a_list_without_pools_is_refused() {
     let error = Recorder::start(&[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(matches!(error, StartError::NoPools), "{error:?}");
     assert_eq!(error.to_string(), "trace: there is no pool to record");
+}
+
+/// Ends a load also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn stop_ends_under_a_load_that_never_pauses() {
+    let pool = pool(2);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    drop(pool.get().unwrap());
+                }
+            });
+        }
+        let trace = Trace::with_limit(1000);
+        let recorder = Recorder::start_with(&[pool.downgrade()], trace).unwrap();
+        let gets = pool.stats().gets;
+        eventually("there is a load", || pool.stats().gets > gets + 10_000);
+        let trace = watched("the stop", || recorder.stop());
+        assert!(File::of(&trace).slices().any(|slice| slice["cat"] == "hold"));
+    });
+}
+
+#[test]
+fn a_dropped_recorder_ends_its_thread_and_its_subscription() {
+    let pool = pool(1);
+    // The system keeps 15 bytes of a name. Recorders of other tests may run, too.
+    let threads = || threads_named("fairpool-record");
+    let recorders: Vec<_> =
+        (0..20).map(|_| Recorder::start(&[pool.downgrade()]).unwrap()).collect();
+    eventually("they record", || threads() >= 20);
+    drop(recorders);
+    eventually("their threads end", || threads() < 10);
+    // Nothing is delivered any more, so nothing can be lost.
+    let lost = pool.stats().events_lost;
+    (0..100_000).for_each(|_| drop(pool.get().unwrap()));
+    assert_eq!(pool.stats().events_lost, lost);
 }

@@ -102,9 +102,24 @@ impl fmt::Display for Times {
     }
 }
 
-/// A distribution as it is recorded: for exporters, which want more than [`Quantiles`].
+/// How often each time was recorded, for exporters that need more than [`Quantiles`].
 ///
-/// A value is known to 1 %, from 100 ns to an hour; the sum is exact.
+/// Values are known to 1 %, from 100 ns to an hour; the sum is exact.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// use std::time::Duration;
+///
+/// let pool = fairpool::Pool::builder().max_size(1).build(StubManager)?;
+/// let before = pool.reading().times.wait;
+/// (0..3).for_each(|_| drop(pool.get()));
+/// let waits = pool.reading().times.wait.since(&before);
+/// assert_eq!((waits.count(), waits.sum()), (3, Duration::ZERO));
+/// assert_eq!(waits.cumulative_counts(&[Duration::from_millis(1)]), [3]);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Distribution {
     histogram: Histogram<u64>,
@@ -140,9 +155,9 @@ impl Distribution {
         Duration::from_nanos_u128(self.sum)
     }
 
-    /// How many are no longer than each of these bounds, which must be rising: the
-    /// buckets of a Prometheus histogram.
-    pub fn cumulated(&self, bounds: &[Duration]) -> Vec<u64> {
+    /// How many values lie at or below each of these bounds, which must rise: the
+    /// cumulative buckets of a Prometheus histogram.
+    pub fn cumulative_counts(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len()];
         for step in self.histogram.iter_recorded() {
             let nanos = u128::from(step.value_iterated_to());
@@ -159,39 +174,51 @@ impl Distribution {
         counts
     }
 
-    /// What was recorded since `earlier`: seconds, rising, and how often. Each is known
-    /// to 1 %, but their sum is exact.
-    pub fn since(&self, earlier: Option<&Distribution>) -> Vec<(f64, u64)> {
-        let gained = |value: u64| {
-            let before = earlier.map_or(0, |earlier| earlier.histogram.count_at(value));
-            self.histogram.count_at(value).saturating_sub(before)
-        };
+    /// What was recorded after `earlier`, a clone of this distribution from an earlier
+    /// time.
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let mut gained = Distribution::new();
+        for step in self.histogram.iter_recorded() {
+            let value = step.value_iterated_to();
+            let before = earlier.histogram.count_at(value);
+            let count = step.count_since_last_iteration().saturating_sub(before);
+            if count > 0 {
+                gained.histogram.saturating_record_n(value, count);
+            }
+        }
+        gained.sum = self.sum.saturating_sub(earlier.sum);
+        gained.longest = self.longest;
+        gained
+    }
+
+    /// The values, from the shortest to the longest, each with the number of times it was
+    /// recorded.
+    pub fn values(&self) -> Vec<ValueCount> {
         let steps: Vec<(f64, f64, u64)> = self
             .histogram
             .iter_recorded()
             .map(|step| {
                 let highest = step.value_iterated_to();
                 let lowest = self.histogram.lowest_equivalent(highest);
-                (lowest as f64, (highest - lowest) as f64, gained(highest))
+                (lowest as f64, (highest - lowest) as f64, step.count_since_last_iteration())
             })
-            .filter(|&(_, _, count)| count > 0)
             .collect();
-        let sum = self.sum - earlier.map_or(0, |earlier| earlier.sum);
         let lowest_sum: f64 = steps.iter().map(|&(lowest, _, count)| lowest * count as f64).sum();
         let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
         // How far up in their steps the values must lie for the sum to be right.
-        let part = ((sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
-        let value = |(lowest, width, count)| ((lowest + width * part) / 1e9, count);
+        let part = ((self.sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
+        let value = |(lowest, width, count)| ValueCount {
+            seconds: (lowest + width * part) / 1e9,
+            count,
+        };
         steps.into_iter().map(value).collect()
     }
 
-    /// The quantile (from 0 to 1) of what was recorded since `earlier`; `None` if
-    /// nothing was.
-    pub fn quantile_since(&self, earlier: &Distribution, quantile: f64) -> Option<Duration> {
-        let mut gained = self.histogram.clone();
-        gained.subtract(&earlier.histogram).ok()?;
-        let value = gained.value_at_quantile(quantile);
-        (!gained.is_empty()).then(|| Duration::from_nanos(value.min(self.longest)))
+    /// The quantile `part`, from 0 to 1: 0.5 is the median. `None` if nothing was
+    /// recorded.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let value = self.histogram.value_at_quantile(part);
+        (self.count() > 0).then(|| Duration::from_nanos(value.min(self.longest)))
     }
 
     /// Beside what is recorded, there were so many that took no time.
@@ -223,6 +250,16 @@ impl Distribution {
             max: Duration::from_nanos(self.longest),
         }
     }
+}
+
+/// A value of a [`Distribution`], from [`Distribution::values`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueCount {
+    /// The value in seconds, known to 1 %; the sum of all values of a distribution is
+    /// exact. (A `Duration` would round it.)
+    pub seconds: f64,
+    /// How often it was recorded.
+    pub count: u64,
 }
 
 /// What [`Times`] sums up, as distributions.
@@ -383,7 +420,7 @@ mod tests {
             let mut spans: Vec<u64> = (0..recorded).map(|_| random.span()).collect();
             // Beyond all bounds, and at one.
             spans.extend([7_200_000_000_000, 137]);
-            let got = of(&spans).cumulated(&bounds);
+            let got = of(&spans).cumulative_counts(&bounds);
             assert_eq!(got.len(), bounds.len());
             assert!(got.is_sorted(), "{got:?}");
             for (bound, count) in bounds.iter().zip(got) {
@@ -395,7 +432,7 @@ mod tests {
                 assert!(range.contains(&count), "{bound:?}: {count}, not {range:?}");
             }
         }
-        assert_eq!(of(&[5]).cumulated(&[]), Vec::<u64>::new());
+        assert_eq!(of(&[5]).cumulative_counts(&[]), Vec::<u64>::new());
     }
 
     #[test]
@@ -407,10 +444,12 @@ mod tests {
             let mut spans: Vec<u64> = (0..added).map(|_| random.span()).collect();
             spans.iter().for_each(|&nanos| distribution.add(Duration::from_nanos(nanos), 1));
             spans.sort_unstable();
-            let got = distribution.since(Some(&earlier));
+            let got = distribution.since(&earlier);
+            assert_eq!(got.count(), added);
             let got: Vec<Duration> = got
+                .values()
                 .into_iter()
-                .map(|(secs, times)| (Duration::from_secs_f64(secs), times as usize))
+                .map(|value| (Duration::from_secs_f64(value.seconds), value.count as usize))
                 .flat_map(|(span, times)| std::iter::repeat_n(span, times))
                 .collect();
             assert_eq!(got.len(), spans.len());
@@ -432,10 +471,10 @@ mod tests {
         let mut earlier = Distribution::new();
         seconds(&mut earlier, 100, 1000);
         let mut now = earlier.clone();
-        assert_eq!(now.quantile_since(&earlier, 0.5), None);
+        assert_eq!(now.since(&earlier).quantile(0.5), None);
         seconds(&mut now, 1, 50);
         seconds(&mut now, 10, 50);
-        let quantile = |part| now.quantile_since(&earlier, part).unwrap().as_secs_f64().round();
+        let quantile = |part| now.since(&earlier).quantile(part).unwrap().as_secs_f64().round();
         assert_eq!((quantile(0.5), quantile(0.51), quantile(1.0)), (1.0, 10.0, 10.0));
     }
 }

@@ -9,7 +9,7 @@ mod timed;
 #[cfg(feature = "histograms")]
 pub(crate) use distributions::Recorder;
 #[cfg(feature = "histograms")]
-pub use distributions::{Distribution, Distributions, Quantiles, Times};
+pub use distributions::{Distribution, Distributions, Quantiles, Times, ValueCount};
 #[cfg(not(feature = "histograms"))]
 pub(crate) use off::Recorder;
 pub(crate) use timed::Timed;

@@ -1,0 +1,203 @@
+//! When a connection is checked, and when it is too old.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::event::ReleaseEvent;
+use fairpool::{Builder, HandleEvent, Pool};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock,
+};
+
+use crate::support::ms;
+
+#[test]
+fn max_lifetime_is_enforced_at_return() {
+    let server = Server::new();
+    let pool =
+        builder(1).max_lifetime(Some(ms(40))).lifetime_jitter(0.0).build(server.manager()).unwrap();
+    let start = Instant::now();
+    let conn = pool.get().unwrap();
+    let id = conn.id;
+    drop(conn);
+    let young = pool.get().unwrap();
+    if start.elapsed() < ms(40) {
+        assert_eq!(young.id, id, "it was closed before its time");
+    }
+    thread::sleep(ms(45));
+    young.touch(); // it expires while it is in use
+    drop(young);
+    assert_eq!(pool.stats().closed.expired, 1);
+    assert_ne!(pool.get().unwrap().id, id);
+    server.check();
+}
+
+#[test]
+fn max_lifetime_ends_idle_connections_too() {
+    let server = Server::new();
+    let pool = builder(2).max_lifetime(Some(ms(20))).build(server.manager()).unwrap();
+    drop([pool.get().unwrap(), pool.get().unwrap()]);
+    eventually("both are gone", || server.live() == 0);
+    assert_eq!(pool.stats().closed.expired, 2);
+}
+
+/// Ages at which connections of one pool were closed.
+#[derive(Debug, Default)]
+struct Ages(Mutex<Vec<Duration>>);
+
+#[derive(Debug)]
+struct RecordAges(Arc<Ages>);
+
+impl HandleEvent for RecordAges {
+    fn handle_release(&self, event: ReleaseEvent) {
+        lock(&self.0.0).push(event.age());
+    }
+}
+
+#[test]
+fn lifetime_jitter_is_drawn_once_and_only_shortens() {
+    const LIFE: Duration = Duration::from_millis(400);
+    const COUNT: usize = 40;
+    let ages = Arc::new(Ages::default());
+    let server = Server::new();
+    let pool = builder(COUNT as u32)
+        .max_opening(COUNT as u32)
+        .max_closers(COUNT as u32)
+        .max_lifetime(Some(LIFE))
+        .lifetime_jitter(0.5)
+        // The reaper runs often: if it drew the jitter each time, nearly all would end at half
+        // their lifetime.
+        .keepalive(Some(ms(5)))
+        .event_handler(Box::new(RecordAges(ages.clone())))
+        .build(server.manager())
+        .unwrap();
+    drop((0..COUNT).map(|_| pool.get().unwrap()).collect::<Vec<_>>());
+    eventually("all are gone", || lock(&ages.0).len() == COUNT);
+    let ages = std::mem::take(&mut *lock(&ages.0));
+    let late = LIFE + ms(300); // what a busy machine may take to close them
+    assert!(ages.iter().all(|&age| age >= LIFE / 2 && age < late), "{ages:?}");
+    let old = ages.iter().filter(|&&age| age > LIFE * 3 / 4).count();
+    assert!(old > COUNT / 5, "{old} of {COUNT} lived for three quarters: {ages:?}");
+    let young = ages.iter().filter(|&&age| age < LIFE * 9 / 10).count();
+    assert!(young > COUNT / 5, "{young} of {COUNT} were shortened: {ages:?}");
+}
+
+#[test]
+fn idle_timeout_trims_and_a_use_starts_it_anew() {
+    let server = Server::new();
+    let pool = builder(1).idle_timeout(Some(ms(150))).build(server.manager()).unwrap();
+    let id = pool.get().unwrap().id;
+    let start = Instant::now();
+    let mut last = start;
+    while start.elapsed() < ms(250) {
+        thread::sleep(ms(20));
+        let used = pool.get().unwrap().id;
+        if last.elapsed() < ms(140) {
+            assert_eq!(used, id, "used within its idle time");
+        }
+        last = Instant::now();
+    }
+    eventually("it is trimmed", || server.live() == 0);
+    // A coarse clock stamps the return, up to a tick too early.
+    assert!(last.elapsed() >= ms(130));
+    assert_eq!(pool.stats().closed.idle_too_long, 1);
+}
+
+#[test]
+fn keepalive_checks_idle_connections_and_does_not_prolong_idle_timeout() {
+    let server = Server::new();
+    let pool = builder(2)
+        .keepalive(Some(ms(15)))
+        .idle_timeout(Some(ms(150)))
+        .build(server.manager())
+        .unwrap();
+    drop([pool.get().unwrap(), pool.get().unwrap()]);
+    let start = Instant::now();
+    eventually("both were trimmed", || server.live() == 0);
+    assert!(start.elapsed() >= ms(130), "too early: {:?}", start.elapsed());
+    let checks = server.calls(Op::IsValid);
+    assert!(checks >= 4, "{checks} checks");
+    assert_eq!(pool.stats().closed.idle_too_long, 2, "{:?}", pool.stats());
+    server.check();
+}
+
+#[test]
+fn keepalive_replaces_a_dead_connection_before_it_is_needed() {
+    let server = Server::new();
+    let pool =
+        builder(1).min_idle(Some(1)).keepalive(Some(ms(10))).build(server.manager()).unwrap();
+    server.next(Op::IsValid, Does::Fail);
+    eventually("it was replaced", || {
+        pool.stats().closed.invalid == 1 && pool.state().idle_connections == 1
+    });
+    assert_eq!(pool.get().unwrap().id, 2);
+}
+
+#[test]
+fn test_on_check_out_true_checks_each_time_and_false_never() {
+    for (test, expected) in [(true, 5), (false, 0)] {
+        let server = Server::new();
+        let pool = builder(1)
+            .test_on_check_out(test)
+            .skip_check_within(Duration::ZERO) // has no effect if `test_on_check_out` is set
+            .build(server.manager())
+            .unwrap();
+        for _ in 0..6 {
+            drop(pool.get().unwrap()); // the first time it is a new one
+        }
+        assert_eq!(server.calls(Op::IsValid), expected, "test_on_check_out({test})");
+    }
+}
+
+fn unset(max_size: u32) -> Builder<Manager> {
+    Pool::builder()
+        .max_size(max_size)
+        .min_idle(Some(0))
+        .connection_timeout(WATCHDOG)
+        .error_handler(Box::new(fairpool::NopErrorHandler))
+}
+
+#[test]
+fn connections_used_just_now_are_not_checked() {
+    let server = Server::new();
+    let pool =
+        unset(1).skip_check_within(Duration::from_secs(600)).build(server.manager()).unwrap();
+    (0..20).for_each(|_| drop(pool.get().unwrap()));
+    assert_eq!(server.calls(Op::IsValid), 0);
+
+    let server = Server::new();
+    let pool = unset(1).skip_check_within(ms(20)).build(server.manager()).unwrap();
+    drop(pool.get().unwrap());
+    thread::sleep(ms(60)); // a wide margin, since the clock is coarse
+    drop(pool.get().unwrap());
+    assert_eq!(server.calls(Op::IsValid), 1);
+
+    let server = Server::new();
+    let pool = unset(1).skip_check_within(Duration::ZERO).build(server.manager()).unwrap();
+    (0..4).for_each(|_| drop(pool.get().unwrap()));
+    assert_eq!(server.calls(Op::IsValid), 3);
+}
+
+#[test]
+fn a_reset_runs_only_when_it_is_needed_and_before_the_next_use() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(1).build(server.manager()).unwrap();
+    drop(pool.get().unwrap());
+    assert_eq!((server.calls(Op::NeedsReset), server.calls(Op::Reset)), (1, 0));
+    server.next(Op::NeedsReset, Does::Fail);
+    server.next(Op::Reset, Does::Hang(gate.clone()));
+    drop(pool.get().unwrap());
+    gate.await_entered(1);
+    assert!(pool.get_timeout(ms(20)).is_err(), "it is not clean yet");
+    let stats = pool.stats();
+    assert_eq!((stats.checking, stats.in_use, stats.idle), (1, 1, 0), "{stats:?}");
+    gate.open();
+    assert_eq!(pool.get().unwrap().id, 1);
+
+    server.next(Op::NeedsReset, Does::Fail);
+    server.next(Op::Reset, Does::Fail);
+    drop(pool.get().unwrap());
+    assert_eq!(pool.get().unwrap().id, 2);
+    assert_eq!(pool.stats().closed.broken, 1);
+}

@@ -1,0 +1,221 @@
+//! The builder: what each setting does, and what it refuses.
+
+use std::cell::Cell;
+use std::error::Error as _;
+use std::panic::catch_unwind;
+use std::time::{Duration, Instant};
+
+use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
+use fairpool::snapshot::Holder;
+use fairpool::stats::{ClosedBy, Stats};
+use fairpool::{
+    Builder, CancelToken, CloseReport, ConnectionInfo, Error, ErrorKind, Extensions, Fairness,
+    ManageConnection, Pool, PooledConnection, Request, SelfDeadlock, State,
+};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, StubError, WATCHDOG, builder, eventually, watched,
+};
+
+use crate::support::ms;
+
+struct SendOnly(#[allow(dead_code)] Cell<u8>);
+struct SendOnlyManager;
+
+impl ManageConnection for SendOnlyManager {
+    type Connection = SendOnly;
+    type Error = StubError;
+
+    fn connect(&self) -> Result<SendOnly, StubError> {
+        Ok(SendOnly(Cell::new(0)))
+    }
+    fn is_valid(&self, _: &mut SendOnly) -> Result<(), StubError> {
+        Ok(())
+    }
+    fn has_broken(&self, _: &mut SendOnly) -> bool {
+        false
+    }
+}
+
+#[test]
+fn public_types_can_be_sent_and_shared() {
+    fn everywhere<T: Send + Sync + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    fn shared<T: Send + Sync>() {}
+    everywhere::<Pool<Manager>>();
+    everywhere::<Pool<SendOnlyManager>>();
+    everywhere::<PooledConnection<Manager>>();
+    sent::<PooledConnection<SendOnlyManager>>();
+    sent::<Builder<Manager>>();
+    shared::<Request<'_, Manager>>();
+    everywhere::<CancelToken>();
+    everywhere::<Error>();
+    everywhere::<ErrorKind>();
+    everywhere::<Extensions>();
+    everywhere::<Holder>();
+    everywhere::<CloseReport>();
+    everywhere::<Stats>();
+    everywhere::<ClosedBy>();
+    everywhere::<State>();
+    everywhere::<ConnectionInfo>();
+    everywhere::<Fairness>();
+    everywhere::<AcquireEvent>();
+    everywhere::<ReleaseEvent>();
+    everywhere::<CheckoutEvent>();
+    everywhere::<CheckinEvent>();
+    everywhere::<TimeoutEvent>();
+    // `?` converts the error into the usual boxes.
+    let boxed: Result<(), Box<dyn std::error::Error + Send + Sync>> =
+        (|| Ok(Pool::builder().max_opening(0).build(Server::new().manager()).map(drop)?))();
+    assert!(boxed.is_err());
+}
+
+#[track_caller]
+fn refused(builder: Builder<Manager>, parts: &[&str]) {
+    let error = builder.build(Server::new().manager()).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert_eq!(error.waited(), Duration::ZERO);
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "no '{part}' in: {text}");
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_by_name_and_value() {
+    let zero = Duration::ZERO;
+    let age = Duration::from_secs(101 * 365 * 24 * 3600);
+    refused(builder(1).open_timeout(zero), &["open_timeout", "0ns"]);
+    refused(builder(1).validation_timeout(zero), &["validation_timeout", "0ns"]);
+    refused(builder(1).reset_timeout(zero), &["reset_timeout", "0ns"]);
+    refused(builder(1).close_timeout(zero), &["close_timeout", "0ns"]);
+    refused(builder(1).priority_ageing(zero), &["priority_ageing", "0ns"]);
+    refused(builder(1).keepalive(Some(zero)), &["keepalive", "0ns"]);
+    refused(builder(1).open_timeout(age), &["open_timeout", "3185136000s"]);
+    refused(builder(1).keepalive(Some(age)), &["keepalive", "3185136000s"]);
+    refused(builder(1).max_lifetime(Some(age)), &["max_lifetime", "3185136000s"]);
+    refused(builder(1).idle_timeout(Some(age)), &["idle_timeout", "3185136000s"]);
+    refused(builder(1).connection_timeout(age), &["connection_timeout", "3185136000s"]);
+    refused(builder(1).skip_check_within(age), &["skip_check_within", "3185136000s"]);
+    refused(builder(1).fairness(Fairness::Bounded(age)), &["fairness", "3185136000s"]);
+    refused(builder(1).max_opening(0), &["max_opening", "0"]);
+    refused(builder(1).max_closers(0), &["max_closers", "0"]);
+    refused(builder(1).max_abandoned(0), &["max_abandoned", "0"]);
+    refused(builder(1).max_waiters(Some(0)), &["max_waiters", "0"]);
+    for jitter in [-0.1, 0.91, f64::NAN, f64::INFINITY] {
+        refused(builder(1).lifetime_jitter(jitter), &["lifetime_jitter", &jitter.to_string()]);
+    }
+    refused(builder(1).connect_backoff(ms(9), ms(3)), &["connect_backoff", "9ms", "3ms"]);
+    refused(builder(1).connect_backoff(zero, ms(3)), &["connect_backoff", "0ns"]);
+    refused(builder(4).min_idle(Some(3)).max_idle(Some(2)), &["min_idle (3)", "max_idle (2)"]);
+    refused(builder(1).leak_threshold(Some(zero)), &["leak_threshold", "0ns"]);
+    refused(builder(1).leak_threshold(Some(age)), &["leak_threshold", "3185136000s"]);
+    let fail = SelfDeadlock::Fail(age);
+    refused(builder(1).on_self_deadlock(fail), &["on_self_deadlock", "3185136000s"]);
+    refused(builder(1).name("a\0b"), &["name", "a\\0b"]);
+}
+
+#[track_caller]
+fn panics(build: impl FnOnce() + std::panic::UnwindSafe, part: &str) {
+    let payload = catch_unwind(build).expect_err("as r2d2 documents, it panics");
+    let text = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
+        .unwrap_or_default();
+    assert!(text.contains(part), "no '{part}' in: {text}");
+}
+
+#[test]
+fn what_r2d2_panics_at_panics() {
+    panics(|| drop(builder(1).max_size(0)), "max_size");
+    panics(|| drop(builder(1).max_lifetime(Some(Duration::ZERO))), "max_lifetime");
+    panics(|| drop(builder(1).idle_timeout(Some(Duration::ZERO))), "idle_timeout");
+    panics(|| drop(builder(1).connection_timeout(Duration::ZERO)), "connection_timeout");
+    panics(|| drop(builder(2).min_idle(Some(3)).build(Server::new().manager())), "min_idle (3)");
+    panics(
+        || drop(builder(2).min_idle(Some(3)).build_unchecked(Server::new().manager())),
+        "min_idle (3)",
+    );
+    panics(
+        || drop(builder(2).max_opening(0).build_unchecked(Server::new().manager())),
+        "max_opening",
+    );
+}
+
+#[test]
+fn the_defaults_are_those_of_r2d2() {
+    let server = Server::new();
+    let pool = Pool::new(server.manager()).unwrap();
+    assert_eq!(pool.max_size(), 10);
+    assert_eq!(pool.min_idle(), None);
+    assert_eq!(pool.max_lifetime(), Some(Duration::from_secs(30 * 60)));
+    assert_eq!(pool.idle_timeout(), Some(Duration::from_secs(10 * 60)));
+    assert_eq!(pool.connection_timeout(), Duration::from_secs(30));
+    assert!(pool.test_on_check_out());
+    assert_eq!(pool.name(), "fairpool");
+    let state = pool.state();
+    assert_eq!((state.connections, state.idle_connections), (10, 10));
+    assert_eq!(server.live(), 10);
+}
+
+#[test]
+fn getters_tell_what_was_set() {
+    let pool = builder(7)
+        .name("seven")
+        .min_idle(Some(2))
+        .test_on_check_out(false)
+        .max_lifetime(Some(Duration::from_secs(5)))
+        .idle_timeout(Some(Duration::from_secs(6)))
+        .connection_timeout(Duration::from_secs(3))
+        .build(Server::new().manager())
+        .unwrap();
+    assert_eq!((pool.max_size(), pool.min_idle(), pool.name()), (7, Some(2), "seven"));
+    assert!(!pool.test_on_check_out());
+    assert_eq!(pool.max_lifetime(), Some(Duration::from_secs(5)));
+    assert_eq!(pool.idle_timeout(), Some(Duration::from_secs(6)));
+    assert_eq!(pool.connection_timeout(), Duration::from_secs(3));
+    pool.set_max_size(9).unwrap();
+    pool.set_min_idle(None).unwrap();
+    assert_eq!((pool.max_size(), pool.min_idle()), (9, None));
+    let text = format!("{pool:?}");
+    assert!(text.contains("seven") && text.contains("max_size: 9"), "{text}");
+}
+
+#[test]
+fn build_waits_for_min_idle_and_says_why_it_cannot_have_it() {
+    let server = Server::new();
+    let pool = builder(5).min_idle(Some(3)).build(server.manager()).unwrap();
+    assert_eq!((pool.state().idle_connections, server.live()), (3, 3));
+
+    server.on(Op::Connect, Does::Fail);
+    let start = Instant::now();
+    let error = builder(2)
+        .min_idle(None)
+        .connection_timeout(ms(60))
+        .build(server.manager())
+        .map(drop)
+        .unwrap_err();
+    assert!(start.elapsed() >= ms(60));
+    assert!(error.is_timeout(), "{error}");
+    assert!(error.source().unwrap().is::<StubError>(), "{error:?}");
+
+    server.on(Op::Connect, Does::FailForGood);
+    let error = builder(2).min_idle(None).build(server.manager()).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    assert!(error.waited() < WATCHDOG, "it is known at once");
+    let cause = error.source().and_then(|source| source.downcast_ref::<StubError>());
+    assert_eq!(cause, Some(&StubError::WrongPassword));
+}
+
+#[test]
+fn build_unchecked_does_not_wait() {
+    let (server, gate) = (Server::new(), Gate::new());
+    server.on(Op::Connect, Does::Hang(gate.clone()));
+    let manager = server.manager();
+    let pool =
+        watched("build_unchecked", move || builder(2).min_idle(None).build_unchecked(manager));
+    gate.await_entered(2);
+    assert_eq!(pool.state().connections, 0);
+    gate.open();
+    eventually("they come in the background", || pool.state().idle_connections == 2);
+}

@@ -1,0 +1,168 @@
+//! The customizer, the error handler and the event handler.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
+use fairpool::{CustomizeConnection, HandleError, HandleEvent, PooledConnection};
+use fairpool_testing::stub::{
+    Conn, Does, Op, Server, StubError, WATCHDOG, builder, eventually, lock,
+};
+
+use crate::support::ms;
+
+#[derive(Debug, Clone, Default)]
+struct Diary(Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    fn note(&self, entry: impl Into<String>) {
+        lock(&self.0).push(entry.into());
+    }
+
+    fn entries(&self) -> Vec<String> {
+        lock(&self.0).clone()
+    }
+}
+
+impl HandleEvent for Diary {
+    fn handle_acquire(&self, event: AcquireEvent) {
+        self.note(format!("acquire {}", event.connection_id()));
+    }
+    fn handle_release(&self, event: ReleaseEvent) {
+        assert!(event.age() >= ms(10));
+        self.note(format!("release {}", event.connection_id()));
+    }
+    fn handle_checkout(&self, event: CheckoutEvent) {
+        assert!(event.duration() < WATCHDOG);
+        self.note(format!("checkout {}", event.connection_id()));
+    }
+    fn handle_timeout(&self, event: TimeoutEvent) {
+        self.note(format!("timeout {:?}", event.timeout()));
+    }
+    fn handle_checkin(&self, event: CheckinEvent) {
+        assert!(event.duration() >= ms(10), "{:?}", event.duration());
+        self.note(format!("checkin {}", event.connection_id()));
+    }
+}
+
+impl CustomizeConnection<Conn, StubError> for Diary {
+    fn on_acquire(&self, conn: &mut Conn) -> Result<(), StubError> {
+        conn.touch();
+        self.note("on_acquire");
+        Ok(())
+    }
+    fn on_release(&self, conn: Conn) {
+        conn.touch();
+        self.note("on_release");
+    }
+}
+
+#[test]
+fn events_come_in_order_and_name_the_connection() {
+    let (server, diary) = (Server::new(), Diary::default());
+    let pool = builder(1)
+        .event_handler(Box::new(diary.clone()))
+        .connection_customizer(Box::new(diary.clone()))
+        .build(server.manager())
+        .unwrap();
+    let conn = pool.get().unwrap();
+    let id = PooledConnection::info(&conn).id;
+    assert!(pool.get_timeout(ms(10)).is_err());
+    PooledConnection::discard(conn);
+    eventually("it is closed", || server.live() == 0);
+    let expected = [
+        "on_acquire".to_string(),
+        format!("acquire {id}"),
+        format!("checkout {id}"),
+        "timeout 10ms".to_string(),
+        format!("checkin {id}"),
+        format!("release {id}"),
+        "on_release".to_string(),
+    ];
+    assert_eq!(diary.entries(), expected);
+    server.check();
+}
+
+/// Refuses the first connection.
+#[derive(Debug, Default)]
+struct Picky(AtomicBool);
+
+impl CustomizeConnection<Conn, StubError> for Picky {
+    fn on_acquire(&self, _: &mut Conn) -> Result<(), StubError> {
+        if self.0.swap(true, Ordering::SeqCst) { Ok(()) } else { Err(StubError::Query) }
+    }
+}
+
+#[test]
+fn a_connection_that_on_acquire_refuses_is_closed_and_another_opened() {
+    let server = Server::new();
+    server.limit(1);
+    let pool = builder(1)
+        .connection_customizer(Box::new(Picky::default()))
+        .build(server.manager())
+        .unwrap();
+    let conn = pool.get().unwrap();
+    assert_eq!((conn.id, server.live()), (2, 1));
+    assert_eq!(pool.stats().open_failures, 1);
+    server.check();
+}
+
+#[derive(Debug, Clone, Default)]
+struct Taker(Arc<Mutex<Vec<StubError>>>);
+
+impl HandleError<StubError> for Taker {
+    fn handle_error(&self, error: StubError) {
+        lock(&self.0).push(error);
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inspector(Arc<AtomicUsize>);
+
+impl HandleError<StubError> for Inspector {
+    fn handle_error(&self, _: StubError) {
+        panic!("inspecting was enough");
+    }
+    fn inspect_error(&self, _: &StubError) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+#[test]
+fn a_handler_that_takes_the_error_leaves_its_text_and_one_that_inspects_its_type() {
+    let server = Server::new();
+    server.on(Op::Connect, Does::Fail);
+    let (taker, inspector) = (Taker::default(), Inspector::default());
+    let pool = builder(1).error_handler(Box::new(taker.clone())).build(server.manager()).unwrap();
+    let error = pool.get_timeout(ms(50)).map(drop).unwrap_err();
+    let source = error.source().expect("its text");
+    assert!(!source.is::<StubError>());
+    assert!(source.to_string().contains("was refused"), "{source}");
+    assert!(matches!(lock(&taker.0)[0], StubError::Refused(_)));
+    drop(pool);
+
+    let pool =
+        builder(1).error_handler(Box::new(inspector.clone())).build(server.manager()).unwrap();
+    let error = pool.get_timeout(ms(50)).map(drop).unwrap_err();
+    assert!(error.source().expect("the error itself").is::<StubError>());
+    assert!(inspector.0.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn check_and_reset_errors_reach_the_handler() {
+    let (server, taker) = (Server::new(), Taker::default());
+    let pool = builder(1)
+        .test_on_check_out(true)
+        .error_handler(Box::new(taker.clone()))
+        .build(server.manager())
+        .unwrap();
+    drop(pool.get().unwrap());
+    server.next(Op::IsValid, Does::Fail);
+    server.next(Op::NeedsReset, Does::Fail);
+    server.next(Op::Reset, Does::Fail);
+    drop(pool.get().unwrap());
+    drop(pool.get().unwrap());
+    assert_eq!(*lock(&taker.0), [StubError::Invalid, StubError::ResetFailed]);
+}

@@ -1,0 +1,332 @@
+//! P11: shutdown ends.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
+use fairpool::{HandleEvent, ManageConnection, Pool, PooledConnection};
+use fairpool_testing::stub::{
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, threads_named, watched,
+};
+
+use crate::support::{allowed_overshoot, ms, waiter};
+
+#[test]
+fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
+    let server = Server::new();
+    let pool = builder(2).name("p11-all").build(server.manager()).unwrap();
+    let held = [pool.get().unwrap(), pool.get().unwrap()];
+    let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
+    assert!(threads_named("p11-all") > 0);
+    let closing = {
+        let pool = pool.clone();
+        thread::spawn(move || pool.close(Instant::now() + WATCHDOG))
+    };
+    for outcome in outcomes {
+        let error = outcome.recv_timeout(WATCHDOG).unwrap().map(drop).unwrap_err();
+        assert!(error.is_closed(), "{error}");
+    }
+    let error = pool.get().map(drop).unwrap_err();
+    assert!(error.is_closed(), "{error}");
+    assert!(pool.try_get().is_none());
+    held.iter().for_each(|conn| conn.touch());
+    assert!(!closing.is_finished(), "two are still out");
+    drop(held);
+    let report = closing.join().unwrap();
+    assert!(report.is_complete(), "{report}");
+    assert!(report.elapsed < WATCHDOG, "{report}");
+    assert_eq!(server.live(), 0);
+    // A thread that was joined may be listed for a moment longer.
+    eventually("no thread is left", || threads_named("p11-all") == 0);
+    let again = pool.close(Instant::now());
+    assert!(again.is_complete(), "{again}");
+    server.check();
+}
+
+/// Without a close, an idle worker ends after two seconds.
+#[test]
+fn p11_idle_threads_end_at_once_when_the_pool_is_closed() {
+    let soon = (0..5).any(|_| {
+        let server = Server::new();
+        let pool = builder(2).build(server.manager()).unwrap();
+        drop(pool.get().unwrap());
+        let report = pool.close(Instant::now() + WATCHDOG);
+        assert!(report.is_complete(), "{report}");
+        report.elapsed < ms(1000)
+    });
+    assert!(soon, "five pools at rest took a second each to close");
+}
+
+#[test]
+fn p11_close_names_the_holders_that_never_return() {
+    let server = Server::new();
+    let pool = builder(3).name("p11-held").build(server.manager()).unwrap();
+    let hoard = {
+        let pool = pool.clone();
+        let get = move || pool.request().label("nightly").get().unwrap();
+        thread::Builder::new().name("hoarder".into()).spawn(get).unwrap().join().unwrap()
+    };
+    thread::sleep(ms(5));
+    let line = line!() + 1;
+    let mine = pool.get().unwrap();
+    let start = Instant::now();
+    let report = pool.close(Instant::now() + ms(50));
+    let took = start.elapsed();
+    assert!(took >= ms(50) && took < ms(50) + allowed_overshoot(), "{took:?}");
+    assert!(!report.is_complete());
+    let holders: Vec<_> = report.holders.iter().map(|h| (h.thread(), h.label())).collect();
+    assert_eq!(holders.len(), 2, "{report}");
+    assert_eq!(holders[0], ("hoarder", Some("nightly")), "longest first");
+    assert_eq!(report.holders[1].location().line(), line);
+    let text = report.to_string();
+    assert!(text.contains("hoarder") && text.contains(file!()), "{text}");
+    drop((hoard, mine));
+    eventually("it ends in the background", || {
+        server.live() == 0 && threads_named("p11-held") == 0
+    });
+}
+
+#[test]
+fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(3)
+        .name("p11-hung")
+        .close_timeout(ms(10))
+        .open_timeout(ms(10))
+        .build(server.manager())
+        .unwrap();
+    let held = [pool.get().unwrap(), pool.get().unwrap()];
+    server.on(Op::Close, Does::Hang(gate.clone()));
+    server.on(Op::Connect, Does::Hang(gate.clone()));
+    assert!(pool.get_timeout(ms(1)).is_err());
+    gate.await_entered(1);
+    drop(held);
+    let there = pool.clone();
+    let (report, took) = watched("close", move || {
+        let start = Instant::now();
+        (there.close(start + ms(60)), start.elapsed())
+    });
+    assert!(took < ms(60) + allowed_overshoot(), "{took:?}");
+    assert!(!report.is_complete());
+    assert_eq!(report.abandoned, 3, "{report}");
+    assert_eq!(report.threads, 3, "{report}");
+    gate.open();
+    let report = pool.close(Instant::now() + WATCHDOG);
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(server.live(), 0);
+    eventually("no thread is left", || threads_named("p11-hung") == 0);
+    server.check();
+}
+
+/// Its destructor runs when a thread of the pool ends.
+struct SlowToLeave;
+
+impl Drop for SlowToLeave {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_secs(3));
+    }
+}
+
+struct ThreadLocalManager;
+
+impl ManageConnection for ThreadLocalManager {
+    type Connection = ();
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<(), Self::Error> {
+        thread_local! {
+            static LOCAL: SlowToLeave = const { SlowToLeave };
+        }
+        LOCAL.with(|_| ());
+        Ok(())
+    }
+
+    fn is_valid(&self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, (): &mut ()) -> bool {
+        false
+    }
+}
+
+#[test]
+fn p11_close_does_not_wait_past_its_deadline_for_a_thread_to_end() {
+    let pool = Pool::builder().max_size(1).build(ThreadLocalManager).unwrap();
+    let start = Instant::now();
+    let report = pool.close(start + ms(100));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}: {report}", start.elapsed());
+    assert!(!report.is_complete() && report.threads == 1, "{report}");
+}
+
+#[test]
+fn p11_dropping_the_last_handle_closes_in_the_background_without_blocking() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(3).name("p11-drop").build(server.manager()).unwrap();
+    let held = pool.get().unwrap();
+    drop(pool.get().unwrap());
+    server.on(Op::Close, Does::Hang(gate.clone()));
+    let clone = pool.clone();
+    drop(pool);
+    assert!(clone.get_timeout(Duration::ZERO).is_ok(), "a handle is left");
+    watched("drop of the last handle", move || drop(clone));
+    gate.await_entered(1); // the idle connection is being closed
+    held.touch();
+    watched("a return to a pool that is gone", move || drop(held));
+    gate.await_entered(2);
+    gate.open();
+    eventually("all is gone", || server.live() == 0 && threads_named("p11-drop") == 0);
+    server.check();
+}
+
+#[test]
+fn p11_a_pool_that_could_not_be_built_leaves_nothing_behind() {
+    let server = Server::new();
+    server.on(Op::Connect, Does::Fail);
+    server.next(Op::Connect, Does::Succeed);
+    let error = builder(2)
+        .name("p11-unbuilt")
+        .min_idle(None)
+        .connection_timeout(ms(50))
+        .build(server.manager())
+        .map(drop)
+        .unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    eventually("all is gone", || server.live() == 0 && threads_named("p11-unbuilt") == 0);
+}
+
+/// Closes the pool from every hook, or drops a last handle there.
+#[derive(Clone)]
+struct FromInside {
+    pool: Arc<Mutex<Option<Pool<Manager>>>>,
+    on: &'static str,
+    close: bool,
+}
+
+impl fmt::Debug for FromInside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromInside")
+    }
+}
+
+impl FromInside {
+    fn act(&self, on: &'static str) {
+        if self.on != on {
+            return;
+        }
+        let Some(pool) = lock(&self.pool).take() else { return };
+        if self.close {
+            let report = pool.close(Instant::now() + ms(30));
+            assert!(report.elapsed < WATCHDOG);
+        }
+        drop(pool);
+    }
+}
+
+impl HandleEvent for FromInside {
+    fn handle_acquire(&self, _: AcquireEvent) {
+        self.act("acquire");
+    }
+    fn handle_release(&self, _: ReleaseEvent) {
+        self.act("release");
+    }
+    fn handle_checkout(&self, _: CheckoutEvent) {
+        self.act("checkout");
+    }
+    fn handle_timeout(&self, _: TimeoutEvent) {
+        self.act("timeout");
+    }
+    fn handle_checkin(&self, _: CheckinEvent) {
+        self.act("checkin");
+    }
+}
+
+#[test]
+fn p11_a_pool_can_be_closed_or_dropped_from_inside_its_hooks() {
+    for close in [false, true] {
+        for on in ["acquire", "release", "checkout", "timeout", "checkin"] {
+            let server = Server::new();
+            let hook = FromInside { pool: Arc::default(), on, close };
+            let pool = builder(1)
+                .name("p11-in")
+                .event_handler(Box::new(hook.clone()))
+                .build(server.manager())
+                .unwrap();
+            *lock(&hook.pool) = Some(pool.clone());
+            watched(on, move || {
+                if let Ok(conn) = pool.get() {
+                    let timed_out = pool.get_timeout(ms(1));
+                    assert!(timed_out.is_err());
+                    PooledConnection::discard(conn);
+                }
+            });
+            eventually("all is gone", || server.live() == 0 && threads_named("p11-in") == 0);
+            assert!(lock(&hook.pool).is_none(), "{on} was not called");
+            server.check();
+        }
+    }
+}
+
+#[test]
+fn p11_a_pool_at_rest_has_one_thread_at_most() {
+    let server = Server::new();
+    let pool = builder(4).name("p11-rest").min_idle(Some(4)).build(server.manager()).unwrap();
+    let held: Vec<_> = (0..4).map(|_| pool.get().unwrap()).collect();
+    held.into_iter().for_each(PooledConnection::discard);
+    eventually("the workers have ended", || threads_named("p11-rest") <= 1);
+    assert_eq!(server.live(), 4);
+}
+
+/// The call waits until all other handles are gone, and drops the last one.
+#[test]
+fn p11_the_last_handle_may_be_dropped_inside_any_driver_call() {
+    let asks = [Op::Connect, Op::IsPermanent, Op::IsValid];
+    let returns = [Op::HasBroken, Op::NeedsReset, Op::Reset, Op::Close];
+    for at in asks.into_iter().chain(returns) {
+        let (server, gate) = (Server::new(), Gate::new());
+        let pool =
+            builder(2).name("p11-last").test_on_check_out(true).build(server.manager()).unwrap();
+        let (held, mut second) = (pool.get().unwrap(), Some(pool.get().unwrap()));
+        match at {
+            Op::Connect | Op::IsPermanent => {
+                second.take().into_iter().for_each(PooledConnection::discard)
+            }
+            Op::IsValid => drop(second.take()),
+            _ => {}
+        }
+        eventually("nothing is under way", || pool.stats().closing == 0);
+        if at == Op::IsPermanent {
+            server.on(Op::Connect, Does::Fail);
+        }
+        server.on(Op::NeedsReset, Does::Fail); // "yes"
+        let last = Arc::new(Mutex::new(Some(pool.clone())));
+        server.spy({
+            let (last, gate) = (Arc::clone(&last), gate.clone());
+            move |op| {
+                if op == at {
+                    gate.pass();
+                    let pool = lock(&last).take();
+                    drop(pool);
+                }
+            }
+        });
+        if asks.contains(&at) {
+            assert!(pool.get_timeout(Duration::from_millis(5)).is_err());
+            gate.await_entered(1);
+        }
+        drop(pool);
+        gate.open();
+        watched("the returns", move || {
+            if at == Op::Close {
+                second.take().into_iter().for_each(PooledConnection::discard);
+            }
+            drop((second, held));
+        });
+        eventually("the last handle is dropped", || lock(&last).is_none());
+        eventually("all is gone", || server.live() == 0 && threads_named("p11-last") == 0);
+        server.no_spy();
+        server.check();
+    }
+}

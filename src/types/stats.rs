@@ -107,7 +107,7 @@ pub struct ClosedBy {
     /// It was opened before a `refresh`.
     pub stale: u64,
     /// The pool was closed.
-    pub closed: u64,
+    pub pool_closed: u64,
     /// It was taken out of the pool by `detach`, and not closed by it.
     pub detached: u64,
 }
@@ -115,9 +115,17 @@ pub struct ClosedBy {
 impl ClosedBy {
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
-        let ClosedBy { broken, invalid, expired, idle_too_long, excess, stale, closed, detached } =
-            *self;
-        broken + invalid + expired + idle_too_long + excess + stale + closed + detached
+        let ClosedBy {
+            broken,
+            invalid,
+            expired,
+            idle_too_long,
+            excess,
+            stale,
+            pool_closed,
+            detached,
+        } = *self;
+        broken + invalid + expired + idle_too_long + excess + stale + pool_closed + detached
     }
 }
 
@@ -172,8 +180,8 @@ impl Stats {
                 idle_too_long: closed(Reason::IdleTooLong),
                 excess: closed(Reason::Excess),
                 stale: closed(Reason::Stale),
-                closed: closed(Reason::Closed),
-                detached: counters.detached,
+                pool_closed: closed(Reason::PoolClosed),
+                detached: closed(Reason::Detached),
             },
             leaks: counters.leaks,
             self_deadlocks: counters.self_deadlocks,

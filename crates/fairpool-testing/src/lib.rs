@@ -68,6 +68,7 @@
 //! ```
 
 pub mod dice;
+pub mod eventful;
 pub mod hostile;
 mod idle;
 pub mod stub;

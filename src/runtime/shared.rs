@@ -41,7 +41,8 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
 }
 
 pub(crate) type PoolConn<M> = Conn<<M as ManageConnection>::Connection, PoolRef<M>>;
-pub(crate) type PoolCell<M> = WaitCell<Answer<Runtime<M>>>;
+pub(crate) type PoolAnswer<M> = Answer<Runtime<M>>;
+pub(crate) type PoolCell<M> = WaitCell<PoolAnswer<M>>;
 pub(crate) type PoolCore<M> = Core<Runtime<M>>;
 
 /// A connection's own reference to its pool.
@@ -52,7 +53,7 @@ pub(crate) struct PoolRef<M: ManageConnection> {
 /// Puts answers into their cells, under the pool's lock. Returns the cells, to wake their
 /// waiters.
 fn fill<M: ManageConnection>(
-    answers: Vec<(Arc<PoolCell<M>>, Answer<Runtime<M>>)>,
+    answers: Vec<(Arc<PoolCell<M>>, PoolAnswer<M>)>,
 ) -> Vec<Arc<PoolCell<M>>> {
     let fill = |(cell, answer): (Arc<PoolCell<M>>, _)| {
         // Only a nudge may be replaced: a waiter with another answer has left the queue.

@@ -152,7 +152,8 @@ impl Distribution {
 
     /// Their sum.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos_u128(self.sum)
+        const NANOS: u128 = 1_000_000_000;
+        Duration::new((self.sum / NANOS) as u64, (self.sum % NANOS) as u32)
     }
 
     /// How many values lie at or below each of these bounds, which must rise: the

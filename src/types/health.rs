@@ -33,9 +33,9 @@ impl fmt::Display for HealthLevel {
 /// The thresholds of a pool's health. For
 /// [`Builder::health_thresholds`](crate::Builder::health_thresholds).
 ///
-/// A level is entered as soon as one figure reaches its threshold. It is left when all
-/// figures have been below four fifths of their thresholds for `calm_for`. Times are
-/// serialised as seconds.
+/// A level is entered as soon as one figure reaches the level's threshold. It is left when
+/// both figures have been below four fifths of the level's thresholds for `calm_for`.
+/// Times are serialised as seconds.
 ///
 /// # Examples
 ///
@@ -115,7 +115,7 @@ impl HealthThresholds {
 
     /// The level of these figures, with each threshold multiplied by `part`.
     pub(crate) fn level(&self, figures: Pressure, part: f64) -> HealthLevel {
-        // Not with `Duration::mul_f64`, which may round `Duration::MAX` out of range.
+        // Not with `Duration::mul_f64`, which can panic for very long times.
         let reached = |waiters: u32, wait: Duration| {
             f64::from(figures.waiting) >= f64::from(waiters) * part
                 || figures.waiting > 0

@@ -1,4 +1,4 @@
-//! How long things take.
+//! How long waits, uses, connects, checks and closes take.
 
 #[cfg(feature = "histograms")]
 mod distributions;

@@ -1,6 +1,6 @@
-//! What is timed.
+//! The steps that are timed.
 
-/// What is timed.
+/// A step that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timed {
     Wait,

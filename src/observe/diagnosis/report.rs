@@ -49,7 +49,7 @@ impl fmt::Display for FindingKind {
         f.pad(match self {
             FindingKind::Closed => "closed with connections out",
             FindingKind::Paused => "paused",
-            FindingKind::SelfDeadlock => "nested gets",
+            FindingKind::SelfDeadlock => "self-deadlock",
             FindingKind::Leak => "leak",
             FindingKind::ConnectFails => "connect fails",
             FindingKind::ConnectHangs => "connect hangs",

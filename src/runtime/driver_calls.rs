@@ -152,8 +152,8 @@ fn call<M: ManageConnection, R>(
     }
 }
 
-/// Shows an error to the error handler, and keeps it for the callers; or its text, if
-/// the handler takes the error.
+/// Passes an error to the error handler, and returns it for the waiting callers; or only
+/// its text, if the handler takes the error.
 fn share<M: ManageConnection>(shared: &Arc<Shared<M>>, failure: Failure<M::Error>) -> Cause {
     let error = match failure {
         Failure::Error(error) => error,

@@ -1,4 +1,4 @@
-//! The log, and panics of user code.
+//! Writes log records, and catches panics of user code.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};

@@ -118,8 +118,7 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// Runs a question, or a step that needs nothing done outside the lock: the fast
-    /// paths.
+    /// Reads the core, or runs a step that has no effects: the fast paths.
     #[inline]
     pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
         step(&mut self.core.lock())
@@ -235,7 +234,8 @@ impl<M: ManageConnection> Shared<M> {
         spawned.is_ok()
     }
 
-    /// Drops a driver's error, or what holds one: its destructor is not ours.
+    /// Drops a driver's error, or a value that holds one. Its destructor is the driver's
+    /// code and may panic.
     pub(crate) fn drop_error<E>(&self, error: E) {
         let _ = self.logger.catch_panic("dropping an error", || drop(error));
     }
@@ -248,7 +248,7 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Records a span that began then and ends now.
+    /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
     }
@@ -280,7 +280,7 @@ impl<M: ManageConnection> Shared<M> {
         Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
     }
 
-    /// Who holds connections, longest first.
+    /// The holders of connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
         let held: Vec<Held<Caller>> = self.with_core(|core| core.holders(now).collect());

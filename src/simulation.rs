@@ -1,40 +1,74 @@
-//! The pool's decisions in virtual time: what would happen with these settings under
-//! this load, a million gets in a second or two.
+//! The pool's decisions in virtual time: what would happen with these settings under this
+//! load. A million gets take a second or two.
 //!
-//! It drives the state machine that decides in a real pool, with a clock of its own and
-//! without threads: nobody waits for anything, time is advanced to whatever happens
-//! next. So it knows nothing of what a real machine adds, but for what [`Driver`] says:
-//! connects and checks always succeed, and take the same time each. The same input has
-//! the same outcome.
+//! The simulation drives the state machine of a real pool, with a clock of its own and
+//! without threads: it advances time to the next event. So of a real machine it knows only
+//! what [`Driver`] says: connects and checks always succeed, and take the same time each.
+//! The same input has the same outcome.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::api::builder::Builder;
+use crate::api::request::DEFAULT_PRIORITY;
 use crate::core::{
-    Answer, Core, Effects, Job, Lease, Leased, Left, Policy, Refusal, Time, Types, Verdict, Waiter,
-    WaiterId, Who,
+    Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
+    WaiterId,
 };
 use crate::types::error::{Error, ErrorKind};
 use crate::types::manage::ManageConnection;
 use crate::types::stats::Stats;
 
-/// A caller that comes at a time, waits for so long at the most, and holds what it gets.
+/// A caller: when it comes, how long it waits at most, and how long it holds its
+/// connection.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use fairpool::simulation::Arrival;
+///
+/// let ms = Duration::from_millis;
+/// let arrival = Arrival::new(ms(8), ms(10)).timeout(ms(100));
+/// assert_eq!((arrival.timeout, arrival.priority), (ms(100), 5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Arrival {
-    /// When it comes, from the beginning of the simulation.
+    /// When it comes, from the start of the simulation.
     pub at: Duration,
-    /// How long it holds the connection that it gets.
+    /// How long it holds its connection.
     pub hold: Duration,
-    /// How long it waits; `Duration::MAX` is for ever.
+    /// How long it waits at most; `Duration::MAX` is forever.
     pub timeout: Duration,
     /// Its priority: smaller is served first.
     pub priority: u8,
 }
 
-/// How long things take that are not the pool's.
+impl Arrival {
+    /// A caller that waits forever, with the default priority, 5.
+    pub fn new(at: Duration, hold: Duration) -> Arrival {
+        Arrival { at, hold, timeout: Duration::MAX, priority: DEFAULT_PRIORITY }
+    }
+
+    /// Sets how long it waits at most.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Arrival {
+        Arrival { timeout, ..self }
+    }
+
+    /// Sets its priority: smaller is served first.
+    #[must_use]
+    pub fn priority(self, priority: u8) -> Arrival {
+        Arrival { priority, ..self }
+    }
+}
+
+/// How long the driver's calls and the machine take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Driver {
     /// To open a connection. Default: 5 ms.
     pub connect: Duration,
@@ -42,8 +76,16 @@ pub struct Driver {
     pub check: Duration,
     /// To close one. Default: 100 µs.
     pub close: Duration,
-    /// From waking a thread to its running. Default: 20 µs.
+    /// From the wake-up of a thread until it runs. Default: 20 µs.
     pub wake_up: Duration,
+}
+
+impl Driver {
+    /// A driver and a machine that take no time, so that only the queue matters.
+    pub const fn instant() -> Driver {
+        let zero = Duration::ZERO;
+        Driver { connect: zero, check: zero, close: zero, wake_up: zero }
+    }
 }
 
 impl Default for Driver {
@@ -65,20 +107,20 @@ pub struct Ended {
     pub arrival: Arrival,
     /// How long it waited.
     pub waited: Duration,
-    /// `None`: it got a connection.
+    /// Why it failed; `None` if it got a connection.
     pub end: Option<ErrorKind>,
 }
 
 /// Runs callers through a pool with these settings, in virtual time.
 ///
-/// They must come in order of time. The pool begins with `min_idle` connections, and
-/// the simulation ends when the last caller has left; `tell` is told of each as it gets
-/// a connection or leaves. Returned is what the pool counted.
+/// The callers must be in order of time. The pool starts with `min_idle` connections, and
+/// the simulation ends when the last caller has left the queue. It calls `report` for each
+/// caller that gets a connection or fails, and returns what the pool counted.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Config`] if a setting has a value that it
-/// cannot have, or if the callers are not in order.
+/// [`ErrorKind::Config`] if a setting has an invalid value, or if the callers are not in
+/// order.
 ///
 /// # Panics
 ///
@@ -86,8 +128,8 @@ pub struct Ended {
 ///
 /// # Examples
 ///
-/// One connection, held for 10 ms each time; a caller every 8 ms, who waits for 100 ms
-/// at the most: 8 of 10 can be served.
+/// One connection, held for 10 ms each time; a caller every 8 ms, which waits for 100 ms
+/// at most: 8 of 10 can be served.
 ///
 /// ```
 /// # use fairpool_testing::StubManager;
@@ -96,12 +138,8 @@ pub struct Ended {
 /// use fairpool::Pool;
 /// use fairpool::simulation::{Arrival, Driver, simulate};
 ///
-/// let arrivals = (0..10_000).map(|n| Arrival {
-///     at: Duration::from_millis(8 * n),
-///     hold: Duration::from_millis(10),
-///     timeout: Duration::from_millis(100),
-///     priority: 5,
-/// });
+/// let ms = Duration::from_millis;
+/// let arrivals = (0..10_000).map(|n| Arrival::new(ms(8 * n), ms(10)).timeout(ms(100)));
 /// let pool = Pool::<StubManager>::builder().max_size(1);
 /// let mut served = 0;
 /// let stats = simulate(pool, Driver::default(), arrivals, |get| {
@@ -115,11 +153,11 @@ pub fn simulate<M: ManageConnection>(
     settings: Builder<M>,
     driver: Driver,
     arrivals: impl IntoIterator<Item = Arrival>,
-    tell: impl FnMut(Ended),
+    report: impl FnMut(Ended),
 ) -> Result<Stats, Error> {
-    // Lifetimes are jittered, but alike each time.
+    // Lifetimes have jitter, but the same each time.
     let policy = Policy { seed: 0, ..settings.config()?.policy };
-    let mut world = World::new(Core::new(policy), driver, tell);
+    let mut world = World::new(Core::new(policy), driver, report);
     world.open_all();
     let begin = world.now;
     let mut latest = Duration::ZERO;
@@ -140,38 +178,38 @@ pub fn simulate<M: ManageConnection>(
 
 struct Virtual;
 
-/// Each is a thread of its own, which never asks twice.
+/// Each caller is a thread of its own, which asks once.
 #[derive(Clone, Copy)]
 struct Caller(u64);
 
-impl Who for Caller {
-    fn thread(&self) -> u64 {
+impl ThreadId for Caller {
+    fn thread_id(&self) -> u64 {
         self.0
     }
 }
 
-impl Types for Virtual {
+impl PoolTypes for Virtual {
     type Conn = u64;
     type Caller = Caller;
     /// The number of the caller.
     type Cell = u64;
     type Cause = ();
 
-    fn number(conn: &u64) -> u64 {
+    fn connection_id(conn: &u64) -> u64 {
         *conn
     }
 }
 
 enum Happening {
     Return(Lease<u64>),
-    /// A caller that was told of an idle connection comes for it.
+    /// A nudged caller claims an idle connection.
     Claim(u64),
     Deadline(u64),
     CallEnds(Job<Virtual>),
-    Look,
+    Tick,
 }
 
-/// Ordered by time, and then by which was planned first.
+/// Ordered by time; at the same time, the one planned first.
 struct Planned {
     at: Time,
     serial: u64,
@@ -198,7 +236,7 @@ impl Ord for Planned {
     }
 }
 
-/// Somebody in the queue.
+/// A caller in the queue.
 struct Waiting {
     arrival: Arrival,
     id: WaiterId,
@@ -208,27 +246,27 @@ struct Waiting {
 struct World<F> {
     core: Core<Virtual>,
     driver: Driver,
-    tell: F,
+    report: F,
     now: Time,
     planned: BinaryHeap<Reverse<Planned>>,
     serial: u64,
     waiting: HashMap<u64, Waiting>,
     connections: u64,
-    look_at: Time,
+    next_tick: Time,
 }
 
 impl<F: FnMut(Ended)> World<F> {
-    fn new(core: Core<Virtual>, driver: Driver, tell: F) -> World<F> {
+    fn new(core: Core<Virtual>, driver: Driver, report: F) -> World<F> {
         World {
             core,
             driver,
-            tell,
+            report,
             now: Time::START,
             planned: BinaryHeap::new(),
             serial: 0,
             waiting: HashMap::new(),
             connections: 0,
-            look_at: Time::NEVER,
+            next_tick: Time::NEVER,
         }
     }
 
@@ -237,10 +275,11 @@ impl<F: FnMut(Ended)> World<F> {
         self.planned.push(Reverse(Planned { at, serial: self.serial, what }));
     }
 
-    /// Has the pool open what it keeps idle.
+    /// Lets the pool open the connections that it keeps idle.
     fn open_all(&mut self) {
-        self.look();
-        while self.core.open() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {}
+        self.tick();
+        while self.core.open_count() < self.core.policy().min_idle_now() && self.step(Time::NEVER) {
+        }
     }
 
     fn run_until(&mut self, end: Time) {
@@ -252,7 +291,7 @@ impl<F: FnMut(Ended)> World<F> {
         while !self.waiting.is_empty() && self.step(Time::NEVER) {}
     }
 
-    /// The next thing that happens, if it does by then.
+    /// Makes the next thing happen, unless it is later than `end`. Returns whether it did.
     fn step(&mut self, end: Time) -> bool {
         if self.planned.peek().is_none_or(|Reverse(next)| next.at > end) {
             return false;
@@ -264,21 +303,21 @@ impl<F: FnMut(Ended)> World<F> {
             Happening::Claim(caller) => self.claim(caller),
             Happening::Deadline(caller) => self.give_up(caller),
             Happening::CallEnds(job) => self.end_call(job),
-            Happening::Look if at == self.look_at => self.look(),
+            Happening::Tick if at == self.next_tick => self.tick(),
             // It was planned anew since.
-            Happening::Look => {}
+            Happening::Tick => {}
         }
         true
     }
 
-    /// A caller that has a connection uses it from a moment on.
+    /// A caller has got a connection, and uses it from `begin` on.
     fn serve(&mut self, arrival: Arrival, since: Time, begin: Time, lease: Lease<u64>) {
-        (self.tell)(Ended { arrival, waited: begin.since(since), end: None });
+        (self.report)(Ended { arrival, waited: begin.since(since), end: None });
         self.plan(begin.after(arrival.hold), Happening::Return(lease));
     }
 
     fn fail(&mut self, arrival: Arrival, since: Time, end: ErrorKind) {
-        (self.tell)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
+        (self.report)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -307,15 +346,7 @@ impl<F: FnMut(Ended)> World<F> {
                 self.waiting.insert(number, Waiting { arrival, id, since: now });
                 self.plan(now.after(arrival.timeout), Happening::Deadline(number));
             }
-            Err(refusal) => self.fail(
-                arrival,
-                now,
-                match refusal {
-                    Refusal::Closed => ErrorKind::Closed,
-                    Refusal::QueueFull => ErrorKind::QueueFull,
-                    Refusal::Hopeless => ErrorKind::Connect,
-                },
-            ),
+            Err(kind) => self.fail(arrival, now, kind),
         }
         self.carry_out(fx);
     }
@@ -333,7 +364,7 @@ impl<F: FnMut(Ended)> World<F> {
         let mut fx = Effects::new();
         let lease = self.core.claim(self.now, id, &mut fx);
         self.carry_out(fx);
-        // Without one it goes on waiting.
+        // Without one it continues to wait.
         let Some(lease) = lease else { return };
         if let Some(waiting) = self.waiting.remove(&caller) {
             self.serve(waiting.arrival, waiting.since, self.now, lease);
@@ -344,7 +375,7 @@ impl<F: FnMut(Ended)> World<F> {
         self.claim(caller);
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
         let mut fx = Effects::new();
-        let left = self.core.leave(self.now, id, Left::TimedOut, &mut fx);
+        let left = self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx);
         if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
             self.fail(waiting.arrival, waiting.since, ErrorKind::Timeout);
         }
@@ -354,24 +385,24 @@ impl<F: FnMut(Ended)> World<F> {
     fn end_call(&mut self, job: Job<Virtual>) {
         let mut fx = Effects::new();
         match job {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 self.connections += 1;
                 let lease = Leased::new(permit, self.connections);
-                self.core.opened(self.now, lease, &mut fx);
+                self.core.connect_finished(self.now, lease, &mut fx);
             }
-            Job::Check(lease, _) => self.core.checked(self.now, lease, Ok(()), &mut fx),
-            Job::Close(lease, _) => self.core.closed(self.now, lease.permit, &mut fx),
+            Job::Check(lease, _) => self.core.check_finished(self.now, lease, Ok(()), &mut fx),
+            Job::Close(lease, _) => self.core.close_finished(self.now, lease.permit, &mut fx),
         }
         self.carry_out(fx);
     }
 
-    /// What the resident thread does.
-    fn look(&mut self) {
+    /// The work of the reaper.
+    fn tick(&mut self) {
         let mut fx = Effects::new();
         let next = self.core.tick(self.now, &mut fx);
-        self.look_at = next;
+        self.next_tick = next;
         if next != Time::NEVER {
-            self.plan(next, Happening::Look);
+            self.plan(next, Happening::Tick);
         }
         self.carry_out(fx);
     }
@@ -383,15 +414,15 @@ impl<F: FnMut(Ended)> World<F> {
         for job in fx.jobs {
             let Driver { connect, check, close, .. } = self.driver;
             let takes = match job {
-                Job::Open(_) => connect,
+                Job::Connect(_) => connect,
                 Job::Check(..) => check,
                 Job::Close(..) => close,
             };
             self.plan(self.now.after(takes), Happening::CallEnds(job));
         }
         if fx.wake_reaper {
-            self.look_at = self.now;
-            self.plan(self.now, Happening::Look);
+            self.next_tick = self.now;
+            self.plan(self.now, Happening::Tick);
         }
     }
 
@@ -405,11 +436,8 @@ impl<F: FnMut(Ended)> World<F> {
                 }
                 return;
             }
-            Answer::NoneIdle => ErrorKind::Timeout,
-            Answer::Failed(()) => ErrorKind::Connect,
-            Answer::Cancelled => ErrorKind::Cancelled,
-            Answer::Closed => ErrorKind::Closed,
-            Answer::Deadlock(_) => ErrorKind::SelfDeadlock,
+            Answer::Failed(kind, _) => kind,
+            Answer::SelfDeadlock(_) => ErrorKind::SelfDeadlock,
         };
         if let Some(waiting) = self.waiting.remove(&caller) {
             self.fail(waiting.arrival, waiting.since, end);

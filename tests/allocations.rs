@@ -11,7 +11,7 @@ use fairpool_testing::StubManager;
 use fairpool_testing::stub::{WATCHDOG, eventually};
 
 /// A newcomer may always overtake.
-const EVER: Fairness = Fairness::Bounded(Duration::from_secs(3600));
+const ALWAYS: Fairness = Fairness::Bounded(Duration::from_secs(3600));
 
 fn pool(max_size: u32, fairness: Fairness) -> Pool<StubManager> {
     let pool = Pool::builder().max_size(max_size).fairness(fairness).build(StubManager);
@@ -61,9 +61,10 @@ fn gets_without_waiting_allocate_nothing() {
 /// up to the system, so the test repeats until it was slow enough a hundred times.
 #[test]
 fn overtaking_allocates_nothing() {
-    let pool = pool(1, EVER);
+    let pool = pool(1, ALWAYS);
     let held = pool.get().expect("the stub never fails");
-    let end = Instant::now() + WATCHDOG;
+    // On a busy machine most rounds prove nothing.
+    let end = Instant::now() + 6 * WATCHDOG;
     thread::scope(|scope| {
         scope.spawn(|| while Instant::now() < end && pool.get().is_ok() {});
         eventually("a caller waits", || pool.stats().waiting == 1);
@@ -88,10 +89,10 @@ fn overtakes_for_free(pool: &Pool<StubManager>) -> bool {
     waited && before.gets_waited == after.gets_waited && allocated == 0
 }
 
-/// The waiter allocates a cell for its answer; the returning thread, the list of answers and
-/// the list of waiters to wake.
+/// The waiter allocates a cell for its answer. The returning thread allocates the list of
+/// answers, which becomes the list of waiters to wake.
 #[test]
-fn a_hand_off_allocates_three_times() {
+fn a_hand_off_allocates_twice() {
     let pool = pool(1, Fairness::Strict);
     // Both threads pass it at the beginning and at the end of each round.
     let round = Barrier::new(2);
@@ -116,5 +117,5 @@ fn a_hand_off_allocates_three_times() {
         let taker = scope.spawn(|| [take(), take(), take()]);
         ([give(), give(), give()], taker.join().expect("the taker panicked"))
     });
-    assert_eq!((&gives[1..], &takes[1..]), (&[2, 2][..], &[1, 1][..]));
+    assert_eq!((&gives[1..], &takes[1..]), (&[1, 1][..], &[1, 1][..]));
 }

@@ -145,7 +145,7 @@ fn behave(pool: &str, behave: Behaviour) {
 // What is logged
 
 #[test]
-fn an_outage_is_said_once_and_its_end_once() {
+fn an_outage_is_logged_once_and_its_end_once() {
     let server = Server::new();
     let pool = named("outage", |builder| builder).build(server.manager()).unwrap();
     for outage in 1..=2 {
@@ -165,16 +165,16 @@ fn an_outage_is_said_once_and_its_end_once() {
         assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
         let end = ends.last().unwrap();
         // Another attempt may have failed between the count and the end.
-        let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
-        assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
-        assert!(end.text.contains(&format!("{} failures later", end.fact("failures"))), "{end:?}");
+        let counted: u64 = ends.iter().map(|end| end.number("failures")).sum();
+        assert!(counted >= failures && counted == pool.stats().open_failures, "{end:?}");
+        assert!(end.text.contains(&format!("and {} failures", end.fact("failures"))), "{end:?}");
         assert!(end.number("lasted_ms") > 0, "{end:?}");
     }
     assert!(pool.stats().open_failures >= 10);
 }
 
 #[test]
-fn a_check_that_fails_is_said_with_its_connection() {
+fn a_check_that_fails_is_logged_with_its_connection() {
     let server = Server::new();
     let set = |builder: Builder<Manager>| builder.test_on_check_out(true);
     let pool = named("checks", set).build(server.manager()).unwrap();
@@ -186,7 +186,7 @@ fn a_check_that_fails_is_said_with_its_connection() {
 }
 
 #[test]
-fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
+fn slow_gets_are_logged_one_a_second_with_how_many_more_there_were() {
     // The connection is open from the start, so that the first get is not slow.
     let set = |it: Builder<Manager>| it.min_idle(Some(1)).slow_get_threshold(Some(ms(10)));
     let pool = named("slow", set).build(Server::new().manager()).unwrap();
@@ -204,9 +204,9 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
     assert!(begun.elapsed() >= ms(1000), "twice in {:?}", begun.elapsed());
     let logged = lines("slow", "slow get");
     assert_eq!(logged[0].level, Level::Warn);
-    assert!(!logged[0].text.contains("more were slow"), "{logged:?}");
+    assert!(!logged[0].text.contains("more slow gets"), "{logged:?}");
     // The second line counts the slow gets in between.
-    let more = format!("; {} more were slow since that was last said", slow - 2);
+    let more = format!("; {} more slow gets since the last such line", slow - 2);
     assert!(logged[1].text.ends_with(&more), "{more}: {logged:?}");
     for it in &logged {
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
@@ -232,7 +232,7 @@ fn slow_gets_are_said_one_a_second_with_how_many_more_there_were() {
 }
 
 #[test]
-fn gets_that_are_not_slow_are_not_said() {
+fn gets_that_are_not_slow_are_not_logged() {
     for (name, threshold) in [("quick", Some(WATCHDOG)), ("mute", None)] {
         let set = |builder: Builder<Manager>| builder.slow_get_threshold(threshold);
         let pool = named(name, set).build(Server::new().manager()).unwrap();
@@ -246,14 +246,14 @@ fn gets_that_are_not_slow_are_not_said() {
 }
 
 #[test]
-fn leaks_are_said_with_their_holder() {
+fn leaks_are_logged_with_their_holder() {
     let set = |builder: Builder<Manager>| builder.leak_threshold(Some(ms(20)));
     let pool = named("leaks", set).build(Server::new().manager()).unwrap();
     let (held, line) = (pool.get().unwrap(), line!());
     let id = PooledConnection::info(&held).id;
     let leaks = await_lines("leaks", "a connection may be leaked: held by thread", 1);
     drop(held);
-    let ends = await_lines("leaks", "it was not leaked, but held by thread", 1);
+    let ends = await_lines("leaks", "not a leak: a connection came back, held by thread", 1);
     for it in [&leaks[0], &ends[0]] {
         assert_eq!((it.level, it.number("connection_id")), (Level::Warn, id));
         assert!(it.fact("location").starts_with(&format!("{}:{line}:", file!())), "{it:?}");
@@ -264,7 +264,7 @@ fn leaks_are_said_with_their_holder() {
 }
 
 #[test]
-fn abandoned_driver_calls_are_said() {
+fn abandoned_driver_calls_are_logged() {
     let (server, gate) = (Server::new(), Gate::new());
     let set = |builder: Builder<Manager>| {
         let limited = builder.open_timeout(ms(20)).close_timeout(ms(20)).validation_timeout(ms(20));
@@ -298,7 +298,7 @@ fn abandoned_driver_calls_are_said() {
 }
 
 #[test]
-fn changes_of_health_are_said() {
+fn changes_of_health_are_logged() {
     let mut thresholds = HealthThresholds::default();
     // The very first get waits as well, for its connection.
     thresholds.waiters_warning = 2;
@@ -330,7 +330,7 @@ fn changes_of_health_are_said() {
 }
 
 #[test]
-fn a_deadlock_is_said() {
+fn a_deadlock_is_logged() {
     let set = |builder: Builder<Manager>| builder.on_self_deadlock(SelfDeadlock::Warn);
     let pool = named("nested", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
@@ -454,7 +454,7 @@ fn p9_the_log_names_threads_and_lines() {
         logged("holders").iter().filter(has_all).count()
     };
     assert_eq!(warnings(&["pool 'holders': a connection may be leaked", &place]), 1);
-    assert_eq!(warnings(&["pool 'holders': it was not leaked", &place]), 1);
+    assert_eq!(warnings(&["pool 'holders': not a leak", &place]), 1);
     let deadlock = "every connection is held by a thread that itself waits";
     let deadlocks = warnings(&[deadlock, &place, "waits for another at"]);
     assert_eq!(deadlocks, 1, "{:#?}", logged("holders"));

@@ -53,7 +53,7 @@ impl<M: ManageConnection> Builder<M> {
 fn wait_until_ready<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Result<(), Error> {
     let start = Time::START;
     let wanted = shared.config.policy.min_idle_now();
-    let is_ready = |core: &PoolCore<M>| core.open() >= wanted;
+    let is_ready = |core: &PoolCore<M>| core.open_count() >= wanted;
     let deadline = shared.clock.instant_of(start.after(shared.config.connection_timeout));
     shared.wait_for(deadline, |core| is_ready(core) || core.fails_permanently());
     let refusal = shared.transition(|core, now, _| {

@@ -80,9 +80,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, journal_calls) =
-            shared.with_core(|core| (core.acquire_noted(now, caller), core.journal_calls()));
-        if journal_calls {
+        let (lease, wants_delivery) =
+            shared.with_core(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
+        if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
         let start = match shared.config.event_handler {
@@ -158,7 +158,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        lease.conn.pool.shared.with_core(|core| core.moved(&lease.permit));
+        lease.conn.pool.shared.with_core(|core| core.guard_moved(&lease.permit));
     }
 
     /// The user's own data that is kept with the connection.
@@ -206,7 +206,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
-        shared.transition(|core, now, fx| core.detached(now, permit, fx));
+        shared.transition(|core, now, fx| core.detach(now, permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
@@ -255,9 +255,9 @@ impl<M: ManageConnection> PooledConnection<M> {
         lease: Lease<PoolConn<M>>,
     ) -> Result<(), Lease<PoolConn<M>>> {
         let now = shared.clock.now();
-        let (returned, journal_calls) =
-            shared.with_core(|core| (core.checkin_noted(now, lease), core.journal_calls()));
-        if journal_calls {
+        let (returned, wants_delivery) =
+            shared.with_core(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
+        if wants_delivery {
             shared.reaper.wake_to_deliver();
         }
         returned

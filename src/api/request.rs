@@ -14,7 +14,7 @@ use crate::types::error::Error;
 use crate::types::manage::ManageConnection;
 
 /// The priority of callers that do not ask for another.
-const DEFAULT_PRIORITY: u8 = 5;
+pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 
 /// One get with settings of its own, from [`Pool::request`](crate::Pool::request).
 #[must_use = "a request does nothing until `get`"]

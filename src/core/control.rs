@@ -1,13 +1,13 @@
-//! What the pool's owner does at run time.
+//! Commands of the pool's owner.
 
-use super::{Answer, Core, Effects, End, Reason, Time, Types};
+use super::{Core, Effects, ErrorKind, PoolTypes, Reason, Time};
 
-impl<T: Types> Core<T> {
-    /// Grows at once; shrinks by retiring idle connections now, oldest first,
-    /// and the others as they come back.
+impl<T: PoolTypes> Core<T> {
+    /// Grows at once; shrinks by retiring idle connections now, oldest first, and the
+    /// others as they are returned.
     pub(crate) fn set_max_size(&mut self, max_size: u32, now: Time, fx: &mut Effects<T>) {
         self.policy.max_size = max_size;
-        while self.open() + self.opening > max_size {
+        while self.open_count() + self.opening > max_size {
             let Some(lease) = self.idle.pop_front() else { break };
             self.retire(lease, Reason::Excess, now, fx);
         }
@@ -24,18 +24,16 @@ impl<T: Types> Core<T> {
     /// Serves nobody until `resume`.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
-        // Not `settle`: an open that a quick get made due is asked for by whoever
-        // was nudged, and may be missing until then.
-        let gate = self.gate_now();
-        self.open_gate(gate);
+        // Not `settle`: a connect that a fast get made due is asked for by the nudged
+        // waiter, and may be missing until then.
+        self.update_gate();
     }
 
-    /// A resumption that serves nobody by itself.
+    /// Resumes without serving anybody.
     #[cfg(test)]
     pub(crate) fn unpause(&mut self) {
         self.paused = false;
-        let gate = self.gate_now();
-        self.open_gate(gate);
+        self.update_gate();
     }
 
     pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {
@@ -44,7 +42,7 @@ impl<T: Types> Core<T> {
         self.settle();
     }
 
-    /// Retires every connection that exists or is being opened now.
+    /// Retires every connection that is open or being opened now.
     pub(crate) fn refresh(&mut self, now: Time, fx: &mut Effects<T>) {
         self.generation = self.generation.wrapping_add(1);
         self.retire_idle(Reason::Stale, now, fx);
@@ -52,25 +50,18 @@ impl<T: Types> Core<T> {
         self.settle();
     }
 
-    /// Refuses new callers, answers the waiting ones, retires what is idle; the
-    /// rest is retired as it comes back.
+    /// Refuses new callers, fails the waiters, retires idle connections now and the others
+    /// as they are returned.
     pub(crate) fn close(&mut self, now: Time, fx: &mut Effects<T>) {
         if self.closed {
             return;
         }
         self.closed = true;
         while let Some(first) = self.queue.first() {
-            let waiter = self.dismiss(first, End::Closed, now).expect("BUG: the first is gone");
-            fx.answer(waiter.cell, Answer::Closed);
+            self.fail(first, ErrorKind::Closed, None, now, fx);
         }
-        self.retire_idle(Reason::Closed, now, fx);
+        self.retire_idle(Reason::PoolClosed, now, fx);
         fx.progress = true;
         self.settle();
-    }
-
-    fn retire_idle(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {
-        while let Some(lease) = self.idle.pop_front() {
-            self.retire(lease, reason, now, fx);
-        }
     }
 }

@@ -1,82 +1,72 @@
-//! What a transition asks of the world outside the lock.
+//! What a transition asks the shell to do.
 
 use std::time::Duration;
 
-use super::{CallKind, Held, Lease, Permit, Reason, SelfWait, Types};
+use super::{CallKind, Check, ErrorKind, Held, Lease, Permit, PoolTypes, Reason};
 
 /// What a waiter finds in its cell.
-pub(crate) enum Answer<T: Types> {
-    /// A connection is its own.
+pub(crate) enum Answer<T: PoolTypes> {
+    /// The waiter owns this connection.
     Granted(Lease<T::Conn>),
-    /// There is an idle connection; come and claim it before a newcomer does.
+    /// A connection is idle; claim it before a newcomer takes it.
     Nudged,
-    /// No idle connection has passed its check, and it waits for no other.
-    NoneIdle,
-    /// Connecting cannot succeed.
-    Failed(T::Cause),
-    /// Its token was cancelled.
-    Cancelled,
-    /// The pool was closed.
-    Closed,
-    /// All connections are held by threads that wait here themselves, this one
-    /// among them; it came last.
-    Deadlock(Vec<SelfWait<T::Caller>>),
+    /// The get failed. If connecting cannot succeed, the driver's error is the cause.
+    Failed(ErrorKind, Option<T::Cause>),
+    /// Every connection is held by a thread that itself waits here: these, and this
+    /// waiter came last.
+    SelfDeadlock(Vec<NestedWait<T::Caller>>),
 }
 
-/// Which parts of a check are due before a connection may be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Check {
-    pub(crate) reset: bool,
-    pub(crate) validate: bool,
+/// A thread that holds a connection and waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NestedWait<C> {
+    pub(crate) held: Held<C>,
+    pub(crate) waits: C,
 }
 
-impl Check {
-    pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
-}
-
-/// A call into the driver that a worker thread is to make.
-pub(crate) enum Job<T: Types> {
-    /// Connect; then `opened` or `open_failed`.
-    Open(Permit),
-    /// Reset and validate; then `checked`.
+/// A driver call for a worker thread to make.
+pub(crate) enum Job<T: PoolTypes> {
+    /// Connect; then report `connect_finished` or `connect_failed`.
+    Connect(Permit),
+    /// Reset and validate; then report `check_finished`.
     Check(Lease<T::Conn>, Check),
-    /// Close; then `closed`.
+    /// Close; then report `close_finished`.
     Close(Lease<T::Conn>, Reason),
 }
 
-/// Something that the pool's owner should be told.
-pub(crate) enum Notice<T: Types> {
+/// News for the pool's owner.
+pub(crate) enum Notice<T: PoolTypes> {
     /// A connection has been held for longer than `leak_threshold`.
     Leak(Held<T::Caller>),
     /// It has come back after all.
     LeakEnded(Held<T::Caller>),
     /// Every connection is held by a thread that itself waits here.
-    SelfDeadlock(Vec<SelfWait<T::Caller>>),
-    /// Connecting has begun to fail, with this error, or by taking too long.
+    SelfDeadlock(Vec<NestedWait<T::Caller>>),
+    /// Connecting has begun to fail, with this error; `None` if it overran its limit.
     Outage(Option<T::Cause>),
-    /// It has succeeded again, after so many failures.
+    /// It has succeeded again.
     OutageEnded { failures: u32, lasted: Duration },
-    /// A driver call has overrun its limit. Zero is a connection that was never open.
-    Abandoned { kind: CallKind, connection: u64, after: Duration },
+    /// A driver call has overrun its limit. The id is zero if it was never open.
+    Abandoned { kind: CallKind, connection_id: u64, after: Duration },
 }
 
-/// Everything that one transition asked for. The shell carries it out: answers
-/// are put into their cells before the lock is released, all else happens after.
+/// Everything that one transition asks for. The shell puts answers into their cells
+/// before it releases the lock, and does the rest afterwards.
 #[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
-pub(crate) struct Effects<T: Types> {
+pub(crate) struct Effects<T: PoolTypes> {
     pub(crate) answers: Vec<(T::Cell, Answer<T>)>,
     pub(crate) jobs: Vec<Job<T>>,
-    /// The reaper has to look earlier than it planned.
+    /// The reaper must run earlier than planned.
     pub(crate) wake_reaper: bool,
-    /// Something that `build` or `close` may be waiting for has changed.
+    /// Something that `build` or `close` may wait for has changed.
     pub(crate) progress: bool,
-    /// Errors that are no longer needed. Their destructors are not ours, so
-    /// they must not run under the lock.
+    /// Errors that are no longer needed. Their destructors are the driver's code, which
+    /// must not run under the lock.
     pub(crate) garbage: Vec<T::Cause>,
     pub(crate) notices: Vec<Notice<T>>,
 }
 
-impl<T: Types> Effects<T> {
+impl<T: PoolTypes> Effects<T> {
     pub(crate) fn new() -> Effects<T> {
         Effects {
             answers: Vec::new(),

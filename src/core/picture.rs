@@ -1,49 +1,52 @@
-//! Everything at one instant: for whoever wants to know what is wrong.
+//! Everything at one instant, for reports.
 
 use std::time::Duration;
 
-use super::slot::State;
-use super::{Core, Counters, Gauges, Held, Policy, SelfWait, Time, Types};
-
-/// A driver call, by what it is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallKind {
-    Open,
-    Check,
-    Close,
-}
+use super::{
+    CallKind, ConnectionRef, ConnectionState, Core, Counters, Gauges, Held, NestedWait, Policy,
+    PoolTypes, Time,
+};
 
 /// A driver call under way, or a connection that waits for its close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) kind: CallKind,
-    /// The connection's number; zero until it is open.
-    pub(crate) connection: u64,
+    /// Zero until it is open.
+    pub(crate) connection_id: u64,
     pub(crate) running_for: Duration,
     /// It waits for a closer.
     pub(crate) queued: bool,
     pub(crate) abandoned: bool,
 }
 
+/// A connection, and who has it if it is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotView<C> {
+    pub(crate) connection: ConnectionRef,
+    pub(crate) state: ConnectionState,
+    pub(crate) lasted: Duration,
+    pub(crate) caller: Option<C>,
+}
+
 /// A caller in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting<C> {
-    pub(crate) get: u64,
+    pub(crate) get_id: u64,
     pub(crate) caller: C,
     pub(crate) waited: Duration,
-    /// Smaller is served first; of those that are equal, the first in the list.
+    /// The smallest is served first; of equal turns, the first in the list.
     pub(crate) turn: Time,
 }
 
 impl<C> Waiting<C> {
-    /// Brings those of [`Core::waiting`] into the order in which they are served. Of
-    /// equal turns the more important goes first, as it stands there.
+    /// Sorts the list of [`Core::waiting`] into the order of service. Of equal turns the
+    /// more important goes first, as in that list.
     pub(crate) fn put_in_order(waiting: &mut [Waiting<C>]) {
         waiting.sort_by_key(|waiter| waiter.turn);
     }
 }
 
-/// How hard the queue is pressed; known without looking at all who wait.
+/// The length and the age of the queue, known without visiting all waiters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
     pub(crate) waiting: u32,
@@ -51,7 +54,7 @@ pub(crate) struct Pressure {
     pub(crate) oldest_age: Duration,
 }
 
-pub(crate) struct Picture<T: Types> {
+pub(crate) struct Picture<T: PoolTypes> {
     pub(crate) policy: Policy,
     pub(crate) gauges: Gauges,
     pub(crate) counters: Counters,
@@ -61,10 +64,10 @@ pub(crate) struct Picture<T: Types> {
     pub(crate) held: Vec<Held<T::Caller>>,
     pub(crate) waiting: Vec<Waiting<T::Caller>>,
     pub(crate) calls: Vec<Call>,
-    pub(crate) nested: Vec<SelfWait<T::Caller>>,
-    /// The last error, how long ago it was met, and since when connecting fails, if
-    /// it does.
+    pub(crate) nested: Vec<NestedWait<T::Caller>>,
+    /// The last error and its age.
     pub(crate) last_error: Option<(Duration, T::Cause)>,
+    /// For how long connecting has failed.
     pub(crate) failing_for: Option<Duration>,
 }
 
@@ -78,18 +81,19 @@ pub(crate) struct Figures {
     pub(crate) failing_for: Option<Duration>,
 }
 
-impl<T: Types> Core<T> {
+impl<T: PoolTypes> Core<T> {
     pub(crate) fn figures(&self, now: Time) -> Figures {
-        let leaked = match self.counters.leaks {
-            0 => 0,
-            _ => self.busy_slots().filter(|slot| slot.leaking).count() as u32,
+        let leaked = if self.counters.leaks == 0 {
+            0
+        } else {
+            self.busy_slots().filter(|slot| slot.leaking).count() as u32
         };
         Figures {
             gauges: self.gauges(),
             counters: self.counters,
             pressure: self.pressure(now),
             leaked,
-            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
+            failing_for: self.failing_for(now),
         }
     }
 
@@ -114,27 +118,41 @@ impl<T: Types> Core<T> {
             calls: self.calls(now),
             nested: self.self_deadlock(now),
             last_error: self.last_error().map(|(at, cause)| (now.since(at), cause)),
-            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
+            failing_for: self.failing_for(now),
         }
     }
 
-    /// Those who wait, the most important first, each priority in order of arrival.
+    /// The waiters, the most important first, each priority in order of arrival.
     pub(crate) fn waiting(&self, now: Time) -> Vec<Waiting<T::Caller>> {
         let mut all = Vec::with_capacity(self.queue.len() as usize);
         let mut before: Option<(u8, Time)> = None;
         all.extend(self.queue.iter().map(|(id, waiter)| {
             let own = self.queue.turn_of(id);
-            // Nobody is served before those ahead in the same class, not even whoever
-            // had read the clock earlier when it came later.
+            // No waiter is served before those ahead of it in its class, even if it read
+            // the clock earlier than they did.
             let turn = match before {
                 Some((priority, turn)) if priority == waiter.priority => own.max(turn),
                 _ => own,
             };
             before = Some((waiter.priority, turn));
-            let (get, caller) = (id.number(), waiter.caller);
-            Waiting { get, caller, waited: now.since(waiter.since), turn }
+            let (get_id, caller) = (id.get_id(), waiter.caller);
+            Waiting { get_id, caller, waited: now.since(waiter.since), turn }
         }));
         all
+    }
+
+    /// All connections.
+    pub(crate) fn connections(&self, now: Time) -> Vec<SlotView<T::Caller>> {
+        let all = self.slots.iter().enumerate();
+        let occupied = all.filter(|(_, slot)| slot.state != ConnectionState::Gone);
+        occupied
+            .map(|(index, slot)| SlotView {
+                connection: self.connection_ref(index),
+                state: slot.state,
+                lasted: now.since(slot.since),
+                caller: slot.caller.filter(|_| slot.state == ConnectionState::Busy),
+            })
+            .collect()
     }
 
     fn calls(&self, now: Time) -> Vec<Call> {
@@ -144,18 +162,20 @@ impl<T: Types> Core<T> {
             return all;
         }
         all.extend(self.slots.iter().filter_map(|slot| {
+            let queued = slot.state == ConnectionState::Retired;
+            let abandoned = slot.state == ConnectionState::Abandoned;
             let (kind, since) = match slot.state {
-                State::Opening => (CallKind::Open, slot.since),
-                State::Checking(..) => (CallKind::Check, slot.since),
-                State::Queued | State::Closing => (CallKind::Close, slot.since),
-                State::Abandoned => slot.abandoned?,
-                State::Vacant | State::Idle | State::Busy => return None,
+                ConnectionState::Abandoned => slot.abandoned?,
+                ConnectionState::Retired => (CallKind::Close, slot.since),
+                _ => (slot.call()?, slot.since),
             };
-            let abandoned = slot.state == State::Abandoned;
-            let running_for = now.since(since);
-            let queued = slot.state == State::Queued;
-            Some(Call { kind, connection: slot.number, running_for, queued, abandoned })
+            let (connection_id, running_for) = (slot.connection_id, now.since(since));
+            Some(Call { kind, connection_id, running_for, queued, abandoned })
         }));
         all
+    }
+
+    fn failing_for(&self, now: Time) -> Option<Duration> {
+        self.outage.as_ref().map(|outage| now.since(outage.began))
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers that the core decides by.
+//! The settings by which the core decides.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ pub(crate) struct Policy {
     pub(crate) lifetime_jitter_permille: u32,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) keepalive: Option<Duration>,
-    /// A connection used or checked within this time is handed out unchecked.
-    /// Zero: check always. `Duration::MAX`: never.
+    /// A connection used or checked within this time is handed out without a check.
+    /// Zero: always check. `Duration::MAX`: never.
     pub(crate) fresh_for: Duration,
-    /// An open or a check that takes longer than this is no longer counted on:
-    /// whoever needs a connection gets another attempt, if there is room.
+    /// A connect or a check that takes longer is no longer counted on: its waiter gets
+    /// another attempt, if there is room.
     pub(crate) patience: Duration,
     pub(crate) open_limit: Duration,
     pub(crate) validation_limit: Duration,
@@ -34,11 +34,11 @@ pub(crate) struct Policy {
     pub(crate) max_abandoned: u32,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
-    /// A connection that is held for longer is reported.
+    /// A connection that is held for longer is reported as leaked.
     pub(crate) leak_threshold: Option<Duration>,
-    /// Holders that wait for themselves are reported.
+    /// Whether a deadlock of holders that wait is reported.
     pub(crate) reports_self_deadlock: bool,
-    /// And after this long, the last of them gets an error.
+    /// After this long in a deadlock, the waiter that came last gets an error.
     pub(crate) self_deadlock_limit: Option<Duration>,
     /// Seeds the jitter, so that a pool's behaviour can be repeated in tests.
     pub(crate) seed: u64,
@@ -54,9 +54,9 @@ impl Policy {
         self.max_idle.unwrap_or(self.max_size)
     }
 
-    /// How often the reaper has to look at the least: a connection that becomes
-    /// idle, or is lent, after a look is not due sooner than this. (Lifetimes
-    /// run on while a connection is in use; they are planned when it returns.)
+    /// The longest time between two runs of the reaper: a connection that becomes idle or
+    /// is lent after a run is due no sooner. (Lifetimes go on while a connection is in
+    /// use; they are planned for when it is returned.)
     pub(crate) fn shortest_span(&self) -> Option<Duration> {
         [self.idle_timeout, self.keepalive, self.leak_threshold].into_iter().flatten().min()
     }

@@ -1,20 +1,19 @@
 //! The callers that wait for a connection.
 //!
-//! One list per priority, in order of arrival. A waiter's place in the whole
-//! queue is fixed when it joins, by its *turn*: its arrival plus one ageing
-//! step for each level of priority. The smallest turn is served first. So a
-//! caller of priority 1 goes before one of priority 5 that came up to four
-//! steps earlier, and no stream of important callers can pass over a less
-//! important one for longer than the steps between them.
+//! One list per priority, in order of arrival. A waiter's place in the whole queue is
+//! fixed when it joins, by its *turn*: its arrival plus one ageing step for each level of
+//! priority. The smallest turn is served first. So a caller of priority 1 goes before one
+//! of priority 5 that came up to four steps earlier, and a stream of important callers
+//! cannot overtake a less important one for longer than the steps between them.
 
 use std::time::Duration;
 
-use super::{Time, Types};
+use super::{PoolTypes, Time};
 
 const NONE: u32 = u32::MAX;
 const CLASSES: usize = 256;
 
-/// Names one wait. Never reused, so that a late cancel cannot hit another's.
+/// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WaiterId {
     index: u32,
@@ -22,36 +21,26 @@ pub(crate) struct WaiterId {
 }
 
 impl WaiterId {
-    /// Grows in the order of arrival.
-    pub(crate) fn arrival(self) -> u64 {
+    /// The number of the get that waits; larger for later ones.
+    pub(crate) fn get_id(self) -> u64 {
         self.serial
-    }
-
-    /// The number of the get that waits.
-    pub(crate) fn number(self) -> u64 {
-        self.serial
-    }
-
-    #[cfg(test)]
-    pub(crate) fn arrived_before(self, other: WaiterId) -> bool {
-        self.arrival() < other.arrival()
     }
 }
 
 /// A caller in the queue.
-pub(crate) struct Waiter<T: Types> {
+pub(crate) struct Waiter<T: PoolTypes> {
     pub(crate) since: Time,
     pub(crate) priority: u8,
     pub(crate) caller: T::Caller,
     /// Where the caller finds its answer.
     pub(crate) cell: T::Cell,
-    /// It waits for the check of an idle connection, and for nothing else.
+    /// It waits only for the check of an idle connection.
     pub(crate) only_idle: bool,
     /// Its thread holds connections, of this pool or another.
     pub(crate) nested: bool,
 }
 
-struct Node<T: Types> {
+struct Node<T: PoolTypes> {
     /// `None` while the node is in the free list.
     waiter: Option<Waiter<T>>,
     turn: Time,
@@ -68,12 +57,12 @@ struct List {
 
 const EMPTY: List = List { head: NONE, tail: NONE };
 
-pub(crate) struct Queue<T: Types> {
+pub(crate) struct Queue<T: PoolTypes> {
     nodes: Vec<Node<T>>,
     free: u32,
     len: u32,
     serial: u64,
-    /// The sum of the times at which those in the queue arrived.
+    /// The sum of the times at which the waiters arrived.
     arrivals: u128,
     ageing: Duration,
     /// One bit for each class that has a waiter.
@@ -81,7 +70,7 @@ pub(crate) struct Queue<T: Types> {
     lists: Box<[List; CLASSES]>,
 }
 
-impl<T: Types> Queue<T> {
+impl<T: PoolTypes> Queue<T> {
     pub(crate) fn new(ageing: Duration) -> Queue<T> {
         Queue {
             nodes: Vec::new(),
@@ -103,8 +92,8 @@ impl<T: Types> Queue<T> {
         self.len == 0
     }
 
-    /// Whoever has the smallest turn. The head of a class has the smallest turn
-    /// of its class, and among equal turns the more important class wins.
+    /// The waiter with the smallest turn. The head of a class has the smallest turn of
+    /// its class, and of equal turns the more important class wins.
     pub(crate) fn first(&self) -> Option<WaiterId> {
         let head = self.heads().min_by_key(|&index| self.nodes[index as usize].turn)?;
         Some(self.id_of(head))
@@ -134,8 +123,8 @@ impl<T: Types> Queue<T> {
         self.id_of(index)
     }
 
-    /// Takes a waiter out, wherever it stands, in constant time. `None` if it
-    /// has left already. This is the only way out of the queue.
+    /// Removes a waiter from any place, in constant time. `None` if it has left already.
+    /// This is the only way out of the queue.
     pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter<T>> {
         let node = self.nodes.get_mut(id.index as usize)?;
         if node.serial != id.serial {
@@ -163,9 +152,9 @@ impl<T: Types> Queue<T> {
         Some(waiter)
     }
 
-    /// Whether a newcomer of this priority may take an idle connection past
-    /// those who wait: not past anyone before it in turn who has waited for
-    /// `bound` or longer. The oldest of each class speaks for its class.
+    /// Whether a newcomer of this priority may take an idle connection past the waiters:
+    /// not if one with a smaller turn has waited for `bound` or longer. The head of each
+    /// class, its oldest waiter, stands for the class.
     #[inline]
     pub(crate) fn may_be_overtaken(&self, now: Time, priority: u8, bound: Duration) -> bool {
         if self.is_empty() {
@@ -179,21 +168,20 @@ impl<T: Types> Queue<T> {
         })
     }
 
-    /// Until when newcomers of whatever priority may take an idle connection
-    /// past all who wait; `NEVER` if nobody does, and only then.
+    /// Newcomers of any priority may take an idle connection past all waiters until then;
+    /// `NEVER` if, and only if, the queue is empty.
     pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
-        let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
-        let until = heads.map(|waiter| waiter.since.after(bound)).min();
-        until.map_or(Time::NEVER, |until| until.min(Time(Time::NEVER.0 - 1)))
+        let latest = Time(Time::NEVER.0 - 1);
+        self.oldest().map_or(Time::NEVER, |since| since.after(bound).min(latest))
     }
 
     /// A number for a get that does not join the queue.
-    pub(crate) fn number(&mut self) -> u64 {
+    pub(crate) fn next_get_id(&mut self) -> u64 {
         self.serial += 1;
         self.serial
     }
 
-    /// How long those in the queue have waited, on average.
+    /// How long the waiters have waited, on average.
     pub(crate) fn mean_age(&self, now: Time) -> Duration {
         match self.arrivals.checked_div(u128::from(self.len)) {
             Some(mean) => now.since(Time(mean as u64)),
@@ -201,13 +189,13 @@ impl<T: Types> Queue<T> {
         }
     }
 
-    /// When the one arrived who has waited longest.
+    /// The arrival of the oldest waiter.
     pub(crate) fn oldest(&self) -> Option<Time> {
         let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
         heads.map(|waiter| waiter.since).min()
     }
 
-    /// The place of a waiter in the order of service: smaller is served first.
+    /// A waiter's place in the order of service: the smallest is served first.
     pub(crate) fn turn_of(&self, id: WaiterId) -> Time {
         self.nodes[id.index as usize].turn
     }
@@ -254,82 +242,5 @@ impl<T: Types> Queue<T> {
         self.free = vacant.next;
         *vacant = node;
         index
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::explore::Toy;
-    use super::*;
-
-    const STEP: Duration = Duration::from_nanos(100);
-
-    fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
-        queue.push(Waiter {
-            since: Time(since),
-            priority,
-            caller: 0,
-            cell: since as u8,
-            only_idle: false,
-            nested: false,
-        })
-    }
-
-    fn drain(queue: &mut Queue<Toy>) -> Vec<u64> {
-        let mut order = Vec::new();
-        while let Some(first) = queue.first() {
-            order.push(queue.remove(first).expect("first is in the queue").since.0);
-        }
-        order
-    }
-
-    #[test]
-    fn p2_one_priority_is_first_in_first_out() {
-        let mut queue = Queue::new(STEP);
-        for since in [1, 2, 3, 3, 4] {
-            push(&mut queue, since, 5);
-        }
-        assert_eq!(drain(&mut queue), [1, 2, 3, 3, 4]);
-    }
-
-    #[test]
-    fn p2_smaller_priorities_go_first_within_the_ageing_steps() {
-        let mut queue = Queue::new(STEP);
-        push(&mut queue, 0, 5);
-        push(&mut queue, 399, 1); // four steps more important, less than four steps later
-        push(&mut queue, 401, 1); // more than four steps later
-        assert_eq!(drain(&mut queue), [399, 0, 401]);
-    }
-
-    #[test]
-    fn p4_removal_from_the_middle_leaves_the_rest_in_order() {
-        let mut queue = Queue::new(STEP);
-        let ids: Vec<_> = (0..6).map(|since| push(&mut queue, since, 5)).collect();
-        for gone in [ids[3], ids[0], ids[5]] {
-            assert!(queue.remove(gone).is_some());
-            assert!(queue.remove(gone).is_none(), "a waiter leaves once");
-        }
-        let reused = push(&mut queue, 9, 5);
-        assert!(queue.get(ids[5]).is_none(), "a reused place is another wait");
-        assert_eq!(queue.get(reused).map(|waiter| waiter.since), Some(Time(9)));
-        assert_eq!(queue.iter().count(), 4);
-        assert_eq!(drain(&mut queue), [1, 2, 4, 9]);
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn p2_nobody_is_overtaken_past_the_bound() {
-        let bound = Duration::from_nanos(10);
-        let mut queue = Queue::new(STEP);
-        assert!(queue.may_be_overtaken(Time(0), 5, bound));
-        push(&mut queue, 0, 10);
-        push(&mut queue, 5, 5);
-        assert!(queue.may_be_overtaken(Time(9), 5, bound));
-        // Only the waiter of priority 10 is past the bound, but its turn is later.
-        assert!(queue.may_be_overtaken(Time(12), 5, bound));
-        assert!(!queue.may_be_overtaken(Time(12), 10, bound));
-        assert!(!queue.may_be_overtaken(Time(15), 5, bound));
-        assert!(queue.may_be_overtaken(Time(15), 4, bound));
-        assert!(!queue.may_be_overtaken(Time(15), 5, Duration::ZERO));
     }
 }

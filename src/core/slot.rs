@@ -1,14 +1,14 @@
-//! One place for one connection.
+//! The slot of one connection, and the permit for it.
 
 use std::time::Duration;
 
-use super::{CallKind, Check, Policy, Time, Types};
+use super::{CallKind, ConnectionState, Policy, PoolTypes, Time};
 
 /// The right to one live connection, as the server counts them.
 ///
-/// Made only by the core, when it asks for an open. It cannot be copied, and
-/// whoever has it gives it back in exactly one way: `opened`, `open_failed`,
-/// `checkin`, `checked`, `closed` or `detached`.
+/// Only the core makes permits, when it asks for a connect. A permit cannot be copied,
+/// and its owner gives it back in exactly one way: `connect_finished`,
+/// `connect_failed`, `checkin`, `check_finished`, `close_finished` or `detached`.
 #[must_use = "a permit that is dropped is a slot that is lost"]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Permit(pub(super) u32);
@@ -27,8 +27,8 @@ pub(crate) type Lease<C> = Box<Leased<C>>;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leased<C> {
     pub(crate) permit: Permit,
-    /// Until when it may be handed out as it is, if it is idle: neither expired
-    /// nor due for a check. Kept here, where a checkout looks anyway.
+    /// Until then it may be handed out without a check, if it is idle: it is neither
+    /// expired nor due for validation. Kept here because a checkout reads the lease anyway.
     pub(super) fit_until: Time,
     pub(crate) conn: C,
 }
@@ -39,96 +39,81 @@ impl<C> Leased<C> {
     }
 }
 
-/// Why a connection leaves the pool.
+/// Which parts of a check are due before a connection may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    Broken,
-    Invalid,
-    Expired,
-    IdleTooLong,
-    Excess,
-    Stale,
-    Closed,
+pub(crate) struct Check {
+    pub(crate) reset: bool,
+    pub(crate) validate: bool,
 }
 
-/// What the core knows of a slot's connection.
-///
-/// ```text
-///            open            lend              retire       start of the close
-///   Vacant ───────► Opening ─────► Idle ⇄ Busy ─────► Queued ─────► Closing ──► Vacant
-///                                   ▲ │                                │
-///                                   │ ▼                                │ overrun
-///                                 Checking                             ▼
-///             Opening and Checking that overrun their limit ────► Abandoned ──► Vacant
-/// ```
-///
-/// `Idle` is retired too; and what comes of an abandoned call goes on as what comes
-/// of any other, if there is room for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum State {
-    Vacant,
-    Opening,
-    Idle,
-    /// Lent to a caller.
-    Busy,
-    /// A worker resets or validates it. `Some`: it was idle since then, and
-    /// stays so if nobody wants it (a keepalive is not a use).
-    Checking(Check, Option<Time>),
-    /// Retired; waits for a closer.
-    Queued,
-    /// In the driver's close.
-    Closing,
-    /// In a driver call that overran its limit; no longer counted.
-    Abandoned,
+impl Check {
+    pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
 }
 
-pub(super) struct Slot<T: Types> {
-    pub(super) state: State,
-    /// When it came into this state.
+/// A connection that is, or was, lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held<C> {
+    pub(crate) connection_id: u64,
+    pub(crate) caller: C,
+    pub(crate) held_for: Duration,
+}
+
+/// What the core knows of one connection.
+pub(super) struct Slot<T: PoolTypes> {
+    /// `Gone` if the slot is vacant.
+    pub(super) state: ConnectionState,
+    /// When it entered this state.
     pub(super) since: Time,
+    /// What is being checked (while `Checking`).
+    pub(super) check: Check,
+    /// A keepalive is under way, which is not a use: the connection has been idle since
+    /// then and remains so if nobody needs it (while `Checking`).
+    pub(super) idle_since: Option<Time>,
     /// When it was last known to work: opened, returned or checked.
     pub(super) fresh_at: Time,
     /// The end of its lifetime, drawn once.
     pub(super) expires: Time,
     pub(super) generation: u32,
-    /// The connection's number; zero until it is open.
-    pub(super) number: u64,
-    /// The driver call that was abandoned, or the close of what came of it (while
-    /// `Abandoned`).
+    /// Zero until it is open.
+    pub(super) connection_id: u64,
+    /// The abandoned driver call, or the close of the connection that it brought too late
+    /// (while `Abandoned`).
     pub(super) abandoned: Option<(CallKind, Time)>,
-    /// Its driver call takes so long that nobody counts on it any more.
-    pub(super) slow: bool,
-    /// Its driver call has overrun its limit, but as many calls are abandoned
-    /// as may be. It counts as live, but not toward the calls at once.
-    pub(super) overdue: bool,
+    /// Its driver call has taken so long that the pool no longer counts on it.
+    pub(super) past_patience: bool,
+    /// Its driver call has overrun its limit, but cannot be abandoned since
+    /// `max_abandoned` calls are. Counts as occupied, but not as a call at once.
+    pub(super) past_limit: bool,
     /// Who has it (while `Busy`).
     pub(super) caller: Option<T::Caller>,
-    /// It is still with the thread that got it, as far as is known.
-    pub(super) at_home: bool,
-    /// Its holder has been reported for keeping it too long.
+    /// Its guard has moved to another thread than the one that got it.
+    pub(super) moved: bool,
+    /// It is reported as leaked.
     pub(super) leaking: bool,
 }
 
-impl<T: Types> Slot<T> {
+impl<T: PoolTypes> Slot<T> {
     pub(super) fn vacant() -> Slot<T> {
         Slot {
-            state: State::Vacant,
+            state: ConnectionState::Gone,
             since: Time::START,
+            check: Check::VALIDATE,
+            idle_since: None,
             fresh_at: Time::START,
             expires: Time::NEVER,
             generation: 0,
-            number: 0,
+            connection_id: 0,
             abandoned: None,
-            slow: false,
-            overdue: false,
+            past_patience: false,
+            past_limit: false,
             caller: None,
-            at_home: true,
+            moved: false,
             leaking: false,
         }
     }
 
-    /// Until when this connection may be handed out as it is. One that is checked
-    /// every time never may, also when the clock lags.
+    /// Until then this connection may be handed out without a check. `START` if every
+    /// checkout is checked, so that a clock that lags makes no exception.
     #[inline]
     pub(super) fn fit_until(&self, fresh_nanos: u64) -> Time {
         match fresh_nanos {
@@ -137,30 +122,42 @@ impl<T: Types> Slot<T> {
         }
     }
 
-    /// When the driver call in which this slot is has to be looked at next.
-    pub(super) fn look_at(&self, policy: &Policy) -> Option<Time> {
-        let overruns = self.overrun_at(policy).filter(|_| !self.overdue);
-        let slows = self.slows_at(policy).filter(|_| !self.slow);
-        [overruns, slows].into_iter().flatten().min()
+    pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
+        let held_for = now.since(self.since);
+        Some(Held { connection_id: self.connection_id, caller: self.caller?, held_for })
     }
 
-    /// When an open or a check is no longer counted on.
-    pub(super) fn slows_at(&self, policy: &Policy) -> Option<Time> {
-        matches!(self.state, State::Opening | State::Checking(..))
-            .then(|| self.since.after(policy.patience))
+    /// The driver call that is under way and not abandoned.
+    pub(super) fn call(&self) -> Option<CallKind> {
+        match self.state {
+            ConnectionState::Opening => Some(CallKind::Connect),
+            ConnectionState::Checking => Some(CallKind::Check),
+            ConnectionState::Closing => Some(CallKind::Close),
+            _ => None,
+        }
     }
 
-    /// When the driver call in which this slot is overruns its limit.
-    pub(super) fn overrun_at(&self, policy: &Policy) -> Option<Time> {
-        let limit = match self.state {
-            State::Opening => policy.open_limit,
-            State::Checking(check, _) => {
-                let part = |due, limit| if due { limit } else { Duration::ZERO };
-                part(check.reset, policy.reset_limit)
-                    .saturating_add(part(check.validate, policy.validation_limit))
-            }
-            State::Closing => policy.close_limit,
-            _ => return None,
+    /// When the driver call changes what the pool does next, merely by taking long.
+    pub(super) fn next_deadline(&self, policy: &Policy) -> Option<Time> {
+        let limit = self.limit_ends(policy).filter(|_| !self.past_limit);
+        let patience = self.patience_ends(policy).filter(|_| !self.past_patience);
+        [limit, patience].into_iter().flatten().min()
+    }
+
+    /// From then on the pool does not count on this connect or check.
+    pub(super) fn patience_ends(&self, policy: &Policy) -> Option<Time> {
+        let waited_for = matches!(self.call()?, CallKind::Connect | CallKind::Check);
+        waited_for.then(|| self.since.after(policy.patience))
+    }
+
+    /// When the driver call overruns its limit.
+    pub(super) fn limit_ends(&self, policy: &Policy) -> Option<Time> {
+        let part = |due, limit| if due { limit } else { Duration::ZERO };
+        let limit = match self.call()? {
+            CallKind::Connect => policy.open_limit,
+            CallKind::Check => part(self.check.reset, policy.reset_limit)
+                .saturating_add(part(self.check.validate, policy.validation_limit)),
+            CallKind::Close => policy.close_limit,
         };
         Some(self.since.after(limit))
     }

@@ -1,4 +1,4 @@
-//! Points in time as the core knows them: it is told the time, it never asks.
+//! Points in time. The core never reads a clock: time is an argument.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ pub(crate) struct Time(pub(crate) u64);
 
 impl Time {
     pub(crate) const START: Time = Time(0);
-    /// Later than everything; the answer of "when?" when there is no when.
+    /// Later than everything; stands for "at no time".
     pub(crate) const NEVER: Time = Time(u64::MAX);
 
-    /// This long after; `NEVER` if that is past the end of time.
+    /// This long after; `NEVER` if that overflows.
     pub(crate) fn after(self, span: Duration) -> Time {
         match u64::try_from(span.as_nanos()) {
             Ok(nanos) => Time(self.0.saturating_add(nanos)),
@@ -26,13 +26,13 @@ impl Time {
         span.map_or(Time::NEVER, |span| self.after(span))
     }
 
-    /// [`after`](Time::after) for a span whose nanoseconds have been counted.
+    /// [`after`](Time::after) for a span in nanoseconds.
     #[inline]
     pub(super) fn after_nanos(self, nanos: u64) -> Time {
         Time(self.0.saturating_add(nanos))
     }
 
-    /// How long it has been since `earlier`; zero if it is still to come.
+    /// How long ago `earlier` was; zero if it is later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -9,7 +9,7 @@ use crate::sync::{Arc, AtomicU64, Ordering, checker};
 pub(super) use crate::sync::checker::{explore as resume_exploring, stop_exploring};
 
 /// Runs a model in every order of its threads with up to this many preemptions
-/// (`LOOM_MAX_PREEMPTIONS` overrides it). It has to meet exactly these outcomes.
+/// (`LOOM_MAX_PREEMPTIONS` overrides it). It must meet exactly these outcomes.
 pub(super) fn explore(
     name: &str,
     preemptions: usize,

@@ -1,10 +1,10 @@
-//! How models run under `shuttle`: one half of the executions lets any thread that
-//! can go on take the next step; the other half gives the threads priorities and
-//! changes them at a few points (PCT: Burckhardt et al., ASPLOS 2010), which finds
-//! what needs one thread to be very late.
+//! How models run under `shuttle`. In one half of the executions any thread that can run
+//! takes the next step. In the other half threads have priorities, which change at a few
+//! points (PCT: Burckhardt et al., ASPLOS 2010); that finds defects that need one thread
+//! to be very late.
 //!
 //! The draws are the same in every run. `SHUTTLE_RANDOM_SEED=n` makes others, and
-//! `FAIRPOOL_ITERATIONS=n` more or fewer of each half.
+//! `FAIRPOOL_ITERATIONS=n` sets how many each half has.
 //!
 //! To replay an execution that failed: put the schedule that was printed, the text
 //! between the quotes, into a file and run that model alone,
@@ -22,18 +22,17 @@ use crate::sync::checker::{Config, MaxSteps, Runner};
 /// How many executions of each half, for models as small as `loom`'s.
 const SMALL: usize = 1_000;
 
-/// So many changes of priority, and one, does a defect need that PCT promises to
-/// find.
+/// PCT finds defects that need fewer changes of priority than this.
 const DEPTH: usize = 3;
 
 const SEED: u64 = 1;
 
-/// There is no order that is not worth a draw.
+/// Here every order is worth a draw.
 pub(super) fn stop_exploring() {}
 
 pub(super) fn resume_exploring() {}
 
-/// Runs a model in so many orders of its threads. It may meet no outcomes but
+/// Runs a model in random orders of its threads. It may meet no other outcomes than
 /// these, and need not meet all of them.
 pub(super) fn explore(
     name: &str,
@@ -47,9 +46,9 @@ pub(super) fn explore(
     }
 }
 
-/// Runs a model so many times in each of the two ways. Returns what it met, and
-/// how often; if these are all executions that it should have, it has to meet
-/// what is listed here.
+/// Runs a model `iterations` times under each of the two schedulers. Returns how often it
+/// met which outcome. It must meet those of `to_meet`, unless fewer executions were asked
+/// for.
 pub(super) fn draw(
     name: &str,
     iterations: usize,
@@ -99,9 +98,9 @@ fn config() -> Config {
     let mut config = Config::new();
     // An error with its report does not fit the default, which is a sixteenth.
     config.stack_size = 1 << 20;
-    // One that is stuck, with threads that go round and round.
+    // An execution with a livelock.
     config.max_steps = MaxSteps::FailAfter(200_000);
-    // That orderings are taken for sequentially consistent, which `loom` is for.
+    // shuttle takes all orderings as sequentially consistent; loom checks the others.
     config.silence_warnings = true;
     config
 }

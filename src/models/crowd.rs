@@ -1,11 +1,11 @@
-//! Crowds: models with more threads than `loom` has room for, in which each does
-//! whatever it may. What that is, `shuttle` draws, together with the order of the
-//! steps, so that an execution can be repeated.
+//! Crowds: models with more threads than `loom` can explore, in which each thread does
+//! anything that it may. `shuttle` draws what, together with the order of the steps, so
+//! that an execution can be repeated.
 //!
-//! Several threads do the pool's work: one is its reaper and hands the jobs out,
-//! two more and it itself do them. Time goes on as long as there are callers; so
-//! one who is lost does not stop all the others, and the clock has to notice
-//! that nobody gets on.
+//! Several threads do the pool's work: one is the reaper and hands out the tasks, which
+//! two more and the reaper itself run. Time passes as long as there are callers. So a
+//! waiter that is never woken does not stop the others, and the clock must notice that
+//! nobody makes progress.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ use crate::types::error::Error;
 
 const CALLERS: usize = 8;
 
-/// How many executions each crowd has in each of the two ways.
+/// How many executions each crowd has under each of the two schedulers.
 const ITERATIONS: usize = 1_500;
 
-/// No clock goes on for so long.
+/// Longer than any execution.
 const LONG: Duration = ms(3_600_000);
 
 // ---- the callers ----
@@ -50,9 +50,9 @@ enum End {
     Return,
     Break,
     Detach,
-    /// Another thread returns it.
+    /// Pass it to another thread, which returns it.
     PassOn,
-    /// The same thread asks for one more first.
+    /// Ask for one more first.
     AskForMore(Duration),
 }
 
@@ -72,11 +72,11 @@ const IMPATIENT: Habits = Habits {
     cancels: true,
 };
 
-/// One pool, and those who use it.
+/// One pool and its users.
 struct Crowd {
     bench: Bench,
     habits: Habits,
-    /// The first two callers' and the next two's; the others have none.
+    /// For the first two callers and for the next two; the others have none.
     tokens: [CancelToken; 2],
     outcomes: Arc<Plain<Vec<String>>>,
     gone: Arc<AtomicU64>,
@@ -94,8 +94,7 @@ impl Crowd {
         let settings = settings.connect_backoff(ms(1), ms(4));
         let mut config = settings.config().expect("legal settings");
         if one_in(2) {
-            // The reaper has no calls to look after, and so no reason of its own
-            // to look soon.
+            // So the reaper has no calls to watch, and no reason of its own to run soon.
             config.policy.patience = LONG;
         }
         let bench = Bench::of(config, driver);
@@ -120,7 +119,7 @@ impl Crowd {
         let token = self.tokens.get(number / 2).filter(|_| habits.cancels).cloned();
         let (outcomes, gone) = (Arc::clone(&self.outcomes), Arc::clone(&self.gone));
         thread::spawn(move || {
-            // Only once: what is cancelled stays so.
+            // Only once: a token stays cancelled.
             let mut token = token;
             for _ in 0..habits.rounds {
                 let outcome = call(&pool, habits, token.take());
@@ -131,13 +130,13 @@ impl Crowd {
         })
     }
 
-    /// Waits until all callers have gone.
+    /// Waits until all callers have ended.
     fn leave(&mut self) {
         self.callers.drain(..).for_each(|caller| caller.join().expect("a caller"));
     }
 
-    /// All are served or sent away: nothing is left of the pool, whether it is
-    /// closed or its last handle is dropped.
+    /// All callers are served or refused: nothing is left of the pool, whether it is closed
+    /// or its last handle is dropped.
     fn end(mut self) -> Vec<String> {
         self.leave();
         let gauges = self.bench.gauges();
@@ -153,7 +152,7 @@ impl Crowd {
     }
 }
 
-/// The callers and their handles have gone, and the pool's threads go too.
+/// The callers and their handles are gone; the pool's threads end too.
 fn all_ended(
     shared: Arc<Shared<Driver>>,
     ledger: &Ledger,
@@ -166,7 +165,7 @@ fn all_ended(
     ended(shared, ledger);
 }
 
-/// One get, and what comes of it.
+/// One get, and its outcome.
 fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> String {
     dawdle();
     let mut request =
@@ -226,8 +225,8 @@ fn crowded() -> Builder<Driver> {
 
 // ---- the models ----
 
-/// Callers who wait for ever, and connections that break: all are served. Time
-/// helps nobody.
+/// Callers without deadlines, and connections that break: all are served. No timeout
+/// helps.
 #[test]
 fn p3_a_crowd_without_deadlines_is_served() {
     draw("a crowd without deadlines", ITERATIONS, &["granted", "broken", "passed on"], || {
@@ -239,7 +238,7 @@ fn p3_a_crowd_without_deadlines_is_served() {
     });
 }
 
-/// Deadlines and cancels, priorities, connections that break or are taken out.
+/// Deadlines and cancels, priorities, connections that break or are detached.
 #[test]
 fn p4_a_crowd_with_deadlines_and_cancels() {
     let to_meet = ["granted", "broken", "detached", "Timeout", "Cancelled"];
@@ -253,14 +252,14 @@ fn p4_a_crowd_with_deadlines_and_cancels() {
     });
 }
 
-/// Opening and checks fail, more than once in a row.
+/// Connects and checks fail, several in a row.
 #[test]
 fn p3_a_crowd_meets_a_driver_that_fails() {
     let to_meet = ["granted", "broken", "Timeout"];
     draw("a crowd and a driver that fails", ITERATIONS, &to_meet, || {
         let settings = crowded().test_on_check_out(one_in(2));
         let settings = settings.idle_timeout(one_in(2).then_some(ms(3)));
-        // If all of them are patient, nobody but the reaper tries again.
+        // If all callers are patient, only the reaper retries.
         let habits = if one_in(2) { PATIENT } else { Habits { cancels: false, ..IMPATIENT } };
         let driver = Driver::default();
         driver.ledger.failures_left.store(below(4), Ordering::Relaxed);
@@ -298,8 +297,8 @@ fn p3_a_crowd_and_a_busy_owner() {
     });
 }
 
-/// Two who close the pool in the midst of it all: those who wait are sent away,
-/// and both hear of the end.
+/// Two threads close the pool meanwhile: the waiters are refused, and both closes return
+/// at the end.
 #[test]
 fn p11_a_crowd_is_sent_away() {
     let to_meet = ["granted", "broken", "Timeout", "Closed"];
@@ -318,7 +317,7 @@ fn p11_a_crowd_is_sent_away() {
     });
 }
 
-/// Whoever goes last drops the last handle.
+/// The last caller drops the last handle.
 #[test]
 fn p11_the_last_of_a_crowd_drops_the_last_handle() {
     draw("the last of a crowd", ITERATIONS, &["granted", "broken", "Timeout"], || {
@@ -333,8 +332,8 @@ fn p11_the_last_of_a_crowd_drops_the_last_handle() {
     });
 }
 
-/// Some begin to listen, and stop, in the midst of it all: nobody is the worse off, and
-/// of the gets that they make meanwhile each step is told once.
+/// Some subscribe, and stop, meanwhile: all are served as before, and each step of their own
+/// gets is delivered once.
 #[test]
 fn p3_a_crowd_is_listened_to() {
     let to_meet = ["granted", "broken", "Timeout", "checked out", "enqueued, checked out"];
@@ -364,8 +363,8 @@ fn p3_a_crowd_is_listened_to() {
     });
 }
 
-/// Callers who ask for one more while they hold one: some get it, those who would
-/// wait for themselves are told, and all come to an end.
+/// Callers ask for one more while they hold one: some get it, those in a deadlock get an
+/// error, and all end.
 #[test]
 fn p9_a_crowd_of_holders_that_ask_for_more() {
     let to_meet = ["two granted", "SelfDeadlock", "Timeout"];
@@ -376,9 +375,8 @@ fn p9_a_crowd_of_holders_that_ask_for_more() {
     });
 }
 
-/// A queue of eight, some of whom leave it, before newcomers: strictly fair, those
-/// who are served are so in the order in which they came. Those who are cancelled
-/// have left when `cancel` returns.
+/// A queue of eight, some of which leave it, before newcomers: under strict fairness they
+/// are served in order of arrival. Cancelled waiters have left when `cancel` returns.
 #[test]
 fn p2_a_crowd_is_served_in_order() {
     let to_meet = ["granted", "Timeout", "Cancelled"];

@@ -1,15 +1,14 @@
 //! Models of the shell: small programs of a few threads. `loom` runs them in every
-//! order that their locks allow, up to a number of preemptions; `shuttle` runs
-//! them, and larger ones, in orders that it draws. `scripts/models` does both.
+//! order that their locks allow, up to a number of preemptions. `shuttle` runs them, and
+//! larger ones, in random orders. `scripts/models` does both.
 //!
-//! What runs is the real code of the shell and the core. A model has no threads
-//! of the pool, though: what they would do, one of its own threads does, the
-//! [`crew`]. And time passes only when a model says so.
+//! A model runs the real code of the shell and the core, but without the threads of the
+//! pool: one of its own threads, the [`crew`], does their work. Time passes only when a
+//! model advances it.
 //!
-//! The checker finds the deadlocks, so a caller without a deadline that is never
-//! woken fails a model. The other checks are in [`Bench::end`], and in the outcomes:
-//! each model lists those that it has. `loom` has to meet every one of them,
-//! `shuttle` no others.
+//! The checker finds deadlocks, so a model fails if a caller without a deadline is never
+//! woken. The other checks are in [`Bench::end`] and in the outcomes that each model
+//! lists: `loom` must meet all of them, `shuttle` no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -55,18 +54,18 @@ const fn ms(millis: u64) -> Duration {
 
 // ---- the bench ----
 
-/// A driver that counts, and fails as often as it is told to.
+/// A driver that counts its calls, and fails a given number of times.
 #[derive(Default)]
 struct Driver {
     ledger: Arc<Ledger>,
     permanent: bool,
 }
 
-/// Read only when all threads have ended, so it need not be modelled.
+/// Read only after all threads have ended, so it need not be modelled.
 #[derive(Default)]
 struct Ledger {
     failures_left: AtomicU64,
-    /// Of checks.
+    /// Failures of checks that are left.
     invalid_left: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
@@ -129,8 +128,8 @@ struct Bench {
     ledger: Arc<Ledger>,
 }
 
-/// One connection at the most, opened when somebody needs it; strictly first
-/// come, first served; nothing expires and nothing is checked.
+/// At most one connection, opened on demand; strictly first come, first served; nothing
+/// expires and nothing is checked.
 fn settings() -> Builder<Driver> {
     Pool::builder()
         .max_size(1)
@@ -159,7 +158,7 @@ impl Bench {
         Bench { shared: Arc::clone(&pool.shared), pool, ledger }
     }
 
-    /// With this many connections, idle.
+    /// A pool with this many idle connections.
     fn filled(settings: Builder<Driver>, connections: u32) -> Bench {
         let bench = Bench::new(settings.min_idle(Some(connections)));
         work(&bench.shared);
@@ -168,21 +167,21 @@ impl Bench {
         bench
     }
 
-    /// With its one connection in use.
+    /// A pool with its one connection in use.
     fn held(settings: Builder<Driver>) -> (Bench, Guard) {
         let bench = Bench::filled(settings, 1);
         let held = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
         (bench, held)
     }
 
-    /// Starts a thread that gets a connection, returns it, and says how it went.
+    /// Spawns a thread that gets a connection and drops it; its result is the outcome.
     fn caller(&self, timeout: Duration) -> JoinHandle<String> {
         let pool = self.pool.clone();
         thread::spawn(move || outcome(pool.get_timeout(timeout)))
     }
 
-    /// The same; when this returns, it sleeps in the queue. How it came there is
-    /// not explored.
+    /// As [`caller`](Bench::caller); when this returns, the thread sleeps in the queue. Its
+    /// way there is not explored.
     fn queued(&self, timeout: Duration) -> JoinHandle<String> {
         self.until_queued(|| self.caller(timeout))
     }
@@ -198,14 +197,13 @@ impl Bench {
         caller
     }
 
-    /// Starts a thread that does what the threads of the pool do, until the pool
-    /// has ended.
+    /// Spawns a thread that does the work of the pool's threads until the pool ends.
     fn crew(&self) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || crew(&shared, false))
     }
 
-    /// The same, with the reaper's looks at what time has changed.
+    /// As [`crew`](Bench::crew), with the reaper.
     fn crew_with_reaper(&self) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || crew(&shared, true))
@@ -215,9 +213,8 @@ impl Bench {
         self.shared.gauges()
     }
 
-    /// All callers have gone; the crew, if there is one, is still there. Nobody
-    /// is left in the queue and nothing is lost: not while the pool is open, and
-    /// not when it is closed and its last handle is dropped.
+    /// All callers have ended; a crew may still run. The queue is empty and nothing is
+    /// lost, neither while the pool is open nor after its last handle is dropped.
     fn end(self, crew: Option<JoinHandle<()>>) {
         run::stop_exploring();
         let has_crew = crew.is_some();
@@ -240,7 +237,7 @@ impl Bench {
     }
 }
 
-/// The pool has no handle and no thread any more: nothing is left of it.
+/// The pool has no handle and no thread any more: all that it had must be gone.
 fn ended(shared: Arc<Shared<Driver>>, ledger: &Ledger) {
     work(&shared);
     let gauges = shared.gauges();
@@ -257,15 +254,15 @@ fn count(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
 
-/// Does the jobs that wait for a thread.
+/// Runs the tasks in the backlog.
 fn work(shared: &Arc<Shared<Driver>>) {
     while let Some(job) = shared.workers.take_from_backlog() {
         shared.run_task(job);
     }
 }
 
-/// What the threads of the pool do, on one thread: the jobs, and the reaper's
-/// looks if they are asked for. Ends with the pool.
+/// The work of the pool's threads on one thread: the tasks, and the reaper's if `reaps`.
+/// Ends with the pool.
 fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     loop {
         let mut next = None;
@@ -280,8 +277,8 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     }
 }
 
-/// Starts a worker: it does what is in the backlog, is counted while it does, and
-/// ends with the pool.
+/// Spawns a worker: it runs the backlog, counts as running meanwhile, and ends with the
+/// pool.
 fn worker(bench: &Bench) -> JoinHandle<()> {
     let shared = Arc::clone(&bench.shared);
     thread::spawn(move || {
@@ -296,7 +293,7 @@ fn worker(bench: &Bench) -> JoinHandle<()> {
     })
 }
 
-/// Starts a thread that gets a connection, returns it, and says which it was.
+/// Spawns a thread that gets a connection and drops it; its result is the connection's id.
 fn getter(bench: &Bench) -> JoinHandle<u64> {
     let pool = bench.pool.clone();
     thread::spawn(move || id(&pool.get_timeout(MAX).expect("a connection")))
@@ -331,8 +328,7 @@ fn grouped(number: u64) -> String {
 
 // ---- hand-offs ----
 
-/// A connection is returned while its next caller joins the queue, or waits
-/// there, or has its deadline come.
+/// A connection is returned while its next caller enqueues, waits, or meets its deadline.
 #[test]
 fn p4_hand_off_against_timeout() {
     explore("hand-off against timeout", 4, &["granted", "Timeout"], || {
@@ -347,8 +343,8 @@ fn p4_hand_off_against_timeout() {
     });
 }
 
-/// A connection is returned while the deadline of the first of two waiters
-/// comes: it gets it, or the second does.
+/// A connection is returned at the deadline of the first of two waiters: the first or the
+/// second gets it.
 #[test]
 fn p4_a_hand_off_that_the_first_waiter_leaves_goes_to_the_next() {
     let outcomes = ["granted, granted", "Timeout, granted"];
@@ -366,8 +362,7 @@ fn p4_a_hand_off_that_the_first_waiter_leaves_goes_to_the_next() {
     });
 }
 
-/// A connection is returned while its next caller joins the queue, or waits
-/// there, or is cancelled.
+/// A connection is returned while its next caller enqueues, waits, or is cancelled.
 #[test]
 fn p4_hand_off_against_cancel() {
     explore("hand-off against cancel", 5, &["granted", "Cancelled"], || {
@@ -388,8 +383,8 @@ fn cancellable(bench: &Bench, token: &CancelToken) -> JoinHandle<String> {
     thread::spawn(move || outcome(pool.request().cancel(&token).timeout(MAX).get()))
 }
 
-/// A connection is returned while its next caller joins the queue or waits
-/// there, and the pool is closed.
+/// A connection is returned while its next caller enqueues or waits, and the pool is
+/// closed.
 #[test]
 fn p4_hand_off_against_close() {
     explore("hand-off against close", 5, &["granted", "Closed"], || {
@@ -407,8 +402,8 @@ fn p4_hand_off_against_close() {
     });
 }
 
-/// A connection is returned while all connections are being replaced and a
-/// caller comes: it gets the old one, if it is quick, or a new one.
+/// A connection is returned during a refresh, while a caller comes: it gets the old
+/// connection or a new one.
 #[test]
 fn p3_hand_off_against_refresh() {
     explore("hand-off against refresh", 2, &["the old one", "a new one"], || {
@@ -428,7 +423,7 @@ fn p3_hand_off_against_refresh() {
     });
 }
 
-/// Two connections are returned by two threads while two callers come for them.
+/// Two threads return two connections while two callers come.
 #[test]
 fn p3_two_returns_to_two_callers() {
     explore("two returns to two callers", 3, &["granted, granted"], || {
@@ -451,7 +446,7 @@ fn p3_two_returns_to_two_callers() {
 
 type Served = Arc<Plain<Vec<&'static str>>>;
 
-/// Starts a thread that gets a connection and notes that it was served.
+/// Spawns a thread that gets a connection and records that it was served.
 fn noted(bench: &Bench, served: &Served, name: &'static str) -> JoinHandle<String> {
     let (pool, served) = (bench.pool.clone(), Arc::clone(served));
     thread::spawn(move || {
@@ -461,7 +456,7 @@ fn noted(bench: &Bench, served: &Served, name: &'static str) -> JoinHandle<Strin
     })
 }
 
-/// The same; when this returns, it waits in the queue.
+/// As [`noted`]; when this returns, the thread waits in the queue.
 fn noted_queued(bench: &Bench, served: &Served, name: &'static str) -> JoinHandle<String> {
     bench.until_queued(|| noted(bench, served, name))
 }
@@ -470,8 +465,8 @@ fn order(served: &Served) -> String {
     served.lock().expect("no thread panics here").join(", ")
 }
 
-/// Two wait; a third comes while the connection is returned. Strictly fair: they
-/// are served in the order in which they came.
+/// Two wait; a third comes while the connection is returned. Under strict fairness they
+/// are served in order of arrival.
 #[test]
 fn p2_strictly_first_in_first_out() {
     let outcomes = ["first, second, newcomer"];
@@ -490,9 +485,9 @@ fn p2_strictly_first_in_first_out() {
     });
 }
 
-/// One waits and may be overtaken for so long; a newcomer comes, and returns
-/// what it got, while the connection is returned and that time runs out. A
-/// newcomer that comes after it does not overtake.
+/// One waits and may be overtaken up to the bound. A newcomer comes, and returns what it
+/// got, while the connection is returned and the bound is reached. A newcomer after the
+/// bound does not overtake.
 #[test]
 fn p2_nobody_is_overtaken_past_the_bound() {
     let outcomes = ["early: newcomer, waiter", "early: waiter, newcomer", "late: waiter, newcomer"];
@@ -521,8 +516,8 @@ fn p2_nobody_is_overtaken_past_the_bound() {
     });
 }
 
-/// Two wait, the first is nudged by a return, and a newcomer takes and returns
-/// the connection meanwhile: both are served, though time stands still.
+/// Two wait, a return nudges the first, and a newcomer takes and returns the connection
+/// meanwhile: both are served, though no time passes.
 #[test]
 fn p3_a_nudge_that_comes_to_nothing_is_repeated() {
     let outcomes =
@@ -542,8 +537,8 @@ fn p3_a_nudge_that_comes_to_nothing_is_repeated() {
     });
 }
 
-/// The same with one who is only about to sleep when it is nudged, so that the
-/// wake-up comes late, to its next sleep: that does not end its wait.
+/// The nudged waiter is only about to sleep, so its wake-up reaches a later sleep: that
+/// does not end its wait.
 #[test]
 fn p3_a_late_wake_up_ends_no_wait() {
     explore("late wake-up against newcomer", 4, &["granted, granted"], || {
@@ -558,8 +553,8 @@ fn p3_a_late_wake_up_ends_no_wait() {
     });
 }
 
-/// The one who was nudged has its deadline come, or is slow, while a second
-/// waits without one: the connection does not lie idle beside it.
+/// The nudged waiter meets its deadline, or is slow, while a second waits without one:
+/// the connection does not stay idle beside it.
 #[test]
 fn p3_a_nudge_to_one_who_leaves_is_passed_on() {
     let outcomes = ["granted, granted", "Timeout, granted"];
@@ -577,9 +572,8 @@ fn p3_a_nudge_to_one_who_leaves_is_passed_on() {
     });
 }
 
-/// Two connections are returned, and only then does the deadline of the second
-/// of two waiters come. The first has been nudged and may be slow; the second
-/// gets its connection nevertheless.
+/// Two connections are returned, and then the second of two waiters meets its deadline.
+/// The first was nudged and may be slow; the second gets its connection nevertheless.
 #[test]
 fn p3_a_slow_first_does_not_cost_the_second_its_connection() {
     explore("slow first against the second's deadline", 3, &["granted, granted"], || {
@@ -638,8 +632,8 @@ fn p4_two_cancels_of_one_wait() {
     });
 }
 
-/// When `cancel` returns, who waited has left the queue, whether cancelled or
-/// granted the connection that is returned meanwhile.
+/// When `cancel` returns, the waiter has left the queue, either cancelled or granted the
+/// connection that is returned meanwhile.
 #[test]
 fn p4_a_cancelled_wait_has_left_the_queue() {
     explore("cancel of one who waits", 5, &["granted", "Cancelled"], || {
@@ -663,7 +657,7 @@ fn p4_a_cancelled_wait_has_left_the_queue() {
 
 // ---- opening ----
 
-/// A connection is opened for a caller whose deadline comes.
+/// A connection is opened for a caller that meets its deadline.
 #[test]
 fn p4_open_against_timeout() {
     explore("open against timeout", 2, &["granted", "Timeout"], || {
@@ -678,7 +672,7 @@ fn p4_open_against_timeout() {
     });
 }
 
-/// The only connection is checked for a caller whose deadline comes.
+/// The only connection is checked for a caller that meets its deadline.
 #[test]
 fn p4_check_against_timeout() {
     explore("check against timeout", 2, &["granted", "Timeout"], || {
@@ -692,8 +686,7 @@ fn p4_check_against_timeout() {
     });
 }
 
-/// The only connection is taken out of the pool while a caller comes: another is
-/// opened for it.
+/// The only connection is detached while a caller comes: another is opened for it.
 #[test]
 fn p3_detach_against_waiter() {
     explore("detach against waiter", 3, &["a new one"], || {
@@ -708,7 +701,7 @@ fn p3_detach_against_waiter() {
     });
 }
 
-/// Opening fails once, and succeeds when it is tried again in time.
+/// Connecting fails once, and succeeds when it is retried.
 #[test]
 fn p3_a_failed_open_is_tried_again() {
     explore("failed open against waiter", 3, &["granted"], || {
@@ -718,14 +711,14 @@ fn p3_a_failed_open_is_tried_again() {
         let crew = bench.crew_with_reaper();
         let caller = bench.caller(MAX);
         bench.shared.wait_for(None, |core| core.counters().open_failures == 1);
-        advance(ms(2000)); // longer than any pause between two attempts
+        advance(ms(2000)); // longer than any backoff
         let outcome = caller.join().expect("the caller");
         bench.end(Some(crew));
         outcome
     });
 }
 
-/// Opening fails for good while the deadline of the caller comes.
+/// Connecting fails permanently while the caller meets its deadline.
 #[test]
 fn p9_a_permanent_failure_against_timeout() {
     explore("permanent failure against timeout", 3, &["Connect", "Timeout"], || {
@@ -741,13 +734,13 @@ fn p9_a_permanent_failure_against_timeout() {
     });
 }
 
-// ---- holders that wait for themselves ----
+// ---- self-deadlocks ----
 
-/// Two threads hold all there is, and each asks for one more: one of them is
-/// told, or the other has come and gone before.
+/// Two threads hold all connections, and each asks for one more: one of them gets the
+/// error, unless the other was done before.
 #[test]
 fn p9_two_holders_that_wait_for_each_other() {
-    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    let outcomes = ["granted, granted", "SelfDeadlock, granted", "granted, SelfDeadlock"];
     explore("two holders that wait for each other", 3, &outcomes, || {
         let at_once = SelfDeadlock::Fail(Duration::ZERO);
         let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);
@@ -767,8 +760,8 @@ fn nested(bench: &Bench) -> JoinHandle<String> {
     })
 }
 
-/// A thread gave its connection to another, which used it: whether that returns
-/// it before or after the first asks for one more, this is no deadlock.
+/// A thread gave its connection to another, which used it: whether that returns it before
+/// or after the first asks for one more, this is no deadlock.
 #[test]
 fn p9_a_guard_that_another_thread_uses() {
     explore("a guard that another thread uses", 6, &["granted"], || {
@@ -793,16 +786,15 @@ fn p9_a_guard_that_another_thread_uses() {
     });
 }
 
-// ---- those who listen ----
+// ---- subscriptions ----
 
-/// A get by this name, which is told of.
+/// A get with this label, for subscribers to see.
 fn get_by_name(pool: &Pool<Driver>, name: &'static str) {
     drop(pool.request().label(name).timeout(MAX).get().expect("a connection"));
 }
 
-/// What a listener was told of the one get by this name, if all that it was told fits
-/// together: it lost nothing, every connection goes on from where it was, and no get
-/// begins or ends twice.
+/// The events of the one get with this label. All events must be consistent: none is lost,
+/// every connection goes on from its last state, and no get begins or ends twice.
 fn told_of(events: &Subscription, name: &str) -> String {
     let (mut places, mut begun, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let mut told = Vec::new();
@@ -838,9 +830,8 @@ fn told_of(events: &Subscription, name: &str) -> String {
     told.join(", ")
 }
 
-/// Somebody begins to listen, and gets a connection, while the one there is goes from
-/// hand to hand: all are served, and of the get that began later each step is told
-/// once, whoever delivers it.
+/// A thread subscribes and then gets a connection, during a hand-off: all are served, and
+/// each step of its get is delivered once, whichever thread delivers it.
 #[test]
 fn p3_a_subscription_begins_during_a_hand_off() {
     let outcomes = ["checked out", "enqueued, checked out"];
@@ -866,8 +857,8 @@ fn p3_a_subscription_begins_during_a_hand_off() {
     });
 }
 
-/// The last listener goes while the connection goes from hand to hand: all are served,
-/// and nothing is noted any more.
+/// The last subscriber goes during a hand-off: all are served, and nothing is noted any
+/// more.
 #[test]
 fn p3_a_subscription_ends_during_a_hand_off() {
     explore("the end of a subscription", 3, &["granted, granted"], || {
@@ -888,7 +879,7 @@ fn p3_a_subscription_ends_during_a_hand_off() {
         let other = other.join().expect("the other");
         publish::deliver(&bench.shared);
         assert!(!bench.shared.observed.load(PlainOrdering::Relaxed), "nobody listens");
-        let noted = bench.shared.with_core(|core| core.turn_page(None));
+        let noted = bench.shared.with_core(|core| core.swap_events(None));
         assert!(noted.is_none(), "noted for nobody");
         bench.end(None);
         format!("{one}, {other}")
@@ -897,8 +888,8 @@ fn p3_a_subscription_ends_during_a_hand_off() {
 
 // ---- the passing of time ----
 
-/// An idle connection is taken and returned while the reaper looks at a time at
-/// which it has been idle too long: it is used, or closed and replaced.
+/// An idle connection is taken and returned while the reaper runs, when its idle timeout
+/// has passed: it is used, or closed and replaced.
 #[test]
 fn p7_return_against_reaper() {
     explore("return against reaper", 3, &["the old one", "a new one"], || {
@@ -915,8 +906,8 @@ fn p7_return_against_reaper() {
     });
 }
 
-/// A connection whose lifetime ends comes back while the reaper sleeps, having
-/// planned for nothing: it is closed in time, with no other event to help.
+/// A connection is returned shortly before its lifetime ends, while the reaper sleeps
+/// without a plan: it is closed in time, though nothing else happens.
 #[test]
 fn p3_the_reaper_hears_of_an_earlier_end() {
     explore("return against the reaper's sleep", 4, &["closed"], || {
@@ -930,7 +921,7 @@ fn p3_the_reaper_hears_of_an_earlier_end() {
     });
 }
 
-/// The reaper itself, with nothing to do, meets the end of the pool.
+/// The real reaper, with nothing to do, meets the end of the pool.
 #[test]
 fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
@@ -969,7 +960,7 @@ fn p11_two_last_handles() {
         let getter = |pool: Pool<Driver>| {
             move || {
                 let outcome = outcome(pool.get_timeout(MAX));
-                // A step of its own, so that the other thread may go before it.
+                // A separate step, so that the other thread may run before it.
                 pool.state();
                 drop(pool);
                 outcome
@@ -983,8 +974,8 @@ fn p11_two_last_handles() {
     });
 }
 
-/// `close` waits for a holder, for the close of its connection and for the end
-/// of the thread that does it, and misses none of them.
+/// `close` waits for a holder, for the close of its connection and for the end of the
+/// thread that closes it.
 #[test]
 fn p11_close_waits_for_holders_and_threads() {
     explore("close against return", 3, &["complete"], || {
@@ -1000,7 +991,7 @@ fn p11_close_waits_for_holders_and_threads() {
     });
 }
 
-/// The same while its deadline comes: it tells what is so.
+/// `close` meets its deadline meanwhile: its report is true.
 #[test]
 fn p11_close_against_its_deadline() {
     explore("close against its deadline", 2, &["complete", "not complete"], || {

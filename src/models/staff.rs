@@ -1,4 +1,4 @@
-//! What a crowd of callers needs besides: chance, time, and the pool's threads.
+//! What a crowd of callers needs: chance, time, and the pool's threads.
 
 use std::collections::VecDeque;
 
@@ -27,7 +27,7 @@ pub(super) fn pick<T: Copy>(from: &[T]) -> T {
     from[below(from.len() as u64) as usize]
 }
 
-/// Lets others go first, for a while.
+/// Lets other threads run first, for a while.
 pub(super) fn dawdle() {
     for _ in 0..below(4) {
         thread::yield_now();
@@ -36,12 +36,12 @@ pub(super) fn dawdle() {
 
 // ---- time ----
 
-/// So many looks of the clock without any caller's getting on are too many: those
-/// who can go on would have been drawn long before.
+/// The clock gives up after this many turns without progress of a caller: a thread that can
+/// run would have been drawn long before.
 const TOO_LONG: u64 = 5_000;
 
-/// Starts the thread that lets time pass until so many callers have gone. It
-/// complains if nobody gets on for long.
+/// Spawns the thread that advances time until this many callers have ended. It panics if
+/// no caller makes progress for long.
 pub(super) fn clock(
     bench: &Bench,
     outcomes: &Arc<Plain<Vec<String>>>,
@@ -60,7 +60,7 @@ pub(super) fn clock(
             let now = outcomes.lock().expect("no caller panics here").len();
             looks = if now > before { 0 } else { looks + 1 };
             before = now;
-            assert!(looks < TOO_LONG, "nobody gets on: {:?}", shared.gauges());
+            assert!(looks < TOO_LONG, "no caller makes progress: {:?}", shared.gauges());
         }
     })
 }
@@ -69,7 +69,7 @@ pub(super) fn clock(
 
 type Work = (Running<Shared<Driver>>, Task<Driver>);
 
-/// Where the helpers find what they are to do. `None`: no more will come.
+/// The tasks of the helpers; `None` after the last.
 struct Desk {
     tasks: Mutex<Option<VecDeque<Work>>>,
     laid: Condvar,
@@ -88,12 +88,12 @@ impl Desk {
                 None => self.laid.wait(&mut tasks),
                 work => return work,
             }
-            // What was laid down before the desk was closed is still done.
+            // Tasks from before the desk was closed still run.
         }
     }
 }
 
-/// Starts the reaper, which ends with the pool, and then its helpers too.
+/// Spawns the reaper, which ends with the pool, and its helpers, which end after it.
 pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
     let shared = Arc::clone(shared);
     thread::spawn(move || {

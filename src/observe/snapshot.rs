@@ -1,9 +1,9 @@
 //! A pool at one instant: its figures, holders, waiters and driver calls.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::core::{Call, CallKind as CoreCallKind, Policy, Time};
+pub use crate::core::CallKind;
+use crate::core::{Call, Policy, Time};
 use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
@@ -148,45 +148,11 @@ pub struct DriverCall {
     pub abandoned: bool,
 }
 
-/// What a driver call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum CallKind {
-    /// To open a connection.
-    Connect,
-    /// To reset or validate one.
-    Check,
-    /// To close one.
-    Close,
-}
-
-impl From<CoreCallKind> for CallKind {
-    fn from(kind: CoreCallKind) -> CallKind {
-        match kind {
-            CoreCallKind::Open => CallKind::Connect,
-            CoreCallKind::Check => CallKind::Check,
-            CoreCallKind::Close => CallKind::Close,
-        }
-    }
-}
-
-impl fmt::Display for CallKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CallKind::Connect => "connect",
-            CallKind::Check => "check",
-            CallKind::Close => "close",
-        })
-    }
-}
-
 impl From<Call> for DriverCall {
     fn from(call: Call) -> DriverCall {
-        let Call { kind, connection, running_for, queued, abandoned } = call;
-        let connection_id = (connection != 0).then_some(connection);
-        DriverCall { kind: kind.into(), connection_id, running_for, queued, abandoned }
+        let Call { kind, connection_id, running_for, queued, abandoned } = call;
+        let connection_id = (connection_id != 0).then_some(connection_id);
+        DriverCall { kind, connection_id, running_for, queued, abandoned }
     }
 }
 

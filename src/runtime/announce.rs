@@ -60,8 +60,8 @@ fn announce<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, notification
             );
             publish::publish(shared, at, || EventKind::OutageEnded { failures, lasted });
         }
-        Notification::Abandoned { kind, connection, after } => {
-            abandoned(shared, at, kind, connection, after);
+        Notification::Abandoned { kind, connection_id, after } => {
+            abandoned(shared, at, kind, connection_id, after);
         }
         Notification::Health { from, health } => health_changed(shared, at, from, health),
     }
@@ -74,7 +74,11 @@ fn leak<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) 
 }
 
 fn leak_ended<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) {
-    log_holder(shared, &holder, format_args!("returned, so not leaked: held by {holder}"));
+    log_holder(
+        shared,
+        &holder,
+        format_args!("not a leak: a connection came back, held by {holder}"),
+    );
     publish::publish(shared, at, || EventKind::LeakEnded(holder.clone()));
     notify(shared, "handle_leak_end", |handler| handler.handle_leak_end(LeakEvent { holder }));
 }
@@ -91,17 +95,16 @@ fn abandoned<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     at: Time,
     call: CallKind,
-    connection: u64,
+    connection_id: u64,
     after: std::time::Duration,
 ) {
-    let call = crate::observe::snapshot::CallKind::from(call);
-    let connection_id = (connection != 0).then_some(connection);
+    let connection_id = (connection_id != 0).then_some(connection_id);
     let of = connection_id.map(|id| format!(" of connection {id}")).unwrap_or_default();
     shared.logger.log(
         Level::Warn,
         &[
             ("call", Value::from_display(&call)),
-            ("connection_id", connection.into()),
+            ("connection_id", connection_id.unwrap_or_default().into()),
             ("after_ms", millis(after).into()),
         ],
         format_args!("the {call}{of} was abandoned: it has not returned for {after:.1?}"),

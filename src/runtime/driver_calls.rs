@@ -18,7 +18,7 @@ static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 /// Makes one driver call, and passes its result to the core.
 pub(crate) fn run<M: ManageConnection>(shared: &Arc<Shared<M>>, job: Job<Runtime<M>>) {
     match job {
-        Job::Open(permit) => connect(shared, permit),
+        Job::Connect(permit) => connect(shared, permit),
         Job::Check(lease, check) => run_check(shared, lease, check),
         Job::Close(lease, reason) => close(shared, *lease, reason),
     }
@@ -52,7 +52,7 @@ fn connected<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value
     }
     let pool = Arc::new(PoolRef { shared: Arc::clone(shared) });
     let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, shared.clock.now()));
-    shared.transition(|core, now, fx| core.opened(now, lease, fx));
+    shared.transition(|core, now, fx| core.connect_finished(now, lease, fx));
 }
 
 /// Why a driver call failed.
@@ -75,7 +75,7 @@ fn connect_failed<M: ManageConnection>(
         Failure::Panic(..) => false,
     };
     let cause = share(shared, failure);
-    shared.transition(|core, now, fx| core.open_failed(now, permit, cause, permanent, fx));
+    shared.transition(|core, now, fx| core.connect_failed(now, permit, cause, permanent, fx));
 }
 
 fn run_check<M: ManageConnection>(
@@ -92,7 +92,7 @@ fn run_check<M: ManageConnection>(
         let message = format_args!("connection {id} failed its check: {}", Chain(&**cause));
         shared.logger.log(Level::Warn, &[("connection_id", id.into())], message);
     }
-    shared.transition(|core, now, fx| core.checked(now, lease, result, fx));
+    shared.transition(|core, now, fx| core.check_finished(now, lease, result, fx));
 }
 
 /// Resets and validates, as far as that is due. A failed reset makes the connection
@@ -138,7 +138,7 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<PoolConn<M>
     }
     shared.drop_extensions(&mut conn);
     drop(conn);
-    shared.transition(|core, now, fx| core.closed(now, permit, fx));
+    shared.transition(|core, now, fx| core.close_finished(now, permit, fx));
 }
 
 fn call<M: ManageConnection, R>(

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::core::{CallKind, Notice, Time, Types};
+use crate::core::{CallKind, Notice, PoolTypes, Time};
 use crate::sync::Mutex;
 use crate::types::caller::Caller;
 use crate::types::error::Cause;
@@ -21,11 +21,11 @@ pub(crate) enum Notification {
     SelfDeadlock(Vec<NestedGet>),
     Outage(Option<Cause>),
     OutageEnded { failures: u32, lasted: Duration },
-    Abandoned { kind: CallKind, connection: u64, after: Duration },
+    Abandoned { kind: CallKind, connection_id: u64, after: Duration },
     Health { from: HealthLevel, health: Health },
 }
 
-impl<T: Types<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notification {
+impl<T: PoolTypes<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notification {
     fn from(notice: Notice<T>) -> Notification {
         match notice {
             Notice::Leak(held) => Notification::Leak(held.into()),
@@ -37,8 +37,8 @@ impl<T: Types<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notification 
             Notice::OutageEnded { failures, lasted } => {
                 Notification::OutageEnded { failures, lasted }
             }
-            Notice::Abandoned { kind, connection, after } => {
-                Notification::Abandoned { kind, connection, after }
+            Notice::Abandoned { kind, connection_id, after } => {
+                Notification::Abandoned { kind, connection_id, after }
             }
         }
     }

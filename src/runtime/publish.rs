@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::shared::{PoolCore, Shared};
 use super::subscribers::{List, Subscriber};
-use crate::core::{Pages, Spot, Time};
+use crate::core::{EventBuffer, SlotView, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering, Weak};
 use crate::types::caller::{CallSite, Caller};
 use crate::types::error::Error;
@@ -40,14 +40,14 @@ pub(crate) fn follow<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     capacity: usize,
 ) -> Result<(Scene, Subscription), Error> {
-    let (events, (now, waiting, spots)) = subscribe_after(shared, capacity, |core| {
+    let (events, (now, waiting, connections)) = subscribe_after(shared, capacity, |core| {
         let now = shared.clock.now();
-        (now, core.waiting(now), core.spots(now))
+        (now, core.waiting(now), core.connections(now))
     })?;
-    let connection = |Spot { which, place, lasted, caller }| ConnectionAt {
-        slot: which.slot,
-        connection_id: (which.connection != 0).then_some(which.connection),
-        state: place.into(),
+    let connection_at = |SlotView { connection, state, lasted, caller }| ConnectionAt {
+        slot: connection.slot,
+        connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+        state,
         lasted,
         holder: caller.map(CallSite::from),
     };
@@ -55,7 +55,7 @@ pub(crate) fn follow<M: ManageConnection>(
         pool: Arc::clone(&shared.config.name),
         at: shared.clock.instant_of(now).unwrap_or_else(sync::instant),
         waiters: waiting.into_iter().map(Waiter::from).collect(),
-        connections: spots.into_iter().map(connection).collect(),
+        connections: connections.into_iter().map(connection_at).collect(),
     };
     Ok((scene, subscription(shared, events)))
 }
@@ -173,19 +173,19 @@ fn empty_journal<M: ManageConnection>(shared: &Shared<M>, list: &mut List) -> bo
 /// the old buffer.
 fn swap_buffer<M: ManageConnection, R>(
     shared: &Shared<M>,
-    buffer: Pages<Caller>,
+    buffer: EventBuffer<Caller>,
     list: &mut List,
     read: impl FnOnce(&PoolCore<M>) -> R,
 ) -> (bool, R) {
     shared.observed.store(true, Ordering::Relaxed);
-    let (old, read) = shared.with_core(|core| (core.turn_page(Some(buffer)), read(core)));
+    let (old, read) = shared.with_core(|core| (core.swap_events(Some(buffer)), read(core)));
     (old.is_some_and(|old| send_all(shared, list, old)), read)
 }
 
 /// Without subscribers nothing is noted, and the fast paths are open again.
 fn close_journal<M: ManageConnection>(shared: &Shared<M>, list: &mut List) {
     shared.observed.store(shared.config.event_handler.is_some(), Ordering::Relaxed);
-    drop(shared.with_core(|core| core.turn_page(None)));
+    drop(shared.with_core(|core| core.swap_events(None)));
     list.spare = None;
     list.last_holders = Vec::new();
 }
@@ -193,7 +193,7 @@ fn close_journal<M: ManageConnection>(shared: &Shared<M>, list: &mut List) {
 fn send_all<M: ManageConnection>(
     shared: &Shared<M>,
     list: &mut List,
-    mut old: Pages<Caller>,
+    mut old: EventBuffer<Caller>,
 ) -> bool {
     let any = !old.is_empty();
     let mut lost = 0;
@@ -240,7 +240,7 @@ mod tests {
     /// take the slow path.
     fn observers(pool: &Pool<StubManager>) -> (usize, bool) {
         let list = pool.shared.subscribers.list.lock();
-        let noted = pool.shared.with_core(|core| core.is_noted());
+        let noted = pool.shared.with_core(|core| core.is_journal_open());
         assert_eq!(pool.shared.observed.load(Ordering::Relaxed), noted);
         assert_eq!(list.spare.is_some() || !list.last_holders.is_empty(), noted);
         (list.subscribers.len(), noted)
@@ -272,7 +272,7 @@ mod tests {
             for _ in 0..3 {
                 events.recv_timeout(Duration::from_secs(10)).expect("an event");
             }
-            eventually("it rests", || pool.shared.with_core(|core| core.journal_rests()));
+            eventually("it rests", || pool.shared.with_core(|core| core.reader_sleeps()));
             assert_eq!(deliver(&pool.shared), None, "nothing has happened");
         }
     }

@@ -1,7 +1,7 @@
 //! Why a get fails: collected under the pool's lock, worded outside it.
 
 use super::shared::{PoolCore, Shared};
-use crate::core::{SelfWait, Time};
+use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
 use crate::types::caller::Caller;
 use crate::types::error::{Cause, Error, ErrorKind, Report};
@@ -54,7 +54,7 @@ impl Refusal {
     }
 
     /// Adds the threads of a self-deadlock.
-    pub(crate) fn with_nested(mut self, nested: Vec<SelfWait<Caller>>) -> Refusal {
+    pub(crate) fn with_nested(mut self, nested: Vec<NestedWait<Caller>>) -> Refusal {
         self.report.nested = nested.into_iter().map(NestedGet::from).collect();
         self
     }

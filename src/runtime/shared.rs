@@ -16,7 +16,7 @@ use super::subscribers::Subscribers;
 use super::threads::Threads;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Time, Types};
+use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, PoolTypes, Time};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering, PlainBool};
 use crate::types::caller::Caller;
 use crate::types::config::Config;
@@ -29,19 +29,20 @@ use crate::types::times::{Recorder, Timed};
 /// The core's types for pools of the manager `M`.
 pub(crate) struct Runtime<M>(std::marker::PhantomData<fn() -> M>);
 
-impl<M: ManageConnection> Types for Runtime<M> {
+impl<M: ManageConnection> PoolTypes for Runtime<M> {
     type Conn = PoolConn<M>;
     type Caller = Caller;
     type Cell = Arc<PoolCell<M>>;
     type Cause = Cause;
 
-    fn number(conn: &PoolConn<M>) -> u64 {
+    fn connection_id(conn: &PoolConn<M>) -> u64 {
         conn.id
     }
 }
 
 pub(crate) type PoolConn<M> = Conn<<M as ManageConnection>::Connection, PoolRef<M>>;
-pub(crate) type PoolCell<M> = WaitCell<Answer<Runtime<M>>>;
+pub(crate) type PoolAnswer<M> = Answer<Runtime<M>>;
+pub(crate) type PoolCell<M> = WaitCell<PoolAnswer<M>>;
 pub(crate) type PoolCore<M> = Core<Runtime<M>>;
 
 /// A connection's own reference to its pool.
@@ -52,7 +53,7 @@ pub(crate) struct PoolRef<M: ManageConnection> {
 /// Puts answers into their cells, under the pool's lock. Returns the cells, to wake their
 /// waiters.
 fn fill<M: ManageConnection>(
-    answers: Vec<(Arc<PoolCell<M>>, Answer<Runtime<M>>)>,
+    answers: Vec<(Arc<PoolCell<M>>, PoolAnswer<M>)>,
 ) -> Vec<Arc<PoolCell<M>>> {
     let fill = |(cell, answer): (Arc<PoolCell<M>>, _)| {
         // Only a nudge may be replaced: a waiter with another answer has left the queue.
@@ -135,7 +136,7 @@ impl<M: ManageConnection> Shared<M> {
         let result = step(&mut core, now, &mut fx);
         let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
         let added = self.notifications.add(fx.notices, now);
-        let journal_calls = core.journal_calls();
+        let wants_delivery = core.wants_delivery();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes a thread that would only run
         // into this lock.
@@ -148,7 +149,7 @@ impl<M: ManageConnection> Shared<M> {
         if fx.wake_reaper {
             self.reaper.wake();
         }
-        if journal_calls {
+        if wants_delivery {
             self.reaper.wake_to_deliver();
         }
         if fx.progress {

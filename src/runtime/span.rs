@@ -26,7 +26,7 @@ impl WaitSpan {
                 target: "fairpool",
                 "fairpool.get",
                 pool,
-                get_id = id.number(),
+                get_id = id.get_id(),
                 location = %call_site.location(),
                 label = call_site.label(),
                 priority = call_site.priority(),

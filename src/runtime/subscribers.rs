@@ -2,10 +2,10 @@
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::core::{Entry, Pages, Place, Step, Which};
+use crate::core::{ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, Step};
 use crate::sync::{Mutex, PlainOrdering as Ordering, PlainU64};
 use crate::types::caller::{CallSite, Caller};
-use crate::types::event::{Event, EventKind, Reason};
+use crate::types::event::{Event, EventKind};
 
 /// The journal's capacity is at least this, so that subscribers with a small capacity do
 /// not wake the reaper at every step.
@@ -28,7 +28,7 @@ pub(super) struct List {
     /// The last holder of each slot's connection.
     pub(super) last_holders: Vec<Option<Caller>>,
     /// The buffer that the journal does not use now.
-    pub(super) spare: Option<Pages<Caller>>,
+    pub(super) spare: Option<EventBuffer<Caller>>,
 }
 
 pub(super) struct Subscriber {
@@ -76,11 +76,11 @@ impl Subscribers {
 impl List {
     /// A buffer with the capacity that the subscribers and a new one asked for; `None`
     /// without subscribers.
-    pub(super) fn buffer(&mut self, new: Option<&Subscriber>) -> Option<Pages<Caller>> {
+    pub(super) fn buffer(&mut self, new: Option<&Subscriber>) -> Option<EventBuffer<Caller>> {
         let all = self.subscribers.iter().chain(new);
         let most = all.map(|subscriber| subscriber.capacity).max()?.max(FEWEST_STEPS);
         let spare = self.spare.take().filter(|buffer| buffer.entries.capacity() >= most);
-        Some(spare.unwrap_or_else(|| Pages::of(most)))
+        Some(spare.unwrap_or_else(|| EventBuffer::with_capacity(most)))
     }
 
     /// Sends an event to all, and removes subscribers that are gone. Returns how many
@@ -105,35 +105,35 @@ impl List {
     /// The events of one step: one or two.
     pub(super) fn events_of(&mut self, entry: Entry<Caller>) -> (EventKind, Option<EventKind>) {
         match entry.step {
-            Step::Started { get, caller, .. } => {
-                (EventKind::Enqueued { get_id: get, call_site: caller.into() }, None)
+            Step::Enqueued { get_id, caller, .. } => {
+                (EventKind::Enqueued { get_id, call_site: caller.into() }, None)
             }
-            Step::Left { get, caller, waited, end } => {
+            Step::GetFailed { get_id, caller, waited, kind } => {
                 let call_site = caller.into();
-                (EventKind::GetFailed { get_id: get, call_site, waited, kind: end.into() }, None)
+                (EventKind::GetFailed { get_id, call_site, waited, kind }, None)
             }
-            Step::Lent { get, caller, waited, which, from } => {
-                let last = self.last_holder(which).replace(caller);
+            Step::CheckedOut { get_id, caller, waited, connection, from } => {
+                let last = self.last_holder(connection).replace(caller);
                 let checked_out = EventKind::CheckedOut {
-                    get_id: get,
+                    get_id,
                     call_site: caller.into(),
                     waited,
-                    connection_id: which.connection,
+                    connection_id: connection.connection_id,
                     from: last.map(CallSite::from),
                 };
-                (checked_out, Some(moved(which, from, Place::Busy, None)))
+                (checked_out, Some(moved(connection, from, ConnectionState::Busy, None)))
             }
-            Step::Moved { which, from, to, why } => {
-                if to == Place::Gone || to == Place::Opening {
-                    *self.last_holder(which) = None;
+            Step::Moved { connection, from, to, reason } => {
+                if to == ConnectionState::Gone || to == ConnectionState::Opening {
+                    *self.last_holder(connection) = None;
                 }
-                (moved(which, from, to, why.map(Into::into)), None)
+                (moved(connection, from, to, reason), None)
             }
         }
     }
 
-    fn last_holder(&mut self, which: Which) -> &mut Option<Caller> {
-        let slot = which.slot as usize;
+    fn last_holder(&mut self, connection: ConnectionRef) -> &mut Option<Caller> {
+        let slot = connection.slot as usize;
         if self.last_holders.len() <= slot {
             self.last_holders.resize(slot + 1, None);
         }
@@ -141,12 +141,17 @@ impl List {
     }
 }
 
-fn moved(which: Which, from: Place, to: Place, reason: Option<Reason>) -> EventKind {
+fn moved(
+    connection: ConnectionRef,
+    from: ConnectionState,
+    to: ConnectionState,
+    reason: Option<Reason>,
+) -> EventKind {
     EventKind::Moved {
-        slot: which.slot,
-        connection_id: (which.connection != 0).then_some(which.connection),
-        from: from.into(),
-        to: to.into(),
+        slot: connection.slot,
+        connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+        from,
+        to,
         reason,
     }
 }

@@ -9,7 +9,7 @@ use super::logger::millis;
 use super::refusal::Refusal;
 use super::shared::{PoolCell, PoolConn, PoolCore, Runtime, Shared};
 use super::wait_cell::WaitCell;
-use crate::core::{Answer, Effects, Lease, Left, Refusal as CoreRefusal, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Lease, Time, Waiter, WaiterId};
 use crate::sync::Arc;
 use crate::types::caller::{CallSite, Caller};
 use crate::types::cancel::{CancelToken, Registration};
@@ -111,12 +111,10 @@ fn enqueue<M: ManageConnection>(
         nested: !checkout.only_idle && checkout.deadline > now && thread::may_hold(),
     };
     match core.join(waiter, fx) {
-        Err(CoreRefusal::Closed) => refuse(core, ErrorKind::Closed),
-        Err(CoreRefusal::QueueFull) => refuse(core, ErrorKind::QueueFull),
-        Err(CoreRefusal::Hopeless) => refuse(core, ErrorKind::Connect),
+        Err(kind) => refuse(core, kind),
         Ok(id) if checkout.deadline <= now => match core.claim(now, id, fx) {
             Some(lease) => Outcome::Claimed(lease),
-            None if core.leave(now, id, Left::TimedOut, fx) => refuse(core, ErrorKind::Timeout),
+            None if core.leave(now, id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
             None => Outcome::Enqueued(id, cell),
         },
         Ok(id) => Outcome::Enqueued(id, cell),
@@ -171,14 +169,11 @@ fn block<M: ManageConnection>(
                     return Ok(lease);
                 }
             }
-            Some(Answer::NoneIdle) => return Err(fail(shared, checkout, ErrorKind::Timeout)),
-            Some(Answer::Failed(cause)) => {
-                let refusal = Refusal::of(shared, ErrorKind::Connect, checkout.start);
-                return Err(refusal.caused_by(Some(cause)).into_error(checkout.caller.label()));
+            Some(Answer::Failed(kind, cause)) => {
+                let refusal = Refusal::of(shared, kind, checkout.start);
+                return Err(refusal.caused_by(cause).into_error(checkout.caller.label()));
             }
-            Some(Answer::Cancelled) => return Err(fail(shared, checkout, ErrorKind::Cancelled)),
-            Some(Answer::Closed) => return Err(fail(shared, checkout, ErrorKind::Closed)),
-            Some(Answer::Deadlock(nested)) => {
+            Some(Answer::SelfDeadlock(nested)) => {
                 let refusal = Refusal::of(shared, ErrorKind::SelfDeadlock, checkout.start);
                 return Err(refusal.with_nested(nested).into_error(checkout.caller.label()));
             }
@@ -204,7 +199,7 @@ fn withdraw<M: ManageConnection>(
         let lease = core.claim(now, id, fx);
         // Read before this caller leaves: it may be one of them.
         let nested = core.self_deadlock(now);
-        let left = lease.is_none() && core.leave(now, id, Left::TimedOut, fx);
+        let left = lease.is_none() && core.leave(now, id, ErrorKind::Timeout, fx);
         let refusal = left.then(|| {
             Refusal::collect(shared, core, ErrorKind::Timeout, now, checkout.start)
                 .with_nested(nested)
@@ -222,7 +217,7 @@ fn register<M: ManageConnection>(
     id: WaiterId,
 ) -> Option<Registration> {
     let cancel = move |shared: &Arc<Shared<M>>| {
-        shared.transition(|core, now, fx| core.leave(now, id, Left::Cancelled, fx));
+        shared.transition(|core, now, fx| core.leave(now, id, ErrorKind::Cancelled, fx));
     };
     let of_token = Arc::clone(shared);
     let registration = token.register(Box::new(move || cancel(&of_token)));
@@ -252,7 +247,7 @@ fn log_slow_get<M: ManageConnection>(
     let call_site = CallSite::from(checkout.caller);
     let location = call_site.location().to_string();
     let key_values = [
-        ("get_id", id.number().into()),
+        ("get_id", id.get_id().into()),
         ("thread", call_site.thread().into()),
         ("location", location.as_str().into()),
         ("waited_ms", millis(waited).into()),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 
 use super::thread::{Name, Thread};
-use crate::core::Who;
+use crate::core::ThreadId;
 
 /// The thread, place and purpose of a checkout.
 #[derive(Clone, Copy)]
@@ -35,8 +35,8 @@ impl Caller {
     }
 }
 
-impl Who for Caller {
-    fn thread(&self) -> u64 {
+impl ThreadId for Caller {
+    fn thread_id(&self) -> u64 {
         self.thread.number
     }
 }

@@ -6,36 +6,12 @@ use std::time::Duration;
 
 use super::error_text::{Chain, ErrorText};
 use super::holder::{Holder, NestedGet};
-use crate::core::{Gauges, SlowCall};
+pub use crate::core::ErrorKind;
+use crate::core::{CallKind, Gauges};
 use crate::sync::Arc;
 
 /// The error of a driver, shared by all callers that waited for the failed call.
 pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
-
-/// What kind of failure an [`Error`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// No connection became available in time.
-    Timeout,
-    /// The pool was closed.
-    Closed,
-    /// As many callers wait as [`Builder::max_waiters`](crate::Builder::max_waiters) allows.
-    QueueFull,
-    /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
-    Cancelled,
-    /// Connecting fails in a way that no retry cures (see
-    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
-    /// and no connection is there. Callers are told at once; the pool goes on
-    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
-    /// attempts.
-    Connect,
-    /// Every connection is held by a thread that itself waits here; only with
-    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
-    SelfDeadlock,
-    /// A setting has a value that it cannot have.
-    Config,
-}
 
 /// Why a caller got no connection, or a setting was refused.
 ///
@@ -81,7 +57,7 @@ pub(crate) struct Report {
     /// Empty unless there is a self-deadlock.
     pub(crate) nested: Vec<NestedGet>,
     /// The slowest open or check, and its time so far.
-    pub(crate) slowest: Option<(SlowCall, Duration)>,
+    pub(crate) slowest: Option<(CallKind, Duration)>,
     pub(crate) paused: bool,
     /// The last error from before this wait, and how long before. No connection has been
     /// opened since.
@@ -195,9 +171,9 @@ impl fmt::Display for Report {
             write!(f, ", {} hung driver calls", gauges.abandoned)?;
         }
         match &self.slowest {
-            Some((SlowCall::Open, time)) => write!(f, ", connecting for {time:.1?} so far")?,
-            Some((SlowCall::Check, time)) => write!(f, ", a check runs for {time:.1?} so far")?,
-            None => {}
+            Some((CallKind::Connect, time)) => write!(f, ", connecting for {time:.1?} so far")?,
+            Some((CallKind::Check, time)) => write!(f, ", a check runs for {time:.1?} so far")?,
+            _ => {}
         }
         if self.paused {
             f.write_str(", paused")?;

@@ -1,10 +1,9 @@
 //! Events, for subscribers.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::core::{End, Place, Reason as CoreReason, Why};
-use crate::observe::snapshot::CallKind;
+use crate::core::CallKind;
+pub use crate::core::{ConnectionState, Reason};
 use crate::sync::Arc;
 use crate::types::caller::CallSite;
 use crate::types::error::ErrorKind;
@@ -118,129 +117,4 @@ pub enum EventKind {
         /// The new level, with the figures that it is judged by.
         health: Health,
     },
-}
-
-/// Where a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// The driver connects.
-    Opening,
-    /// It waits for a caller.
-    Idle,
-    /// A caller has it.
-    Busy,
-    /// It is being reset or validated.
-    Checking,
-    /// It is to be closed, and waits for a closer.
-    Retired,
-    /// The driver closes it.
-    Closing,
-    /// It is in a driver call that has overrun its limit.
-    Abandoned,
-    /// It is not, or no longer, the pool's.
-    Gone,
-}
-
-/// Why a connection moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// Retired: broken, discarded, or its reset failed.
-    Broken,
-    /// Retired: it failed validation.
-    Invalid,
-    /// Retired: it reached `max_lifetime`.
-    Expired,
-    /// Retired: it was idle for `idle_timeout`.
-    IdleTooLong,
-    /// Retired: it was more than `max_size` or `max_idle` allow.
-    Excess,
-    /// Retired: it was opened before a `refresh`.
-    Stale,
-    /// Retired: the pool was closed.
-    PoolClosed,
-    /// Gone: connecting failed.
-    ConnectFailed,
-    /// Abandoned: the driver call overran its limit.
-    Overran,
-    /// Gone: its holder keeps it.
-    Detached,
-}
-
-impl fmt::Display for ConnectionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            ConnectionState::Opening => "opening",
-            ConnectionState::Idle => "idle",
-            ConnectionState::Busy => "busy",
-            ConnectionState::Checking => "checking",
-            ConnectionState::Retired => "retired",
-            ConnectionState::Closing => "closing",
-            ConnectionState::Abandoned => "abandoned",
-            ConnectionState::Gone => "gone",
-        })
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Reason::Broken => "broken",
-            Reason::Invalid => "invalid",
-            Reason::Expired => "expired",
-            Reason::IdleTooLong => "idle too long",
-            Reason::Excess => "excess",
-            Reason::Stale => "stale",
-            Reason::PoolClosed => "pool closed",
-            Reason::ConnectFailed => "connect failed",
-            Reason::Overran => "overran its limit",
-            Reason::Detached => "detached",
-        })
-    }
-}
-
-impl From<Place> for ConnectionState {
-    fn from(place: Place) -> ConnectionState {
-        match place {
-            Place::Opening => ConnectionState::Opening,
-            Place::Idle => ConnectionState::Idle,
-            Place::Busy => ConnectionState::Busy,
-            Place::Checking => ConnectionState::Checking,
-            Place::Retired => ConnectionState::Retired,
-            Place::Closing => ConnectionState::Closing,
-            Place::Abandoned => ConnectionState::Abandoned,
-            Place::Gone => ConnectionState::Gone,
-        }
-    }
-}
-
-impl From<Why> for Reason {
-    fn from(why: Why) -> Reason {
-        match why {
-            Why::Retired(CoreReason::Broken) => Reason::Broken,
-            Why::Retired(CoreReason::Invalid) => Reason::Invalid,
-            Why::Retired(CoreReason::Expired) => Reason::Expired,
-            Why::Retired(CoreReason::IdleTooLong) => Reason::IdleTooLong,
-            Why::Retired(CoreReason::Excess) => Reason::Excess,
-            Why::Retired(CoreReason::Stale) => Reason::Stale,
-            Why::Retired(CoreReason::Closed) => Reason::PoolClosed,
-            Why::OpenFailed => Reason::ConnectFailed,
-            Why::Overran => Reason::Overran,
-            Why::Detached => Reason::Detached,
-        }
-    }
-}
-
-impl From<End> for ErrorKind {
-    fn from(end: End) -> ErrorKind {
-        match end {
-            End::TimedOut => ErrorKind::Timeout,
-            End::Cancelled => ErrorKind::Cancelled,
-            End::QueueFull => ErrorKind::QueueFull,
-            End::Closed => ErrorKind::Closed,
-            End::ConnectFailed => ErrorKind::Connect,
-            End::Deadlock => ErrorKind::SelfDeadlock,
-        }
-    }
 }

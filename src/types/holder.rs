@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::caller::{CallSite, Caller};
-use crate::core::{Held, SelfWait, Waiting};
+use crate::core::{Held, NestedWait, Waiting};
 
 /// A caller that holds a connection.
 #[derive(Clone)]
@@ -17,8 +17,8 @@ pub struct Holder {
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
-        let Held { connection, caller, held_for } = held;
-        Holder { connection, call_site: caller.into(), held_for }
+        let Held { connection_id, caller, held_for } = held;
+        Holder { connection: connection_id, call_site: caller.into(), held_for }
     }
 }
 
@@ -93,8 +93,8 @@ pub struct Waiter {
 
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
-        let Waiting { get, caller, waited, .. } = waiting;
-        Waiter { id: get, call_site: caller.into(), waited }
+        let Waiting { get_id, caller, waited, .. } = waiting;
+        Waiter { id: get_id, call_site: caller.into(), waited }
     }
 }
 
@@ -155,8 +155,8 @@ pub struct NestedGet {
     waits: Caller,
 }
 
-impl From<SelfWait<Caller>> for NestedGet {
-    fn from(wait: SelfWait<Caller>) -> NestedGet {
+impl From<NestedWait<Caller>> for NestedGet {
+    fn from(wait: NestedWait<Caller>) -> NestedGet {
         NestedGet { holder: wait.held.into(), waits: wait.waits }
     }
 }

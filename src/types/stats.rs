@@ -111,7 +111,7 @@ pub struct ClosedBy {
     /// They were opened before a `refresh`.
     pub stale: u64,
     /// The pool was closed.
-    pub closed: u64,
+    pub pool_closed: u64,
     /// `detach` took them out of the pool. They were not closed.
     pub detached: u64,
 }
@@ -119,9 +119,17 @@ pub struct ClosedBy {
 impl ClosedBy {
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
-        let ClosedBy { broken, invalid, expired, idle_too_long, excess, stale, closed, detached } =
-            *self;
-        broken + invalid + expired + idle_too_long + excess + stale + closed + detached
+        let ClosedBy {
+            broken,
+            invalid,
+            expired,
+            idle_too_long,
+            excess,
+            stale,
+            pool_closed,
+            detached,
+        } = *self;
+        broken + invalid + expired + idle_too_long + excess + stale + pool_closed + detached
     }
 }
 
@@ -176,8 +184,8 @@ impl Stats {
                 idle_too_long: closed(Reason::IdleTooLong),
                 excess: closed(Reason::Excess),
                 stale: closed(Reason::Stale),
-                closed: closed(Reason::Closed),
-                detached: counters.detached,
+                pool_closed: closed(Reason::PoolClosed),
+                detached: closed(Reason::Detached),
             },
             leaks: counters.leaks,
             self_deadlocks: counters.self_deadlocks,

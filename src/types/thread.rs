@@ -176,7 +176,8 @@ pub(crate) struct Name {
 
 impl Name {
     fn of(name: &str) -> Name {
-        let end = name.floor_char_boundary(NAME_LEN);
+        let fits = |&end: &usize| name.is_char_boundary(end);
+        let end = (0..=NAME_LEN.min(name.len())).rev().find(fits).unwrap_or(0);
         let mut bytes = [0; NAME_LEN];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
         Name { len: end as u8, bytes }

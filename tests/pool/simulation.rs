@@ -11,12 +11,7 @@ use fairpool_testing::StubManager;
 use fairpool_testing::dice::Dice;
 
 /// A driver that takes no time, so that only the queue matters.
-const NOTHING: Driver = Driver {
-    connect: Duration::ZERO,
-    check: Duration::ZERO,
-    close: Duration::ZERO,
-    wake_up: Duration::ZERO,
-};
+const NOTHING: Driver = Driver::instant();
 
 fn pool(size: u32) -> Builder<StubManager> {
     let pool = Pool::builder().max_size(size).fairness(Fairness::Strict);
@@ -41,7 +36,7 @@ fn arrivals(
     (0..count).map(move |_| {
         at += exponential(&mut dice, every);
         let hold = exponential(&mut dice, hold);
-        Arrival { at, hold, timeout: Duration::MAX, priority: 5 }
+        Arrival::new(at, hold)
     })
 }
 
@@ -88,7 +83,7 @@ fn ms(millis: u64) -> Duration {
 
 /// A caller that holds for 10 ms and has no deadline.
 fn caller(at: u64) -> Arrival {
-    Arrival { at: ms(at), hold: ms(10), timeout: Duration::MAX, priority: 5 }
+    Arrival::new(ms(at), ms(10))
 }
 
 /// All gets in the order in which they end, and the pool's counts.
@@ -108,12 +103,9 @@ fn crowd(seed: u64) -> Vec<Arrival> {
     let mut at = Duration::ZERO;
     let one = |number| {
         at += dice.millis(0, 2);
-        Arrival {
-            at,
-            hold: ms(dice.between(1, 9)) + Duration::from_nanos(number),
-            timeout: dice.maybe(|dice| dice.millis(0, 60)).unwrap_or(Duration::MAX),
-            priority: dice.between(1, 10) as u8,
-        }
+        let hold = ms(dice.between(1, 9)) + Duration::from_nanos(number);
+        let timeout = dice.maybe(|dice| dice.millis(0, 60)).unwrap_or(Duration::MAX);
+        Arrival::new(at, hold).timeout(timeout).priority(dice.between(1, 10) as u8)
     };
     (0..2_000).map(one).collect()
 }
@@ -126,8 +118,8 @@ fn restless_pool() -> Builder<StubManager> {
 
 #[test]
 fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
-    let hasty = Arrival { timeout: ms(9), ..caller(1) };
-    let patient = Arrival { timeout: ms(30), ..caller(2) };
+    let hasty = caller(1).timeout(ms(9));
+    let patient = caller(2).timeout(ms(30));
     let (gets, stats) = run(pool(1), NOTHING, [caller(0), hasty, patient, caller(3)]);
     let ended = |arrival: Arrival, waited, end| (arrival, ms(waited), end);
     assert_eq!(
@@ -142,7 +134,7 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
     );
     assert_eq!(stats.timeouts, 0);
 
-    let hasty = Arrival { timeout: ms(8), ..caller(1) };
+    let hasty = caller(1).timeout(ms(8));
     let (gets, stats) = run(pool(1), NOTHING, [caller(0), hasty, caller(3)]);
     assert_eq!((gets[1].arrival, gets[1].waited), (hasty, ms(8)));
     assert_eq!(gets[1].end, Some(ErrorKind::Timeout));
@@ -153,7 +145,7 @@ fn whoever_is_not_served_in_time_leaves_at_the_deadline() {
 
 #[test]
 fn whoever_may_not_wait_gets_what_is_idle_or_nothing() {
-    let now_or_never = |at| Arrival { timeout: Duration::ZERO, ..caller(at) };
+    let now_or_never = |at| caller(at).timeout(Duration::ZERO);
     let (gets, _) = run(pool(1), NOTHING, [now_or_never(0), now_or_never(5), now_or_never(20)]);
     let ends: Vec<_> = gets.iter().map(|get| (get.waited, get.end)).collect();
     let nothing = Duration::ZERO;
@@ -175,7 +167,7 @@ fn a_full_queue_refuses_at_once() {
 #[test]
 fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
     let pool = || pool(1).priority_ageing(ms(2));
-    let of = |at, priority| Arrival { priority, ..caller(at) };
+    let of = |at, priority| caller(at).priority(priority);
     let order = |arrivals: &[Arrival]| {
         let (gets, _) = run(pool(), NOTHING, arrivals.iter().copied());
         gets.iter()
@@ -194,11 +186,11 @@ fn a_smaller_priority_goes_first_but_only_by_the_ageing_steps() {
 #[test]
 fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() {
     // The stream uses the whole capacity: one caller each 10 ms, which holds for 10 ms.
-    let important = (0..2_000).map(|n| Arrival { priority: 1, ..caller(10 * n) });
-    let unimportant = Arrival { at: ms(55), priority: 9, ..caller(0) };
+    let important = (0..2_000).map(|n| caller(10 * n).priority(1));
+    let unimportant = caller(55).priority(9);
     let mut arrivals: Vec<_> = important.chain([unimportant]).collect();
     // One more at the start, so that one always waits.
-    arrivals.push(Arrival { priority: 1, ..caller(0) });
+    arrivals.push(caller(0).priority(1));
     arrivals.sort_by_key(|arrival| arrival.at);
     let waited = |ageing| {
         let (gets, _) = run(pool(1).priority_ageing(ageing), NOTHING, arrivals.clone());
@@ -213,7 +205,8 @@ fn an_unimportant_caller_is_served_beside_an_endless_stream_of_important_ones() 
 
 #[test]
 fn a_first_caller_waits_for_the_connection_to_open_and_its_thread_to_wake() {
-    let driver = Driver { connect: ms(7), wake_up: ms(1), ..NOTHING };
+    let mut driver = NOTHING;
+    (driver.connect, driver.wake_up) = (ms(7), ms(1));
     let (gets, stats) = run(pool(1).min_idle(Some(0)), driver, [caller(0), caller(30)]);
     assert_eq!(gets[0].waited, ms(8));
     assert_eq!(gets[1].waited, Duration::ZERO, "by then it is open");
@@ -277,5 +270,5 @@ fn settings_are_checked_as_for_a_real_pool() {
     let hasty = pool(1).open_timeout(Duration::ZERO);
     let error = simulate(hasty, NOTHING, [caller(0)], |_| ()).expect_err("no time");
     assert!(error.to_string().contains("open_timeout"), "{error}");
-    assert_eq!(run(pool(1), NOTHING, []).1.gets, 0, "nobody comes");
+    assert_eq!(run(pool(1), NOTHING, []).1.gets, 0, "no arrivals");
 }

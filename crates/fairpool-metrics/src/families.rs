@@ -158,7 +158,7 @@ pub const FAMILIES: &[Family] = &[
                 ("idle_too_long", |r| r.stats.closed.idle_too_long.into()),
                 ("excess", |r| r.stats.closed.excess.into()),
                 ("stale", |r| r.stats.closed.stale.into()),
-                ("pool_closed", |r| r.stats.closed.closed.into()),
+                ("pool_closed", |r| r.stats.closed.pool_closed.into()),
                 ("detached", |r| r.stats.closed.detached.into()),
             ],
         ),

@@ -494,7 +494,7 @@ fn critical_if(condition: bool) -> Severity {
 fn mean(sum: Duration, number: u64) -> Duration {
     match number {
         0 => Duration::ZERO,
-        number => Duration::from_nanos_u128(sum.as_nanos() / u128::from(number)),
+        number => Duration::from_nanos((sum.as_nanos() / u128::from(number)) as u64),
     }
 }
 

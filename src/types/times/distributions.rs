@@ -155,7 +155,8 @@ impl Distribution {
 
     /// The sum of the values.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos_u128(self.sum)
+        const NANOS: u128 = 1_000_000_000;
+        Duration::new((self.sum / NANOS) as u64, (self.sum % NANOS) as u32)
     }
 
     /// For each of these bounds, in rising order, the number of values that are not
@@ -210,10 +211,8 @@ impl Distribution {
         let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
         // Each value is placed at this part of its step, so that the sum is exact.
         let part = ((self.sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
-        let value = |(lowest, width, count)| ValueCount {
-            seconds: (lowest + width * part) / 1e9,
-            count,
-        };
+        let value =
+            |(lowest, width, count)| ValueCount { seconds: (lowest + width * part) / 1e9, count };
         steps.into_iter().map(value).collect()
     }
 

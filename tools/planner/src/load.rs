@@ -68,7 +68,7 @@ impl Load {
         std::iter::repeat_with(move || {
             at += gaps.sample(&mut when) / rate;
             let hold = service.next(&mut how_long);
-            Arrival { at: Duration::from_secs_f64(at), hold, timeout, priority: 5 }
+            Arrival::new(Duration::from_secs_f64(at), hold).timeout(timeout)
         })
     }
 }

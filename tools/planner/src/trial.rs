@@ -147,16 +147,10 @@ pub fn try_well(size: u32, load: &Load) -> Result<Waits, Error> {
 
 /// Tries a size without delays of machine and driver, for the comparison with theory.
 pub fn try_in_theory(size: u32, load: &Load) -> Result<Waits, Error> {
-    let nothing = Driver {
-        connect: Duration::ZERO,
-        check: Duration::ZERO,
-        close: Duration::ZERO,
-        wake_up: Duration::ZERO,
-    };
     let pool = pool(size).fairness(Fairness::Strict).test_on_check_out(false);
     waits(
         pool.max_lifetime(None).idle_timeout(None),
-        nothing,
+        Driver::instant(),
         load,
         load.gets << DOUBLINGS_IN_THEORY,
     )

@@ -23,11 +23,11 @@ pub fn run(run: &Run<'_>, load: &Load) -> Result<Vec<Outcome>, Problem> {
             Policy::Rigid => super::NO_AGEING,
         };
         let has_timeout = policy != Policy::Endless;
-        let arrivals = load.callers.iter().map(|caller| Arrival {
-            at: caller.at,
-            hold: caller.hold,
-            timeout: if has_timeout { caller.class.timeout(load.cycle) } else { Duration::MAX },
-            priority: caller.class.priority(),
+        let arrivals = load.callers.iter().map(|caller| {
+            let timeout =
+                if has_timeout { caller.class.timeout(load.cycle) } else { Duration::MAX };
+            let arrival = Arrival::new(caller.at, caller.hold);
+            arrival.timeout(timeout).priority(caller.class.priority())
         });
         let pool = builder(ageing).max_waiters(has_timeout.then_some(MOST_WAITERS));
         let mut answers = Vec::with_capacity(load.callers.len());

@@ -1,23 +1,24 @@
-//! Whether a transition was legal: what it did, and what it left undone.
+//! Whether a transition was legal: what it did, and what it failed to do.
 //!
-//! The reference has taken note of the event; the effects are taken in here one
-//! by one, each with the question whether it may be. What is then left is
-//! compared with the pool itself, number for number.
+//! The reference has applied the event. Here it applies the effects one by one, and checks
+//! whether each is allowed. Then it compares itself with the pool, number for number.
 
-use super::super::explore::Toy;
-use super::super::*;
-use super::TICK;
+use std::time::Duration;
+
+use super::super::toy::Toy;
 use super::reference::{Call, Reference, What};
+use super::walker::TICK;
+use crate::core::*;
 
 /// The transition that has just been made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// One that does not look at the queue.
+    /// One that does not visit the queue.
     Quiet,
-    /// A return that did not look at the queue either.
+    /// A return by the fast path, which does not visit the queue either.
     ReturnedFast,
     Served,
-    /// A newcomer asked, and got this or nothing.
+    /// A newcomer asked, and got this connection or none.
     Asked {
         client: u8,
         priority: u8,
@@ -28,7 +29,7 @@ pub(super) enum How {
         client: u8,
         got: Option<u32>,
     },
-    /// The reaper will look again at this time.
+    /// The reaper ran, and runs again at this time.
     Ticked(Time),
 }
 
@@ -43,7 +44,7 @@ struct Taken {
     stack: Vec<u32>,
     /// From the top.
     upper: Vec<u32>,
-    /// Those of them that went to callers, in the order in which they did.
+    /// Those of them that callers got, in that order.
     handed: Vec<usize>,
     /// From the bottom.
     lower: Vec<u32>,
@@ -59,7 +60,7 @@ impl Taken {
         self.upper.push(conn);
     }
 
-    /// What is left, if what is gone was taken from the ends.
+    /// The remaining stack, provided connections were only taken from its ends.
     fn rest(mut self) -> Vec<u32> {
         assert!(self.stack.starts_with(&self.lower), "trimmed, but not the oldest");
         let mut rest = self.stack.split_off(self.lower.len());
@@ -109,8 +110,8 @@ impl Reference {
         self.judge_plan(core, fx, how);
     }
 
-    /// Those that the event itself retired are known; more may have expired on
-    /// the way to one that is fit, or be too many idle ones.
+    /// The connections that the event itself retired are known. More may have expired above
+    /// a fit one, or be too many idle ones.
     fn see_retired(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, taken: &mut Taken) -> bool {
         let late = &self.due.late_closes;
         let mut closing: Vec<(u32, Reason)> =
@@ -132,7 +133,7 @@ impl Reference {
         !taken.upper.is_empty()
     }
 
-    /// Returns those who were told that no idle connection is fit.
+    /// Returns the clients that failed because no idle connection is fit.
     fn see_answers(&mut self, fx: &Effects<Toy>, how: How, taken: &mut Taken) -> Vec<u8> {
         let mut dismissed = Vec::new();
         let mut told = Vec::new();
@@ -148,11 +149,12 @@ impl Reference {
                     self.see_grant(*client, lease.conn, taken);
                 }
                 Answer::Nudged => self.see_nudge(*client, taken),
-                Answer::NoneIdle => dismissed.push(*client),
-                Answer::Failed(_) => told.push((*client, "failed")),
-                Answer::Cancelled => told.push((*client, "cancelled")),
-                Answer::Closed => told.push((*client, "closed")),
-                Answer::Deadlock(_) => {} // judged by itself
+                Answer::Failed(ErrorKind::Timeout, None) => dismissed.push(*client),
+                Answer::Failed(ErrorKind::Connect, Some(_)) => told.push((*client, "failed")),
+                Answer::Failed(ErrorKind::Cancelled, None) => told.push((*client, "cancelled")),
+                Answer::Failed(ErrorKind::Closed, None) => told.push((*client, "closed")),
+                Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
+                Answer::SelfDeadlock(_) => {} // see `see_deadlock`
             }
         }
         self.see_claim(&mut claimed, taken);
@@ -162,8 +164,8 @@ impl Reference {
         dismissed
     }
 
-    /// Whoever claims is served when it is first, after those before it and
-    /// before those behind it.
+    /// A claim is served when its waiter is first: after those before it, and before those
+    /// behind it.
     fn see_claim(&mut self, claimed: &mut Option<(u8, u32)>, taken: &mut Taken) {
         let first = self.first().map(|waiting| waiting.client);
         if let Some((client, conn)) = claimed.take_if(|(client, _)| Some(*client) == first) {
@@ -223,12 +225,12 @@ impl Reference {
         let (slow, overdue, since) = (false, false, self.now);
         let generation = self.generation;
         self.calls.push(Call { permit, conn, what, since, generation, slow, overdue, abandoned });
-        // What came of an abandoned call stays where it is.
+        // The connection of an abandoned call makes no step.
         match what {
             _ if abandoned => {}
-            What::Open => self.note_move(permit, conn, Place::Opening, None),
-            What::Check(..) => self.note_move(permit, conn, Place::Checking, None),
-            What::Close => self.note_move(permit, conn, Place::Closing, None),
+            What::Connect => self.note_move(permit, conn, ConnectionState::Opening, None),
+            What::Check(..) => self.note_move(permit, conn, ConnectionState::Checking, None),
+            What::Close => self.note_move(permit, conn, ConnectionState::Closing, None),
         }
     }
 
@@ -241,7 +243,7 @@ impl Reference {
         told.sort_unstable();
         assert_eq!(told, expected, "told that none is idle");
         for client in dismissed {
-            self.dismiss(client, End::TimedOut);
+            self.dismiss(client, ErrorKind::Timeout);
         }
     }
 
@@ -270,13 +272,13 @@ impl Reference {
             Notice::LeakEnded(held) => {
                 format!("leak of {} ended after {:?}", held.caller, held.held_for)
             }
-            Notice::SelfDeadlock(waits) => format!("deadlock of {:?}", said(waits)),
+            Notice::SelfDeadlock(waits) => format!("deadlock of {:?}", summary(waits)),
             Notice::Outage(cause) => format!("outage {cause:?}"),
             Notice::OutageEnded { failures, lasted } => {
                 format!("outage ended after {failures}, {lasted:?}")
             }
-            Notice::Abandoned { kind, connection, after } => {
-                format!("abandoned {kind:?} of {connection} after {after:?}")
+            Notice::Abandoned { kind, connection_id, after } => {
+                format!("abandoned {kind:?} of {connection_id} after {after:?}")
             }
         };
         let mut told: Vec<String> = fx.notices.iter().map(text).collect();
@@ -286,7 +288,7 @@ impl Reference {
         assert_eq!(told, expected, "notices");
     }
 
-    /// The pool counts as the reference does.
+    /// The pool's counts are the reference's.
     fn compare(&mut self, core: &Core<Toy>) {
         assert!(core.idle.iter().map(|lease| &lease.conn).eq(&self.idle), "the idle connections");
         let retired = core.retired.iter().map(|(lease, reason)| (lease.conn, *reason));
@@ -297,12 +299,12 @@ impl Reference {
         assert_eq!(core.has_none_for_good(), self.has_none_for_good());
         assert_eq!(core.is_drained(), self.closed && self.live() == 0, "P11");
         assert_eq!(core.nudged.is_some(), self.nudged.is_some(), "a nudge under way");
-        // While it shrinks there are more than may be, but never more than before.
+        // A pool that shrinks may have too many, but never more than before.
         let live = self.live();
         assert!(live <= self.policy.max_size.max(self.live_before), "P5: too many are live");
         self.live_before = live;
         assert!(self.abandoned() <= self.policy.max_abandoned, "P5: too many abandoned");
-        // Each connection is in one place.
+        // Each connection is in exactly one place.
         let alive = self.conns.iter().filter(|facts| facts.alive).count();
         let in_calls = self.calls.iter().filter(|call| call.conn.is_some()).count();
         let known = self.idle.len() + self.held.len() + self.retired.len() + in_calls;
@@ -311,7 +313,7 @@ impl Reference {
 }
 
 impl Reference {
-    /// What errors and statistics say is so.
+    /// Errors and statistics report the truth.
     pub(super) fn compare_reports(&self, core: &mut Core<Toy>) {
         let now = self.now;
         let mut holders: Vec<_> = core.holders(now).map(|h| (h.caller, h.held_for)).collect();
@@ -322,14 +324,14 @@ impl Reference {
         let longest = core.longest_holder(now).map(|held| held.held_for);
         let expected = held.iter().map(|held| held.1).max();
         assert_eq!(longest.is_some(), expected.is_some(), "P9: the longest holder");
-        // Who got theirs later, by a clock that ticks, may seem to have been first.
+        // By a clock that ticks, a later holder may seem to be earlier.
         let short = expected.unwrap_or_default().saturating_sub(longest.unwrap_or_default());
         assert!(short.as_nanos() <= u128::from(TICK), "P9: not the longest holder");
         let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
         let slowest = core.slowest_call().map(|(_, since)| since);
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
-        assert_eq!(said(&core.self_deadlock(now)), waits, "P9: who waits for itself");
+        assert_eq!(summary(&core.self_deadlock(now)), waits, "P9: who waits for itself");
     }
 }
 
@@ -340,7 +342,7 @@ fn closes(fx: &Effects<Toy>) -> impl Iterator<Item = (u32, Reason)> {
     })
 }
 
-pub(super) fn said(waits: &[SelfWait<u8>]) -> Vec<(u8, Duration)> {
+pub(super) fn summary(waits: &[NestedWait<u8>]) -> Vec<(u8, Duration)> {
     let mut said: Vec<_> = waits.iter().map(|w| (w.held.caller, w.held.held_for)).collect();
     said.sort_unstable();
     said

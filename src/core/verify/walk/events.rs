@@ -1,60 +1,59 @@
-//! What happens to a pool, one method for each event. A method notes what must
-//! come of it at once; what the pool may choose, and what it must have done when
-//! the transition ends, is the matter of `judge`.
+//! What happens to a pool, one method for each event. A method applies the immediate
+//! consequences; `judge` checks what the pool may choose, and what it must have done at
+//! the end of the transition.
 
 use std::time::Duration;
 
-use super::super::explore::Toy;
-use super::super::slot::State;
-use super::super::*;
-use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, which};
+use super::super::toy::Toy;
+use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, connection_ref};
+use crate::core::*;
 
 impl Reference {
-    /// What becomes of a caller that finds nothing.
-    pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), Refusal> {
+    /// A caller that found no idle connection joins, or fails.
+    pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), ErrorKind> {
         let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
         let client = waiting.client;
         if self.closed {
             self.counters.failed += u64::from(!waiting.only_idle);
-            self.refused(client, End::Closed);
-            return Err(Refusal::Closed);
+            self.refused(client, ErrorKind::Closed);
+            return Err(ErrorKind::Closed);
         }
         if self.serving() && self.has_none_for_good() && before_retry {
             self.counters.failed += u64::from(!waiting.only_idle);
-            self.refused(client, End::ConnectFailed);
-            return Err(Refusal::Hopeless);
+            self.refused(client, ErrorKind::Connect);
+            return Err(ErrorKind::Connect);
         }
         let check = self.serving() && self.top_needs_check();
         let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
         if full && !check {
             self.counters.refused += u64::from(!waiting.only_idle);
-            self.refused(client, End::QueueFull);
-            return Err(Refusal::QueueFull);
+            self.refused(client, ErrorKind::QueueFull);
+            return Err(ErrorKind::QueueFull);
         }
-        self.note(Step::Started { get: 0, caller: client, priority: waiting.priority });
+        self.note(Step::Enqueued { get_id: 0, caller: client, priority: waiting.priority });
         self.queue.push(waiting);
         self.due.another_check = check;
         Ok(())
     }
 
-    /// It does not even wait.
-    fn refused(&mut self, client: u8, end: End) {
-        self.note(Step::Left { get: 0, caller: client, waited: Duration::ZERO, end });
+    /// A get fails before it waits.
+    fn refused(&mut self, client: u8, kind: ErrorKind) {
+        self.note(Step::GetFailed { get_id: 0, caller: client, waited: Duration::ZERO, kind });
     }
 
     pub(super) fn cancelled_before(&mut self, client: u8) {
         self.counters.cancelled += 1;
-        self.refused(client, End::Cancelled);
+        self.refused(client, ErrorKind::Cancelled);
     }
 
-    /// It leaves the queue without a connection.
-    pub(super) fn dismiss(&mut self, client: u8, end: End) -> Waiting {
+    /// A waiter leaves the queue without a connection.
+    pub(super) fn dismiss(&mut self, client: u8, kind: ErrorKind) -> Waiting {
         let waiting = self.dequeue(client);
         let waited = self.now.since(waiting.since);
-        if !waiting.only_idle && ![End::TimedOut, End::Cancelled].contains(&end) {
+        if !waiting.only_idle && ![ErrorKind::Timeout, ErrorKind::Cancelled].contains(&kind) {
             self.counters.failed += 1;
         }
-        self.note(Step::Left { get: 0, caller: client, waited, end });
+        self.note(Step::GetFailed { get_id: 0, caller: client, waited, kind });
         waiting
     }
 
@@ -68,22 +67,18 @@ impl Reference {
         waiting
     }
 
-    /// `false`: it has been answered, or has left.
-    pub(super) fn leave(&mut self, client: u8, why: Left) -> bool {
+    /// Returns `false` if it was answered or has left.
+    pub(super) fn leave(&mut self, client: u8, kind: ErrorKind) -> bool {
         if self.waiting(client).is_none() {
             return false;
         }
-        let end = match why {
-            Left::TimedOut => End::TimedOut,
-            Left::Cancelled => End::Cancelled,
-        };
-        let waiting = self.dismiss(client, end);
-        match why {
-            Left::TimedOut => self.counters.timeouts += u64::from(!waiting.only_idle),
-            Left::Cancelled => {
-                self.counters.cancelled += 1;
-                self.due.answers.push((client, "cancelled"));
-            }
+        let waiting = self.dismiss(client, kind);
+        if kind == ErrorKind::Timeout {
+            self.counters.timeouts += u64::from(!waiting.only_idle);
+        } else {
+            assert_eq!(kind, ErrorKind::Cancelled, "the only other reason to leave");
+            self.counters.cancelled += 1;
+            self.due.answers.push((client, "cancelled"));
         }
         true
     }
@@ -92,9 +87,10 @@ impl Reference {
         self.counters.gets += 1;
         let since = self.now;
         let slot = self.conns[conn as usize].permit;
-        let (which, from) = (which(slot, Some(conn)), self.put(slot, Place::Busy));
-        self.note(Step::Lent { get: 0, caller: client, waited, which, from });
-        self.held.push(Holding { conn, client, since, at_home: true, leaking: false });
+        let connection = connection_ref(slot, Some(conn));
+        let from = self.put(slot, ConnectionState::Busy);
+        self.note(Step::CheckedOut { get_id: 0, caller: client, waited, connection, from });
+        self.held.push(Holding { conn, client, since, moved: false, leaking: false });
     }
 
     fn take_back(&mut self, conn: u32) {
@@ -120,8 +116,8 @@ impl Reference {
 
     pub(super) fn detached(&mut self, conn: u32) {
         self.take_back(conn);
-        self.bury(conn, Some(Why::Detached));
-        self.counters.detached += 1;
+        self.bury(conn, Some(Reason::Detached));
+        self.counters.closed[Reason::Detached as usize] += 1;
         self.due.progress = true;
     }
 
@@ -143,7 +139,7 @@ impl Reference {
             None => assert_eq!(expires, Time::NEVER),
             Some(life) => {
                 let kept = 1000 - self.policy.lifetime_jitter_permille;
-                // A nanosecond for rounding.
+                // One nanosecond for rounding.
                 let shortest = self.now.0 + life.as_nanos() as u64 * u64::from(kept) / 1000;
                 assert!(expires.0 + 1 >= shortest, "a lifetime that is too short");
                 assert!(expires <= self.now.after(life), "a lifetime that is too long");
@@ -164,7 +160,7 @@ impl Reference {
         }
     }
 
-    /// `retry_at` is what the pool drew: any delay between half and all of it.
+    /// The pool draws `retry_at`: any delay between half and all of the backoff.
     pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
         self.counters.open_failures += 1;
         self.failing.iter_mut().for_each(|failing| failing.failures += 1);
@@ -189,8 +185,8 @@ impl Reference {
 
     pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
         let call = self.end_call(permit);
-        let why = Some(Why::OpenFailed).filter(|_| !call.abandoned);
-        self.note_move(permit, None, Place::Gone, why);
+        let reason = Some(Reason::ConnectFailed).filter(|_| !call.abandoned);
+        self.note_move(permit, None, ConnectionState::Gone, reason);
         if call.abandoned {
             return;
         }
@@ -202,13 +198,13 @@ impl Reference {
             self.last_error = Some((self.now, cause));
         }
         while permanent && self.has_none_for_good() && !self.queue.is_empty() {
-            self.answer_first("failed", End::ConnectFailed);
+            self.answer_first("failed", ErrorKind::Connect);
         }
     }
 
-    fn answer_first(&mut self, how: &'static str, end: End) {
+    fn answer_first(&mut self, how: &'static str, kind: ErrorKind) {
         let first = self.first().expect("somebody waits").client;
-        self.dismiss(first, end);
+        self.dismiss(first, kind);
         self.due.answers.push((first, how));
     }
 
@@ -249,7 +245,7 @@ impl Reference {
                 let facts = &mut self.conns[conn as usize];
                 (facts.fresh_at, facts.idle_since) = (self.now, idle_since);
                 self.idle.insert(0, conn);
-                self.note_move_of(conn, Place::Idle, None);
+                self.note_move_of(conn, ConnectionState::Idle, None);
             }
             _ if check.validate => self.offer(conn),
             _ => self.stack(conn),
@@ -258,12 +254,13 @@ impl Reference {
         self.due.another_check = self.serving() && waits && self.top_needs_check();
     }
 
-    /// A keepalive that waited for the end of a check may begin, whichever it is.
+    /// A keepalive that waited for the end of a check may start; the pool chooses which.
     fn next_keepalive(&mut self, core: &Core<Toy>, fx: &Effects<Toy>) {
         let begun = fx.jobs.iter().find_map(|job| {
             let Job::Check(lease, _) = job else { return None };
-            let state = core.slots[lease.permit.0 as usize].state;
-            matches!(state, State::Checking(_, Some(_))).then_some(lease.conn)
+            let slot = &core.slots[lease.permit.index()];
+            let keepalive = slot.state == ConnectionState::Checking && slot.idle_since.is_some();
+            keepalive.then_some(lease.conn)
         });
         let Some(conn) = begun else { return };
         let place = self.idle.iter().position(|&idle| idle == conn).expect("it was idle");
@@ -278,8 +275,8 @@ impl Reference {
         self.end_call(self.conns[conn as usize].permit);
     }
 
-    fn bury(&mut self, conn: u32, why: Option<Why>) {
-        self.note_move_of(conn, Place::Gone, why);
+    fn bury(&mut self, conn: u32, reason: Option<Reason>) {
+        self.note_move_of(conn, ConnectionState::Gone, reason);
         let alive = std::mem::take(&mut self.conns[conn as usize].alive);
         assert!(alive, "P7: connection {conn} is closed twice");
     }
@@ -288,14 +285,14 @@ impl Reference {
         self.counters.closed[reason as usize] += 1;
         self.conns[conn as usize].retired_at = self.now;
         self.retired.push((conn, reason));
-        self.note_move_of(conn, Place::Retired, Some(Why::Retired(reason)));
+        self.note_move_of(conn, ConnectionState::Retired, Some(reason));
     }
 
     fn stack(&mut self, conn: u32) {
         let facts = &mut self.conns[conn as usize];
         (facts.fresh_at, facts.idle_since) = (self.now, self.now);
         self.idle.push(conn);
-        self.note_move_of(conn, Place::Idle, None);
+        self.note_move_of(conn, ConnectionState::Idle, None);
     }
 
     fn offer(&mut self, conn: u32) {
@@ -310,7 +307,7 @@ impl Reference {
         let full = self.live() >= self.policy.max_size;
         match self.unfit_conn(conn, full) {
             None => self.offer(conn),
-            // Whatever is too much is closed for what made it late.
+            // Without room for it, the reason is what made it late.
             Some(Reason::Excess) => self.close_late(conn, otherwise),
             Some(reason) => self.close_late(conn, reason),
         }
@@ -342,13 +339,12 @@ impl Reference {
         self.due.progress = true;
         self.closed = true;
         while !self.queue.is_empty() {
-            self.answer_first("closed", End::Closed);
+            self.answer_first("closed", ErrorKind::Closed);
         }
-        self.retire_idle(Reason::Closed);
+        self.retire_idle(Reason::PoolClosed);
     }
 
-    /// Which of the calls that overran are abandoned, if not all may be, is up
-    /// to the pool.
+    /// If not all calls that overran may be abandoned, the pool chooses which are.
     pub(super) fn tick(&mut self, core: &Core<Toy>) {
         let may = self.policy.max_abandoned - self.abandoned();
         let mut overran = 0;
@@ -364,7 +360,7 @@ impl Reference {
                 && call.since.after(self.policy.patience) <= self.now;
             self.calls[index].slow |= slows;
             overran += u32::from(late(self, &call));
-            if core.slots[call.permit as usize].state == State::Abandoned {
+            if core.slots[call.permit as usize].state == ConnectionState::Abandoned {
                 assert!(late(self, &call), "P5: a call was abandoned before its limit");
                 self.calls[index].abandoned = true;
                 abandoned += 1;
@@ -372,12 +368,12 @@ impl Reference {
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
             }
-            if self.calls[index].abandoned && call.what == What::Open {
+            if self.calls[index].abandoned && call.what == What::Connect {
                 failed.push(call.since);
             }
         }
         assert_eq!(abandoned, overran.min(may), "P5: abandoned calls");
-        // One of them counts, if any does: the pool may look at them in any order.
+        // At most one of them counts: the pool may visit them in any order.
         failed.sort_unstable();
         if self.failing.is_none() && !failed.is_empty() {
             self.due.notices.push("outage None".to_string());
@@ -392,11 +388,12 @@ impl Reference {
 
     fn abandoned_now(&mut self, call: Call) {
         self.counters.abandoned += 1;
-        let which = which(call.permit, call.conn);
+        let connection = connection_ref(call.permit, call.conn);
         let after = self.now.since(call.since);
-        let what = format!("abandoned {:?} of {} after {after:?}", call.kind(), which.connection);
+        let what =
+            format!("abandoned {:?} of {} after {after:?}", call.kind(), connection.connection_id);
         self.due.notices.push(what);
-        self.note_move(call.permit, call.conn, Place::Abandoned, Some(Why::Overran));
+        self.note_move(call.permit, call.conn, ConnectionState::Abandoned, Some(Reason::Overran));
     }
 
     fn reap(&mut self) {

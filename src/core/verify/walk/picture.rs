@@ -1,12 +1,13 @@
-//! What a pool says of itself as of one instant is what the reference knows.
+//! The pool's reports of one instant are what the reference knows.
 
 use std::time::Duration;
 
-use super::super::explore::Toy;
-use super::super::*;
-use super::Walk;
-use super::judge::said;
-use super::reference::{Reference, which};
+use super::super::toy::Toy;
+use super::judge::summary;
+use super::reference::{Reference, connection_ref};
+use super::walker::Walk;
+use crate::core::picture::Picture;
+use crate::core::*;
 
 impl Walk {
     pub(super) fn compare_picture(&self) {
@@ -21,7 +22,7 @@ impl Walk {
         reference.compare_lists(&core.picture(now));
     }
 
-    /// Those who wait, in the order in which they are served.
+    /// The waiters, in the order of service.
     fn compare_waiting(&self, mut told: Vec<Waiting<u8>>) {
         let (reference, now) = (&self.reference, self.now);
         let mut queue: Vec<_> = reference.queue.iter().collect();
@@ -29,7 +30,7 @@ impl Walk {
         let queue = queue.into_iter().map(|waiting| {
             let id = self.clients[usize::from(waiting.client)].wait.expect("it waits");
             Waiting {
-                get: id.number(),
+                get_id: id.get_id(),
                 caller: waiting.client,
                 waited: now.since(waiting.since),
                 turn: reference.turn(waiting.since, waiting.priority),
@@ -56,11 +57,11 @@ impl Reference {
     fn compare_lists(&self, picture: &Picture<Toy>) {
         let now = self.now;
         let mut held: Vec<_> =
-            picture.held.iter().map(|h| (h.connection, h.caller, h.held_for)).collect();
+            picture.held.iter().map(|h| (h.connection_id, h.caller, h.held_for)).collect();
         let mut holders: Vec<_> = self
             .held
             .iter()
-            .map(|h| (Toy::number(&h.conn), h.client, now.since(h.since)))
+            .map(|h| (Toy::connection_id(&h.conn), h.client, now.since(h.since)))
             .collect();
         held.sort_unstable();
         holders.sort_unstable();
@@ -78,22 +79,22 @@ impl Reference {
         let failing_for = self.failing.as_ref().map(|failing| now.since(failing.began));
         assert_eq!(picture.failing_for, failing_for, "since when connecting fails");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
-        assert_eq!(said(&picture.nested), waits, "who waits for itself");
+        assert_eq!(summary(&picture.nested), waits, "who waits for itself");
     }
 
-    /// Those under way, and the closes that wait for a closer.
+    /// The calls under way, and the closes that wait for a closer.
     fn all_calls(&self) -> Vec<String> {
-        let text = |kind, connection, since, queued, abandoned| {
+        let text = |kind, connection_id, since, queued, abandoned| {
             let running_for = self.now.since(since);
-            format!("{:?}", Call { kind, connection, running_for, queued, abandoned })
+            format!("{:?}", Call { kind, connection_id, running_for, queued, abandoned })
         };
         let under_way = self.calls.iter().map(|call| {
-            let connection = which(call.permit, call.conn).connection;
-            text(call.kind(), connection, call.since, false, call.abandoned)
+            let connection_id = connection_ref(call.permit, call.conn).connection_id;
+            text(call.kind(), connection_id, call.since, false, call.abandoned)
         });
         let queued = self.retired.iter().map(|&(conn, _)| {
             let since = self.conns[conn as usize].retired_at;
-            text(CallKind::Close, Toy::number(&conn), since, true, false)
+            text(CallKind::Close, Toy::connection_id(&conn), since, true, false)
         });
         under_way.chain(queued).collect()
     }

@@ -1,16 +1,16 @@
-//! The steps of a walk: what may happen next, and how it does.
+//! The steps of a walk: which may be next, and what they do.
 
 use std::time::Duration;
 
-use super::super::explore::Toy;
-use super::super::*;
+use super::super::toy::Toy;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
-use super::{Client, Held, TICK, Walk};
+use super::walker::{Client, Held, TICK, Walk};
+use crate::core::*;
 
 impl Walk {
-    /// The clients, held connections or calls that such a step can be about.
+    /// The clients, held connections or calls that this kind of step can be about.
     pub(super) fn targets(&self, kind: Kind) -> Vec<usize> {
         let clients = |is: &dyn Fn(u8, &Client) -> bool| {
             let all = self.clients.iter().enumerate();
@@ -26,19 +26,19 @@ impl Walk {
             Kind::TimeOut | Kind::Cancel => clients(&|_, client| client.waits),
             Kind::CancelTooLate => clients(&|_, client| !client.waits && client.wait.is_some()),
             Kind::CancelledBefore => all_clients(),
-            // Who waits cannot do anything else; but another may have its guard.
+            // A thread that waits cannot return; but another may have its guard.
             Kind::Keep | Kind::Check | Kind::Break | Kind::Detach => {
-                let free = |held: &Held| !held.at_home || !self.clients[held.client as usize].waits;
+                let free = |held: &Held| held.moved || !self.clients[held.client as usize].waits;
                 (0..self.held.len()).filter(|&index| free(&self.held[index])).collect()
             }
-            Kind::Move => (0..self.held.len()).filter(|&i| self.held[i].at_home).collect(),
+            Kind::Move => (0..self.held.len()).filter(|&i| !self.held[i].moved).collect(),
             Kind::Succeed => (0..self.jobs.len()).collect(),
             Kind::Fail => {
                 let fails = |&index: &usize| !matches!(self.jobs[index], Job::Close(..));
                 (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::FailForGood => {
-                let opens = |&index: &usize| matches!(self.jobs[index], Job::Open(_));
+                let opens = |&index: &usize| matches!(self.jobs[index], Job::Connect(_));
                 (0..self.jobs.len()).filter(opens).collect()
             }
             Kind::Pause if self.core.is_paused() => vec![],
@@ -48,7 +48,7 @@ impl Walk {
     }
 
     fn held_by(&self, client: u8) -> usize {
-        self.held.iter().filter(|held| held.client == client && held.at_home).count()
+        self.held.iter().filter(|held| held.client == client && !held.moved).count()
     }
 
     pub(super) fn apply(&mut self, kind: Kind, target: usize) {
@@ -68,7 +68,7 @@ impl Walk {
             }
             Kind::Claim => drop(self.claim(target)),
             Kind::TimeOut => self.time_out(target),
-            Kind::Cancel | Kind::CancelTooLate => self.leave(target, Left::Cancelled),
+            Kind::Cancel | Kind::CancelTooLate => self.leave(target, ErrorKind::Cancelled),
             Kind::Keep => self.give_back(target, Verdict::Keep),
             Kind::Check => {
                 let (reset, validate) =
@@ -80,15 +80,15 @@ impl Walk {
                 let Held { lease, .. } = self.held.swap_remove(target);
                 self.reference.detached(lease.conn);
                 let now = self.now;
-                self.transition(How::Served, |core, fx| core.detached(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.detach(now, lease.permit, fx));
             }
             Kind::Move => {
                 let held = &mut self.held[target];
-                held.at_home = false;
-                self.core.moved(&held.lease.permit);
+                held.moved = true;
+                self.core.guard_moved(&held.lease.permit);
                 let moved = |holding: &&mut Holding| holding.conn == held.lease.conn;
                 let holding = self.reference.held.iter_mut().find(moved);
-                holding.expect("it is held").at_home = false;
+                holding.expect("it is held").moved = true;
             }
             Kind::Succeed => self.succeed(target),
             Kind::Fail => self.fail(target, false),
@@ -104,7 +104,7 @@ impl Walk {
         self.reference.now = self.now;
         self.compare_picture();
         if matches!(kind, Kind::Advance | Kind::Leap) && self.random.one_in(8) {
-            return; // the reaper's thread is late
+            return; // The reaper's thread is late.
         }
         if self.reaper_is_due() {
             self.tick();
@@ -113,10 +113,10 @@ impl Walk {
     }
 
     pub(super) fn reaper_is_due(&self) -> bool {
-        self.reference.rung || self.reference.look_at <= self.now
+        self.reference.woken || self.reference.next_tick <= self.now
     }
 
-    /// Makes a transition, has it judged, and carries out what it asked for.
+    /// Makes a transition, judges it, and carries out its effects.
     fn transition<R>(
         &mut self,
         how: How,
@@ -130,28 +130,29 @@ impl Walk {
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
         self.reference.compare_reports(&mut self.core);
-        self.hear();
+        self.deliver();
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
                 Answer::Nudged => "nudged",
-                Answer::NoneIdle => "none idle",
-                Answer::Failed(_) => "failed",
-                Answer::Cancelled => "cancelled",
-                Answer::Closed => "closed",
-                Answer::Deadlock(_) => "deadlock",
+                Answer::Failed(ErrorKind::Timeout, None) => "none idle",
+                Answer::Failed(ErrorKind::Connect, Some(_)) => "failed",
+                Answer::Failed(ErrorKind::Cancelled, None) => "cancelled",
+                Answer::Failed(ErrorKind::Closed, None) => "closed",
+                Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
+                Answer::SelfDeadlock(_) => "deadlock",
             });
             let state = &mut self.clients[usize::from(client)];
             assert!(state.waits, "P4: answered one that does not wait");
             state.nudged = matches!(answer, Answer::Nudged);
             state.waits = state.nudged;
             if let Answer::Granted(lease) = answer {
-                self.held.push(Held { lease, client, at_home: true });
+                self.held.push(Held { lease, client, moved: false });
             }
         }
         for job in &fx.jobs {
             self.count(match job {
-                Job::Open(_) => "opens",
+                Job::Connect(_) => "opens",
                 Job::Check(..) => "checks",
                 Job::Close(..) => "closes",
             });
@@ -192,27 +193,27 @@ impl Walk {
             let got = got.as_ref().map(|lease| lease.conn);
             How::Asked { client, priority, got, fast }
         };
-        if self.acts_as_if_heard() {
+        if self.notes() {
             let got = self.judged(|core, _| {
                 let got = core.acquire_noted(now, client);
                 let how = asked(&got, true);
                 (got, how)
             });
             if let Some(lease) = got {
-                let listens = self.ears.listen();
-                self.count(if listens { "got and noted" } else { "got, and nobody listens" });
-                return self.held.push(Held { lease, client, at_home: true });
+                let listens = self.subscriber.is_subscribed();
+                self.count(if listens { "got and noted" } else { "got and needlessly noted" });
+                return self.held.push(Held { lease, client, moved: false });
             }
         }
         let recently = self.recently();
         let got = self.core.acquire_fast(recently, client);
         if got.is_some() {
-            assert!(!self.ears.listen(), "got what nobody hears of");
+            assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got at once");
             self.reference.now = recently;
             self.judged(|_, _| ((), asked(&got, true)));
             self.reference.now = now;
-            return self.held.extend(got.map(|lease| Held { lease, client, at_home: true }));
+            return self.held.extend(got.map(|lease| Held { lease, client, moved: false }));
         }
         let got = self.judged(|core, _| {
             let got = core.overtake(now, client);
@@ -220,9 +221,9 @@ impl Walk {
             (got, how)
         });
         if let Some(lease) = got {
-            assert!(!self.ears.listen(), "got what nobody hears of");
+            assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got past waiters");
-            return self.held.push(Held { lease, client, at_home: true });
+            return self.held.push(Held { lease, client, moved: false });
         }
         let got = self.judged(|core, fx| {
             let got = core.acquire(now, priority, client, fx);
@@ -231,7 +232,7 @@ impl Walk {
         });
         if let Some(lease) = got {
             self.count("got on the slow path");
-            return self.held.push(Held { lease, client, at_home: true });
+            return self.held.push(Held { lease, client, moved: false });
         }
         let reference = &self.reference;
         let expected =
@@ -240,14 +241,14 @@ impl Walk {
         if only_idle && !expected {
             return;
         }
-        // A guard of another pool, or one that has moved on, may count too.
+        // A guard of another pool, or one that has moved, may count too.
         let holds = self.held_by(client) > 0 || self.random.one_in(20);
         let nested = holds && has_time && !only_idle;
         let waiting = Waiting { client, priority, since: now, only_idle, nested };
         let expected = self.reference.join(waiting);
         let waiter =
             Waiter { since: now, priority, caller: client, cell: client, only_idle, nested };
-        // Set first: it may be answered before `join` returns.
+        // Set first, because it may be answered before `join` returns.
         self.clients[target].waits = expected.is_ok();
         let joined = self.judged(|core, fx| {
             let joined = core.join(waiter, fx);
@@ -257,22 +258,22 @@ impl Walk {
         assert_eq!(joined.map(|_| ()), expected, "P8: a refusal");
         match joined {
             Ok(id) => self.clients[target].wait = Some(id),
-            Err(Refusal::Closed) => self.count("refused: closed"),
-            Err(Refusal::QueueFull) => self.count("refused: full"),
-            Err(Refusal::Hopeless) => self.count("refused: hopeless"),
+            Err(ErrorKind::Closed) => self.count("refused: closed"),
+            Err(ErrorKind::QueueFull) => self.count("refused: full"),
+            Err(ErrorKind::Connect) => self.count("refused: hopeless"),
+            Err(kind) => panic!("refused with {kind:?}"),
         }
         if !has_time && joined.is_ok() && !(self.clients[target].waits && self.claim(target)) {
-            self.leave(target, Left::TimedOut);
+            self.leave(target, ErrorKind::Timeout);
         }
     }
 
-    /// Whether a thread takes it that somebody listens; it may not have heard of a
-    /// change.
-    fn acts_as_if_heard(&mut self) -> bool {
-        self.ears.listen() != self.random.one_in(8)
+    /// Whether a thread acts as if there were a subscriber; it may be unaware of a change.
+    fn notes(&mut self) -> bool {
+        self.subscriber.is_subscribed() != self.random.one_in(8)
     }
 
-    /// What a clock says that ticks: at most now.
+    /// The time by a clock that ticks: at most now.
     fn recently(&mut self) -> Time {
         Time(self.now.0.saturating_sub(self.random.below(TICK as usize + 1) as u64))
     }
@@ -297,28 +298,28 @@ impl Walk {
         let Some(lease) = lease else { return false };
         self.count("claimed");
         self.clients[target].waits = false;
-        self.held.push(Held { lease, client, at_home: true });
+        self.held.push(Held { lease, client, moved: false });
         true
     }
 
     /// The way of `wait::give_up`.
     fn time_out(&mut self, target: usize) {
         if !self.claim(target) {
-            self.leave(target, Left::TimedOut);
+            self.leave(target, ErrorKind::Timeout);
         }
     }
 
-    /// What was answered before stays answered.
-    fn leave(&mut self, target: usize, why: Left) {
+    /// A waiter that was answered before stays answered.
+    fn leave(&mut self, target: usize, kind: ErrorKind) {
         let id = self.clients[target].wait.expect("it has waited");
         let now = self.now;
-        let expected = self.reference.leave(target as u8, why);
-        if expected && why == Left::TimedOut {
+        let expected = self.reference.leave(target as u8, kind);
+        if expected && kind == ErrorKind::Timeout {
             let client = &mut self.clients[target];
             (client.waits, client.nudged) = (false, false);
         }
         let how = if expected { How::Served } else { How::Quiet };
-        let left = self.transition(how, |core, fx| core.leave(now, id, why, fx));
+        let left = self.transition(how, |core, fx| core.leave(now, id, kind, fx));
         assert_eq!(left, expected, "P4: answered and gone, or neither");
     }
 
@@ -327,14 +328,14 @@ impl Walk {
         let now = self.now;
         let Held { mut lease, .. } = self.held.swap_remove(target);
         let conn = lease.conn;
-        if verdict == Verdict::Keep && self.acts_as_if_heard() {
+        if verdict == Verdict::Keep && self.notes() {
             match self.core.checkin_noted(now, lease) {
                 Ok(()) => {
-                    let listens = self.ears.listen();
+                    let listens = self.subscriber.is_subscribed();
                     self.count(if listens {
                         "returned and noted"
                     } else {
-                        "returned, and nobody listens"
+                        "returned and needlessly noted"
                     });
                     self.reference.returned(conn, verdict);
                     return self.transition(How::ReturnedFast, |_, _| ());
@@ -345,7 +346,7 @@ impl Walk {
             let recently = self.recently();
             match self.core.checkin_fast(recently, lease) {
                 Ok(()) => {
-                    assert!(!self.ears.listen(), "returned what nobody hears of");
+                    assert!(!self.subscriber.is_subscribed(), "the return was not noted");
                     self.count("returned at once");
                     self.reference.now = recently;
                     self.reference.returned(conn, verdict);
@@ -362,10 +363,10 @@ impl Walk {
     fn succeed(&mut self, target: usize) {
         let now = self.now;
         match self.jobs.swap_remove(target) {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
                 let mut fx = Effects::new();
-                self.core.opened(now, Leased::new(permit, conn), &mut fx);
+                self.core.connect_finished(now, Leased::new(permit, conn), &mut fx);
                 let expires = self.core.slots[place as usize].expires;
                 self.reference.opened(place, conn, expires);
                 self.judged(|_, judged| {
@@ -378,14 +379,14 @@ impl Walk {
             }
             Job::Close(lease, _) => {
                 self.reference.close_ended(lease.conn);
-                self.transition(How::Served, |core, fx| core.closed(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.close_finished(now, lease.permit, fx));
             }
         }
     }
 
     fn check_ended(&mut self, lease: Lease<u32>, result: Result<(), (Reason, u8)>) {
         let (conn, mut fx) = (lease.conn, Effects::new());
-        self.core.checked(self.now, lease, result, &mut fx);
+        self.core.check_finished(self.now, lease, result, &mut fx);
         self.reference.checked(conn, result, &self.core, &fx);
         self.judged(|_, judged| {
             *judged = fx;
@@ -397,11 +398,11 @@ impl Walk {
         let now = self.now;
         let cause = self.random.below(250) as u8;
         match self.jobs.swap_remove(target) {
-            Job::Open(permit) => {
+            Job::Connect(permit) => {
                 self.count("failed opens");
                 let place = permit.0;
                 let mut fx = Effects::new();
-                self.core.open_failed(now, permit, cause, permanent, &mut fx);
+                self.core.connect_failed(now, permit, cause, permanent, &mut fx);
                 let retry_at = self.core.outage.as_ref().map_or(now, |outage| outage.retry_at);
                 self.reference.open_failed(place, cause, permanent, retry_at);
                 self.judged(|_, judged| {
@@ -437,7 +438,7 @@ impl Walk {
                 self.transition(How::Served, |core, fx| core.resume(now, fx));
             }
             Kind::SetMaxSize => {
-                // As the builder checks it.
+                // The builder allows nothing else.
                 let least = self.reference.policy.min_idle.unwrap_or(0).max(1) as usize;
                 let max_size = self.random.between(least, 24) as u32;
                 self.reference.set_max_size(max_size);

@@ -1,10 +1,10 @@
-//! What a pool is, as plainly as it can be written: lists that are searched from
-//! end to end, and nothing that could be computed is stored.
+//! A pool, written as simply as possible: lists that are searched from end to end, and no
+//! stored value that could be computed.
 
 use std::collections::BTreeMap;
 
-use super::super::explore::Toy;
-use super::super::*;
+use super::super::toy::Toy;
+use crate::core::*;
 
 pub(super) struct Waiting {
     pub(super) client: u8,
@@ -18,19 +18,19 @@ pub(super) struct Holding {
     pub(super) conn: u32,
     pub(super) client: u8,
     pub(super) since: Time,
-    pub(super) at_home: bool,
+    pub(super) moved: bool,
     pub(super) leaking: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    Open,
-    /// `Some`: a keepalive of what has been idle since then.
+    Connect,
+    /// `Some` for a keepalive: since then the connection has been idle.
     Check(Check, Option<Time>),
     Close,
 }
 
-/// A driver call that has not come back.
+/// A driver call that has not ended.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
     pub(super) permit: u32,
@@ -46,14 +46,14 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn kind(&self) -> CallKind {
         match self.what {
-            What::Open => CallKind::Open,
+            What::Connect => CallKind::Connect,
             What::Check(..) => CallKind::Check,
             What::Close => CallKind::Close,
         }
     }
 }
 
-/// A connection, alive or not; its number is its place in the list.
+/// A connection, alive or not; its number is its index in the list.
 pub(super) struct Facts {
     pub(super) permit: u32,
     pub(super) alive: bool,
@@ -66,7 +66,7 @@ pub(super) struct Facts {
 
 pub(super) struct Failing {
     pub(super) began: Time,
-    /// All that failed since, those of one volley too.
+    /// All connects that failed since, also those that failed together.
     pub(super) failures: u32,
     pub(super) attempts: u32,
     pub(super) failed_at: Time,
@@ -74,16 +74,16 @@ pub(super) struct Failing {
     pub(super) permanent: bool,
 }
 
-/// What has to show in the effects of the transition at hand.
+/// What the effects of this transition must include.
 #[derive(Default)]
 pub(super) struct Due {
-    /// This connection goes to the first in the queue at once.
+    /// The first waiter gets this connection.
     pub(super) grant: Option<u32>,
-    /// With when it was last used, if that is to stay so.
+    /// For a keepalive, with the time since which the connection has been idle.
     pub(super) checks: Vec<(u32, Check, Option<Time>)>,
-    /// At least one connection from the top of the stack is checked.
+    /// At least one connection from the top of the stack must be checked.
     pub(super) another_check: bool,
-    /// Closes of what came of abandoned calls.
+    /// Closes of connections that abandoned calls brought.
     pub(super) late_closes: Vec<(u32, Reason)>,
     pub(super) answers: Vec<(u8, &'static str)>,
     pub(super) notices: Vec<String>,
@@ -95,7 +95,7 @@ pub(super) struct Reference {
     pub(super) now: Time,
     /// In the order of arrival.
     pub(super) queue: Vec<Waiting>,
-    /// Was told of an idle connection and has not come.
+    /// Was nudged and has not claimed.
     pub(super) nudged: Option<u8>,
     /// From the bottom to the top.
     pub(super) idle: Vec<u32>,
@@ -111,15 +111,15 @@ pub(super) struct Reference {
     pub(super) last_error: Option<(Time, u8)>,
     pub(super) deadlocked: Option<Time>,
     pub(super) counters: Counters,
-    /// When the reaper looks next, and whether it was called before that.
-    pub(super) look_at: Time,
-    pub(super) rung: bool,
+    /// When the reaper runs next, and whether it was woken before that.
+    pub(super) next_tick: Time,
+    pub(super) woken: bool,
     pub(super) live_before: u32,
     pub(super) due: Due,
-    /// Where each place's connection is, as far as it was told.
-    pub(super) places: BTreeMap<u32, Place>,
-    /// What those who listen should be told of the transition at hand. The numbers of
-    /// the gets are zero: the reference has none.
+    /// The state of each slot, by the steps so far.
+    pub(super) states: BTreeMap<u32, ConnectionState>,
+    /// The steps that a subscriber must receive of this transition. The numbers of gets are
+    /// zero: the reference does not have them.
     pub(super) steps: Vec<Entry<u8>>,
 }
 
@@ -142,11 +142,11 @@ impl Reference {
             last_error: None,
             deadlocked: None,
             counters: Counters::default(),
-            look_at: Time::NEVER,
-            rung: false,
+            next_tick: Time::NEVER,
+            woken: false,
             live_before: 0,
             due: Due::default(),
-            places: BTreeMap::new(),
+            states: BTreeMap::new(),
             steps: Vec::new(),
         }
     }
@@ -155,8 +155,7 @@ impl Reference {
         !self.closed && !self.paused
     }
 
-    /// Who is next: the smallest turn; then the more important; then the
-    /// earlier.
+    /// Who is next: the smallest turn; of equal turns the more important; then the earlier.
     pub(super) fn first(&self) -> Option<&Waiting> {
         self.queue.iter().min_by_key(|w| (self.turn(w.since, w.priority), w.priority))
     }
@@ -204,15 +203,15 @@ impl Reference {
     }
 
     pub(super) fn opening(&self) -> u32 {
-        self.calls(|call| call.what == What::Open)
+        self.calls(|call| call.what == What::Connect)
     }
 
     pub(super) fn opening_in_time(&self) -> u32 {
-        self.calls(|call| call.what == What::Open && !call.slow)
+        self.calls(|call| call.what == What::Connect && !call.slow)
     }
 
     pub(super) fn opening_on_record(&self) -> u32 {
-        self.calls(|call| call.what == What::Open && !call.overdue)
+        self.calls(|call| call.what == What::Connect && !call.overdue)
     }
 
     pub(super) fn checking(&self) -> u32 {
@@ -231,12 +230,12 @@ impl Reference {
         self.calls.iter().filter(|call| call.abandoned).count() as u32
     }
 
-    /// What callers have or can get; `loose` of these are between two places.
+    /// Connections that callers have or can get; `loose` of them are in no list.
     pub(super) fn open(&self, loose: u32) -> u32 {
         self.idle.len() as u32 + self.held.len() as u32 + self.checking() + loose
     }
 
-    /// As the server counts: without what hangs in abandoned calls.
+    /// Connections as the server counts them, without those in abandoned calls.
     pub(super) fn live(&self) -> u32 {
         self.open(0)
             + self.opening()
@@ -268,7 +267,7 @@ impl Reference {
     pub(super) fn limit(&self, call: &Call) -> Time {
         let policy = &self.policy;
         match call.what {
-            What::Open => call.since.after(policy.open_limit),
+            What::Connect => call.since.after(policy.open_limit),
             What::Close => call.since.after(policy.close_limit),
             What::Check(Check { reset: true, validate: true }, _) => {
                 call.since.after(policy.reset_limit).after(policy.validation_limit)
@@ -285,23 +284,29 @@ impl Reference {
         self.steps.push(Entry { at: self.now, step });
     }
 
-    /// Where it was.
-    pub(super) fn put(&mut self, slot: u32, to: Place) -> Place {
-        self.places.insert(slot, to).unwrap_or(Place::Gone)
+    /// Returns the state before.
+    pub(super) fn put(&mut self, slot: u32, to: ConnectionState) -> ConnectionState {
+        self.states.insert(slot, to).unwrap_or(ConnectionState::Gone)
     }
 
-    pub(super) fn note_move(&mut self, slot: u32, conn: Option<u32>, to: Place, why: Option<Why>) {
+    pub(super) fn note_move(
+        &mut self,
+        slot: u32,
+        conn: Option<u32>,
+        to: ConnectionState,
+        reason: Option<Reason>,
+    ) {
         let from = self.put(slot, to);
-        self.note(Step::Moved { which: which(slot, conn), from, to, why });
+        self.note(Step::Moved { connection: connection_ref(slot, conn), from, to, reason });
     }
 
-    pub(super) fn note_move_of(&mut self, conn: u32, to: Place, why: Option<Why>) {
-        self.note_move(self.conns[conn as usize].permit, Some(conn), to, why);
+    pub(super) fn note_move_of(&mut self, conn: u32, to: ConnectionState, reason: Option<Reason>) {
+        self.note_move(self.conns[conn as usize].permit, Some(conn), to, reason);
     }
 
     pub(super) fn unfit(&self, generation: u32, expires: Time, too_many: bool) -> Option<Reason> {
         match () {
-            () if self.closed => Some(Reason::Closed),
+            () if self.closed => Some(Reason::PoolClosed),
             () if generation != self.generation => Some(Reason::Stale),
             () if self.now >= expires => Some(Reason::Expired),
             () if too_many => Some(Reason::Excess),
@@ -315,6 +320,6 @@ impl Reference {
     }
 }
 
-pub(super) fn which(slot: u32, conn: Option<u32>) -> Which {
-    Which { slot, connection: conn.map_or(0, |conn| Toy::number(&conn)) }
+pub(super) fn connection_ref(slot: u32, conn: Option<u32>) -> ConnectionRef {
+    ConnectionRef { slot, connection_id: conn.map_or(0, |conn| Toy::connection_id(&conn)) }
 }

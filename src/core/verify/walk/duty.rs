@@ -1,14 +1,16 @@
-//! What a transition must have done: opens, answers to deadlocks, somebody for
-//! each idle connection that is wanted, and a plan for what time will change.
+//! What a transition must have done: connects, the answer to a deadlock, a waiter on its
+//! way to each idle connection that is needed, and a plan for what time will change.
 
-use super::super::explore::Toy;
-use super::super::*;
-use super::TICK;
-use super::judge::{How, said};
+use std::time::Duration;
+
+use super::super::toy::Toy;
+use super::judge::{How, summary};
 use super::reference::{Reference, What};
+use super::walker::TICK;
+use crate::core::*;
 
 impl Reference {
-    /// How many opens are missing, and may be asked for now.
+    /// How many connects are missing, and may be started now.
     fn opens_due(&self) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.live());
         let may = self.policy.max_opening.saturating_sub(self.opening_on_record());
@@ -36,13 +38,12 @@ impl Reference {
 
     pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {
         let opens = fx.jobs.iter().filter_map(|job| match job {
-            Job::Open(permit) => Some(permit.0),
+            Job::Connect(permit) => Some(permit.0),
             _ => None,
         });
         let opens: Vec<u32> = opens.collect();
         let expected = if how.serves() { self.opens_due() } else { 0 };
-        // One that looks for itself and finds only expired ones will join, and
-        // be served then.
+        // A newcomer that finds only expired connections will join, and is served then.
         let asks_on = matches!(how, How::Asked { got: None, .. }) && expired_on_the_way;
         if asks_on {
             assert!(opens.len() as u32 <= expected, "P5: opens");
@@ -53,13 +54,13 @@ impl Reference {
             let calls = self.calls.iter().map(|call| call.permit);
             let conns = self.conns.iter().filter(|facts| facts.alive).map(|facts| facts.permit);
             assert!(!calls.chain(conns).any(|used| used == permit), "P5: a permit is out twice");
-            self.start(permit, None, What::Open, false);
+            self.start(permit, None, What::Connect, false);
         }
     }
 
     pub(super) fn see_deadlock(&mut self, fx: &Effects<Toy>, how: How) {
         let mut answers = fx.answers.iter().filter_map(|(client, answer)| match answer {
-            Answer::Deadlock(waits) => Some((*client, waits)),
+            Answer::SelfDeadlock(waits) => Some((*client, waits)),
             _ => None,
         });
         let answered = answers.next();
@@ -73,7 +74,7 @@ impl Reference {
             || held == 0
             || held != self.live()
             || held < self.policy.max_size
-            || !self.held.iter().all(|h| h.at_home && waits_for_itself(h.client))
+            || !self.held.iter().all(|h| !h.moved && waits_for_itself(h.client))
         {
             self.deadlocked = None;
             return assert!(answered.is_none(), "P9: this is no deadlock");
@@ -90,8 +91,8 @@ impl Reference {
         let mut holders =
             self.queue.iter().filter(|w| self.held.iter().any(|h| h.client == w.client));
         assert_eq!(holders.next_back().map(|w| w.client), Some(client), "P9: not the last");
-        assert_eq!(said(waits), self.self_waits(), "P9: who waits for itself");
-        self.dismiss(client, End::Deadlock);
+        assert_eq!(summary(waits), self.self_waits(), "P9: who waits for itself");
+        self.dismiss(client, ErrorKind::SelfDeadlock);
         self.deadlocked = None;
     }
 
@@ -102,17 +103,17 @@ impl Reference {
         }
     }
 
-    /// Who holds what and waits for another.
+    /// The holders that wait for another connection.
     pub(super) fn self_waits(&self) -> Vec<(u8, Duration)> {
         let nested = |client| self.waiting(client).is_some_and(|waiting| waiting.nested);
-        let held = self.held.iter().filter(|holding| holding.at_home && nested(holding.client));
+        let held = self.held.iter().filter(|holding| !holding.moved && nested(holding.client));
         let mut held: Vec<_> = held.map(|h| (h.client, self.now.since(h.since))).collect();
         held.sort_unstable();
         held
     }
 
-    /// Nobody sleeps beside what could serve them. That nobody sleeps beside
-    /// room for an open is judged where the opens are seen.
+    /// No waiter sleeps beside an idle connection. That none sleeps beside room to open is
+    /// judged in `see_opens`.
     pub(super) fn judge_service(&self, how: How) {
         let nothing_fit = self.idle.is_empty() || self.top_needs_check();
         let nothing = match how {
@@ -132,9 +133,9 @@ impl Reference {
         let checks = self.checking_in_time() >= self.queue.len() as u32;
         if !how.serves() {
             assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
-            // Who is nudged may be slow, and it is found at the next look; but
-            // a return does not take the short way unless that is the first.
-            // By a clock that ticks, it may be stale as soon as it is back.
+            // A nudged waiter may be slow, which the next transition notices; but a return
+            // takes the fast path only if the first waiter is the nudged one. By a clock that
+            // ticks, the connection may be stale as soon as it is returned.
             let brief = self.policy.fresh_for <= Duration::from_nanos(TICK);
             let lag = Duration::from_nanos(TICK);
             let bound = self.policy.fairness_bound.saturating_add(lag);
@@ -152,31 +153,30 @@ impl Reference {
         }
     }
 
-    /// The reaper looks in time at everything that time alone changes.
+    /// The reaper runs in time for everything that time alone changes.
     pub(super) fn judge_plan(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
         if matches!(how, How::Asked { fast: true, .. }) {
-            return; // Here the time is a little in the past, and nothing is planned.
+            return; // The time may lag here, and nothing is planned.
         }
         let next = self.next_change(matches!(how, How::Ticked(_)));
-        if let How::Ticked(look_at) = how {
+        if let How::Ticked(next_tick) = how {
             let policy = &self.policy;
             let spans = [policy.idle_timeout, policy.keepalive, policy.leak_threshold];
-            // What becomes idle or is lent later is not planned for one by one.
+            // Connections that become idle or are lent later have no plans of their own.
             let at_least = self.now.after_opt(spans.into_iter().flatten().min());
-            assert!(look_at > self.now, "the reaper spins");
-            assert_eq!(look_at, next.min(at_least), "the reaper's plan");
-            (self.look_at, self.rung) = (look_at, false);
+            assert!(next_tick > self.now, "the reaper spins");
+            assert_eq!(next_tick, next.min(at_least), "the reaper's plan");
+            (self.next_tick, self.woken) = (next_tick, false);
         }
-        self.rung |= fx.wake_reaper;
-        assert!(self.rung || self.look_at == core.wake_at, "the reaper was not told of a plan");
-        // Once it is due it may be late: its thread has not come to run. And what
-        // was lent or returned by a clock that ticks is due a tick earlier than
-        // the plan knows.
+        self.woken |= fx.wake_reaper;
+        assert!(self.woken || self.next_tick == core.wake_at, "the reaper was not told of a plan");
+        // Once due it may be late: its thread is not scheduled. And a connection that was
+        // lent or returned by a clock that ticks is due a tick earlier than planned.
         let next = Time(next.0.saturating_add(TICK)).max(self.now);
         assert!(
-            self.rung || self.look_at <= next,
+            self.woken || self.next_tick <= next,
             "the reaper comes too late: at {:?}, not {next:?}",
-            self.look_at
+            self.next_tick
         );
     }
 
@@ -200,7 +200,7 @@ impl Reference {
         });
         let leaks = self.held.iter().filter(|holding| !holding.leaking);
         let leaks = leaks.map(|holding| holding.since.after_opt(policy.leak_threshold));
-        // Whoever was nudged and comes has the opens made that are missing.
+        // The claim of the nudged waiter starts the missing connects.
         let comes = self.nudged.is_some() && !ticked;
         let room = self.live() < policy.max_size && !comes;
         let opens = match &self.failing {

@@ -1,78 +1,26 @@
 //! Visits every state that a small pool can reach, and checks each one.
 //!
-//! A world is the core plus what surrounds it: callers, outstanding driver
-//! calls, a clock that only the test moves. From the empty pool, every action
-//! that is possible is tried in every state that has not been seen, breadth
-//! first. A state is known by its [`World::key`], in which points in time count
-//! only by their age, up to the largest span that the setup can tell apart.
+//! A world is the core and its surroundings: callers, driver calls under way, a clock
+//! that only the test moves. From the empty pool, every possible action is tried in
+//! every new state, breadth first. A state is identified by its [`World::key`], in which
+//! points in time count only by their age, up to the largest span that matters in the
+//! setup.
 //!
-//! Checked on every step: the invariants of the core (P3, P4, P5), the order of
-//! service (P2), and that each connection has one owner and is closed once (P7).
-//! Checked from every state: once faults stop, every waiter is served. In some of the
-//! setups once more, while somebody listens: that changes nothing, and what is told is
-//! what has happened.
+//! Checked on every step: the invariants of the core (P3, P4, P5), the order of service
+//! (P2), and that each connection has one owner and is closed once (P7). Checked from
+//! every state: when faults stop, every waiter is served. Some setups are explored again
+//! with a subscriber: that changes nothing, and the events are what has happened.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::listener::Listener;
-use super::slot::State;
-use super::*;
+use super::toy::{Toy, policy};
+use crate::core::*;
 
-/// Connections are numbers, callers and cells the index of a client.
-pub(crate) struct Toy;
-
-impl Types for Toy {
-    type Conn = u32;
-    type Caller = u8;
-    type Cell = u8;
-    type Cause = u8;
-
-    fn number(conn: &u32) -> u64 {
-        u64::from(*conn) + 1
-    }
-}
-
-/// Each client is a thread.
-impl Who for u8 {
-    fn thread(&self) -> u64 {
-        u64::from(*self)
-    }
-}
-
-pub(crate) fn policy(max_size: u32) -> Policy {
-    Policy {
-        max_size,
-        min_idle: Some(0),
-        max_idle: None,
-        max_waiters: None,
-        fairness_bound: Duration::ZERO,
-        priority_ageing: Duration::from_nanos(2),
-        max_lifetime: None,
-        lifetime_jitter_permille: 0,
-        idle_timeout: None,
-        keepalive: None,
-        fresh_for: Duration::MAX,
-        patience: Duration::MAX,
-        open_limit: Duration::MAX,
-        validation_limit: Duration::MAX,
-        reset_limit: Duration::MAX,
-        close_limit: Duration::MAX,
-        max_opening: 2,
-        max_closers: 1,
-        max_abandoned: 1,
-        leak_threshold: None,
-        reports_self_deadlock: true,
-        self_deadlock_limit: None,
-        backoff_min: Duration::from_nanos(1),
-        backoff_max: Duration::from_nanos(1),
-        seed: 1,
-    }
-}
-
-fn pages() -> Pages<u8> {
-    Pages::of(64)
+fn buffer() -> EventBuffer<u8> {
+    EventBuffer::with_capacity(64)
 }
 
 const fn nanos(n: u64) -> Duration {
@@ -82,14 +30,14 @@ const fn nanos(n: u64) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Get(usize),
-    /// One that has no time to wait.
+    /// A get without time to wait.
     GetAtOnce(usize),
     Claim(usize),
     TimeOut(usize),
     Cancel(usize),
     Return(usize, Verdict),
     Detach(usize),
-    /// The outcome of an outstanding driver call.
+    /// A driver call ends.
     Finish(usize, Outcome),
     Advance,
     Refresh,
@@ -106,7 +54,7 @@ enum Outcome {
     Permanent,
 }
 
-/// A thread: it holds what it got, and may wait.
+/// A thread: it may hold connections, and may wait.
 #[derive(Default)]
 struct Client {
     held: Vec<Lease<u32>>,
@@ -119,7 +67,7 @@ struct Wait {
     nudged: bool,
 }
 
-/// What may happen in one exploration, besides gets, returns and results.
+/// One exploration: the policy, and what may happen besides gets, returns and results.
 #[derive(Clone)]
 struct Setup {
     name: &'static str,
@@ -130,14 +78,14 @@ struct Setup {
     detach: bool,
     faults: bool,
     owner: &'static [Action],
-    /// Points in time older than this are all alike.
+    /// Points in time older than this are equal.
     horizon: u64,
-    /// The last of the clients waits for a check, but not for an open.
+    /// The last client waits for a check, but not for a connect.
     last_only_tries: bool,
-    /// How many connections a client holds at the most.
+    /// How many connections a client holds at most.
     most_held: usize,
-    /// Somebody listens to what happens.
-    listens: bool,
+    /// The journal is open.
+    subscribed: bool,
 }
 
 impl Setup {
@@ -160,8 +108,8 @@ struct World {
 impl World {
     fn new(setup: &Setup) -> World {
         let mut core = Core::new(setup.policy.clone());
-        let listener = setup.listens.then(|| Listener::new(&core));
-        core.turn_page(setup.listens.then(pages));
+        let listener = setup.subscribed.then(|| Listener::new(&core));
+        core.swap_events(setup.subscribed.then(buffer));
         let mut world = World {
             core,
             listener,
@@ -209,7 +157,7 @@ impl World {
             if self.setup.faults && !matches!(job, Job::Close(..)) {
                 actions.push(Action::Finish(index, Outcome::Bad));
             }
-            if self.setup.faults && matches!(job, Job::Open(_)) {
+            if self.setup.faults && matches!(job, Job::Connect(_)) {
                 actions.push(Action::Finish(index, Outcome::Permanent));
             }
         }
@@ -217,7 +165,7 @@ impl World {
             Action::Pause => !self.core.is_paused(),
             Action::Resume => self.core.is_paused(),
             Action::SetMax(size) => *size != self.core.policy.max_size,
-            _ => !self.core.is_closed(),
+            _ => !self.core.closed,
         }));
         actions
     }
@@ -237,17 +185,17 @@ impl World {
             }
             Action::TimeOut(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, Left::TimedOut, &mut fx));
+                assert!(self.core.leave(now, id, ErrorKind::Timeout, &mut fx));
                 self.clients[client].wait = None;
             }
             Action::Cancel(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, Left::Cancelled, &mut fx));
+                assert!(self.core.leave(now, id, ErrorKind::Cancelled, &mut fx));
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
                 let lease = match verdict {
-                    Verdict::Keep if self.setup.listens => {
+                    Verdict::Keep if self.setup.subscribed => {
                         self.core.checkin_noted(now, lease).err()
                     }
                     Verdict::Keep => self.core.checkin_fast(now, lease).err(),
@@ -260,7 +208,7 @@ impl World {
             Action::Detach(client) => {
                 let lease = self.lease_of(client);
                 self.close_conn(lease.conn);
-                self.core.detached(now, lease.permit, &mut fx);
+                self.core.detach(now, lease.permit, &mut fx);
             }
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
@@ -271,7 +219,7 @@ impl World {
             Action::Close => self.core.close(now, &mut fx),
         }
         self.carry_out(fx);
-        // The reaper looks when it planned to, and at no other time.
+        // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
             self.tick();
         }
@@ -285,10 +233,10 @@ impl World {
         self.carry_out(fx);
     }
 
-    /// The wait, if there is one.
+    /// Returns the wait if the client joined the queue.
     fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
-        let noted = self.setup.listens.then(|| self.core.acquire_noted(now, client as u8));
+        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, client as u8));
         let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
         let fast = fast.or_else(|| self.core.overtake(now, client as u8));
         let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
@@ -312,24 +260,28 @@ impl World {
         let joined = self.core.join(waiter, fx);
         match joined {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
-            Err(Refusal::Closed) => assert!(self.core.is_closed()),
-            Err(Refusal::Hopeless) => {
-                assert!(self.core.open() == 0 && self.core.fails_permanently(), "P3: refused");
+            Err(ErrorKind::Closed) => assert!(self.core.closed),
+            Err(ErrorKind::Connect) => {
+                assert!(
+                    self.core.open_count() == 0 && self.core.fails_permanently(),
+                    "P3: refused"
+                );
             }
-            Err(Refusal::QueueFull) => {
+            Err(ErrorKind::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
             }
+            Err(kind) => panic!("refused with {kind:?}"),
         }
         joined.ok()
     }
 
-    /// Joins, takes what is there after all, or leaves, in one step.
+    /// Joins, and claims or leaves in the same step.
     fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
         let now = self.now;
         let Some(id) = self.get(client, fx) else { return };
         if let Some(lease) = self.core.claim(now, id, fx) {
             self.served(client, lease);
-        } else if self.core.leave(now, id, Left::TimedOut, fx) {
+        } else if self.core.leave(now, id, ErrorKind::Timeout, fx) {
             self.clients[client].wait = None;
         }
     }
@@ -337,22 +289,24 @@ impl World {
     fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
         let now = self.now;
         match (self.jobs.swap_remove(job), outcome) {
-            (Job::Open(permit), Outcome::Good) => {
+            (Job::Connect(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
-                self.core.opened(now, Leased::new(permit, conn), fx);
+                self.core.connect_finished(now, Leased::new(permit, conn), fx);
             }
-            (Job::Open(permit), outcome) => {
+            (Job::Connect(permit), outcome) => {
                 let permanent = outcome == Outcome::Permanent;
-                self.core.open_failed(now, permit, 0, permanent, fx);
+                self.core.connect_failed(now, permit, 0, permanent, fx);
             }
-            (Job::Check(lease, _), Outcome::Good) => self.core.checked(now, lease, Ok(()), fx),
+            (Job::Check(lease, _), Outcome::Good) => {
+                self.core.check_finished(now, lease, Ok(()), fx)
+            }
             (Job::Check(lease, _), _) => {
-                self.core.checked(now, lease, Err((Reason::Invalid, 1)), fx);
+                self.core.check_finished(now, lease, Err((Reason::Invalid, 1)), fx);
             }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
-                self.core.closed(now, lease.permit, fx);
+                self.core.close_finished(now, lease.permit, fx);
             }
         }
     }
@@ -366,29 +320,25 @@ impl World {
                     Some(wait) => wait.nudged = true,
                     None => panic!("P4: nudged a client that does not wait"),
                 },
-                Answer::NoneIdle
-                | Answer::Failed(_)
-                | Answer::Cancelled
-                | Answer::Closed
-                | Answer::Deadlock(_) => {
+                Answer::Failed(..) | Answer::SelfDeadlock(_) => {
                     assert!(self.clients[client].wait.take().is_some(), "P4: it does not wait");
                 }
             }
         }
         self.jobs.extend(fx.jobs);
-        self.hear();
+        self.deliver();
     }
 
-    /// Whoever listens is told all that has happened, and it fits together.
-    fn hear(&mut self) {
+    /// The listener receives the events of a transition.
+    fn deliver(&mut self) {
         let Some(listener) = &mut self.listener else { return };
-        let told = self.core.turn_page(Some(pages())).expect("somebody listens");
-        assert_eq!(told.lost, 0, "there is room for all of a transition's steps");
-        told.entries.iter().for_each(|entry| listener.hear(entry));
+        let events = self.core.swap_events(Some(buffer())).expect("the journal is open");
+        assert_eq!(events.lost, 0, "there is room for all of a transition's steps");
+        events.entries.iter().for_each(|entry| listener.receive(entry));
         listener.agrees_with(&self.core);
     }
 
-    /// A waiter gets a connection: nobody of its priority may have come before.
+    /// A waiter gets a connection: no waiter of its priority may be older.
     fn served(&mut self, client: usize, lease: Lease<u32>) {
         let priority = self.setup.priorities[client];
         let Some(Wait { id, since, .. }) = self.clients[client].wait.take() else {
@@ -402,14 +352,14 @@ impl World {
             }
             let other_priority = self.setup.priorities[other];
             if other_priority == priority {
-                assert!(id.arrived_before(other_id), "P2: served out of order");
+                assert!(id.get_id() < other_id.get_id(), "P2: served out of order");
             }
             let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
             assert!(own <= theirs, "P2: served before its turn");
         }
-        // The answer beat the deadline: giving up now must find nothing.
+        // The answer came before the deadline: leaving now must find nothing.
         let mut fx = Effects::new();
-        assert!(!self.core.leave(self.now, id, Left::TimedOut, &mut fx), "P4");
+        assert!(!self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
         self.clients[client].held.push(lease);
     }
@@ -437,14 +387,17 @@ impl World {
         self.clients[client].held.pop().expect("it holds something")
     }
 
-    /// Whether everything that there is, and may be, is held by clients that wait.
+    /// Whether all connections that may exist do, and are held by clients that wait.
     fn is_deadlocked(&self) -> bool {
         let held_by = |clients: &mut dyn Iterator<Item = &Client>| {
             clients.map(|client| client.held.len() as u32).sum::<u32>()
         };
         let all = held_by(&mut self.clients.iter());
         let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
-        all > 0 && all == by_waiters && all == self.core.live() && all >= self.core.policy.max_size
+        all > 0
+            && all == by_waiters
+            && all == self.core.occupied()
+            && all >= self.core.policy.max_size
     }
 
     /// Every connection has one owner, and the server sees no more than it may.
@@ -457,24 +410,24 @@ impl World {
         let calls = core.opening + core.checking + core.closers + core.abandoned;
         assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
-        assert!(shrinks || core.live() <= core.policy.max_size, "P5 after {action:?}");
+        assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
         for lease in &core.idle {
-            let slot = &core.slots[lease.permit.0 as usize];
+            let slot = &core.slots[lease.permit.index()];
             let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
             assert!(until > self.now, "an idle connection outlived its time after {action:?}");
         }
         let alive = self.conns.values().filter(|open| **open).count() as u32;
-        assert!(alive >= core.open() + core.closing(), "lost a connection after {action:?}");
+        assert!(alive >= core.open_count() + core.closing(), "lost a connection after {action:?}");
         assert!(
-            alive <= core.open() + core.closing() + core.abandoned,
+            alive <= core.open_count() + core.closing() + core.abandoned,
             "leaked a connection after {action:?}"
         );
     }
 
-    /// What makes two worlds alike: everything but the absolute time, the
-    /// numbers of slots and connections, and the counters.
+    /// Worlds with the same key are equal but for the absolute time, the numbers of slots and
+    /// connections, and the counters.
     fn key(&self) -> String {
         let age = |time: Time| match time {
             Time::NEVER => "n".to_string(),
@@ -482,25 +435,33 @@ impl World {
             time => (self.now.0 - time.0).min(self.setup.horizon).to_string(),
         };
         let slot = |permit: &Permit| {
-            let slot = &self.core.slots[permit.0 as usize];
+            let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
-            let (slow, overdue) = (slot.slow, slot.overdue);
+            let (slow, overran) = (slot.past_patience, slot.past_limit);
             format!(
-                "{:?},{},{},{},{stale},{slow},{overdue}",
+                "{:?},{},{},{},{stale},{slow},{overran}",
                 match slot.state {
-                    State::Checking(check, since) => (9, Some(check), since.map(age)),
-                    State::Busy => (1, None, None),
-                    State::Abandoned => (2, None, None),
+                    ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
+                    ConnectionState::Busy => (1, None, None),
+                    ConnectionState::Abandoned => (2, None, None),
                     _ => (0, None, None),
                 },
                 // Only the times that matter in this state.
-                if matches!(slot.state, State::Busy) { String::new() } else { age(slot.since) },
-                if matches!(slot.state, State::Idle) { age(slot.fresh_at) } else { String::new() },
+                if matches!(slot.state, ConnectionState::Busy) {
+                    String::new()
+                } else {
+                    age(slot.since)
+                },
+                if matches!(slot.state, ConnectionState::Idle) {
+                    age(slot.fresh_at)
+                } else {
+                    String::new()
+                },
                 age(slot.expires),
             )
         };
         let wait = |wait: &Wait| {
-            let before = |other: &&Wait| other.id.arrived_before(wait.id);
+            let before = |other: &&Wait| other.id.get_id() < wait.id.get_id();
             let place = self.clients.iter().filter_map(|c| c.wait.as_ref()).filter(before).count();
             let first = self.core.nudged == Some(wait.id);
             format!("w{},{place},{},{first}", age(wait.since), wait.nudged)
@@ -509,7 +470,7 @@ impl World {
             let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();
             format!("{priority}{:?}{};", client.wait.as_ref().map(wait), held.join("+"))
         };
-        // Clients of one priority are alike.
+        // Clients of one priority are interchangeable.
         let mut clients: Vec<String> =
             self.clients.iter().zip(self.setup.priorities).map(client).collect();
         clients.sort();
@@ -524,7 +485,7 @@ impl World {
             .jobs
             .iter()
             .map(|job| match job {
-                Job::Open(permit) => format!("o{}", slot(permit)),
+                Job::Connect(permit) => format!("o{}", slot(permit)),
                 Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
                 Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
             })
@@ -540,18 +501,18 @@ impl World {
                 let failed_at = age(o.failed_at);
                 (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent)
             }),
-            // The reaper's plan: whether it would come too late must show.
+            // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),
             self.core.deadlocked.map(age),
         );
         key
     }
 
-    /// From here on nothing fails: calls succeed, holders return, the woken
-    /// claim. Everybody who waits must be served.
+    /// From here on nothing fails: calls succeed, holders return, nudged waiters claim. Every
+    /// waiter must be served.
     fn recover(&mut self) {
         let waiting = |world: &World| world.clients.iter().any(|client| client.wait.is_some());
-        if self.core.is_paused() && !self.core.is_closed() {
+        if self.core.is_paused() && !self.core.closed {
             self.apply(Action::Resume);
         }
         for _ in 0..50 {
@@ -571,7 +532,7 @@ impl World {
             }
             if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
-                assert!(!self.core.is_closed() || self.core.is_drained(), "P11: not drained");
+                assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
                 return;
             }
             self.apply(Action::Advance);
@@ -608,7 +569,7 @@ fn explore(setup: &Setup) -> (usize, usize) {
     (seen.len(), transitions)
 }
 
-/// Names the shortest way to a failure.
+/// Prints the shortest path to a failure.
 struct PrintOnPanic<'a>(&'static str, &'a [Action], Option<Action>);
 
 impl Drop for PrintOnPanic<'_> {
@@ -635,7 +596,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         horizon: 2,
         last_only_tries: false,
         most_held: 1,
-        listens: false,
+        subscribed: false,
     }
 }
 
@@ -668,7 +629,7 @@ fn setups() -> Vec<Setup> {
     faults.policy.close_limit = nanos(1);
 
     let mut slow =
-        Setup { leave: true, ..plain("opens that nobody counts on any more", 3, &[5, 5, 5]) };
+        Setup { leave: true, ..plain("connects that are no longer counted on", 3, &[5, 5, 5]) };
     slow.policy.patience = nanos(1);
     slow.policy.open_limit = nanos(2);
 
@@ -696,7 +657,7 @@ fn setups() -> Vec<Setup> {
     checks.policy.validation_limit = nanos(1);
     checks.policy.reset_limit = nanos(1);
 
-    // The priorities keep the client that only tries apart from the others.
+    // Its priority tells the client that only tries from the others in the key.
     let mut always = Setup {
         faults: true,
         leave: true,
@@ -722,14 +683,14 @@ fn setups() -> Vec<Setup> {
         leave: true,
         verdicts: KEEP_OR_BREAK,
         owner: &[Action::SetMax(1), Action::SetMax(2), Action::Refresh],
-        ..plain("holders that wait for another, and for themselves", 2, &[5, 5, 5])
+        ..plain("holders that wait for another, and deadlock", 2, &[5, 5, 5])
     };
     nested.policy.self_deadlock_limit = Some(nanos(1));
 
     vec![strict, bounded, full, faults, slow, owner, checks, always, ageing, nested]
 }
 
-/// Whoever listens hears the truth, and changes nothing.
+/// A subscriber receives what happened, and changes nothing.
 #[test]
 fn p7_listeners_hear_the_truth_in_every_reachable_state() {
     let chosen = [
@@ -739,9 +700,9 @@ fn p7_listeners_hear_the_truth_in_every_reachable_state() {
     ];
     let chosen = setups().into_iter().filter(|setup| chosen.contains(&setup.name));
     for setup in chosen {
-        let unheard = explore(&setup);
-        let heard = explore(&Setup { listens: true, ..setup });
-        assert_eq!(heard, unheard, "states and transitions, while somebody listens or not");
+        let without = explore(&setup);
+        let with = explore(&Setup { subscribed: true, ..setup });
+        assert_eq!(with, without, "states and transitions with and without a subscriber");
     }
 }
 

@@ -1,92 +1,68 @@
-//! Walks at random through the states of pools that are too large to explore.
-//!
-//! A walk follows from its seed alone: the settings, how often it does what, and
-//! each of its steps. Every transition is judged by a naive reference model that
-//! sees the events and the effects ([`reference`]): it says what must come of an
-//! event ([`events`]), and what the pool may and must do about it ([`judge`]).
-//!
-//! First everything goes wrong that may. Then no more faults: calls succeed,
-//! holders return, whoever is nudged comes; and everyone who waits has to be
-//! served within a number of steps that is known beforehand. At last the pool is
-//! closed, and nothing may be left. In two walks of three somebody listens, at times or
-//! always, and is told of every step ([`ears`]); and what the pool shows of itself is
-//! compared after each ([`picture`]).
-//!
-//! `FAIRPOOL_WALK_SEED=…` repeats one walk, `FAIRPOOL_WALKS=…` walks so many,
-//! `FAIRPOOL_WALK_SECONDS=…` for so long.
+//! The walk itself, and the test that walks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::explore::Toy;
-use super::*;
+use super::super::toy::Toy;
+use crate::core::*;
 
-mod duty;
-mod ears;
-mod events;
-mod judge;
-mod picture;
-mod reference;
-mod setting;
-mod steps;
+use super::reference::Reference;
+use super::setting::{KINDS, Kind, Random, Setting};
+use super::subscriber::Subscriber;
 
-use ears::Ears;
-use reference::Reference;
-use setting::{KINDS, Kind, Random, Setting};
+/// The cheap clock advances by this much at a time.
+pub(super) const TICK: u64 = 3;
 
-/// The cheap clock ticks as seldom as this.
-const TICK: u64 = 3;
-
-/// A connection that a client has.
-struct Held {
-    lease: Lease<u32>,
-    client: u8,
-    at_home: bool,
+/// A connection that a client holds.
+pub(super) struct Held {
+    pub(super) lease: Lease<u32>,
+    pub(super) client: u8,
+    pub(super) moved: bool,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Client {
+pub(super) struct Client {
     /// The last wait, and whether it still lasts.
-    wait: Option<WaiterId>,
-    waits: bool,
-    nudged: bool,
+    pub(super) wait: Option<WaiterId>,
+    pub(super) waits: bool,
+    pub(super) nudged: bool,
 }
 
-/// How many walks there are without being told.
+/// How many walks there are by default.
 const WALKS: u64 = 1200;
 
-type Tally = BTreeMap<&'static str, u64>;
+pub(super) type Tally = BTreeMap<&'static str, u64>;
 
-struct Walk {
-    seed: u64,
-    setting: Setting,
-    random: Random,
-    core: Core<Toy>,
-    reference: Reference,
-    now: Time,
-    clients: Vec<Client>,
-    ears: Ears,
-    held: Vec<Held>,
-    jobs: Vec<Job<Toy>>,
-    /// What happened last, to be printed if the walk fails.
-    log: VecDeque<(u64, Kind, usize)>,
-    did: [u64; KINDS.len()],
-    most_waiters: usize,
-    tally: Tally,
+pub(super) struct Walk {
+    pub(super) seed: u64,
+    pub(super) setting: Setting,
+    pub(super) random: Random,
+    pub(super) core: Core<Toy>,
+    pub(super) reference: Reference,
+    pub(super) now: Time,
+    pub(super) clients: Vec<Client>,
+    pub(super) subscriber: Subscriber,
+    pub(super) held: Vec<Held>,
+    pub(super) jobs: Vec<Job<Toy>>,
+    /// The last steps, to be printed if the walk fails.
+    pub(super) log: VecDeque<(u64, Kind, usize)>,
+    pub(super) did: [u64; KINDS.len()],
+    pub(super) most_waiters: usize,
+    pub(super) tally: Tally,
 }
 
 impl Walk {
     fn new(seed: u64) -> Walk {
         let mut random = Random::new(seed);
         let setting = Setting::draw(&mut random);
-        let ears = Ears::draw(&mut random);
+        let subscriber = Subscriber::draw(&mut random);
         let mut walk = Walk {
             core: Core::new(setting.policy.clone()),
             reference: Reference::new(setting.policy.clone()),
             clients: vec![Client::default(); setting.clients],
             seed,
             setting,
-            ears,
+            subscriber,
             random,
             now: Time::START,
             held: Vec::new(),
@@ -100,11 +76,11 @@ impl Walk {
         walk
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub(super) fn count(&mut self, what: &'static str) {
         *self.tally.entry(what).or_default() += 1;
     }
 
-    /// Draws until it hits a kind of step that is possible.
+    /// Draws kinds of steps until one is possible.
     fn step(&mut self, last_tenth: bool) {
         for _ in 0..40 {
             let kind = self.draw_kind();
@@ -129,12 +105,11 @@ impl Walk {
         unreachable!("the weights have a sum")
     }
 
-    /// From here on nothing fails, and nobody new comes. Returns how many steps
-    /// it took until nobody waited, and how many it may have taken: three for
-    /// each waiter (a check, a claim, a return), and three for each connection,
-    /// call and place there is (the call ends or the holder returns; if what
-    /// comes of it is not fit it is closed, and another is opened). A few more
-    /// for the reaper, and to wait until opening is tried again.
+    /// From here on nothing fails, and there are no newcomers. Returns the number of steps
+    /// until nobody waited, and its bound: three for each waiter (a check, a claim, a
+    /// return), and three for each connection, call and slot (the call ends or the holder
+    /// returns; if the connection is unfit it is closed, and another is opened). A few more
+    /// for the reaper, and to wait until connecting is retried.
     fn recover(&mut self) -> (usize, usize) {
         let work = self.reference.queue.len()
             + self.jobs.len()
@@ -161,17 +136,17 @@ impl Walk {
                 if !waits {
                     break;
                 }
-                assert_ne!(self.reference.look_at, Time::NEVER, "P3: a waiter is never served");
-                // Opening is tried again after this long at the latest.
+                assert_ne!(self.reference.next_tick, Time::NEVER, "P3: a waiter is never served");
+                // Connecting is retried after this long at the latest.
                 self.now = self.now.after(self.setting.policy.backoff_max);
-                self.now = self.now.max(self.reference.look_at);
+                self.now = self.now.max(self.reference.next_tick);
                 self.reference.now = self.now;
             }
         }
         (served_after, bound)
     }
 
-    /// Somebody returns, comes, or gets an answer from the driver.
+    /// A waiter claims, a holder returns, or a driver call ends.
     fn advance_one_thing(&mut self) -> bool {
         let nudged = self.targets(Kind::Claim);
         let (jobs, held) = (self.jobs.len(), self.held.len());
@@ -187,9 +162,9 @@ impl Walk {
         } else {
             let place = place - nudged.len() - jobs;
             let held = &self.held[place];
-            // One that waits for another while it holds this one: somebody else
-            // has it, then, or nobody could be served.
-            if held.at_home && self.clients[held.client as usize].waits {
+            // Its client waits for another connection: so another thread returns this
+            // one, or nobody could be served.
+            if !held.moved && self.clients[held.client as usize].waits {
                 self.apply(Kind::Move, place);
             }
             self.apply(Kind::Keep, place);
@@ -209,12 +184,12 @@ impl Walk {
     fn run(&mut self) -> (usize, usize) {
         let steps = self.setting.steps;
         for step in 0..steps {
-            self.change_ears();
+            self.change_subscription();
             self.step(step * 10 > steps * 9);
         }
         let (served_after, bound) = self.recover();
         self.check_that_all_is_accounted_for();
-        if !self.core.is_closed() {
+        if !self.core.closed {
             self.apply(Kind::Close, 0);
         }
         while self.reaper_is_due() || self.advance_one_thing() {
@@ -224,12 +199,12 @@ impl Walk {
         }
         self.check_that_all_is_accounted_for();
         assert!(self.core.is_drained(), "P11: not drained");
-        self.turn_page(false);
+        self.swap_events(false);
         (served_after, bound)
     }
 }
 
-/// Tells how to walk there again.
+/// Prints how to repeat a walk that failed.
 impl Drop for Walk {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -247,7 +222,7 @@ fn setting_of(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {value:?}")))
 }
 
-/// Everything that has to happen in some walk, or walking proves nothing.
+/// Everything that must happen in some walk, or the walks prove nothing.
 const HAPPENS: [&str; 31] = [
     "got at once",
     "got on the slow path",
@@ -282,14 +257,15 @@ const HAPPENS: [&str; 31] = [
     "abandoned calls told",
 ];
 
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::Broken,
     Reason::Invalid,
     Reason::Expired,
     Reason::IdleTooLong,
     Reason::Excess,
     Reason::Stale,
-    Reason::Closed,
+    Reason::PoolClosed,
+    Reason::Detached,
 ];
 
 #[test]
@@ -311,7 +287,8 @@ fn p2_p3_p4_p5_p7_hold_on_long_random_walks() {
         seed += 1;
         most_waiters = walk.most_waiters.max(most_waiters);
         did.iter_mut().zip(walk.did).for_each(|(all, some)| *all += some);
-        closed.iter_mut().zip(walk.core.counters().closed).for_each(|(all, some)| *all += some);
+        let counted = walk.core.counters().closed;
+        closed.iter_mut().zip(REASONS).for_each(|(all, by)| *all += counted[by as usize]);
         walk.tally.iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
     }
     let steps: u64 = did.iter().sum();
@@ -332,7 +309,7 @@ fn p2_p3_p4_p5_p7_hold_on_long_random_walks() {
             assert!(tally.contains_key(what), "{what:?} happens in no walk");
         }
         for (reason, times) in REASONS.iter().zip(closed) {
-            assert!(times > 0, "no connection was closed as {reason:?}");
+            assert!(times > 0, "no connection left as {reason:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::Policy;
+use crate::core::Policy;
 
 /// Splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", 2014): a whole walk follows from one number.
@@ -38,8 +38,8 @@ impl Random {
     }
 }
 
-/// The kinds of steps. Which client, connection or call a step is about is
-/// drawn when it is taken.
+/// The kinds of steps. The client, connection or call of a step is drawn when it is
+/// taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Get,
@@ -105,9 +105,9 @@ pub(super) struct Setting {
     pub(super) weights: [usize; KINDS.len()],
     pub(super) clients: usize,
     pub(super) priorities: Vec<u8>,
-    /// How many connections a client holds at the most.
+    /// How many connections a client holds at most.
     pub(super) most_held: usize,
-    /// Steps with faults.
+    /// How many steps the phase with faults has.
     pub(super) steps: usize,
 }
 
@@ -125,9 +125,8 @@ impl Setting {
     }
 }
 
-/// Swarm testing (Groce and others, 2012): what a walk never does matters as
-/// much as what it does, so each kind is left out of some walks, and dominates
-/// others.
+/// Swarm testing (Groce and others, 2012): what a walk never does matters as much as what
+/// it does, so each kind is left out of some walks, and dominates others.
 fn weights(random: &mut Random) -> [usize; KINDS.len()] {
     KINDS.map(|(kind, usual)| match kind {
         Get => usual,
@@ -146,7 +145,7 @@ fn span(random: &mut Random) -> Duration {
     nanos(random.pick(&[1, 2, 4, 8, 16, 32, 64, 128, 256]))
 }
 
-/// Long, more often than not: a limit that is always hit hides what is behind it.
+/// Usually long: a limit that is always hit hides what comes after it.
 fn limit(random: &mut Random) -> Duration {
     if random.one_in(3) { span(random) } else { random.pick(&[nanos(500), Duration::MAX]) }
 }
@@ -191,7 +190,7 @@ fn policy(random: &mut Random) -> Policy {
         close_limit: limit(random),
         max_opening: random.pick(&[1, 2, 4, 24]),
         max_closers: random.pick(&[1, 2, 4, 24]),
-        // The builder asks for one; nothing in the core does.
+        // The builder requires at least one; the core does not.
         max_abandoned: random.pick(&[0, 1, 2, 8, 64]),
         backoff_min,
         backoff_max: backoff_min * random.pick(&[1, 4, 50]),

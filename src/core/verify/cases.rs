@@ -1,10 +1,9 @@
-//! Single cases of the core: what the exploration cannot tell from its states,
-//! since both ways keep the invariants.
+//! Single cases that the exploration cannot tell apart: both outcomes keep the invariants.
 
 use std::time::Duration;
 
-use super::explore::{Toy, policy};
-use super::*;
+use super::toy::{Toy, policy};
+use crate::core::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -16,14 +15,14 @@ fn fx() -> Effects<Toy> {
     Effects::new()
 }
 
-/// A core whose connections were all opened at the start and came back then.
+/// A core with all its connections, idle since the start.
 fn filled(policy: Policy) -> Core<Toy> {
     let mut core = Core::new(Policy { min_idle: Some(policy.max_size), ..policy });
     let mut fx = fx();
     core.tick(Time::START, &mut fx);
     while let Some(job) = fx.jobs.pop() {
-        let Job::Open(permit) = job else { panic!("only opens") };
-        core.opened(Time::START, Leased::new(permit, 0), &mut fx);
+        let Job::Connect(permit) = job else { panic!("only opens") };
+        core.connect_finished(Time::START, Leased::new(permit, 0), &mut fx);
     }
     core
 }
@@ -33,7 +32,7 @@ fn waiter(since: Time, client: u8) -> Waiter<Toy> {
 }
 
 fn opens(fx: &Effects<Toy>) -> usize {
-    fx.jobs.iter().filter(|job| matches!(job, Job::Open(_))).count()
+    fx.jobs.iter().filter(|job| matches!(job, Job::Connect(_))).count()
 }
 
 fn checks(fx: &Effects<Toy>) -> usize {
@@ -46,14 +45,14 @@ fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
     let mut first = fx();
     let id = core.join(waiter(at(2), 0), &mut first).expect("room to wait");
     assert_eq!(checks(&first), 1);
-    assert!(core.leave(at(3), id, Left::TimedOut, &mut fx()));
+    assert!(core.leave(at(3), id, ErrorKind::Timeout, &mut fx()));
     // The check of the first caller is still under way.
     let mut second = fx();
     core.join(waiter(at(3), 1), &mut second).expect("room to wait");
     assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
 }
 
-/// A core with everything lent; returns the leases too.
+/// A core with all its connections lent; returns the leases too.
 fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
     let size = policy.max_size;
     let mut core = filled(policy);
@@ -70,7 +69,7 @@ fn p3_a_waiter_does_not_leave_beside_an_idle_connection() {
     for lease in leases {
         core.checkin(at(10), lease, Verdict::Keep, &mut fx());
     }
-    // The first was nudged, but its thread does not get to run.
+    // The first was nudged, but its thread is not scheduled.
     assert_eq!((core.nudged, core.gauges().idle), (Some(first), 2));
     let mut late = fx();
     assert!(core.claim(at(20), second, &mut late).is_some(), "what the first does not need");
@@ -100,7 +99,7 @@ fn p3_an_open_that_hangs_is_not_counted_on() {
     let mut later = fx();
     assert_eq!(core.tick(at(1), &mut later), at(2), "when the second is slow too");
     assert_eq!(opens(&later), 1, "another for the same waiter");
-    assert!(core.leave(at(1), id, Left::TimedOut, &mut fx()));
+    assert!(core.leave(at(1), id, ErrorKind::Timeout, &mut fx()));
     core.tick(at(2), &mut fx());
     let mut next = fx();
     core.join(waiter(at(2), 1), &mut next).expect("room to wait");
@@ -139,14 +138,16 @@ fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     assert_eq!(core.tick(at(2), &mut later), Time::NEVER);
     assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 1));
     let abandoned = closing.jobs.iter().position(|job| match job {
-        Job::Close(lease, _) => core.slots[lease.permit.0 as usize].state == State::Abandoned,
+        Job::Close(lease, _) => {
+            core.slots[lease.permit.index()].state == ConnectionState::Abandoned
+        }
         _ => false,
     });
     let Job::Close(lease, _) = closing.jobs.swap_remove(abandoned.expect("one of them")) else {
         panic!("only closes");
     };
     let mut back = fx();
-    core.closed(at(3), lease.permit, &mut back);
+    core.close_finished(at(3), lease.permit, &mut back);
     assert!(back.wake_reaper, "the other overrun has to be looked at");
     core.tick(at(3), &mut fx());
     assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 0));
@@ -182,8 +183,8 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
     for _ in 0..8 {
         let mut failed = fx();
         for job in asked.jobs.drain(..) {
-            let Job::Open(permit) = job else { panic!("only opens") };
-            core.open_failed(now, permit, 7, false, &mut failed);
+            let Job::Connect(permit) = job else { panic!("only opens") };
+            core.connect_failed(now, permit, 7, false, &mut failed);
         }
         assert_eq!(opens(&failed), 0, "not before the delay");
         let mut quiet = fx();
@@ -209,8 +210,8 @@ fn failures_of_one_volley_count_as_one() {
     core.tick(at(0), &mut asked);
     assert_eq!(opens(&asked), 4);
     for (job, second) in asked.jobs.drain(..).zip(0..) {
-        let Job::Open(permit) = job else { panic!("only opens") };
-        core.open_failed(at(second), permit, 7, false, &mut fx());
+        let Job::Connect(permit) = job else { panic!("only opens") };
+        core.connect_failed(at(second), permit, 7, false, &mut fx());
     }
     assert!(core.tick(at(0), &mut fx()) <= at(1), "the first delay, after the first");
     assert_eq!(core.counters.open_failures, 4);
@@ -221,13 +222,13 @@ fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     let mut core: Core<Toy> = Core::new(policy(1));
     let mut asked = fx();
     core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
-    let Some(Job::Open(permit)) = asked.jobs.pop() else { panic!("an open") };
-    core.open_failed(at(1), permit, 7, false, &mut fx());
+    let Some(Job::Connect(permit)) = asked.jobs.pop() else { panic!("an open") };
+    core.connect_failed(at(1), permit, 7, false, &mut fx());
     assert_eq!(core.last_error(), Some((at(1), 7)));
     let mut again = fx();
     core.tick(at(3), &mut again);
-    let Some(Job::Open(permit)) = again.jobs.pop() else { panic!("another open") };
-    core.opened(at(3), Leased::new(permit, 0), &mut fx());
+    let Some(Job::Connect(permit)) = again.jobs.pop() else { panic!("another open") };
+    core.connect_finished(at(3), Leased::new(permit, 0), &mut fx());
     assert_eq!(core.last_error(), None, "connecting works again");
 }
 
@@ -238,12 +239,12 @@ fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
     let lease = core.acquire(at(0), 5, 0, &mut fx()).expect("it is idle");
     let nested = |since| Waiter { nested: true, ..waiter(since, 0) };
     core.join(nested(at(1)), &mut fx()).expect("room to wait");
-    // On its way to its wait it runs somebody's code, which waits too.
+    // On the way to its wait it runs user code, which waits too.
     let second = core.join(nested(at(1)), &mut fx()).expect("room to wait");
-    assert!(core.leave(at(1), second, Left::TimedOut, &mut fx()));
+    assert!(core.leave(at(1), second, ErrorKind::Timeout, &mut fx()));
     let mut later = fx();
     core.tick(at(2), &mut later);
-    assert!(matches!(later.answers[..], [(0, Answer::Deadlock(_))]), "it is told");
+    assert!(matches!(later.answers[..], [(0, Answer::SelfDeadlock(_))]), "it is told");
     core.checkin(at(2), lease, Verdict::Keep, &mut fx());
 }
 
@@ -256,17 +257,17 @@ fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
         core.join(waiter(at(0), client), &mut asked).expect("room to wait");
     }
     let mut permits = asked.jobs.drain(..).map(|job| match job {
-        Job::Open(permit) => permit,
+        Job::Connect(permit) => permit,
         _ => panic!("only opens"),
     });
     let (first, second) = (permits.next().expect("one"), permits.next().expect("another"));
     let mut failed = fx();
-    core.open_failed(at(1), first, 7, true, &mut failed);
+    core.connect_failed(at(1), first, 7, true, &mut failed);
     assert_eq!(failed.answers.len(), 2, "both are told");
     // The next attempt is due, and waits for the second of the first ones.
     core.join(waiter(at(3), 3), &mut fx()).expect("hope");
     let mut late = fx();
-    core.open_failed(at(4), second, 8, false, &mut late);
+    core.connect_failed(at(4), second, 8, false, &mut late);
     assert!(late.answers.is_empty(), "it was begun before the newcomer came");
     assert_eq!(opens(&late), 1, "the attempt that is due");
     assert_eq!(core.last_error(), Some((at(1), 7)), "it says more");
@@ -297,11 +298,11 @@ fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
     let mut leases = leases.into_iter();
     let mut next = || leases.next().expect("two");
     let id = core.join(waiter(at(10), 0), &mut fx()).expect("room");
-    // One comes back at 10.5 s; then one by a clock that lags.
+    // One is returned at 10.5 s; then another, by a clock that lags.
     core.checkin(Time::START.after(SECOND * 21 / 2), next(), Verdict::Keep, &mut fx());
     assert_eq!(core.nudged, Some(id));
     assert!(core.checkin_fast(at(10), next()).is_ok());
-    // Now the upper one is due for its check.
+    // Now the top is due for its check.
     assert!(core.claim(Time::START.after(SECOND * 56 / 5), id, &mut fx()).is_some());
     assert_eq!(core.gauges().waiting, 0);
 }
@@ -312,28 +313,28 @@ fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
     let mut core: Core<Toy> = Core::new(limits);
     let mut asked = fx();
     core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
-    let Some(Job::Open(slow)) = asked.jobs.pop() else { panic!("an open") };
+    let Some(Job::Connect(slow)) = asked.jobs.pop() else { panic!("an open") };
     core.tick(at(1), &mut fx());
     let mut again = fx();
     core.tick(at(4), &mut again);
-    let Some(Job::Open(quick)) = again.jobs.pop() else { panic!("another open") };
-    core.opened(at(4), Leased::new(quick, 1), &mut fx());
+    let Some(Job::Connect(quick)) = again.jobs.pop() else { panic!("another open") };
+    core.connect_finished(at(4), Leased::new(quick, 1), &mut fx());
     let calls = |core: &Core<Toy>| core.picture(at(7)).calls;
-    let call = |kind, connection, seconds| {
+    let call = |kind, connection_id, seconds| {
         let running_for = SECOND * seconds;
-        vec![Call { kind, connection, running_for, queued: false, abandoned: true }]
+        vec![Call { kind, connection_id, running_for, queued: false, abandoned: true }]
     };
-    assert_eq!(calls(&core), call(CallKind::Open, 0, 7));
-    // It comes after all, but there is no room.
+    assert_eq!(calls(&core), call(CallKind::Connect, 0, 7));
+    // It is opened after all, but there is no room.
     let mut late = fx();
-    core.opened(at(5), Leased::new(slow, 2), &mut late);
+    core.connect_finished(at(5), Leased::new(slow, 2), &mut late);
     assert!(matches!(late.jobs[..], [Job::Close(..)]));
     assert_eq!(calls(&core), call(CallKind::Close, 3, 2), "what is under way now");
 }
 
 #[test]
 fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
-    // So slow that the turns of all but the most important are alike.
+    // Ageing so slow that all turns but the most important one's are equal.
     let (mut core, leases) =
         exhausted(Policy { priority_ageing: Duration::MAX, max_opening: 1, ..policy(4) });
     for (client, priority) in [(0, 3), (1, 2), (2, 2), (3, 0)] {
@@ -355,11 +356,14 @@ fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
 #[test]
 fn a_get_that_was_cancelled_before_it_began_is_told() {
     let mut core: Core<Toy> = Core::new(policy(1));
-    core.turn_page(Some(Pages::of(8)));
+    core.swap_events(Some(EventBuffer::with_capacity(8)));
     core.refuse_cancelled(at(1), 7);
-    let told = core.turn_page(None).expect("somebody listens").entries;
-    let (waited, end) = (Duration::ZERO, End::Cancelled);
-    assert_eq!(told, [Entry { at: at(1), step: Step::Left { get: 1, caller: 7, waited, end } }]);
+    let told = core.swap_events(None).expect("the journal is open").entries;
+    let (waited, kind) = (Duration::ZERO, ErrorKind::Cancelled);
+    assert_eq!(
+        told,
+        [Entry { at: at(1), step: Step::GetFailed { get_id: 1, caller: 7, waited, kind } }]
+    );
     assert_eq!(core.counters().cancelled, 1);
 }
 

@@ -1,0 +1,198 @@
+//! Results of driver calls.
+//!
+//! Each driver call that the core asked for is answered by exactly one of these events,
+//! maybe after the call was abandoned. Then its connection is taken in if there is room,
+//! and closed if not.
+
+use std::time::Duration;
+
+use super::reap::KEEPALIVES_AT_ONCE;
+use super::{
+    ConnectionState, Core, Effects, ErrorKind, Lease, Notice, Permit, PoolTypes, Reason, Time,
+};
+
+impl<T: PoolTypes> Core<T> {
+    /// A connection was opened.
+    pub(crate) fn connect_finished(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        fx: &mut Effects<T>,
+    ) {
+        self.counters.opened += 1;
+        if let Some(outage) = self.outage.take() {
+            let lasted = now.since(outage.began);
+            fx.notices.push(Notice::OutageEnded { failures: outage.failures, lasted });
+        }
+        self.replace_error(None, fx);
+        fx.progress = true;
+        let lifetime = self.draw_lifetime();
+        let slot = self.slot(&lease.permit);
+        slot.expires = now.after_opt(lifetime);
+        slot.fresh_at = now;
+        slot.connection_id = T::connection_id(&lease.conn);
+        if slot.state == ConnectionState::Abandoned {
+            self.take_in_late(lease, Reason::Excess, now, fx);
+        } else {
+            let unfit = self.unfit(&lease.permit, now);
+            self.end_call(lease.permit.index());
+            match unfit {
+                Some(reason) => self.retire(lease, reason, now, fx),
+                None => self.offer(lease, now, fx),
+            }
+        }
+        self.serve(now, fx);
+        self.settle();
+    }
+
+    /// Connecting failed. If that is permanent and no connection is open, all waiters fail.
+    pub(crate) fn connect_failed(
+        &mut self,
+        now: Time,
+        permit: Permit,
+        cause: T::Cause,
+        permanent: bool,
+        fx: &mut Effects<T>,
+    ) {
+        fx.progress = true;
+        if self.slot(&permit).state == ConnectionState::Abandoned {
+            fx.garbage.push(cause);
+            self.vacate_abandoned(permit, now, fx);
+        } else {
+            self.end_call(permit.index());
+            let begun = self.slot(&permit).since;
+            self.vacate(permit, Some(Reason::ConnectFailed), now);
+            if self.count_connect_failure(begun, now, permanent) {
+                fx.notices.push(Notice::Outage(Some(cause.clone())));
+            }
+            if permanent && self.has_none_for_good() {
+                while let Some(first) = self.queue.first() {
+                    self.fail(first, ErrorKind::Connect, Some(cause.clone()), now, fx);
+                }
+            }
+            self.keep_error(now, cause, permanent, fx);
+        }
+        self.serve(now, fx);
+        self.settle();
+    }
+
+    /// A check has ended. `Err` says why the connection must not be used.
+    pub(crate) fn check_finished(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        result: Result<(), (Reason, T::Cause)>,
+        fx: &mut Effects<T>,
+    ) {
+        fx.progress = true;
+        let late = self.slot(&lease.permit).state == ConnectionState::Abandoned;
+        match result {
+            Ok(()) if late => {
+                self.slot(&lease.permit).fresh_at = now;
+                self.take_in_late(lease, Reason::Invalid, now, fx);
+            }
+            Err((reason, cause)) if late => {
+                fx.garbage.push(cause);
+                self.close_late(lease, reason, now, fx);
+            }
+            result => {
+                self.end_check(now, lease, result, fx);
+                self.check_another(now, fx);
+            }
+        }
+        self.serve(now, fx);
+        self.settle();
+    }
+
+    /// A driver's close has ended.
+    pub(crate) fn close_finished(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
+        fx.progress = true;
+        if self.slot(&permit).state == ConnectionState::Abandoned {
+            self.vacate_abandoned(permit, now, fx);
+        } else {
+            self.end_call(permit.index());
+            self.vacate(permit, None, now);
+            self.start_closes(now, fx);
+        }
+        self.serve(now, fx);
+        self.settle();
+    }
+
+    fn end_check(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        result: Result<(), (Reason, T::Cause)>,
+        fx: &mut Effects<T>,
+    ) {
+        let unfit = self.unfit(&lease.permit, now);
+        let slot = self.slot(&lease.permit);
+        let (validated, idle_since) = (slot.check.validate, slot.idle_since);
+        let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
+        self.end_call(lease.permit.index());
+        if held_back && !self.start_next_keepalive(now, fx) {
+            self.wake_reaper_at(now, fx);
+        }
+        if let Err((reason, cause)) = result {
+            self.counters.check_failures += 1;
+            self.keep_error(now, cause, false, fx);
+            return self.retire(lease, reason, now, fx);
+        }
+        if let Some(reason) = unfit {
+            return self.retire(lease, reason, now, fx);
+        }
+        match idle_since {
+            Some(idle_since) if self.queue.is_empty() => {
+                self.end_keepalive(lease, idle_since, now, fx);
+            }
+            // Validated for a waiter: the first gets it.
+            _ if validated => self.offer(lease, now, fx),
+            // Only reset: as if it were returned now.
+            _ => self.shelve(lease, now, fx),
+        }
+    }
+
+    /// Nobody asked for the check: the connection remains idle, at the bottom.
+    fn end_keepalive(
+        &mut self,
+        mut lease: Lease<T::Conn>,
+        idle_since: Time,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        self.enter(lease.permit.index(), ConnectionState::Idle, None, now);
+        let slot = &mut self.slots[lease.permit.index()];
+        slot.since = idle_since;
+        slot.fresh_at = now;
+        let expires = slot.expires;
+        lease.fit_until = slot.fit_until(self.fresh_nanos);
+        self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
+        self.idle.push_front(lease);
+    }
+
+    fn draw_lifetime(&mut self) -> Option<Duration> {
+        let life = self.policy.max_lifetime?;
+        let cut = self.fraction() * f64::from(self.policy.lifetime_jitter_permille) / 1000.0;
+        Some(life - life.mul_f64(cut))
+    }
+
+    /// An abandoned call succeeded after all: takes its connection in if there is room,
+    /// otherwise closes it for this reason.
+    fn take_in_late(
+        &mut self,
+        lease: Lease<T::Conn>,
+        otherwise: Reason,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        let room = self.occupied() < self.policy.max_size;
+        match self.unfit(&lease.permit, now) {
+            None if room => {
+                self.uncount_abandoned(now, fx);
+                self.offer(lease, now, fx);
+            }
+            None | Some(Reason::Excess) => self.close_late(lease, otherwise, now, fx),
+            Some(reason) => self.close_late(lease, reason, now, fx),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The fast paths of a get and of a return: those that need no decision.
+//!
+//! A get takes the top of the stack of idle connections, a return puts it back there,
+//! if the [`Gate`] allows it. Everything that could forbid it was decided when the gate
+//! was computed. While there are subscribers the gate that `acquire_fast` and
+//! `checkin_fast` read is shut, so that they need not ask; callers then use the variants
+//! that note what they do, with the gate kept in the journal.
+
+use std::time::Duration;
+
+use super::gate::Gate;
+use super::{ConnectionState, Core, Lease, Permit, PoolTypes, Time};
+
+impl<T: PoolTypes> Core<T> {
+    /// Takes the top idle connection if nothing has to be done about it and nobody
+    /// waits. `None` means: take the slow path.
+    ///
+    /// No waiter is worse off afterwards: if another connection remains, a nudged waiter
+    /// is still on its way.
+    ///
+    /// `now` may lag a little. So it cannot tell who has waited too long to be overtaken:
+    /// see [`overtake`](Core::overtake).
+    #[inline]
+    pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        if self.gate.until != Time::NEVER { None } else { self.take_top(self.gate, now, caller) }
+    }
+
+    /// [`acquire_fast`](Core::acquire_fast) past waiters, if they may be overtaken; `now`
+    /// is exact.
+    #[inline]
+    pub(crate) fn overtake(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        if now >= self.gate.until {
+            return None;
+        }
+        let lease = self.take_top(self.gate, now, caller)?;
+        self.counters.overtakes += u64::from(self.gate.until != Time::NEVER);
+        Some(lease)
+    }
+
+    /// [`overtake`](Core::overtake) with a note in the journal.
+    pub(crate) fn acquire_noted(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        let gate = self.gate_in_force();
+        if now >= gate.until {
+            return None;
+        }
+        let lease = self.take_top(gate, now, caller)?;
+        self.counters.overtakes += u64::from(gate.until != Time::NEVER);
+        self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, now);
+        Some(lease)
+    }
+
+    /// Puts a connection back onto the stack if it is fit, its expiry is planned for, and
+    /// nobody waits for it, or the first waiter is on its way and may still be overtaken.
+    /// Otherwise returns it for [`checkin`](Core::checkin). `now` may lag a little; that
+    /// long, a connection may be idle that a waiter should have.
+    #[inline]
+    pub(crate) fn checkin_fast(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+    ) -> Result<(), Lease<T::Conn>> {
+        self.put_on_top(self.gate, now, lease)
+    }
+
+    /// [`checkin_fast`](Core::checkin_fast) with a note in the journal; `now` is exact.
+    pub(crate) fn checkin_noted(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+    ) -> Result<(), Lease<T::Conn>> {
+        let index = lease.permit.index();
+        self.put_on_top(self.gate_in_force(), now, lease)?;
+        self.note_move(index, ConnectionState::Busy, ConnectionState::Idle, None, now);
+        Ok(())
+    }
+
+    #[inline]
+    fn take_top(&mut self, gate: Gate, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+        if self.idle.len() <= gate.floor {
+            return None;
+        }
+        if now >= self.idle.back()?.fit_until {
+            return None;
+        }
+        let lease = self.idle.pop_back()?;
+        self.lend(&lease.permit, now, caller);
+        Some(lease)
+    }
+
+    #[inline]
+    fn put_on_top(
+        &mut self,
+        gate: Gate,
+        now: Time,
+        lease: Lease<T::Conn>,
+    ) -> Result<(), Lease<T::Conn>> {
+        let slot = &self.slots[lease.permit.index()];
+        let keep = self.idle.len() < gate.ceiling
+            && now < gate.until
+            && slot.generation == self.generation
+            && now < slot.expires
+            && slot.expires >= self.wake_at
+            && !slot.leaking;
+        if !keep {
+            return Err(lease);
+        }
+        self.busy -= 1;
+        self.push_idle(lease, now);
+        Ok(())
+    }
+
+    /// [`enter`](Core::enter) for `Busy`; the caller notes it.
+    pub(super) fn lend(&mut self, permit: &Permit, now: Time, caller: T::Caller) {
+        let slot = self.slot(permit);
+        slot.state = ConnectionState::Busy;
+        slot.since = now;
+        slot.caller = Some(caller);
+        slot.moved = false;
+        self.busy += 1;
+        self.counters.gets += 1;
+    }
+
+    /// [`enter`](Core::enter) for `Idle`; the caller notes it.
+    pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, now: Time) {
+        let slot = &mut self.slots[lease.permit.index()];
+        slot.state = ConnectionState::Idle;
+        slot.since = now;
+        slot.fresh_at = now;
+        lease.fit_until = slot.fit_until(self.fresh_nanos);
+        self.idle.push_back(lease);
+    }
+
+    /// Computes the gate anew, and shuts it for those who note nothing if there are
+    /// subscribers.
+    pub(super) fn update_gate(&mut self) {
+        let gate = self.gate_now();
+        self.journal.gate = gate;
+        self.gate = if self.journal.is_open() { Gate::SHUT } else { gate };
+    }
+
+    pub(super) fn gate_in_force(&self) -> Gate {
+        if self.journal.is_open() { self.journal.gate } else { self.gate }
+    }
+
+    pub(super) fn gate_now(&self) -> Gate {
+        if self.closed {
+            return Gate::SHUT;
+        }
+        let until = self.queue.overtaken_until(self.policy.fairness_bound);
+        let floor = if self.paused {
+            usize::MAX
+        } else if self.occupied() < self.policy.max_size {
+            // A get may leave fewer idle connections than the pool should keep.
+            self.policy.min_idle_now() as usize
+        } else {
+            0
+        };
+        // A returned connection is for the first waiter, unless that has been nudged: it
+        // claims one and serves the others.
+        let wanted = self.queue.first() != self.nudged;
+        let ceiling = if wanted || self.occupied() > self.policy.max_size {
+            0
+        } else {
+            self.policy.max_idle_now() as usize
+        };
+        Gate { until, floor, ceiling }
+    }
+}

@@ -1,0 +1,145 @@
+//! The words of the pool's vocabulary that users see: why a get failed, where a
+//! connection is, why it moved, what a driver call is for.
+
+use std::fmt;
+
+/// What kind of failure an [`Error`](crate::Error) is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No connection became available in time.
+    Timeout,
+    /// The pool was closed.
+    Closed,
+    /// As many callers wait as [`Builder::max_waiters`](crate::Builder::max_waiters) allows.
+    QueueFull,
+    /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
+    Cancelled,
+    /// Connecting fails in a way that no retry cures (see
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
+    /// and the pool has no connection. Callers get this error at once; the pool goes on
+    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
+    /// attempts.
+    Connect,
+    /// Every connection is held by a thread that itself waits here; only with
+    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
+    SelfDeadlock,
+    /// A setting has an invalid value.
+    Config,
+}
+
+/// Where a connection is.
+///
+/// ```text
+///          connected        lent            retired      close starts
+/// Gone ──► Opening ──► Idle ⇄ Busy ──────► Retired ──────► Closing ──► Gone
+///                       ▲ │                                   │
+///                       │ ▼                                   │ overran
+///                     Checking                                ▼
+///        Opening and Checking that overran their limit ──► Abandoned ──► Gone
+/// ```
+///
+/// An `Idle`, `Checking` or `Opening` connection may be retired too. If an abandoned call
+/// succeeds late, its connection goes on as any other, provided there is room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The driver connects.
+    Opening,
+    /// It waits for a caller.
+    Idle,
+    /// A caller has it.
+    Busy,
+    /// It is being reset or validated.
+    Checking,
+    /// It is to be closed, and waits for a closer.
+    Retired,
+    /// The driver closes it.
+    Closing,
+    /// It is in a driver call that has overrun its limit.
+    Abandoned,
+    /// It is not, or no longer, the pool's.
+    Gone,
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ConnectionState::Opening => "opening",
+            ConnectionState::Idle => "idle",
+            ConnectionState::Busy => "busy",
+            ConnectionState::Checking => "checking",
+            ConnectionState::Retired => "retired",
+            ConnectionState::Closing => "closing",
+            ConnectionState::Abandoned => "abandoned",
+            ConnectionState::Gone => "gone",
+        })
+    }
+}
+
+/// Why a connection moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Retired: broken, discarded, or its reset failed.
+    Broken,
+    /// Retired: it failed validation.
+    Invalid,
+    /// Retired: it reached `max_lifetime`.
+    Expired,
+    /// Retired: it was idle for `idle_timeout`.
+    IdleTooLong,
+    /// Retired: it was more than `max_size` or `max_idle` allow.
+    Excess,
+    /// Retired: it was opened before a `refresh`.
+    Stale,
+    /// Retired: the pool was closed.
+    PoolClosed,
+    /// Gone: connecting failed.
+    ConnectFailed,
+    /// Abandoned: the driver call overran its limit.
+    Overran,
+    /// Gone: its holder keeps it.
+    Detached,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Reason::Broken => "broken",
+            Reason::Invalid => "invalid",
+            Reason::Expired => "expired",
+            Reason::IdleTooLong => "idle too long",
+            Reason::Excess => "excess",
+            Reason::Stale => "stale",
+            Reason::PoolClosed => "pool closed",
+            Reason::ConnectFailed => "connect failed",
+            Reason::Overran => "overran its limit",
+            Reason::Detached => "detached",
+        })
+    }
+}
+
+/// What a driver call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum CallKind {
+    /// To open a connection.
+    Connect,
+    /// To reset or validate one.
+    Check,
+    /// To close one.
+    Close,
+}
+
+impl fmt::Display for CallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CallKind::Connect => "connect",
+            CallKind::Check => "check",
+            CallKind::Close => "close",
+        })
+    }
+}

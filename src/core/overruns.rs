@@ -1,0 +1,100 @@
+//! Driver calls that take too long.
+//!
+//! Past the patience of the policy, a connect or a check is no longer counted on. Past
+//! its limit, a call is abandoned: its slot no longer counts as occupied. At most
+//! `max_abandoned` calls are; more only stop to count as calls at once.
+
+use std::mem;
+
+use super::{CallKind, ConnectionState, Core, Effects, Notice, Permit, PoolTypes, Reason, Time};
+
+impl<T: PoolTypes> Core<T> {
+    /// Of the connects and checks past the policy's patience, the one that runs longest,
+    /// and since when.
+    pub(crate) fn slowest_call(&self) -> Option<(CallKind, Time)> {
+        if self.past_patience.total() == 0 {
+            return None;
+        }
+        let slow = self.slots.iter().filter(|slot| slot.past_patience);
+        let slowest = slow.min_by_key(|slot| slot.since)?;
+        Some((slowest.call()?, slowest.since))
+    }
+
+    /// Plans for the time at which the driver call of this slot takes too long.
+    pub(super) fn schedule_deadline(&mut self, permit: &Permit, fx: &mut Effects<T>) {
+        if let Some(at) = self.slots[permit.index()].next_deadline(&self.policy) {
+            self.wake_reaper_at(at, fx);
+        }
+    }
+
+    /// Stops to count on calls past the policy's patience, and abandons those past their
+    /// limit.
+    pub(super) fn check_calls(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.opening + self.checking + self.closers == 0 {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            let Some(kind) = slot.call() else { continue };
+            if !slot.past_patience && slot.patience_ends(&self.policy).is_some_and(|at| at <= now) {
+                slot.past_patience = true;
+                *self.past_patience.of(kind) += 1;
+            }
+            if slot.limit_ends(&self.policy).is_none_or(|at| at > now) {
+                continue;
+            }
+            if self.abandoned < self.policy.max_abandoned {
+                self.abandon(index, now, fx);
+            } else if !slot.past_limit {
+                slot.past_limit = true;
+                *self.past_limit.of(kind) += 1;
+            }
+        }
+        self.start_closes(now, fx);
+    }
+
+    fn abandon(&mut self, index: usize, now: Time, fx: &mut Effects<T>) {
+        let kind = self.end_call(index);
+        let (since, connection_id) = (self.slots[index].since, self.slots[index].connection_id);
+        if kind == CallKind::Connect && self.count_connect_failure(since, now, false) {
+            fx.notices.push(Notice::Outage(None));
+        }
+        self.enter(index, ConnectionState::Abandoned, Some(Reason::Overran), now);
+        self.slots[index].abandoned = Some((kind, since));
+        self.abandoned += 1;
+        self.counters.abandoned += 1;
+        fx.notices.push(Notice::Abandoned { kind, connection_id, after: now.since(since) });
+    }
+
+    /// Uncounts the driver call of a slot, which has ended or is abandoned.
+    pub(super) fn end_call(&mut self, index: usize) -> CallKind {
+        let slot = &mut self.slots[index];
+        let kind = slot.call().expect("BUG: ended a call that was not made");
+        if mem::take(&mut slot.past_patience) {
+            *self.past_patience.of(kind) -= 1;
+        }
+        if mem::take(&mut slot.past_limit) {
+            *self.past_limit.of(kind) -= 1;
+        }
+        match kind {
+            CallKind::Connect => self.opening -= 1,
+            CallKind::Check => self.checking -= 1,
+            CallKind::Close => self.closers -= 1,
+        }
+        kind
+    }
+
+    /// An abandoned call has ended, and left no connection.
+    pub(super) fn vacate_abandoned(&mut self, permit: Permit, now: Time, fx: &mut Effects<T>) {
+        self.vacate(permit, None, now);
+        self.uncount_abandoned(now, fx);
+    }
+
+    /// One abandoned call fewer: another that overran its limit may take its place.
+    pub(super) fn uncount_abandoned(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.abandoned == self.policy.max_abandoned {
+            self.wake_reaper_at(now, fx);
+        }
+        self.abandoned -= 1;
+    }
+}

@@ -1,0 +1,94 @@
+//! What time alone changes.
+
+use std::mem;
+
+use super::{Check, Core, Effects, Lease, PoolTypes, Reason, Time};
+
+/// Keepalives are not urgent: at most this many checks at once.
+pub(super) const KEEPALIVES_AT_ONCE: u32 = 4;
+
+impl<T: PoolTypes> Core<T> {
+    /// Does everything that is due. Returns when the reaper must run again.
+    pub(crate) fn tick(&mut self, now: Time, fx: &mut Effects<T>) -> Time {
+        self.wake_at = now; // No plan of the steps below can be earlier.
+        self.check_calls(now, fx);
+        self.reap_idle(now, fx);
+        self.report_leaks(now, fx);
+        self.serve(now, fx);
+        self.settle();
+        fx.wake_reaper = false;
+        self.wake_at = self.next_deadline(now);
+        self.wake_at
+    }
+
+    pub(super) fn wake_reaper_at(&mut self, at: Time, fx: &mut Effects<T>) {
+        if at < self.wake_at {
+            self.wake_at = at;
+            fx.wake_reaper = true;
+        }
+    }
+
+    /// Retires idle connections that are too old, and starts keepalives. Visits each
+    /// once, and keeps their order.
+    fn reap_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+        for _ in 0..self.idle.len() {
+            let Some(lease) = self.idle.pop_front() else { return };
+            let slot = &self.slots[lease.permit.index()];
+            let idle_until = slot.since.after_opt(self.policy.idle_timeout);
+            let check_at = slot.fresh_at.after_opt(self.policy.keepalive);
+            if now >= slot.expires {
+                self.retire(lease, Reason::Expired, now, fx);
+            } else if now >= idle_until {
+                self.retire(lease, Reason::IdleTooLong, now, fx);
+            } else if now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
+                let since = slot.since;
+                self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+            } else {
+                self.idle.push_back(lease);
+            }
+        }
+    }
+
+    /// Starts the keepalive that waited for a check to end, without visiting all idle
+    /// connections. Those that were checked go to the bottom of the stack, so the next one
+    /// due is where the last one was, or a little above. Returns `false` if there is none
+    /// from there on; the reaper finds out whether there is one at all.
+    pub(super) fn start_next_keepalive(&mut self, now: Time, fx: &mut Effects<T>) -> bool {
+        let due = |lease: &Lease<T::Conn>| {
+            let fresh_at = self.slots[lease.permit.index()].fresh_at;
+            now >= fresh_at.after_opt(self.policy.keepalive)
+        };
+        let from = mem::take(&mut self.keepalive_from).min(self.idle.len());
+        let Some(above) = self.idle.range(from..).position(due) else { return false };
+        self.keepalive_from = from + above;
+        let lease = self.idle.remove(from + above).expect("BUG: the due connection is gone");
+        let since = self.slot(&lease.permit).since;
+        self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+        true
+    }
+
+    /// The earliest time at which the passing of time changes something.
+    fn next_deadline(&self, now: Time) -> Time {
+        let mut next = now.after_opt(self.policy.shortest_span());
+        // If as many checks are under way as may be, the end of one starts the next.
+        let keepalive = self.policy.keepalive.filter(|_| self.checking < KEEPALIVES_AT_ONCE);
+        for lease in &self.idle {
+            let slot = &self.slots[lease.permit.index()];
+            next = next
+                .min(slot.expires)
+                .min(slot.since.after_opt(self.policy.idle_timeout))
+                .min(slot.fresh_at.after_opt(keepalive));
+        }
+        if self.opening + self.checking + self.closers > 0 {
+            let calls = self.slots.iter().filter_map(|slot| slot.next_deadline(&self.policy));
+            next = calls.fold(next, Time::min);
+        }
+        next = next.min(self.next_leak()).min(self.self_deadlock_limit());
+        match &self.outage {
+            Some(outage) if self.missing() > 0 && outage.retry_at > now => {
+                next.min(outage.retry_at)
+            }
+            _ => next,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Brings connections and waiters together.
+
+use std::time::Duration;
+
+use super::{
+    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
+    Reason, Step, ThreadId, Time, Waiter, WaiterId,
+};
+
+impl<T: PoolTypes> Core<T> {
+    /// Decides who is next, and what is opened or checked. Called at the end of every
+    /// transition that may have made a connection, a waiter or room for a connection
+    /// available (P3).
+    pub(super) fn serve(&mut self, now: Time, fx: &mut Effects<T>) {
+        self.serve_from_idle(now, fx);
+        if self.only_idle > 0 && self.idle.is_empty() && self.checking == 0 {
+            self.dismiss_only_idle(now, fx);
+        }
+        while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
+            let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
+            self.retire(lease, Reason::Excess, now, fx);
+        }
+        self.open_as_needed(now, fx);
+        self.detect_self_deadlock(now, fx);
+    }
+
+    fn serve_from_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+        while self.serving() {
+            let Some(first) = self.queue.first() else { return };
+            let Some(is_fresh) = self.is_top_fresh(now, fx) else { return };
+            if !is_fresh {
+                if self.checking_soon() >= self.queue.len() {
+                    return;
+                }
+                self.check_top(now, fx);
+            } else if self.waited(first, now) >= self.policy.fairness_bound {
+                let lease = self.idle.pop_back().expect("BUG: the top is gone");
+                self.grant(first, lease, now, fx);
+            } else {
+                if self.nudged.is_none() {
+                    self.nudged = Some(first);
+                    let cell = self.queue.get(first).expect("BUG: the first is gone").cell.clone();
+                    fx.answer(cell, Answer::Nudged);
+                }
+                return;
+            }
+        }
+    }
+
+    /// The last check that some waiters waited for has failed.
+    fn dismiss_only_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+        let only_idle = self.queue.iter().filter(|(_, waiter)| waiter.only_idle);
+        let ids: Vec<WaiterId> = only_idle.map(|(id, _)| id).collect();
+        for id in ids {
+            self.fail(id, ErrorKind::Timeout, None, now, fx);
+        }
+    }
+
+    /// Gives a connection that was opened or validated for a waiter to the first waiter.
+    pub(super) fn offer(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        match self.queue.first() {
+            Some(first) if self.serving() => self.grant(first, lease, now, fx),
+            _ => self.shelve(lease, now, fx),
+        }
+    }
+
+    /// Gives a connection to a waiter, which leaves the queue.
+    pub(super) fn grant(
+        &mut self,
+        id: WaiterId,
+        lease: Lease<T::Conn>,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        let cell = self.lend_to(id, &lease.permit, now);
+        fx.answer(cell, Answer::Granted(lease));
+    }
+
+    /// Lends a connection to a waiter, which leaves the queue. Returns its cell.
+    pub(super) fn lend_to(&mut self, id: WaiterId, permit: &Permit, now: Time) -> T::Cell {
+        let waiter = self.unqueue(id, now).expect("BUG: granted to a waiter that has left");
+        let from = self.slots[permit.index()].state;
+        self.lend(permit, now, waiter.caller);
+        self.counters.gets_waited += 1;
+        self.note_checkout(permit, Some(id.get_id()), from, now.since(waiter.since), now);
+        waiter.cell
+    }
+
+    /// Answers a waiter with an error.
+    pub(super) fn fail(
+        &mut self,
+        id: WaiterId,
+        kind: ErrorKind,
+        cause: Option<T::Cause>,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        let waiter = self.dismiss(id, kind, now).expect("BUG: failed a waiter that has left");
+        fx.answer(waiter.cell, Answer::Failed(kind, cause));
+    }
+
+    /// Removes a waiter that gets no connection. `None` if it has left.
+    pub(super) fn dismiss(
+        &mut self,
+        id: WaiterId,
+        kind: ErrorKind,
+        now: Time,
+    ) -> Option<Waiter<T>> {
+        let waiter = self.unqueue(id, now)?;
+        self.count_failure(kind, waiter.only_idle);
+        let (get_id, caller, waited) = (id.get_id(), waiter.caller, now.since(waiter.since));
+        self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
+        Some(waiter)
+    }
+
+    /// Takes a waiter out of the queue and counts its wait.
+    fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
+        let waiter = self.queue.remove(id)?;
+        if self.nudged == Some(id) {
+            self.nudged = None;
+        }
+        self.only_idle -= u32::from(waiter.only_idle);
+        let thread = waiter.caller.thread_id();
+        if waiter.nested && self.nested.get(&thread) == Some(&id) {
+            self.nested.remove(&thread);
+        }
+        self.counters.time_waited += now.since(waiter.since);
+        Some(waiter)
+    }
+
+    fn waited(&self, id: WaiterId, now: Time) -> Duration {
+        self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
+    }
+
+    /// A check has ended. The next starts for those who still wait, even if other checks
+    /// are under way: those may hang, this one did not.
+    pub(super) fn check_another(&mut self, now: Time, fx: &mut Effects<T>) {
+        if self.serving() && !self.queue.is_empty() && self.top_is_stale(now) {
+            self.check_top(now, fx);
+        }
+    }
+
+    /// The top of the stack is due for a check.
+    pub(super) fn top_is_stale(&self, now: Time) -> bool {
+        self.idle.back().is_some_and(|top| {
+            let slot = &self.slots[top.permit.index()];
+            now < slot.expires && now.since(slot.fresh_at) >= self.policy.fresh_for
+        })
+    }
+
+    pub(super) fn check_top(&mut self, now: Time, fx: &mut Effects<T>) {
+        let lease = self.idle.pop_back().expect("BUG: the top is gone");
+        self.start_check(lease, Check::VALIDATE, None, now, fx);
+    }
+
+    /// Takes the top of the stack if it needs no check.
+    pub(super) fn pop_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
+        if self.is_top_fresh(now, fx)? { self.idle.pop_back() } else { None }
+    }
+
+    /// Retires expired connections from the top of the stack. Returns whether the next one
+    /// needs no check; `None` if there is none.
+    fn is_top_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<bool> {
+        while now >= self.slots[self.idle.back()?.permit.index()].expires {
+            let lease = self.idle.pop_back()?;
+            self.retire(lease, Reason::Expired, now, fx);
+        }
+        Some(!self.top_is_stale(now))
+    }
+
+    /// Puts a connection onto the stack, and plans for its expiry.
+    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+        let expires = self.slot(&lease.permit).expires;
+        self.wake_reaper_at(expires, fx);
+        self.enter(lease.permit.index(), ConnectionState::Idle, None, now);
+        self.push_idle(lease, now);
+    }
+
+    /// Starts the check of a connection that is in no list. `idle_since` is set for a
+    /// keepalive.
+    pub(super) fn start_check(
+        &mut self,
+        lease: Lease<T::Conn>,
+        check: Check,
+        idle_since: Option<Time>,
+        now: Time,
+        fx: &mut Effects<T>,
+    ) {
+        self.enter(lease.permit.index(), ConnectionState::Checking, None, now);
+        let slot = self.slot(&lease.permit);
+        (slot.check, slot.idle_since) = (check, idle_since);
+        self.checking += 1;
+        self.schedule_deadline(&lease.permit, fx);
+        fx.job(Job::Check(lease, check));
+    }
+
+    /// Starts as many connects as are needed, as there is room for, and as the policy and
+    /// an outage allow.
+    fn open_as_needed(&mut self, now: Time, fx: &mut Effects<T>) {
+        let missing = self.missing();
+        if missing == 0 {
+            return;
+        }
+        let may = self.policy.max_opening.saturating_sub(self.opening - self.past_limit.connects);
+        // While connecting fails, one attempt at a time is enough to find out.
+        let may = match &self.outage {
+            Some(outage) if now < outage.retry_at => {
+                let retry_at = outage.retry_at;
+                return self.wake_reaper_at(retry_at, fx);
+            }
+            Some(_) => may.min(1_u32.saturating_sub(self.opening_soon())),
+            None => may,
+        };
+        for _ in 0..missing.min(may) {
+            let permit = self.occupy(now);
+            self.schedule_deadline(&permit, fx);
+            fx.job(Job::Connect(permit));
+        }
+    }
+
+    /// How many connections should be opened, if there is room for them.
+    pub(super) fn missing(&self) -> u32 {
+        if self.closed {
+            return 0;
+        }
+        let waiting = self.queue.len() - self.only_idle;
+        let soon = self.idle_len() + self.opening_soon() + self.checking_soon();
+        // A connection for which nobody waits can wait for a slow call too.
+        let kept = waiting.saturating_add(self.policy.min_idle_now());
+        let later = self.idle_len() + self.opening + self.checking;
+        let room = self.policy.max_size.saturating_sub(self.occupied());
+        waiting.saturating_sub(soon).max(kept.saturating_sub(later)).min(room)
+    }
+}

@@ -1,0 +1,293 @@
+//! The state, and the one way in which a connection enters another.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+use super::events::Journal;
+use super::gate::Gate;
+use super::queue::Queue;
+use super::slot::Slot;
+use super::{CallKind, ConnectionState, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId};
+
+/// How many connections and callers are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    pub(crate) max_size: u32,
+    pub(crate) idle: u32,
+    pub(crate) busy: u32,
+    pub(crate) checking: u32,
+    pub(crate) opening: u32,
+    pub(crate) closing: u32,
+    pub(crate) abandoned: u32,
+    pub(crate) waiting: u32,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) gets: u64,
+    pub(crate) gets_waited: u64,
+    pub(crate) time_waited: Duration,
+    /// Gets served before a waiter.
+    pub(crate) overtakes: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) refused: u64,
+    /// Gets that ended with another error.
+    pub(crate) failed: u64,
+    pub(crate) opened: u64,
+    pub(crate) open_failures: u64,
+    pub(crate) check_failures: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) leaks: u64,
+    pub(crate) self_deadlocks: u64,
+    /// Connections that left the pool, by [`Reason`].
+    pub(crate) closed: [u64; Reason::Detached as usize + 1],
+}
+
+/// Driver calls, counted by what they are for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InFlight {
+    pub(super) connects: u32,
+    pub(super) checks: u32,
+    pub(super) closes: u32,
+}
+
+impl InFlight {
+    pub(super) fn of(&mut self, kind: CallKind) -> &mut u32 {
+        match kind {
+            CallKind::Connect => &mut self.connects,
+            CallKind::Check => &mut self.checks,
+            CallKind::Close => &mut self.closes,
+        }
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.connects + self.checks + self.closes
+    }
+}
+
+/// Every attempt to connect since the last success has failed.
+pub(super) struct Outage {
+    pub(super) began: Time,
+    /// All attempts that failed since.
+    pub(super) failures: u32,
+    /// Those that failed one after another: of several that were under way together, the
+    /// first.
+    pub(super) attempts: u32,
+    /// When the last of these failed.
+    pub(super) failed_at: Time,
+    pub(super) retry_at: Time,
+    /// No retry cures the last error.
+    pub(super) permanent: bool,
+}
+
+/// The pool's state. Its fields are in the order in which the fast paths need them: the
+/// first share the cache lines of the lock.
+#[repr(C)]
+pub(crate) struct Core<T: PoolTypes> {
+    pub(super) gate: Gate,
+    /// The idle connections: a stack whose top is the back.
+    pub(super) idle: VecDeque<Lease<T::Conn>>,
+    pub(super) slots: Vec<Slot<T>>,
+    pub(super) busy: u32,
+    pub(super) generation: u32,
+    /// When the reaper runs next.
+    pub(super) wake_at: Time,
+    /// `policy.fresh_for`.
+    pub(super) fresh_nanos: u64,
+    pub(super) counters: Counters,
+    pub(super) policy: Policy,
+    /// Vacant slots.
+    pub(super) free: Vec<u32>,
+    pub(super) queue: Queue<T>,
+    /// How many of the waiters wait only for the check of an idle connection.
+    pub(super) only_idle: u32,
+    /// The waiters whose threads hold connections, of this pool or another, by thread.
+    pub(super) nested: BTreeMap<u64, WaiterId>,
+    /// Since then every connection is held by a thread that itself waits here.
+    pub(super) deadlocked: Option<Time>,
+    /// The waiter that was nudged and has not claimed yet. One nudge at a time is
+    /// enough: each claim passes it on.
+    pub(super) nudged: Option<WaiterId>,
+    /// Retired connections that wait for a closer.
+    pub(super) retired: VecDeque<(Lease<T::Conn>, Reason)>,
+    pub(super) checking: u32,
+    pub(super) opening: u32,
+    /// Closes under way.
+    pub(super) closers: u32,
+    pub(super) abandoned: u32,
+    /// Connects and checks that the pool no longer counts on.
+    pub(super) past_patience: InFlight,
+    /// Calls that have overrun their limit but cannot be abandoned.
+    pub(super) past_limit: InFlight,
+    pub(super) closed: bool,
+    pub(super) paused: bool,
+    pub(super) outage: Option<Outage>,
+    /// The last error of a connect or a check, until a connection is opened.
+    pub(super) last_error: Option<(Time, T::Cause)>,
+    pub(super) random: u64,
+    /// The slot lent for longest, and since when: right while that is so.
+    pub(super) longest: Option<(u32, Time)>,
+    /// The slot whose holder did not wait when that was last asked of all holders.
+    pub(super) not_nested: usize,
+    /// The place in the stack where the last keepalive was due.
+    pub(super) keepalive_from: usize,
+    pub(super) journal: Journal<T::Caller>,
+}
+
+impl<T: PoolTypes> Core<T> {
+    pub(crate) fn new(policy: Policy) -> Core<T> {
+        Core {
+            gate: Gate::SHUT,
+            fresh_nanos: Time::START.after(policy.fresh_for).0,
+            queue: Queue::new(policy.priority_ageing),
+            random: policy.seed | 1,
+            slots: Vec::new(),
+            free: Vec::new(),
+            idle: VecDeque::new(),
+            only_idle: 0,
+            nested: BTreeMap::new(),
+            deadlocked: None,
+            nudged: None,
+            retired: VecDeque::new(),
+            busy: 0,
+            checking: 0,
+            opening: 0,
+            closers: 0,
+            abandoned: 0,
+            past_patience: InFlight::default(),
+            past_limit: InFlight::default(),
+            closed: false,
+            paused: false,
+            generation: 0,
+            outage: None,
+            last_error: None,
+            wake_at: Time::NEVER,
+            longest: None,
+            not_nested: 0,
+            keepalive_from: 0,
+            journal: Journal::new(),
+            counters: Counters::default(),
+            policy,
+        }
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            max_size: self.policy.max_size,
+            idle: self.idle_len(),
+            busy: self.busy,
+            checking: self.checking,
+            opening: self.opening,
+            closing: self.closing(),
+            abandoned: self.abandoned,
+            waiting: self.queue.len(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Closed, and no connection is left that counts.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.closed && self.occupied() == 0
+    }
+
+    pub(super) fn idle_len(&self) -> u32 {
+        self.idle.len() as u32
+    }
+
+    pub(super) fn closing(&self) -> u32 {
+        self.retired.len() as u32 + self.closers
+    }
+
+    /// Connections that callers have or can get.
+    pub(crate) fn open_count(&self) -> u32 {
+        self.idle_len() + self.busy + self.checking
+    }
+
+    /// Connections as the server counts them.
+    pub(super) fn occupied(&self) -> u32 {
+        self.opening + self.open_count() + self.closing()
+    }
+
+    /// Connects that should succeed soon.
+    pub(super) fn opening_soon(&self) -> u32 {
+        self.opening - self.past_patience.connects
+    }
+
+    /// Checks that should succeed soon.
+    pub(super) fn checking_soon(&self) -> u32 {
+        self.checking - self.past_patience.checks
+    }
+
+    /// Neither paused nor closed.
+    pub(super) fn serving(&self) -> bool {
+        !self.closed && !self.paused
+    }
+
+    pub(super) fn slot(&mut self, permit: &Permit) -> &mut Slot<T> {
+        &mut self.slots[permit.index()]
+    }
+
+    /// Moves a connection to another state.
+    pub(super) fn enter(
+        &mut self,
+        index: usize,
+        state: ConnectionState,
+        reason: Option<Reason>,
+        now: Time,
+    ) {
+        let slot = &mut self.slots[index];
+        let from = mem::replace(&mut slot.state, state);
+        slot.since = now;
+        if self.journal.is_open() {
+            self.note_move(index, from, state, reason, now);
+        }
+    }
+
+    /// Takes a vacant slot for a connection that is to be opened.
+    pub(super) fn occupy(&mut self, now: Time) -> Permit {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::vacant());
+            self.slots.len() as u32 - 1
+        });
+        let permit = Permit(index);
+        let generation = self.generation;
+        self.enter(permit.index(), ConnectionState::Opening, None, now);
+        self.slot(&permit).generation = generation;
+        self.opening += 1;
+        permit
+    }
+
+    pub(super) fn vacate(&mut self, permit: Permit, reason: Option<Reason>, now: Time) {
+        self.enter(permit.index(), ConnectionState::Gone, reason, now);
+        *self.slot(&permit) = Slot::vacant();
+        self.free.push(permit.0);
+    }
+
+    /// A fraction between 0 and 1 (xorshift64; Marsaglia, 2003).
+    pub(super) fn fraction(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Ends a transition.
+    pub(super) fn settle(&mut self) {
+        self.update_gate();
+        self.check_invariants();
+    }
+}

@@ -1,0 +1,56 @@
+//! A pool of numbers, for all tests of the core.
+
+use std::time::Duration;
+
+use crate::core::{Policy, PoolTypes, ThreadId};
+
+/// Connections are numbers; callers and cells are the index of a client.
+pub(crate) struct Toy;
+
+impl PoolTypes for Toy {
+    type Conn = u32;
+    type Caller = u8;
+    type Cell = u8;
+    type Cause = u8;
+
+    fn connection_id(conn: &u32) -> u64 {
+        u64::from(*conn) + 1
+    }
+}
+
+/// Each client is a thread.
+impl ThreadId for u8 {
+    fn thread_id(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+
+pub(crate) fn policy(max_size: u32) -> Policy {
+    Policy {
+        max_size,
+        min_idle: Some(0),
+        max_idle: None,
+        max_waiters: None,
+        fairness_bound: Duration::ZERO,
+        priority_ageing: Duration::from_nanos(2),
+        max_lifetime: None,
+        lifetime_jitter_permille: 0,
+        idle_timeout: None,
+        keepalive: None,
+        fresh_for: Duration::MAX,
+        patience: Duration::MAX,
+        open_limit: Duration::MAX,
+        validation_limit: Duration::MAX,
+        reset_limit: Duration::MAX,
+        close_limit: Duration::MAX,
+        max_opening: 2,
+        max_closers: 1,
+        max_abandoned: 1,
+        leak_threshold: None,
+        reports_self_deadlock: true,
+        self_deadlock_limit: None,
+        backoff_min: Duration::from_nanos(1),
+        backoff_max: Duration::from_nanos(1),
+        seed: 1,
+    }
+}

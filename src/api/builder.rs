@@ -251,10 +251,10 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// The maximum number of connections that are closed at the same time. The more, the
-    /// less a close that hangs delays the others; each needs a thread.
+    /// The maximum number of connections that are closed at the same time. Each close needs
+    /// a thread.
     ///
-    /// Default: 4.
+    /// Default: 4, so that the others can be closed while a few closes hang.
     pub fn max_closers(mut self, max_closers: u32) -> Builder<M> {
         self.config.policy.max_closers = max_closers;
         self
@@ -308,18 +308,17 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// From which wait on a get is logged as slow, at the warning level, on the caller's
-    /// thread. At most one slow get per second is logged, with the number of those left
-    /// out.
+    /// How long a get must wait to be logged as slow, at the warning level, on the
+    /// caller's thread. At most one such record is written per second, with the number of
+    /// slow gets left out before it.
     ///
-    /// Default: 1 second. `None`: no such log records.
+    /// Default: 1 second. `None`: no such records.
     pub fn slow_get_threshold(mut self, slow_get_threshold: Option<Duration>) -> Builder<M> {
         self.config.slow_get_threshold = slow_get_threshold;
         self
     }
 
-    /// From which numbers on [`Pool::health`](crate::Pool::health) is a warning or
-    /// critical.
+    /// The thresholds by which [`Pool::health`](crate::Pool::health) is judged.
     ///
     /// Default: those of [`HealthThresholds`].
     pub fn health_thresholds(mut self, health_thresholds: HealthThresholds) -> Builder<M> {

@@ -57,16 +57,16 @@ impl fmt::Display for HealthLevel {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HealthThresholds {
-    /// The number of waiters from which on the health is a warning. Default: 5.
+    /// With this many waiters or more, the health is a warning. Default: 5.
     pub waiters_warning: u32,
-    /// The number of waiters from which on the health is critical. Default: 15.
+    /// With this many waiters or more, the health is critical. Default: 15.
     pub waiters_critical: u32,
-    /// The mean time that waiters have waited from which on the health is a warning.
-    /// Default: 100 ms, which users of an interactive service notice.
+    /// If the waiters have waited this long on average, the health is a warning. Default:
+    /// 100 ms, which users of an interactive service notice.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub wait_warning: Duration,
-    /// The mean time that waiters have waited from which on the health is critical.
-    /// Default: 500 ms.
+    /// If the waiters have waited this long on average, the health is critical. Default:
+    /// 500 ms.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub wait_critical: Duration,
     /// How long all figures must have been lower before a level is left. Default: 1 s, so

@@ -248,7 +248,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    /// From this time on, a connection is held for too long.
+    /// A connection that is held for this long is held for too long.
     fn too_long(&self) -> Duration {
         let settings = &self.after.settings;
         settings.leak_threshold.unwrap_or(settings.connection_timeout)

@@ -236,7 +236,7 @@ impl<M: ManageConnection> Builder<M> {
     /// connection's place to another. Until then it counts toward `max_size`, because the
     /// server counts it too.
     ///
-    /// Default: 5 seconds.
+    /// Default: 5 seconds, enough for a driver that waits for the server's answer.
     pub fn close_timeout(mut self, close_timeout: Duration) -> Builder<M> {
         self.config.policy.close_limit = close_timeout;
         self

@@ -165,8 +165,8 @@ fn an_outage_is_logged_once_and_its_end_once() {
         assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
         let end = ends.last().unwrap();
         // Another attempt may have failed between the count and the end.
-        let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
-        assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
+        let counted: u64 = ends.iter().map(|end| end.number("failures")).sum();
+        assert!(counted >= failures && counted == pool.stats().open_failures, "{end:?}");
         assert!(end.text.contains(&format!("and {} failures", end.fact("failures"))), "{end:?}");
         assert!(end.number("lasted_ms") > 0, "{end:?}");
     }

@@ -740,7 +740,7 @@ fn p9_a_permanent_failure_against_timeout() {
 /// error, unless the other was done before.
 #[test]
 fn p9_two_holders_that_wait_for_each_other() {
-    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    let outcomes = ["granted, granted", "SelfDeadlock, granted", "granted, SelfDeadlock"];
     explore("two holders that wait for each other", 3, &outcomes, || {
         let at_once = SelfDeadlock::Fail(Duration::ZERO);
         let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);

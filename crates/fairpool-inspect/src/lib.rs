@@ -9,3 +9,8 @@ mod view;
 
 pub use self::error::ServeError;
 pub use self::inspector::{Inspector, Server, serve};
+
+/// The examples of the guide, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/looking-inside.md")]
+struct Guide;

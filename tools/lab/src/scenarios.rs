@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::console::Console;
@@ -50,6 +51,15 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Starts a thread with a name.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Problem> {
+    let spawned = Builder::new().name(name.to_string()).spawn(work);
+    spawned.map_err(|error| Problem(format!("cannot start a thread: {error}")))
 }
 
 pub static SCENARIOS: [Scenario; 8] = [

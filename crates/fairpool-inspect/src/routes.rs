@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use fairpool_prometheus::{PrometheusCollector, TEXT_CONTENT_TYPE};
 use fairpool_trace::{Recorder, Trace};
-use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time;
 

@@ -10,7 +10,6 @@ use fairpool::snapshot::CallSite;
 use serde_json::{Value, json};
 
 use crate::piece::{Ended, Lane, Mark, Piece, Pieces, What};
-use crate::trace::nanos;
 
 mod notices;
 
@@ -326,4 +325,8 @@ fn result_of(kind: ErrorKind) -> &'static str {
         ErrorKind::SelfDeadlock => "failed: self-deadlock",
         _ => "failed",
     }
+}
+
+pub(crate) fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

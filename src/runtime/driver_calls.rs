@@ -119,8 +119,8 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<PoolConn<M>
     let Leased { permit, mut conn, .. } = lease;
     shared.logger.log(
         Level::Debug,
-        &[("connection_id", conn.id.into()), ("reason", Value::from_debug(&reason))],
-        format_args!("closing connection {}: {reason:?}", conn.id),
+        &[("connection_id", conn.id.into()), ("reason", Value::from_display(&reason))],
+        format_args!("closing connection {}: {reason}", conn.id),
     );
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.opened_at) };

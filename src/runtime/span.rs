@@ -53,8 +53,8 @@ impl WaitSpan {
                 span.record("connection_id", id);
             });
             match error {
-                None => span.record("outcome", "checked out"),
-                Some(error) => span.record("outcome", field::debug(error.kind())),
+                None => span.record("outcome", "checked_out"),
+                Some(error) => span.record("outcome", field::display(error.kind())),
             };
         };
         let _ = logger.catch_panic(WHAT, record);

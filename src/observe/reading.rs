@@ -27,7 +27,7 @@ use crate::types::times::Distributions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reading {
-    /// Gauges and counters. Its `times` are zero: use [`times`](Reading::times).
+    /// Gauges and counters. Its `times` are zero: the field `times` below has them.
     pub stats: Stats,
     /// The pool's health.
     pub health: Health,

@@ -97,8 +97,6 @@
 //! In the repository, `docs/architecture.md` is the map, and `docs/decisions` gives the
 //! reasons.
 
-#![cfg_attr(docsrs, feature(doc_cfg))]
-
 mod api;
 mod core;
 #[cfg(all(test, fairpool_model))]

@@ -10,6 +10,7 @@ pub(crate) mod close_mutex;
 pub(crate) mod conn;
 pub(crate) mod driver_calls;
 pub(crate) mod health;
+pub(crate) mod host;
 pub(crate) mod logger;
 pub(crate) mod notifications;
 pub(crate) mod probe;

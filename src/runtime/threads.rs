@@ -5,7 +5,7 @@ use std::io;
 use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering};
 
 /// The pool, as workers and the reaper know it. The pool is built from them, so they
-/// cannot import it: it implements this instead (`tick.rs`).
+/// cannot import it: it implements this instead (`host.rs`).
 pub(crate) trait Host: Send + Sync + 'static {
     /// What workers do.
     type Task: Send + 'static;

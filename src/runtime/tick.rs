@@ -1,13 +1,11 @@
-//! What the pool's threads run. Workers run tasks. The reaper, when it is awake, lets the
-//! core act on the passing of time, retries the backlog, probes the pool's health, and
-//! delivers events.
+//! What the reaper does when it is awake: it lets the core act on the passing of time,
+//! retries the backlog, probes the pool's health, and delivers events.
 
 use std::time::Duration;
 
 use super::reaper::{SPAWN_RETRY, Woken};
-use super::shared::{Shared, Task};
-use super::threads::Host;
-use super::{announce, driver_calls, health, publish};
+use super::shared::Shared;
+use super::{health, publish};
 use crate::core::Time;
 use crate::sync::{self, Arc};
 use crate::types::manage::ManageConnection;
@@ -44,39 +42,4 @@ fn tick<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Time {
     let now = shared.clock.now();
     let next = next.max(now.after(SHORTEST_SLEEP));
     if has_backlog { next.min(now.after(SPAWN_RETRY)) } else { next }
-}
-
-impl<M: ManageConnection> Host for Shared<M> {
-    type Task = Task<M>;
-
-    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
-        Shared::spawn(self, name, body)
-    }
-
-    fn run_worker(self: &Arc<Self>, first: Option<Task<M>>) {
-        self.workers.run(self, first);
-    }
-
-    fn run_task(self: &Arc<Self>, task: Task<M>) {
-        match task {
-            Task::Call(job) => driver_calls::run(self, job),
-            Task::Announce => announce::run(self),
-        }
-    }
-
-    fn run_reaper(self: &Arc<Self>) {
-        run(self);
-    }
-
-    fn wake_reaper(&self) {
-        self.reaper.wake();
-    }
-
-    fn notify_progress(&self) {
-        Shared::notify_progress(self);
-    }
-
-    fn join_finished(&self) {
-        self.threads.join_finished();
-    }
 }

@@ -13,6 +13,8 @@ use crate::core::Time;
 mod modelled;
 #[cfg(not(all(test, fairpool_model)))]
 mod real;
+#[cfg(not(all(test, fairpool_model)))]
+mod ticks;
 
 #[cfg(all(test, fairpool_model))]
 pub(crate) use modelled::*;

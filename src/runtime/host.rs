@@ -1,0 +1,42 @@
+//! What the pool's threads run.
+
+use super::shared::{Shared, Task};
+use super::threads::Host;
+use super::{announce, driver_calls, tick};
+use crate::sync::Arc;
+use crate::types::manage::ManageConnection;
+
+impl<M: ManageConnection> Host for Shared<M> {
+    type Task = Task<M>;
+
+    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
+        Shared::spawn(self, name, body)
+    }
+
+    fn run_worker(self: &Arc<Self>, first: Option<Task<M>>) {
+        self.workers.run(self, first);
+    }
+
+    fn run_task(self: &Arc<Self>, task: Task<M>) {
+        match task {
+            Task::Call(job) => driver_calls::run(self, job),
+            Task::Announce => announce::run(self),
+        }
+    }
+
+    fn run_reaper(self: &Arc<Self>) {
+        tick::run(self);
+    }
+
+    fn wake_reaper(&self) {
+        self.reaper.wake();
+    }
+
+    fn notify_progress(&self) {
+        Shared::notify_progress(self);
+    }
+
+    fn join_finished(&self) {
+        self.threads.join_finished();
+    }
+}

@@ -1,0 +1,15 @@
+//! How long waits, uses, connects, checks and closes take.
+
+#[cfg(feature = "histograms")]
+mod distributions;
+#[cfg(not(feature = "histograms"))]
+mod off;
+mod timed;
+
+#[cfg(feature = "histograms")]
+pub(crate) use distributions::Recorder;
+#[cfg(feature = "histograms")]
+pub use distributions::{Distribution, Distributions, Quantiles, Times, ValueCount};
+#[cfg(not(feature = "histograms"))]
+pub(crate) use off::Recorder;
+pub(crate) use timed::Timed;

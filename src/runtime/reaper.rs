@@ -1,5 +1,5 @@
 //! The resident thread, which acts on the passing of time: when it sleeps and what wakes
-//! it. What it does when awake is in `tick.rs`.
+//! it. What it does when awake is in `host.rs`.
 
 use std::time::{Duration, Instant};
 

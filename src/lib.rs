@@ -97,6 +97,8 @@
 //! In the repository, `docs/architecture.md` is the map, and `docs/decisions` gives the
 //! reasons.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod api;
 mod core;
 #[cfg(all(test, fairpool_model))]

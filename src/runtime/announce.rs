@@ -25,10 +25,13 @@ pub(crate) fn run<M: ManageConnection>(shared: &Arc<Shared<M>>) {
     while let Some((at, notification, lost)) = shared.notifications.next() {
         announce(shared, at, notification);
         if lost > 0 {
-            let message = format_args!(
-                "{lost} notifications were lost: an event handler or the logger was blocked"
+            shared.logger.log(
+                Level::Warn,
+                &[],
+                format_args!(
+                    "{lost} notifications were lost: an event handler or the logger was blocked"
+                ),
             );
-            shared.logger.log(Level::Warn, &[], message);
             publish::lose(shared, lost);
         }
     }

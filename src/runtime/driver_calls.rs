@@ -89,8 +89,11 @@ fn run_check<M: ManageConnection>(
     shared.record_since(Timed::Validate, begun);
     if let Err((_, cause)) = &result {
         let id = lease.conn.id;
-        let message = format_args!("connection {id} failed its check: {}", Chain(&**cause));
-        shared.logger.log(Level::Warn, &[("connection_id", id.into())], message);
+        shared.logger.log(
+            Level::Warn,
+            &[("connection_id", id.into())],
+            format_args!("connection {id} failed its check: {}", Chain(&**cause)),
+        );
     }
     shared.transition(|core, now, fx| core.check_finished(now, lease, result, fx));
 }

@@ -227,8 +227,11 @@ impl<M: ManageConnection> Shared<M> {
             Ok(()) => self.spawn_failing.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.spawn_failing.swap(true, Ordering::Relaxed) {
-                    let message = format_args!("cannot spawn a thread: {error}");
-                    self.logger.log(Level::Error, &[], message);
+                    self.logger.log(
+                        Level::Error,
+                        &[],
+                        format_args!("cannot spawn a thread: {error}"),
+                    );
                 }
             }
         }

@@ -258,6 +258,9 @@ fn log_slow_get<M: ManageConnection>(
         0 => String::new(),
         more => format!("; {more} more slow gets since the last such line"),
     };
-    let message = format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}");
-    shared.logger.log(Level::Warn, &key_values, message);
+    shared.logger.log(
+        Level::Warn,
+        &key_values,
+        format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}"),
+    );
 }

@@ -438,9 +438,12 @@ fn provoke(name: &'static str) -> u32 {
         drop(pool.get_timeout(WATCHDOG).unwrap());
         let stats = pool.stats();
         assert_eq!((stats.in_use, stats.waiting), (0, 0));
+        // Everything is logged when the pool has ended.
+        let report = pool.close(Instant::now() + WATCHDOG);
+        assert!(report.is_complete(), "{report}");
         line
     });
-    eventually("all is closed", || server.live() == 0);
+    assert_eq!(server.live(), 0);
     line
 }
 

@@ -182,7 +182,7 @@ fn a_get_that_waits_is_a_span_within_its_callers() {
     assert_eq!((get.number("priority"), get.number("connection_id")), (3, id));
     assert!(get.field("location").starts_with(&format!("{}:{line}:", file!())), "{get:?}");
     assert!(get.number("waited_ms") >= 20, "{get:?}");
-    assert_eq!(get.field("outcome"), "\"checked out\"");
+    assert_eq!(get.field("outcome"), "\"checked_out\"");
 
     // The id is the same as in the events.
     let enqueued = loop {
@@ -236,7 +236,7 @@ fn the_span_says_how_a_wait_ended() {
     drop(held);
     let gets = recorder.gets();
     let outcomes: Vec<&str> = gets.iter().map(|get| get.field("outcome")).collect();
-    assert_eq!(outcomes, ["Timeout", "Cancelled", "Closed"]);
+    assert_eq!(outcomes, ["timeout", "cancelled", "closed"]);
     assert!(gets[0].number("waited_ms") >= 20, "{gets:?}");
     for get in &gets {
         assert!(!get.fields.contains_key("connection_id") && get.parent.is_none(), "{get:?}");

@@ -1,11 +1,20 @@
-//! Gets that are not served by the fast path: acquire, join the queue, claim, leave.
+//! Gets and returns that the fast path does not serve: acquire, join the queue, claim,
+//! leave; check in, detach.
 
 use std::time::Duration;
 
 use super::{
-    Answer, ConnectionState, Core, Effects, ErrorKind, Lease, PoolTypes, Step, ThreadId, Time,
-    Waiter, WaiterId,
+    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Lease, Permit, PoolTypes, Reason,
+    Step, ThreadId, Time, Waiter, WaiterId,
 };
+
+/// What the returning side knows about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Keep,
+    Check(Check),
+    Broken,
+}
 
 impl<T: PoolTypes> Core<T> {
     /// Takes an idle connection that needs no check, past waiters if the fairness bound
@@ -159,5 +168,38 @@ impl<T: PoolTypes> Core<T> {
             _ => &mut self.counters.failed,
         };
         *counter += u64::from(!only_idle || kind == ErrorKind::Cancelled);
+    }
+
+    /// A holder returns its connection.
+    pub(crate) fn checkin(
+        &mut self,
+        now: Time,
+        lease: Lease<T::Conn>,
+        verdict: Verdict,
+        fx: &mut Effects<T>,
+    ) {
+        // Asked while it still counts as busy.
+        let unfit = self.unfit(&lease.permit, now);
+        self.busy -= 1;
+        self.end_leak(&lease.permit, now, fx);
+        match (verdict, unfit) {
+            (Verdict::Broken, _) => self.retire(lease, Reason::Broken, now, fx),
+            (_, Some(reason)) => self.retire(lease, reason, now, fx),
+            (Verdict::Check(check), None) => self.start_check(lease, check, None, now, fx),
+            (Verdict::Keep, None) => self.shelve(lease, now, fx),
+        }
+        self.serve(now, fx);
+        self.settle();
+    }
+
+    /// A holder keeps its connection for good; the pool no longer counts it.
+    pub(crate) fn detach(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
+        self.busy -= 1;
+        self.end_leak(&permit, now, fx);
+        self.counters.closed[Reason::Detached as usize] += 1;
+        self.vacate(permit, Some(Reason::Detached), now);
+        fx.progress = true;
+        self.serve(now, fx);
+        self.settle();
     }
 }

@@ -132,8 +132,8 @@ impl<T: PoolTypes> Core<T> {
         self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
     }
 
-    /// A check has ended. The next starts for those who still wait, even if other checks
-    /// are under way: those may hang, this one did not.
+    /// A check has ended. The next starts if callers still wait, even if other checks are
+    /// under way: those may hang, this one did not.
     pub(super) fn check_another(&mut self, now: Time, fx: &mut Effects<T>) {
         if self.serving() && !self.queue.is_empty() && self.top_is_stale(now) {
             self.check_top(now, fx);

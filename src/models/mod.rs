@@ -19,11 +19,11 @@ use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
 use crate::core::Gauges;
-use crate::runtime::close_mutex::CloseMutex;
+use crate::runtime::conn::CloseMutex;
+use crate::runtime::publish;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
 use crate::runtime::threads::Host;
-use crate::runtime::{publish, tick};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;
@@ -927,7 +927,7 @@ fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
         let shared = Arc::clone(&bench.shared);
-        let reaper = thread::spawn(move || tick::run(&shared));
+        let reaper = thread::spawn(move || shared.run_reaper());
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");

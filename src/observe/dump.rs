@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::groups::{self, Group};
 use super::snapshot::{DriverCall, Snapshot};
 use crate::types::caller::CallSite;
-use crate::types::text::{Plain, WIDTH, fitted, names, wrapped};
+use crate::types::text::{Plain, WIDTH, names, truncated, wrapped};
 
-/// Up to so many have a row each; more are put together by the line at which they
-/// asked.
+/// Up to this number, each holder or waiter has a row. More are grouped by the line of
+/// their get.
 const SINGLES: usize = 12;
 
-/// More rows than this are only counted.
+/// The maximum number of rows. Further ones are only counted.
 const ROWS: usize = 20;
 
 impl fmt::Display for Snapshot {
-    /// A dump: the numbers, then who holds, who waits, and what the driver is busy
-    /// with. When many hold or wait, those of one line share a row.
+    /// A dump: figures, holders, waiters, and driver calls. If there are many holders or
+    /// waiters, those of one line share a row.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.numbers(f)?;
         self.errors(f)?;
@@ -134,7 +134,7 @@ fn rows<T>(
     }
 }
 
-/// How wide two columns have to be.
+/// The widths of two columns.
 #[derive(Clone, Copy, Default)]
 struct Widths {
     what: usize,
@@ -164,31 +164,36 @@ fn row(
     let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {}", call_site.location());
     f.write_str(&row)?;
     if let Some(label) = call_site.label() {
-        write!(f, " ({})", fitted(label, room_after(&row)))?;
+        write!(f, " ({})", truncated(label, room_after(&row)))?;
     }
     writeln!(f)
 }
 
-/// For a label in parentheses: what is left of the line, and a word in any case.
+/// The room for a label in parentheses: the rest of the line, but 12 characters at least.
 fn room_after(row: &str) -> usize {
     WIDTH.saturating_sub(row.chars().count() + 3).max(12)
 }
 
-/// A row for each line at which some of them asked.
+/// Writes one row for each group.
 fn grouped(f: &mut fmt::Formatter<'_>, groups: &[Group<'_>]) -> fmt::Result {
     let digits = groups.iter().map(|group| group.len().to_string().len()).max().unwrap_or(0);
     for group in groups.iter().take(ROWS) {
         let begin = format!("    × {:>digits$} at {}", group.len(), group.location);
         let end = format!(", longest {:.1?}", group.longest);
-        // The line is shown in any case.
-        let label = |label| format!(" ({})", fitted(label, room_after(&format!("{begin}{end}"))));
-        let label = group.label.map(label).unwrap_or_default();
+        let label = match group.label {
+            Some(label) => {
+                let room = room_after(&format!("{begin}{end}"));
+                format!(" ({})", truncated(label, room))
+            }
+            None => String::new(),
+        };
         let row = format!("{begin}{label}{end}");
         let room = WIDTH.saturating_sub(row.chars().count() + 2);
         let threads = names(&group.threads, room);
-        match threads.chars().count() <= room {
-            true => writeln!(f, "{row}: {threads}")?,
-            false => writeln!(f, "{row}")?,
+        if threads.chars().count() <= room {
+            writeln!(f, "{row}: {threads}")?;
+        } else {
+            writeln!(f, "{row}")?;
         }
     }
     match groups.get(ROWS..) {

@@ -1,4 +1,4 @@
-//! Those who hold or wait at the same line, together: as a dump of goroutines does.
+//! Groups holders or waiters by the line of their get, as a dump of goroutines does.
 
 use std::collections::HashMap;
 use std::panic::Location;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::types::caller::CallSite;
 use crate::types::holder::{Holder, Waiter};
 
-/// Some who asked at the same line, with the same label.
+/// Holders or waiters whose gets have the same line and label.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     pub(crate) location: &'static Location<'static>,
@@ -22,7 +22,7 @@ impl Group<'_> {
         self.threads.len()
     }
 
-    /// The line, with the label.
+    /// The line and the label.
     pub(crate) fn place(&self) -> String {
         match self.label {
             Some(label) => format!("{} ({label})", self.location),
@@ -30,7 +30,7 @@ impl Group<'_> {
         }
     }
 
-    /// How long, from the shortest to the longest.
+    /// How long they have held or waited: the shortest and the longest time.
     pub(crate) fn span(&self) -> String {
         let (shortest, longest) =
             (format!("{:.1?}", self.shortest), format!("{:.1?}", self.longest));
@@ -38,7 +38,7 @@ impl Group<'_> {
     }
 }
 
-/// The groups in the order of their first members.
+/// Builds groups, in the order of their first members.
 fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Group<'a>> = Vec::new();

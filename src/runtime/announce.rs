@@ -25,10 +25,13 @@ pub(crate) fn run<M: ManageConnection>(shared: &Arc<Shared<M>>) {
     while let Some((at, notification, lost)) = shared.notifications.next() {
         announce(shared, at, notification);
         if lost > 0 {
-            let message = format_args!(
-                "{lost} notifications were lost: an event handler or the logger was blocked"
+            shared.logger.log(
+                Level::Warn,
+                &[],
+                format_args!(
+                    "{lost} notifications were lost: an event handler or the logger was blocked"
+                ),
             );
-            shared.logger.log(Level::Warn, &[], message);
             publish::lose(shared, lost);
         }
     }
@@ -74,7 +77,11 @@ fn leak<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) 
 }
 
 fn leak_ended<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) {
-    log_holder(shared, &holder, format_args!("not a leak: a connection came back, held by {holder}"));
+    log_holder(
+        shared,
+        &holder,
+        format_args!("not a leak: a connection came back, held by {holder}"),
+    );
     publish::publish(shared, at, || EventKind::LeakEnded(holder.clone()));
     notify(shared, "handle_leak_end", |handler| handler.handle_leak_end(LeakEvent { holder }));
 }

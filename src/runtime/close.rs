@@ -19,17 +19,18 @@ pub(crate) fn close<M: ManageConnection>(
     let is_done = |core: &PoolCore<M>| {
         core.is_drained() && shared.workers.are_done() && shared.notifications.are_done()
     };
-    let joining = match shared.wait_for(Some(deadline), is_done) {
-        true => join_threads(shared, deadline),
-        false => shared.threads.joining(),
+    let joining = if shared.wait_for(Some(deadline), is_done) {
+        join_threads(shared, deadline)
+    } else {
+        shared.threads.joining()
     };
     (shared.ago(start), shared.workers.running() + joining)
 }
 
 /// Waits for the end of threads that have done their work. Returns how many have not
-/// ended by the deadline. What they still run is not the pool's: destructors of the
-/// driver's thread-local values, which may hang. So each is joined by a thread of its
-/// own, which goes on after this returns.
+/// ended by the deadline. They may still run destructors of the driver's thread-local
+/// values, which may hang. So each is joined by a thread of its own, which goes on after
+/// this returns.
 fn join_threads<M: ManageConnection>(shared: &Arc<Shared<M>>, deadline: Instant) -> usize {
     let mut joiners = Vec::new();
     loop {
@@ -40,7 +41,7 @@ fn join_threads<M: ManageConnection>(shared: &Arc<Shared<M>>, deadline: Instant)
         };
         let all_joined = |_: &_| unjoined == 0 && shared.threads.joining() == 0;
         if shared.wait_for(Some(until), all_joined) {
-            // They run nothing but the body below, and are at its end.
+            // Does not block: the joiners are at the end of their bodies.
             joiners.into_iter().for_each(|joiner| drop(joiner.join()));
             return 0;
         }
@@ -50,8 +51,8 @@ fn join_threads<M: ManageConnection>(shared: &Arc<Shared<M>>, deadline: Instant)
     }
 }
 
-/// Spawns a joiner for each thread that there is a handle of. Returns for how many the
-/// system had no thread to give.
+/// Spawns a joiner for each handle. Returns the number of handles for which no joiner
+/// could be spawned.
 fn spawn_joiners<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     joiners: &mut Vec<JoinHandle<()>>,

@@ -89,8 +89,11 @@ fn run_check<M: ManageConnection>(
     shared.record_since(Timed::Validate, begun);
     if let Err((_, cause)) = &result {
         let id = lease.conn.id;
-        let message = format_args!("connection {id} failed its check: {}", Chain(&**cause));
-        shared.logger.log(Level::Warn, &[("connection_id", id.into())], message);
+        shared.logger.log(
+            Level::Warn,
+            &[("connection_id", id.into())],
+            format_args!("connection {id} failed its check: {}", Chain(&**cause)),
+        );
     }
     shared.transition(|core, now, fx| core.check_finished(now, lease, result, fx));
 }
@@ -119,8 +122,8 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<PoolConn<M>
     let Leased { permit, mut conn, .. } = lease;
     shared.logger.log(
         Level::Debug,
-        &[("connection_id", conn.id.into()), ("reason", Value::from_debug(&reason))],
-        format_args!("closing connection {}: {reason:?}", conn.id),
+        &[("connection_id", conn.id.into()), ("reason", Value::from_display(&reason))],
+        format_args!("closing connection {}: {reason}", conn.id),
     );
     if let Some(handler) = &shared.config.event_handler {
         let event = ReleaseEvent { id: conn.id, age: shared.ago(conn.opened_at) };
@@ -152,8 +155,8 @@ fn call<M: ManageConnection, R>(
     }
 }
 
-/// Shows an error to the error handler, and keeps it for the callers; or its text, if
-/// the handler takes the error.
+/// Passes an error to the error handler, and returns it for the waiting callers; or only
+/// its text, if the handler takes the error.
 fn share<M: ManageConnection>(shared: &Arc<Shared<M>>, failure: Failure<M::Error>) -> Cause {
     let error = match failure {
         Failure::Error(error) => error,

@@ -9,8 +9,8 @@ use crate::sync::{self, Arc, PlainOrdering as Ordering};
 use crate::types::health::Health;
 use crate::types::manage::ManageConnection;
 
-/// How often the reaper probes while callers wait, and until the pool is healthy again:
-/// a level is known within this time.
+/// How often the reaper probes while callers wait, and until the pool is healthy again. A
+/// change of level is noticed within this time.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// [`Pool::health`](crate::Pool::health).

@@ -1,4 +1,4 @@
-//! The log, and panics of user code.
+//! Writes log records, and catches panics of user code.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -36,10 +36,10 @@ impl Logger {
         let pool = &*self.pool;
         let key_values = KeyValues { pool, rest: key_values };
         let write = || {
-            let text = format_args!("pool '{pool}': {message}");
             let mut record = Record::builder();
             record.target("fairpool").module_path_static(Some("fairpool"));
-            log::logger().log(&record.level(level).key_values(&key_values).args(text).build());
+            record.level(level).key_values(&key_values);
+            log::logger().log(&record.args(format_args!("pool '{pool}': {message}")).build());
         };
         let _ = panic::catch_unwind(AssertUnwindSafe(write)).map_err(text_of_panic);
     }

@@ -22,8 +22,8 @@ use crate::types::subscription::{ConnectionAt, EventSource, Scene, Subscription}
 /// The journal is emptied this often while there are steps and subscribers.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);
 
-/// More is taken for a mistake: the channel and the journal's two buffers allocate this
-/// capacity at once, at some 400 bytes per event.
+/// A larger capacity is considered a mistake: the channel and the journal's two buffers
+/// allocate it at once, at some 400 bytes per event.
 const MOST_EVENTS: usize = 1 << 22;
 
 /// [`Pool::subscribe`](crate::Pool::subscribe).
@@ -236,8 +236,8 @@ mod tests {
         }
     }
 
-    /// How many listen, and whether steps are noted, so that gets and returns take
-    /// the long way.
+    /// The number of subscribers, and whether the journal is open, so that gets and returns
+    /// take the slow path.
     fn observers(pool: &Pool<StubManager>) -> (usize, bool) {
         let list = pool.shared.subscribers.list.lock();
         let noted = pool.shared.with_core(|core| core.is_journal_open());
@@ -253,7 +253,7 @@ mod tests {
         let first = pool.subscribe(10).expect("a capacity");
         let second = pool.subscribe(10).expect("a capacity");
         assert_eq!(observers(&pool), (2, true));
-        // Those who have gone are found out when something is sent to them.
+        // A dropped subscription is noticed when an event is sent to it.
         drop(first);
         drop(pool.get().expect("the stub's connection"));
         eventually("one listens", || observers(&pool) == (1, true));
@@ -268,7 +268,7 @@ mod tests {
         let events = pool.subscribe(10).expect("a capacity");
         for _ in 0..3 {
             drop(pool.get().expect("the stub's connection"));
-            // Three events each, though nobody looks at regular times.
+            // Three events each, although the reaper does not wake at regular times.
             for _ in 0..3 {
                 events.recv_timeout(Duration::from_secs(10)).expect("an event");
             }

@@ -119,8 +119,7 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// Runs a question, or a step that needs nothing done outside the lock: the fast
-    /// paths.
+    /// Reads the core, or runs a step that has no effects: the fast paths.
     #[inline]
     pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
         step(&mut self.core.lock())
@@ -228,15 +227,19 @@ impl<M: ManageConnection> Shared<M> {
             Ok(()) => self.spawn_failing.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.spawn_failing.swap(true, Ordering::Relaxed) {
-                    let message = format_args!("cannot spawn a thread: {error}");
-                    self.logger.log(Level::Error, &[], message);
+                    self.logger.log(
+                        Level::Error,
+                        &[],
+                        format_args!("cannot spawn a thread: {error}"),
+                    );
                 }
             }
         }
         spawned.is_ok()
     }
 
-    /// Drops a driver's error, or what holds one: its destructor is not ours.
+    /// Drops a driver's error, or a value that holds one. Its destructor is the driver's
+    /// code and may panic.
     pub(crate) fn drop_error<E>(&self, error: E) {
         let _ = self.logger.catch_panic("dropping an error", || drop(error));
     }
@@ -249,7 +252,7 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Records a span that began then and ends now.
+    /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
     }
@@ -281,7 +284,7 @@ impl<M: ManageConnection> Shared<M> {
         Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
     }
 
-    /// Who holds connections, longest first.
+    /// The holders of connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
         let held: Vec<Held<Caller>> = self.with_core(|core| core.holders(now).collect());

@@ -25,7 +25,7 @@ pub(super) struct List {
     pub(super) reaper_ended: bool,
     /// The pool has ended: a new subscription ends at once.
     pub(super) ended: bool,
-    /// Who held a connection last, by slot.
+    /// The last holder of each slot's connection.
     pub(super) last_holders: Vec<Option<Caller>>,
     /// The buffer that the journal does not use now.
     pub(super) spare: Option<EventBuffer<Caller>>,

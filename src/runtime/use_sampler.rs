@@ -11,7 +11,7 @@ use crate::core::Time;
 /// At most one use per connection and interval is timed.
 const SAMPLE_EVERY: Duration = Duration::from_millis(4);
 
-/// A use that lasts this much longer is always recorded.
+/// A use that is still not over this long after the interval is always recorded.
 const LONG_USE: Duration = Duration::from_millis(10);
 
 /// The sampling state of one connection.

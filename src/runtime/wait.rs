@@ -34,7 +34,7 @@ type PoolLease<M> = Lease<PoolConn<M>>;
 /// Where a get stands after its first transition.
 enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
-    /// By way of the queue, but without waiting.
+    /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
     Enqueued(WaiterId, Arc<PoolCell<M>>),
     Refused(Refusal),
@@ -49,7 +49,7 @@ pub(crate) fn get<M: ManageConnection>(
         shared.transition(|core, now, _| core.refuse_cancelled(now, checkout.caller));
         return Err(fail(shared, checkout, ErrorKind::Cancelled));
     }
-    // Past callers that wait, as far as the fairness bound allows it.
+    // Overtakes waiters, if the fairness bound allows it.
     if let Some(lease) = shared.with_core(|core| core.overtake(checkout.start, checkout.caller)) {
         return Ok(lease);
     }
@@ -188,8 +188,8 @@ fn block<M: ManageConnection>(
     }
 }
 
-/// Leaves the queue at the deadline. `None`: an answer was quicker. An idle connection
-/// that another waiter was nudged for, and is slow to claim, is taken.
+/// Leaves the queue at the deadline. Before that it claims an idle connection, even one
+/// that another waiter was nudged for and has not claimed yet. `None`: an answer came first.
 fn withdraw<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     checkout: &Checkout<'_>,
@@ -258,6 +258,9 @@ fn log_slow_get<M: ManageConnection>(
         0 => String::new(),
         more => format!("; {more} more slow gets since the last such line"),
     };
-    let message = format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}");
-    shared.logger.log(Level::Warn, &key_values, message);
+    shared.logger.log(
+        Level::Warn,
+        &key_values,
+        format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}"),
+    );
 }

@@ -1,5 +1,5 @@
-//! Who asks for a connection, and where: a caller is three words and a label, copied
-//! into its slot.
+//! Who asks for a connection, and where. A caller is small, because each checkout copies
+//! one into its slot.
 
 use std::fmt;
 use std::panic::Location;
@@ -41,12 +41,12 @@ impl ThreadId for Caller {
     }
 }
 
-/// Who asked for a connection, and where.
+/// The thread and the line of a get, with its label and priority.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallSite {
-    /// Read when the report is made: the thread may end before it is shown.
+    /// A copy of the name: the thread may end before the call site is printed.
     thread: Name,
-    /// Names need not be unique; this is.
+    /// Unique, unlike the name.
     number: u64,
     location: &'static Location<'static>,
     label: Option<&'static str>,
@@ -61,18 +61,17 @@ impl From<Caller> for CallSite {
 }
 
 impl CallSite {
-    /// The name of the asking thread (its first 23 bytes); threads without a name
-    /// are numbered.
+    /// The name of the thread (its first 23 bytes), or `unnamed-` and its number.
     pub fn thread(&self) -> &str {
         self.thread.as_str()
     }
 
-    /// The number of the asking thread: unique in the process, unlike its name.
+    /// The number of the thread: unique in the process, unlike its name.
     pub fn thread_id(&self) -> u64 {
         self.number
     }
 
-    /// Where it asked.
+    /// The line at which the get was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
@@ -82,7 +81,7 @@ impl CallSite {
         self.label
     }
 
-    /// The priority with which it asked.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.priority
     }

@@ -1,4 +1,4 @@
-//! Reports of who holds connections and who waits.
+//! Holders and waiters, as snapshots and events show them.
 
 use std::fmt;
 use std::panic::Location;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::caller::{CallSite, Caller};
 use crate::core::{Held, NestedWait, Waiting};
 
-/// Someone who holds a connection.
+/// A caller that holds a connection.
 #[derive(Clone)]
 pub struct Holder {
     connection: u64,
@@ -34,19 +34,18 @@ impl Holder {
         self.connection
     }
 
-    /// Who got it, and where.
+    /// The thread and the line of the get.
     pub fn call_site(&self) -> &CallSite {
         &self.call_site
     }
 
-    /// The name of the thread that got the connection (its first 23 bytes);
-    /// threads without a name are numbered. A guard that was moved to another
-    /// thread is still listed under the one that got it.
+    /// The name of the thread that got the connection: see [`CallSite::thread`]. It stays
+    /// the same when the connection is moved to another thread.
     pub fn thread(&self) -> &str {
         self.call_site.thread()
     }
 
-    /// Where the connection was got.
+    /// The line at which the get was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.call_site.location()
     }
@@ -56,13 +55,13 @@ impl Holder {
         self.call_site.label()
     }
 
-    /// The priority with which it was got.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.call_site.priority()
     }
 
-    /// For how long it has been held, to a tick or two of the system's clock:
-    /// on Linux mostly up to 8 ms too long.
+    /// For how long the connection has been held, exact to a tick or two of the system's
+    /// clock: on Linux mostly up to 8 ms too long.
     pub fn held_for(&self) -> Duration {
         self.held_for
     }
@@ -100,29 +99,29 @@ impl From<Waiting<Caller>> for Waiter {
 }
 
 impl Waiter {
-    /// In the order in which they will be served.
+    /// Waiters in the order in which they will be served.
     pub(crate) fn in_order(mut waiting: Vec<Waiting<Caller>>) -> Vec<Waiter> {
         Waiting::put_in_order(&mut waiting);
         waiting.into_iter().map(Waiter::from).collect()
     }
 
-    /// The number of its get: unique in the pool, and larger for later ones. Events
-    /// of the same get carry the same number.
+    /// The number of its get: unique in the pool, and larger for later ones. Events of the
+    /// get have the same number.
     pub fn get_id(&self) -> u64 {
         self.id
     }
 
-    /// Who waits, and where.
+    /// The thread and the line of the get.
     pub fn call_site(&self) -> &CallSite {
         &self.call_site
     }
 
-    /// The name of the waiting thread.
+    /// The name of the waiting thread: see [`CallSite::thread`].
     pub fn thread(&self) -> &str {
         self.call_site.thread()
     }
 
-    /// Where it waits.
+    /// The line at which it waits.
     pub fn location(&self) -> &'static Location<'static> {
         self.call_site.location()
     }
@@ -132,12 +131,12 @@ impl Waiter {
         self.call_site.label()
     }
 
-    /// Its priority.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.call_site.priority()
     }
 
-    /// How long it has waited.
+    /// How long the caller has waited.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -149,7 +148,7 @@ impl fmt::Display for Waiter {
     }
 }
 
-/// A thread that holds a connection and waits for another one of the same pool.
+/// A thread that holds a connection and waits for another of the same pool.
 #[derive(Clone)]
 pub struct NestedGet {
     holder: Holder,
@@ -163,12 +162,12 @@ impl From<NestedWait<Caller>> for NestedGet {
 }
 
 impl NestedGet {
-    /// The thread, and where it got the connection that it holds.
+    /// The thread as the holder of its connection.
     pub fn holder(&self) -> &Holder {
         &self.holder
     }
 
-    /// Where it waits for another.
+    /// The line at which it waits for another connection.
     pub fn waits_at(&self) -> &'static Location<'static> {
         self.waits.location
     }

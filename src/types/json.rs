@@ -1,4 +1,4 @@
-//! How times are serialised: as seconds, the unit of everything that reads them.
+//! Serialisation. Times become seconds, the unit that most readers of JSON expect.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,18 +23,18 @@ pub(crate) fn unix_time<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, 
     to.serialize_f64(since.as_secs_f64())
 }
 
-/// Where somebody asked, and who.
+/// The fields of a [`CallSite`].
 #[derive(Serialize)]
-struct From<'a> {
+struct CallSiteFields<'a> {
     thread: &'a str,
     location: String,
     label: Option<&'a str>,
     priority: u8,
 }
 
-impl<'a> From<'a> {
-    fn of(call_site: &'a CallSite) -> From<'a> {
-        From {
+impl<'a> CallSiteFields<'a> {
+    fn of(call_site: &'a CallSite) -> CallSiteFields<'a> {
+        CallSiteFields {
             thread: call_site.thread(),
             location: call_site.location().to_string(),
             label: call_site.label(),
@@ -46,7 +46,7 @@ impl<'a> From<'a> {
 /// With `thread`, `location` ("file:line:column"), `label` and `priority`.
 impl Serialize for CallSite {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        From::of(self).serialize(to)
+        CallSiteFields::of(self).serialize(to)
     }
 }
 
@@ -58,10 +58,14 @@ impl Serialize for Holder {
             connection_id: u64,
             held_for: f64,
             #[serde(flatten)]
-            from: From<'a>,
+            call_site: CallSiteFields<'a>,
         }
-        let (connection_id, held_for) = (self.connection_id(), self.held_for().as_secs_f64());
-        View { connection_id, held_for, from: From::of(self.call_site()) }.serialize(to)
+        let view = View {
+            connection_id: self.connection_id(),
+            held_for: self.held_for().as_secs_f64(),
+            call_site: CallSiteFields::of(self.call_site()),
+        };
+        view.serialize(to)
     }
 }
 
@@ -73,14 +77,18 @@ impl Serialize for Waiter {
             get_id: u64,
             waited: f64,
             #[serde(flatten)]
-            from: From<'a>,
+            call_site: CallSiteFields<'a>,
         }
-        let (get_id, waited) = (self.get_id(), self.waited().as_secs_f64());
-        View { get_id, waited, from: From::of(self.call_site()) }.serialize(to)
+        let view = View {
+            get_id: self.get_id(),
+            waited: self.waited().as_secs_f64(),
+            call_site: CallSiteFields::of(self.call_site()),
+        };
+        view.serialize(to)
     }
 }
 
-/// With its `holder`, and `waits_at` ("file:line:column").
+/// With `holder` and `waits_at` ("file:line:column").
 impl Serialize for NestedGet {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]

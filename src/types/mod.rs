@@ -1,4 +1,4 @@
-//! What users and the pool exchange: traits, settings, errors, events, figures.
+//! What users and the pool exchange: traits, settings, errors, events and figures.
 
 pub(crate) mod caller;
 pub(crate) mod cancel;

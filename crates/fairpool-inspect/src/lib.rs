@@ -4,6 +4,7 @@ mod error;
 mod http;
 mod inspector;
 mod page;
+mod response;
 mod routes;
 mod view;
 

@@ -358,10 +358,10 @@ fn a_get_that_was_cancelled_before_it_began_is_told() {
     let mut core: Core<Toy> = Core::new(policy(1));
     core.swap_events(Some(EventBuffer::with_capacity(8)));
     core.refuse_cancelled(at(1), 7);
-    let told = core.swap_events(None).expect("the journal is open").entries;
+    let noted = core.swap_events(None).expect("the journal is open").entries;
     let (waited, kind) = (Duration::ZERO, ErrorKind::Cancelled);
     assert_eq!(
-        told,
+        noted,
         [Entry { at: at(1), step: Step::GetFailed { get_id: 1, caller: 7, waited, kind } }]
     );
     assert_eq!(core.counters().cancelled, 1);

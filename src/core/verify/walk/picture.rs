@@ -23,7 +23,7 @@ impl Walk {
     }
 
     /// The waiters, in the order of service.
-    fn compare_waiting(&self, mut told: Vec<Waiting<u8>>) {
+    fn compare_waiting(&self, mut shown: Vec<Waiting<u8>>) {
         let (reference, now) = (&self.reference, self.now);
         let mut queue: Vec<_> = reference.queue.iter().collect();
         queue.sort_by_key(|w| (reference.turn(w.since, w.priority), w.priority));
@@ -36,8 +36,8 @@ impl Walk {
                 turn: reference.turn(waiting.since, waiting.priority),
             }
         });
-        Waiting::put_in_order(&mut told);
-        assert_eq!(told, queue.collect::<Vec<_>>(), "those who wait");
+        Waiting::put_in_order(&mut shown);
+        assert_eq!(shown, queue.collect::<Vec<_>>(), "those who wait");
     }
 }
 
@@ -68,11 +68,11 @@ impl Reference {
         assert_eq!(held, holders, "who holds what");
 
         let text = |call: &Call| format!("{call:?}");
-        let mut told: Vec<String> = picture.calls.iter().map(text).collect();
+        let mut shown: Vec<String> = picture.calls.iter().map(text).collect();
         let mut calls = self.all_calls();
-        told.sort_unstable();
+        shown.sort_unstable();
         calls.sort_unstable();
-        assert_eq!(told, calls, "driver calls");
+        assert_eq!(shown, calls, "driver calls");
 
         let error = self.last_error.map(|(at, cause)| (now.since(at), cause));
         assert_eq!(picture.last_error, error, "the last error");

@@ -165,7 +165,7 @@ impl Walk {
                 Notice::SelfDeadlock(_) => "deadlocks noticed",
                 Notice::Outage(_) => "outages",
                 Notice::OutageEnded { .. } => "outages that ended",
-                Notice::Abandoned { .. } => "abandoned calls told",
+                Notice::Abandoned { .. } => "calls reported as abandoned",
             });
         }
         result

@@ -1,4 +1,4 @@
-//! The words that show what is wrong: figures, ages and lines.
+//! The evidence of findings: figures, ages and lines of code.
 
 use std::cmp::Reverse;
 #[cfg(feature = "histograms")]
@@ -10,10 +10,11 @@ use crate::observe::snapshot::Snapshot;
 use crate::types::holder::Holder;
 use crate::types::text::{count, names};
 
-/// In evidence, more lines of holders or waiters are only counted.
+/// The maximum number of groups of holders or waiters in the evidence. Further ones are
+/// only counted.
 pub(super) const PLACES: usize = 5;
 
-/// Room for names of threads in a line of evidence.
+/// The room for names of threads, in characters.
 const NAMES: usize = 60;
 
 impl Pair<'_> {
@@ -30,7 +31,7 @@ impl Pair<'_> {
         }
     }
 
-    /// What tells long work from a leak, if this pool's work is known.
+    /// How long connections are usually held, which distinguishes long work from a leak.
     #[cfg(feature = "histograms")]
     pub(super) fn usual_holds(&self) -> Option<String> {
         let holds = &self.after.stats.times.in_use;
@@ -101,7 +102,7 @@ pub(super) fn held_at(holders: &[Holder]) -> Vec<String> {
     places(most_first(groups::of_holders(holders)), "connection", line)
 }
 
-pub(super) fn wait_at(look: &Snapshot) -> Vec<String> {
+pub(super) fn wait_at(snapshot: &Snapshot) -> Vec<String> {
     let line = |group: &Group<'_>| {
         format!(
             "{} at {}, for {}",
@@ -110,7 +111,7 @@ pub(super) fn wait_at(look: &Snapshot) -> Vec<String> {
             group.span(),
         )
     };
-    places(most_first(groups::of_waiters(&look.waiters)), "caller", line)
+    places(most_first(groups::of_waiters(&snapshot.waiters)), "caller", line)
 }
 
 fn most_first(mut groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
@@ -118,7 +119,7 @@ fn most_first(mut groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     groups
 }
 
-/// A line for each of the first groups, and one for the rest.
+/// One line for each of the first groups, and one for all others.
 fn places(groups: Vec<Group<'_>>, of: &str, line: impl Fn(&Group<'_>) -> String) -> Vec<String> {
     let mut lines: Vec<String> = groups.iter().take(PLACES).map(line).collect();
     let others: u64 = groups.iter().skip(PLACES).map(|group| group.len() as u64).sum();

@@ -15,10 +15,10 @@ use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::Client;
 use fairpool_servers::proxy::{Flow, Proxy};
 
-use super::{Problem, Run, Scenario, spawn};
 use crate::flawed::endless::{Endless, Limits};
 use crate::load::{self, Samples};
 use crate::report::Report;
+use crate::scenario::{Problem, Run, Scenario, spawn};
 use crate::server::{Manager, Refusal, Server, Sessions};
 
 pub const SCENARIO: Scenario = Scenario {

@@ -12,11 +12,11 @@ use fairpool::Pool;
 use fairpool_postgres::postgres::{Client, Config, Error as PgError};
 use fairpool_postgres::{Blocker, NoTls, blockers};
 
-use super::{Problem, Run, Scenario, spawn};
 use crate::flawed::endless::Endless;
 use crate::load::Samples;
 use crate::orders::Orders;
 use crate::report::Report;
+use crate::scenario::{Problem, Run, Scenario, spawn};
 use crate::server::{Manager, Server, Sessions, chain};
 
 pub const SCENARIO: Scenario = Scenario {

@@ -325,10 +325,10 @@ impl<F: FnMut(Ended)> World<F> {
         self.serial += 1;
         let number = self.serial;
         let caller = Caller(number);
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.now);
         let lease = self.core.acquire_fast(now, caller);
         let lease = lease.or_else(|| self.core.overtake(now, caller));
-        let lease = lease.or_else(|| self.core.acquire(now, arrival.priority, caller, &mut fx));
+        let lease = lease.or_else(|| self.core.acquire(arrival.priority, caller, &mut fx));
         if let Some(lease) = lease {
             self.carry_out(fx);
             return self.serve(arrival, now, now, lease);
@@ -353,16 +353,16 @@ impl<F: FnMut(Ended)> World<F> {
 
     fn give_back(&mut self, lease: Lease<u64>) {
         if let Err(lease) = self.core.checkin_fast(self.now, lease) {
-            let mut fx = Effects::new();
-            self.core.checkin(self.now, lease, Verdict::Keep, &mut fx);
+            let mut fx = Effects::at(self.now);
+            self.core.checkin(lease, Verdict::Keep, &mut fx);
             self.carry_out(fx);
         }
     }
 
     fn claim(&mut self, caller: u64) {
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
-        let mut fx = Effects::new();
-        let lease = self.core.claim(self.now, id, &mut fx);
+        let mut fx = Effects::at(self.now);
+        let lease = self.core.claim(id, &mut fx);
         self.carry_out(fx);
         // Without one it continues to wait.
         let Some(lease) = lease else { return };
@@ -374,8 +374,8 @@ impl<F: FnMut(Ended)> World<F> {
     fn give_up(&mut self, caller: u64) {
         self.claim(caller);
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
-        let mut fx = Effects::new();
-        let left = self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx);
+        let mut fx = Effects::at(self.now);
+        let left = self.core.leave(id, ErrorKind::Timeout, &mut fx);
         if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
             self.fail(waiting.arrival, waiting.since, ErrorKind::Timeout);
         }
@@ -383,23 +383,23 @@ impl<F: FnMut(Ended)> World<F> {
     }
 
     fn end_call(&mut self, job: Job<Virtual>) {
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.now);
         match job {
             Job::Connect(permit) => {
                 self.connections += 1;
                 let lease = Leased::new(permit, self.connections);
-                self.core.connect_finished(self.now, lease, &mut fx);
+                self.core.connect_finished(lease, &mut fx);
             }
-            Job::Check(lease, _) => self.core.check_finished(self.now, lease, Ok(()), &mut fx),
-            Job::Close(lease, _) => self.core.close_finished(self.now, lease.permit, &mut fx),
+            Job::Check(lease, _) => self.core.check_finished(lease, Ok(()), &mut fx),
+            Job::Close(lease, _) => self.core.close_finished(lease.permit, &mut fx),
         }
         self.carry_out(fx);
     }
 
     /// The work of the reaper.
     fn tick(&mut self) {
-        let mut fx = Effects::new();
-        let next = self.core.tick(self.now, &mut fx);
+        let mut fx = Effects::at(self.now);
+        let next = self.core.tick(&mut fx);
         self.next_tick = next;
         if next != Time::NEVER {
             self.plan(next, Happening::Tick);

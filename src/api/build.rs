@@ -57,13 +57,13 @@ fn wait_until_ready<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Result<(), 
     let is_ready = |core: &PoolCore<M>| core.open_count() >= wanted;
     let deadline = shared.clock.instant_of(start.after(shared.config.connection_timeout));
     shared.wait_for(deadline, |core| is_ready(core) || core.fails_permanently());
-    let refusal = shared.transition(|core, now, _| {
+    let refusal = shared.transition(|core, fx| {
         if is_ready(core) {
             return None;
         }
         let permanent = core.fails_permanently();
         let kind = if permanent { ErrorKind::Connect } else { ErrorKind::Timeout };
-        Some(Refusal::collect(shared, core, kind, now, start))
+        Some(Refusal::collect(shared, core, kind, fx.now, start))
     });
     refusal.map_or(Ok(()), |refusal| Err(refusal.into_build_error(wanted)))
 }

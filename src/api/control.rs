@@ -20,10 +20,10 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is zero, or smaller than `min_idle`.
     pub fn set_max_size(&self, max_size: u32) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(max_size, policy.min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_max_size(max_size, now, fx);
+            core.set_max_size(max_size, fx);
             Ok(())
         })
     }
@@ -34,10 +34,10 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is greater than `max_size` or `max_idle`.
     pub fn set_min_idle(&self, min_idle: Option<u32>) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(policy.max_size, min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_min_idle(min_idle, now, fx);
+            core.set_min_idle(min_idle, fx);
             Ok(())
         })
     }
@@ -47,18 +47,18 @@ impl<M: ManageConnection> Pool<M> {
     /// Callers wait in the queue and leave it at their deadlines, as ever.
     /// Connections that are out can be used and returned.
     pub fn pause(&self) {
-        self.shared.transition(|core, _, _| core.pause());
+        self.shared.transition(|core, _| core.pause());
     }
 
     /// Ends a [`pause`](Pool::pause).
     pub fn resume(&self) {
-        self.shared.transition(|core, now, fx| core.resume(now, fx));
+        self.shared.transition(|core, fx| core.resume(fx));
     }
 
     /// Replaces every connection that exists now: idle ones at once, others
     /// when they come back. After a failover or a change of password, say.
     pub fn refresh(&self) {
-        self.shared.transition(|core, now, fx| core.refresh(now, fx));
+        self.shared.transition(|core, fx| core.refresh(fx));
     }
 
     /// Closes the pool for all its handles and waits for it to end.

@@ -205,7 +205,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
-        shared.transition(|core, now, fx| core.detach(now, permit, fx));
+        shared.transition(|core, fx| core.detach(permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
@@ -296,14 +296,14 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         // Not before all that runs code which may ask for another connection.
         thread::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
-            return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            return shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
         let returned = match shared.observed.load(Ordering::Relaxed) {
             true => PooledConnection::return_observed(shared, lease),
             false => shared.with_core(|core| core.checkin_fast(now, lease)),
         };
         if let Err(lease) = returned {
-            shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
     }
 }

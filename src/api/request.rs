@@ -208,7 +208,7 @@ mod tests {
                 nested: false,
             };
             // They find nothing yet, so that both are in the queue.
-            shared.transition(|core, _, fx| {
+            shared.transition(|core, fx| {
                 core.pause();
                 assert!(core.join(waiter, fx).is_ok());
             });

@@ -267,7 +267,7 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     loop {
         let mut next = None;
         if reaps {
-            let at = shared.transition(|core, now, fx| core.tick(now, fx));
+            let at = shared.transition(|core, fx| core.tick(fx));
             next = shared.clock.instant_of(at);
         }
         work(shared);
@@ -899,7 +899,7 @@ fn p7_return_against_reaper() {
         let crew = bench.crew();
         let caller = getter(&bench);
         advance(ms(10));
-        bench.shared.transition(|core, now, fx| core.tick(now, fx));
+        bench.shared.transition(|core, fx| core.tick(fx));
         let got = caller.join().expect("the caller");
         bench.end(Some(crew));
         which(got, old)

@@ -110,7 +110,7 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
             })
         });
         loop {
-            let next = shared.transition(|core, now, fx| core.tick(now, fx));
+            let next = shared.transition(|core, fx| core.tick(fx));
             hand_out(&shared, &desk);
             let next = publish::deliver(&shared).map_or(next, |at| at.min(next));
             if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::ToStop {

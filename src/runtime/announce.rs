@@ -74,7 +74,11 @@ fn leak<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) 
 }
 
 fn leak_ended<M: ManageConnection>(shared: &Arc<Shared<M>>, at: Time, holder: Holder) {
-    log_holder(shared, &holder, format_args!("not a leak: a connection came back, held by {holder}"));
+    log_holder(
+        shared,
+        &holder,
+        format_args!("not a leak: a connection came back, held by {holder}"),
+    );
     publish::publish(shared, at, || EventKind::LeakEnded(holder.clone()));
     notify(shared, "handle_leak_end", |handler| handler.handle_leak_end(LeakEvent { holder }));
 }

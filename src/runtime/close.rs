@@ -15,7 +15,7 @@ pub(crate) fn close<M: ManageConnection>(
     deadline: Instant,
 ) -> (Duration, usize) {
     let start = shared.clock.now();
-    shared.transition(|core, now, fx| core.close(now, fx));
+    shared.transition(|core, fx| core.close(fx));
     let is_done = |core: &PoolCore<M>| {
         core.is_drained() && shared.workers.are_done() && shared.notifications.are_done()
     };

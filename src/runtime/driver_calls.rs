@@ -52,7 +52,7 @@ fn connected<M: ManageConnection>(shared: &Arc<Shared<M>>, permit: Permit, value
     }
     let pool = Arc::new(PoolRef { shared: Arc::clone(shared) });
     let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, shared.clock.now()));
-    shared.transition(|core, now, fx| core.connect_finished(now, lease, fx));
+    shared.transition(|core, fx| core.connect_finished(lease, fx));
 }
 
 /// Why a driver call failed.
@@ -75,7 +75,7 @@ fn connect_failed<M: ManageConnection>(
         Failure::Panic(..) => false,
     };
     let cause = share(shared, failure);
-    shared.transition(|core, now, fx| core.connect_failed(now, permit, cause, permanent, fx));
+    shared.transition(|core, fx| core.connect_failed(permit, cause, permanent, fx));
 }
 
 fn run_check<M: ManageConnection>(
@@ -92,7 +92,7 @@ fn run_check<M: ManageConnection>(
         let message = format_args!("connection {id} failed its check: {}", Chain(&**cause));
         shared.logger.log(Level::Warn, &[("connection_id", id.into())], message);
     }
-    shared.transition(|core, now, fx| core.check_finished(now, lease, result, fx));
+    shared.transition(|core, fx| core.check_finished(lease, result, fx));
 }
 
 /// Resets and validates, as far as that is due. A failed reset makes the connection
@@ -138,7 +138,7 @@ fn close<M: ManageConnection>(shared: &Arc<Shared<M>>, lease: Leased<PoolConn<M>
     }
     shared.drop_extensions(&mut conn);
     drop(conn);
-    shared.transition(|core, now, fx| core.close_finished(now, permit, fx));
+    shared.transition(|core, fx| core.close_finished(permit, fx));
 }
 
 fn call<M: ManageConnection, R>(

@@ -50,7 +50,7 @@ impl Refusal {
         kind: ErrorKind,
         start: Time,
     ) -> Refusal {
-        shared.transition(|core, now, _| Refusal::collect(shared, core, kind, now, start))
+        shared.transition(|core, fx| Refusal::collect(shared, core, kind, fx.now, start))
     }
 
     /// With the threads that hold all connections and wait for another.

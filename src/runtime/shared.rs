@@ -129,14 +129,13 @@ impl<M: ManageConnection> Shared<M> {
     /// Runs one transition of the core, and carries out its effects.
     pub(crate) fn transition<R>(
         self: &Arc<Self>,
-        step: impl FnOnce(&mut PoolCore<M>, Time, &mut Effects<Runtime<M>>) -> R,
+        step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
     ) -> R {
-        let now = self.clock.now();
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.clock.now());
         let mut core = self.core.lock();
-        let result = step(&mut core, now, &mut fx);
+        let result = step(&mut core, &mut fx);
         let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
-        let added = self.notifications.add(fx.notices, now);
+        let added = self.notifications.add(fx.notices, fx.now);
         let wants_delivery = core.wants_delivery();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes a thread that would only run

@@ -37,7 +37,7 @@ pub(crate) fn run<M: ManageConnection>(shared: &Arc<Shared<M>>) {
 
 /// Returns when the next tick is due.
 fn tick<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Time {
-    let next = shared.transition(|core, now, fx| core.tick(now, fx));
+    let next = shared.transition(|core, fx| core.tick(fx));
     let has_backlog = shared.workers.retry(shared);
     let now = shared.clock.now();
     let next = next.max(now.after(SHORTEST_SLEEP));

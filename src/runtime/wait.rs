@@ -46,7 +46,7 @@ pub(crate) fn get<M: ManageConnection>(
     checkout: &Checkout<'_>,
 ) -> Result<PoolLease<M>, Error> {
     if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
-        shared.transition(|core, now, _| core.refuse_cancelled(now, checkout.caller));
+        shared.transition(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
         return Err(fail(shared, checkout, ErrorKind::Cancelled));
     }
     // Past callers that wait, as far as the fairness bound allows it.
@@ -70,7 +70,7 @@ fn enqueue_and_wait<M: ManageConnection>(
     shared: &Arc<Shared<M>>,
     checkout: &Checkout<'_>,
 ) -> Result<PoolLease<M>, Error> {
-    match shared.transition(|core, now, fx| enqueue(shared, core, now, checkout, fx)) {
+    match shared.transition(|core, fx| enqueue(shared, core, checkout, fx)) {
         Outcome::Taken(lease) => Ok(lease),
         Outcome::Claimed(lease) => {
             shared.times.record(Timed::Wait, Duration::ZERO, 1);
@@ -86,12 +86,11 @@ fn enqueue_and_wait<M: ManageConnection>(
 fn enqueue<M: ManageConnection>(
     shared: &Shared<M>,
     core: &mut PoolCore<M>,
-    now: Time,
     checkout: &Checkout<'_>,
     fx: &mut Effects<Runtime<M>>,
 ) -> Outcome<M> {
-    let (caller, priority) = (checkout.caller, checkout.caller.priority());
-    if let Some(lease) = core.acquire(now, priority, caller, fx) {
+    let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
+    if let Some(lease) = core.acquire(priority, caller, fx) {
         return Outcome::Taken(lease);
     }
     let refuse = |core: &mut PoolCore<M>, kind| {
@@ -112,9 +111,9 @@ fn enqueue<M: ManageConnection>(
     };
     match core.join(waiter, fx) {
         Err(kind) => refuse(core, kind),
-        Ok(id) if checkout.deadline <= now => match core.claim(now, id, fx) {
+        Ok(id) if checkout.deadline <= now => match core.claim(id, fx) {
             Some(lease) => Outcome::Claimed(lease),
-            None if core.leave(now, id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
+            None if core.leave(id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
             None => Outcome::Enqueued(id, cell),
         },
         Ok(id) => Outcome::Enqueued(id, cell),
@@ -165,7 +164,7 @@ fn block<M: ManageConnection>(
         match cell.wait_until(until) {
             Some(Answer::Granted(lease)) => return Ok(lease),
             Some(Answer::Nudged) => {
-                if let Some(lease) = shared.transition(|core, now, fx| core.claim(now, id, fx)) {
+                if let Some(lease) = shared.transition(|core, fx| core.claim(id, fx)) {
                     return Ok(lease);
                 }
             }
@@ -195,13 +194,13 @@ fn withdraw<M: ManageConnection>(
     checkout: &Checkout<'_>,
     id: WaiterId,
 ) -> Option<Result<PoolLease<M>, Error>> {
-    let (lease, refusal) = shared.transition(|core, now, fx| {
-        let lease = core.claim(now, id, fx);
+    let (lease, refusal) = shared.transition(|core, fx| {
+        let lease = core.claim(id, fx);
         // Read before this caller leaves: it may be one of them.
-        let nested = core.self_deadlock(now);
-        let left = lease.is_none() && core.leave(now, id, ErrorKind::Timeout, fx);
+        let nested = core.self_deadlock(fx.now);
+        let left = lease.is_none() && core.leave(id, ErrorKind::Timeout, fx);
         let refusal = left.then(|| {
-            Refusal::collect(shared, core, ErrorKind::Timeout, now, checkout.start)
+            Refusal::collect(shared, core, ErrorKind::Timeout, fx.now, checkout.start)
                 .with_nested(nested)
         });
         (lease, refusal)
@@ -217,7 +216,7 @@ fn register<M: ManageConnection>(
     id: WaiterId,
 ) -> Option<Registration> {
     let cancel = move |shared: &Arc<Shared<M>>| {
-        shared.transition(|core, now, fx| core.leave(now, id, ErrorKind::Cancelled, fx));
+        shared.transition(|core, fx| core.leave(id, ErrorKind::Cancelled, fx));
     };
     let of_token = Arc::clone(shared);
     let registration = token.register(Box::new(move || cancel(&of_token)));

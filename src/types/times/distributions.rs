@@ -208,10 +208,8 @@ impl Distribution {
         let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
         // How far up in their steps the values must lie for the sum to be right.
         let part = ((self.sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
-        let value = |(lowest, width, count)| ValueCount {
-            seconds: (lowest + width * part) / 1e9,
-            count,
-        };
+        let value =
+            |(lowest, width, count)| ValueCount { seconds: (lowest + width * part) / 1e9, count };
         steps.into_iter().map(value).collect()
     }
 

@@ -43,11 +43,15 @@ impl ThreadId for Caller {
 
 /// Who asked for a connection, and where.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CallSite {
     /// Read when the report is made: the thread may end before it is shown.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::thread"))]
     thread: Name,
     /// Names need not be unique; this is.
+    #[cfg_attr(feature = "serde", serde(skip))]
     number: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
     location: &'static Location<'static>,
     label: Option<&'static str>,
     priority: u8,
@@ -91,10 +95,7 @@ impl CallSite {
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "thread '{}' at {}", self.thread(), self.location())?;
-        match self.label() {
-            Some(label) => write!(f, " ({label})"),
-            None => Ok(()),
-        }
+        self.label.map_or(Ok(()), |label| write!(f, " ({label})"))
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::check::check_sizes;
 use super::pool::Pool;
-use crate::runtime::close;
 use crate::types::error::Error;
 use crate::types::holder::Holder;
 use crate::types::manage::ManageConnection;
@@ -88,7 +87,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
-        let (elapsed, threads) = close::close(&self.shared, deadline);
+        let (elapsed, threads) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,

@@ -7,7 +7,6 @@ use super::weak::WeakPool;
 use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
-use crate::runtime::{health, publish};
 use crate::types::error::Error;
 use crate::types::health::Health;
 use crate::types::holder::{Holder, Waiter};
@@ -80,7 +79,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn health(&self) -> Health {
-        health::health(&self.shared)
+        self.shared.health()
     }
 
     /// A view of the pool that does not keep it alive.
@@ -118,7 +117,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self.shared, capacity)
+        self.shared.subscribe(capacity)
     }
 
     /// As [`subscribe`](Pool::subscribe), with where everything was right before the
@@ -139,7 +138,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self.shared, capacity)
+        self.shared.follow(capacity)
     }
 
     /// All figures as of one instant, without the lists of a

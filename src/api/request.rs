@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
-use crate::runtime::wait::{self, Checkout};
+use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
 use crate::types::caller::Caller;
 use crate::types::cancel::CancelToken;
@@ -121,7 +121,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
         let checkout = Checkout { caller, start, deadline, cancel, only_idle };
-        let lease = wait::get(shared, &checkout)?;
+        let lease = shared.checkout(&checkout)?;
         Ok(PooledConnection::new(shared, lease, start))
     }
 }
@@ -178,7 +178,7 @@ mod tests {
         };
         // Past the look that `get` takes at the token first.
         token.cancel();
-        let error = wait::get(request.shared, &checkout).err().expect("cancelled");
+        let error = request.shared.checkout(&checkout).err().expect("cancelled");
         assert!(error.is_cancelled(), "{error}");
         assert_eq!(pool.stats().waiting, 0);
     }

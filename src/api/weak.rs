@@ -7,7 +7,6 @@ use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
-use crate::runtime::{health, publish};
 use crate::sync::{Arc, Weak};
 use crate::types::error::Error;
 use crate::types::health::Health;
@@ -151,7 +150,7 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn health(self: Arc<Self>) -> Health {
-        health::health(&self)
+        Shared::health(&self)
     }
 
     fn reading(self: Arc<Self>) -> Reading {
@@ -159,10 +158,10 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self, capacity)
+        Shared::subscribe(&self, capacity)
     }
 
     fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self, capacity)
+        Shared::follow(&self, capacity)
     }
 }

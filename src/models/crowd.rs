@@ -348,7 +348,7 @@ fn p3_a_crowd_is_listened_to() {
                     dawdle();
                     get_by_name(&pool, name);
                     dawdle();
-                    publish::deliver(&shared);
+                    shared.deliver_events();
                     told_of(&events, name)
                 })
             })

@@ -847,10 +847,10 @@ fn p3_a_subscription_begins_during_a_hand_off() {
         };
         let caller = bench.caller(MAX);
         drop(held);
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         assert_eq!(caller.join().expect("the caller"), "granted");
         let events = listener.join().expect("the listener");
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         let told = told_of(&events, "the listener");
         bench.end(None);
         told
@@ -870,14 +870,14 @@ fn p3_a_subscription_ends_during_a_hand_off() {
             let shared = Arc::clone(&bench.shared);
             thread::spawn(move || {
                 drop(events);
-                publish::deliver(&shared);
+                shared.deliver_events();
             })
         };
         drop(held);
         listener.join().expect("the listener");
         let one = one.join().expect("the one");
         let other = other.join().expect("the other");
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         assert!(!bench.shared.observed.load(PlainOrdering::Relaxed), "nobody listens");
         let noted = bench.shared.with_core(|core| core.swap_events(None));
         assert!(noted.is_none(), "noted for nobody");
@@ -927,7 +927,7 @@ fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
         let shared = Arc::clone(&bench.shared);
-        let reaper = thread::spawn(move || tick::run(&shared));
+        let reaper = thread::spawn(move || shared.tick_until_stopped());
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");

@@ -112,7 +112,7 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
         loop {
             let next = shared.transition(|core, fx| core.tick(fx));
             hand_out(&shared, &desk);
-            let next = publish::deliver(&shared).map_or(next, |at| at.min(next));
+            let next = shared.deliver_events().map_or(next, |at| at.min(next));
             if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::ToStop {
                 break;
             }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
 use crate::types::health::Health;
@@ -54,7 +53,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
     });
     Reading {
         stats: shared.counts_of(&figures.gauges, &figures.counters),
-        health: health::judge(shared, figures.pressure, now),
+        health: shared.judge_health(figures.pressure, now),
         leaked: figures.leaked,
         failing_for: figures.failing_for,
         min_idle,

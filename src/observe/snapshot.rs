@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 pub use crate::core::CallKind;
 use crate::core::{Call, Policy, Time};
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
 use crate::types::config::Config;
@@ -174,7 +173,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
     let now = shared.clock.now();
     let picture = shared.with_core(|core| core.picture(now));
     let taken_at = SystemTime::now();
-    let health = health::judge(shared, picture.pressure, now);
+    let health = shared.judge_health(picture.pressure, now);
     let mut calls: Vec<DriverCall> = picture.calls.into_iter().map(DriverCall::from).collect();
     calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
     Snapshot {

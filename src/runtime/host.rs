@@ -2,7 +2,6 @@
 
 use super::shared::{Shared, Task};
 use super::threads::Host;
-use super::{announce, driver_calls, tick};
 use crate::sync::Arc;
 use crate::types::manage::ManageConnection;
 
@@ -19,13 +18,13 @@ impl<M: ManageConnection> Host for Shared<M> {
 
     fn run_task(self: &Arc<Self>, task: Task<M>) {
         match task {
-            Task::Call(job) => driver_calls::run(self, job),
-            Task::Announce => announce::run(self),
+            Task::Call(job) => self.run_call(job),
+            Task::Announce => self.announce_all(),
         }
     }
 
     fn run_reaper(self: &Arc<Self>) {
-        tick::run(self);
+        self.tick_until_stopped();
     }
 
     fn wake_reaper(&self) {

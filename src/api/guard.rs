@@ -78,11 +78,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, wants_delivery) =
-            shared.with_core(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
+        let lease = shared.with_core_observed(|core| core.acquire_noted(now, caller));
         let start = match shared.config.event_handler {
             // It is notified of each get, and of how long that took.
             Some(_) => now,
@@ -117,10 +113,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = self.conn_mut();
         conn.sampler.begin(start, now, shared.config.event_handler.is_some());
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        if let Some(handler) = &shared.config.event_handler {
-            let notify = || handler.handle_checkout(event);
-            let _ = shared.logger.catch_panic("handle_checkout", notify);
-        }
+        shared.notify("handle_checkout", |handler| handler.handle_checkout(event));
     }
 
     fn conn(&self) -> &PoolConn<M> {
@@ -241,11 +234,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
         let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
         shared.times.record(Timed::InUse, duration, times);
-        if let Some(handler) = &shared.config.event_handler {
-            let event = CheckinEvent { id: conn.id, duration };
-            let notify = || handler.handle_checkin(event);
-            let _ = shared.logger.catch_panic("handle_checkin", notify);
-        }
+        let event = CheckinEvent { id: conn.id, duration };
+        shared.notify("handle_checkin", |handler| handler.handle_checkin(event));
     }
 
     #[cold]
@@ -254,12 +244,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         lease: Lease<PoolConn<M>>,
     ) -> Result<(), Lease<PoolConn<M>>> {
         let now = shared.clock.now();
-        let (returned, wants_delivery) =
-            shared.with_core(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
-        returned
+        shared.with_core_observed(|core| core.checkin_noted(now, lease))
     }
 
     /// What is to become of the connection, decided before the lock is taken.

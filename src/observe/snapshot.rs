@@ -173,7 +173,8 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
     let now = shared.clock.now();
     let picture = shared.with_core(|core| core.picture(now));
     let taken_at = SystemTime::now();
-    let health = shared.judge_health(picture.pressure, now);
+    let figures = &picture.figures;
+    let health = shared.judge_health(figures.pressure, now);
     let mut calls: Vec<DriverCall> = picture.calls.into_iter().map(DriverCall::from).collect();
     calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
     Snapshot {
@@ -181,7 +182,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
         taken_at,
         uptime: now.since(Time::START),
         settings: Settings::of(&shared.config, &picture.policy),
-        stats: shared.stats_of(&picture.gauges, &picture.counters),
+        stats: shared.stats_of(&figures.gauges, &figures.counters),
         health,
         paused: picture.paused,
         closed: picture.closed,
@@ -195,7 +196,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
             shared.drop_error(cause);
             LastError { age, text }
         }),
-        failing_for: picture.failing_for,
+        failing_for: figures.failing_for,
     }
 }
 

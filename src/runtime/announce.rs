@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use crate::types::error::NestedList;
 use crate::types::error_text::Chain;
 use crate::types::event::EventKind;
-use crate::types::handler::{HandleEvent, HealthEvent, LeakEvent, SelfDeadlockEvent};
+use crate::types::handler::{HealthEvent, LeakEvent, SelfDeadlockEvent};
 use crate::types::health::{Health, HealthLevel};
 use crate::types::holder::{Holder, NestedGet};
 use crate::types::manage::ManageConnection;
@@ -139,11 +139,5 @@ impl<M: ManageConnection> Shared<M> {
             ("held_ms", millis(holder.held_for()).into()),
         ];
         self.logger.log(Level::Warn, key_values, message);
-    }
-
-    fn notify(&self, method: &str, call: impl FnOnce(&dyn HandleEvent)) {
-        if let Some(handler) = self.config.event_handler.as_deref() {
-            let _ = self.logger.catch_panic(method, || call(handler));
-        }
     }
 }

@@ -47,10 +47,7 @@ impl<M: ManageConnection> Shared<M> {
 
     fn connected(self: &Arc<Self>, permit: Permit, value: M::Connection) {
         let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
-        if let Some(handler) = &self.config.event_handler {
-            let notify = || handler.handle_acquire(AcquireEvent { id });
-            let _ = self.logger.catch_panic("handle_acquire", notify);
-        }
+        self.notify("handle_acquire", |handler| handler.handle_acquire(AcquireEvent { id }));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });
         let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, self.clock.now()));
         self.transition(|core, fx| core.connect_finished(lease, fx));
@@ -118,11 +115,8 @@ impl<M: ManageConnection> Shared<M> {
             &[("connection_id", conn.id.into()), ("reason", Value::from_debug(&reason))],
             format_args!("closing connection {}: {reason:?}", conn.id),
         );
-        if let Some(handler) = &self.config.event_handler {
-            let event = ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) };
-            let notify = || handler.handle_release(event);
-            let _ = self.logger.catch_panic("handle_release", notify);
-        }
+        let event = ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) };
+        self.notify("handle_release", |handler| handler.handle_release(event));
         // The state moves under the close mutex. The driver closes after it is released.
         if let Some(value) = conn.take() {
             let customizer = &self.config.connection_customizer;

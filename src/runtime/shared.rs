@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use log::Level;
-
 use super::conn::Conn;
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
@@ -17,10 +15,11 @@ use super::threads::Threads;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
 use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, PoolTypes, Time};
-use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering, PlainBool};
+use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
 use crate::types::caller::Caller;
 use crate::types::config::Config;
 use crate::types::error::Cause;
+use crate::types::handler::HandleEvent;
 use crate::types::holder::Holder;
 use crate::types::manage::ManageConnection;
 use crate::types::stats::Stats;
@@ -94,7 +93,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) slow_gets: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
-    spawn_failing: AtomicBool,
+    pub(super) spawn_failing: AtomicBool,
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -124,6 +123,15 @@ impl<M: ManageConnection> Shared<M> {
     #[inline]
     pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
         step(&mut self.core.lock())
+    }
+
+    /// Runs a step of a fast path that may have to be reported to subscribers.
+    pub(crate) fn with_core_observed<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
+        let (result, wants_delivery) = self.with_core(|core| (step(core), core.wants_delivery()));
+        if wants_delivery {
+            self.reaper.wake_to_deliver();
+        }
+        result
     }
 
     /// Runs one transition of the core, and carries out its effects.
@@ -219,20 +227,11 @@ impl<M: ManageConnection> Shared<M> {
         self.reaper.ensure(self, &self.config.name);
     }
 
-    /// Spawns a thread. `false`: the system has no thread to give. That is logged once
-    /// until a spawn succeeds.
-    pub(crate) fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
-        let spawned = self.threads.spawn(name, body);
-        match &spawned {
-            Ok(()) => self.spawn_failing.store(false, Ordering::Relaxed),
-            Err(error) => {
-                if !self.spawn_failing.swap(true, Ordering::Relaxed) {
-                    let message = format_args!("cannot spawn a thread: {error}");
-                    self.logger.log(Level::Error, &[], message);
-                }
-            }
+    /// Calls a method of the event handler, if there is one.
+    pub(crate) fn notify(&self, method: &str, call: impl FnOnce(&dyn HandleEvent)) {
+        if let Some(handler) = self.config.event_handler.as_deref() {
+            let _ = self.logger.catch_panic(method, || call(handler));
         }
-        spawned.is_ok()
     }
 
     /// Drops a driver's error, or what holds one: its destructor is not ours.

@@ -16,9 +16,6 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The whole life of a worker, with its first task.
     fn run_worker(self: &Arc<Self>, first: Option<Self::Task>);
 
-    /// Runs one task on the calling worker.
-    fn run_task(self: &Arc<Self>, task: Self::Task);
-
     /// The whole life of the reaper.
     fn run_reaper(self: &Arc<Self>);
 
@@ -27,9 +24,6 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Wakes `build` and `close` to check again.
     fn notify_progress(&self);
-
-    /// Joins threads that have ended.
-    fn join_finished(&self);
 }
 
 /// A value in a thread's body that survives a failed spawn: the body takes it out, and

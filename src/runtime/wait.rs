@@ -57,10 +57,9 @@ impl<M: ManageConnection> Shared<M> {
         if let Err(error) = &got
             && error.is_timeout()
             && !checkout.only_idle
-            && let Some(handler) = &self.config.event_handler
         {
             let event = TimeoutEvent { timeout: checkout.deadline.since(checkout.start) };
-            let _ = self.logger.catch_panic("handle_timeout", || handler.handle_timeout(event));
+            self.notify("handle_timeout", |handler| handler.handle_timeout(event));
         }
         got
     }

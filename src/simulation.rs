@@ -16,9 +16,7 @@ use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
     WaiterId,
 };
-use crate::types::error::{Error, ErrorKind};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
+use crate::types::{Error, ErrorKind, ManageConnection, Stats};
 
 /// A caller: when it comes, how long it waits at most, and how long it holds its
 /// connection.

@@ -6,8 +6,7 @@ use crate::core::Time;
 use crate::runtime::refusal::Refusal;
 use crate::runtime::shared::{PoolCore, Shared};
 use crate::sync::Arc;
-use crate::types::error::{Error, ErrorKind};
-use crate::types::manage::ManageConnection;
+use crate::types::{Error, ErrorKind, ManageConnection};
 
 impl<M: ManageConnection> Builder<M> {
     /// Builds the pool and waits until it has `min_idle` connections.

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::check::check_sizes;
 use super::pool::Pool;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
-use crate::types::manage::ManageConnection;
+use crate::types::{Error, Holder, ManageConnection};
 
 impl<M: ManageConnection> Pool<M> {
     /// Changes the most connections that the pool may have.

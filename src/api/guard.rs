@@ -7,12 +7,8 @@ use std::time::Duration;
 use crate::core::{Check, Lease, Leased, Time, Verdict};
 use crate::runtime::shared::{PoolConn, Shared};
 use crate::sync::{Arc, Ordering};
-use crate::types::caller::Caller;
-use crate::types::extensions::Extensions;
-use crate::types::handler::{CheckinEvent, CheckoutEvent};
-use crate::types::manage::ManageConnection;
 use crate::types::thread;
-use crate::types::times::Timed;
+use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
 
 /// A connection that goes back to its pool when it is dropped.
 ///

@@ -7,12 +7,7 @@ use super::weak::WeakPool;
 use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::holder::{Holder, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, Holder, ManageConnection, Scene, Stats, Subscription, Waiter};
 
 impl<M: ManageConnection> Pool<M> {
     /// Numbers of connections.

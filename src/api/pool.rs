@@ -9,9 +9,7 @@ use super::guard::PooledConnection;
 use super::request::{self, Request};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Config, Error, ManageConnection};
 
 /// A pool of connections.
 ///

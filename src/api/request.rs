@@ -8,10 +8,7 @@ use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::cancel::CancelToken;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, CancelToken, Error, ManageConnection};
 
 /// The priority of callers that do not ask for another.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;

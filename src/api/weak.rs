@@ -8,11 +8,7 @@ use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
 use crate::sync::{Arc, Weak};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 
 /// A handle that does not keep the pool alive, whatever its driver: for monitoring that
 /// outlives pools, and for lists of pools of several drivers. From [`Pool::downgrade`](crate::Pool::downgrade).

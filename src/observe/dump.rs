@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::groups::{self, Group};
 use super::snapshot::{DriverCall, Snapshot};
-use crate::types::caller::CallSite;
+use crate::types::CallSite;
 use crate::types::text::{Plain, WIDTH, fitted, names, wrapped};
 
 /// Up to so many have a row each; more are put together by the line at which they

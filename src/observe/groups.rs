@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::types::caller::CallSite;
-use crate::types::holder::{Holder, Waiter};
+use crate::types::{CallSite, Holder, Waiter};
 
 /// Some who asked at the same line, with the same label.
 #[derive(Debug)]

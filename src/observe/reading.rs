@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
 #[cfg(feature = "histograms")]
 use crate::types::times::Distributions;
+use crate::types::{Health, ManageConnection, Stats};
 
 /// All figures of a pool at one instant, without the lists of a
 /// [`Snapshot`](crate::snapshot::Snapshot): for exporters of metrics.

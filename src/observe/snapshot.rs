@@ -6,12 +6,9 @@ pub use crate::core::CallKind;
 use crate::core::{Call, Policy, Time};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error_text::Chain;
-use crate::types::health::{Health, HealthThresholds};
-use crate::types::holder::{Holder, NestedGet, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
+use crate::types::{
+    Chain, Config, Health, HealthThresholds, Holder, ManageConnection, NestedGet, Stats, Waiter,
+};
 
 /// Everything that a pool knows about itself, taken under its lock at one instant:
 /// the numbers in `stats` are those of the lists.

@@ -11,13 +11,10 @@ use super::notifications::Notification;
 use super::shared::Shared;
 use crate::core::{CallKind, Time};
 use crate::sync::Arc;
-use crate::types::error::NestedList;
-use crate::types::error_text::Chain;
-use crate::types::event::EventKind;
-use crate::types::handler::{HealthEvent, LeakEvent, SelfDeadlockEvent};
-use crate::types::health::{Health, HealthLevel};
-use crate::types::holder::{Holder, NestedGet};
-use crate::types::manage::ManageConnection;
+use crate::types::{
+    Chain, EventKind, Health, HealthEvent, HealthLevel, Holder, LeakEvent, ManageConnection,
+    NestedGet, NestedList, SelfDeadlockEvent,
+};
 
 impl<M: ManageConnection> Shared<M> {
     /// Announces all pending notifications. Runs on a worker.

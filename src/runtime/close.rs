@@ -6,7 +6,7 @@ use super::reaper::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
 use super::threads::Handover;
 use crate::sync::{self, Arc, JoinHandle};
-use crate::types::manage::ManageConnection;
+use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Shared<M> {
     /// Closes the pool, and waits until everything is closed and all its threads have ended,

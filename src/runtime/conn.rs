@@ -4,7 +4,7 @@ use super::close_mutex::CloseMutex;
 use super::use_sampler::UseSampler;
 use crate::core::Time;
 use crate::sync::{Arc, AtomicBool};
-use crate::types::extensions::Extensions;
+use crate::types::Extensions;
 
 /// A driver's connection `C` and what the pool keeps with it. `P` is the reference to
 /// its pool.

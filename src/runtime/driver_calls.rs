@@ -7,11 +7,7 @@ use log::kv::Value;
 use super::shared::{PoolConn, PoolRef, Runtime, Shared};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::types::error::Cause;
-use crate::types::error_text::{Chain, ErrorText};
-use crate::types::handler::{AcquireEvent, ReleaseEvent};
-use crate::types::manage::ManageConnection;
-use crate::types::times::Timed;
+use crate::types::{AcquireEvent, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed};
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 

@@ -6,8 +6,7 @@ use super::notifications::Notification;
 use super::shared::{Shared, Task};
 use crate::core::{Pressure, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
+use crate::types::{Health, ManageConnection};
 
 /// How often the reaper probes while callers wait, and until the pool is healthy again:
 /// a level is known within this time.

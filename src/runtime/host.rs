@@ -5,7 +5,7 @@ use log::Level;
 use super::shared::{Shared, Task};
 use super::threads::Host;
 use crate::sync::{Arc, Ordering};
-use crate::types::manage::ManageConnection;
+use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Host for Shared<M> {
     type Task = Task<M>;

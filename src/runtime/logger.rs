@@ -9,7 +9,7 @@ use log::{Level, Record};
 
 use crate::core::Time;
 use crate::sync::{Arc, PlainMutex};
-use crate::types::error_text::text_of_panic;
+use crate::types::text_of_panic;
 
 /// Writes log records of one pool, and calls user code so that its panics are logged
 /// instead of spreading. Never used under the pool's lock.

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use crate::core::{CallKind, Notice, PoolTypes, Time};
 use crate::sync::Mutex;
-use crate::types::caller::Caller;
-use crate::types::error::Cause;
-use crate::types::health::{Health, HealthLevel};
-use crate::types::holder::{Holder, NestedGet};
+use crate::types::{Caller, Cause, Health, HealthLevel, Holder, NestedGet};
 
 /// Capacity of the queue. It fills only if the handler or the logger hangs.
 const CAPACITY: usize = 1000;

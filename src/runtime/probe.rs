@@ -2,7 +2,7 @@
 
 use crate::core::{Pressure, Time};
 use crate::sync::{PlainBool, PlainMutex};
-use crate::types::health::{HealthLevel, HealthThresholds};
+use crate::types::{HealthLevel, HealthThresholds};
 
 /// A level is left when the figures have been below this part of its thresholds for
 /// `calm_for`.

@@ -12,12 +12,10 @@ use super::shared::{PoolCore, Shared};
 use super::subscribers::{List, Subscriber};
 use crate::core::{EventBuffer, SlotView, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering, Weak};
-use crate::types::caller::{CallSite, Caller};
-use crate::types::error::Error;
-use crate::types::event::{Event, EventKind};
-use crate::types::holder::Waiter;
-use crate::types::manage::ManageConnection;
-use crate::types::subscription::{ConnectionAt, EventSource, Scene, Subscription};
+use crate::types::{
+    CallSite, Caller, ConnectionAt, Error, Event, EventKind, EventSource, ManageConnection, Scene,
+    Subscription, Waiter,
+};
 
 /// The journal is emptied this often while there are steps and subscribers.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);

@@ -3,10 +3,7 @@
 use super::shared::{PoolCore, Shared};
 use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::error::{Cause, Error, ErrorKind, Report};
-use crate::types::holder::{Holder, NestedGet};
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, Cause, Error, ErrorKind, Holder, ManageConnection, NestedGet, Report};
 
 /// What a caller that gets no connection is told.
 pub(crate) struct Refusal {

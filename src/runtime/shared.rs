@@ -16,14 +16,9 @@ use super::wait_cell::WaitCell;
 use super::workers::Workers;
 use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, PoolTypes, Time};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
-use crate::types::caller::Caller;
-use crate::types::config::Config;
-use crate::types::error::Cause;
-use crate::types::handler::HandleEvent;
-use crate::types::holder::Holder;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::times::{Recorder, Timed};
+use crate::types::{
+    Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
+};
 
 /// The core's types for pools of the manager `M`.
 pub(crate) struct Runtime<M>(std::marker::PhantomData<fn() -> M>);

@@ -4,8 +4,7 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::core::{ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, Step};
 use crate::sync::{Mutex, PlainOrdering as Ordering, PlainU64};
-use crate::types::caller::{CallSite, Caller};
-use crate::types::event::{Event, EventKind};
+use crate::types::{CallSite, Caller, Event, EventKind};
 
 /// The journal's capacity is at least this, so that subscribers with a small capacity do
 /// not wake the reaper at every step.

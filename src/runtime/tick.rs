@@ -7,7 +7,7 @@ use super::reaper::{SPAWN_RETRY, Woken};
 use super::shared::Shared;
 use crate::core::Time;
 use crate::sync::{self, Arc};
-use crate::types::manage::ManageConnection;
+use crate::types::ManageConnection;
 
 /// The core's `tick` does not run more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);

@@ -10,13 +10,11 @@ use super::shared::{PoolCell, PoolConn, PoolCore, Runtime, Shared};
 use super::wait_cell::WaitCell;
 use crate::core::{Answer, Effects, Lease, Time, Waiter, WaiterId};
 use crate::sync::Arc;
-use crate::types::caller::{CallSite, Caller};
-use crate::types::cancel::{CancelToken, Registration};
-use crate::types::error::{Error, ErrorKind};
-use crate::types::handler::TimeoutEvent;
-use crate::types::manage::ManageConnection;
 use crate::types::thread;
-use crate::types::times::Timed;
+use crate::types::{
+    CallSite, Caller, CancelToken, Error, ErrorKind, ManageConnection, Registration, Timed,
+    TimeoutEvent,
+};
 
 /// What one get asks for.
 pub(crate) struct Checkout<'a> {

@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::observe::snapshot::Snapshot;
 use crate::sync;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
+use crate::types::{Error, Holder};
 
 pub use memory::Memory;
 

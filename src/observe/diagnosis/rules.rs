@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Finding, FindingKind, Severity};
 use crate::observe::snapshot::{CallKind, DriverCall, Snapshot};
-use crate::types::holder::Holder;
+use crate::types::Holder;
 use crate::types::text::count;
 use evidence::{PLACES, held_at, kept_at, more, wait_at};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Pair;
 use crate::observe::groups::{self, Group};
 use crate::observe::snapshot::Snapshot;
-use crate::types::holder::Holder;
+use crate::types::Holder;
 use crate::types::text::{count, names};
 
 /// In evidence, more lines of holders or waiters are only counted.

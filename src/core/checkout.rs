@@ -114,7 +114,7 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn leave(&mut self, id: WaiterId, kind: ErrorKind, fx: &mut Effects<T>) -> bool {
         let Some(waiter) = self.dismiss(id, kind, fx.now) else { return false };
         if kind == ErrorKind::Cancelled {
-            fx.answer(waiter.cell, Answer::Failed(kind, None));
+            fx.answers.push((waiter.cell, Answer::Failed(kind, None)));
         }
         self.finish(fx);
         true

@@ -81,12 +81,4 @@ impl<T: PoolTypes> Effects<T> {
             notices: Vec::new(),
         }
     }
-
-    pub(super) fn answer(&mut self, cell: T::Cell, answer: Answer<T>) {
-        self.answers.push((cell, answer));
-    }
-
-    pub(super) fn job(&mut self, job: Job<T>) {
-        self.jobs.push(job);
-    }
 }

@@ -41,7 +41,7 @@ impl<T: PoolTypes> Core<T> {
             self.enter(lease.permit.index(), ConnectionState::Closing, None, fx.now);
             self.closers += 1;
             self.schedule_deadline(&lease.permit, fx);
-            fx.job(Job::Close(lease, reason));
+            fx.jobs.push(Job::Close(lease, reason));
         }
     }
 
@@ -55,6 +55,6 @@ impl<T: PoolTypes> Core<T> {
     ) {
         self.counters.closed[reason as usize] += 1;
         self.slot(&lease.permit).abandoned = Some((CallKind::Close, fx.now));
-        fx.job(Job::Close(lease, reason));
+        fx.jobs.push(Job::Close(lease, reason));
     }
 }

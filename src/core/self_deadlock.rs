@@ -41,7 +41,7 @@ impl<T: PoolTypes> Core<T> {
         if let Some(last) = self.last_nested_waiter() {
             let waiter = self.dismiss(last, ErrorKind::SelfDeadlock, fx.now);
             let waiter = waiter.expect("BUG: a nested waiter that has left");
-            fx.answer(waiter.cell, Answer::SelfDeadlock(waits));
+            fx.answers.push((waiter.cell, Answer::SelfDeadlock(waits)));
         }
         self.deadlocked = None;
     }

@@ -40,7 +40,7 @@ impl<T: PoolTypes> Core<T> {
                 if self.nudged.is_none() {
                     self.nudged = Some(first);
                     let cell = self.queue.get(first).expect("BUG: the first is gone").cell.clone();
-                    fx.answer(cell, Answer::Nudged);
+                    fx.answers.push((cell, Answer::Nudged));
                 }
                 return;
             }
@@ -67,7 +67,7 @@ impl<T: PoolTypes> Core<T> {
     /// Gives a connection to a waiter, which leaves the queue.
     pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         let cell = self.lend_to(id, &lease.permit, fx.now);
-        fx.answer(cell, Answer::Granted(lease));
+        fx.answers.push((cell, Answer::Granted(lease)));
     }
 
     /// Lends a connection to a waiter, which leaves the queue. Returns its cell.
@@ -89,7 +89,7 @@ impl<T: PoolTypes> Core<T> {
         fx: &mut Effects<T>,
     ) {
         let waiter = self.dismiss(id, kind, fx.now).expect("BUG: failed a waiter that has left");
-        fx.answer(waiter.cell, Answer::Failed(kind, cause));
+        fx.answers.push((waiter.cell, Answer::Failed(kind, cause)));
     }
 
     /// Removes a waiter that gets no connection. `None` if it has left.
@@ -183,7 +183,7 @@ impl<T: PoolTypes> Core<T> {
         (slot.check, slot.idle_since) = (check, idle_since);
         self.checking += 1;
         self.schedule_deadline(&lease.permit, fx);
-        fx.job(Job::Check(lease, check));
+        fx.jobs.push(Job::Check(lease, check));
     }
 
     /// Starts as many connects as are needed, as there is room for, and as the policy and
@@ -206,7 +206,7 @@ impl<T: PoolTypes> Core<T> {
         for _ in 0..missing.min(may) {
             let permit = self.occupy(fx.now);
             self.schedule_deadline(&permit, fx);
-            fx.job(Job::Connect(permit));
+            fx.jobs.push(Job::Connect(permit));
         }
     }
 

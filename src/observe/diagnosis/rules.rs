@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Finding, FindingKind, Severity};
 use crate::observe::snapshot::{CallKind, DriverCall, Snapshot};
-use crate::types::Holder;
 use crate::types::text::count;
+use crate::types::{Holder, NestedGet};
 use evidence::{PLACES, held_at, kept_at, more, wait_at};
 
 /// A driver call that has taken so long hangs. The pool's own limits are mostly
@@ -97,12 +97,8 @@ impl<'a> Pair<'a> {
     /// … or for very long.
     fn wait_severity(&self) -> Severity {
         let critical = self.after.settings.health_thresholds.wait_critical;
-        match self.after.health.oldest_wait >= critical
-            || self.waits > 0 && self.mean_wait >= critical
-        {
-            true => Severity::Critical,
-            false => Severity::Warning,
-        }
+        let oldest = self.after.health.oldest_wait;
+        self.severity_if(oldest >= critical || self.waits > 0 && self.mean_wait >= critical)
     }
 
     /// Callers went without a connection, or will.
@@ -148,15 +144,13 @@ impl<'a> Pair<'a> {
             return None;
         }
         let held = count(self.keepers.len() as u64, "connection is", "connections are");
-        Some(Finding {
-            kind: FindingKind::Closed,
-            severity: Severity::Warning,
-            summary: format!("the pool is closed, but {held} still out"),
-            evidence: kept_at(&self.keepers),
-            advice: "let these holders finish: the pool ends when the last connection is back"
-                .into(),
-            holders: cloned(&self.keepers),
-        })
+        let summary = format!("the pool is closed, but {held} still out");
+        Some(
+            Finding::new(FindingKind::Closed, Severity::Warning, summary)
+                .because(kept_at(&self.keepers))
+                .advise("let these holders finish: the pool ends when the last connection is back")
+                .held_by(self.keepers.iter().copied()),
+        )
     }
 
     fn paused(&self) -> Option<Finding> {
@@ -169,14 +163,12 @@ impl<'a> Pair<'a> {
             (false, 0) => Severity::Info,
             (false, _) => Severity::Warning,
         };
-        Some(Finding {
-            kind: FindingKind::Paused,
-            severity,
-            summary: "the pool is paused and hands out no connection".into(),
-            evidence: vec![self.who_waits(), self.connections()],
-            advice: "call resume() when whatever it was paused for is over".into(),
-            holders: Vec::new(),
-        })
+        let summary = "the pool is paused and hands out no connection";
+        Some(
+            Finding::new(FindingKind::Paused, severity, summary)
+                .because([self.who_waits(), self.connections()])
+                .advise("call resume() when whatever it was paused for is over"),
+        )
     }
 
     fn nested_gets(&self) -> Option<Finding> {
@@ -186,13 +178,8 @@ impl<'a> Pair<'a> {
             return None;
         }
         let nested = &self.after.nested_gets;
-        let mut evidence: Vec<String> =
-            nested.iter().take(PLACES).map(ToString::to_string).collect();
-        evidence.extend(more(nested.len(), PLACES, "thread does", "threads do", "the same"));
-        if times > 0 {
-            let often = count(times, "time", "times");
-            evidence.push(format!("this began {often} within {:.1?}", self.span));
-        }
+        let often = count(times, "time", "times");
+        let began = format!("this began {often} within {:.1?}", self.span);
         let summary = match self.deadlocked() {
             true => {
                 "every connection is held by a thread that itself waits for another, so \
@@ -203,16 +190,17 @@ impl<'a> Pair<'a> {
                       another"
             }
         };
-        Some(Finding {
-            kind: FindingKind::SelfDeadlock,
-            severity: self.severity_if(self.deadlocked()),
-            summary: summary.into(),
-            evidence,
-            advice: "pass the connection that the thread has on, instead of getting a second one; \
-                     with SelfDeadlock::Fail one of them gets an error at once"
-                .into(),
-            holders: nested.iter().map(|nested| nested.holder().clone()).collect(),
-        })
+        Some(
+            Finding::new(FindingKind::SelfDeadlock, self.severity_if(self.deadlocked()), summary)
+                .because(nested.iter().take(PLACES).map(ToString::to_string))
+                .because(more(nested.len(), PLACES, "thread does", "threads do", "the same"))
+                .because((times > 0).then_some(began))
+                .advise(
+                    "pass the connection that the thread has on, instead of getting a second one; \
+                     with SelfDeadlock::Fail one of them gets an error at once",
+                )
+                .held_by(nested.iter().map(NestedGet::holder)),
+        )
     }
 
     fn leak(&self) -> Option<Finding> {
@@ -220,10 +208,7 @@ impl<'a> Pair<'a> {
             return None;
         }
         let still = self.stands_still() && self.callers_suffer();
-        let kept: Vec<&Holder> = match still {
-            true => self.keepers.clone(),
-            false => self.kept_too_long(),
-        };
+        let kept = if still { self.keepers.clone() } else { self.kept_too_long() };
         if kept.is_empty() {
             return None;
         }
@@ -245,20 +230,17 @@ impl<'a> Pair<'a> {
                 self.too_long(),
             ),
         };
-        let mut evidence = kept_at(&kept);
-        evidence.extend(self.usual_holds());
-        evidence.push(self.who_waits());
-        evidence.push(self.what_moved());
-        Some(Finding {
-            kind: FindingKind::Leak,
-            severity: self.severity_if(still),
-            summary,
-            evidence,
-            advice: "see whether what was got at these lines is dropped on every path; if it is \
-                     still at work, see what the database makes it wait for"
-                .into(),
-            holders: cloned(&kept),
-        })
+        Some(
+            Finding::new(FindingKind::Leak, self.severity_if(still), summary)
+                .because(kept_at(&kept))
+                .because(self.usual_holds())
+                .because([self.who_waits(), self.what_moved()])
+                .advise(
+                    "see whether what was got at these lines is dropped on every path; if it is \
+                     still at work, see what the database makes it wait for",
+                )
+                .held_by(kept.iter().copied()),
+        )
     }
 
     /// From when on somebody has kept a connection for too long.
@@ -277,8 +259,8 @@ impl<'a> Pair<'a> {
 
     fn connect_fails(&self) -> Option<Finding> {
         let failing_for = self.after.failing_for.filter(|_| self.before.failing_for.is_some())?;
-        let error = match &self.after.last_error {
-            Some(error) => format!("last error, {:.1?} ago: {}", error.age, error.text),
+        let error = match self.last_error() {
+            Some(error) => error,
             // Each attempt was abandoned. If one still hangs, that says it better.
             None if self.hangs(FindingKind::ConnectHangs).is_some() => return None,
             None => "the driver's connect does not return in time".into(),
@@ -291,46 +273,36 @@ impl<'a> Pair<'a> {
         if !is_tried || self.after.closed {
             return None;
         }
-        Some(Finding {
-            kind: FindingKind::ConnectFails,
-            severity: self.severity_if(failed > 0 || self.callers_suffer()),
-            summary: format!("connecting has failed for {failing_for:.1?}"),
-            evidence: vec![
-                error,
-                format!(
-                    "{} and {} failed within {:.1?}",
-                    count(failures, "attempt", "attempts"),
-                    count(failed, "get", "gets"),
-                    self.span
+        let severity = self.severity_if(failed > 0 || self.callers_suffer());
+        let summary = format!("connecting has failed for {failing_for:.1?}");
+        let (attempts, gets) =
+            (count(failures, "attempt", "attempts"), count(failed, "get", "gets"));
+        let attempts = format!("{attempts} and {gets} failed within {:.1?}", self.span);
+        Some(
+            Finding::new(FindingKind::ConnectFails, severity, summary)
+                .because([error, attempts, self.connections(), self.who_waits()])
+                .advise(
+                    "look at the server, and at the way to it; the pool goes on trying and \
+                     recovers by itself",
                 ),
-                self.connections(),
-                self.who_waits(),
-            ],
-            advice: "look at the server, and at the way to it; the pool goes on trying and \
-                     recovers by itself"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     /// Driver calls of one kind that hang.
     fn hangs(&self, kind: FindingKind) -> Option<Finding> {
-        let (what, name, advice) = match kind {
+        let (what, advice) = match kind {
             FindingKind::ConnectHangs => (
                 CallKind::Connect,
-                "connect",
                 "look at the way to the server (a firewall that drops packets, DNS, a server that \
                  accepts and says nothing); set the driver's own connect timeout too",
             ),
             FindingKind::CheckHangs => (
                 CallKind::Check,
-                "check",
                 "look at the server and the way to it: a reset or a validation gets no answer; \
                  validation_timeout and reset_timeout say when the pool gives up",
             ),
             _ => (
                 CallKind::Close,
-                "close",
                 "look at what the driver does to close (it may wait for the server's last answer); \
                  max_closers and close_timeout say how many may hang, and for how long",
             ),
@@ -340,29 +312,23 @@ impl<'a> Pair<'a> {
         let oldest = hung.iter().map(|call| call.running_for).max()?;
         let abandoned = hung.iter().filter(|call| call.abandoned).count();
         let queued = calls().filter(|call| call.queued).count();
-        let mut evidence = vec![format!(
+        let running = format!(
             "{} in the driver, the oldest for {oldest:.1?}; {abandoned} of them abandoned",
             count(hung.len() as u64, "call is", "calls are"),
-        )];
-        if queued > 0 {
-            let wait = count(queued as u64, "connection waits", "connections wait");
-            evidence.push(format!("{wait} for a closer"));
-        }
-        if let (FindingKind::ConnectHangs, Some(error)) = (kind, &self.after.last_error) {
-            evidence.push(format!("last error, {:.1?} ago: {}", error.age, error.text));
-        }
-        evidence.push(self.connections());
-        evidence.push(self.who_waits());
+        );
+        let wait = count(queued as u64, "connection waits", "connections wait");
+        let error = self.last_error().filter(|_| kind == FindingKind::ConnectHangs);
         // Those that were abandoned keep nobody waiting any more.
         let counts = hung.len() > abandoned || kind == FindingKind::ConnectHangs;
-        Some(Finding {
-            kind,
-            severity: self.severity_if(counts && self.waits_long()),
-            summary: format!("the driver's {name} hangs"),
-            evidence,
-            advice: advice.into(),
-            holders: Vec::new(),
-        })
+        let severity = self.severity_if(counts && self.waits_long());
+        Some(
+            Finding::new(kind, severity, format!("the driver's {what} hangs"))
+                .because([running])
+                .because((queued > 0).then(|| format!("{wait} for a closer")))
+                .because(error)
+                .because([self.connections(), self.who_waits()])
+                .advise(advice),
+        )
     }
 
     fn is_hung(&self, call: &DriverCall) -> bool {
@@ -389,26 +355,23 @@ impl<'a> Pair<'a> {
             }
             false => "nearly as many driver calls are abandoned as may be",
         };
-        Some(Finding {
-            kind: FindingKind::AbandonedCalls,
-            severity: self.severity_if(at_most),
-            summary: summary.into(),
-            evidence: vec![
-                format!("{abandoned} of {most} (max_abandoned), the oldest for {oldest:.1?}"),
-                format!(
-                    "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
-                     still count its connection, beyond max_size ({})",
-                    of_kind(CallKind::Connect),
-                    of_kind(CallKind::Check),
-                    of_kind(CallKind::Close),
-                    self.after.stats.max_size,
+        let kinds = format!(
+            "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
+             still count its connection, beyond max_size ({})",
+            of_kind(CallKind::Connect),
+            of_kind(CallKind::Check),
+            of_kind(CallKind::Close),
+            self.after.stats.max_size,
+        );
+        let many = format!("{abandoned} of {most} (max_abandoned), the oldest for {oldest:.1?}");
+        Some(
+            Finding::new(FindingKind::AbandonedCalls, self.severity_if(at_most), summary)
+                .because([many, kinds])
+                .advise(
+                    "find out why the driver does not return; a higher max_abandoned only buys \
+                     time",
                 ),
-            ],
-            advice: "find out why the driver does not return; a higher max_abandoned only buys \
-                     time"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     fn saturated(&self) -> Option<Finding> {
@@ -416,23 +379,18 @@ impl<'a> Pair<'a> {
             return None;
         }
         let max_size = self.after.stats.max_size;
-        let mut evidence = vec![self.what_moved(), self.who_waits()];
-        evidence.extend(self.queue_grows());
-        evidence.extend(held_at(&self.after.holders));
-        Some(Finding {
-            kind: FindingKind::Saturated,
-            severity: self.wait_severity(),
-            summary: format!(
-                "more is asked of the pool than its {} can serve",
-                count(max_size, "connection", "connections")
-            ),
-            evidence,
-            advice: format!(
+        let connections = count(max_size, "connection", "connections");
+        let summary = format!("more is asked of the pool than its {connections} can serve");
+        Some(
+            Finding::new(FindingKind::Saturated, self.wait_severity(), summary)
+            .because([self.what_moved(), self.who_waits()])
+            .because(self.queue_grows())
+            .because(held_at(&self.after.holders))
+            .advise(format!(
                 "hold connections for shorter, or raise max_size ({max_size}) if the server has \
                  room; max_waiters sheds what cannot be served in time"
-            ),
-            holders: Vec::new(),
-        })
+            )),
+        )
     }
 
     fn refused(&self) -> Option<Finding> {
@@ -443,22 +401,17 @@ impl<'a> Pair<'a> {
             Some(most) => format!("max_waiters is {most}"),
             None => "max_waiters is not set".to_string(),
         };
-        Some(Finding {
-            kind: FindingKind::Refused,
-            severity: Severity::Warning,
-            summary: format!(
-                "{} refused because the queue was full",
-                count(self.refused, "caller was", "callers were")
-            ),
-            evidence: vec![
-                format!("{} within {:.1?}; {most}", self.refused, self.span),
-                self.who_waits(),
-            ],
-            advice: "this sheds load, as it should; what fills the queue is to be mended, or the \
-                     callers have to come more slowly"
-                .into(),
-            holders: Vec::new(),
-        })
+        let callers = count(self.refused, "caller was", "callers were");
+        let summary = format!("{callers} refused because the queue was full");
+        let often = format!("{} within {:.1?}; {most}", self.refused, self.span);
+        Some(
+            Finding::new(FindingKind::Refused, Severity::Warning, summary)
+                .because([often, self.who_waits()])
+                .advise(
+                    "this sheds load, as it should; what fills the queue is to be mended, or the \
+                     callers have to come more slowly",
+                ),
+        )
     }
 
     /// The rest of those that wait; `others` may say why.
@@ -466,11 +419,6 @@ impl<'a> Pair<'a> {
         if !self.waits_long() || self.is_saturated() {
             return None;
         }
-        let mut evidence = vec![self.who_waits()];
-        evidence.extend(wait_at(self.after));
-        evidence.extend(self.queue_grows());
-        evidence.push(self.what_moved());
-        evidence.push(self.connections());
         let explains = |finding: &&Finding| {
             !matches!(finding.kind, FindingKind::Refused | FindingKind::AbandonedCalls)
         };
@@ -482,14 +430,18 @@ impl<'a> Pair<'a> {
                      held for long now and then"
                 .into(),
         };
-        Some(Finding {
-            kind: FindingKind::Queue,
-            severity: self.wait_severity(),
-            summary: "callers queue for a connection".into(),
-            evidence,
-            advice,
-            holders: Vec::new(),
-        })
+        Some(
+            Finding::new(
+                FindingKind::Queue,
+                self.wait_severity(),
+                "callers queue for a connection",
+            )
+            .because([self.who_waits()])
+            .because(wait_at(self.after))
+            .because(self.queue_grows())
+            .because([self.what_moved(), self.connections()])
+            .advise(advice),
+        )
     }
 }
 
@@ -512,8 +464,24 @@ fn mean(sum: Duration, number: u64) -> Duration {
     }
 }
 
-fn cloned(holders: &[&Holder]) -> Vec<Holder> {
-    holders.iter().map(|&holder| holder.clone()).collect()
+impl Finding {
+    fn new(kind: FindingKind, severity: Severity, summary: impl Into<String>) -> Finding {
+        let (summary, advice) = (summary.into(), String::new());
+        Finding { kind, severity, summary, evidence: Vec::new(), advice, holders: Vec::new() }
+    }
+
+    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
+        self.evidence.extend(evidence);
+        self
+    }
+
+    fn advise(self, advice: impl Into<String>) -> Finding {
+        Finding { advice: advice.into(), ..self }
+    }
+
+    fn held_by<'a>(self, holders: impl IntoIterator<Item = &'a Holder>) -> Finding {
+        Finding { holders: holders.into_iter().cloned().collect(), ..self }
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ impl Pair<'_> {
         text
     }
 
+    pub(super) fn last_error(&self) -> Option<String> {
+        let error = self.after.last_error.as_ref()?;
+        Some(format!("last error, {:.1?} ago: {}", error.age, error.text))
+    }
+
     pub(super) fn connections(&self) -> String {
         let stats = &self.after.stats;
         format!(

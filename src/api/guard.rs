@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::{Check, Lease, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, Shared};
+use crate::core::{Check, Leased, Time, Verdict};
+use crate::runtime::shared::{PoolConn, PoolLease, Shared};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
 use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
@@ -41,7 +41,7 @@ use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnec
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
     /// `None` only after `detach`, and within `drop`.
-    lease: Option<Lease<PoolConn<M>>>,
+    lease: Option<PoolLease<M>>,
 }
 
 /// What the pool knows of a connection.
@@ -86,11 +86,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// The guard exists before any handler runs, so that a handler that panics does not
     /// lose the connection.
     #[inline]
-    pub(super) fn new(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-        start: Time,
-    ) -> PooledConnection<M> {
+    pub(super) fn new(shared: &Shared<M>, lease: PoolLease<M>, start: Time) -> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
@@ -235,10 +231,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     #[cold]
-    fn return_observed(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-    ) -> Result<(), Lease<PoolConn<M>>> {
+    fn return_observed(shared: &Shared<M>, lease: PoolLease<M>) -> Result<(), PoolLease<M>> {
         let now = shared.clock.now();
         shared.with_core_observed(|core| core.checkin_noted(now, lease))
     }

@@ -80,11 +80,8 @@ pub(crate) struct Figures {
 
 impl<T: PoolTypes> Core<T> {
     pub(crate) fn figures(&self, now: Time) -> Figures {
-        let leaked = if self.counters.leaks == 0 {
-            0
-        } else {
-            self.busy_slots().filter(|slot| slot.leaking).count() as u32
-        };
+        let leaking = self.busy_slots().filter(|slot| slot.leaking);
+        let leaked = if self.counters.leaks == 0 { 0 } else { leaking.count() as u32 };
         Figures {
             gauges: self.gauges(),
             counters: self.counters,

@@ -2,6 +2,7 @@
 //! handler, in this one place.
 
 use std::fmt;
+use std::time::Duration;
 
 use log::Level;
 use log::kv::Value;
@@ -10,7 +11,6 @@ use super::logger::millis;
 use super::notifications::Notification;
 use super::shared::Shared;
 use crate::core::{CallKind, Time};
-use crate::sync::Arc;
 use crate::types::{
     Chain, EventKind, Health, HealthEvent, HealthLevel, Holder, LeakEvent, ManageConnection,
     NestedGet, NestedList, SelfDeadlockEvent,
@@ -18,7 +18,7 @@ use crate::types::{
 
 impl<M: ManageConnection> Shared<M> {
     /// Announces all pending notifications. Runs on a worker.
-    pub(crate) fn announce_all(self: &Arc<Self>) {
+    pub(crate) fn announce_all(&self) {
         while let Some((at, notification, lost)) = self.notifications.next() {
             self.announce(at, notification);
             if lost > 0 {
@@ -32,7 +32,7 @@ impl<M: ManageConnection> Shared<M> {
         self.end_events_when_done();
     }
 
-    fn announce(self: &Arc<Self>, at: Time, notification: Notification) {
+    fn announce(&self, at: Time, notification: Notification) {
         match notification {
             Notification::Leak(holder) => self.announce_leak(at, holder),
             Notification::LeakEnded(holder) => self.announce_leak_end(at, holder),
@@ -43,7 +43,7 @@ impl<M: ManageConnection> Shared<M> {
                     None => "the driver's connect does not return".to_string(),
                 };
                 // This may be the last reference, and the destructor is the driver's.
-                let _ = self.logger.catch_panic("dropping an error", || drop(cause));
+                self.drop_error(cause);
                 self.logger.log(Level::Error, &[], format_args!("connecting fails: {text}"));
                 self.publish(at, || EventKind::Outage(text));
             }
@@ -64,22 +64,20 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    fn announce_leak(self: &Arc<Self>, at: Time, holder: Holder) {
+    fn announce_leak(&self, at: Time, holder: Holder) {
         self.log_holder(&holder, format_args!("a connection may be leaked: held by {holder}"));
         self.publish(at, || EventKind::Leak(holder.clone()));
         self.notify("handle_leak", |handler| handler.handle_leak(LeakEvent { holder }));
     }
 
-    fn announce_leak_end(self: &Arc<Self>, at: Time, holder: Holder) {
-        self.log_holder(
-            &holder,
-            format_args!("not a leak: a connection came back, held by {holder}"),
-        );
+    fn announce_leak_end(&self, at: Time, holder: Holder) {
+        let message = format_args!("not a leak: a connection came back, held by {holder}");
+        self.log_holder(&holder, message);
         self.publish(at, || EventKind::LeakEnded(holder.clone()));
         self.notify("handle_leak_end", |handler| handler.handle_leak_end(LeakEvent { holder }));
     }
 
-    fn announce_self_deadlock(self: &Arc<Self>, at: Time, nested: Vec<NestedGet>) {
+    fn announce_self_deadlock(&self, at: Time, nested: Vec<NestedGet>) {
         self.logger.log(Level::Warn, &[], format_args!("{}", NestedList(&nested)));
         self.publish(at, || EventKind::SelfDeadlock(nested.clone()));
         self.notify("handle_self_deadlock", |handler| {
@@ -87,13 +85,7 @@ impl<M: ManageConnection> Shared<M> {
         });
     }
 
-    fn announce_abandoned(
-        self: &Arc<Self>,
-        at: Time,
-        call: CallKind,
-        connection_id: u64,
-        after: std::time::Duration,
-    ) {
+    fn announce_abandoned(&self, at: Time, call: CallKind, connection_id: u64, after: Duration) {
         let connection_id = (connection_id != 0).then_some(connection_id);
         let of = connection_id.map(|id| format!(" of connection {id}")).unwrap_or_default();
         self.logger.log(
@@ -108,7 +100,7 @@ impl<M: ManageConnection> Shared<M> {
         self.publish(at, || EventKind::Abandoned { call, connection_id, after });
     }
 
-    fn announce_health(self: &Arc<Self>, at: Time, from: HealthLevel, health: Health) {
+    fn announce_health(&self, at: Time, from: HealthLevel, health: Health) {
         let level = match health.level {
             HealthLevel::Healthy => Level::Info,
             HealthLevel::Warning => Level::Warn,

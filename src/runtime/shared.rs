@@ -14,7 +14,7 @@ use super::subscribers::Subscribers;
 use super::threads::Threads;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, PoolTypes, Time};
+use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
 use crate::types::{
     Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
@@ -35,6 +35,7 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
 }
 
 pub(crate) type PoolConn<M> = Conn<<M as ManageConnection>::Connection, PoolRef<M>>;
+pub(crate) type PoolLease<M> = Lease<PoolConn<M>>;
 pub(crate) type PoolAnswer<M> = Answer<Runtime<M>>;
 pub(crate) type PoolCell<M> = WaitCell<PoolAnswer<M>>;
 pub(crate) type PoolCore<M> = Core<Runtime<M>>;

@@ -6,9 +6,9 @@ use log::Level;
 
 use super::logger::millis;
 use super::refusal::Refusal;
-use super::shared::{PoolCell, PoolConn, PoolCore, Runtime, Shared};
+use super::shared::{PoolCell, PoolCore, PoolLease, Runtime, Shared};
 use super::wait_cell::WaitCell;
-use crate::core::{Answer, Effects, Lease, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
 use crate::sync::Arc;
 use crate::types::thread;
 use crate::types::{
@@ -26,7 +26,7 @@ pub(crate) struct Checkout<'a> {
     pub(crate) only_idle: bool,
 }
 
-type PoolLease<M> = Lease<PoolConn<M>>;
+type Got<M> = Result<PoolLease<M>, Error>;
 
 /// Where a get stands after its first transition.
 enum Outcome<M: ManageConnection> {
@@ -39,13 +39,11 @@ enum Outcome<M: ManageConnection> {
 
 impl<M: ManageConnection> Shared<M> {
     /// A get that the fast path could not serve.
-    pub(crate) fn checkout(
-        self: &Arc<Self>,
-        checkout: &Checkout<'_>,
-    ) -> Result<PoolLease<M>, Error> {
+    pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
         if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
             self.transition(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
-            return Err(self.error_of(checkout, ErrorKind::Cancelled));
+            let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
+            return Err(refusal.into_error(checkout.caller.label()));
         }
         // Past callers that wait, as far as the fairness bound allows it.
         if let Some(lease) = self.with_core(|core| core.overtake(checkout.start, checkout.caller)) {
@@ -63,7 +61,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     #[cold]
-    fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Result<PoolLease<M>, Error> {
+    fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
         match self.transition(|core, fx| self.enqueue(core, checkout, fx)) {
             Outcome::Taken(lease) => Ok(lease),
             Outcome::Claimed(lease) => {
@@ -120,7 +118,7 @@ impl<M: ManageConnection> Shared<M> {
         checkout: &Checkout<'_>,
         id: WaiterId,
         cell: &PoolCell<M>,
-    ) -> Result<PoolLease<M>, Error> {
+    ) -> Got<M> {
         self.keep_probing();
         #[cfg(feature = "tracing")]
         let span =
@@ -149,7 +147,7 @@ impl<M: ManageConnection> Shared<M> {
         checkout: &Checkout<'_>,
         id: WaiterId,
         cell: &PoolCell<M>,
-    ) -> Result<PoolLease<M>, Error> {
+    ) -> Got<M> {
         let deadline = self.clock.instant_of(checkout.deadline);
         // Dropped on every way out, so that a token does not collect dead waits.
         let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));
@@ -183,11 +181,7 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Leaves the queue at the deadline. `None`: an answer was quicker. An idle connection
     /// that another waiter was nudged for, and is slow to claim, is taken.
-    fn withdraw(
-        self: &Arc<Self>,
-        checkout: &Checkout<'_>,
-        id: WaiterId,
-    ) -> Option<Result<PoolLease<M>, Error>> {
+    fn withdraw(self: &Arc<Self>, checkout: &Checkout<'_>, id: WaiterId) -> Option<Got<M>> {
         let (lease, refusal) = self.transition(|core, fx| {
             let lease = core.claim(id, fx);
             // Read before this caller leaves: it may be one of them.
@@ -218,10 +212,6 @@ impl<M: ManageConnection> Shared<M> {
             cancel(self);
         }
         registration
-    }
-
-    fn error_of(self: &Arc<Self>, checkout: &Checkout<'_>, kind: ErrorKind) -> Error {
-        Refusal::of(self, kind, checkout.start).into_error(checkout.caller.label())
     }
 
     #[cold]

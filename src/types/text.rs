@@ -14,9 +14,8 @@ pub struct Plain<'a>(pub &'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match acts(c) {
-            true => write!(f, "{}", c.escape_default()),
-            false => f.write_char(c),
+        self.0.chars().try_for_each(|c| {
+            if acts(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
         })
     }
 }

@@ -158,10 +158,8 @@ impl Thread {
     /// Its name, unless it has ended so long ago that its record serves another.
     pub(super) fn name(self) -> Name {
         let about = *self.record.about.lock();
-        match about.number == self.number {
-            true => about.name,
-            false => Name::of(&format!("ended-{}", self.number)),
-        }
+        let is_alive = about.number == self.number;
+        if is_alive { about.name } else { Name::of(&format!("ended-{}", self.number)) }
     }
 }
 

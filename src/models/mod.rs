@@ -1031,7 +1031,7 @@ fn p11_two_who_close() {
 #[test]
 fn p7_three_closers_at_the_close_mutex() {
     explore("three closers at the close mutex", 8, &["1"], || {
-        let mutex = Arc::new(CloseMutex::new());
+        let mutex = Arc::new(CloseMutex::default());
         let closer = |mutex: Arc<CloseMutex>| {
             move || {
                 let first = mutex.begin();

@@ -3,9 +3,10 @@
 use crate::sync::Mutex;
 
 /// The steps of a close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     /// Not being closed. The core knows whether it is opening, idle or busy.
+    #[default]
     Live,
     /// A closer has taken the driver's value and is closing it.
     Closing,
@@ -24,15 +25,12 @@ enum Phase {
 ///
 /// Today a closer owns its connection, so two closers never meet in a running pool. The
 /// mutex checks that, in tests and in the field: `docs/decisions/0002-closing.md`.
+#[derive(Default)]
 pub(crate) struct CloseMutex {
     phase: Mutex<Phase>,
 }
 
 impl CloseMutex {
-    pub(crate) fn new() -> CloseMutex {
-        CloseMutex { phase: Mutex::new(Phase::Live) }
-    }
-
     /// Whether the caller is the one who closes.
     pub(crate) fn begin(&self) -> bool {
         self.step(Phase::Live, Phase::Closing)
@@ -68,7 +66,7 @@ mod tests {
 
     #[test]
     fn p7_of_many_closers_one_closes_and_none_waits_for_it() {
-        let (mutex, closers) = (CloseMutex::new(), AtomicUsize::new(0));
+        let (mutex, closers) = (CloseMutex::default(), AtomicUsize::new(0));
         let barrier = Barrier::new(8);
         let (release, gate) = mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);

@@ -42,12 +42,12 @@ impl<C, P> Conn<C, P> {
             id,
             opened_at: now,
             uses: 0,
-            sampler: UseSampler::new(),
+            sampler: UseSampler::default(),
             marked_broken: false,
             unfinished: false,
             home: 0,
             moved: AtomicBool::new(false),
-            close: CloseMutex::new(),
+            close: CloseMutex::default(),
         }
     }
 

@@ -44,8 +44,10 @@ impl<T: PoolTypes<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notificat
 /// Notifications that are not announced yet. A worker announces them one at a time and
 /// in order. The thread on which they came up does not: it may be the reaper, which
 /// nothing may delay, or a caller with a deadline.
+#[derive(Default)]
 pub(crate) struct Notifications(Mutex<Pending>);
 
+#[derive(Default)]
 struct Pending {
     queue: VecDeque<(Time, Notification)>,
     /// How many more there were.
@@ -65,10 +67,6 @@ pub(crate) struct Added {
 }
 
 impl Notifications {
-    pub(crate) fn new() -> Notifications {
-        Notifications(Mutex::new(Pending { queue: VecDeque::new(), lost: 0, has_worker: false }))
-    }
-
     /// Called under the pool's lock, so that they are announced in the order of the
     /// decisions.
     #[inline]

@@ -47,6 +47,7 @@ impl<T> Clone for Handover<T> {
 }
 
 /// The pool's threads, from their spawn until they are joined.
+#[derive(Default)]
 pub(crate) struct Threads {
     /// Of threads that have not been joined.
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -55,10 +56,6 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new() -> Threads {
-        Threads { handles: Mutex::new(Vec::new()), joining: AtomicUsize::new(0) }
-    }
-
     /// Spawns a thread.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ pub(crate) struct Workers<T> {
     spawned: AtomicU64,
 }
 
+#[derive(Default)]
 struct Counts {
     /// Workers, plus tasks in the backlog (one that is just being retried included). One
     /// number, so that a task that moves from the one to the other is never missed.
@@ -44,10 +45,7 @@ impl<T: Send + 'static> Workers<T> {
             tasks: Mutex::new(Some(tasks)),
             idle,
             backlog: Mutex::new(VecDeque::new()),
-            counts: Arc::new(Counts {
-                unfinished: AtomicUsize::new(0),
-                running: AtomicUsize::new(0),
-            }),
+            counts: Arc::default(),
             spawned: AtomicU64::new(0),
         }
     }

@@ -22,8 +22,6 @@ use crate::core::Gauges;
 use crate::runtime::close_mutex::CloseMutex;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
-use crate::runtime::threads::Host;
-use crate::runtime::{publish, tick};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;

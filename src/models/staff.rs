@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 
 use super::{Bench, Driver, Plain, ms, work};
-use crate::runtime::publish;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
 use crate::runtime::shared::Task;
-use crate::runtime::threads::Host;
 use crate::runtime::workers::Running;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};

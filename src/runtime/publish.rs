@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::shared::{PoolCore, Shared};
 use super::subscribers::{List, Subscriber};
@@ -27,8 +27,7 @@ const MOST_EVENTS: usize = 1 << 22;
 impl<M: ManageConnection> Shared<M> {
     /// [`Pool::subscribe`](crate::Pool::subscribe).
     pub(crate) fn subscribe(self: &Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
-        let (events, ()) = self.subscribe_after(capacity, |_| ())?;
-        Ok(self.subscription(events))
+        self.subscribe_after(capacity, |_| ()).map(|(subscription, ())| subscription)
     }
 
     /// [`Pool::follow`](crate::Pool::follow).
@@ -36,10 +35,11 @@ impl<M: ManageConnection> Shared<M> {
         self: &Arc<Self>,
         capacity: usize,
     ) -> Result<(Scene, Subscription), Error> {
-        let (events, (now, waiting, connections)) = self.subscribe_after(capacity, |core| {
-            let now = self.clock.now();
-            (now, core.waiting(now), core.connections(now))
-        })?;
+        let (subscription, (now, waiting, connections)) =
+            self.subscribe_after(capacity, |core| {
+                let now = self.clock.now();
+                (now, core.waiting(now), core.connections(now))
+            })?;
         let connection_at = |SlotView { connection, state, lasted, caller }| ConnectionAt {
             slot: connection.slot,
             connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
@@ -53,20 +53,15 @@ impl<M: ManageConnection> Shared<M> {
             waiters: waiting.into_iter().map(Waiter::from).collect(),
             connections: connections.into_iter().map(connection_at).collect(),
         };
-        Ok((scene, self.subscription(events)))
-    }
-
-    fn subscription(self: &Arc<Self>, events: Receiver<Event>) -> Subscription {
-        let source: Weak<Shared<M>> = Arc::downgrade(self);
-        Subscription::new(Arc::clone(&self.config.name), events, source)
+        Ok((scene, subscription))
     }
 
     /// Subscribes, and reads the core right before the first event.
     fn subscribe_after<R>(
-        &self,
+        self: &Arc<Self>,
         capacity: usize,
         read: impl FnOnce(&PoolCore<M>) -> R,
-    ) -> Result<(Receiver<Event>, R), Error> {
+    ) -> Result<(Subscription, R), Error> {
         if capacity == 0 || capacity > MOST_EVENTS {
             return Err(Error::config(format!(
                 "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
@@ -74,16 +69,19 @@ impl<M: ManageConnection> Shared<M> {
         }
         let (events, receiver) = bounded(capacity);
         let new = Subscriber { events, capacity, lost: 0 };
+        let source: Weak<Shared<M>> = Arc::downgrade(self);
+        let subscription = Subscription::new(Arc::clone(&self.config.name), receiver, source);
         let mut list = self.subscribers.list.lock();
-        match list.buffer(Some(&new)).filter(|_| !list.ended) {
+        let read = match list.buffer(Some(&new)).filter(|_| !list.ended) {
             Some(buffer) => {
                 // What happened until now is for the earlier subscribers.
                 let (_, read) = self.swap_buffer(buffer, &mut list, read);
                 list.subscribers.push(new);
-                Ok((receiver, read))
+                read
             }
-            None => Ok((receiver, self.with_core(|core| read(core)))),
-        }
+            None => self.with_core(|core| read(core)),
+        };
+        Ok((subscription, read))
     }
 
     /// Delivers what has happened. Returns when to deliver next. `None`: there is no
@@ -95,15 +93,7 @@ impl<M: ManageConnection> Shared<M> {
         drop(list);
         (any && has_subscribers).then(|| self.clock.now().after(DELIVER_EVERY))
     }
-}
 
-impl<M: ManageConnection> EventSource for Shared<M> {
-    fn deliver(&self) {
-        self.deliver_events();
-    }
-}
-
-impl<M: ManageConnection> Shared<M> {
     /// Publishes an event that is not in the journal, after those that are.
     pub(crate) fn publish(&self, at: Time, kind: impl FnOnce() -> EventKind) {
         let mut list = self.subscribers.list.lock();
@@ -200,6 +190,12 @@ impl<M: ManageConnection> Shared<M> {
         list.spare = Some(old);
         self.subscribers.add_lost(lost);
         any
+    }
+}
+
+impl<M: ManageConnection> EventSource for Shared<M> {
+    fn deliver(&self) {
+        self.deliver_events();
     }
 }
 

@@ -20,7 +20,6 @@ use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
 use crate::core::Gauges;
 use crate::runtime::conn::CloseMutex;
-use crate::runtime::publish;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};

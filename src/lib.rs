@@ -119,28 +119,22 @@ pub use crate::api::observe::State;
 pub use crate::api::pool::Pool;
 pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
-pub use crate::types::cancel::CancelToken;
-pub use crate::types::config::{Fairness, SelfDeadlock};
-pub use crate::types::error::{Error, ErrorKind};
-pub use crate::types::extensions::Extensions;
-pub use crate::types::handler::{HandleEvent, NopEventHandler};
-pub use crate::types::manage::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
-    NopConnectionCustomizer, NopErrorHandler,
+pub use crate::types::{
+    CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness, HandleError,
+    HandleEvent, LoggingErrorHandler, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
+    NopEventHandler, SelfDeadlock, text,
 };
-pub use crate::types::text;
 
 pub mod event {
     //! What happens in a pool: events for a handler, and events for subscribers. From
     //! [`Builder::event_handler`](crate::Builder::event_handler) and
     //! [`Pool::subscribe`](crate::Pool::subscribe).
 
-    pub use crate::types::event::{ConnectionState, Event, EventKind, Reason};
-    pub use crate::types::handler::{
-        AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
-        NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    pub use crate::types::{
+        AcquireEvent, CheckinEvent, CheckoutEvent, ConnectionAt, ConnectionState, Event, EventKind,
+        HandleEvent, HealthEvent, LeakEvent, NopEventHandler, Reason, ReleaseEvent, Scene,
+        SelfDeadlockEvent, Subscription, TimeoutEvent,
     };
-    pub use crate::types::subscription::{ConnectionAt, Scene, Subscription};
 }
 
 pub mod snapshot {
@@ -148,8 +142,7 @@ pub mod snapshot {
     //! From [`Pool::snapshot`](crate::Pool::snapshot).
 
     pub use crate::observe::snapshot::{CallKind, DriverCall, LastError, Settings, Snapshot};
-    pub use crate::types::caller::CallSite;
-    pub use crate::types::holder::{Holder, NestedGet, Waiter};
+    pub use crate::types::{CallSite, Holder, NestedGet, Waiter};
 }
 
 pub mod diagnosis {
@@ -163,7 +156,7 @@ pub mod health {
     //! A pool's health: healthy, warning or critical, by how many callers wait and for how
     //! long. From [`Pool::health`](crate::Pool::health).
 
-    pub use crate::types::health::{Health, HealthLevel, HealthThresholds};
+    pub use crate::types::{Health, HealthLevel, HealthThresholds};
 }
 
 pub mod stats {
@@ -171,7 +164,7 @@ pub mod stats {
     //! exporters of metrics from [`Pool::reading`](crate::Pool::reading).
 
     pub use crate::observe::reading::Reading;
-    pub use crate::types::stats::{ClosedBy, Stats};
     #[cfg(feature = "histograms")]
     pub use crate::types::times::{Distribution, Distributions, Quantiles, Times, ValueCount};
+    pub use crate::types::{ClosedBy, Stats};
 }

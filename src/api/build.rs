@@ -6,8 +6,7 @@ use crate::core::Time;
 use crate::runtime::refusal::Refusal;
 use crate::runtime::shared::{PoolCore, Shared};
 use crate::sync::Arc;
-use crate::types::error::{Error, ErrorKind};
-use crate::types::manage::ManageConnection;
+use crate::types::{Error, ErrorKind, ManageConnection};
 
 impl<M: ManageConnection> Builder<M> {
     /// Builds the pool and waits until it has `min_idle` connections.
@@ -56,13 +55,13 @@ fn wait_until_ready<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Result<(), 
     let is_ready = |core: &PoolCore<M>| core.open_count() >= wanted;
     let deadline = shared.clock.instant_of(start.after(shared.config.connection_timeout));
     shared.wait_for(deadline, |core| is_ready(core) || core.fails_permanently());
-    let refusal = shared.transition(|core, now, _| {
+    let refusal = shared.transition(|core, fx| {
         if is_ready(core) {
             return None;
         }
         let permanent = core.fails_permanently();
         let kind = if permanent { ErrorKind::Connect } else { ErrorKind::Timeout };
-        Some(Refusal::collect(shared, core, kind, now, start))
+        Some(Refusal::collect(shared, core, kind, fx.now, start))
     });
     match refusal {
         Some(refusal) => Err(refusal.into_build_error(wanted)),

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::config::{Config, Fairness, SelfDeadlock};
-use crate::types::handler::HandleEvent;
-use crate::types::health::HealthThresholds;
-use crate::types::manage::{CustomizeConnection, HandleError, ManageConnection};
+use crate::types::{
+    Config, CustomizeConnection, Fairness, HandleError, HandleEvent, HealthThresholds,
+    ManageConnection, SelfDeadlock,
+};
 
 /// Builds a [`Pool`](crate::Pool).
 ///

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::core::Policy;
-use crate::types::config::Config;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Config, Error, ManageConnection};
 
 /// A larger number is considered a mistake.
 const MOST_CONNECTIONS: u32 = 1_000_000;

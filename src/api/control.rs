@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::check::check_sizes;
 use super::pool::Pool;
-use crate::runtime::close;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
-use crate::types::manage::ManageConnection;
+use crate::types::{Error, Holder, ManageConnection};
 
 impl<M: ManageConnection> Pool<M> {
     /// Changes the maximum number of connections.
@@ -21,10 +18,10 @@ impl<M: ManageConnection> Pool<M> {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is zero, or smaller than
     /// `min_idle`.
     pub fn set_max_size(&self, max_size: u32) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(max_size, policy.min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_max_size(max_size, now, fx);
+            core.set_max_size(max_size, fx);
             Ok(())
         })
     }
@@ -36,10 +33,10 @@ impl<M: ManageConnection> Pool<M> {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is greater than `max_size` or
     /// `max_idle`.
     pub fn set_min_idle(&self, min_idle: Option<u32>) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(policy.max_size, min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_min_idle(min_idle, now, fx);
+            core.set_min_idle(min_idle, fx);
             Ok(())
         })
     }
@@ -49,18 +46,18 @@ impl<M: ManageConnection> Pool<M> {
     /// Callers wait in the queue and leave it at their deadlines, as usual. Connections
     /// that are in use can still be used and returned.
     pub fn pause(&self) {
-        self.shared.transition(|core, _, _| core.pause());
+        self.shared.transition(|core, _| core.pause());
     }
 
     /// Ends a [`pause`](Pool::pause).
     pub fn resume(&self) {
-        self.shared.transition(|core, now, fx| core.resume(now, fx));
+        self.shared.transition(|core, fx| core.resume(fx));
     }
 
     /// Replaces every connection that exists now, for example after a failover or a
     /// change of password: idle connections at once, those in use when they are returned.
     pub fn refresh(&self) {
-        self.shared.transition(|core, now, fx| core.refresh(now, fx));
+        self.shared.transition(|core, fx| core.refresh(fx));
     }
 
     /// Closes the pool for all its handles and waits until it has ended.
@@ -89,7 +86,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
-        let (elapsed, threads) = close::close(&self.shared, deadline);
+        let (elapsed, threads) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,

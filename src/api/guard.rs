@@ -4,15 +4,11 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::{Check, Lease, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, Shared};
+use crate::core::{Check, Leased, Time, Verdict};
+use crate::runtime::shared::{PoolConn, PoolLease, Shared};
 use crate::sync::{Arc, Ordering};
-use crate::types::caller::Caller;
-use crate::types::extensions::Extensions;
-use crate::types::handler::{CheckinEvent, CheckoutEvent};
-use crate::types::manage::ManageConnection;
 use crate::types::thread;
-use crate::types::times::Timed;
+use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
 
 /// A connection that is returned to its pool when it is dropped.
 ///
@@ -46,7 +42,7 @@ use crate::types::times::Timed;
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
     /// `None` only after `detach`, and within `drop`.
-    lease: Option<Lease<PoolConn<M>>>,
+    lease: Option<PoolLease<M>>,
 }
 
 /// A connection's number, age and uses. From [`PooledConnection::info`].
@@ -80,11 +76,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, wants_delivery) =
-            shared.with_core(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
+        let lease = shared.with_core_observed(|core| core.acquire_noted(now, caller));
         let start = match shared.config.event_handler {
             // The handler is notified of each get, with its exact duration.
             Some(_) => now,
@@ -96,11 +88,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// The guard exists before any handler runs, so that a handler that panics does not
     /// lose the connection.
     #[inline]
-    pub(super) fn new(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-        start: Time,
-    ) -> PooledConnection<M> {
+    pub(super) fn new(shared: &Shared<M>, lease: PoolLease<M>, start: Time) -> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
@@ -119,10 +107,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = self.conn_mut();
         conn.sampler.begin(start, now, shared.config.event_handler.is_some());
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        if let Some(handler) = &shared.config.event_handler {
-            let notify = || handler.handle_checkout(event);
-            let _ = shared.logger.catch_panic("handle_checkout", notify);
-        }
+        shared.notify("handle_checkout", |handler| handler.handle_checkout(event));
     }
 
     fn conn(&self) -> &PoolConn<M> {
@@ -206,7 +191,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
-        shared.transition(|core, now, fx| core.detach(now, permit, fx));
+        shared.transition(|core, fx| core.detach(permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
@@ -242,25 +227,14 @@ impl<M: ManageConnection> PooledConnection<M> {
     fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
         let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
         shared.times.record(Timed::InUse, duration, times);
-        if let Some(handler) = &shared.config.event_handler {
-            let event = CheckinEvent { id: conn.id, duration };
-            let notify = || handler.handle_checkin(event);
-            let _ = shared.logger.catch_panic("handle_checkin", notify);
-        }
+        let event = CheckinEvent { id: conn.id, duration };
+        shared.notify("handle_checkin", |handler| handler.handle_checkin(event));
     }
 
     #[cold]
-    fn return_observed(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-    ) -> Result<(), Lease<PoolConn<M>>> {
+    fn return_observed(shared: &Shared<M>, lease: PoolLease<M>) -> Result<(), PoolLease<M>> {
         let now = shared.clock.now();
-        let (returned, wants_delivery) =
-            shared.with_core(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
-        returned
+        shared.with_core_observed(|core| core.checkin_noted(now, lease))
     }
 
     /// Decides, before the lock is taken, what happens to the returned connection.
@@ -298,7 +272,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         // still holds this one.
         thread::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
-            return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            return shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
         let returned = if shared.observed.load(Ordering::Relaxed) {
             PooledConnection::return_observed(shared, lease)
@@ -306,7 +280,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
             shared.with_core(|core| core.checkin_fast(now, lease))
         };
         if let Err(lease) = returned {
-            shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
     }
 }

@@ -7,13 +7,7 @@ use super::weak::WeakPool;
 use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
-use crate::runtime::{health, publish};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::holder::{Holder, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, Holder, ManageConnection, Scene, Stats, Subscription, Waiter};
 
 impl<M: ManageConnection> Pool<M> {
     /// The number of connections, as in `r2d2`; [`stats`](Pool::stats) has more.
@@ -81,7 +75,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn health(&self) -> Health {
-        health::health(&self.shared)
+        self.shared.health()
     }
 
     /// A handle that observes the pool without keeping it alive.
@@ -124,7 +118,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self.shared, capacity)
+        self.shared.subscribe(capacity)
     }
 
     /// As [`subscribe`](Pool::subscribe), with the state of the pool right before the
@@ -145,7 +139,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self.shared, capacity)
+        self.shared.follow(capacity)
     }
 
     /// All figures at one instant, for exporters of metrics. It has no lists, unlike a

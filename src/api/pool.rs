@@ -9,9 +9,7 @@ use super::guard::PooledConnection;
 use super::request::{self, Request};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Config, Error, ManageConnection};
 
 /// A pool of connections.
 ///
@@ -48,7 +46,7 @@ struct CloseOnDrop<M: ManageConnection>(Arc<Shared<M>>);
 
 impl<M: ManageConnection> Drop for CloseOnDrop<M> {
     fn drop(&mut self) {
-        self.0.transition(|core, now, fx| core.close(now, fx));
+        self.0.transition(|core, fx| core.close(fx));
     }
 }
 
@@ -80,7 +78,7 @@ impl<M: ManageConnection> Pool<M> {
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
         let shared = Shared::new(config, manager);
         // The first tick opens what `min_idle` asks for, and spawns the reaper.
-        shared.transition(|core, now, fx| core.tick(now, fx));
+        shared.transition(|core, fx| core.tick(fx));
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }
 

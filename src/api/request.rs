@@ -6,12 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
-use crate::runtime::wait::{self, Checkout};
+use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::cancel::CancelToken;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, CancelToken, Error, ManageConnection};
 
 /// The priority of callers that do not ask for another.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;
@@ -121,7 +118,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
         let checkout = Checkout { caller, start, deadline, cancel, only_idle };
-        let lease = wait::get(shared, &checkout)?;
+        let lease = shared.checkout(&checkout)?;
         Ok(PooledConnection::new(shared, lease, start))
     }
 }
@@ -178,7 +175,7 @@ mod tests {
         };
         // After the check of the token with which `get` begins.
         token.cancel();
-        let error = wait::get(request.shared, &checkout).err().expect("cancelled");
+        let error = request.shared.checkout(&checkout).err().expect("cancelled");
         assert!(error.is_cancelled(), "{error}");
         assert_eq!(pool.stats().waiting, 0);
     }
@@ -208,7 +205,7 @@ mod tests {
                 nested: false,
             };
             // Paused, so that both waiters stay in the queue.
-            shared.transition(|core, _, fx| {
+            shared.transition(|core, fx| {
                 core.pause();
                 assert!(core.join(waiter, fx).is_ok());
             });

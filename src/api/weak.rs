@@ -7,13 +7,8 @@ use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
-use crate::runtime::{health, publish};
 use crate::sync::{Arc, Weak};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 
 /// A handle that observes a pool without keeping it alive. From
 /// [`Pool::downgrade`](crate::Pool::downgrade).
@@ -154,7 +149,7 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn health(self: Arc<Self>) -> Health {
-        health::health(&self)
+        Shared::health(&self)
     }
 
     fn reading(self: Arc<Self>) -> Reading {
@@ -162,10 +157,10 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self, capacity)
+        Shared::subscribe(&self, capacity)
     }
 
     fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self, capacity)
+        Shared::follow(&self, capacity)
     }
 }

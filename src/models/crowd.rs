@@ -15,7 +15,6 @@ use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, se
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
-use crate::runtime::publish;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
@@ -348,7 +347,7 @@ fn p3_a_crowd_is_listened_to() {
                     dawdle();
                     get_by_name(&pool, name);
                     dawdle();
-                    publish::deliver(&shared);
+                    shared.deliver_events();
                     told_of(&events, name)
                 })
             })

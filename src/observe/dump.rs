@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::groups::{self, Group};
 use super::snapshot::{DriverCall, Snapshot};
-use crate::types::caller::CallSite;
+use crate::types::CallSite;
 use crate::types::text::{Plain, WIDTH, names, truncated, wrapped};
 
 /// Up to this number, each holder or waiter has a row. More are grouped by the line of
@@ -64,10 +64,8 @@ impl Snapshot {
         if let Some(error) = &self.last_error {
             wrapped(f, &format!("  last error, {:.1?} ago: ", error.age), &error.text)?;
         }
-        match self.failing_for {
-            Some(lasted) => writeln!(f, "  connecting has failed for {lasted:.1?}"),
-            None => Ok(()),
-        }
+        self.failing_for
+            .map_or(Ok(()), |lasted| writeln!(f, "  connecting has failed for {lasted:.1?}"))
     }
 
     fn nested(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,38 +77,19 @@ impl Snapshot {
     }
 
     fn holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = &self.holders;
-        if all.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "  held ({}), longest first:", all.len())?;
-        if all.len() > SINGLES {
-            return grouped(f, &groups::of_holders(all));
-        }
-        let what = |id: u64| format!("connection {id}");
-        let widths = Widths::of(all.iter().map(|h| (what(h.connection_id()), h.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, holder: &crate::types::holder::Holder| {
-            let what = what(holder.connection_id());
-            row(f, holder.held_for(), &what, holder.call_site(), widths)
-        };
-        rows(f, all, one)
+        let entries = self.holders.iter().map(|holder| {
+            let what = format!("connection {}", holder.connection_id());
+            Entry::new(holder.held_for(), what, holder.call_site())
+        });
+        callers(f, "held", "longest first", entries)
     }
 
     fn waiters(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = &self.waiters;
-        if all.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "  waiting ({}), next first:", all.len())?;
-        if all.len() > SINGLES {
-            return grouped(f, &groups::of_waiters(all));
-        }
-        let what = |priority: u8| format!("priority {priority}");
-        let widths = Widths::of(all.iter().map(|w| (what(w.priority()), w.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, waiter: &crate::types::holder::Waiter| {
-            row(f, waiter.waited(), &what(waiter.priority()), waiter.call_site(), widths)
-        };
-        rows(f, all, one)
+        let entries = self.waiters.iter().map(|waiter| {
+            let what = format!("priority {}", waiter.priority());
+            Entry::new(waiter.waited(), what, waiter.call_site())
+        });
+        callers(f, "waiting", "next first", entries)
     }
 
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,39 +113,48 @@ fn rows<T>(
     }
 }
 
-/// The widths of two columns.
-#[derive(Clone, Copy, Default)]
-struct Widths {
-    what: usize,
-    thread: usize,
-}
-
-impl Widths {
-    fn of<'a>(all: impl Iterator<Item = (String, &'a str)>) -> Widths {
-        let chars = |text: &str| text.chars().count();
-        all.fold(Widths::default(), |widths, (what, thread)| Widths {
-            what: widths.what.max(chars(&what)),
-            thread: widths.thread.max(chars(&Plain(thread).to_string())),
-        })
-    }
-}
-
-fn row(
-    f: &mut fmt::Formatter<'_>,
+/// A holder or a waiter.
+struct Entry<'a> {
     span: Duration,
-    what: &str,
-    call_site: &CallSite,
-    widths: Widths,
-) -> fmt::Result {
-    let span = format!("{span:.1?}");
-    let thread = Plain(call_site.thread()).to_string();
-    let Widths { what: wide, thread: wider } = widths;
-    let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {}", call_site.location());
-    f.write_str(&row)?;
-    if let Some(label) = call_site.label() {
-        write!(f, " ({})", truncated(label, room_after(&row)))?;
+    what: String,
+    thread: String,
+    call_site: &'a CallSite,
+}
+
+impl<'a> Entry<'a> {
+    fn new(span: Duration, what: String, call_site: &'a CallSite) -> Entry<'a> {
+        Entry { span, what, thread: Plain(call_site.thread()).to_string(), call_site }
     }
-    writeln!(f)
+}
+
+/// A row for each, in columns, or for each line at which they asked if they are many.
+fn callers<'a>(
+    f: &mut fmt::Formatter<'_>,
+    head: &str,
+    order: &str,
+    all: impl Iterator<Item = Entry<'a>>,
+) -> fmt::Result {
+    let all: Vec<Entry<'_>> = all.collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  {head} ({}), {order}:", all.len())?;
+    if all.len() > SINGLES {
+        return grouped(f, &groups::of(all.iter().map(|entry| (entry.call_site, entry.span))));
+    }
+    let widest = |column: fn(&Entry<'_>) -> usize| all.iter().map(column).max().unwrap_or(0);
+    let wide = widest(|entry| entry.what.chars().count());
+    let wider = widest(|entry| entry.thread.chars().count());
+    for Entry { span, what, thread, call_site } in &all {
+        let (span, location) = (format!("{span:.1?}"), call_site.location());
+        let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {location}");
+        f.write_str(&row)?;
+        if let Some(label) = call_site.label() {
+            write!(f, " ({})", truncated(label, room_after(&row)))?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
 /// The room for a label in parentheses: the rest of the line, but 12 characters at least.

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::types::caller::CallSite;
-use crate::types::holder::{Holder, Waiter};
+use crate::types::{CallSite, Holder, Waiter};
 
 /// Holders or waiters whose gets have the same line and label.
 #[derive(Debug)]
@@ -38,8 +37,8 @@ impl Group<'_> {
     }
 }
 
-/// Builds groups, in the order of their first members.
-fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
+/// The groups in the order of their first members.
+pub(crate) fn of<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
     for (call_site, span) in all {
@@ -58,9 +57,9 @@ fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<
 }
 
 pub(crate) fn of_holders<'a>(holders: impl IntoIterator<Item = &'a Holder>) -> Vec<Group<'a>> {
-    groups(holders.into_iter().map(|holder| (holder.call_site(), holder.held_for())))
+    of(holders.into_iter().map(|holder| (holder.call_site(), holder.held_for())))
 }
 
 pub(crate) fn of_waiters<'a>(waiters: impl IntoIterator<Item = &'a Waiter>) -> Vec<Group<'a>> {
-    groups(waiters.into_iter().map(|waiter| (waiter.call_site(), waiter.waited())))
+    of(waiters.into_iter().map(|waiter| (waiter.call_site(), waiter.waited())))
 }

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
 #[cfg(feature = "histograms")]
 use crate::types::times::Distributions;
+use crate::types::{Health, ManageConnection, Stats};
 
 /// All figures of a pool at one instant, for exporters of metrics. It has no lists, unlike
 /// a [`Snapshot`](crate::snapshot::Snapshot). From
@@ -56,7 +53,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
     });
     Reading {
         stats: shared.counts_of(&figures.gauges, &figures.counters),
-        health: health::judge(shared, figures.pressure, now),
+        health: shared.judge_health(figures.pressure, now),
         leaked: figures.leaked,
         failing_for: figures.failing_for,
         min_idle,

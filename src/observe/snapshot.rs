@@ -4,15 +4,11 @@ use std::time::{Duration, SystemTime};
 
 pub use crate::core::CallKind;
 use crate::core::{Call, Policy, Time};
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error_text::Chain;
-use crate::types::health::{Health, HealthThresholds};
-use crate::types::holder::{Holder, NestedGet, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
+use crate::types::{
+    Chain, Config, Health, HealthThresholds, Holder, ManageConnection, NestedGet, Stats, Waiter,
+};
 
 /// The whole state of a pool, read under its lock at one instant, so that the numbers in
 /// `stats` match the lists. From [`Pool::snapshot`](crate::Pool::snapshot).
@@ -173,7 +169,8 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
     let now = shared.clock.now();
     let picture = shared.with_core(|core| core.picture(now));
     let taken_at = SystemTime::now();
-    let health = health::judge(shared, picture.pressure, now);
+    let figures = &picture.figures;
+    let health = shared.judge_health(figures.pressure, now);
     let mut calls: Vec<DriverCall> = picture.calls.into_iter().map(DriverCall::from).collect();
     calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
     Snapshot {
@@ -181,7 +178,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
         taken_at,
         uptime: now.since(Time::START),
         settings: Settings::of(&shared.config, &picture.policy),
-        stats: shared.stats_of(&picture.gauges, &picture.counters),
+        stats: shared.stats_of(&figures.gauges, &figures.counters),
         health,
         paused: picture.paused,
         closed: picture.closed,
@@ -195,7 +192,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
             shared.drop_error(cause);
             LastError { age, text }
         }),
-        failing_for: picture.failing_for,
+        failing_for: figures.failing_for,
     }
 }
 

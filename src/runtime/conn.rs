@@ -3,7 +3,7 @@
 use super::use_sampler::UseSampler;
 use crate::core::Time;
 use crate::sync::{Arc, AtomicBool, Mutex};
-use crate::types::extensions::Extensions;
+use crate::types::Extensions;
 
 /// A driver's connection `C` and what the pool keeps with it. `P` is the reference to
 /// its pool.
@@ -19,9 +19,9 @@ pub(crate) struct Conn<C, P> {
     pub(crate) opened_at: Time,
     pub(crate) uses: u64,
     pub(crate) sampler: UseSampler,
-    /// It must not be used again: `mark_broken` was called, or an error was fatal.
+    /// Its holder said that it must not be used again.
     pub(crate) marked_broken: bool,
-    /// A use of it panicked.
+    /// A use was begun and not finished: it panicked.
     pub(crate) unfinished: bool,
     /// The number of the thread that got it last.
     pub(crate) home: u64,
@@ -41,12 +41,12 @@ impl<C, P> Conn<C, P> {
             id,
             opened_at: now,
             uses: 0,
-            sampler: UseSampler::new(),
+            sampler: UseSampler::default(),
             marked_broken: false,
             unfinished: false,
             home: 0,
             moved: AtomicBool::new(false),
-            close: CloseMutex::new(),
+            close: CloseMutex::default(),
         }
     }
 
@@ -66,9 +66,10 @@ impl<C, P> Conn<C, P> {
 }
 
 /// The steps of a close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     /// Not being closed. The core knows whether it is opening, idle or busy.
+    #[default]
     Live,
     /// A closer has taken the driver's value and is closing it.
     Closing,
@@ -87,15 +88,12 @@ enum Phase {
 ///
 /// Today a closer owns its connection, so two closers never meet in a running pool. The
 /// mutex checks that, in tests and in the field: `docs/decisions/0002-closing.md`.
+#[derive(Default)]
 pub(crate) struct CloseMutex {
     phase: Mutex<Phase>,
 }
 
 impl CloseMutex {
-    pub(crate) fn new() -> CloseMutex {
-        CloseMutex { phase: Mutex::new(Phase::Live) }
-    }
-
     /// Whether the caller is the one who closes.
     pub(crate) fn begin(&self) -> bool {
         self.step(Phase::Live, Phase::Closing)
@@ -131,7 +129,7 @@ mod tests {
 
     #[test]
     fn p7_of_many_closers_one_closes_and_none_waits_for_it() {
-        let (mutex, closers) = (CloseMutex::new(), AtomicUsize::new(0));
+        let (mutex, closers) = (CloseMutex::default(), AtomicUsize::new(0));
         let barrier = Barrier::new(8);
         let (release, gate) = mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);

@@ -3,10 +3,7 @@
 use super::shared::{PoolCore, Shared};
 use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::error::{Cause, Error, ErrorKind, Report};
-use crate::types::holder::{Holder, NestedGet};
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, Cause, Error, ErrorKind, Holder, ManageConnection, NestedGet, Report};
 
 /// Why a get fails, with the state of the pool at that time.
 pub(crate) struct Refusal {
@@ -50,7 +47,7 @@ impl Refusal {
         kind: ErrorKind,
         start: Time,
     ) -> Refusal {
-        shared.transition(|core, now, _| Refusal::collect(shared, core, kind, now, start))
+        shared.transition(|core, fx| Refusal::collect(shared, core, kind, fx.now, start))
     }
 
     /// Adds the threads of a self-deadlock.

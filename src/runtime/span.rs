@@ -8,8 +8,7 @@ use tracing::span::EnteredSpan;
 
 use super::logger::{Logger, millis};
 use crate::core::WaiterId;
-use crate::types::caller::{CallSite, Caller};
-use crate::types::error::Error;
+use crate::types::{CallSite, Caller, Error};
 
 const WHAT: &str = "a tracing subscriber";
 

@@ -43,11 +43,15 @@ impl ThreadId for Caller {
 
 /// The thread and the line of a get, with its label and priority.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CallSite {
     /// A copy of the name: the thread may end before the call site is printed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::thread"))]
     thread: Name,
     /// Unique, unlike the name.
+    #[cfg_attr(feature = "serde", serde(skip))]
     number: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
     location: &'static Location<'static>,
     label: Option<&'static str>,
     priority: u8,
@@ -90,10 +94,7 @@ impl CallSite {
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "thread '{}' at {}", self.thread(), self.location())?;
-        match self.label() {
-            Some(label) => write!(f, " ({label})"),
-            None => Ok(()),
-        }
+        self.label.map_or(Ok(()), |label| write!(f, " ({label})"))
     }
 }
 

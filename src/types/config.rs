@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::handler::HandleEvent;
-use super::health::HealthThresholds;
-use super::manage::{
-    CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
+use super::{
+    CustomizeConnection, HandleError, HandleEvent, HealthThresholds, ManageConnection,
+    NopConnectionCustomizer, NopErrorHandler,
 };
 use crate::core::Policy;
 use crate::sync::Arc;

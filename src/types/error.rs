@@ -4,8 +4,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-use super::error_text::{Chain, ErrorText};
-use super::holder::{Holder, NestedGet};
+use super::{Chain, ErrorText, Holder, NestedGet};
 pub use crate::core::ErrorKind;
 use crate::core::{CallKind, Gauges};
 use crate::sync::Arc;

@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::{CallSite, ErrorKind, Health, HealthLevel, Holder, NestedGet};
 use crate::core::CallKind;
 pub use crate::core::{ConnectionState, Reason};
 use crate::sync::Arc;
-use crate::types::caller::CallSite;
-use crate::types::error::ErrorKind;
-use crate::types::health::{Health, HealthLevel};
-use crate::types::holder::{Holder, NestedGet};
 
 /// Something that has happened in a pool, from [`Pool::subscribe`](crate::Pool::subscribe).
 #[derive(Clone, Debug)]

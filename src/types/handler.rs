@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::health::{Health, HealthLevel};
-use super::holder::{Holder, NestedGet};
+use super::{Health, HealthLevel, Holder, NestedGet};
 
 /// A handler that is notified of what happens to a pool's connections and callers. Set by
 /// [`Builder::event_handler`](crate::Builder::event_handler).

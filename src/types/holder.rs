@@ -7,18 +7,21 @@ use std::time::Duration;
 use super::caller::{CallSite, Caller};
 use crate::core::{Held, NestedWait, Waiting};
 
-/// A caller that holds a connection.
-#[derive(Clone)]
+/// Someone who holds a connection.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Holder {
-    connection: u64,
-    call_site: CallSite,
+    connection_id: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     held_for: Duration,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    call_site: CallSite,
 }
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
         let Held { connection_id, caller, held_for } = held;
-        Holder { connection: connection_id, call_site: caller.into(), held_for }
+        Holder { connection_id, held_for, call_site: caller.into() }
     }
 }
 
@@ -31,7 +34,7 @@ impl Holder {
 
     /// The number of the connection.
     pub fn connection_id(&self) -> u64 {
-        self.connection
+        self.connection_id
     }
 
     /// The thread and the line of the get.
@@ -73,28 +76,21 @@ impl fmt::Display for Holder {
     }
 }
 
-impl fmt::Debug for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder")
-            .field("connection_id", &self.connection)
-            .field("call_site", &self.call_site)
-            .field("held_for", &self.held_for)
-            .finish()
-    }
-}
-
 /// A caller that waits for a connection.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Waiter {
-    id: u64,
-    call_site: CallSite,
+    get_id: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     waited: Duration,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    call_site: CallSite,
 }
 
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
         let Waiting { get_id, caller, waited, .. } = waiting;
-        Waiter { id: get_id, call_site: caller.into(), waited }
+        Waiter { get_id, waited, call_site: caller.into() }
     }
 }
 
@@ -108,7 +104,7 @@ impl Waiter {
     /// The number of its get: unique in the pool, and larger for later ones. Events of the
     /// get have the same number.
     pub fn get_id(&self) -> u64 {
-        self.id
+        self.get_id
     }
 
     /// The thread and the line of the get.
@@ -148,16 +144,18 @@ impl fmt::Display for Waiter {
     }
 }
 
-/// A thread that holds a connection and waits for another of the same pool.
-#[derive(Clone)]
+/// A thread that holds a connection and waits for another one of the same pool.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NestedGet {
     holder: Holder,
-    waits: Caller,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
+    waits_at: &'static Location<'static>,
 }
 
 impl From<NestedWait<Caller>> for NestedGet {
     fn from(wait: NestedWait<Caller>) -> NestedGet {
-        NestedGet { holder: wait.held.into(), waits: wait.waits }
+        NestedGet { holder: wait.held.into(), waits_at: wait.waits.location }
     }
 }
 
@@ -169,21 +167,12 @@ impl NestedGet {
 
     /// The line at which it waits for another connection.
     pub fn waits_at(&self) -> &'static Location<'static> {
-        self.waits.location
+        self.waits_at
     }
 }
 
 impl fmt::Display for NestedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} waits for another at {}", self.holder, self.waits.location)
-    }
-}
-
-impl fmt::Debug for NestedGet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NestedGet")
-            .field("holder", &self.holder)
-            .field("waits_at", self.waits.location)
-            .finish()
+        write!(f, "{} waits for another at {}", self.holder, self.waits_at)
     }
 }

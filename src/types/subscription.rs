@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::caller::CallSite;
-use super::event::{ConnectionState, Event};
-use super::holder::Waiter;
+use super::{CallSite, ConnectionState, Event, Waiter};
 use crate::sync::{Arc, Weak};
 
 /// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).

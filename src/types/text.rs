@@ -14,14 +14,9 @@ pub struct Plain<'a>(pub &'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if controls_terminal(c) {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
+        self.0.chars().try_for_each(|c| {
+            if controls_terminal(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+        })
     }
 }
 

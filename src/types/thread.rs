@@ -159,11 +159,8 @@ impl Thread {
     /// The thread's name, or `ended-` and its number if its record was reused.
     pub(super) fn name(self) -> Name {
         let about = *self.record.about.lock();
-        if about.number == self.number {
-            about.name
-        } else {
-            Name::of(&format!("ended-{}", self.number))
-        }
+        let is_alive = about.number == self.number;
+        if is_alive { about.name } else { Name::of(&format!("ended-{}", self.number)) }
     }
 }
 

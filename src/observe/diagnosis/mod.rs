@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::observe::snapshot::Snapshot;
 use crate::sync;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
+use crate::types::{Error, Holder};
 
 pub use memory::Memory;
 
@@ -189,8 +188,7 @@ pub struct Finding {
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Severity {
     /// No caller is affected; it may be intended.
@@ -203,8 +201,7 @@ pub enum Severity {
 
 /// The kind of a finding. [`Diagnosis`] explains when each is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 // Causes before their effects: findings of one severity are sorted in this order.
 pub enum FindingKind {

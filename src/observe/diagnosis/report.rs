@@ -18,10 +18,7 @@ impl fmt::Display for Diagnosis {
             wrapped(f, "", &format!("pool '{pool}': {findings} within {span:.1?}"))?;
         }
         self.findings.iter().try_for_each(|finding| write!(f, "{finding}"))?;
-        match &self.memory {
-            Some(memory) => writeln!(f, "memory of the process: {memory}"),
-            None => Ok(()),
-        }
+        self.memory.map_or(Ok(()), |memory| writeln!(f, "memory of the process: {memory}"))
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Finding, FindingKind, Severity};
 use crate::observe::snapshot::{CallKind, DriverCall, Snapshot};
-use crate::types::holder::Holder;
 use crate::types::text::count;
+use crate::types::{Holder, NestedGet};
 use evidence::{PLACES, held_at, kept_at, more, wait_at};
 
 /// A driver call that takes this long hangs. The pool's own limits are mostly longer. But
@@ -97,9 +97,8 @@ impl<'a> Pair<'a> {
     /// How severe the waits are: critical from `wait_critical` on.
     fn wait_severity(&self) -> Severity {
         let critical = self.after.settings.health_thresholds.wait_critical;
-        let is_critical = self.after.health.oldest_wait >= critical
-            || self.waits > 0 && self.mean_wait >= critical;
-        critical_if(is_critical)
+        let oldest = self.after.health.oldest_wait;
+        critical_if(oldest >= critical || self.waits > 0 && self.mean_wait >= critical)
     }
 
     /// Whether callers wait long or get errors.
@@ -141,16 +140,15 @@ impl<'a> Pair<'a> {
             return None;
         }
         let held = count(self.keepers.len() as u64, "connection is", "connections are");
-        Some(Finding {
-            kind: FindingKind::Closed,
-            severity: Severity::Warning,
-            summary: format!("the pool is closed, but {held} still out"),
-            evidence: kept_at(&self.keepers),
-            advice: "let these holders finish: the pool ends when the last connection is \
-                     returned"
-                .into(),
-            holders: cloned(&self.keepers),
-        })
+        let summary = format!("the pool is closed, but {held} still out");
+        Some(
+            Finding::new(FindingKind::Closed, Severity::Warning, summary)
+                .because(kept_at(&self.keepers))
+                .advise(
+                    "let these holders finish: the pool ends when the last connection is returned",
+                )
+                .held_by(self.keepers.iter().copied()),
+        )
     }
 
     fn paused(&self) -> Option<Finding> {
@@ -163,14 +161,12 @@ impl<'a> Pair<'a> {
             (false, 0) => Severity::Info,
             (false, _) => Severity::Warning,
         };
-        Some(Finding {
-            kind: FindingKind::Paused,
-            severity,
-            summary: "the pool is paused and hands out no connection".into(),
-            evidence: vec![self.who_waits(), self.connections()],
-            advice: "call resume() to hand out connections again".into(),
-            holders: Vec::new(),
-        })
+        let summary = "the pool is paused and hands out no connection";
+        Some(
+            Finding::new(FindingKind::Paused, severity, summary)
+                .because([self.who_waits(), self.connections()])
+                .advise("call resume() to hand out connections again"),
+        )
     }
 
     fn self_deadlock(&self) -> Option<Finding> {
@@ -180,29 +176,25 @@ impl<'a> Pair<'a> {
             return None;
         }
         let nested = &self.after.nested_gets;
-        let mut evidence: Vec<String> =
-            nested.iter().take(PLACES).map(ToString::to_string).collect();
-        evidence.extend(more(nested.len(), PLACES, "thread does", "threads do", "the same"));
-        if times > 0 {
-            let often = count(times, "time", "times");
-            evidence.push(format!("this began {often} within {:.1?}", self.span));
-        }
+        let often = count(times, "time", "times");
+        let began = format!("this began {often} within {:.1?}", self.span);
         let summary = if self.is_deadlocked() {
             "every connection is held by a thread that itself waits for another, so no caller \
              can be served before one of them leaves"
         } else {
             "for some time every connection was held by a thread that itself waited for another"
         };
-        Some(Finding {
-            kind: FindingKind::SelfDeadlock,
-            severity: critical_if(self.is_deadlocked()),
-            summary: summary.into(),
-            evidence,
-            advice: "use the connection that the thread already holds instead of getting a second \
-                     one; with SelfDeadlock::Fail one of the threads gets an error at once"
-                .into(),
-            holders: nested.iter().map(|nested| nested.holder().clone()).collect(),
-        })
+        Some(
+            Finding::new(FindingKind::SelfDeadlock, critical_if(self.is_deadlocked()), summary)
+                .because(nested.iter().take(PLACES).map(ToString::to_string))
+                .because(more(nested.len(), PLACES, "thread does", "threads do", "the same"))
+                .because((times > 0).then_some(began))
+                .advise(
+                    "use the connection that the thread already holds instead of getting a second \
+                     one; with SelfDeadlock::Fail one of the threads gets an error at once",
+                )
+                .held_by(nested.iter().map(NestedGet::holder)),
+        )
     }
 
     fn leak(&self) -> Option<Finding> {
@@ -232,20 +224,17 @@ impl<'a> Pair<'a> {
                 self.too_long(),
             ),
         };
-        let mut evidence = kept_at(&kept);
-        evidence.extend(self.usual_holds());
-        evidence.push(self.who_waits());
-        evidence.push(self.what_moved());
-        Some(Finding {
-            kind: FindingKind::Leak,
-            severity: critical_if(still),
-            summary,
-            evidence,
-            advice: "check that the code at these lines drops its connection on every path; if it \
-                     is still working, check what it waits for in the database"
-                .into(),
-            holders: cloned(&kept),
-        })
+        Some(
+            Finding::new(FindingKind::Leak, critical_if(still), summary)
+                .because(kept_at(&kept))
+                .because(self.usual_holds())
+                .because([self.who_waits(), self.what_moved()])
+                .advise(
+                    "check that the code at these lines drops its connection on every path; if it is \
+                     still working, check what it waits for in the database",
+                )
+                .held_by(kept.iter().copied()),
+        )
     }
 
     /// A connection that is held for this long is held for too long.
@@ -264,8 +253,8 @@ impl<'a> Pair<'a> {
 
     fn connect_fails(&self) -> Option<Finding> {
         let failing_for = self.after.failing_for.filter(|_| self.before.failing_for.is_some())?;
-        let error = match &self.after.last_error {
-            Some(error) => format!("last error, {:.1?} ago: {}", error.age, error.text),
+        let error = match self.last_error() {
+            Some(error) => error,
             // Each attempt was abandoned. If one still hangs, `ConnectHangs` explains more.
             None if self.hangs(FindingKind::ConnectHangs).is_some() => return None,
             None => "the driver's connect does not return in time".into(),
@@ -278,26 +267,19 @@ impl<'a> Pair<'a> {
         if !is_tried || self.after.closed {
             return None;
         }
-        Some(Finding {
-            kind: FindingKind::ConnectFails,
-            severity: critical_if(failed > 0 || self.callers_suffer()),
-            summary: format!("connecting has failed for {failing_for:.1?}"),
-            evidence: vec![
-                error,
-                format!(
-                    "{} and {} failed within {:.1?}",
-                    count(failures, "attempt", "attempts"),
-                    count(failed, "get", "gets"),
-                    self.span
+        let severity = critical_if(failed > 0 || self.callers_suffer());
+        let summary = format!("connecting has failed for {failing_for:.1?}");
+        let (attempts, gets) =
+            (count(failures, "attempt", "attempts"), count(failed, "get", "gets"));
+        let attempts = format!("{attempts} and {gets} failed within {:.1?}", self.span);
+        Some(
+            Finding::new(FindingKind::ConnectFails, severity, summary)
+                .because([error, attempts, self.connections(), self.who_waits()])
+                .advise(
+                    "check the server and the network to it; the pool goes on trying and recovers \
+                     by itself",
                 ),
-                self.connections(),
-                self.who_waits(),
-            ],
-            advice: "check the server and the network to it; the pool goes on trying and recovers \
-                     by itself"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     /// Driver calls of one kind that hang.
@@ -325,29 +307,23 @@ impl<'a> Pair<'a> {
         let oldest = hung.iter().map(|call| call.running_for).max()?;
         let abandoned = hung.iter().filter(|call| call.abandoned).count();
         let queued = calls().filter(|call| call.queued).count();
-        let mut evidence = vec![format!(
+        let running = format!(
             "{} in the driver, the oldest for {oldest:.1?}; {abandoned} of them abandoned",
             count(hung.len() as u64, "call is", "calls are"),
-        )];
-        if queued > 0 {
-            let wait = count(queued as u64, "connection waits", "connections wait");
-            evidence.push(format!("{wait} for a closer"));
-        }
-        if let (FindingKind::ConnectHangs, Some(error)) = (kind, &self.after.last_error) {
-            evidence.push(format!("last error, {:.1?} ago: {}", error.age, error.text));
-        }
-        evidence.push(self.connections());
-        evidence.push(self.who_waits());
+        );
+        let wait = count(queued as u64, "connection waits", "connections wait");
+        let error = self.last_error().filter(|_| kind == FindingKind::ConnectHangs);
         // No caller waits because of an abandoned check or close.
         let delays_callers = hung.len() > abandoned || kind == FindingKind::ConnectHangs;
-        Some(Finding {
-            kind,
-            severity: critical_if(delays_callers && self.waits_long()),
-            summary: format!("the driver's {call_kind} hangs"),
-            evidence,
-            advice: advice.into(),
-            holders: Vec::new(),
-        })
+        let severity = critical_if(delays_callers && self.waits_long());
+        Some(
+            Finding::new(kind, severity, format!("the driver's {call_kind} hangs"))
+                .because([running])
+                .because((queued > 0).then(|| format!("{wait} for a closer")))
+                .because(error)
+                .because([self.connections(), self.who_waits()])
+                .advise(advice),
+        )
     }
 
     fn is_hung(&self, call: &DriverCall) -> bool {
@@ -372,26 +348,23 @@ impl<'a> Pair<'a> {
         } else {
             "the number of abandoned driver calls is near its maximum"
         };
-        Some(Finding {
-            kind: FindingKind::AbandonedCalls,
-            severity: critical_if(at_max),
-            summary: summary.into(),
-            evidence: vec![
-                format!("{abandoned} of {max} (max_abandoned), the oldest for {oldest:.1?}"),
-                format!(
-                    "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
-                     still count its connection, beyond max_size ({})",
-                    of_kind(CallKind::Connect),
-                    of_kind(CallKind::Check),
-                    of_kind(CallKind::Close),
-                    self.after.stats.max_size,
+        let kinds = format!(
+            "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
+             still count its connection, beyond max_size ({})",
+            of_kind(CallKind::Connect),
+            of_kind(CallKind::Check),
+            of_kind(CallKind::Close),
+            self.after.stats.max_size,
+        );
+        let many = format!("{abandoned} of {max} (max_abandoned), the oldest for {oldest:.1?}");
+        Some(
+            Finding::new(FindingKind::AbandonedCalls, critical_if(at_max), summary)
+                .because([many, kinds])
+                .advise(
+                    "find out why the driver does not return; a higher max_abandoned only buys \
+                     time",
                 ),
-            ],
-            advice: "find out why the driver does not return; a higher max_abandoned only buys \
-                     time"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     fn saturated(&self) -> Option<Finding> {
@@ -399,23 +372,18 @@ impl<'a> Pair<'a> {
             return None;
         }
         let max_size = self.after.stats.max_size;
-        let mut evidence = vec![self.what_moved(), self.who_waits()];
-        evidence.extend(self.queue_grows());
-        evidence.extend(held_at(&self.after.holders));
-        Some(Finding {
-            kind: FindingKind::Saturated,
-            severity: self.wait_severity(),
-            summary: format!(
-                "the pool's load is higher than its {} can serve",
-                count(max_size, "connection", "connections")
-            ),
-            evidence,
-            advice: format!(
+        let connections = count(max_size, "connection", "connections");
+        let summary = format!("the pool's load is higher than its {connections} can serve");
+        Some(
+            Finding::new(FindingKind::Saturated, self.wait_severity(), summary)
+            .because([self.what_moved(), self.who_waits()])
+            .because(self.queue_grows())
+            .because(held_at(&self.after.holders))
+            .advise(format!(
                 "hold connections for a shorter time, or raise max_size ({max_size}) if the server \
                  has room; max_waiters sheds the load that cannot be served in time"
-            ),
-            holders: Vec::new(),
-        })
+            )),
+        )
     }
 
     fn refused(&self) -> Option<Finding> {
@@ -426,21 +394,16 @@ impl<'a> Pair<'a> {
             Some(max) => format!("max_waiters is {max}"),
             None => "max_waiters is not set".to_string(),
         };
-        Some(Finding {
-            kind: FindingKind::Refused,
-            severity: Severity::Warning,
-            summary: format!(
-                "{} refused because the queue was full",
-                count(self.refused, "caller was", "callers were")
-            ),
-            evidence: vec![
-                format!("{} within {:.1?}; {limit}", self.refused, self.span),
-                self.who_waits(),
-            ],
-            advice: "this sheds load, as intended; fix what fills the queue, or reduce the load"
-                .into(),
-            holders: Vec::new(),
-        })
+        let callers = count(self.refused, "caller was", "callers were");
+        let summary = format!("{callers} refused because the queue was full");
+        let often = format!("{} within {:.1?}; {limit}", self.refused, self.span);
+        Some(
+            Finding::new(FindingKind::Refused, Severity::Warning, summary)
+                .because([often, self.who_waits()])
+                .advise(
+                    "this sheds load, as intended; fix what fills the queue, or reduce the load",
+                ),
+        )
     }
 
     /// Callers wait long, and the pool is not saturated. The cause may be in `others`.
@@ -448,11 +411,6 @@ impl<'a> Pair<'a> {
         if !self.waits_long() || self.is_saturated() {
             return None;
         }
-        let mut evidence = vec![self.who_waits()];
-        evidence.extend(wait_at(self.after));
-        evidence.extend(self.queue_grows());
-        evidence.push(self.what_moved());
-        evidence.push(self.connections());
         let explains = |finding: &&Finding| {
             !matches!(finding.kind, FindingKind::Refused | FindingKind::AbandonedCalls)
         };
@@ -464,14 +422,18 @@ impl<'a> Pair<'a> {
                      may sometimes be held for a long time"
                 .into(),
         };
-        Some(Finding {
-            kind: FindingKind::Queue,
-            severity: self.wait_severity(),
-            summary: "callers queue for a connection".into(),
-            evidence,
-            advice,
-            holders: Vec::new(),
-        })
+        Some(
+            Finding::new(
+                FindingKind::Queue,
+                self.wait_severity(),
+                "callers queue for a connection",
+            )
+            .because([self.who_waits()])
+            .because(wait_at(self.after))
+            .because(self.queue_grows())
+            .because([self.what_moved(), self.connections()])
+            .advise(advice),
+        )
     }
 }
 
@@ -498,8 +460,24 @@ fn mean(sum: Duration, number: u64) -> Duration {
     }
 }
 
-fn cloned(holders: &[&Holder]) -> Vec<Holder> {
-    holders.iter().map(|&holder| holder.clone()).collect()
+impl Finding {
+    fn new(kind: FindingKind, severity: Severity, summary: impl Into<String>) -> Finding {
+        let (summary, advice) = (summary.into(), String::new());
+        Finding { kind, severity, summary, evidence: Vec::new(), advice, holders: Vec::new() }
+    }
+
+    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
+        self.evidence.extend(evidence);
+        self
+    }
+
+    fn advise(self, advice: impl Into<String>) -> Finding {
+        Finding { advice: advice.into(), ..self }
+    }
+
+    fn held_by<'a>(self, holders: impl IntoIterator<Item = &'a Holder>) -> Finding {
+        Finding { holders: holders.into_iter().cloned().collect(), ..self }
+    }
 }
 
 #[cfg(test)]

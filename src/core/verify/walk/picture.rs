@@ -6,13 +6,14 @@ use super::super::toy::Toy;
 use super::judge::summary;
 use super::reference::{Reference, connection_ref};
 use super::walker::Walk;
-use crate::core::picture::Picture;
+use crate::core::picture::{Figures, Picture};
 use crate::core::*;
 
 impl Walk {
     pub(super) fn compare_picture(&self) {
         let (core, reference, now) = (&self.core, &self.reference, self.now);
-        let Picture { gauges, counters, pressure, paused, closed, .. } = core.picture(now);
+        let Picture { figures, paused, closed, .. } = core.picture(now);
+        let Figures { gauges, counters, pressure, .. } = figures;
         assert_eq!((gauges, counters), (reference.gauges(), reference.counters));
         assert_eq!((paused, closed), (reference.paused, reference.closed));
         assert_eq!(pressure, reference.pressure());
@@ -77,7 +78,7 @@ impl Reference {
         let error = self.last_error.map(|(at, cause)| (now.since(at), cause));
         assert_eq!(picture.last_error, error, "the last error");
         let failing_for = self.failing.as_ref().map(|failing| now.since(failing.began));
-        assert_eq!(picture.failing_for, failing_for, "since when connecting fails");
+        assert_eq!(picture.figures.failing_for, failing_for, "since when connecting fails");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
         assert_eq!(summary(&picture.nested), waits, "who waits for itself");
     }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairpool::event::Reason;
 use fairpool::health::HealthThresholds;
 use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
 use fairpool_testing::stub::{
@@ -108,7 +109,7 @@ fn named(name: &str, set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> 
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&LOGGER).unwrap();
-        log::set_max_level(LevelFilter::Info);
+        log::set_max_level(LevelFilter::Debug);
     });
     set(builder(1).name(name).on_self_deadlock(SelfDeadlock::Ignore))
 }
@@ -186,6 +187,18 @@ fn a_check_that_fails_is_logged_with_its_connection() {
 }
 
 #[test]
+fn a_close_is_logged_with_its_reason() {
+    let pool = named("reasons", |builder| builder).build(Server::new().manager()).unwrap();
+    let id = PooledConnection::info(&pool.get().unwrap()).id;
+    let report = pool.close(Instant::now() + WATCHDOG);
+    assert!(report.is_complete(), "{report}");
+    let lines = await_lines("reasons", "closing connection", 1);
+    let reason = Reason::PoolClosed.to_string();
+    assert_eq!(lines[0].text, format!("pool 'reasons': closing connection {id}: {reason}"));
+    assert_eq!((lines[0].fact("reason"), lines[0].number("connection_id")), (&*reason, id));
+}
+
+#[test]
 fn slow_gets_are_logged_one_a_second_with_how_many_more_there_were() {
     // The connection is open from the start, so that the first get is not slow.
     let set = |it: Builder<Manager>| it.min_idle(Some(1)).slow_get_threshold(Some(ms(10)));
@@ -241,7 +254,9 @@ fn gets_that_are_not_slow_are_not_logged() {
         drop(held);
         drop(pool.get().unwrap());
         assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
-        assert!(logged(name).is_empty(), "{:#?}", logged(name));
+        let shown: Vec<Line> =
+            logged(name).into_iter().filter(|line| line.level < Level::Debug).collect();
+        assert!(shown.is_empty(), "{shown:#?}");
     }
 }
 

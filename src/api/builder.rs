@@ -166,6 +166,7 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: 0.1, a tenth. Allowed: from 0 (none) to 0.9.
     pub fn lifetime_jitter(mut self, lifetime_jitter: f64) -> Builder<M> {
         self.lifetime_jitter = lifetime_jitter;
+        self.config.policy.lifetime_jitter_permille = (lifetime_jitter * 1000.0) as u32;
         self
     }
 

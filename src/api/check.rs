@@ -23,7 +23,6 @@ impl<M: ManageConnection> Builder<M> {
             );
         }
         self.check().map_err(Error::config)?;
-        self.config.policy.lifetime_jitter_permille = (self.lifetime_jitter * 1000.0) as u32;
         self.config.policy.seed = RandomState::new().hash_one(&self.config.name);
         Ok(self.config)
     }

@@ -86,7 +86,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
-        let (elapsed, threads) = self.shared.close(deadline);
+        let (elapsed, joining) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,
@@ -95,7 +95,9 @@ impl<M: ManageConnection> Pool<M> {
             opening: gauges.opening,
             closing: gauges.closing,
             abandoned: gauges.abandoned,
-            threads,
+            // Last: a close that ends meanwhile must not make the report look complete while
+            // its thread lives.
+            threads: self.shared.workers.running() + joining,
         }
     }
 }

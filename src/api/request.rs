@@ -173,9 +173,9 @@ mod tests {
             cancel: Some(&token),
             only_idle: false,
         };
-        // After the check of the token with which `get` begins.
+        // After the check of the token with which `checkout` begins.
         token.cancel();
-        let error = request.shared.checkout(&checkout).err().expect("cancelled");
+        let error = request.shared.enqueue_and_wait(&checkout).err().expect("cancelled");
         assert!(error.is_cancelled(), "{error}");
         assert_eq!(pool.stats().waiting, 0);
     }

@@ -16,6 +16,10 @@ use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 /// It has no type parameter for the driver, so one list can hold pools of several
 /// drivers.
 ///
+/// Each method but [`is_gone`](WeakPool::is_gone) keeps the pool alive while it runs: if the
+/// last [`Pool`](crate::Pool) is dropped meanwhile, the pool ends, and the manager is dropped,
+/// on this thread.
+///
 /// # Examples
 ///
 /// ```

@@ -37,7 +37,7 @@ impl Group<'_> {
     }
 }
 
-/// The groups in the order of their first members.
+/// Builds groups, in the order of their first members.
 pub(crate) fn of<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Group<'a>> = Vec::new();

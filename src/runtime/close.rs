@@ -10,7 +10,8 @@ use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Shared<M> {
     /// Closes the pool, and waits until everything is closed and all its threads have ended,
-    /// or until the deadline. Returns how long that took, and how many threads are left.
+    /// or until the deadline. Returns how long that took, and how many threads have done their
+    /// work but have not ended.
     pub(crate) fn close(self: &Arc<Self>, deadline: Instant) -> (Duration, usize) {
         let start = self.clock.now();
         self.transition(|core, fx| core.close(fx));
@@ -22,7 +23,7 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.threads.joining()
         };
-        (self.ago(start), self.workers.running() + joining)
+        (self.ago(start), joining)
     }
 
     /// Waits for the end of threads that have done their work. Returns how many have not

@@ -19,9 +19,9 @@ pub(crate) struct Conn<C, P> {
     pub(crate) opened_at: Time,
     pub(crate) uses: u64,
     pub(crate) sampler: UseSampler,
-    /// Its holder said that it must not be used again.
+    /// It must not be used again: `mark_broken` was called, or an error was fatal.
     pub(crate) marked_broken: bool,
-    /// A use was begun and not finished: it panicked.
+    /// A use of it panicked.
     pub(crate) unfinished: bool,
     /// The number of the thread that got it last.
     pub(crate) home: u64,

@@ -111,8 +111,8 @@ impl<M: ManageConnection> Shared<M> {
         let Leased { permit, mut conn, .. } = lease;
         self.logger.log(
             Level::Debug,
-            &[("connection_id", conn.id.into()), ("reason", Value::from_debug(&reason))],
-            format_args!("closing connection {}: {reason:?}", conn.id),
+            &[("connection_id", conn.id.into()), ("reason", Value::from_display(&reason))],
+            format_args!("closing connection {}: {reason}", conn.id),
         );
         let event = ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) };
         self.notify("handle_release", |handler| handler.handle_release(event));
@@ -141,8 +141,8 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Shows an error to the error handler, and keeps it for the callers; or its text, if
-    /// the handler takes the error.
+    /// Passes an error to the error handler, and returns it for the waiting callers; or only
+    /// its text, if the handler takes the error.
     fn cause_of(self: &Arc<Self>, failure: Failure<M::Error>) -> Cause {
         let error = match failure {
             Failure::Error(error) => error,

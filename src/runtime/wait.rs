@@ -61,7 +61,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     #[cold]
-    fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+    pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
         match self.transition(|core, fx| self.enqueue(core, checkout, fx)) {
             Outcome::Taken(lease) => Ok(lease),
             Outcome::Claimed(lease) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::caller::{CallSite, Caller};
 use crate::core::{Held, NestedWait, Waiting};
 
-/// Someone who holds a connection.
+/// A caller that holds a connection.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Holder {
@@ -144,7 +144,7 @@ impl fmt::Display for Waiter {
     }
 }
 
-/// A thread that holds a connection and waits for another one of the same pool.
+/// A thread that holds a connection and waits for another of the same pool.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NestedGet {

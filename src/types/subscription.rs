@@ -1,6 +1,7 @@
 //! A subscription to a pool's events.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -114,7 +115,8 @@ impl Subscription {
 
     /// Delivers all events until now at once, instead of a few milliseconds later. Events
     /// that are announced (see [`Pool::subscribe`](crate::Pool::subscribe)) may still be
-    /// missing.
+    /// missing. If the pool's last handle is dropped meanwhile, this call ends the pool as that
+    /// drop would.
     pub fn flush(&self) {
         if let Some(source) = self.source.upgrade() {
             source.deliver();
@@ -130,6 +132,10 @@ impl<'a> IntoIterator for &'a Subscription {
         Box::new(self.iter())
     }
 }
+
+// A panic while one is used leaves it whole: each step is one step of a channel.
+impl UnwindSafe for Subscription {}
+impl RefUnwindSafe for Subscription {}
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,7 @@
-//! Moving from `r2d2`: all code down to `main` was written for it, and only the
-//! crate's name in the imports was changed. Comments with "fairpool:" say what
-//! is different now.
+//! Moving from `r2d2`: all code down to `main` was written for `r2d2`, and only the crate's name
+//! in the imports was changed. Comments with "fairpool:" explain what is different now.
 //!
-//! It runs without a server: the one in here is a flag that says "up".
+//! It needs no server: a flag stands for one.
 
 use std::error::Error as _;
 use std::fmt;
@@ -23,8 +22,8 @@ struct Session {
     greeting: &'static str,
 }
 
-/// fairpool: an error has to be `Send + Sync`, so that every caller who waited
-/// for a connection can be shown why there is none.
+/// fairpool: an error must be `Send + Sync`, so that every caller that waited in vain gets it as
+/// the cause.
 #[derive(Debug)]
 struct Refused;
 
@@ -38,7 +37,7 @@ impl std::error::Error for Refused {}
 
 struct Manager(Arc<Server>);
 
-/// fairpool: a panic in here costs no connection, and a call that hangs is
+/// fairpool: a panic here costs no connection, and a call that hangs is
 /// abandoned after its limit; in `r2d2` either loses the slot for good.
 impl ManageConnection for Manager {
     type Connection = Session;
@@ -69,7 +68,7 @@ impl CustomizeConnection<Session, Refused> for Greeter {
         Ok(())
     }
 
-    /// fairpool: runs on a closer thread. A close that hangs stops nobody.
+    /// fairpool: runs on a closer thread. A close that hangs blocks no caller.
     fn on_release(&self, _: Session) {
         println!("  a session ends");
     }
@@ -83,8 +82,8 @@ impl HandleError<Refused> for Complain {
         println!("  cannot connect: {error}");
     }
 
-    /// fairpool: new and optional. Looking at the error instead of taking it
-    /// leaves it to the callers, as the typed cause of their timeouts.
+    /// fairpool: new and optional. It borrows the error, which then becomes the typed cause of
+    /// the callers' timeouts.
     fn inspect_error(&self, error: &Refused) -> bool {
         println!("  cannot connect: {error}");
         true

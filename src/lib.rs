@@ -1,10 +1,9 @@
-//! A fair, bounded and talkative connection pool for blocking drivers.
+//! A fair, bounded and observable connection pool for blocking drivers.
 //!
-//! Threads that need a connection to a database take one from the pool and give
-//! it back by dropping it. If none is free they wait: in the order in which they
-//! came, each no longer than it said it would. If they get none, the error says
-//! who has the connections, since when and from which line, and what the driver
-//! had to say.
+//! A thread gets a connection from the pool, and returns it by dropping it. If no
+//! connection is free, callers wait in the order in which they came, each until its own
+//! deadline at most. A caller that gets none gets an error that names the holders of the
+//! connections (the thread, the line, for how long) and the driver's last error.
 //!
 //! ```
 //! use std::thread;
@@ -32,63 +31,73 @@
 //!
 //! # What is here
 //!
-//! - [`Pool`] hands out [`PooledConnection`]s. [`Pool::builder`] has the
-//!   settings, [`Pool::request`] the settings of a single checkout, such as a
-//!   priority or a [`CancelToken`].
-//! - [`ManageConnection`] is what the pool asks of a driver. Two are here:
-//!   `postgres` (a feature, on by default) and `sqlite` (a feature). The trait
-//!   is `r2d2`'s with additions, so a manager for another driver is quickly
-//!   brought over.
-//! - [`Error`] says why a caller got nothing, [`Stats`](stats::Stats) how the pool is doing,
-//!   and [`CloseReport`] what was left when it closed.
-//! - [`Pool::snapshot`] says who holds connections and who waits, [`Pool::diagnose`] what
-//!   is wrong, [`Pool::health`] how bad it is, and [`Pool::subscribe`] everything that
-//!   happens. [`WeakPool`] does the same without keeping the pool alive.
+//! - [`Pool`] hands out [`PooledConnection`]s. [`Pool::builder`] sets up a pool,
+//!   [`Pool::request`] a single get, with a priority or a [`CancelToken`] for example.
+//! - [`ManageConnection`] is what a driver implements. It is `r2d2`'s trait with
+//!   additions, so managers for `r2d2` are easy to port.
+//! - [`Error`] explains why a get failed, [`Stats`](stats::Stats) counts what happens in
+//!   the pool, and [`CloseReport`] lists what was left when it closed.
+//! - [`Pool::snapshot`] lists the holders and the waiters, [`Pool::diagnose`] finds what
+//!   is wrong, [`Pool::health`] rates how long callers wait, and [`Pool::subscribe`]
+//!   delivers events. [`WeakPool`] offers the same without keeping the pool alive.
 //! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
 //!
 //! # Features
 //!
-//! | | |
+//! | feature | adds |
 //! |---|---|
-//! | `postgres` (default) | a manager for the blocking `postgres` crate, and advice on its server |
-//! | `sqlite` | a manager for `rusqlite` |
-//! | `histograms` (default) | distributions of waits, uses, connects, checks and closes |
-//! | `serde` | snapshots, statistics and diagnoses can be serialised |
+//! | `histograms` (default) | distributions of the times of waits, uses, connects, checks and closes |
+//! | `serde` | serialisation of snapshots, statistics and diagnoses |
 //! | `tracing` | a span around each get that waits, in the caller's trace |
-//! | `trace` | files for Perfetto and chrome://tracing |
-//! | `prometheus`, `opentelemetry` | metrics |
-//! | `inspect` | a small web server that shows what pools do |
-//! | `simulation` | what would happen with these settings under that load, in virtual time |
+//! | `simulation` | the module `simulation`, which tries out settings in virtual time |
+//!
+//! Drivers and exporters are packages of their own:
+//!
+//! | package | holds |
+//! |---|---|
+//! | `fairpool-postgres` | a manager for the blocking `postgres` crate, and advice on its server |
+//! | `fairpool-sqlite` | a manager for `rusqlite` |
+//! | `fairpool-prometheus`, `fairpool-opentelemetry` | metrics |
+//! | `fairpool-metrics` | the names and units of the metrics, for other exporters |
+//! | `fairpool-trace` | recordings for Perfetto and chrome://tracing |
+//! | `fairpool-inspect` | a small web server that shows what pools do |
 //!
 //! # What runs where
 //!
-//! A caller's thread never calls the driver's `connect`, `is_valid`, `reset` or
-//! close: these run on the pool's threads, which start on demand and end by
-//! themselves. That is how a caller can leave at its deadline while the driver
-//! hangs. A driver call that overruns its limit is *abandoned*: the pool goes on
-//! without it, and deals with its result if one ever comes.
+//! A caller's thread never calls the driver's `connect`, `is_valid`, `reset` or close.
+//! These run on the pool's worker threads, which start on demand and end when they have
+//! been idle for a while. So a caller leaves at its deadline even if the driver hangs. A
+//! driver call that overruns its limit is *abandoned*: the pool goes on without it, and
+//! handles its result if it ever returns.
 //!
-//! No user code runs while the pool holds its lock, so managers, hooks and
-//! connections may use the pool from every method. But a hook that *owns* a
-//! [`Pool`] keeps that pool alive: it will not close by itself when the last
-//! other handle is dropped.
+//! No user code runs while the pool holds its lock, so managers, hooks and connections may
+//! use the pool from every method. But a hook that *owns* a [`Pool`] keeps it alive: the
+//! pool then does not close when its last other handle is dropped.
 //!
 //! # How exact times are
 //!
-//! Waits and deadlines go by the exact clock. When a connection was lent or
-//! returned is noted by the cheapest clock there is, which on Linux is a tick or
-//! two behind (a tick is 1 to 10 ms). Lifetimes, idle times, the time without a
-//! check, leaks and how long somebody has held a connection are known only to
-//! that; settings below it act as if they were it. The events of a checkout and
-//! of a return tell exact times.
+//! Waits and deadlines are measured with the exact clock; checkouts and returns with the
+//! cheapest clock of the platform. On Linux that clock is one or two ticks late, and a tick
+//! takes 1 to 10 ms. So lifetimes, idle times, the time since the last check, leaks and
+//! the time for which a connection is held are exact to a tick or two, and a shorter
+//! setting has the effect of a tick. Events of checkouts and returns have exact times.
 //!
 //! # Inside
 //!
-//! Callers go through `pool`, `request` and `pooled` to `shared`, which has the
-//! pool's one lock, and inside it to `core`: a state machine that makes every
-//! decision and does nothing else. What it asks for is carried out by `wait`
-//! (callers), `workers` (driver calls) and `reaper` (the passing of time).
-//! `docs/decisions` in the repository says why.
+//! The code has six layers, each of which uses only those before it:
+//!
+//! 1. `core` is a state machine that makes every decision and does nothing else.
+//! 2. `sync` names the locks, the threads and the clock.
+//! 3. `types` holds what users and the pool exchange: traits, settings, errors, events.
+//! 4. `runtime` holds the pool's one lock and does what the core asks for: it wakes
+//!    callers, makes driver calls on workers, and delivers events.
+//! 5. `observe` takes snapshots and diagnoses.
+//! 6. `api` is what users call: the pool, its builder, the guard.
+//!
+//! In the repository, `docs/architecture.md` is the map, and `docs/decisions` gives the
+//! reasons.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api;
 mod core;
@@ -110,57 +119,52 @@ pub use crate::api::observe::State;
 pub use crate::api::pool::Pool;
 pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
-pub use crate::types::cancel::CancelToken;
-pub use crate::types::config::{Fairness, SelfDeadlock};
-pub use crate::types::error::{Error, ErrorKind};
-pub use crate::types::extensions::Extensions;
-pub use crate::types::handler::{HandleEvent, NopEventHandler};
-pub use crate::types::manage::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
-    NopConnectionCustomizer, NopErrorHandler,
+pub use crate::types::{
+    CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness, HandleError,
+    HandleEvent, LoggingErrorHandler, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
+    NopEventHandler, SelfDeadlock, text,
 };
-pub use crate::types::text;
 
 pub mod event {
-    //! What happens in a pool, told to a handler as it happens, or to subscribers in the
-    //! order in which it happened.
+    //! What happens in a pool: events for a handler, and events for subscribers. From
+    //! [`Builder::event_handler`](crate::Builder::event_handler) and
+    //! [`Pool::subscribe`](crate::Pool::subscribe).
 
-    pub use crate::types::event::{ConnectionState, Event, EventKind, Reason};
-    pub use crate::types::handler::{
-        AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
-        NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    pub use crate::types::{
+        AcquireEvent, CheckinEvent, CheckoutEvent, ConnectionAt, ConnectionState, Event, EventKind,
+        HandleEvent, HealthEvent, LeakEvent, NopEventHandler, Reason, ReleaseEvent, Scene,
+        SelfDeadlockEvent, Subscription, TimeoutEvent,
     };
-    pub use crate::types::subscription::{ConnectionAt, Scene, Subscription};
 }
 
 pub mod snapshot {
-    //! A pool at one instant: who holds connections, who waits, what the driver is busy
-    //! with. From [`Pool::snapshot`](crate::Pool::snapshot).
+    //! A pool at one instant: its holders, its waiters, and the driver calls under way.
+    //! From [`Pool::snapshot`](crate::Pool::snapshot).
 
     pub use crate::observe::snapshot::{CallKind, DriverCall, LastError, Settings, Snapshot};
-    pub use crate::types::caller::CallSite;
-    pub use crate::types::holder::{Holder, NestedGet, Waiter};
+    pub use crate::types::{CallSite, Holder, NestedGet, Waiter};
 }
 
 pub mod diagnosis {
-    //! What is wrong with a pool, in words. From [`Pool::diagnose`](crate::Pool::diagnose).
+    //! What is wrong with a pool, why, and what to do. From
+    //! [`Pool::diagnose`](crate::Pool::diagnose).
 
     pub use crate::observe::diagnosis::{Diagnosis, Finding, FindingKind, Memory, Severity};
 }
 
 pub mod health {
-    //! Healthy, warning or critical, by how many wait and for how long. From
-    //! [`Pool::health`](crate::Pool::health).
+    //! A pool's health: healthy, warning or critical, by how many callers wait and for how
+    //! long. From [`Pool::health`](crate::Pool::health).
 
-    pub use crate::types::health::{Health, HealthLevel, HealthThresholds};
+    pub use crate::types::{Health, HealthLevel, HealthThresholds};
 }
 
 pub mod stats {
-    //! What a pool counts and times. From [`Pool::stats`](crate::Pool::stats), and for
+    //! What a pool counts and measures. From [`Pool::stats`](crate::Pool::stats), and for
     //! exporters of metrics from [`Pool::reading`](crate::Pool::reading).
 
     pub use crate::observe::reading::Reading;
-    pub use crate::types::stats::{ClosedBy, Stats};
     #[cfg(feature = "histograms")]
     pub use crate::types::times::{Distribution, Distributions, Quantiles, Times, ValueCount};
+    pub use crate::types::{ClosedBy, Stats};
 }

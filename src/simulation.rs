@@ -6,8 +6,8 @@
 //! what [`Driver`] says: connects and checks always succeed, and take the same time each.
 //! The same input has the same outcome.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::btree_map::OccupiedEntry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::api::builder::Builder;
@@ -16,9 +16,7 @@ use crate::core::{
     Answer, Core, Effects, Job, Lease, Leased, Policy, PoolTypes, ThreadId, Time, Verdict, Waiter,
     WaiterId,
 };
-use crate::types::error::{Error, ErrorKind};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
+use crate::types::{Error, ErrorKind, ManageConnection, Stats};
 
 /// A caller: when it comes, how long it waits at most, and how long it holds its
 /// connection.
@@ -209,33 +207,6 @@ enum Happening {
     Tick,
 }
 
-/// Ordered by time; at the same time, the one planned first.
-struct Planned {
-    at: Time,
-    serial: u64,
-    what: Happening,
-}
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Planned) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Planned {}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Planned) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Planned) -> std::cmp::Ordering {
-        (self.at, self.serial).cmp(&(other.at, other.serial))
-    }
-}
-
 /// A caller in the queue.
 struct Waiting {
     arrival: Arrival,
@@ -248,7 +219,8 @@ struct World<F> {
     driver: Driver,
     report: F,
     now: Time,
-    planned: BinaryHeap<Reverse<Planned>>,
+    /// By time; at the same time, in the order in which they were planned.
+    planned: BTreeMap<(Time, u64), Happening>,
     serial: u64,
     waiting: HashMap<u64, Waiting>,
     connections: u64,
@@ -262,7 +234,7 @@ impl<F: FnMut(Ended)> World<F> {
             driver,
             report,
             now: Time::START,
-            planned: BinaryHeap::new(),
+            planned: BTreeMap::new(),
             serial: 0,
             waiting: HashMap::new(),
             connections: 0,
@@ -272,7 +244,7 @@ impl<F: FnMut(Ended)> World<F> {
 
     fn plan(&mut self, at: Time, what: Happening) {
         self.serial += 1;
-        self.planned.push(Reverse(Planned { at, serial: self.serial, what }));
+        self.planned.insert((at, self.serial), what);
     }
 
     /// Lets the pool open the connections that it keeps idle.
@@ -293,10 +265,8 @@ impl<F: FnMut(Ended)> World<F> {
 
     /// Makes the next thing happen, unless it is later than `end`. Returns whether it did.
     fn step(&mut self, end: Time) -> bool {
-        if self.planned.peek().is_none_or(|Reverse(next)| next.at > end) {
-            return false;
-        }
-        let Some(Reverse(Planned { at, what, .. })) = self.planned.pop() else { return false };
+        let next = self.planned.first_entry().filter(|next| next.key().0 <= end);
+        let Some(((at, _), what)) = next.map(OccupiedEntry::remove_entry) else { return false };
         self.now = at;
         match what {
             Happening::Return(lease) => self.give_back(lease),
@@ -316,8 +286,11 @@ impl<F: FnMut(Ended)> World<F> {
         self.plan(begin.after(arrival.hold), Happening::Return(lease));
     }
 
-    fn fail(&mut self, arrival: Arrival, since: Time, end: ErrorKind) {
-        (self.report)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
+    /// A caller in the queue gets an error.
+    fn fail(&mut self, caller: u64, end: ErrorKind) {
+        if let Some(Waiting { arrival, since, .. }) = self.waiting.remove(&caller) {
+            (self.report)(Ended { arrival, waited: self.now.since(since), end: Some(end) });
+        }
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -325,12 +298,10 @@ impl<F: FnMut(Ended)> World<F> {
         self.serial += 1;
         let number = self.serial;
         let caller = Caller(number);
-        let mut fx = Effects::new();
         let lease = self.core.acquire_fast(now, caller);
         let lease = lease.or_else(|| self.core.overtake(now, caller));
-        let lease = lease.or_else(|| self.core.acquire(now, arrival.priority, caller, &mut fx));
-        if let Some(lease) = lease {
-            self.carry_out(fx);
+        let acquire = |core: &mut Core<_>, fx: &mut _| core.acquire(arrival.priority, caller, fx);
+        if let Some(lease) = lease.or_else(|| self.transition(acquire)) {
             return self.serve(arrival, now, now, lease);
         }
         let waiter = Waiter {
@@ -341,31 +312,27 @@ impl<F: FnMut(Ended)> World<F> {
             only_idle: false,
             nested: false,
         };
+        let mut fx = Effects::at(now);
         match self.core.join(waiter, &mut fx) {
             Ok(id) => {
                 self.waiting.insert(number, Waiting { arrival, id, since: now });
                 self.plan(now.after(arrival.timeout), Happening::Deadline(number));
             }
-            Err(kind) => self.fail(arrival, now, kind),
+            Err(kind) => (self.report)(Ended { arrival, waited: Duration::ZERO, end: Some(kind) }),
         }
         self.carry_out(fx);
     }
 
     fn give_back(&mut self, lease: Lease<u64>) {
         if let Err(lease) = self.core.checkin_fast(self.now, lease) {
-            let mut fx = Effects::new();
-            self.core.checkin(self.now, lease, Verdict::Keep, &mut fx);
-            self.carry_out(fx);
+            self.transition(|core, fx| core.checkin(lease, Verdict::Keep, fx));
         }
     }
 
     fn claim(&mut self, caller: u64) {
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
-        let mut fx = Effects::new();
-        let lease = self.core.claim(self.now, id, &mut fx);
-        self.carry_out(fx);
-        // Without one it continues to wait.
-        let Some(lease) = lease else { return };
+        // Without a connection it continues to wait.
+        let Some(lease) = self.transition(|core, fx| core.claim(id, fx)) else { return };
         if let Some(waiting) = self.waiting.remove(&caller) {
             self.serve(waiting.arrival, waiting.since, self.now, lease);
         }
@@ -374,37 +341,37 @@ impl<F: FnMut(Ended)> World<F> {
     fn give_up(&mut self, caller: u64) {
         self.claim(caller);
         let Some(id) = self.waiting.get(&caller).map(|waiting| waiting.id) else { return };
-        let mut fx = Effects::new();
-        let left = self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx);
-        if let (true, Some(waiting)) = (left, self.waiting.remove(&caller)) {
-            self.fail(waiting.arrival, waiting.since, ErrorKind::Timeout);
+        if self.transition(|core, fx| core.leave(id, ErrorKind::Timeout, fx)) {
+            self.fail(caller, ErrorKind::Timeout);
         }
-        self.carry_out(fx);
     }
 
     fn end_call(&mut self, job: Job<Virtual>) {
-        let mut fx = Effects::new();
-        match job {
-            Job::Connect(permit) => {
-                self.connections += 1;
-                let lease = Leased::new(permit, self.connections);
-                self.core.connect_finished(self.now, lease, &mut fx);
-            }
-            Job::Check(lease, _) => self.core.check_finished(self.now, lease, Ok(()), &mut fx),
-            Job::Close(lease, _) => self.core.close_finished(self.now, lease.permit, &mut fx),
-        }
-        self.carry_out(fx);
+        self.connections += u64::from(matches!(job, Job::Connect(_)));
+        let conn = self.connections;
+        self.transition(|core, fx| match job {
+            Job::Connect(permit) => core.connect_finished(Leased::new(permit, conn), fx),
+            Job::Check(lease, _) => core.check_finished(lease, Ok(()), fx),
+            Job::Close(lease, _) => core.close_finished(lease.permit, fx),
+        });
     }
 
     /// The work of the reaper.
     fn tick(&mut self) {
-        let mut fx = Effects::new();
-        let next = self.core.tick(self.now, &mut fx);
-        self.next_tick = next;
-        if next != Time::NEVER {
-            self.plan(next, Happening::Tick);
+        self.next_tick = self.transition(|core, fx| core.tick(fx));
+        if self.next_tick != Time::NEVER {
+            self.plan(self.next_tick, Happening::Tick);
         }
+    }
+
+    fn transition<R>(
+        &mut self,
+        step: impl FnOnce(&mut Core<Virtual>, &mut Effects<Virtual>) -> R,
+    ) -> R {
+        let mut fx = Effects::at(self.now);
+        let result = step(&mut self.core, &mut fx);
         self.carry_out(fx);
+        result
     }
 
     fn carry_out(&mut self, fx: Effects<Virtual>) {
@@ -428,19 +395,15 @@ impl<F: FnMut(Ended)> World<F> {
 
     fn answer(&mut self, caller: u64, answer: Answer<Virtual>) {
         let begin = self.now.after(self.driver.wake_up);
-        let end = match answer {
-            Answer::Nudged => return self.plan(begin, Happening::Claim(caller)),
+        match answer {
+            Answer::Nudged => self.plan(begin, Happening::Claim(caller)),
             Answer::Granted(lease) => {
                 if let Some(waiting) = self.waiting.remove(&caller) {
                     self.serve(waiting.arrival, waiting.since, begin, lease);
                 }
-                return;
             }
-            Answer::Failed(kind, _) => kind,
-            Answer::SelfDeadlock(_) => ErrorKind::SelfDeadlock,
-        };
-        if let Some(waiting) = self.waiting.remove(&caller) {
-            self.fail(waiting.arrival, waiting.since, end);
+            Answer::Failed(kind, _) => self.fail(caller, kind),
+            Answer::SelfDeadlock(_) => self.fail(caller, ErrorKind::SelfDeadlock),
         }
     }
 }

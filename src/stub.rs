@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crate::types::manage::ManageConnection;
+use crate::types::ManageConnection;
 
 #[derive(Debug)]
 pub(crate) struct StubManager;

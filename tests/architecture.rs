@@ -291,7 +291,7 @@ fn circle_from(
     done: &mut BTreeSet<PathBuf>,
 ) -> Option<Vec<PathBuf>> {
     if let Some(at) = way.iter().position(|before| before == file) {
-        return Some([&way[at..], &[file.clone()]].concat());
+        return Some([&way[at..], std::slice::from_ref(file)].concat());
     }
     if done.contains(file) {
         return None;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairpool::event::Reason;
 use fairpool::health::HealthThresholds;
 use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
 use fairpool_testing::stub::{
@@ -108,7 +109,7 @@ fn named(name: &str, set: impl FnOnce(Builder<Manager>) -> Builder<Manager>) -> 
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&LOGGER).unwrap();
-        log::set_max_level(LevelFilter::Info);
+        log::set_max_level(LevelFilter::Debug);
     });
     set(builder(1).name(name).on_self_deadlock(SelfDeadlock::Ignore))
 }
@@ -165,8 +166,8 @@ fn an_outage_is_logged_once_and_its_end_once() {
         assert_eq!((begins[0].level, ends[0].level), (Level::Error, Level::Info));
         let end = ends.last().unwrap();
         // Another attempt may have failed between the count and the end.
-        let told: u64 = ends.iter().map(|end| end.number("failures")).sum();
-        assert!(told >= failures && told == pool.stats().open_failures, "{end:?}");
+        let counted: u64 = ends.iter().map(|end| end.number("failures")).sum();
+        assert!(counted >= failures && counted == pool.stats().open_failures, "{end:?}");
         assert!(end.text.contains(&format!("and {} failures", end.fact("failures"))), "{end:?}");
         assert!(end.number("lasted_ms") > 0, "{end:?}");
     }
@@ -183,6 +184,18 @@ fn a_check_that_fails_is_logged_with_its_connection() {
     drop(pool.get().unwrap());
     let lines = await_lines("checks", "failed its check: the connection is dead", 1);
     assert_eq!((lines[0].level, lines[0].number("connection_id")), (Level::Warn, id));
+}
+
+#[test]
+fn a_close_is_logged_with_its_reason() {
+    let pool = named("reasons", |builder| builder).build(Server::new().manager()).unwrap();
+    let id = PooledConnection::info(&pool.get().unwrap()).id;
+    let report = pool.close(Instant::now() + WATCHDOG);
+    assert!(report.is_complete(), "{report}");
+    let lines = await_lines("reasons", "closing connection", 1);
+    let reason = Reason::PoolClosed.to_string();
+    assert_eq!(lines[0].text, format!("pool 'reasons': closing connection {id}: {reason}"));
+    assert_eq!((lines[0].fact("reason"), lines[0].number("connection_id")), (&*reason, id));
 }
 
 #[test]
@@ -241,7 +254,9 @@ fn gets_that_are_not_slow_are_not_logged() {
         drop(held);
         drop(pool.get().unwrap());
         assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
-        assert!(logged(name).is_empty(), "{:#?}", logged(name));
+        let shown: Vec<Line> =
+            logged(name).into_iter().filter(|line| line.level < Level::Debug).collect();
+        assert!(shown.is_empty(), "{shown:#?}");
     }
 }
 
@@ -438,9 +453,12 @@ fn provoke(name: &'static str) -> u32 {
         drop(pool.get_timeout(WATCHDOG).unwrap());
         let stats = pool.stats();
         assert_eq!((stats.in_use, stats.waiting), (0, 0));
+        // Everything is logged when the pool has ended.
+        let report = pool.close(Instant::now() + WATCHDOG);
+        assert!(report.is_complete(), "{report}");
         line
     });
-    eventually("all is closed", || server.live() == 0);
+    assert_eq!(server.live(), 0);
     line
 }
 

@@ -103,12 +103,20 @@ struct Spent {
 impl Spent {
     fn by_reaper(pool: &str) -> Spent {
         let name = format!("{pool}-reaper");
-        let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
-        let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
-        let is_it = |comm: &str| comm.trim_end() == name;
-        let found =
-            tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|c| is_it(&c)));
-        let folder = found.expect("a pool has a reaper");
+        let find = || {
+            let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
+            let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
+            let is_it = |comm: &str| comm.trim_end() == name;
+            tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|c| is_it(&c)))
+        };
+        // A thread sets its name when it begins to run, which may be a moment later.
+        let folder = (0..1000).find_map(|_| {
+            find().or_else(|| {
+                thread::sleep(Duration::from_millis(1));
+                None
+            })
+        });
+        let folder = folder.expect("a pool has a reaper");
         let text = fs::read_to_string(folder.join("schedstat")).expect("schedstat");
         let mut numbers = text.split_whitespace().map(|n| n.parse().expect("a number"));
         let (nanos, turns) = (numbers.next(), numbers.nth(1));

@@ -16,7 +16,7 @@ pub type Connection<B> = <<B as Bank>::Manager as ManageConnection>::Connection;
 pub trait Bank: Sync {
     type Manager: ManageConnection;
 
-    /// For the headline; holds no password.
+    /// For the headline, without a password.
     fn name(&self) -> String;
 
     /// Opens connections for the pool.
@@ -52,7 +52,7 @@ pub struct Transfer {
     pub amount: i64,
 }
 
-/// Why an operation has no result.
+/// Why an operation failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The database asks to try again. Nothing was written.
@@ -64,11 +64,11 @@ pub enum Failure {
     InDoubt(String),
 }
 
-/// What the database says was written.
+/// What the database contains.
 #[derive(Debug, Default)]
 pub struct Audit {
     pub balance_sum: i64,
-    /// Accounts whose balance is not what the ledger makes of it.
+    /// Accounts whose balance contradicts the ledger.
     pub wrong_accounts: i64,
     /// One for each worker that has a line in the ledger.
     pub workers: Vec<Written>,

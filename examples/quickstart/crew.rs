@@ -16,10 +16,10 @@ use crate::progress::Progress;
 use crate::report;
 use crate::worker::{Board, Tally, Worker};
 
-/// How often the watching thread looks up.
+/// How often the main thread updates the progress.
 const TICK: Duration = Duration::from_millis(50);
-/// How long after the end a worker may still be in a call of the driver before
-/// the user is told why nothing happens, and until nobody waits any longer.
+/// How long after the end a worker may still be in a driver call: until the user is warned, and
+/// until the program gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,7 +63,7 @@ pub fn run<B: Bank>(
     Ok(Outcome { elapsed: started.elapsed(), tallies })
 }
 
-/// Shows the progress until the time is over or the user has seen enough.
+/// Shows the progress until the time is over or the user interrupts.
 fn watch<B: Bank>(
     pool: &Pool<B::Manager>,
     board: &Board,
@@ -94,8 +94,8 @@ fn collect(workers: Vec<ScopedJoinHandle<'_, Tally>>) -> Vec<Tally> {
         .collect()
 }
 
-/// The pool bounds the wait for a connection, but nobody bounds a query on a
-/// server that has stopped to answer.
+/// The pool limits the wait for a connection, but nothing limits a query on a server that no
+/// longer answers.
 fn wait_for(workers: &[ScopedJoinHandle<'_, Tally>]) {
     let stopped = Instant::now();
     let mut warned = false;
@@ -105,7 +105,7 @@ fn wait_for(workers: &[ScopedJoinHandle<'_, Tally>]) {
             warned = true;
         }
         if stopped.elapsed() > LAST_PATIENCE {
-            // Without cleaning up, for which the server would have to answer.
+            // Without cleaning up, which needs the server.
             report::complain("error: the database does not answer, so there is no result");
             process::exit(1);
         }

@@ -1,4 +1,4 @@
-//! Ctrl-C, seen as a wish to stop early and clean up.
+//! Ctrl-C stops the run early and cleans up.
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +15,12 @@ pub const EXIT_CODE: u8 = 130;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From here on the first signal raises the flag, and a second one ends the
-    /// process on the spot, for a user who does not want to wait for the cleaning up.
+    /// From now on the first signal raises the flag, and a second one ends the process at once,
+    /// without cleaning up.
     pub fn install() -> io::Result<Interrupt> {
         let raised = Arc::new(AtomicBool::new(false));
         for signal in signals() {
-            // In this order: the other way round, the first signal would already
-            // meet a raised flag.
+            // In this order, or the first signal would already find the flag raised.
             flag::register_conditional_shutdown(signal, EXIT_CODE.into(), Arc::clone(&raised))?;
             flag::register(signal, Arc::clone(&raised))?;
         }
@@ -34,7 +33,7 @@ impl Interrupt {
 }
 
 fn signals() -> impl Iterator<Item = i32> {
-    // The terminal was closed: also a reason not to leave a schema behind.
+    // Also clean up when the terminal is closed.
     #[cfg(unix)]
     let hang_up = Some(signal_hook::consts::SIGHUP);
     #[cfg(not(unix))]

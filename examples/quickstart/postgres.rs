@@ -18,10 +18,10 @@ use crate::report;
 
 /// How long the server may take to open a socket, unless the URL says otherwise.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// How long it may take to answer at all, when we come and when we go.
+/// How long it may take to answer at the start and at the end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The schema goes with the value.
+/// Dropping the value drops the schema.
 pub struct PostgresBank {
     config: Config,
     schema: String,
@@ -41,8 +41,8 @@ struct Sql {
 }
 
 impl PostgresBank {
-    /// Connects once without the pool. A pool retries a server that is away;
-    /// who has just typed a URL wants to know at once.
+    /// Connects once without the pool: a pool would retry a server that is down, but the user
+    /// should see a wrong URL at once.
     pub fn create(
         mut config: Config,
         named_by: &'static str,
@@ -78,7 +78,7 @@ impl PostgresBank {
 impl Drop for PostgresBank {
     fn drop(&mut self) {
         let schema = &self.schema;
-        // With a limit: somebody may hold a lock in it, or an abandoned call of ours.
+        // With a limit, since another session or an abandoned call may hold a lock in it.
         let sql = format!("SET lock_timeout = '3s'; DROP SCHEMA IF EXISTS {schema} CASCADE");
         if let Err(e) = ask(&self.config, move |client| client.batch_execute(&sql)) {
             report::complain(&format!(
@@ -88,7 +88,7 @@ impl Drop for PostgresBank {
     }
 }
 
-/// Unlike that of any other run, on this machine or another.
+/// A name that no other run has, on this machine or another.
 fn schema_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("fairpool_quickstart_{}_{:x}", process::id(), now.as_nanos())
@@ -109,7 +109,7 @@ fn open_accounts(schema: &str) -> String {
     )
 }
 
-/// How many more sessions the server lets in; the one that asks is about to end.
+/// How many more sessions the server accepts. This session does not count: it ends now.
 fn room_for_sessions(client: &mut Client) -> Result<i64, Error> {
     let row = client.query_typed_one(
         "SELECT current_setting('max_connections')::BIGINT + 1 - count(*)
@@ -119,8 +119,8 @@ fn room_for_sessions(client: &mut Client) -> Result<i64, Error> {
     row.try_get(0)
 }
 
-/// Uses a connection without the pool, on a thread that is left behind if the
-/// server does not answer: the driver's own limit ends with the socket.
+/// Uses a connection without the pool, on a thread of its own, which is abandoned if the server
+/// does not answer: the driver's own limit covers only the opening of the socket.
 fn ask<T: Send + 'static>(
     config: &Config,
     question: impl FnOnce(&mut Client) -> Result<T, Error> + Send + 'static,
@@ -130,7 +130,7 @@ fn ask<T: Send + 'static>(
     thread::Builder::new()
         .spawn(move || {
             let result = config.connect(NoTls).and_then(|mut client| question(&mut client));
-            // Nobody listens any more if this took too long.
+            // The receiver is gone if this took too long.
             let _ = answer.send(result);
         })
         .map_err(|e| format!("cannot start a thread: {e}"))?;
@@ -146,7 +146,7 @@ fn address(config: &Config) -> String {
         Some(Host::Tcp(name)) => name.clone(),
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
-        // It has only an address, which is as good.
+        // Only an address is configured.
         None => config.get_hostaddrs().first().map(ToString::to_string).unwrap_or_default(),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
@@ -237,7 +237,7 @@ impl Bank for PostgresBank {
     }
 
     fn advice(&self, pool: &Pool<Self::Manager>) -> Option<String> {
-        // There is one of this, as far as anybody knows.
+        // One process.
         let advice = advise(pool, 1)
             .map_or_else(|e| format!("no advice: {}", chain(&e)), |advice| advice.to_string());
         Some(advice)

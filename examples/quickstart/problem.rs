@@ -6,16 +6,16 @@ use std::fmt;
 /// What ends the quickstart before it has a result.
 #[derive(Debug)]
 pub enum Problem {
-    /// One setting is to blame.
+    /// A setting is wrong.
     Setting {
         /// As the user wrote it: `--threads`, `DATABASE_URL`.
         name: &'static str,
         /// What is wrong with it. Never holds a password.
         why: String,
     },
-    /// clap's own words, which name the setting.
+    /// clap's message, which names the setting.
     Usage(String),
-    /// The machine, rather than a setting.
+    /// The machine prevents the start.
     Start(String),
 }
 
@@ -24,7 +24,7 @@ impl Problem {
         Problem::Setting { name, why: why.into() }
     }
 
-    /// Two, as is the custom for bad input. One is kept for "the data is wrong".
+    /// Two, as is usual for bad input; one means "the data is wrong".
     pub fn exit_code(&self) -> u8 {
         2
     }
@@ -40,8 +40,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// An error and its causes on one line: drivers tend to put the part that
-/// matters into the cause.
+/// An error and its causes on one line: drivers often put the important part into the cause.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = String::new();
     let mut next = Some(error);

@@ -1,4 +1,4 @@
-//! How it goes: a bar on a terminal, a line each second elsewhere.
+//! The progress: a bar on a terminal, otherwise a line each second.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::{say, thousands};
 
-/// Shows the state of the run, as often as is good for its reader.
+/// Shows the state of the run.
 pub struct Progress {
     started: Instant,
-    /// `None` where nobody watches: a file, a pipe, a terminal that cannot move its cursor.
+    /// `None` for a file, a pipe, or a terminal that cannot move its cursor.
     bar: Option<ProgressBar>,
     interval: Duration,
     /// When to show the next state, and when the last was shown, from the start.

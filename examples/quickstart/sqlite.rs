@@ -23,7 +23,7 @@ const WRONG_ACCOUNTS: &str = "SELECT count(*) FROM accounts LEFT JOIN (
     ON moved = id WHERE balance <> ?1 + coalesce(change, 0)";
 const WRITTEN: &str = "SELECT worker, count(*), sum(amount) FROM ledger GROUP BY worker";
 
-/// The directory goes with the value, and the database with the directory.
+/// Dropping the value removes the directory with the database.
 pub struct SqliteBank {
     directory: TempDir,
 }

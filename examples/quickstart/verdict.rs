@@ -1,4 +1,4 @@
-//! Whether the database holds what the workers have written: no more, no less.
+//! Compares the database with what the workers have written.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use crate::crew::Outcome;
 use crate::problem::chain;
 use crate::worker::Tally;
 
-/// How long the audit waits for a connection, and how often it tries: the server
-/// may have been restarted under the last worker.
+/// How long the audit waits for a connection, and how often it tries: the server may have been
+/// restarted during the last operation.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
 const AUDIT_ATTEMPTS: u32 = 3;
 
-/// What the comparison came to.
+/// The result of the comparison.
 pub enum Verdict {
     /// Every confirmed transfer is there, and nothing else.
     Complete { checks: Vec<Check> },
-    /// Something is missing, or there is something that nobody has written.
+    /// Something is missing, or something is there that no worker has written.
     Wrong { checks: Vec<Check> },
-    /// The workers got nothing done, so that there is nothing to compare.
+    /// The workers completed no operation, so there is nothing to compare.
     Idle,
-    /// The database could not be asked.
+    /// The database could not be queried.
     Unknown(String),
 }
 
@@ -94,8 +94,8 @@ fn ledger(audit: &Audit, tallies: &[Tally]) -> Check {
     }
 }
 
-/// How many workers do not find their own count and sum in the ledger. A total
-/// alone could hide one that lost what another had too many of.
+/// How many workers do not find their own count and sum in the ledger. In a total, the loss of
+/// one worker could be hidden by a surplus of another.
 fn unfaithful(audit: &Audit, tallies: &[Tally]) -> Check {
     let wrong = tallies.iter().filter(|tally| !agrees(&written_by(audit, tally.worker), tally));
     Check::equal("workers that miss a transfer of theirs", 0, wrong.count() as i64)

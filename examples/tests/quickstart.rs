@@ -32,30 +32,30 @@ fn run(arguments: &[&str], database: Option<&str>) -> Output {
 fn assert_refused(arguments: &[&str], database: Option<&str>, named: &str) {
     let start = Instant::now();
     let output = run(arguments, database);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
-    assert!(said.contains(named), "{arguments:?}: {said}");
-    assert!(!said.contains("s3cret"), "a password is shown: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    assert!(text.contains(named), "{arguments:?}: {text}");
+    assert!(!text.contains("s3cret"), "a password is shown: {text}");
     assert!(start.elapsed() < Duration::from_secs(10), "{arguments:?}: {:?}", start.elapsed());
 }
 
 /// The program reports that every write is in the database.
 fn assert_complete(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}{complained}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}{errors}");
     for part in ["verdict: ok", "operations per second", "p99", "Jain", "as it must be"] {
-        assert!(said.contains(part), "{part} is missing: {said}");
+        assert!(text.contains(part), "{part} is missing: {text}");
     }
-    assert!(!said.contains('\u{1b}'), "control characters in a pipe: {said:?}");
+    assert!(!text.contains('\u{1b}'), "control characters in a pipe: {text:?}");
 }
 
 /// The program compares its settings with the server's, in few lines before the verdict.
 fn assert_advised(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stdout);
-    let from = said.find("advice for pool 'fairpool', on PostgreSQL ");
-    let advice = &said[from.unwrap_or_else(|| panic!("no advice: {said}"))..];
+    let text = String::from_utf8_lossy(&output.stdout);
+    let from = text.find("advice for pool 'fairpool', on PostgreSQL ");
+    let advice = &text[from.unwrap_or_else(|| panic!("no advice: {text}"))..];
     let (advice, _) = advice.split_once("verdict: ").expect("the verdict comes last");
     for part in ["max_connections 50", "lock_timeout: 0, so one open", "leak_threshold: not set"] {
         assert!(advice.contains(part), "{part} is missing: {advice}");

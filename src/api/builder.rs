@@ -1,17 +1,18 @@
-//! The settings of a pool, as a user gives them.
+//! The settings of a pool, as users give them.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::config::{Config, Fairness, SelfDeadlock};
-use crate::types::handler::HandleEvent;
-use crate::types::health::HealthThresholds;
-use crate::types::manage::{CustomizeConnection, HandleError, ManageConnection};
+use crate::types::{
+    Config, CustomizeConnection, Fairness, HandleError, HandleEvent, HealthThresholds,
+    ManageConnection, SelfDeadlock,
+};
 
 /// Builds a [`Pool`](crate::Pool).
 ///
-/// Settings that `r2d2` has are called what they are called there, mean the
-/// same, and have the same defaults.
+/// Settings that `r2d2` also has keep their names, meanings and defaults, except
+/// [`test_on_check_out`](Builder::test_on_check_out) and
+/// [`error_handler`](Builder::error_handler), which have other defaults.
 ///
 /// # Examples
 ///
@@ -44,23 +45,23 @@ impl<M: ManageConnection> Default for Builder<M> {
 }
 
 impl<M: ManageConnection> Builder<M> {
-    /// All settings at their defaults.
+    /// A builder with the default settings.
     pub fn new() -> Builder<M> {
         Builder::default()
     }
 
-    /// The pool's name, in errors, logs and the names of its threads.
+    /// The pool's name, which appears in errors, logs, metrics and names of threads.
     ///
-    /// Default: `fairpool`. Worth setting in a process with several pools.
+    /// Default: `fairpool`. Set it in a process with several pools.
     pub fn name(mut self, name: impl Into<String>) -> Builder<M> {
         self.config.name = name.into().into();
         self
     }
 
-    /// The most connections that the pool may have, those that are being opened
-    /// or closed included.
+    /// The maximum number of connections. Connections that are being opened or closed
+    /// count too.
     ///
-    /// Default: 10, as in `r2d2`. See the README for how to choose it.
+    /// Default: 10, as in `r2d2`. The README explains how to choose it.
     ///
     /// # Panics
     ///
@@ -73,36 +74,37 @@ impl<M: ManageConnection> Builder<M> {
 
     /// How many connections the pool keeps idle, within `max_size`.
     ///
-    /// Default: `None`, as many as `max_size`: the pool is always full.
+    /// Default: `None`, as many as `max_size`, as in `r2d2`: the pool is always full, so
+    /// callers need not wait for a connect.
     pub fn min_idle(mut self, min_idle: Option<u32>) -> Builder<M> {
         self.config.policy.min_idle = min_idle;
         self
     }
 
-    /// The most connections that may be idle; one that comes back to so many is
-    /// closed, unless somebody waits for it.
+    /// The maximum number of idle connections. Another one that is returned is closed,
+    /// unless a caller waits for it.
     ///
-    /// Default: `None`, as many as `max_size`.
+    /// Default: `None`, as many as `max_size`: closing connections only to open them
+    /// again costs more than keeping them.
     pub fn max_idle(mut self, max_idle: Option<u32>) -> Builder<M> {
         self.config.policy.max_idle = max_idle;
         self
     }
 
-    /// The most callers that may wait at once; the next gets
-    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting. A
-    /// caller for whom an idle connection only has to be checked is let in
-    /// beyond it.
+    /// The maximum number of callers that wait at the same time. The next caller gets
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting, unless an
+    /// idle connection only needs a check.
     ///
-    /// Default: `None`, no limit: every wait is bounded in time already. With a
-    /// limit, an overloaded service sheds load instead of queueing it.
+    /// Default: `None`, no limit, because every wait is bounded in time. With a limit, an
+    /// overloaded service sheds load instead of queueing it.
     pub fn max_waiters(mut self, max_waiters: Option<u32>) -> Builder<M> {
         self.config.policy.max_waiters = max_waiters;
         self
     }
 
-    /// How far newcomers may overtake those who wait.
+    /// How far newcomers may overtake waiters.
     ///
-    /// Default: [`Fairness::default`], two milliseconds.
+    /// Default: [`Fairness::default`], a bound of 2 ms.
     pub fn fairness(mut self, fairness: Fairness) -> Builder<M> {
         self.config.policy.fairness_bound = match fairness {
             Fairness::Strict => Duration::ZERO,
@@ -111,42 +113,42 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// How much earlier a caller has to have come to be served before one whose
-    /// priority is smaller by one.
+    /// How much time one step of priority is worth: a caller is served before a caller
+    /// whose [`priority`](crate::Request::priority) number is smaller by one if it came
+    /// earlier by more than this.
     ///
-    /// Default: one second. It bounds how long callers of small priority can
-    /// pass over the others: between 1 and 10, for nine seconds.
+    /// Default: 1 second. It bounds how long callers with a smaller number can overtake:
+    /// callers of priority 1 overtake a caller of priority 10 for 9 seconds at most.
     pub fn priority_ageing(mut self, priority_ageing: Duration) -> Builder<M> {
         self.config.policy.priority_ageing = priority_ageing;
         self
     }
 
-    /// Whether connections are checked before they are handed out: `true`, each
-    /// one each time; `false`, never.
+    /// Whether connections are checked before they are handed out: `true`, each time;
+    /// `false`, never.
     ///
-    /// Default: not set: those are checked that were neither used nor checked
-    /// within [`skip_check_within`](Builder::skip_check_within). (`r2d2`'s
-    /// default is `true`, which costs a round trip for each checkout.)
+    /// Default: not set. A connection is then checked if it was neither used nor checked
+    /// within [`skip_check_within`](Builder::skip_check_within). (`r2d2`'s default is
+    /// `true`, which costs a round trip for each get.)
     pub fn test_on_check_out(mut self, test_on_check_out: bool) -> Builder<M> {
         self.config.test_on_check_out = Some(test_on_check_out);
         self.with_fresh_for()
     }
 
-    /// For how long after its last use or check a connection is handed out
-    /// unchecked. Zero checks always. Means nothing if `test_on_check_out` is
-    /// set.
+    /// For how long after its last use or check a connection is handed out without a
+    /// check. Zero: always check. Has no effect if `test_on_check_out` is set.
     ///
-    /// Default: 500 ms. A busy pool then never checks, and a connection that
-    /// died in a quiet spell is found before somebody gets it.
+    /// Default: 500 ms. So a busy pool never checks, and a connection that died while the
+    /// pool was idle is found before a caller gets it.
     pub fn skip_check_within(mut self, skip_check_within: Duration) -> Builder<M> {
         self.skip_check_within = skip_check_within;
         self.with_fresh_for()
     }
 
-    /// The longest that a connection lives. One that is in use then is closed
-    /// when it comes back.
+    /// The maximum lifetime of a connection. A connection that is in use at that time is
+    /// closed when it is returned.
     ///
-    /// Default: 30 minutes, as in `r2d2`.
+    /// Default: 30 minutes, as in `r2d2`. `None`: no limit.
     ///
     /// # Panics
     ///
@@ -157,19 +159,20 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// Each connection's lifetime is shortened by a random share of at most
-    /// this much, drawn when it is opened, so that connections that were opened
-    /// together do not all end together.
+    /// By how much lifetimes vary: each connection's lifetime is shortened at random, by
+    /// up to this part of it, so that connections that were opened together are not all
+    /// closed together.
     ///
-    /// Default: 0.1, a tenth. From 0 (none) to 0.9.
+    /// Default: 0.1, a tenth. Allowed: from 0 (none) to 0.9.
     pub fn lifetime_jitter(mut self, lifetime_jitter: f64) -> Builder<M> {
         self.lifetime_jitter = lifetime_jitter;
+        self.config.policy.lifetime_jitter_permille = (lifetime_jitter * 1000.0) as u32;
         self
     }
 
-    /// The longest that a connection may be idle.
+    /// The maximum time for which a connection may be idle; then it is closed.
     ///
-    /// Default: 10 minutes, as in `r2d2`.
+    /// Default: 10 minutes, as in `r2d2`. `None`: no limit.
     ///
     /// # Panics
     ///
@@ -180,20 +183,19 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// Idle connections are checked this long after their last use or check,
-    /// so that a firewall does not forget them and a dead one is replaced before
-    /// somebody needs it.
+    /// How long after its last use or check an idle connection is checked, so that a
+    /// firewall does not drop it, and a dead one is replaced before a caller needs it.
     ///
-    /// Default: `None`, not at all.
+    /// Default: `None`, no such checks: each costs the server a round trip.
     pub fn keepalive(mut self, keepalive: Option<Duration>) -> Builder<M> {
         self.config.policy.keepalive = keepalive;
         self
     }
 
-    /// How long [`Pool::get`](crate::Pool::get) waits, and [`build`](Builder::build).
+    /// How long [`Pool::get`](crate::Pool::get) and [`build`](Builder::build) wait.
     ///
-    /// Default: 30 seconds, as in `r2d2`. A service with its own deadline wants
-    /// less.
+    /// Default: 30 seconds, as in `r2d2`. A service with a deadline of its own needs a
+    /// shorter timeout.
     ///
     /// # Panics
     ///
@@ -204,77 +206,77 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// How long opening a connection may take, `on_acquire` included, before the
-    /// pool abandons the attempt. A connection that comes after all is used if
-    /// there is still room for it. (Whoever needs a connection gets another
-    /// attempt long before, after 250 ms, if there is room.)
+    /// How long opening a connection may take, `on_acquire` included, before the pool
+    /// abandons the call. If the call succeeds later, the connection is used if there is
+    /// still room for it.
     ///
-    /// Default: 5 seconds.
+    /// Default: 5 seconds. It need not be short: if an attempt takes more than 250 ms, the
+    /// pool starts another for a caller that waits, if there is room.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {
         self.config.policy.open_limit = open_timeout;
         self
     }
 
-    /// How long a check may take before the connection is given up.
+    /// How long a validation may take before the pool abandons the call.
     ///
-    /// Default: 2 seconds.
+    /// Default: 2 seconds, many times the round trip to any server.
     pub fn validation_timeout(mut self, validation_timeout: Duration) -> Builder<M> {
         self.config.policy.validation_limit = validation_timeout;
         self
     }
 
-    /// How long a reset may take before the connection is given up.
+    /// How long a reset may take before the pool abandons the call.
     ///
-    /// Default: 2 seconds.
+    /// Default: 2 seconds, many times the round trip to any server.
     pub fn reset_timeout(mut self, reset_timeout: Duration) -> Builder<M> {
         self.config.policy.reset_limit = reset_timeout;
         self
     }
 
-    /// How long a close may take before its place is given to others. Until
-    /// then it counts, since the server counts it too.
+    /// How long a close may take before the pool abandons the call and gives the
+    /// connection's place to another. Until then it counts toward `max_size`, because the
+    /// server counts it too.
     ///
-    /// Default: 5 seconds.
+    /// Default: 5 seconds, enough for a driver that waits for the server's answer.
     pub fn close_timeout(mut self, close_timeout: Duration) -> Builder<M> {
         self.config.policy.close_limit = close_timeout;
         self
     }
 
-    /// The most connections that are opened at once.
+    /// The maximum number of connections that are opened at the same time. While
+    /// connecting fails, it is one.
     ///
-    /// Default: 4, to spare the server a stampede. While connecting fails, it
-    /// is one.
+    /// Default: 4, so that the server is not flooded with connects.
     pub fn max_opening(mut self, max_opening: u32) -> Builder<M> {
         self.config.policy.max_opening = max_opening;
         self
     }
 
-    /// The most connections that are closed at once: closes that hang delay the
-    /// others by so much less.
+    /// The maximum number of connections that are closed at the same time. Each close needs
+    /// a thread.
     ///
-    /// Default: 4.
+    /// Default: 4, so that the others can be closed while a few closes hang.
     pub fn max_closers(mut self, max_closers: u32) -> Builder<M> {
         self.config.policy.max_closers = max_closers;
         self
     }
 
-    /// The most driver calls that may be abandoned at once. Each keeps a thread
-    /// until the driver lets go of it, and the server may still see its
-    /// connection. Past this number, calls that overrun their limit go on
-    /// counting toward `max_size`: if all of them hang, the pool waits for one
-    /// to come back.
+    /// The maximum number of abandoned driver calls. Each keeps a thread until the driver
+    /// returns, and the server may still count its connection. Beyond this number, calls
+    /// that overrun their limit still count toward `max_size`; if all of them hang, the
+    /// pool waits until one returns.
     ///
-    /// Default: 32.
+    /// Default: 32, to bound the threads and the server's extra connections.
     pub fn max_abandoned(mut self, max_abandoned: u32) -> Builder<M> {
         self.config.policy.max_abandoned = max_abandoned;
         self
     }
 
-    /// How long the pool waits after a failed connect: `first` after the first,
-    /// twice as long after each further one, `longest` at the most; each time
-    /// shortened at random by up to a half.
+    /// How long the pool waits after a failed connect before it tries again: `first` after
+    /// the first failure, twice as long after each further one, and `longest` at most.
+    /// Each time is shortened at random by up to a half.
     ///
-    /// Default: 50 ms and 1 second, so that a server that is back is found
+    /// Default: 50 ms and 1 second, so that the pool finds a server that has come back
     /// within a second.
     pub fn connect_backoff(mut self, first: Duration, longest: Duration) -> Builder<M> {
         self.config.policy.backoff_min = first;
@@ -282,23 +284,22 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// A connection that is held for longer than this is reported, with the
-    /// thread that got it, the line and the time, in the log and to the
-    /// [`HandleEvent`]: once for each checkout, and again when it comes back. It
-    /// stays with its holder.
+    /// After how long a held connection is reported as a possible leak, with its holder's
+    /// thread and line: in the log, to the [`HandleEvent`] and to subscribers. It is
+    /// reported once for each checkout, and once more when the connection is returned. The
+    /// holder keeps it.
     ///
-    /// Default: `None`, no reports: what is too long depends on the work. A good
-    /// value is several times the longest transaction; leaks are then found
-    /// before the pool is dry.
+    /// Default: `None`, no reports, because what is too long depends on the work. A good
+    /// value is several times the longest transaction: leaks are then found before the
+    /// pool is exhausted.
     pub fn leak_threshold(mut self, leak_threshold: Option<Duration>) -> Builder<M> {
         self.config.policy.leak_threshold = leak_threshold;
         self
     }
 
-    /// What to do when every connection is held by a thread that itself waits
-    /// for one.
+    /// What to do when every connection is held by a thread that itself waits for another.
     ///
-    /// Default: [`SelfDeadlock::Warn`].
+    /// Default: [`SelfDeadlock::Warn`], which changes no result.
     pub fn on_self_deadlock(mut self, on_self_deadlock: SelfDeadlock) -> Builder<M> {
         self.config.policy.reports_self_deadlock = on_self_deadlock != SelfDeadlock::Ignore;
         self.config.policy.self_deadlock_limit = match on_self_deadlock {
@@ -308,44 +309,45 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// A get that waited this long is reported in the log, at the warning level and
-    /// on the thread of its caller: at most one a second, with how many more there
-    /// were.
+    /// How long a get must wait to be logged as slow, at the warning level, on the
+    /// caller's thread. At most one such record is written per second, with the number of
+    /// slow gets left out before it.
     ///
-    /// Default: one second. `None` reports none.
+    /// Default: 1 second. `None`: no such records.
     pub fn slow_get_threshold(mut self, slow_get_threshold: Option<Duration>) -> Builder<M> {
         self.config.slow_get_threshold = slow_get_threshold;
         self
     }
 
-    /// From when on [`Pool::health`](crate::Pool::health) is no longer healthy.
+    /// The thresholds by which [`Pool::health`](crate::Pool::health) is judged.
     ///
-    /// Default: see [`HealthThresholds`].
+    /// Default: those of [`HealthThresholds`].
     pub fn health_thresholds(mut self, health_thresholds: HealthThresholds) -> Builder<M> {
         self.config.health_thresholds = health_thresholds;
         self
     }
 
-    /// Is told of each connect, check and reset error.
+    /// The handler that gets each error of a connect, a validation or a reset.
     ///
-    /// Default: [`NopErrorHandler`](crate::NopErrorHandler). The pool itself logs when connecting begins to
-    /// fail and when it succeeds again, and each check that fails.
+    /// Default: [`NopErrorHandler`](crate::NopErrorHandler), because the pool itself logs
+    /// when connecting begins to fail, when it succeeds again, and each failed check.
     /// [`LoggingErrorHandler`](crate::LoggingErrorHandler), `r2d2`'s default, logs each
-    /// try.
+    /// attempt.
     pub fn error_handler(mut self, error_handler: Box<dyn HandleError<M::Error>>) -> Builder<M> {
         self.config.error_handler = error_handler;
         self
     }
 
-    /// Is told of what happens in the pool.
+    /// The handler that is notified of what happens in the pool.
     ///
-    /// Default: [`NopEventHandler`](crate::NopEventHandler).
+    /// Default: none, because a handler makes each get and each return slower: it is
+    /// notified of each, with exact times.
     pub fn event_handler(mut self, event_handler: Box<dyn HandleEvent>) -> Builder<M> {
         self.config.event_handler = Some(event_handler);
         self
     }
 
-    /// Prepares new connections and sees old ones off.
+    /// The hook that prepares new connections and is called before connections are closed.
     ///
     /// Default: [`NopConnectionCustomizer`](crate::NopConnectionCustomizer).
     pub fn connection_customizer(

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::core::Policy;
-use crate::types::config::Config;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Config, Error, ManageConnection};
 
-/// More is taken for a mistake.
+/// A larger number is considered a mistake.
 const MOST_CONNECTIONS: u32 = 1_000_000;
 
-/// Longer than this is taken for a mistake in a unit.
+/// A longer time is considered a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<M: ManageConnection> Builder<M> {
@@ -25,20 +23,18 @@ impl<M: ManageConnection> Builder<M> {
             );
         }
         self.check().map_err(Error::config)?;
-        self.config.policy.lifetime_jitter_permille = (self.lifetime_jitter * 1000.0) as u32;
         self.config.policy.seed = RandomState::new().hash_one(&self.config.name);
         Ok(self.config)
     }
 
-    /// The first setting that has a value which it cannot have.
+    /// Checks every setting. `Err` describes the first one whose value is not allowed.
     fn check(&self) -> Result<(), String> {
         let (config, policy) = (&self.config, &self.config.policy);
-        let optional = |name, span: Option<Duration>| span.map_or(Ok(()), |s| positive(name, s));
-        optional("max_lifetime", policy.max_lifetime)?;
-        optional("idle_timeout", policy.idle_timeout)?;
-        optional("keepalive", policy.keepalive)?;
-        optional("leak_threshold", policy.leak_threshold)?;
-        optional("slow_get_threshold", config.slow_get_threshold)?;
+        positive_if_set("max_lifetime", policy.max_lifetime)?;
+        positive_if_set("idle_timeout", policy.idle_timeout)?;
+        positive_if_set("keepalive", policy.keepalive)?;
+        positive_if_set("leak_threshold", policy.leak_threshold)?;
+        positive_if_set("slow_get_threshold", config.slow_get_threshold)?;
         config.health_thresholds.check()?;
         positive("connection_timeout", config.connection_timeout)?;
         positive("open_timeout", policy.open_limit)?;
@@ -76,7 +72,7 @@ impl<M: ManageConnection> Builder<M> {
     }
 }
 
-/// The sizes have to fit each other, at the start and whenever one is changed.
+/// Checks that the sizes fit together: in the builder, and when a size is changed later.
 pub(crate) fn check_sizes(
     max_size: u32,
     min_idle: Option<u32>,
@@ -94,6 +90,13 @@ pub(crate) fn check_sizes(
             Err(format!("min_idle ({min_idle}) must be no larger than max_idle ({max_idle})"))
         }
         _ => Ok(()),
+    }
+}
+
+fn positive_if_set(name: &str, span: Option<Duration>) -> Result<(), String> {
+    match span {
+        Some(span) => positive(name, span),
+        None => Ok(()),
     }
 }
 

@@ -1,79 +1,77 @@
-//! What the pool's owner does at run time: resize, pause, refresh, close.
+//! Changes a running pool: resize, pause, refresh, close.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::check::check_sizes;
 use super::pool::Pool;
-use crate::runtime::close;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
-use crate::types::manage::ManageConnection;
+use crate::types::{Error, Holder, ManageConnection};
 
 impl<M: ManageConnection> Pool<M> {
-    /// Changes the most connections that the pool may have.
+    /// Changes the maximum number of connections.
     ///
-    /// Growth serves waiters at once. To shrink, idle connections are closed
-    /// now and others when they come back.
+    /// A larger pool serves waiters at once. In a smaller pool, idle connections beyond
+    /// the maximum are closed now, and those in use when they are returned.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is zero, or smaller than `min_idle`.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is zero, or smaller than
+    /// `min_idle`.
     pub fn set_max_size(&self, max_size: u32) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(max_size, policy.min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_max_size(max_size, now, fx);
+            core.set_max_size(max_size, fx);
             Ok(())
         })
     }
 
-    /// Changes how many connections the pool keeps idle; `None` is `max_size`.
+    /// Changes how many connections the pool keeps idle; `None`: as many as `max_size`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is greater than `max_size` or `max_idle`.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is greater than `max_size` or
+    /// `max_idle`.
     pub fn set_min_idle(&self, min_idle: Option<u32>) -> Result<(), Error> {
-        self.shared.transition(|core, now, fx| {
+        self.shared.transition(|core, fx| {
             let policy = core.policy();
             check_sizes(policy.max_size, min_idle, policy.max_idle).map_err(Error::config)?;
-            core.set_min_idle(min_idle, now, fx);
+            core.set_min_idle(min_idle, fx);
             Ok(())
         })
     }
 
-    /// Hands out no connection until [`resume`](Pool::resume).
+    /// Hands out no connection until [`resume`](Pool::resume) is called.
     ///
-    /// Callers wait in the queue and leave it at their deadlines, as ever.
-    /// Connections that are out can be used and returned.
+    /// Callers wait in the queue and leave it at their deadlines, as usual. Connections
+    /// that are in use can still be used and returned.
     pub fn pause(&self) {
-        self.shared.transition(|core, _, _| core.pause());
+        self.shared.transition(|core, _| core.pause());
     }
 
     /// Ends a [`pause`](Pool::pause).
     pub fn resume(&self) {
-        self.shared.transition(|core, now, fx| core.resume(now, fx));
+        self.shared.transition(|core, fx| core.resume(fx));
     }
 
-    /// Replaces every connection that exists now: idle ones at once, others
-    /// when they come back. After a failover or a change of password, say.
+    /// Replaces every connection that exists now, for example after a failover or a
+    /// change of password: idle connections at once, those in use when they are returned.
     pub fn refresh(&self) {
-        self.shared.transition(|core, now, fx| core.refresh(now, fx));
+        self.shared.transition(|core, fx| core.refresh(fx));
     }
 
-    /// Closes the pool for all its handles and waits for it to end.
+    /// Closes the pool for all its handles and waits until it has ended.
     ///
-    /// New callers and those who wait get [`ErrorKind::Closed`](crate::ErrorKind::Closed) at once. Idle
-    /// connections are closed now, others when they come back. Ends when
-    /// everything is closed and the pool's threads have ended, or at the
-    /// deadline; then the rest goes on in the background. Calling it again waits
-    /// again.
+    /// Waiters and new callers get [`ErrorKind::Closed`](crate::ErrorKind::Closed) at
+    /// once. Idle connections are closed now, those in use when they are returned. It
+    /// returns when every connection is closed and the pool's threads have ended, or at
+    /// the deadline; the rest is then closed in the background. A second call waits again.
     ///
     /// # Blocking
     ///
-    /// Until the deadline at the latest. It cannot see the end of what its caller
-    /// is in: called from one of the pool's own threads (from a hook, say), or by
-    /// somebody who holds a connection, it waits until the deadline.
+    /// Until the deadline at most. A call from a thread that holds a connection, or from
+    /// one of the pool's own threads (in a hook, for example), always waits until the
+    /// deadline, because the close cannot finish before that call returns.
     ///
     /// # Examples
     ///
@@ -88,7 +86,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
-        let (elapsed, threads) = close::close(&self.shared, deadline);
+        let (elapsed, joining) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,
@@ -97,19 +95,21 @@ impl<M: ManageConnection> Pool<M> {
             opening: gauges.opening,
             closing: gauges.closing,
             abandoned: gauges.abandoned,
-            threads,
+            // Last: a close that ends meanwhile must not make the report look complete while
+            // its thread lives.
+            threads: self.shared.workers.running() + joining,
         }
     }
 }
 
-/// What [`Pool::close`] achieved by its deadline.
+/// What was left of the pool when [`Pool::close`] returned.
 #[derive(Debug, Clone)]
 #[must_use = "a close may be incomplete"]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// How long it took.
+    /// How long the close took.
     pub elapsed: Duration,
-    /// Those who still hold connections, longest first.
+    /// Holders of connections, longest first.
     pub holders: Vec<Holder>,
     /// Connections that are still being validated or reset.
     pub checking: u32,
@@ -117,14 +117,14 @@ pub struct CloseReport {
     pub opening: u32,
     /// Connections that are still being closed.
     pub closing: u32,
-    /// Driver calls that overran their limit and have not come back.
+    /// Driver calls that overran their limit and have not returned.
     pub abandoned: u32,
-    /// Threads that have not ended: those of hung driver calls, mostly.
+    /// Threads that have not ended, mostly those of driver calls that hang.
     pub threads: usize,
 }
 
 impl CloseReport {
-    /// Whether nothing is left.
+    /// Whether the close is complete: no connection, call or thread is left.
     pub fn is_complete(&self) -> bool {
         self.holders.is_empty()
             && self.checking + self.opening + self.closing + self.abandoned == 0

@@ -1,30 +1,27 @@
-//! A connection that belongs to a caller for a while.
+//! The guard of a connection that a caller holds.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::{Check, Lease, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, Shared};
+use crate::core::{Check, Leased, Time, Verdict};
+use crate::runtime::shared::{PoolConn, PoolLease, Shared};
 use crate::sync::{Arc, Ordering};
-use crate::types::caller::Caller;
-use crate::types::extensions::Extensions;
-use crate::types::handler::{CheckinEvent, CheckoutEvent};
-use crate::types::manage::ManageConnection;
 use crate::types::thread;
-use crate::types::times::Timed;
+use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
 
-/// A connection that goes back to its pool when it is dropped.
+/// A connection that is returned to its pool when it is dropped.
 ///
-/// Dereferences to the driver's connection. It may be moved to other threads.
-/// If it is dropped by a panic, the connection is reset and validated before
-/// anybody else gets it.
+/// It dereferences to the driver's connection, and may be moved to other threads. If it
+/// is dropped by a panic, the connection is reset and validated before another caller
+/// gets it.
 ///
 /// # Blocking
 ///
-/// Dropping it does not wait for the driver: a reset or a close is done by the
-/// pool's threads. [`ManageConnection::has_broken`] and
-/// [`needs_reset`](ManageConnection::needs_reset) run on the dropping thread.
+/// Dropping it does not wait for the driver: the pool's threads reset and close
+/// connections. [`ManageConnection::has_broken`],
+/// [`needs_reset`](ManageConnection::needs_reset) and the event handler run on the
+/// dropping thread.
 ///
 /// # Examples
 ///
@@ -45,25 +42,26 @@ use crate::types::times::Timed;
 /// ```
 pub struct PooledConnection<M: ManageConnection> {
     /// `None` only after `detach`, and within `drop`.
-    lease: Option<Lease<PoolConn<M>>>,
+    lease: Option<PoolLease<M>>,
 }
 
-/// What the pool knows of a connection.
+/// A connection's number, age and uses. From [`PooledConnection::info`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Its number: unique in the process, larger for later ones.
+    /// The connection's number: unique in the process, and larger for later ones.
     pub id: u64,
     /// How long ago it was opened.
     pub age: Duration,
-    /// How often it was handed out, this time included.
+    /// How often it has been handed out, this time included.
     pub times_used: u64,
 }
 
 const GONE: &str = "BUG: a guard without its connection";
 
 impl<M: ManageConnection> PooledConnection<M> {
-    /// The fast path of a get: an idle connection, if it can be handed out as it is.
+    /// The fast path of a get: takes an idle connection if it needs no check and no waiter
+    /// comes first.
     #[inline]
     pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         if shared.observed.load(Ordering::Relaxed) {
@@ -78,13 +76,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let (lease, wants_delivery) =
-            shared.with_core(|core| (core.acquire_noted(now, caller), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
+        let lease = shared.with_core_observed(|core| core.acquire_noted(now, caller));
         let start = match shared.config.event_handler {
-            // It is notified of each get, and of how long that took.
+            // The handler is notified of each get, with its exact duration.
             Some(_) => now,
             None => shared.clock.recently(),
         };
@@ -94,11 +88,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// The guard exists before any handler runs, so that a handler that panics does not
     /// lose the connection.
     #[inline]
-    pub(super) fn new(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-        start: Time,
-    ) -> PooledConnection<M> {
+    pub(super) fn new(shared: &Shared<M>, lease: PoolLease<M>, start: Time) -> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
@@ -117,10 +107,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = self.conn_mut();
         conn.sampler.begin(start, now, shared.config.event_handler.is_some());
         let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        if let Some(handler) = &shared.config.event_handler {
-            let notify = || handler.handle_checkout(event);
-            let _ = shared.logger.catch_panic("handle_checkout", notify);
-        }
+        shared.notify("handle_checkout", |handler| handler.handle_checkout(event));
     }
 
     fn conn(&self) -> &PoolConn<M> {
@@ -131,8 +118,8 @@ impl<M: ManageConnection> PooledConnection<M> {
         &mut self.lease.as_mut().expect(GONE).conn
     }
 
-    /// Threads that wait for themselves are known by the connections that they
-    /// hold, so a use on another thread is noted.
+    /// Self-deadlocks are found by the connections that waiting threads hold. So the pool
+    /// must know when another thread uses a connection.
     #[inline]
     fn note_use(&self) {
         if !thread::is_current(self.conn().home) {
@@ -140,17 +127,15 @@ impl<M: ManageConnection> PooledConnection<M> {
         }
     }
 
-    /// Tells the pool that the thread that got this connection gives it to
-    /// another.
+    /// Marks the connection as given to another thread, before that thread first uses it.
     ///
-    /// The pool notices that itself when the other thread first uses it. To say
-    /// so earlier matters only if the thread that gave it away may wait for
-    /// another connection meanwhile, and [`SelfDeadlock`](crate::SelfDeadlock)
-    /// is to take no notice.
+    /// The pool notices the first use on another thread by itself. Call this only if the
+    /// thread that got the connection may wait for another connection before that use:
+    /// otherwise the pool may report a [`SelfDeadlock`](crate::SelfDeadlock) by mistake.
     ///
     /// # Blocking
     ///
-    /// For the moment that it takes to lock the pool.
+    /// Only for the pool's lock.
     #[cold]
     pub fn unbind(this: &Self) {
         let lease = this.lease.as_ref().expect(GONE);
@@ -161,19 +146,19 @@ impl<M: ManageConnection> PooledConnection<M> {
         lease.conn.pool.shared.with_core(|core| core.guard_moved(&lease.permit));
     }
 
-    /// The data kept with the connection.
+    /// The user's own data that is kept with the connection.
     pub fn extensions(this: &Self) -> &Extensions {
         this.note_use();
         &this.conn().extensions
     }
 
-    /// The data kept with the connection, to change it.
+    /// The user's own data that is kept with the connection, to change it.
     pub fn extensions_mut(this: &mut Self) -> &mut Extensions {
         this.note_use();
         &mut this.conn_mut().extensions
     }
 
-    /// What the pool knows of the connection.
+    /// The connection's number, age and uses.
     pub fn info(this: &Self) -> ConnectionInfo {
         this.note_use();
         let conn = this.conn();
@@ -184,38 +169,39 @@ impl<M: ManageConnection> PooledConnection<M> {
         }
     }
 
-    /// Has the connection closed instead of pooled when it is dropped: after an
-    /// error that leaves it in doubt, or after a query on it was cancelled.
+    /// Marks the connection as broken: when it is dropped, it is closed instead of
+    /// returned to the pool. For use after an error that leaves its state unknown, or
+    /// after a query on it was cancelled.
     pub fn mark_broken(this: &mut Self) {
         this.note_use();
         this.conn_mut().marked_broken = true;
     }
 
-    /// Gives the connection back to be closed. The same as
-    /// [`mark_broken`](PooledConnection::mark_broken) and dropping it.
+    /// Closes the connection instead of returning it to the pool, in the background. The
+    /// same as [`mark_broken`](PooledConnection::mark_broken) and a drop.
     pub fn discard(mut this: Self) {
         PooledConnection::mark_broken(&mut this);
     }
 
-    /// Takes the connection out of the pool for good; the pool may open another
-    /// in its place. No method of the [`HandleEvent`](crate::HandleEvent) is called for it,
-    /// nor is `on_release`.
+    /// Takes the connection out of the pool for good. The pool may open another in its
+    /// place. Neither the [`HandleEvent`](crate::HandleEvent) nor `on_release` is called
+    /// for it.
     pub fn detach(mut this: Self) -> M::Connection {
         let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
-        shared.transition(|core, now, fx| core.detach(now, permit, fx));
+        shared.transition(|core, fx| core.detach(permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
 
-    /// Uses the connection, and marks it broken if that fails with an error that
-    /// [`ManageConnection::is_fatal`] says it does not survive.
+    /// Calls `use_it` with the connection, and marks the connection as broken if that
+    /// fails with an error for which [`ManageConnection::is_fatal`] returns `true`.
     ///
     /// # Errors
     ///
-    /// What `use_it` returns.
+    /// The error that `use_it` returns.
     ///
     /// # Blocking
     ///
@@ -226,7 +212,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     ) -> Result<R, M::Error> {
         let unfinished = std::mem::replace(&mut this.conn_mut().unfinished, true);
         let result = use_it(this);
-        // What an earlier use left unfinished stays so.
+        // If an earlier use was left unfinished, the connection stays unfinished.
         this.conn_mut().unfinished = unfinished;
         if let Err(error) = &result {
             let shared = &this.conn().pool.shared;
@@ -241,28 +227,17 @@ impl<M: ManageConnection> PooledConnection<M> {
     fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
         let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
         shared.times.record(Timed::InUse, duration, times);
-        if let Some(handler) = &shared.config.event_handler {
-            let event = CheckinEvent { id: conn.id, duration };
-            let notify = || handler.handle_checkin(event);
-            let _ = shared.logger.catch_panic("handle_checkin", notify);
-        }
+        let event = CheckinEvent { id: conn.id, duration };
+        shared.notify("handle_checkin", |handler| handler.handle_checkin(event));
     }
 
     #[cold]
-    fn return_observed(
-        shared: &Shared<M>,
-        lease: Lease<PoolConn<M>>,
-    ) -> Result<(), Lease<PoolConn<M>>> {
+    fn return_observed(shared: &Shared<M>, lease: PoolLease<M>) -> Result<(), PoolLease<M>> {
         let now = shared.clock.now();
-        let (returned, wants_delivery) =
-            shared.with_core(|core| (core.checkin_noted(now, lease), core.wants_delivery()));
-        if wants_delivery {
-            shared.reaper.wake_to_deliver();
-        }
-        returned
+        shared.with_core_observed(|core| core.checkin_noted(now, lease))
     }
 
-    /// What is to become of the connection, decided before the lock is taken.
+    /// Decides, before the lock is taken, what happens to the returned connection.
     fn verdict(shared: &Shared<M>, conn: &mut PoolConn<M>) -> Verdict {
         let manager = &shared.manager;
         if conn.marked_broken {
@@ -276,7 +251,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         else {
             return Verdict::Broken;
         };
-        // Whatever its holder was doing when it panicked, it did not finish it.
+        // A holder that panics leaves its work on the connection unfinished.
         let unfinished = std::mem::take(&mut conn.unfinished) || std::thread::panicking();
         let check = Check { reset: reset || unfinished, validate: unfinished };
         if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
@@ -293,17 +268,19 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
             PooledConnection::record_use(shared, &mut lease.conn, now);
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
-        // Not before all that runs code which may ask for another connection.
+        // Only now: the user code above may get another connection while this thread
+        // still holds this one.
         thread::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
-            return shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            return shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
-        let returned = match shared.observed.load(Ordering::Relaxed) {
-            true => PooledConnection::return_observed(shared, lease),
-            false => shared.with_core(|core| core.checkin_fast(now, lease)),
+        let returned = if shared.observed.load(Ordering::Relaxed) {
+            PooledConnection::return_observed(shared, lease)
+        } else {
+            shared.with_core(|core| core.checkin_fast(now, lease))
         };
         if let Err(lease) = returned {
-            shared.transition(|core, now, fx| core.checkin(now, lease, verdict, fx));
+            shared.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
     }
 }
@@ -326,7 +303,7 @@ impl<M: ManageConnection> DerefMut for PooledConnection<M> {
     }
 }
 
-/// Without the driver's connection, which need not be `Debug`: so that
+/// Does not print the driver's connection, which need not be `Debug`. So
 /// `pool.get().unwrap_err()` compiles for every driver.
 impl<M: ManageConnection> fmt::Debug for PooledConnection<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! What a user calls.
+//! What users call: the pool, its builder, a request, the guard of a connection.
 
 pub(crate) mod build;
 pub(crate) mod builder;

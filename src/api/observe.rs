@@ -1,4 +1,4 @@
-//! What a pool says of itself.
+//! Observes a pool: figures, lists, health, events, diagnosis.
 
 use std::time::Duration;
 
@@ -7,16 +7,10 @@ use super::weak::WeakPool;
 use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
-use crate::runtime::{health, publish};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::holder::{Holder, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, Holder, ManageConnection, Scene, Stats, Subscription, Waiter};
 
 impl<M: ManageConnection> Pool<M> {
-    /// Numbers of connections.
+    /// The number of connections, as in `r2d2`; [`stats`](Pool::stats) has more.
     pub fn state(&self) -> State {
         let gauges = self.shared.gauges();
         State {
@@ -25,23 +19,24 @@ impl<M: ManageConnection> Pool<M> {
         }
     }
 
-    /// Everything that the pool counts, as of one instant.
+    /// All gauges and counters at one instant.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// Everything that the pool knows about itself, as of one instant: its numbers,
-    /// who holds connections and who waits, what the driver is busy with, its health.
+    /// The whole state of the pool at one instant: figures, health, holders, waiters, and
+    /// the driver calls under way.
     ///
     /// # Blocking
     ///
-    /// Holds the pool's lock for as long as it takes to copy the lists: some 100 ns
-    /// for each holder and waiter.
+    /// Holds the pool's lock while it copies the lists: some 100 ns for each holder and
+    /// waiter.
     pub fn snapshot(&self) -> Snapshot {
         snapshot::take(&self.shared)
     }
 
-    /// Who holds connections, longest first; part of [`snapshot`](Pool::snapshot).
+    /// The holders of connections, longest first. They are also part of a
+    /// [`snapshot`](Pool::snapshot).
     ///
     /// # Examples
     ///
@@ -59,17 +54,17 @@ impl<M: ManageConnection> Pool<M> {
         self.shared.holders()
     }
 
-    /// Who waits for a connection, in the order in which they will be served; part of
+    /// The waiters, in the order in which they will be served. They are also part of a
     /// [`snapshot`](Pool::snapshot).
     pub fn waiters(&self) -> Vec<Waiter> {
         snapshot::waiters(&self.shared)
     }
 
-    /// How the pool is: healthy, or not and by which figures.
+    /// The pool's health now, with the figures that it is judged by.
     ///
-    /// While callers wait, the pool's resident thread looks ten times a second; this
-    /// looks now. Either tells of a change of level: the log, the
-    /// [`HandleEvent`](crate::HandleEvent) and subscribers.
+    /// While callers wait, the pool's resident thread judges the health ten times a
+    /// second. If the level changes there or here, the change goes to the log, to the
+    /// [`HandleEvent`](crate::HandleEvent) and to subscribers.
     ///
     /// # Examples
     ///
@@ -80,29 +75,34 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn health(&self) -> Health {
-        health::health(&self.shared)
+        self.shared.health()
     }
 
-    /// A view of the pool that does not keep it alive.
+    /// A handle that observes the pool without keeping it alive.
     pub fn downgrade(&self) -> WeakPool {
         WeakPool::new(&self.shared)
     }
 
-    /// Everything that happens from now on, in the order in which it happens.
+    /// Subscribes to everything that happens in the pool from now on.
     ///
-    /// Events come up to some milliseconds late. Leaks, deadlocks, outages, abandoned calls
-    /// and changes of health come when the [`HandleEvent`](crate::HandleEvent) is told of
-    /// them, one after the other; [`Event::at`](crate::types::event::Event::at) says when they happened.
+    /// Events arrive in the order in which they happened, a few milliseconds late. Only
+    /// leaks, self-deadlocks, outages, abandoned calls and changes of health arrive when
+    /// they are announced: a worker announces them one at a time, first in the log, then
+    /// to the subscribers, and last to the [`HandleEvent`](crate::HandleEvent), which has
+    /// no methods for outages and abandoned calls.
+    /// [`Event::at`](crate::event::Event::at) is the time at which an event happened.
     ///
-    /// There is room for `capacity` events, from the start (some 400 bytes for each). A
-    /// subscriber that does not read them in time loses the newest, which
-    /// [`Event::lost_before`](crate::types::event::Event::lost_before) and [`Stats::events_lost`] count, and never slows the
-    /// pool down. The channel ends when the pool has, and the subscription when the
-    /// receiver is dropped.
+    /// The subscription has room for `capacity` events and allocates it at once, some
+    /// 400 bytes for each. It never slows the pool down: if it is full, new events are
+    /// lost, and counted by
+    /// [`Event::lost_before`](crate::event::Event::lost_before) and
+    /// [`Stats::events_lost`]. It ends when the pool has ended, or when it is dropped.
+    /// While there is a subscriber, each get and each return takes a slower path.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `capacity` is zero or more than four million.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `capacity` is zero or more than
+    /// 4,194,304.
     ///
     /// # Examples
     ///
@@ -118,11 +118,11 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self.shared, capacity)
+        self.shared.subscribe(capacity)
     }
 
-    /// As [`subscribe`](Pool::subscribe), with where everything was right before the
-    /// first event: for those who draw a picture of what happens.
+    /// As [`subscribe`](Pool::subscribe), with the state of the pool right before the
+    /// first event. With both, a recorder knows the state at every later instant.
     ///
     /// # Errors
     ///
@@ -139,11 +139,11 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self.shared, capacity)
+        self.shared.follow(capacity)
     }
 
-    /// All figures as of one instant, without the lists of a
-    /// [`snapshot`](Pool::snapshot): for exporters of metrics.
+    /// All figures at one instant, for exporters of metrics. It has no lists, unlike a
+    /// [`snapshot`](Pool::snapshot).
     pub fn reading(&self) -> Reading {
         reading::take(&self.shared)
     }
@@ -153,39 +153,40 @@ impl<M: ManageConnection> Pool<M> {
         &self.shared.manager
     }
 
-    /// What is wrong with the pool, from two snapshots that are a second apart;
+    /// Finds what is wrong with the pool, from two snapshots taken one second apart.
     /// [`Diagnosis`] has an example.
     ///
     /// # Blocking
     ///
-    /// For a second. Nobody else waits for it: the pool's lock is held as for two
+    /// For one second. It holds the pool's lock only for its two
     /// [`snapshot`](Pool::snapshot)s.
     pub fn diagnose(&self) -> Diagnosis {
         self.diagnose_over(diagnosis::SPAN).expect("BUG: a second is a legal span")
     }
 
-    /// As [`diagnose`](Pool::diagnose), with snapshots that are `span` apart. The longer
-    /// the span, the better it distinguishes long work from a leak.
+    /// As [`diagnose`](Pool::diagnose), with snapshots taken `span` apart. The longer the
+    /// span, the better it distinguishes long work from a leak.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the span is shorter than 50 ms or longer than an hour.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the span is shorter than 50 ms
+    /// or longer than one hour.
     ///
     /// # Blocking
     ///
-    /// For that span.
+    /// For `span`.
     pub fn diagnose_over(&self, span: Duration) -> Result<Diagnosis, Error> {
         let diagnosis = diagnosis::over(span, || Some(self.snapshot()))?;
         Ok(diagnosis.expect("BUG: a pool is there as long as its handle"))
     }
 }
 
-/// Numbers of connections, as `r2d2` has them; [`Stats`] has more.
+/// The number of connections, as in `r2d2`; [`Stats`] has more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct State {
     /// Connections that exist and are not being closed.
     pub connections: u32,
-    /// Connections that wait for a caller.
+    /// Connections that are idle.
     pub idle_connections: u32,
 }

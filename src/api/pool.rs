@@ -9,15 +9,13 @@ use super::guard::PooledConnection;
 use super::request::{self, Request};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Config, Error, ManageConnection};
 
 /// A pool of connections.
 ///
-/// Clones are handles of one pool. When the last handle is dropped, the pool
-/// closes in the background: idle connections are closed, and those in use when
-/// they come back. [`close`](Pool::close) does the same and waits.
+/// Clones are handles of the same pool. When the last handle is dropped, the pool
+/// closes in the background: idle connections are closed at once, those in use when
+/// they are returned. [`close`](Pool::close) does the same and waits.
 ///
 /// # Examples
 ///
@@ -30,7 +28,7 @@ use crate::types::manage::ManageConnection;
 ///     for _ in 0..8 {
 ///         scope.spawn(|| {
 ///             let conn = pool.get().expect("a connection within 30 s");
-///             // … use it; it goes back when it is dropped.
+///             // … use it; dropping it returns it.
 /// #           drop(conn);
 ///         });
 ///     }
@@ -39,8 +37,8 @@ use crate::types::manage::ManageConnection;
 /// ```
 pub struct Pool<M: ManageConnection> {
     pub(crate) shared: Arc<Shared<M>>,
-    /// Counts the handles. Connections and threads keep `shared` alive too, so
-    /// its own count does not tell when the last handle has gone.
+    /// Counts the handles. Connections and threads keep `shared` alive too, so the
+    /// last handle cannot be recognised by the count of `shared`.
     _last: Arc<CloseOnDrop<M>>,
 }
 
@@ -48,7 +46,7 @@ struct CloseOnDrop<M: ManageConnection>(Arc<Shared<M>>);
 
 impl<M: ManageConnection> Drop for CloseOnDrop<M> {
     fn drop(&mut self) {
-        self.0.transition(|core, now, fx| core.close(now, fx));
+        self.0.transition(|core, fx| core.close(fx));
     }
 }
 
@@ -59,7 +57,7 @@ impl<M: ManageConnection> Clone for Pool<M> {
 }
 
 impl<M: ManageConnection> Pool<M> {
-    /// A pool with the default settings, which are those of [`Builder`].
+    /// Builds a pool with the default settings of [`Builder`].
     ///
     /// # Errors
     ///
@@ -72,7 +70,7 @@ impl<M: ManageConnection> Pool<M> {
         Pool::builder().build(manager)
     }
 
-    /// Settings for a pool.
+    /// A builder with the default settings.
     pub fn builder() -> Builder<M> {
         Builder::new()
     }
@@ -80,11 +78,11 @@ impl<M: ManageConnection> Pool<M> {
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
         let shared = Shared::new(config, manager);
         // The first tick opens what `min_idle` asks for, and spawns the reaper.
-        shared.transition(|core, now, fx| core.tick(now, fx));
+        shared.transition(|core, fx| core.tick(fx));
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }
 
-    /// A connection, within the pool's `connection_timeout`.
+    /// Gets a connection within the pool's `connection_timeout`.
     ///
     /// # Errors
     ///
@@ -98,23 +96,27 @@ impl<M: ManageConnection> Pool<M> {
         request::get(&self.shared, Location::caller(), |request| request)
     }
 
-    /// A connection, within `timeout`.
+    /// Gets a connection within `timeout`.
     ///
-    /// One deadline covers the queue, checking and connecting. Zero takes what
-    /// is there now and needs no check first (it has one made, so that the next
-    /// caller finds it done); [`try_get`](Pool::try_get) waits for the check.
-    /// `Duration::MAX` waits for ever.
+    /// One deadline covers the queue, the check and the connect. A timeout of zero takes
+    /// an idle connection only if it needs no check. If all idle ones do, this get starts
+    /// a check, which helps the next caller, and fails; [`try_get`](Pool::try_get) waits
+    /// for the check. `Duration::MAX` waits without a limit.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull)
-    /// or [`ErrorKind::Connect`](crate::ErrorKind::Connect).
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout),
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed),
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect), or, if the pool is built with
+    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
+    /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     ///
     /// # Blocking
     ///
-    /// For up to `timeout`, whatever the driver does: driver calls run on the
-    /// pool's own threads. After that, event handlers run on this thread, and the
-    /// logger if the get was slow (see
+    /// For up to `timeout`, whatever the driver does: driver calls run on the pool's own
+    /// threads. After that the event handler runs on this thread, and so does the logger
+    /// if the get was slow (see
     /// [`slow_get_threshold`](crate::Builder::slow_get_threshold)).
     ///
     /// # Examples
@@ -134,19 +136,18 @@ impl<M: ManageConnection> Pool<M> {
         request::get(&self.shared, Location::caller(), |request| request.timeout(timeout))
     }
 
-    /// A connection if one is idle now.
+    /// Gets a connection if one is idle now.
     ///
     /// # Blocking
     ///
-    /// It does not wait for others to return a connection, nor for one to be
-    /// opened. If the idle connection is due for a check, it waits for that, for
-    /// up to `validation_timeout`.
+    /// It does not wait until a connection is returned or opened. If the idle connection
+    /// is due for a check, it waits for the check, for up to `validation_timeout`.
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
         request::get(&self.shared, Location::caller(), Request::only_idle).ok()
     }
 
-    /// One checkout with a deadline, a priority, a label or a cancel token.
+    /// Prepares one get with a deadline, a priority, a label or a cancel token.
     ///
     /// # Examples
     ///
@@ -167,33 +168,34 @@ impl<M: ManageConnection> Pool<M> {
         Request::new(&self.shared)
     }
 
-    /// The most connections that the pool may have.
+    /// The maximum number of connections of the pool.
     pub fn max_size(&self) -> u32 {
         self.shared.with_core(|core| core.policy().max_size)
     }
 
-    /// How many connections the pool keeps idle; `None` is `max_size`.
+    /// How many connections the pool keeps idle; `None`: as many as `max_size`.
     pub fn min_idle(&self) -> Option<u32> {
         self.shared.with_core(|core| core.policy().min_idle)
     }
 
-    /// Whether connections are checked before they are handed out: always, or
-    /// (unless it was set) when they were not used for a while.
+    /// Whether connections are checked before they are handed out: each time, or (if
+    /// [`test_on_check_out`](Builder::test_on_check_out) was not set) when they have not
+    /// been used for a while.
     pub fn test_on_check_out(&self) -> bool {
         self.shared.config.test_on_check_out != Some(false)
     }
 
-    /// The longest that a connection lives.
+    /// The maximum lifetime of a connection.
     pub fn max_lifetime(&self) -> Option<Duration> {
         self.shared.config.policy.max_lifetime
     }
 
-    /// The longest that a connection may be idle.
+    /// The maximum time for which a connection may be idle.
     pub fn idle_timeout(&self) -> Option<Duration> {
         self.shared.config.policy.idle_timeout
     }
 
-    /// How long [`get`](Pool::get) waits.
+    /// How long [`get`](Pool::get) waits at most.
     pub fn connection_timeout(&self) -> Duration {
         self.shared.config.connection_timeout
     }

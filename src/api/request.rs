@@ -1,4 +1,4 @@
-//! One checkout with settings of its own.
+//! One get with settings of its own.
 
 use std::fmt;
 use std::panic::Location;
@@ -6,21 +6,18 @@ use std::time::{Duration, Instant};
 
 use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
-use crate::runtime::wait::{self, Checkout};
+use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::cancel::CancelToken;
-use crate::types::error::Error;
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, CancelToken, Error, ManageConnection};
 
 /// The priority of callers that do not ask for another.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 
-/// One checkout with settings of its own, from [`Pool::request`](crate::Pool::request).
+/// One get with settings of its own, from [`Pool::request`](crate::Pool::request).
 #[must_use = "a request does nothing until `get`"]
 pub struct Request<'a, M: ManageConnection> {
     shared: &'a Arc<Shared<M>>,
-    /// `None`: for the pool's `connection_timeout`.
+    /// `None`: the pool's `connection_timeout`.
     until: Option<Until>,
     priority: u8,
     cancel: Option<&'a CancelToken>,
@@ -46,7 +43,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         }
     }
 
-    /// How long to wait. Zero takes what is there now and needs no check first.
+    /// How long to wait. Zero takes an idle connection only if it needs no check.
     ///
     /// Default: the pool's `connection_timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -54,36 +51,36 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self
     }
 
-    /// Until when to wait, instead of a timeout. One that has passed is a timeout
+    /// Until when to wait, instead of a timeout. A deadline that has passed is a timeout
     /// of zero.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.until = Some(Until::Deadline(deadline));
         self
     }
 
-    /// The caller's priority: smaller is served first.
+    /// The caller's priority: smaller numbers are served first.
     ///
-    /// Default: 5. How long callers of smaller priority can pass over this one
-    /// is bounded by [`Builder::priority_ageing`](crate::Builder::priority_ageing).
+    /// Default: 5. [`Builder::priority_ageing`](crate::Builder::priority_ageing) bounds
+    /// how long callers with a smaller number can overtake this one.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Gives up as soon as the token is cancelled.
+    /// Ends the wait as soon as the token is cancelled.
     pub fn cancel(mut self, token: &'a CancelToken) -> Self {
         self.cancel = Some(token);
         self
     }
 
-    /// What the connection is for, in errors and reports. A kind of work, not
-    /// the number of a request: hence a literal.
+    /// What the connection is for, to be shown in errors, logs and snapshots. It is a
+    /// literal because it names a kind of work, not a single request.
     pub fn label(mut self, label: &'static str) -> Self {
         self.label = Some(label);
         self
     }
 
-    /// A connection.
+    /// Gets a connection.
     ///
     /// # Errors
     ///
@@ -92,7 +89,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     ///
     /// # Blocking
     ///
-    /// Until the deadline, or until the token is cancelled.
+    /// Until the deadline at most, or until the token is cancelled.
     #[track_caller]
     pub fn get(self) -> Result<PooledConnection<M>, Error> {
         let caller = Caller::here(Location::caller(), self.label, self.priority);
@@ -104,7 +101,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self.take_slow_path(caller)
     }
 
-    /// Only an idle connection will do; if it is due for a check, wait for that.
+    /// Takes only an idle connection. If it is due for a check, waits for the check.
     pub(super) fn only_idle(mut self) -> Self {
         self.only_idle = true;
         self
@@ -121,13 +118,13 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
         let checkout = Checkout { caller, start, deadline, cancel, only_idle };
-        let lease = wait::get(shared, &checkout)?;
+        let lease = shared.checkout(&checkout)?;
         Ok(PooledConnection::new(shared, lease, start))
     }
 }
 
-/// [`Request::get`] for the usual request, which has no label and no priority. It is made
-/// only if the fast path finds nothing: making it earlier would cost a tenth of the
+/// [`Request::get`] for a request without a label and a priority. The request is built
+/// only if the fast path finds nothing: building it earlier would cost a tenth of the
 /// instructions of a get and its return.
 #[inline]
 pub(super) fn get<'a, M: ManageConnection>(
@@ -176,16 +173,16 @@ mod tests {
             cancel: Some(&token),
             only_idle: false,
         };
-        // Past the look that `get` takes at the token first.
+        // After the check of the token with which `checkout` begins.
         token.cancel();
-        let error = wait::get(request.shared, &checkout).err().expect("cancelled");
+        let error = request.shared.enqueue_and_wait(&checkout).err().expect("cancelled");
         assert!(error.is_cancelled(), "{error}");
         assert_eq!(pool.stats().waiting, 0);
     }
 
-    /// One of priority 10 has waited too long to be overtaken, but one of priority 1
-    /// comes first, which has only just come: so whoever has no time joins the queue,
-    /// serves the two, and takes what is left.
+    /// A waiter of priority 10 has waited too long to be overtaken. A waiter of priority
+    /// 1 has only just come, but is served first. So a get without time joins the queue,
+    /// serves the two waiters, and takes the connection that is left.
     #[test]
     fn a_get_without_time_that_claims_counts_once() {
         let pool = Pool::builder()
@@ -207,8 +204,8 @@ mod tests {
                 only_idle: false,
                 nested: false,
             };
-            // They find nothing yet, so that both are in the queue.
-            shared.transition(|core, _, fx| {
+            // Paused, so that both waiters stay in the queue.
+            shared.transition(|core, fx| {
                 core.pause();
                 assert!(core.join(waiter, fx).is_ok());
             });
@@ -223,7 +220,7 @@ mod tests {
         });
         let stats = pool.stats();
         assert_eq!((stats.gets, stats.gets_waited, stats.timeouts), (3, 3, 0));
-        // Those two are not awake yet to count their waits.
+        // The two waiters are not awake yet to record their waits.
         #[cfg(feature = "histograms")]
         assert_eq!((stats.times.wait.count, stats.times.wait.max), (1, Duration::ZERO));
         drop((got, others));

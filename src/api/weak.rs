@@ -7,25 +7,27 @@ use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
-use crate::runtime::{health, publish};
 use crate::sync::{Arc, Weak};
-use crate::types::error::Error;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::subscription::{Scene, Subscription};
+use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 
-/// A handle that does not keep the pool alive, whatever its driver: for monitoring that
-/// outlives pools, and for lists of pools of several drivers. From [`Pool::downgrade`](crate::Pool::downgrade).
+/// A handle that observes a pool without keeping it alive. From
+/// [`Pool::downgrade`](crate::Pool::downgrade).
+///
+/// It has no type parameter for the driver, so one list can hold pools of several
+/// drivers.
+///
+/// Each method but [`is_gone`](WeakPool::is_gone) keeps the pool alive while it runs: if the
+/// last [`Pool`](crate::Pool) is dropped meanwhile, the pool ends, and the manager is dropped,
+/// on this thread.
 ///
 /// # Examples
 ///
 /// ```
 /// # use fairpool_testing::StubManager;
 /// let pool = fairpool::Pool::builder().name("orders").build(StubManager)?;
-/// let watch = pool.downgrade();
-/// assert_eq!(watch.name(), "orders");
-/// assert!(watch.stats().is_some());
+/// let weak = pool.downgrade();
+/// assert_eq!(weak.name(), "orders");
+/// assert!(weak.stats().is_some());
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 #[derive(Clone)]
@@ -45,13 +47,13 @@ impl WeakPool {
         self.pool.upgrade()
     }
 
-    /// Whether both are of one pool.
+    /// Whether both are handles of the same pool.
     pub fn ptr_eq(&self, other: &WeakPool) -> bool {
         Weak::ptr_eq(&self.pool, &other.pool)
     }
 
-    /// Whether the pool is gone. Unlike the other methods, it never ends up with the
-    /// last reference to the pool, whose drop runs the manager's.
+    /// Whether the pool is gone. Unlike the other methods, this one never holds a
+    /// reference to the pool, so it never drops the manager.
     pub fn is_gone(&self) -> bool {
         self.pool.strong_count() == 0
     }
@@ -100,18 +102,18 @@ impl WeakPool {
         self.pool().ok_or_else(|| Error::gone(&self.name))?.follow(capacity)
     }
 
-    /// As [`Pool::diagnose`](crate::Pool::diagnose); `None` if the pool is gone, or goes
-    /// meanwhile: it is not kept alive.
+    /// As [`Pool::diagnose`](crate::Pool::diagnose); `None` if the pool is gone before the
+    /// second snapshot.
     ///
     /// # Blocking
     ///
-    /// For a second.
+    /// For one second.
     pub fn diagnose(&self) -> Option<Diagnosis> {
         self.diagnose_over(diagnosis::SPAN).expect("BUG: a second is a legal span")
     }
 
-    /// As [`Pool::diagnose_over`](crate::Pool::diagnose_over); `None` if the pool is gone,
-    /// or goes meanwhile.
+    /// As [`Pool::diagnose_over`](crate::Pool::diagnose_over); `None` if the pool is gone
+    /// before the second snapshot.
     ///
     /// # Errors
     ///
@@ -119,7 +121,7 @@ impl WeakPool {
     ///
     /// # Blocking
     ///
-    /// For that span.
+    /// For `span`.
     pub fn diagnose_over(&self, span: Duration) -> Result<Option<Diagnosis>, Error> {
         diagnosis::over(span, || self.snapshot())
     }
@@ -131,7 +133,7 @@ impl fmt::Debug for WeakPool {
     }
 }
 
-/// A pool of whatever driver, to look at.
+/// A pool to observe, whatever its driver.
 pub(crate) trait AnyPool: Send + Sync {
     fn stats(&self) -> Stats;
     fn snapshot(self: Arc<Self>) -> Snapshot;
@@ -151,7 +153,7 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn health(self: Arc<Self>) -> Health {
-        health::health(&self)
+        Shared::health(&self)
     }
 
     fn reading(self: Arc<Self>) -> Reading {
@@ -159,10 +161,10 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
     }
 
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
-        publish::subscribe(&self, capacity)
+        Shared::subscribe(&self, capacity)
     }
 
     fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        publish::follow(&self, capacity)
+        Shared::follow(&self, capacity)
     }
 }

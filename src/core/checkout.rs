@@ -1,32 +1,40 @@
-//! Gets that are not served by the fast path: acquire, join the queue, claim, leave.
+//! Gets and returns that the fast path does not serve: acquire, join the queue, claim,
+//! leave; check in, detach.
 
 use std::time::Duration;
 
 use super::{
-    Answer, ConnectionState, Core, Effects, ErrorKind, Lease, PoolTypes, Step, ThreadId, Time,
-    Waiter, WaiterId,
+    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Lease, Permit, PoolTypes, Reason,
+    Step, ThreadId, Time, Waiter, WaiterId,
 };
+
+/// What the returning side knows about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Keep,
+    Check(Check),
+    Broken,
+}
 
 impl<T: PoolTypes> Core<T> {
     /// Takes an idle connection that needs no check, past waiters if the fairness bound
     /// allows it.
     pub(crate) fn acquire(
         &mut self,
-        now: Time,
         priority: u8,
         caller: T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
         // If the nudged waiter is slow, those past the bound are served now; the rest is
         // there for the taking.
-        self.serve(now, fx);
-        let may_overtake = self.may_overtake(now, priority);
-        let lease = if may_overtake { self.pop_fresh(now, fx) } else { None };
+        self.serve(fx);
+        let may_overtake = self.may_overtake(fx.now, priority);
+        let lease = if may_overtake { self.pop_fresh(fx) } else { None };
         if let Some(lease) = &lease {
             self.counters.overtakes += u64::from(!self.queue.is_empty());
-            self.lend(&lease.permit, now, caller);
-            self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, now);
-            self.serve(now, fx);
+            self.lend(&lease.permit, fx.now, caller);
+            self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, fx.now);
+            self.serve(fx);
         }
         self.settle();
         lease
@@ -74,64 +82,50 @@ impl<T: PoolTypes> Core<T> {
             self.nested.entry(thread).or_insert(id);
         }
         if checks {
-            self.check_top(now, fx);
+            self.check_top(fx);
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
         Ok(id)
     }
 
     /// A waiter claims an idle connection: it was nudged, or its deadline has come while
     /// another waiter is nudged. It first serves those before it, and may find nothing
     /// left if a newcomer was quicker. Then it keeps its place.
-    pub(crate) fn claim(
-        &mut self,
-        now: Time,
-        id: WaiterId,
-        fx: &mut Effects<T>,
-    ) -> Option<Lease<T::Conn>> {
+    pub(crate) fn claim(&mut self, id: WaiterId, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
         if self.nudged == Some(id) {
             self.nudged = None;
         }
         let mut claimed = None;
         while claimed.is_none() && self.serving() && self.queue.get(id).is_some() {
-            let Some(lease) = self.pop_fresh(now, fx) else {
+            let Some(lease) = self.pop_fresh(fx) else {
                 // If its return read a clock that lags, the top may be due for a check
                 // before the connections below it.
-                if self.top_is_stale(now) && self.checking_soon() < self.queue.len() {
-                    self.check_top(now, fx);
+                if self.top_is_stale(fx.now) && self.checking_soon() < self.queue.len() {
+                    self.check_top(fx);
                     continue;
                 }
                 break;
             };
             match self.queue.first() {
-                Some(first) if first != id => self.grant(first, lease, now, fx),
+                Some(first) if first != id => self.grant(first, lease, fx),
                 _ => {
-                    self.lend_to(id, &lease.permit, now);
+                    self.lend_to(id, &lease.permit, fx.now);
                     claimed = Some(lease);
                 }
             }
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
         claimed
     }
 
     /// A waiter gives up: `Timeout`, or `Cancelled`, which is also answered. Returns
     /// `false` if it was answered before; then the answer is in its cell.
-    pub(crate) fn leave(
-        &mut self,
-        now: Time,
-        id: WaiterId,
-        kind: ErrorKind,
-        fx: &mut Effects<T>,
-    ) -> bool {
-        let Some(waiter) = self.dismiss(id, kind, now) else { return false };
+    pub(crate) fn leave(&mut self, id: WaiterId, kind: ErrorKind, fx: &mut Effects<T>) -> bool {
+        let Some(waiter) = self.dismiss(id, kind, fx.now) else { return false };
         if kind == ErrorKind::Cancelled {
-            fx.answer(waiter.cell, Answer::Failed(kind, None));
+            fx.answers.push((waiter.cell, Answer::Failed(kind, None)));
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
         true
     }
 
@@ -159,5 +153,30 @@ impl<T: PoolTypes> Core<T> {
             _ => &mut self.counters.failed,
         };
         *counter += u64::from(!only_idle || kind == ErrorKind::Cancelled);
+    }
+
+    /// A holder returns its connection.
+    pub(crate) fn checkin(&mut self, lease: Lease<T::Conn>, verdict: Verdict, fx: &mut Effects<T>) {
+        // Asked while it still counts as busy.
+        let unfit = self.unfit(&lease.permit, fx.now);
+        self.busy -= 1;
+        self.end_leak(&lease.permit, fx);
+        match (verdict, unfit) {
+            (Verdict::Broken, _) => self.retire(lease, Reason::Broken, fx),
+            (_, Some(reason)) => self.retire(lease, reason, fx),
+            (Verdict::Check(check), None) => self.start_check(lease, check, None, fx),
+            (Verdict::Keep, None) => self.shelve(lease, fx),
+        }
+        self.finish(fx);
+    }
+
+    /// A holder keeps its connection for good; the pool no longer counts it.
+    pub(crate) fn detach(&mut self, permit: Permit, fx: &mut Effects<T>) {
+        self.busy -= 1;
+        self.end_leak(&permit, fx);
+        self.counters.closed[Reason::Detached as usize] += 1;
+        self.vacate(permit, Some(Reason::Detached), fx.now);
+        fx.progress = true;
+        self.finish(fx);
     }
 }

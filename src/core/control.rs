@@ -1,24 +1,22 @@
 //! Commands of the pool's owner.
 
-use super::{Core, Effects, ErrorKind, PoolTypes, Reason, Time};
+use super::{Core, Effects, ErrorKind, PoolTypes, Reason};
 
 impl<T: PoolTypes> Core<T> {
     /// Grows at once; shrinks by retiring idle connections now, oldest first, and the
     /// others as they are returned.
-    pub(crate) fn set_max_size(&mut self, max_size: u32, now: Time, fx: &mut Effects<T>) {
+    pub(crate) fn set_max_size(&mut self, max_size: u32, fx: &mut Effects<T>) {
         self.policy.max_size = max_size;
         while self.open_count() + self.opening > max_size {
             let Some(lease) = self.idle.pop_front() else { break };
-            self.retire(lease, Reason::Excess, now, fx);
+            self.retire(lease, Reason::Excess, fx);
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
-    pub(crate) fn set_min_idle(&mut self, min_idle: Option<u32>, now: Time, fx: &mut Effects<T>) {
+    pub(crate) fn set_min_idle(&mut self, min_idle: Option<u32>, fx: &mut Effects<T>) {
         self.policy.min_idle = min_idle;
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     /// Serves nobody until `resume`.
@@ -36,31 +34,29 @@ impl<T: PoolTypes> Core<T> {
         self.update_gate();
     }
 
-    pub(crate) fn resume(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(crate) fn resume(&mut self, fx: &mut Effects<T>) {
         self.paused = false;
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     /// Retires every connection that is open or being opened now.
-    pub(crate) fn refresh(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(crate) fn refresh(&mut self, fx: &mut Effects<T>) {
         self.generation = self.generation.wrapping_add(1);
-        self.retire_idle(Reason::Stale, now, fx);
-        self.serve(now, fx);
-        self.settle();
+        self.retire_idle(Reason::Stale, fx);
+        self.finish(fx);
     }
 
     /// Refuses new callers, fails the waiters, retires idle connections now and the others
     /// as they are returned.
-    pub(crate) fn close(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(crate) fn close(&mut self, fx: &mut Effects<T>) {
         if self.closed {
             return;
         }
         self.closed = true;
         while let Some(first) = self.queue.first() {
-            self.fail(first, ErrorKind::Closed, None, now, fx);
+            self.fail(first, ErrorKind::Closed, None, fx);
         }
-        self.retire_idle(Reason::PoolClosed, now, fx);
+        self.retire_idle(Reason::PoolClosed, fx);
         fx.progress = true;
         self.settle();
     }

@@ -13,42 +13,35 @@ use super::{
 
 impl<T: PoolTypes> Core<T> {
     /// A connection was opened.
-    pub(crate) fn connect_finished(
-        &mut self,
-        now: Time,
-        lease: Lease<T::Conn>,
-        fx: &mut Effects<T>,
-    ) {
+    pub(crate) fn connect_finished(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.counters.opened += 1;
         if let Some(outage) = self.outage.take() {
-            let lasted = now.since(outage.began);
+            let lasted = fx.now.since(outage.began);
             fx.notices.push(Notice::OutageEnded { failures: outage.failures, lasted });
         }
         self.replace_error(None, fx);
         fx.progress = true;
         let lifetime = self.draw_lifetime();
         let slot = self.slot(&lease.permit);
-        slot.expires = now.after_opt(lifetime);
-        slot.fresh_at = now;
+        slot.expires = fx.now.after_opt(lifetime);
+        slot.fresh_at = fx.now;
         slot.connection_id = T::connection_id(&lease.conn);
         if slot.state == ConnectionState::Abandoned {
-            self.take_in_late(lease, Reason::Excess, now, fx);
+            self.take_in_late(lease, Reason::Excess, fx);
         } else {
-            let unfit = self.unfit(&lease.permit, now);
+            let unfit = self.unfit(&lease.permit, fx.now);
             self.end_call(lease.permit.index());
             match unfit {
-                Some(reason) => self.retire(lease, reason, now, fx),
-                None => self.offer(lease, now, fx),
+                Some(reason) => self.retire(lease, reason, fx),
+                None => self.offer(lease, fx),
             }
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     /// Connecting failed. If that is permanent and no connection is open, all waiters fail.
     pub(crate) fn connect_failed(
         &mut self,
-        now: Time,
         permit: Permit,
         cause: T::Cause,
         permanent: bool,
@@ -57,29 +50,27 @@ impl<T: PoolTypes> Core<T> {
         fx.progress = true;
         if self.slot(&permit).state == ConnectionState::Abandoned {
             fx.garbage.push(cause);
-            self.vacate_abandoned(permit, now, fx);
+            self.vacate_abandoned(permit, fx);
         } else {
             self.end_call(permit.index());
             let begun = self.slot(&permit).since;
-            self.vacate(permit, Some(Reason::ConnectFailed), now);
-            if self.count_connect_failure(begun, now, permanent) {
+            self.vacate(permit, Some(Reason::ConnectFailed), fx.now);
+            if self.count_connect_failure(begun, fx.now, permanent) {
                 fx.notices.push(Notice::Outage(Some(cause.clone())));
             }
             if permanent && self.has_none_for_good() {
                 while let Some(first) = self.queue.first() {
-                    self.fail(first, ErrorKind::Connect, Some(cause.clone()), now, fx);
+                    self.fail(first, ErrorKind::Connect, Some(cause.clone()), fx);
                 }
             }
-            self.keep_error(now, cause, permanent, fx);
+            self.keep_error(cause, permanent, fx);
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     /// A check has ended. `Err` says why the connection must not be used.
     pub(crate) fn check_finished(
         &mut self,
-        now: Time,
         lease: Lease<T::Conn>,
         result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
@@ -88,82 +79,73 @@ impl<T: PoolTypes> Core<T> {
         let late = self.slot(&lease.permit).state == ConnectionState::Abandoned;
         match result {
             Ok(()) if late => {
-                self.slot(&lease.permit).fresh_at = now;
-                self.take_in_late(lease, Reason::Invalid, now, fx);
+                self.slot(&lease.permit).fresh_at = fx.now;
+                self.take_in_late(lease, Reason::Invalid, fx);
             }
             Err((reason, cause)) if late => {
                 fx.garbage.push(cause);
-                self.close_late(lease, reason, now, fx);
+                self.close_late(lease, reason, fx);
             }
             result => {
-                self.end_check(now, lease, result, fx);
-                self.check_another(now, fx);
+                self.end_check(lease, result, fx);
+                self.check_another(fx);
             }
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     /// A driver's close has ended.
-    pub(crate) fn close_finished(&mut self, now: Time, permit: Permit, fx: &mut Effects<T>) {
+    pub(crate) fn close_finished(&mut self, permit: Permit, fx: &mut Effects<T>) {
         fx.progress = true;
         if self.slot(&permit).state == ConnectionState::Abandoned {
-            self.vacate_abandoned(permit, now, fx);
+            self.vacate_abandoned(permit, fx);
         } else {
             self.end_call(permit.index());
-            self.vacate(permit, None, now);
-            self.start_closes(now, fx);
+            self.vacate(permit, None, fx.now);
+            self.start_closes(fx);
         }
-        self.serve(now, fx);
-        self.settle();
+        self.finish(fx);
     }
 
     fn end_check(
         &mut self,
-        now: Time,
         lease: Lease<T::Conn>,
         result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
     ) {
-        let unfit = self.unfit(&lease.permit, now);
+        let unfit = self.unfit(&lease.permit, fx.now);
         let slot = self.slot(&lease.permit);
         let (validated, idle_since) = (slot.check.validate, slot.idle_since);
         let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
         self.end_call(lease.permit.index());
-        if held_back && !self.start_next_keepalive(now, fx) {
-            self.wake_reaper_at(now, fx);
+        if held_back && !self.start_next_keepalive(fx) {
+            self.wake_reaper_at(fx.now, fx);
         }
         if let Err((reason, cause)) = result {
             self.counters.check_failures += 1;
-            self.keep_error(now, cause, false, fx);
-            return self.retire(lease, reason, now, fx);
+            self.keep_error(cause, false, fx);
+            return self.retire(lease, reason, fx);
         }
         if let Some(reason) = unfit {
-            return self.retire(lease, reason, now, fx);
+            return self.retire(lease, reason, fx);
         }
         match idle_since {
             Some(idle_since) if self.queue.is_empty() => {
-                self.end_keepalive(lease, idle_since, now, fx);
+                self.end_keepalive(lease, idle_since, fx);
             }
             // Validated for a waiter: the first gets it.
-            _ if validated => self.offer(lease, now, fx),
+            _ if validated => self.offer(lease, fx),
             // Only reset: as if it were returned now.
-            _ => self.shelve(lease, now, fx),
+            _ => self.shelve(lease, fx),
         }
     }
 
     /// Nobody asked for the check: the connection remains idle, at the bottom.
-    fn end_keepalive(
-        &mut self,
-        mut lease: Lease<T::Conn>,
-        idle_since: Time,
-        now: Time,
-        fx: &mut Effects<T>,
-    ) {
-        self.enter(lease.permit.index(), ConnectionState::Idle, None, now);
+    fn end_keepalive(&mut self, mut lease: Lease<T::Conn>, idle_since: Time, fx: &mut Effects<T>) {
+        self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         let slot = &mut self.slots[lease.permit.index()];
         slot.since = idle_since;
-        slot.fresh_at = now;
+        slot.fresh_at = fx.now;
         let expires = slot.expires;
         lease.fit_until = slot.fit_until(self.fresh_nanos);
         self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
@@ -178,21 +160,15 @@ impl<T: PoolTypes> Core<T> {
 
     /// An abandoned call succeeded after all: takes its connection in if there is room,
     /// otherwise closes it for this reason.
-    fn take_in_late(
-        &mut self,
-        lease: Lease<T::Conn>,
-        otherwise: Reason,
-        now: Time,
-        fx: &mut Effects<T>,
-    ) {
+    fn take_in_late(&mut self, lease: Lease<T::Conn>, otherwise: Reason, fx: &mut Effects<T>) {
         let room = self.occupied() < self.policy.max_size;
-        match self.unfit(&lease.permit, now) {
+        match self.unfit(&lease.permit, fx.now) {
             None if room => {
-                self.uncount_abandoned(now, fx);
-                self.offer(lease, now, fx);
+                self.uncount_abandoned(fx);
+                self.offer(lease, fx);
             }
-            None | Some(Reason::Excess) => self.close_late(lease, otherwise, now, fx),
-            Some(reason) => self.close_late(lease, reason, now, fx),
+            None | Some(Reason::Excess) => self.close_late(lease, otherwise, fx),
+            Some(reason) => self.close_late(lease, reason, fx),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CallKind, Check, ErrorKind, Held, Lease, Permit, PoolTypes, Reason};
+use super::{CallKind, Check, ErrorKind, Held, Lease, Permit, PoolTypes, Reason, Time};
 
 /// What a waiter finds in its cell.
 pub(crate) enum Answer<T: PoolTypes> {
@@ -54,6 +54,8 @@ pub(crate) enum Notice<T: PoolTypes> {
 /// before it releases the lock, and does the rest afterwards.
 #[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
 pub(crate) struct Effects<T: PoolTypes> {
+    /// When the step happens.
+    pub(crate) now: Time,
     pub(crate) answers: Vec<(T::Cell, Answer<T>)>,
     pub(crate) jobs: Vec<Job<T>>,
     /// The reaper must run earlier than planned.
@@ -67,8 +69,10 @@ pub(crate) struct Effects<T: PoolTypes> {
 }
 
 impl<T: PoolTypes> Effects<T> {
-    pub(crate) fn new() -> Effects<T> {
+    /// None so far, of a step at this time.
+    pub(crate) fn at(now: Time) -> Effects<T> {
         Effects {
+            now,
             answers: Vec::new(),
             jobs: Vec::new(),
             wake_reaper: false,
@@ -76,13 +80,5 @@ impl<T: PoolTypes> Effects<T> {
             garbage: Vec::new(),
             notices: Vec::new(),
         }
-    }
-
-    pub(super) fn answer(&mut self, cell: T::Cell, answer: Answer<T>) {
-        self.answers.push((cell, answer));
-    }
-
-    pub(super) fn job(&mut self, job: Job<T>) {
-        self.jobs.push(job);
     }
 }

@@ -1,4 +1,4 @@
-//! The steps that subscribers are told of, and the buffer in which they collect.
+//! The steps that subscribers receive, and the buffer that collects them.
 
 use std::mem;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl<C> EventBuffer<C> {
 /// The buffer, if there are subscribers.
 pub(super) struct Journal<C> {
     pub(super) buffer: Option<EventBuffer<C>>,
-    /// The last delivery found nothing: whoever delivers sleeps until it is woken.
+    /// The last delivery found nothing: the reader sleeps until it is woken.
     pub(super) reader_sleeps: bool,
     /// The gate for the fast paths that note what they do.
     pub(super) gate: Gate,

@@ -130,8 +130,8 @@ impl<T: PoolTypes> Core<T> {
         self.idle.push_back(lease);
     }
 
-    /// Computes the gate anew, and shuts it for those who note nothing if there are
-    /// subscribers.
+    /// Computes the gate anew. If there are subscribers, the paths that note nothing stay
+    /// shut.
     pub(super) fn update_gate(&mut self) {
         let gate = self.gate_now();
         self.journal.gate = gate;

@@ -41,23 +41,23 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Reports each connection that is held too long, once.
-    pub(super) fn report_leaks(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn report_leaks(&mut self, fx: &mut Effects<T>) {
         let Some(threshold) = self.policy.leak_threshold else { return };
         for slot in &mut self.slots {
-            let due = slot.state == ConnectionState::Busy && now >= slot.since.after(threshold);
+            let due = slot.state == ConnectionState::Busy && fx.now >= slot.since.after(threshold);
             if due && !slot.leaking {
                 slot.leaking = true;
                 self.counters.leaks += 1;
-                fx.notices.extend(slot.held(now).map(Notice::Leak));
+                fx.notices.extend(slot.held(fx.now).map(Notice::Leak));
             }
         }
     }
 
     /// A connection was returned or detached.
-    pub(super) fn end_leak(&mut self, permit: &Permit, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn end_leak(&mut self, permit: &Permit, fx: &mut Effects<T>) {
         let slot = self.slot(permit);
         if mem::take(&mut slot.leaking) {
-            fx.notices.extend(slot.held(now).map(Notice::LeakEnded));
+            fx.notices.extend(slot.held(fx.now).map(Notice::LeakEnded));
         }
     }
 

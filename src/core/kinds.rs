@@ -28,6 +28,21 @@ pub enum ErrorKind {
     Config,
 }
 
+/// As in logs, spans and traces.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Closed => "closed",
+            ErrorKind::QueueFull => "queue_full",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Connect => "connect",
+            ErrorKind::SelfDeadlock => "self_deadlock",
+            ErrorKind::Config => "config",
+        })
+    }
+}
+
 /// Where a connection is.
 ///
 /// ```text
@@ -103,18 +118,19 @@ pub enum Reason {
     Detached,
 }
 
+/// As in logs and traces, and in the `reason` of metrics.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Reason::Broken => "broken",
             Reason::Invalid => "invalid",
             Reason::Expired => "expired",
-            Reason::IdleTooLong => "idle too long",
+            Reason::IdleTooLong => "idle_too_long",
             Reason::Excess => "excess",
             Reason::Stale => "stale",
-            Reason::PoolClosed => "pool closed",
-            Reason::ConnectFailed => "connect failed",
-            Reason::Overran => "overran its limit",
+            Reason::PoolClosed => "pool_closed",
+            Reason::ConnectFailed => "connect_failed",
+            Reason::Overran => "overran",
             Reason::Detached => "detached",
         })
     }
@@ -122,8 +138,7 @@ impl fmt::Display for Reason {
 
 /// What a driver call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CallKind {
     /// To open a connection.

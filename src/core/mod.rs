@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `state` | [`Core`]: its fields, their counts, the change of a slot's state |
 //! | `fast_path`, `gate` | a get and a return that need no decision |
-//! | `checkout`, `checkin` | all other gets and returns |
+//! | `checkout` | all other gets and returns |
 //! | `serve` | who is next, and what is opened or checked for whom |
 //! | `retire` | which connections end, and when their close starts |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
@@ -22,7 +22,6 @@
 //! | `invariants` | promises, asserted after each transition in debug builds |
 //! | `verify` | exhaustive exploration, random walks and single cases |
 
-mod checkin;
 mod checkout;
 mod control;
 mod driver_events;
@@ -50,7 +49,7 @@ mod types;
 #[cfg(test)]
 mod verify;
 
-pub(crate) use checkin::Verdict;
+pub(crate) use checkout::Verdict;
 pub(crate) use effects::{Answer, Effects, Job, NestedWait, Notice};
 pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};

@@ -31,17 +31,11 @@ impl<T: PoolTypes> Core<T> {
 
     /// Keeps an error to report it, unless the last one explains more: why none can be
     /// opened for good.
-    pub(super) fn keep_error(
-        &mut self,
-        now: Time,
-        cause: T::Cause,
-        permanent: bool,
-        fx: &mut Effects<T>,
-    ) {
+    pub(super) fn keep_error(&mut self, cause: T::Cause, permanent: bool, fx: &mut Effects<T>) {
         if self.fails_permanently() && !permanent {
             fx.garbage.push(cause);
         } else {
-            self.replace_error(Some((now, cause)), fx);
+            self.replace_error(Some((fx.now, cause)), fx);
         }
     }
 

@@ -29,41 +29,43 @@ impl<T: PoolTypes> Core<T> {
 
     /// Stops to count on calls past the policy's patience, and abandons those past their
     /// limit.
-    pub(super) fn check_calls(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn check_calls(&mut self, fx: &mut Effects<T>) {
         if self.opening + self.checking + self.closers == 0 {
             return;
         }
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             let Some(kind) = slot.call() else { continue };
-            if !slot.past_patience && slot.patience_ends(&self.policy).is_some_and(|at| at <= now) {
+            if !slot.past_patience
+                && slot.patience_ends(&self.policy).is_some_and(|at| at <= fx.now)
+            {
                 slot.past_patience = true;
                 *self.past_patience.of(kind) += 1;
             }
-            if slot.limit_ends(&self.policy).is_none_or(|at| at > now) {
+            if slot.limit_ends(&self.policy).is_none_or(|at| at > fx.now) {
                 continue;
             }
             if self.abandoned < self.policy.max_abandoned {
-                self.abandon(index, now, fx);
+                self.abandon(index, fx);
             } else if !slot.past_limit {
                 slot.past_limit = true;
                 *self.past_limit.of(kind) += 1;
             }
         }
-        self.start_closes(now, fx);
+        self.start_closes(fx);
     }
 
-    fn abandon(&mut self, index: usize, now: Time, fx: &mut Effects<T>) {
+    fn abandon(&mut self, index: usize, fx: &mut Effects<T>) {
         let kind = self.end_call(index);
         let (since, connection_id) = (self.slots[index].since, self.slots[index].connection_id);
-        if kind == CallKind::Connect && self.count_connect_failure(since, now, false) {
+        if kind == CallKind::Connect && self.count_connect_failure(since, fx.now, false) {
             fx.notices.push(Notice::Outage(None));
         }
-        self.enter(index, ConnectionState::Abandoned, Some(Reason::Overran), now);
+        self.enter(index, ConnectionState::Abandoned, Some(Reason::Overran), fx.now);
         self.slots[index].abandoned = Some((kind, since));
         self.abandoned += 1;
         self.counters.abandoned += 1;
-        fx.notices.push(Notice::Abandoned { kind, connection_id, after: now.since(since) });
+        fx.notices.push(Notice::Abandoned { kind, connection_id, after: fx.now.since(since) });
     }
 
     /// Uncounts the driver call of a slot, which has ended or is abandoned.
@@ -85,15 +87,15 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// An abandoned call has ended, and left no connection.
-    pub(super) fn vacate_abandoned(&mut self, permit: Permit, now: Time, fx: &mut Effects<T>) {
-        self.vacate(permit, None, now);
-        self.uncount_abandoned(now, fx);
+    pub(super) fn vacate_abandoned(&mut self, permit: Permit, fx: &mut Effects<T>) {
+        self.vacate(permit, None, fx.now);
+        self.uncount_abandoned(fx);
     }
 
     /// One abandoned call fewer: another that overran its limit may take its place.
-    pub(super) fn uncount_abandoned(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn uncount_abandoned(&mut self, fx: &mut Effects<T>) {
         if self.abandoned == self.policy.max_abandoned {
-            self.wake_reaper_at(now, fx);
+            self.wake_reaper_at(fx.now, fx);
         }
         self.abandoned -= 1;
     }

@@ -56,9 +56,7 @@ pub(crate) struct Pressure {
 
 pub(crate) struct Picture<T: PoolTypes> {
     pub(crate) policy: Policy,
-    pub(crate) gauges: Gauges,
-    pub(crate) counters: Counters,
-    pub(crate) pressure: Pressure,
+    pub(crate) figures: Figures,
     pub(crate) paused: bool,
     pub(crate) closed: bool,
     pub(crate) held: Vec<Held<T::Caller>>,
@@ -67,8 +65,6 @@ pub(crate) struct Picture<T: PoolTypes> {
     pub(crate) nested: Vec<NestedWait<T::Caller>>,
     /// The last error and its age.
     pub(crate) last_error: Option<(Duration, T::Cause)>,
-    /// For how long connecting has failed.
-    pub(crate) failing_for: Option<Duration>,
 }
 
 /// The numbers alone.
@@ -78,22 +74,20 @@ pub(crate) struct Figures {
     pub(crate) pressure: Pressure,
     /// How many connections are held too long now.
     pub(crate) leaked: u32,
+    /// For how long connecting has failed.
     pub(crate) failing_for: Option<Duration>,
 }
 
 impl<T: PoolTypes> Core<T> {
     pub(crate) fn figures(&self, now: Time) -> Figures {
-        let leaked = if self.counters.leaks == 0 {
-            0
-        } else {
-            self.busy_slots().filter(|slot| slot.leaking).count() as u32
-        };
+        let leaking = self.busy_slots().filter(|slot| slot.leaking);
+        let leaked = if self.counters.leaks == 0 { 0 } else { leaking.count() as u32 };
         Figures {
             gauges: self.gauges(),
             counters: self.counters,
             pressure: self.pressure(now),
             leaked,
-            failing_for: self.failing_for(now),
+            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
         }
     }
 
@@ -108,9 +102,7 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn picture(&self, now: Time) -> Picture<T> {
         Picture {
             policy: self.policy.clone(),
-            gauges: self.gauges(),
-            counters: self.counters,
-            pressure: self.pressure(now),
+            figures: self.figures(now),
             paused: self.paused,
             closed: self.closed,
             held: self.holders(now).collect(),
@@ -118,7 +110,6 @@ impl<T: PoolTypes> Core<T> {
             calls: self.calls(now),
             nested: self.self_deadlock(now),
             last_error: self.last_error().map(|(at, cause)| (now.since(at), cause)),
-            failing_for: self.failing_for(now),
         }
     }
 
@@ -173,9 +164,5 @@ impl<T: PoolTypes> Core<T> {
             Some(Call { kind, connection_id, running_for, queued, abandoned })
         }));
         all
-    }
-
-    fn failing_for(&self, now: Time) -> Option<Duration> {
-        self.outage.as_ref().map(|outage| now.since(outage.began))
     }
 }

@@ -9,15 +9,14 @@ pub(super) const KEEPALIVES_AT_ONCE: u32 = 4;
 
 impl<T: PoolTypes> Core<T> {
     /// Does everything that is due. Returns when the reaper must run again.
-    pub(crate) fn tick(&mut self, now: Time, fx: &mut Effects<T>) -> Time {
-        self.wake_at = now; // No plan of the steps below can be earlier.
-        self.check_calls(now, fx);
-        self.reap_idle(now, fx);
-        self.report_leaks(now, fx);
-        self.serve(now, fx);
-        self.settle();
+    pub(crate) fn tick(&mut self, fx: &mut Effects<T>) -> Time {
+        self.wake_at = fx.now; // No plan of the steps below can be earlier.
+        self.check_calls(fx);
+        self.reap_idle(fx);
+        self.report_leaks(fx);
+        self.finish(fx);
         fx.wake_reaper = false;
-        self.wake_at = self.next_deadline(now);
+        self.wake_at = self.next_deadline(fx.now);
         self.wake_at
     }
 
@@ -30,19 +29,19 @@ impl<T: PoolTypes> Core<T> {
 
     /// Retires idle connections that are too old, and starts keepalives. Visits each
     /// once, and keeps their order.
-    fn reap_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+    fn reap_idle(&mut self, fx: &mut Effects<T>) {
         for _ in 0..self.idle.len() {
             let Some(lease) = self.idle.pop_front() else { return };
             let slot = &self.slots[lease.permit.index()];
             let idle_until = slot.since.after_opt(self.policy.idle_timeout);
             let check_at = slot.fresh_at.after_opt(self.policy.keepalive);
-            if now >= slot.expires {
-                self.retire(lease, Reason::Expired, now, fx);
-            } else if now >= idle_until {
-                self.retire(lease, Reason::IdleTooLong, now, fx);
-            } else if now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
+            if fx.now >= slot.expires {
+                self.retire(lease, Reason::Expired, fx);
+            } else if fx.now >= idle_until {
+                self.retire(lease, Reason::IdleTooLong, fx);
+            } else if fx.now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
                 let since = slot.since;
-                self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+                self.start_check(lease, Check::VALIDATE, Some(since), fx);
             } else {
                 self.idle.push_back(lease);
             }
@@ -53,17 +52,17 @@ impl<T: PoolTypes> Core<T> {
     /// connections. Those that were checked go to the bottom of the stack, so the next one
     /// due is where the last one was, or a little above. Returns `false` if there is none
     /// from there on; the reaper finds out whether there is one at all.
-    pub(super) fn start_next_keepalive(&mut self, now: Time, fx: &mut Effects<T>) -> bool {
+    pub(super) fn start_next_keepalive(&mut self, fx: &mut Effects<T>) -> bool {
         let due = |lease: &Lease<T::Conn>| {
             let fresh_at = self.slots[lease.permit.index()].fresh_at;
-            now >= fresh_at.after_opt(self.policy.keepalive)
+            fx.now >= fresh_at.after_opt(self.policy.keepalive)
         };
         let from = mem::take(&mut self.keepalive_from).min(self.idle.len());
         let Some(above) = self.idle.range(from..).position(due) else { return false };
         self.keepalive_from = from + above;
         let lease = self.idle.remove(from + above).expect("BUG: the due connection is gone");
         let since = self.slot(&lease.permit).since;
-        self.start_check(lease, Check::VALIDATE, Some(since), now, fx);
+        self.start_check(lease, Check::VALIDATE, Some(since), fx);
         true
     }
 

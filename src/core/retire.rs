@@ -6,22 +6,16 @@ use super::{
 
 impl<T: PoolTypes> Core<T> {
     /// Retires a connection that is in no list. Its close starts when a closer is free.
-    pub(super) fn retire(
-        &mut self,
-        lease: Lease<T::Conn>,
-        reason: Reason,
-        now: Time,
-        fx: &mut Effects<T>,
-    ) {
+    pub(super) fn retire(&mut self, lease: Lease<T::Conn>, reason: Reason, fx: &mut Effects<T>) {
         self.counters.closed[reason as usize] += 1;
-        self.enter(lease.permit.index(), ConnectionState::Retired, Some(reason), now);
+        self.enter(lease.permit.index(), ConnectionState::Retired, Some(reason), fx.now);
         self.retired.push_back((lease, reason));
-        self.start_closes(now, fx);
+        self.start_closes(fx);
     }
 
-    pub(super) fn retire_idle(&mut self, reason: Reason, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn retire_idle(&mut self, reason: Reason, fx: &mut Effects<T>) {
         while let Some(lease) = self.idle.pop_front() {
-            self.retire(lease, reason, now, fx);
+            self.retire(lease, reason, fx);
         }
     }
 
@@ -41,13 +35,13 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    pub(super) fn start_closes(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn start_closes(&mut self, fx: &mut Effects<T>) {
         while self.closers - self.past_limit.closes < self.policy.max_closers {
             let Some((lease, reason)) = self.retired.pop_front() else { return };
-            self.enter(lease.permit.index(), ConnectionState::Closing, None, now);
+            self.enter(lease.permit.index(), ConnectionState::Closing, None, fx.now);
             self.closers += 1;
             self.schedule_deadline(&lease.permit, fx);
-            fx.job(Job::Close(lease, reason));
+            fx.jobs.push(Job::Close(lease, reason));
         }
     }
 
@@ -57,11 +51,10 @@ impl<T: PoolTypes> Core<T> {
         &mut self,
         lease: Lease<T::Conn>,
         reason: Reason,
-        now: Time,
         fx: &mut Effects<T>,
     ) {
         self.counters.closed[reason as usize] += 1;
-        self.slot(&lease.permit).abandoned = Some((CallKind::Close, now));
-        fx.job(Job::Close(lease, reason));
+        self.slot(&lease.permit).abandoned = Some((CallKind::Close, fx.now));
+        fx.jobs.push(Job::Close(lease, reason));
     }
 }

@@ -17,7 +17,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// Called whenever something has changed that waiters wait for. Only a waiter whose
     /// thread holds a connection can be the reason, so usually this is one branch.
-    pub(super) fn detect_self_deadlock(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn detect_self_deadlock(&mut self, fx: &mut Effects<T>) {
         if self.nested.is_empty() && self.deadlocked.is_none() {
             return;
         }
@@ -28,20 +28,20 @@ impl<T: PoolTypes> Core<T> {
             return;
         }
         if self.deadlocked.is_none() {
-            self.deadlocked = Some(now);
+            self.deadlocked = Some(fx.now);
             self.counters.self_deadlocks += 1;
-            fx.notices.push(Notice::SelfDeadlock(self.nested_waits(now)));
+            fx.notices.push(Notice::SelfDeadlock(self.nested_waits(fx.now)));
         }
         let limit = self.self_deadlock_limit();
-        if now < limit {
+        if fx.now < limit {
             return self.wake_reaper_at(limit, fx);
         }
         // One error is enough: its thread returns what it holds.
-        let waits = self.nested_waits(now);
+        let waits = self.nested_waits(fx.now);
         if let Some(last) = self.last_nested_waiter() {
-            let waiter = self.dismiss(last, ErrorKind::SelfDeadlock, now);
+            let waiter = self.dismiss(last, ErrorKind::SelfDeadlock, fx.now);
             let waiter = waiter.expect("BUG: a nested waiter that has left");
-            fx.answer(waiter.cell, Answer::SelfDeadlock(waits));
+            fx.answers.push((waiter.cell, Answer::SelfDeadlock(waits)));
         }
         self.deadlocked = None;
     }

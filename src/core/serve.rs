@@ -11,36 +11,36 @@ impl<T: PoolTypes> Core<T> {
     /// Decides who is next, and what is opened or checked. Called at the end of every
     /// transition that may have made a connection, a waiter or room for a connection
     /// available (P3).
-    pub(super) fn serve(&mut self, now: Time, fx: &mut Effects<T>) {
-        self.serve_from_idle(now, fx);
+    pub(super) fn serve(&mut self, fx: &mut Effects<T>) {
+        self.serve_from_idle(fx);
         if self.only_idle > 0 && self.idle.is_empty() && self.checking == 0 {
-            self.dismiss_only_idle(now, fx);
+            self.dismiss_only_idle(fx);
         }
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
             let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
-            self.retire(lease, Reason::Excess, now, fx);
+            self.retire(lease, Reason::Excess, fx);
         }
-        self.open_as_needed(now, fx);
-        self.detect_self_deadlock(now, fx);
+        self.open_as_needed(fx);
+        self.detect_self_deadlock(fx);
     }
 
-    fn serve_from_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+    fn serve_from_idle(&mut self, fx: &mut Effects<T>) {
         while self.serving() {
             let Some(first) = self.queue.first() else { return };
-            let Some(is_fresh) = self.is_top_fresh(now, fx) else { return };
+            let Some(is_fresh) = self.is_top_fresh(fx) else { return };
             if !is_fresh {
                 if self.checking_soon() >= self.queue.len() {
                     return;
                 }
-                self.check_top(now, fx);
-            } else if self.waited(first, now) >= self.policy.fairness_bound {
+                self.check_top(fx);
+            } else if self.waited(first, fx.now) >= self.policy.fairness_bound {
                 let lease = self.idle.pop_back().expect("BUG: the top is gone");
-                self.grant(first, lease, now, fx);
+                self.grant(first, lease, fx);
             } else {
                 if self.nudged.is_none() {
                     self.nudged = Some(first);
                     let cell = self.queue.get(first).expect("BUG: the first is gone").cell.clone();
-                    fx.answer(cell, Answer::Nudged);
+                    fx.answers.push((cell, Answer::Nudged));
                 }
                 return;
             }
@@ -48,32 +48,26 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// The last check that some waiters waited for has failed.
-    fn dismiss_only_idle(&mut self, now: Time, fx: &mut Effects<T>) {
+    fn dismiss_only_idle(&mut self, fx: &mut Effects<T>) {
         let only_idle = self.queue.iter().filter(|(_, waiter)| waiter.only_idle);
         let ids: Vec<WaiterId> = only_idle.map(|(id, _)| id).collect();
         for id in ids {
-            self.fail(id, ErrorKind::Timeout, None, now, fx);
+            self.fail(id, ErrorKind::Timeout, None, fx);
         }
     }
 
     /// Gives a connection that was opened or validated for a waiter to the first waiter.
-    pub(super) fn offer(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn offer(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         match self.queue.first() {
-            Some(first) if self.serving() => self.grant(first, lease, now, fx),
-            _ => self.shelve(lease, now, fx),
+            Some(first) if self.serving() => self.grant(first, lease, fx),
+            _ => self.shelve(lease, fx),
         }
     }
 
     /// Gives a connection to a waiter, which leaves the queue.
-    pub(super) fn grant(
-        &mut self,
-        id: WaiterId,
-        lease: Lease<T::Conn>,
-        now: Time,
-        fx: &mut Effects<T>,
-    ) {
-        let cell = self.lend_to(id, &lease.permit, now);
-        fx.answer(cell, Answer::Granted(lease));
+    pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        let cell = self.lend_to(id, &lease.permit, fx.now);
+        fx.answers.push((cell, Answer::Granted(lease)));
     }
 
     /// Lends a connection to a waiter, which leaves the queue. Returns its cell.
@@ -92,11 +86,10 @@ impl<T: PoolTypes> Core<T> {
         id: WaiterId,
         kind: ErrorKind,
         cause: Option<T::Cause>,
-        now: Time,
         fx: &mut Effects<T>,
     ) {
-        let waiter = self.dismiss(id, kind, now).expect("BUG: failed a waiter that has left");
-        fx.answer(waiter.cell, Answer::Failed(kind, cause));
+        let waiter = self.dismiss(id, kind, fx.now).expect("BUG: failed a waiter that has left");
+        fx.answers.push((waiter.cell, Answer::Failed(kind, cause)));
     }
 
     /// Removes a waiter that gets no connection. `None` if it has left.
@@ -132,11 +125,11 @@ impl<T: PoolTypes> Core<T> {
         self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
     }
 
-    /// A check has ended. The next starts for those who still wait, even if other checks
-    /// are under way: those may hang, this one did not.
-    pub(super) fn check_another(&mut self, now: Time, fx: &mut Effects<T>) {
-        if self.serving() && !self.queue.is_empty() && self.top_is_stale(now) {
-            self.check_top(now, fx);
+    /// A check has ended. The next starts if callers still wait, even if other checks are
+    /// under way: those may hang, this one did not.
+    pub(super) fn check_another(&mut self, fx: &mut Effects<T>) {
+        if self.serving() && !self.queue.is_empty() && self.top_is_stale(fx.now) {
+            self.check_top(fx);
         }
     }
 
@@ -148,32 +141,32 @@ impl<T: PoolTypes> Core<T> {
         })
     }
 
-    pub(super) fn check_top(&mut self, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn check_top(&mut self, fx: &mut Effects<T>) {
         let lease = self.idle.pop_back().expect("BUG: the top is gone");
-        self.start_check(lease, Check::VALIDATE, None, now, fx);
+        self.start_check(lease, Check::VALIDATE, None, fx);
     }
 
     /// Takes the top of the stack if it needs no check.
-    pub(super) fn pop_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
-        if self.is_top_fresh(now, fx)? { self.idle.pop_back() } else { None }
+    pub(super) fn pop_fresh(&mut self, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
+        if self.is_top_fresh(fx)? { self.idle.pop_back() } else { None }
     }
 
     /// Retires expired connections from the top of the stack. Returns whether the next one
     /// needs no check; `None` if there is none.
-    fn is_top_fresh(&mut self, now: Time, fx: &mut Effects<T>) -> Option<bool> {
-        while now >= self.slots[self.idle.back()?.permit.index()].expires {
+    fn is_top_fresh(&mut self, fx: &mut Effects<T>) -> Option<bool> {
+        while fx.now >= self.slots[self.idle.back()?.permit.index()].expires {
             let lease = self.idle.pop_back()?;
-            self.retire(lease, Reason::Expired, now, fx);
+            self.retire(lease, Reason::Expired, fx);
         }
-        Some(!self.top_is_stale(now))
+        Some(!self.top_is_stale(fx.now))
     }
 
     /// Puts a connection onto the stack, and plans for its expiry.
-    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, now: Time, fx: &mut Effects<T>) {
+    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         let expires = self.slot(&lease.permit).expires;
         self.wake_reaper_at(expires, fx);
-        self.enter(lease.permit.index(), ConnectionState::Idle, None, now);
-        self.push_idle(lease, now);
+        self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
+        self.push_idle(lease, fx.now);
     }
 
     /// Starts the check of a connection that is in no list. `idle_since` is set for a
@@ -183,20 +176,19 @@ impl<T: PoolTypes> Core<T> {
         lease: Lease<T::Conn>,
         check: Check,
         idle_since: Option<Time>,
-        now: Time,
         fx: &mut Effects<T>,
     ) {
-        self.enter(lease.permit.index(), ConnectionState::Checking, None, now);
+        self.enter(lease.permit.index(), ConnectionState::Checking, None, fx.now);
         let slot = self.slot(&lease.permit);
         (slot.check, slot.idle_since) = (check, idle_since);
         self.checking += 1;
         self.schedule_deadline(&lease.permit, fx);
-        fx.job(Job::Check(lease, check));
+        fx.jobs.push(Job::Check(lease, check));
     }
 
     /// Starts as many connects as are needed, as there is room for, and as the policy and
     /// an outage allow.
-    fn open_as_needed(&mut self, now: Time, fx: &mut Effects<T>) {
+    fn open_as_needed(&mut self, fx: &mut Effects<T>) {
         let missing = self.missing();
         if missing == 0 {
             return;
@@ -204,7 +196,7 @@ impl<T: PoolTypes> Core<T> {
         let may = self.policy.max_opening.saturating_sub(self.opening - self.past_limit.connects);
         // While connecting fails, one attempt at a time is enough to find out.
         let may = match &self.outage {
-            Some(outage) if now < outage.retry_at => {
+            Some(outage) if fx.now < outage.retry_at => {
                 let retry_at = outage.retry_at;
                 return self.wake_reaper_at(retry_at, fx);
             }
@@ -212,9 +204,9 @@ impl<T: PoolTypes> Core<T> {
             None => may,
         };
         for _ in 0..missing.min(may) {
-            let permit = self.occupy(now);
+            let permit = self.occupy(fx.now);
             self.schedule_deadline(&permit, fx);
-            fx.job(Job::Connect(permit));
+            fx.jobs.push(Job::Connect(permit));
         }
     }
 

@@ -8,7 +8,9 @@ use super::events::Journal;
 use super::gate::Gate;
 use super::queue::Queue;
 use super::slot::Slot;
-use super::{CallKind, ConnectionState, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId};
+use super::{
+    CallKind, ConnectionState, Effects, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
+};
 
 /// How many connections and callers are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -283,6 +285,12 @@ impl<T: PoolTypes> Core<T> {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Ends a transition that may have changed who can be served.
+    pub(super) fn finish(&mut self, fx: &mut Effects<T>) {
+        self.serve(fx);
+        self.settle();
     }
 
     /// Ends a transition.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Nanoseconds since the pool's clock was started.
 ///
 /// Eight bytes that compare in one instruction; 584 years until they wrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Time(pub(crate) u64);
 
 impl Time {

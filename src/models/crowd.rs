@@ -15,7 +15,6 @@ use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, se
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
-use crate::runtime::publish;
 use crate::runtime::shared::Shared;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicU64, Ordering, advance, instant};
@@ -175,13 +174,13 @@ fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> Stri
     }
     let guard = match request.get() {
         Ok(guard) => guard,
-        Err(error) => return said(&error),
+        Err(error) => return kind_of(&error),
     };
     dawdle();
     use_up(pool, guard, pick(habits.ends))
 }
 
-fn said(error: &Error) -> String {
+fn kind_of(error: &Error) -> String {
     format!("{:?}", error.kind())
 }
 
@@ -208,7 +207,7 @@ fn use_up(pool: &Pool<Driver>, mut guard: Guard, end: End) -> String {
         End::AskForMore(timeout) => {
             let more = pool.get_timeout(timeout).map(drop);
             drop(guard);
-            return more.map_or_else(|error| said(&error), |()| "two granted".to_string());
+            return more.map_or_else(|error| kind_of(&error), |()| "two granted".to_string());
         }
     }
     "granted".to_string()
@@ -302,7 +301,7 @@ fn p3_a_crowd_and_a_busy_owner() {
 #[test]
 fn p11_a_crowd_is_sent_away() {
     let to_meet = ["granted", "broken", "Timeout", "Closed"];
-    draw("a crowd and those who close", ITERATIONS, &to_meet, || {
+    draw("a crowd and two closers", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         let closers = [(); 2].map(|()| {
             let pool = crowd.bench.pool.clone();
@@ -337,7 +336,7 @@ fn p11_the_last_of_a_crowd_drops_the_last_handle() {
 #[test]
 fn p3_a_crowd_is_listened_to() {
     let to_meet = ["granted", "broken", "Timeout", "checked out", "enqueued, checked out"];
-    draw("a crowd and those who listen", ITERATIONS, &to_meet, || {
+    draw("a crowd and subscribers", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         let listeners = [["first", "second"], ["third", "fourth"]].map(|names| {
             let (pool, shared) = (crowd.bench.pool.clone(), Arc::clone(&crowd.bench.shared));
@@ -348,7 +347,7 @@ fn p3_a_crowd_is_listened_to() {
                     dawdle();
                     get_by_name(&pool, name);
                     dawdle();
-                    publish::deliver(&shared);
+                    shared.deliver_events();
                     told_of(&events, name)
                 })
             })
@@ -393,7 +392,7 @@ fn p2_a_crowd_is_served_in_order() {
                 if got.is_ok() {
                     served.lock().expect("no caller panics here").push(number);
                 }
-                got.map_or_else(|error| said(&error), |_| "granted".to_string())
+                got.map_or_else(|error| kind_of(&error), |_| "granted".to_string())
             })
         };
         let cancels = [(); CALLERS].map(|()| one_in(3));

@@ -19,11 +19,9 @@ use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
 use crate::core::Gauges;
-use crate::runtime::close_mutex::CloseMutex;
+use crate::runtime::conn::CloseMutex;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
-use crate::runtime::threads::Host;
-use crate::runtime::{publish, tick};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;
@@ -267,7 +265,7 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     loop {
         let mut next = None;
         if reaps {
-            let at = shared.transition(|core, now, fx| core.tick(now, fx));
+            let at = shared.transition(|core, fx| core.tick(fx));
             next = shared.clock.instant_of(at);
         }
         work(shared);
@@ -740,7 +738,7 @@ fn p9_a_permanent_failure_against_timeout() {
 /// error, unless the other was done before.
 #[test]
 fn p9_two_holders_that_wait_for_each_other() {
-    let outcomes = ["granted, granted", "Deadlock, granted", "granted, Deadlock"];
+    let outcomes = ["granted, granted", "SelfDeadlock, granted", "granted, SelfDeadlock"];
     explore("two holders that wait for each other", 3, &outcomes, || {
         let at_once = SelfDeadlock::Fail(Duration::ZERO);
         let bench = Bench::filled(settings().max_size(2).on_self_deadlock(at_once), 2);
@@ -847,10 +845,10 @@ fn p3_a_subscription_begins_during_a_hand_off() {
         };
         let caller = bench.caller(MAX);
         drop(held);
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         assert_eq!(caller.join().expect("the caller"), "granted");
         let events = listener.join().expect("the listener");
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         let told = told_of(&events, "the listener");
         bench.end(None);
         told
@@ -870,14 +868,14 @@ fn p3_a_subscription_ends_during_a_hand_off() {
             let shared = Arc::clone(&bench.shared);
             thread::spawn(move || {
                 drop(events);
-                publish::deliver(&shared);
+                shared.deliver_events();
             })
         };
         drop(held);
         listener.join().expect("the listener");
         let one = one.join().expect("the one");
         let other = other.join().expect("the other");
-        publish::deliver(&bench.shared);
+        bench.shared.deliver_events();
         assert!(!bench.shared.observed.load(PlainOrdering::Relaxed), "nobody listens");
         let noted = bench.shared.with_core(|core| core.swap_events(None));
         assert!(noted.is_none(), "noted for nobody");
@@ -899,7 +897,7 @@ fn p7_return_against_reaper() {
         let crew = bench.crew();
         let caller = getter(&bench);
         advance(ms(10));
-        bench.shared.transition(|core, now, fx| core.tick(now, fx));
+        bench.shared.transition(|core, fx| core.tick(fx));
         let got = caller.join().expect("the caller");
         bench.end(Some(crew));
         which(got, old)
@@ -927,7 +925,7 @@ fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
         let shared = Arc::clone(&bench.shared);
-        let reaper = thread::spawn(move || tick::run(&shared));
+        let reaper = thread::spawn(move || shared.tick_until_stopped());
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");
@@ -1031,7 +1029,7 @@ fn p11_two_who_close() {
 #[test]
 fn p7_three_closers_at_the_close_mutex() {
     explore("three closers at the close mutex", 8, &["1"], || {
-        let mutex = Arc::new(CloseMutex::new());
+        let mutex = Arc::new(CloseMutex::default());
         let closer = |mutex: Arc<CloseMutex>| {
             move || {
                 let first = mutex.begin();

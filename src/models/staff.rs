@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 
 use super::{Bench, Driver, Plain, ms, work};
-use crate::runtime::publish;
 use crate::runtime::reaper::Woken;
 use crate::runtime::shared::Shared;
 use crate::runtime::shared::Task;
-use crate::runtime::threads::Host;
 use crate::runtime::workers::Running;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};
@@ -110,9 +108,9 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
             })
         });
         loop {
-            let next = shared.transition(|core, now, fx| core.tick(now, fx));
+            let next = shared.transition(|core, fx| core.tick(fx));
             hand_out(&shared, &desk);
-            let next = publish::deliver(&shared).map_or(next, |at| at.min(next));
+            let next = shared.deliver_events().map_or(next, |at| at.min(next));
             if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::ToStop {
                 break;
             }

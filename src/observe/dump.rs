@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use super::groups::{self, Group};
 use super::snapshot::{DriverCall, Snapshot};
-use crate::types::caller::CallSite;
-use crate::types::text::{Plain, WIDTH, fitted, names, wrapped};
+use crate::types::CallSite;
+use crate::types::text::{Plain, WIDTH, names, truncated, wrapped};
 
-/// Up to so many have a row each; more are put together by the line at which they
-/// asked.
+/// Up to this number, each holder or waiter has a row. More are grouped by the line of
+/// their get.
 const SINGLES: usize = 12;
 
-/// More rows than this are only counted.
+/// The maximum number of rows. Further ones are only counted.
 const ROWS: usize = 20;
 
 impl fmt::Display for Snapshot {
-    /// A dump: the numbers, then who holds, who waits, and what the driver is busy
-    /// with. When many hold or wait, those of one line share a row.
+    /// A dump: figures, holders, waiters, and driver calls. If there are many holders or
+    /// waiters, those of one line share a row.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.numbers(f)?;
         self.errors(f)?;
@@ -64,10 +64,8 @@ impl Snapshot {
         if let Some(error) = &self.last_error {
             wrapped(f, &format!("  last error, {:.1?} ago: ", error.age), &error.text)?;
         }
-        match self.failing_for {
-            Some(lasted) => writeln!(f, "  connecting has failed for {lasted:.1?}"),
-            None => Ok(()),
-        }
+        self.failing_for
+            .map_or(Ok(()), |lasted| writeln!(f, "  connecting has failed for {lasted:.1?}"))
     }
 
     fn nested(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,38 +77,19 @@ impl Snapshot {
     }
 
     fn holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = &self.holders;
-        if all.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "  held ({}), longest first:", all.len())?;
-        if all.len() > SINGLES {
-            return grouped(f, &groups::of_holders(all));
-        }
-        let what = |id: u64| format!("connection {id}");
-        let widths = Widths::of(all.iter().map(|h| (what(h.connection_id()), h.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, holder: &crate::types::holder::Holder| {
-            let what = what(holder.connection_id());
-            row(f, holder.held_for(), &what, holder.call_site(), widths)
-        };
-        rows(f, all, one)
+        let entries = self.holders.iter().map(|holder| {
+            let what = format!("connection {}", holder.connection_id());
+            Entry::new(holder.held_for(), what, holder.call_site())
+        });
+        callers(f, "held", "longest first", entries)
     }
 
     fn waiters(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = &self.waiters;
-        if all.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "  waiting ({}), next first:", all.len())?;
-        if all.len() > SINGLES {
-            return grouped(f, &groups::of_waiters(all));
-        }
-        let what = |priority: u8| format!("priority {priority}");
-        let widths = Widths::of(all.iter().map(|w| (what(w.priority()), w.thread())));
-        let one = |f: &mut fmt::Formatter<'_>, waiter: &crate::types::holder::Waiter| {
-            row(f, waiter.waited(), &what(waiter.priority()), waiter.call_site(), widths)
-        };
-        rows(f, all, one)
+        let entries = self.waiters.iter().map(|waiter| {
+            let what = format!("priority {}", waiter.priority());
+            Entry::new(waiter.waited(), what, waiter.call_site())
+        });
+        callers(f, "waiting", "next first", entries)
     }
 
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,61 +113,75 @@ fn rows<T>(
     }
 }
 
-/// How wide two columns have to be.
-#[derive(Clone, Copy, Default)]
-struct Widths {
-    what: usize,
-    thread: usize,
-}
-
-impl Widths {
-    fn of<'a>(all: impl Iterator<Item = (String, &'a str)>) -> Widths {
-        let chars = |text: &str| text.chars().count();
-        all.fold(Widths::default(), |widths, (what, thread)| Widths {
-            what: widths.what.max(chars(&what)),
-            thread: widths.thread.max(chars(&Plain(thread).to_string())),
-        })
-    }
-}
-
-fn row(
-    f: &mut fmt::Formatter<'_>,
+/// A holder or a waiter.
+struct Entry<'a> {
     span: Duration,
-    what: &str,
-    call_site: &CallSite,
-    widths: Widths,
-) -> fmt::Result {
-    let span = format!("{span:.1?}");
-    let thread = Plain(call_site.thread()).to_string();
-    let Widths { what: wide, thread: wider } = widths;
-    let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {}", call_site.location());
-    f.write_str(&row)?;
-    if let Some(label) = call_site.label() {
-        write!(f, " ({})", fitted(label, room_after(&row)))?;
-    }
-    writeln!(f)
+    what: String,
+    thread: String,
+    call_site: &'a CallSite,
 }
 
-/// For a label in parentheses: what is left of the line, and a word in any case.
+impl<'a> Entry<'a> {
+    fn new(span: Duration, what: String, call_site: &'a CallSite) -> Entry<'a> {
+        Entry { span, what, thread: Plain(call_site.thread()).to_string(), call_site }
+    }
+}
+
+/// A row for each, in columns, or for each line at which they asked if they are many.
+fn callers<'a>(
+    f: &mut fmt::Formatter<'_>,
+    head: &str,
+    order: &str,
+    all: impl Iterator<Item = Entry<'a>>,
+) -> fmt::Result {
+    let all: Vec<Entry<'_>> = all.collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  {head} ({}), {order}:", all.len())?;
+    if all.len() > SINGLES {
+        return grouped(f, &groups::of(all.iter().map(|entry| (entry.call_site, entry.span))));
+    }
+    let widest = |column: fn(&Entry<'_>) -> usize| all.iter().map(column).max().unwrap_or(0);
+    let wide = widest(|entry| entry.what.chars().count());
+    let wider = widest(|entry| entry.thread.chars().count());
+    for Entry { span, what, thread, call_site } in &all {
+        let (span, location) = (format!("{span:.1?}"), call_site.location());
+        let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {location}");
+        f.write_str(&row)?;
+        if let Some(label) = call_site.label() {
+            write!(f, " ({})", truncated(label, room_after(&row)))?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+/// The room for a label in parentheses: the rest of the line, but 12 characters at least.
 fn room_after(row: &str) -> usize {
     WIDTH.saturating_sub(row.chars().count() + 3).max(12)
 }
 
-/// A row for each line at which some of them asked.
+/// Writes one row for each group.
 fn grouped(f: &mut fmt::Formatter<'_>, groups: &[Group<'_>]) -> fmt::Result {
     let digits = groups.iter().map(|group| group.len().to_string().len()).max().unwrap_or(0);
     for group in groups.iter().take(ROWS) {
         let begin = format!("    × {:>digits$} at {}", group.len(), group.location);
         let end = format!(", longest {:.1?}", group.longest);
-        // The line is shown in any case.
-        let label = |label| format!(" ({})", fitted(label, room_after(&format!("{begin}{end}"))));
-        let label = group.label.map(label).unwrap_or_default();
+        let label = match group.label {
+            Some(label) => {
+                let room = room_after(&format!("{begin}{end}"));
+                format!(" ({})", truncated(label, room))
+            }
+            None => String::new(),
+        };
         let row = format!("{begin}{label}{end}");
         let room = WIDTH.saturating_sub(row.chars().count() + 2);
         let threads = names(&group.threads, room);
-        match threads.chars().count() <= room {
-            true => writeln!(f, "{row}: {threads}")?,
-            false => writeln!(f, "{row}")?,
+        if threads.chars().count() <= room {
+            writeln!(f, "{row}: {threads}")?;
+        } else {
+            writeln!(f, "{row}")?;
         }
     }
     match groups.get(ROWS..) {

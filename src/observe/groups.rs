@@ -1,13 +1,12 @@
-//! Those who hold or wait at the same line, together: as a dump of goroutines does.
+//! Groups holders or waiters by the line of their get, as a dump of goroutines does.
 
 use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::types::caller::CallSite;
-use crate::types::holder::{Holder, Waiter};
+use crate::types::{CallSite, Holder, Waiter};
 
-/// Some who asked at the same line, with the same label.
+/// Holders or waiters whose gets have the same line and label.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     pub(crate) location: &'static Location<'static>,
@@ -22,7 +21,7 @@ impl Group<'_> {
         self.threads.len()
     }
 
-    /// The line, with the label.
+    /// The line and the label.
     pub(crate) fn place(&self) -> String {
         match self.label {
             Some(label) => format!("{} ({label})", self.location),
@@ -30,7 +29,7 @@ impl Group<'_> {
         }
     }
 
-    /// How long, from the shortest to the longest.
+    /// How long they have held or waited: the shortest and the longest time.
     pub(crate) fn span(&self) -> String {
         let (shortest, longest) =
             (format!("{:.1?}", self.shortest), format!("{:.1?}", self.longest));
@@ -38,8 +37,8 @@ impl Group<'_> {
     }
 }
 
-/// The groups in the order of their first members.
-fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
+/// Builds groups, in the order of their first members.
+pub(crate) fn of<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<'a>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
     for (call_site, span) in all {
@@ -58,9 +57,9 @@ fn groups<'a>(all: impl Iterator<Item = (&'a CallSite, Duration)>) -> Vec<Group<
 }
 
 pub(crate) fn of_holders<'a>(holders: impl IntoIterator<Item = &'a Holder>) -> Vec<Group<'a>> {
-    groups(holders.into_iter().map(|holder| (holder.call_site(), holder.held_for())))
+    of(holders.into_iter().map(|holder| (holder.call_site(), holder.held_for())))
 }
 
 pub(crate) fn of_waiters<'a>(waiters: impl IntoIterator<Item = &'a Waiter>) -> Vec<Group<'a>> {
-    groups(waiters.into_iter().map(|waiter| (waiter.call_site(), waiter.waited())))
+    of(waiters.into_iter().map(|waiter| (waiter.call_site(), waiter.waited())))
 }

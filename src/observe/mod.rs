@@ -1,4 +1,4 @@
-//! What looks at a pool: snapshots, readings for exporters, the diagnosis.
+//! Observes a pool: snapshots, readings for exporters, the diagnosis.
 
 pub(crate) mod diagnosis;
 mod dump;

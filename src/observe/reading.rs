@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
 #[cfg(feature = "histograms")]
 use crate::types::times::Distributions;
+use crate::types::{Health, ManageConnection, Stats};
 
-/// All figures of a pool at one instant, without the lists of a
-/// [`Snapshot`](crate::snapshot::Snapshot): for exporters of metrics.
+/// All figures of a pool at one instant, for exporters of metrics. It has no lists, unlike
+/// a [`Snapshot`](crate::snapshot::Snapshot). From
+/// [`Pool::reading`](crate::Pool::reading).
 ///
 /// # Examples
 ///
@@ -26,21 +24,22 @@ use crate::types::times::Distributions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reading {
-    /// Gauges and counters. Its `times` are left at zero: see [`times`](Reading::times).
+    /// Gauges and counters. Its `times` are zero: the field `times` below has them.
     pub stats: Stats,
-    /// How the pool is.
+    /// The pool's health.
     pub health: Health,
-    /// Connections that are held for longer than
-    /// [`leak_threshold`](crate::Builder::leak_threshold) now.
+    /// Connections that are now held for longer than
+    /// [`leak_threshold`](crate::Builder::leak_threshold).
     pub leaked: u32,
-    /// For how long connecting has failed, if it does.
+    /// For how long connecting has failed; `None` if it does not fail.
     pub failing_for: Option<Duration>,
     /// How many connections the pool keeps idle.
     pub min_idle: u32,
-    /// How many connections may be idle.
+    /// The maximum number of idle connections.
     pub max_idle: u32,
-    /// How long things take. What ended since the instant may be among it. (Feature
-    /// `histograms`, on by default.)
+    /// How long waits, uses, connects, checks and closes take. They are read right after
+    /// the other figures, so they may include a few later ones. (Feature `histograms`, on
+    /// by default.)
     #[cfg(feature = "histograms")]
     pub times: Distributions,
 }
@@ -54,7 +53,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
     });
     Reading {
         stats: shared.counts_of(&figures.gauges, &figures.counters),
-        health: health::judge(shared, figures.pressure, now),
+        health: shared.judge_health(figures.pressure, now),
         leaked: figures.leaked,
         failing_for: figures.failing_for,
         min_idle,

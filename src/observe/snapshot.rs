@@ -1,23 +1,19 @@
-//! A pool at one instant: who holds, who waits, what the driver is busy with.
+//! A pool at one instant: its figures, holders, waiters and driver calls.
 
 use std::time::{Duration, SystemTime};
 
 pub use crate::core::CallKind;
 use crate::core::{Call, Policy, Time};
-use crate::runtime::health;
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-use crate::types::config::Config;
-use crate::types::error_text::Chain;
-use crate::types::health::{Health, HealthThresholds};
-use crate::types::holder::{Holder, NestedGet, Waiter};
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
+use crate::types::{
+    Chain, Config, Health, HealthThresholds, Holder, ManageConnection, NestedGet, Stats, Waiter,
+};
 
-/// Everything that a pool knows about itself, taken under its lock at one instant:
-/// the numbers in `stats` are those of the lists.
+/// The whole state of a pool, read under its lock at one instant, so that the numbers in
+/// `stats` match the lists. From [`Pool::snapshot`](crate::Pool::snapshot).
 ///
-/// It prints as a dump that fits a terminal; with the feature `serde` it can be
+/// It prints as a dump that fits a terminal. With the feature `serde` it can be
 /// serialised.
 ///
 /// # Examples
@@ -42,50 +38,49 @@ pub struct Snapshot {
     /// When it was taken. Serialised as seconds since 1970.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::unix_time"))]
     pub taken_at: SystemTime,
-    /// How long ago the pool was built: between two snapshots it grows by the time
-    /// between them, whatever happens to the system's time. Serialised as seconds.
+    /// How long ago the pool was built. It is monotonic, unlike `taken_at`. Serialised as
+    /// seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub uptime: Duration,
-    /// The settings by which its state can be judged.
+    /// The settings by which the state can be judged.
     pub settings: Settings,
     /// Gauges and counters.
     pub stats: Stats,
-    /// How the pool is.
+    /// The pool's health.
     pub health: Health,
-    /// Whether [`Pool::pause`](crate::Pool::pause) is in force.
+    /// Whether the pool is paused: see [`Pool::pause`](crate::Pool::pause).
     pub paused: bool,
     /// Whether the pool was closed.
     pub closed: bool,
-    /// Who holds connections, longest first.
+    /// The holders of connections, longest first.
     pub holders: Vec<Holder>,
-    /// Who waits, in the order in which they will be served.
+    /// The waiters, in the order in which they will be served.
     pub waiters: Vec<Waiter>,
-    /// Driver calls under way, and connections that wait for a closer; those that
-    /// have taken longest first.
+    /// Driver calls under way, and connections that wait for a closer, slowest first.
     pub calls: Vec<DriverCall>,
-    /// The threads that wait for themselves, if every connection is held by one (32
-    /// of them at most).
+    /// The threads of a self-deadlock, 32 of them at most: they hold all connections, and
+    /// each waits for another. Empty if there is none.
     pub nested_gets: Vec<NestedGet>,
     /// The last error of a connect or a check, unless a connection was opened since.
     pub last_error: Option<LastError>,
-    /// For how long connecting has failed, if it does. Serialised as seconds.
+    /// For how long connecting has failed; `None` if it does not fail. Serialised as
+    /// seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds_or_none"))]
     pub failing_for: Option<Duration>,
 }
 
-/// The settings by which a pool's state can be judged, as they are in force: those that
-/// [`Pool::set_max_size`](crate::Pool::set_max_size) and the like change, as changed.
-/// Durations are serialised as seconds.
+/// The settings by which a pool's state can be judged, with the changes made by
+/// [`Pool::set_max_size`](crate::Pool::set_max_size) and
+/// [`Pool::set_min_idle`](crate::Pool::set_min_idle). Durations are serialised as seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Settings {
     /// [`Builder::max_size`](crate::Builder::max_size).
     pub max_size: u32,
-    /// [`Builder::min_idle`](crate::Builder::min_idle); if that is not set, as many as
-    /// may be idle.
+    /// [`Builder::min_idle`](crate::Builder::min_idle), or `max_idle` if that is not set.
     pub min_idle: u32,
-    /// [`Builder::max_idle`](crate::Builder::max_idle); if that is not set, `max_size`.
+    /// [`Builder::max_idle`](crate::Builder::max_idle), or `max_size` if that is not set.
     pub max_idle: u32,
     /// [`Builder::max_waiters`](crate::Builder::max_waiters).
     pub max_waiters: Option<u32>,
@@ -140,12 +135,12 @@ pub struct DriverCall {
     pub kind: CallKind,
     /// The connection; `None` while it is being opened.
     pub connection_id: Option<u64>,
-    /// How long it has taken so far. Serialised as seconds.
+    /// How long the call has taken so far. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub running_for: Duration,
-    /// It has not begun: as many connections are being closed as may be at once.
+    /// The call has not begun, because `max_closers` other connections are being closed.
     pub queued: bool,
-    /// It has overrun its limit, and the pool goes on without it.
+    /// The call has overrun its limit, and the pool goes on without it.
     pub abandoned: bool,
 }
 
@@ -157,7 +152,7 @@ impl From<Call> for DriverCall {
     }
 }
 
-/// The last error that a driver's connect or check met.
+/// The last error of a driver's connect or check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -165,7 +160,7 @@ pub struct LastError {
     /// How long ago that was. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub age: Duration,
-    /// What it said, with what its sources said.
+    /// The text of the error and of its sources.
     pub text: String,
 }
 
@@ -174,7 +169,8 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
     let now = shared.clock.now();
     let picture = shared.with_core(|core| core.picture(now));
     let taken_at = SystemTime::now();
-    let health = health::judge(shared, picture.pressure, now);
+    let figures = &picture.figures;
+    let health = shared.judge_health(figures.pressure, now);
     let mut calls: Vec<DriverCall> = picture.calls.into_iter().map(DriverCall::from).collect();
     calls.sort_by_key(|call| std::cmp::Reverse(call.running_for));
     Snapshot {
@@ -182,7 +178,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
         taken_at,
         uptime: now.since(Time::START),
         settings: Settings::of(&shared.config, &picture.policy),
-        stats: shared.stats_of(&picture.gauges, &picture.counters),
+        stats: shared.stats_of(&figures.gauges, &figures.counters),
         health,
         paused: picture.paused,
         closed: picture.closed,
@@ -196,7 +192,7 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Snapshot {
             shared.drop_error(cause);
             LastError { age, text }
         }),
-        failing_for: picture.failing_for,
+        failing_for: figures.failing_for,
     }
 }
 

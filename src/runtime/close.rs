@@ -6,82 +6,80 @@ use super::reaper::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
 use super::threads::Handover;
 use crate::sync::{self, Arc, JoinHandle};
-use crate::types::manage::ManageConnection;
+use crate::types::ManageConnection;
 
-/// Closes the pool, and waits until everything is closed and all its threads have ended,
-/// or until the deadline. Returns how long that took, and how many threads are left.
-pub(crate) fn close<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    deadline: Instant,
-) -> (Duration, usize) {
-    let start = shared.clock.now();
-    shared.transition(|core, now, fx| core.close(now, fx));
-    let is_done = |core: &PoolCore<M>| {
-        core.is_drained() && shared.workers.are_done() && shared.notifications.are_done()
-    };
-    let joining = match shared.wait_for(Some(deadline), is_done) {
-        true => join_threads(shared, deadline),
-        false => shared.threads.joining(),
-    };
-    (shared.ago(start), shared.workers.running() + joining)
-}
-
-/// Waits for the end of threads that have done their work. Returns how many have not
-/// ended by the deadline. What they still run is not the pool's: destructors of the
-/// driver's thread-local values, which may hang. So each is joined by a thread of its
-/// own, which goes on after this returns.
-fn join_threads<M: ManageConnection>(shared: &Arc<Shared<M>>, deadline: Instant) -> usize {
-    let mut joiners = Vec::new();
-    loop {
-        let unjoined = spawn_joiners(shared, &mut joiners);
-        let until = match unjoined {
-            0 => deadline,
-            _ => deadline.min(sync::instant() + SPAWN_RETRY),
+impl<M: ManageConnection> Shared<M> {
+    /// Closes the pool, and waits until everything is closed and all its threads have ended,
+    /// or until the deadline. Returns how long that took, and how many threads have done their
+    /// work but have not ended.
+    pub(crate) fn close(self: &Arc<Self>, deadline: Instant) -> (Duration, usize) {
+        let start = self.clock.now();
+        self.transition(|core, fx| core.close(fx));
+        let is_done = |core: &PoolCore<M>| {
+            core.is_drained() && self.workers.are_done() && self.notifications.are_done()
         };
-        let all_joined = |_: &_| unjoined == 0 && shared.threads.joining() == 0;
-        if shared.wait_for(Some(until), all_joined) {
-            // They run nothing but the body below, and are at its end.
-            joiners.into_iter().for_each(|joiner| drop(joiner.join()));
-            return 0;
-        }
-        if until == deadline {
-            return shared.threads.joining() + unjoined;
+        let joining = if self.wait_for(Some(deadline), is_done) {
+            self.join_threads(deadline)
+        } else {
+            self.threads.joining()
+        };
+        (self.ago(start), joining)
+    }
+
+    /// Waits for the end of threads that have done their work. Returns how many have not
+    /// ended by the deadline. They may still run destructors of the driver's thread-local
+    /// values, which may hang. So each is joined by a thread of its own, which goes on after
+    /// this returns.
+    fn join_threads(self: &Arc<Self>, deadline: Instant) -> usize {
+        let mut joiners = Vec::new();
+        loop {
+            let unjoined = self.spawn_joiners(&mut joiners);
+            let until = match unjoined {
+                0 => deadline,
+                _ => deadline.min(sync::instant() + SPAWN_RETRY),
+            };
+            let all_joined = |_: &_| unjoined == 0 && self.threads.joining() == 0;
+            if self.wait_for(Some(until), all_joined) {
+                // Does not block: the joiners are at the end of their bodies.
+                joiners.into_iter().for_each(|joiner| drop(joiner.join()));
+                return 0;
+            }
+            if until == deadline {
+                return self.threads.joining() + unjoined;
+            }
         }
     }
-}
 
-/// Spawns a joiner for each thread that there is a handle of. Returns for how many the
-/// system had no thread to give.
-fn spawn_joiners<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    joiners: &mut Vec<JoinHandle<()>>,
-) -> usize {
-    let mut left = Vec::new();
-    for handle in shared.threads.take_handles() {
-        match spawn_joiner(shared, handle) {
-            Ok(joiner) => joiners.push(joiner),
-            Err(handle) => left.extend(handle),
+    /// Spawns a joiner for each handle. Returns the number of handles for which no joiner
+    /// could be spawned.
+    fn spawn_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
+        let mut left = Vec::new();
+        for handle in self.threads.take_handles() {
+            match self.spawn_joiner(handle) {
+                Ok(joiner) => joiners.push(joiner),
+                Err(handle) => left.extend(handle),
+            }
         }
+        let unjoined = left.len();
+        self.threads.put_back(left);
+        unjoined
     }
-    let unjoined = left.len();
-    shared.threads.put_back(left);
-    unjoined
-}
 
-/// `Err`: the system has no thread to give; the handle is still there.
-fn spawn_joiner<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    handle: JoinHandle<()>,
-) -> Result<JoinHandle<()>, Option<JoinHandle<()>>> {
-    let handover = Handover::new(handle);
-    let body = {
-        let (joining, handover) = (Joining(Arc::clone(shared)), handover.clone());
-        move || {
-            let _ = handover.take().map(JoinHandle::join);
-            drop(joining);
-        }
-    };
-    sync::spawn(format!("{}-joiner", shared.config.name), body).map_err(|_| handover.take())
+    /// `Err`: the system has no thread to give; the handle is still there.
+    fn spawn_joiner(
+        self: &Arc<Self>,
+        handle: JoinHandle<()>,
+    ) -> Result<JoinHandle<()>, Option<JoinHandle<()>>> {
+        let handover = Handover::new(handle);
+        let body = {
+            let (joining, handover) = (Joining(Arc::clone(self)), handover.clone());
+            move || {
+                let _ = handover.take().map(JoinHandle::join);
+                drop(joining);
+            }
+        };
+        sync::spawn(format!("{}-joiner", self.config.name), body).map_err(|_| handover.take())
+    }
 }
 
 /// A thread that is being joined, counted until this is dropped.

@@ -1,10 +1,9 @@
-//! One physical connection.
+//! One physical connection, and its close mutex.
 
-use super::close_mutex::CloseMutex;
 use super::use_sampler::UseSampler;
 use crate::core::Time;
-use crate::sync::{Arc, AtomicBool};
-use crate::types::extensions::Extensions;
+use crate::sync::{Arc, AtomicBool, Mutex};
+use crate::types::Extensions;
 
 /// A driver's connection `C` and what the pool keeps with it. `P` is the reference to
 /// its pool.
@@ -20,9 +19,9 @@ pub(crate) struct Conn<C, P> {
     pub(crate) opened_at: Time,
     pub(crate) uses: u64,
     pub(crate) sampler: UseSampler,
-    /// Its holder said that it must not be used again.
+    /// It must not be used again: `mark_broken` was called, or an error was fatal.
     pub(crate) marked_broken: bool,
-    /// A use was begun and not finished: it panicked.
+    /// A use of it panicked.
     pub(crate) unfinished: bool,
     /// The number of the thread that got it last.
     pub(crate) home: u64,
@@ -42,12 +41,12 @@ impl<C, P> Conn<C, P> {
             id,
             opened_at: now,
             uses: 0,
-            sampler: UseSampler::new(),
+            sampler: UseSampler::default(),
             marked_broken: false,
             unfinished: false,
             home: 0,
             moved: AtomicBool::new(false),
-            close: CloseMutex::new(),
+            close: CloseMutex::default(),
         }
     }
 
@@ -63,5 +62,101 @@ impl<C, P> Conn<C, P> {
     /// it; the others find the connection closing.
     pub(crate) fn take(&mut self) -> Option<C> {
         if self.close.begin() { self.value.take() } else { None }
+    }
+}
+
+/// The steps of a close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Not being closed. The core knows whether it is opening, idle or busy.
+    #[default]
+    Live,
+    /// A closer has taken the driver's value and is closing it.
+    Closing,
+    /// The driver's close has returned.
+    Closed,
+    /// Its slot has been given to others.
+    Dead,
+}
+
+/// Decides which of several closers closes a connection.
+///
+/// It is held for a comparison and a store, never across the driver's close. A lock held
+/// across the close would make the second closer wait for a close that may hang, and
+/// behind it every thread that returns a connection. Here the second closer finds
+/// `Closing` and leaves at once.
+///
+/// Today a closer owns its connection, so two closers never meet in a running pool. The
+/// mutex checks that, in tests and in the field: `docs/decisions/0002-closing.md`.
+#[derive(Default)]
+pub(crate) struct CloseMutex {
+    phase: Mutex<Phase>,
+}
+
+impl CloseMutex {
+    /// Whether the caller is the one who closes.
+    pub(crate) fn begin(&self) -> bool {
+        self.step(Phase::Live, Phase::Closing)
+    }
+
+    /// The driver's close has returned.
+    pub(crate) fn finish(&self) {
+        let legal = self.step(Phase::Closing, Phase::Closed);
+        debug_assert!(legal, "BUG: closed what was not closing");
+    }
+
+    /// The slot is free.
+    pub(crate) fn bury(&self) {
+        let legal = self.step(Phase::Closed, Phase::Dead);
+        debug_assert!(legal, "BUG: buried what was not closed");
+    }
+
+    fn step(&self, from: Phase, to: Phase) -> bool {
+        let mut phase = self.phase.lock();
+        let legal = *phase == from;
+        if legal {
+            *phase = to;
+        }
+        legal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, mpsc};
+
+    #[test]
+    fn p7_of_many_closers_one_closes_and_none_waits_for_it() {
+        let (mutex, closers) = (CloseMutex::default(), AtomicUsize::new(0));
+        let barrier = Barrier::new(8);
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let (left, leaving) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let (mutex, closers, barrier, gate) = (&mutex, &closers, &barrier, &gate);
+                let left = left.clone();
+                scope.spawn(move || {
+                    barrier.wait();
+                    if mutex.begin() {
+                        closers.fetch_add(1, Ordering::SeqCst);
+                        gate.lock().unwrap().recv().unwrap(); // the driver's close hangs
+                        mutex.finish();
+                    } else {
+                        left.send(()).unwrap();
+                    }
+                });
+            }
+            for _ in 0..7 {
+                leaving.recv().unwrap(); // the others leave while it hangs
+            }
+            release.send(()).unwrap();
+        });
+        assert_eq!(closers.load(Ordering::SeqCst), 1);
+        assert!(!mutex.begin(), "a closed connection is not closed again");
+        mutex.bury();
+        assert!(!mutex.begin(), "a dead one neither");
     }
 }

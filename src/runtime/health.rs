@@ -6,81 +6,78 @@ use super::notifications::Notification;
 use super::shared::{Shared, Task};
 use crate::core::{Pressure, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
-use crate::types::health::Health;
-use crate::types::manage::ManageConnection;
+use crate::types::{Health, ManageConnection};
 
-/// How often the reaper probes while callers wait, and until the pool is healthy again:
-/// a level is known within this time.
+/// How often the reaper probes while callers wait, and until the pool is healthy again. A
+/// change of level is noticed within this time.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
-/// [`Pool::health`](crate::Pool::health).
-pub(crate) fn health<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Health {
-    let now = shared.clock.now();
-    let figures = shared.with_core(|core| core.pressure(now));
-    judge(shared, figures, now)
-}
+impl<M: ManageConnection> Shared<M> {
+    /// [`Pool::health`](crate::Pool::health).
+    pub(crate) fn health(self: &Arc<Self>) -> Health {
+        let now = self.clock.now();
+        let figures = self.with_core(|core| core.pressure(now));
+        self.judge_health(figures, now)
+    }
 
-/// Judges the figures, and reports a change of level.
-pub(crate) fn judge<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    figures: Pressure,
-    now: Time,
-) -> Health {
-    let (health, left, added) = {
-        let mut probe = shared.probe.probe.lock();
-        let left = probe.judge(figures, &shared.config.health_thresholds, now);
-        let health = Health {
-            level: probe.level,
-            waiting: figures.waiting,
-            mean_wait: figures.mean_age,
-            oldest_wait: figures.oldest_age,
-            lasted: now.since(probe.since),
+    /// Judges the figures, and reports a change of level.
+    pub(crate) fn judge_health(self: &Arc<Self>, figures: Pressure, now: Time) -> Health {
+        let (health, left, added) = {
+            let mut probe = self.probe.probe.lock();
+            let left = probe.judge(figures, &self.config.health_thresholds, now);
+            let health = Health {
+                level: probe.level,
+                waiting: figures.waiting,
+                mean_wait: figures.mean_age,
+                oldest_wait: figures.oldest_age,
+                lasted: now.since(probe.since),
+            };
+            let change: Vec<_> =
+                left.map(|from| Notification::Health { from, health }).into_iter().collect();
+            // Under the probe's lock, so in the order of the changes.
+            (health, left, self.notifications.add(change, now))
         };
-        let change: Vec<_> =
-            left.map(|from| Notification::Health { from, health }).into_iter().collect();
-        // Under the probe's lock, so in the order of the changes.
-        (health, left, shared.notifications.add(change, now))
-    };
-    if added.is_some_and(|added| added.needs_worker) {
-        shared.workers.submit(shared, Task::Announce);
+        if added.is_some_and(|added| added.needs_worker) {
+            self.workers.submit(self, Task::Announce);
+        }
+        if left.is_some() && !health.is_healthy() {
+            self.keep_probing();
+        }
+        health
     }
-    if left.is_some() && !health.is_healthy() {
-        keep_probing(shared);
-    }
-    health
-}
 
-/// A caller is about to wait: the reaper probes from now on. Costs one load, and the
-/// first waiter a wake-up.
-#[inline]
-pub(crate) fn keep_probing<M: ManageConnection>(shared: &Shared<M>) {
-    if sync::THREADS
-        && !shared.probe.probing.load(Ordering::Relaxed)
-        && !shared.probe.probing.swap(true, Ordering::AcqRel)
-    {
-        shared.reaper.wake();
+    /// A caller is about to wait: the reaper probes from now on. Costs one load, and the
+    /// first waiter a wake-up.
+    #[inline]
+    pub(crate) fn keep_probing(&self) {
+        if sync::THREADS
+            && !self.probe.probing.load(Ordering::Relaxed)
+            && !self.probe.probing.swap(true, Ordering::AcqRel)
+        {
+            self.reaper.wake();
+        }
     }
-}
 
-/// The reaper's probe. Returns when to probe next; `None` if the pool is healthy and no
-/// caller waits.
-pub(crate) fn probe<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Option<Time> {
-    if !shared.probe.probing.load(Ordering::Acquire) {
-        return None;
-    }
-    let now = shared.clock.now();
-    let is_at_rest = || {
-        let health = health(shared);
-        health.waiting == 0 && health.is_healthy()
-    };
-    if is_at_rest() {
-        // A caller that begins to wait from here on wakes the reaper again, and so does a
-        // level that rises. The second probe sees what came just before.
-        shared.probe.probing.store(false, Ordering::Release);
-        if is_at_rest() {
+    /// The reaper's probe. Returns when to probe next; `None` if the pool is healthy and no
+    /// caller waits.
+    pub(crate) fn probe_health(self: &Arc<Self>) -> Option<Time> {
+        if !self.probe.probing.load(Ordering::Acquire) {
             return None;
         }
-        shared.probe.probing.store(true, Ordering::Release);
+        let now = self.clock.now();
+        let is_at_rest = || {
+            let health = self.health();
+            health.waiting == 0 && health.is_healthy()
+        };
+        if is_at_rest() {
+            // A caller that begins to wait from here on wakes the reaper again, and so does a
+            // level that rises. The second probe sees what came just before.
+            self.probe.probing.store(false, Ordering::Release);
+            if is_at_rest() {
+                return None;
+            }
+            self.probe.probing.store(true, Ordering::Release);
+        }
+        Some(now.after(PROBE_EVERY))
     }
-    Some(now.after(PROBE_EVERY))
 }

@@ -1,4 +1,4 @@
-//! The log, and panics of user code.
+//! Writes log records, and catches panics of user code.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,7 +9,7 @@ use log::{Level, Record};
 
 use crate::core::Time;
 use crate::sync::{Arc, PlainMutex};
-use crate::types::error_text::text_of_panic;
+use crate::types::text_of_panic;
 
 /// Writes log records of one pool, and calls user code so that its panics are logged
 /// instead of spreading. Never used under the pool's lock.
@@ -36,10 +36,10 @@ impl Logger {
         let pool = &*self.pool;
         let key_values = KeyValues { pool, rest: key_values };
         let write = || {
-            let text = format_args!("pool '{pool}': {message}");
             let mut record = Record::builder();
             record.target("fairpool").module_path_static(Some("fairpool"));
-            log::logger().log(&record.level(level).key_values(&key_values).args(text).build());
+            record.level(level).key_values(&key_values);
+            log::logger().log(&record.args(format_args!("pool '{pool}': {message}")).build());
         };
         let _ = panic::catch_unwind(AssertUnwindSafe(write)).map_err(text_of_panic);
     }
@@ -73,13 +73,10 @@ pub(crate) fn millis(span: Duration) -> u64 {
 }
 
 /// Limits a kind of log record to one per second.
+#[derive(Default)]
 pub(crate) struct RateLimit(PlainMutex<(Option<Time>, u64)>);
 
 impl RateLimit {
-    pub(crate) fn new() -> RateLimit {
-        RateLimit(PlainMutex::new((None, 0)))
-    }
-
     /// `None`: suppress this record. `Some`: write it, with the number of records
     /// suppressed since the last one.
     pub(crate) fn admit(&self, now: Time) -> Option<u64> {

@@ -6,7 +6,6 @@
 
 pub(crate) mod announce;
 pub(crate) mod close;
-pub(crate) mod close_mutex;
 pub(crate) mod conn;
 pub(crate) mod driver_calls;
 pub(crate) mod health;
@@ -22,7 +21,6 @@ pub(crate) mod shared;
 pub(crate) mod span;
 pub(crate) mod subscribers;
 pub(crate) mod threads;
-pub(crate) mod tick;
 pub(crate) mod use_sampler;
 pub(crate) mod wait;
 pub(crate) mod wait_cell;

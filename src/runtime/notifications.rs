@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use crate::core::{CallKind, Notice, PoolTypes, Time};
 use crate::sync::Mutex;
-use crate::types::caller::Caller;
-use crate::types::error::Cause;
-use crate::types::health::{Health, HealthLevel};
-use crate::types::holder::{Holder, NestedGet};
+use crate::types::{Caller, Cause, Health, HealthLevel, Holder, NestedGet};
 
 /// Capacity of the queue. It fills only if the handler or the logger hangs.
 const CAPACITY: usize = 1000;
@@ -47,8 +44,10 @@ impl<T: PoolTypes<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notificat
 /// Notifications that are not announced yet. A worker announces them one at a time and
 /// in order. The thread on which they came up does not: it may be the reaper, which
 /// nothing may delay, or a caller with a deadline.
+#[derive(Default)]
 pub(crate) struct Notifications(Mutex<Pending>);
 
+#[derive(Default)]
 struct Pending {
     queue: VecDeque<(Time, Notification)>,
     /// How many more there were.
@@ -68,10 +67,6 @@ pub(crate) struct Added {
 }
 
 impl Notifications {
-    pub(crate) fn new() -> Notifications {
-        Notifications(Mutex::new(Pending { queue: VecDeque::new(), lost: 0, has_worker: false }))
-    }
-
     /// Called under the pool's lock, so that they are announced in the order of the
     /// decisions.
     #[inline]

@@ -2,14 +2,14 @@
 
 use crate::core::{Pressure, Time};
 use crate::sync::{PlainBool, PlainMutex};
-use crate::types::health::{HealthLevel, HealthThresholds};
+use crate::types::{HealthLevel, HealthThresholds};
 
 /// A level is left when the figures have been below this part of its thresholds for
 /// `calm_for`.
 const CALM: f64 = 0.8;
 
 /// The level, between two probes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Probe {
     pub(super) level: HealthLevel,
     pub(super) since: Time,
@@ -41,18 +41,11 @@ impl Probe {
     }
 }
 
+#[derive(Default)]
 pub(crate) struct HealthProbe {
     pub(super) probe: PlainMutex<Probe>,
     /// The reaper probes from time to time.
     pub(super) probing: PlainBool,
-}
-
-impl HealthProbe {
-    pub(crate) fn new() -> HealthProbe {
-        let probe =
-            Probe { level: HealthLevel::Healthy, since: Time::START, tense_at: Time::START };
-        HealthProbe { probe: PlainMutex::new(probe), probing: PlainBool::new(false) }
-    }
 }
 
 #[cfg(test)]
@@ -70,8 +63,7 @@ mod tests {
 
     fn levels(looks: &[(u64, u32, u64)]) -> Vec<HealthLevel> {
         let thresholds = HealthThresholds::default();
-        let mut probe =
-            Probe { level: HealthLevel::Healthy, since: Time::START, tense_at: Time::START };
+        let mut probe = Probe::default();
         let judge = |&(at, waiting, mean): &(u64, u32, u64)| {
             probe.judge(figures(waiting, mean), &thresholds, Time(at * MS));
             probe.level

@@ -6,213 +6,197 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::shared::{PoolCore, Shared};
 use super::subscribers::{List, Subscriber};
 use crate::core::{EventBuffer, SlotView, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering, Weak};
-use crate::types::caller::{CallSite, Caller};
-use crate::types::error::Error;
-use crate::types::event::{Event, EventKind};
-use crate::types::holder::Waiter;
-use crate::types::manage::ManageConnection;
-use crate::types::subscription::{ConnectionAt, EventSource, Scene, Subscription};
+use crate::types::{
+    CallSite, Caller, ConnectionAt, Error, Event, EventKind, EventSource, ManageConnection, Scene,
+    Subscription, Waiter,
+};
 
 /// The journal is emptied this often while there are steps and subscribers.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);
 
-/// More is taken for a mistake: the channel and the journal's two buffers allocate this
-/// capacity at once, at some 400 bytes per event.
+/// A larger capacity is considered a mistake: the channel and the journal's two buffers
+/// allocate it at once, at some 400 bytes per event.
 const MOST_EVENTS: usize = 1 << 22;
 
-/// [`Pool::subscribe`](crate::Pool::subscribe).
-pub(crate) fn subscribe<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    capacity: usize,
-) -> Result<Subscription, Error> {
-    let (events, ()) = subscribe_after(shared, capacity, |_| ())?;
-    Ok(subscription(shared, events))
-}
-
-/// [`Pool::follow`](crate::Pool::follow).
-pub(crate) fn follow<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    capacity: usize,
-) -> Result<(Scene, Subscription), Error> {
-    let (events, (now, waiting, connections)) = subscribe_after(shared, capacity, |core| {
-        let now = shared.clock.now();
-        (now, core.waiting(now), core.connections(now))
-    })?;
-    let connection_at = |SlotView { connection, state, lasted, caller }| ConnectionAt {
-        slot: connection.slot,
-        connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
-        state,
-        lasted,
-        holder: caller.map(CallSite::from),
-    };
-    let scene = Scene {
-        pool: Arc::clone(&shared.config.name),
-        at: shared.clock.instant_of(now).unwrap_or_else(sync::instant),
-        waiters: waiting.into_iter().map(Waiter::from).collect(),
-        connections: connections.into_iter().map(connection_at).collect(),
-    };
-    Ok((scene, subscription(shared, events)))
-}
-
-fn subscription<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    events: Receiver<Event>,
-) -> Subscription {
-    let source: Weak<Shared<M>> = Arc::downgrade(shared);
-    Subscription::new(Arc::clone(&shared.config.name), events, source)
-}
-
-/// Subscribes, and reads the core right before the first event.
-fn subscribe_after<M: ManageConnection, R>(
-    shared: &Shared<M>,
-    capacity: usize,
-    read: impl FnOnce(&PoolCore<M>) -> R,
-) -> Result<(Receiver<Event>, R), Error> {
-    if capacity == 0 || capacity > MOST_EVENTS {
-        return Err(Error::config(format!(
-            "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
-        )));
+impl<M: ManageConnection> Shared<M> {
+    /// [`Pool::subscribe`](crate::Pool::subscribe).
+    pub(crate) fn subscribe(self: &Arc<Self>, capacity: usize) -> Result<Subscription, Error> {
+        self.subscribe_after(capacity, |_| ()).map(|(subscription, ())| subscription)
     }
-    let (events, receiver) = bounded(capacity);
-    let new = Subscriber { events, capacity, lost: 0 };
-    let mut list = shared.subscribers.list.lock();
-    match list.buffer(Some(&new)).filter(|_| !list.ended) {
-        Some(buffer) => {
-            // What happened until now is for the earlier subscribers.
-            let (_, read) = swap_buffer(shared, buffer, &mut list, read);
-            list.subscribers.push(new);
-            Ok((receiver, read))
+
+    /// [`Pool::follow`](crate::Pool::follow).
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        capacity: usize,
+    ) -> Result<(Scene, Subscription), Error> {
+        let (subscription, (now, waiting, connections)) =
+            self.subscribe_after(capacity, |core| {
+                let now = self.clock.now();
+                (now, core.waiting(now), core.connections(now))
+            })?;
+        let connection_at = |SlotView { connection, state, lasted, caller }| ConnectionAt {
+            slot: connection.slot,
+            connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+            state,
+            lasted,
+            holder: caller.map(CallSite::from),
+        };
+        let scene = Scene {
+            pool: Arc::clone(&self.config.name),
+            at: self.clock.instant_of(now).unwrap_or_else(sync::instant),
+            waiters: waiting.into_iter().map(Waiter::from).collect(),
+            connections: connections.into_iter().map(connection_at).collect(),
+        };
+        Ok((scene, subscription))
+    }
+
+    /// Subscribes, and reads the core right before the first event.
+    fn subscribe_after<R>(
+        self: &Arc<Self>,
+        capacity: usize,
+        read: impl FnOnce(&PoolCore<M>) -> R,
+    ) -> Result<(Subscription, R), Error> {
+        if capacity == 0 || capacity > MOST_EVENTS {
+            return Err(Error::config(format!(
+                "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
+            )));
         }
-        None => Ok((receiver, shared.with_core(|core| read(core)))),
+        let (events, receiver) = bounded(capacity);
+        let new = Subscriber { events, capacity, lost: 0 };
+        let source: Weak<Shared<M>> = Arc::downgrade(self);
+        let subscription = Subscription::new(Arc::clone(&self.config.name), receiver, source);
+        let mut list = self.subscribers.list.lock();
+        let read = match list.buffer(Some(&new)).filter(|_| !list.ended) {
+            Some(buffer) => {
+                // What happened until now is for the earlier subscribers.
+                let (_, read) = self.swap_buffer(buffer, &mut list, read);
+                list.subscribers.push(new);
+                read
+            }
+            None => self.with_core(|core| read(core)),
+        };
+        Ok((subscription, read))
     }
-}
 
-/// Delivers what has happened. Returns when to deliver next. `None`: there is no
-/// subscriber, or nothing happened; then the next step wakes the reaper.
-pub(crate) fn deliver<M: ManageConnection>(shared: &Shared<M>) -> Option<Time> {
-    let mut list = shared.subscribers.list.lock();
-    let any = empty_journal(shared, &mut list);
-    let has_subscribers = !list.subscribers.is_empty();
-    drop(list);
-    (any && has_subscribers).then(|| shared.clock.now().after(DELIVER_EVERY))
+    /// Delivers what has happened. Returns when to deliver next. `None`: there is no
+    /// subscriber, or nothing happened; then the next step wakes the reaper.
+    pub(crate) fn deliver_events(&self) -> Option<Time> {
+        let mut list = self.subscribers.list.lock();
+        let any = self.empty_journal(&mut list);
+        let has_subscribers = !list.subscribers.is_empty();
+        drop(list);
+        (any && has_subscribers).then(|| self.clock.now().after(DELIVER_EVERY))
+    }
+
+    /// Publishes an event that is not in the journal, after those that are.
+    pub(crate) fn publish(&self, at: Time, kind: impl FnOnce() -> EventKind) {
+        let mut list = self.subscribers.list.lock();
+        self.empty_journal(&mut list);
+        if list.subscribers.is_empty() {
+            return;
+        }
+        let Some(at) = self.clock.instant_of(at) else { return };
+        let pool = Arc::clone(&self.config.name);
+        let lost = list.send(&Event { pool, at, lost_before: 0, kind: kind() });
+        self.subscribers.add_lost(lost);
+        if list.subscribers.is_empty() {
+            self.close_journal(&mut list);
+        }
+    }
+
+    /// Counts events that are not in the journal and will never be published.
+    pub(crate) fn lose_events(&self, missing: usize) {
+        let lost = self.subscribers.list.lock().lose(missing as u64);
+        self.subscribers.add_lost(lost);
+    }
+
+    /// The reaper has ended. Delivers the rest; subscriptions end once the notifications are
+    /// announced too.
+    pub(crate) fn reaper_ended(&self) {
+        let mut list = self.subscribers.list.lock();
+        list.reaper_ended = true;
+        self.empty_journal(&mut list);
+        drop(list);
+        self.end_events_when_done();
+    }
+
+    /// Ends all subscriptions if the reaper has ended and every notification is announced.
+    /// Called when either has happened: the later call finds both.
+    pub(crate) fn end_events_when_done(&self) {
+        let mut list = self.subscribers.list.lock();
+        if list.reaper_ended && !list.ended && self.notifications.are_done() {
+            self.empty_journal(&mut list);
+            list.ended = true;
+            list.subscribers.clear();
+            self.close_journal(&mut list);
+        }
+    }
+
+    /// Takes what is in the journal and sends it. The order of events is the order of these
+    /// calls, under the list's lock. Returns whether there were any.
+    fn empty_journal(&self, list: &mut List) -> bool {
+        let Some(buffer) = list.buffer(None) else { return false };
+        let (any, ()) = self.swap_buffer(buffer, list, |_| ());
+        if list.subscribers.is_empty() {
+            // The last one is gone, which was found when sending to it.
+            self.close_journal(list);
+        }
+        any
+    }
+
+    /// Gives the journal a new buffer, reads the core at that instant, and sends what was in
+    /// the old buffer.
+    fn swap_buffer<R>(
+        &self,
+        buffer: EventBuffer<Caller>,
+        list: &mut List,
+        read: impl FnOnce(&PoolCore<M>) -> R,
+    ) -> (bool, R) {
+        self.observed.store(true, Ordering::Relaxed);
+        let (old, read) = self.with_core(|core| (core.swap_events(Some(buffer)), read(core)));
+        (old.is_some_and(|old| self.send_all(list, old)), read)
+    }
+
+    /// Without subscribers nothing is noted, and the fast paths are open again.
+    fn close_journal(&self, list: &mut List) {
+        self.observed.store(self.config.event_handler.is_some(), Ordering::Relaxed);
+        drop(self.with_core(|core| core.swap_events(None)));
+        list.spare = None;
+        list.last_holders = Vec::new();
+    }
+
+    fn send_all(&self, list: &mut List, mut old: EventBuffer<Caller>) -> bool {
+        let any = !old.is_empty();
+        let mut lost = 0;
+        let (entries, missing) = old.take();
+        for entry in entries {
+            let Some(at) = self.clock.instant_of(entry.at) else { continue };
+            let (first, second) = list.events_of(entry);
+            for kind in [Some(first), second].into_iter().flatten() {
+                let pool = Arc::clone(&self.config.name);
+                lost += list.send(&Event { pool, at, lost_before: 0, kind });
+            }
+        }
+        if missing > 0 {
+            list.last_holders.clear();
+            lost += list.lose(missing);
+        }
+        list.spare = Some(old);
+        self.subscribers.add_lost(lost);
+        any
+    }
 }
 
 impl<M: ManageConnection> EventSource for Shared<M> {
     fn deliver(&self) {
-        deliver(self);
+        self.deliver_events();
     }
-}
-
-/// Publishes an event that is not in the journal, after those that are.
-pub(crate) fn publish<M: ManageConnection>(
-    shared: &Shared<M>,
-    at: Time,
-    kind: impl FnOnce() -> EventKind,
-) {
-    let mut list = shared.subscribers.list.lock();
-    empty_journal(shared, &mut list);
-    if list.subscribers.is_empty() {
-        return;
-    }
-    let Some(at) = shared.clock.instant_of(at) else { return };
-    let pool = Arc::clone(&shared.config.name);
-    let lost = list.send(&Event { pool, at, lost_before: 0, kind: kind() });
-    shared.subscribers.add_lost(lost);
-    if list.subscribers.is_empty() {
-        close_journal(shared, &mut list);
-    }
-}
-
-/// Counts events that are not in the journal and will never be published.
-pub(crate) fn lose<M: ManageConnection>(shared: &Shared<M>, missing: usize) {
-    let lost = shared.subscribers.list.lock().lose(missing as u64);
-    shared.subscribers.add_lost(lost);
-}
-
-/// The reaper has ended. Delivers the rest; subscriptions end once the notifications are
-/// announced too.
-pub(crate) fn reaper_ended<M: ManageConnection>(shared: &Shared<M>) {
-    let mut list = shared.subscribers.list.lock();
-    list.reaper_ended = true;
-    empty_journal(shared, &mut list);
-    drop(list);
-    end_when_done(shared);
-}
-
-/// Ends all subscriptions if the reaper has ended and every notification is announced.
-/// Called when either has happened: the later call finds both.
-pub(crate) fn end_when_done<M: ManageConnection>(shared: &Shared<M>) {
-    let mut list = shared.subscribers.list.lock();
-    if list.reaper_ended && !list.ended && shared.notifications.are_done() {
-        empty_journal(shared, &mut list);
-        list.ended = true;
-        list.subscribers.clear();
-        close_journal(shared, &mut list);
-    }
-}
-
-/// Takes what is in the journal and sends it. The order of events is the order of these
-/// calls, under the list's lock. Returns whether there were any.
-fn empty_journal<M: ManageConnection>(shared: &Shared<M>, list: &mut List) -> bool {
-    let Some(buffer) = list.buffer(None) else { return false };
-    let (any, ()) = swap_buffer(shared, buffer, list, |_| ());
-    if list.subscribers.is_empty() {
-        // The last one is gone, which was found when sending to it.
-        close_journal(shared, list);
-    }
-    any
-}
-
-/// Gives the journal a new buffer, reads the core at that instant, and sends what was in
-/// the old buffer.
-fn swap_buffer<M: ManageConnection, R>(
-    shared: &Shared<M>,
-    buffer: EventBuffer<Caller>,
-    list: &mut List,
-    read: impl FnOnce(&PoolCore<M>) -> R,
-) -> (bool, R) {
-    shared.observed.store(true, Ordering::Relaxed);
-    let (old, read) = shared.with_core(|core| (core.swap_events(Some(buffer)), read(core)));
-    (old.is_some_and(|old| send_all(shared, list, old)), read)
-}
-
-/// Without subscribers nothing is noted, and the fast paths are open again.
-fn close_journal<M: ManageConnection>(shared: &Shared<M>, list: &mut List) {
-    shared.observed.store(shared.config.event_handler.is_some(), Ordering::Relaxed);
-    drop(shared.with_core(|core| core.swap_events(None)));
-    list.spare = None;
-    list.last_holders = Vec::new();
-}
-
-fn send_all<M: ManageConnection>(
-    shared: &Shared<M>,
-    list: &mut List,
-    mut old: EventBuffer<Caller>,
-) -> bool {
-    let any = !old.is_empty();
-    let mut lost = 0;
-    let (entries, missing) = old.take();
-    for entry in entries {
-        let Some(at) = shared.clock.instant_of(entry.at) else { continue };
-        let (first, second) = list.events_of(entry);
-        for kind in [Some(first), second].into_iter().flatten() {
-            let pool = Arc::clone(&shared.config.name);
-            lost += list.send(&Event { pool, at, lost_before: 0, kind });
-        }
-    }
-    if missing > 0 {
-        list.last_holders.clear();
-        lost += list.lose(missing);
-    }
-    list.spare = Some(old);
-    shared.subscribers.add_lost(lost);
-    any
 }
 
 #[cfg(test)]
@@ -236,8 +220,8 @@ mod tests {
         }
     }
 
-    /// How many listen, and whether steps are noted, so that gets and returns take
-    /// the long way.
+    /// The number of subscribers, and whether the journal is open, so that gets and returns
+    /// take the slow path.
     fn observers(pool: &Pool<StubManager>) -> (usize, bool) {
         let list = pool.shared.subscribers.list.lock();
         let noted = pool.shared.with_core(|core| core.is_journal_open());
@@ -253,7 +237,7 @@ mod tests {
         let first = pool.subscribe(10).expect("a capacity");
         let second = pool.subscribe(10).expect("a capacity");
         assert_eq!(observers(&pool), (2, true));
-        // Those who have gone are found out when something is sent to them.
+        // A dropped subscription is noticed when an event is sent to it.
         drop(first);
         drop(pool.get().expect("the stub's connection"));
         eventually("one listens", || observers(&pool) == (1, true));
@@ -268,12 +252,12 @@ mod tests {
         let events = pool.subscribe(10).expect("a capacity");
         for _ in 0..3 {
             drop(pool.get().expect("the stub's connection"));
-            // Three events each, though nobody looks at regular times.
+            // Three events each, although the reaper does not wake at regular times.
             for _ in 0..3 {
                 events.recv_timeout(Duration::from_secs(10)).expect("an event");
             }
             eventually("it rests", || pool.shared.with_core(|core| core.reader_sleeps()));
-            assert_eq!(deliver(&pool.shared), None, "nothing has happened");
+            assert_eq!(pool.shared.deliver_events(), None, "nothing has happened");
         }
     }
 }

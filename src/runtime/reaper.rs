@@ -1,12 +1,12 @@
 //! The resident thread, which acts on the passing of time: when it sleeps and what wakes
-//! it. What it does when awake is in `tick.rs`.
+//! it. What it does when awake is in `host.rs`.
 
 use std::time::{Duration, Instant};
 
 use super::threads::Host;
 use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering, wait_until};
 
-/// When no thread could be spawned, it is tried again after this long.
+/// After a failed spawn, the next attempt follows after this time.
 pub(crate) const SPAWN_RETRY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reaper {

@@ -3,17 +3,14 @@
 use super::shared::{PoolCore, Shared};
 use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
-use crate::types::caller::Caller;
-use crate::types::error::{Cause, Error, ErrorKind, Report};
-use crate::types::holder::{Holder, NestedGet};
-use crate::types::manage::ManageConnection;
+use crate::types::{Caller, Cause, Error, ErrorKind, Holder, ManageConnection, NestedGet, Report};
 
-/// What a caller that gets no connection is told.
+/// Why a get fails, with the state of the pool at that time.
 pub(crate) struct Refusal {
     kind: ErrorKind,
     /// The pool's state when the caller gave up.
     report: Box<Report>,
-    /// The driver's error that was met during the wait, or that no wait can change.
+    /// The driver's error that occurred during the wait, or that is permanent.
     cause: Option<Cause>,
 }
 
@@ -50,17 +47,17 @@ impl Refusal {
         kind: ErrorKind,
         start: Time,
     ) -> Refusal {
-        shared.transition(|core, now, _| Refusal::collect(shared, core, kind, now, start))
+        shared.transition(|core, fx| Refusal::collect(shared, core, kind, fx.now, start))
     }
 
-    /// With the threads that hold all connections and wait for another.
+    /// Adds the threads of a self-deadlock.
     pub(crate) fn with_nested(mut self, nested: Vec<NestedWait<Caller>>) -> Refusal {
         self.report.nested = nested.into_iter().map(NestedGet::from).collect();
         self
     }
 
-    /// With a cause that is known better than by what the pool met last. Must be called
-    /// outside the lock: the other cause is dropped.
+    /// Replaces the cause by a more exact one, if there is one. Must be called outside the
+    /// lock, because it drops the other cause.
     pub(crate) fn caused_by(mut self, cause: Option<Cause>) -> Refusal {
         self.cause = cause.or(self.cause);
         self

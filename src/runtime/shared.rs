@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use log::Level;
-
 use super::conn::Conn;
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
@@ -16,15 +14,11 @@ use super::subscribers::Subscribers;
 use super::threads::Threads;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, PoolTypes, Time};
-use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, Ordering, PlainBool};
-use crate::types::caller::Caller;
-use crate::types::config::Config;
-use crate::types::error::Cause;
-use crate::types::holder::Holder;
-use crate::types::manage::ManageConnection;
-use crate::types::stats::Stats;
-use crate::types::times::{Recorder, Timed};
+use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
+use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
+use crate::types::{
+    Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
+};
 
 /// The core's types for pools of the manager `M`.
 pub(crate) struct Runtime<M>(std::marker::PhantomData<fn() -> M>);
@@ -41,7 +35,9 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
 }
 
 pub(crate) type PoolConn<M> = Conn<<M as ManageConnection>::Connection, PoolRef<M>>;
-pub(crate) type PoolCell<M> = WaitCell<Answer<Runtime<M>>>;
+pub(crate) type PoolLease<M> = Lease<PoolConn<M>>;
+pub(crate) type PoolAnswer<M> = Answer<Runtime<M>>;
+pub(crate) type PoolCell<M> = WaitCell<PoolAnswer<M>>;
 pub(crate) type PoolCore<M> = Core<Runtime<M>>;
 
 /// A connection's own reference to its pool.
@@ -52,7 +48,7 @@ pub(crate) struct PoolRef<M: ManageConnection> {
 /// Puts answers into their cells, under the pool's lock. Returns the cells, to wake their
 /// waiters.
 fn fill<M: ManageConnection>(
-    answers: Vec<(Arc<PoolCell<M>>, Answer<Runtime<M>>)>,
+    answers: Vec<(Arc<PoolCell<M>>, PoolAnswer<M>)>,
 ) -> Vec<Arc<PoolCell<M>>> {
     let fill = |(cell, answer): (Arc<PoolCell<M>>, _)| {
         // Only a nudge may be replaced: a waiter with another answer has left the queue.
@@ -93,7 +89,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) slow_gets: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
-    spawn_failing: AtomicBool,
+    pub(super) spawn_failing: AtomicBool,
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -103,13 +99,13 @@ impl<M: ManageConnection> Shared<M> {
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
-            threads: Threads::new(),
-            notifications: Notifications::new(),
-            subscribers: Subscribers::new(),
-            probe: HealthProbe::new(),
+            threads: Threads::default(),
+            notifications: Notifications::default(),
+            subscribers: Subscribers::default(),
+            probe: HealthProbe::default(),
             times: Recorder::new(),
             observed: PlainBool::new(config.event_handler.is_some()),
-            slow_gets: RateLimit::new(),
+            slow_gets: RateLimit::default(),
             logger: Logger::new(Arc::clone(&config.name)),
             spawn_failing: AtomicBool::new(false),
             clock: Clock::start(),
@@ -118,24 +114,31 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// Runs a question, or a step that needs nothing done outside the lock: the fast
-    /// paths.
+    /// Reads the core, or runs a step that has no effects: the fast paths.
     #[inline]
     pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
         step(&mut self.core.lock())
     }
 
+    /// Runs a step of a fast path that may have to be reported to subscribers.
+    pub(crate) fn with_core_observed<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
+        let (result, wants_delivery) = self.with_core(|core| (step(core), core.wants_delivery()));
+        if wants_delivery {
+            self.reaper.wake_to_deliver();
+        }
+        result
+    }
+
     /// Runs one transition of the core, and carries out its effects.
     pub(crate) fn transition<R>(
         self: &Arc<Self>,
-        step: impl FnOnce(&mut PoolCore<M>, Time, &mut Effects<Runtime<M>>) -> R,
+        step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
     ) -> R {
-        let now = self.clock.now();
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.clock.now());
         let mut core = self.core.lock();
-        let result = step(&mut core, now, &mut fx);
+        let result = step(&mut core, &mut fx);
         let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
-        let added = self.notifications.add(fx.notices, now);
+        let added = self.notifications.add(fx.notices, fx.now);
         let wants_delivery = core.wants_delivery();
         let drained = core.is_drained();
         // Everything below is slow or foreign, or wakes a thread that would only run
@@ -219,23 +222,15 @@ impl<M: ManageConnection> Shared<M> {
         self.reaper.ensure(self, &self.config.name);
     }
 
-    /// Spawns a thread. `false`: the system has no thread to give. That is logged once
-    /// until a spawn succeeds.
-    pub(crate) fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
-        let spawned = self.threads.spawn(name, body);
-        match &spawned {
-            Ok(()) => self.spawn_failing.store(false, Ordering::Relaxed),
-            Err(error) => {
-                if !self.spawn_failing.swap(true, Ordering::Relaxed) {
-                    let message = format_args!("cannot spawn a thread: {error}");
-                    self.logger.log(Level::Error, &[], message);
-                }
-            }
+    /// Calls a method of the event handler, if there is one.
+    pub(crate) fn notify(&self, method: &str, call: impl FnOnce(&dyn HandleEvent)) {
+        if let Some(handler) = self.config.event_handler.as_deref() {
+            let _ = self.logger.catch_panic(method, || call(handler));
         }
-        spawned.is_ok()
     }
 
-    /// Drops a driver's error, or what holds one: its destructor is not ours.
+    /// Drops a driver's error, or a value that holds one. Its destructor is the driver's
+    /// code and may panic.
     pub(crate) fn drop_error<E>(&self, error: E) {
         let _ = self.logger.catch_panic("dropping an error", || drop(error));
     }
@@ -248,7 +243,7 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Records a span that began then and ends now.
+    /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
     }
@@ -280,7 +275,7 @@ impl<M: ManageConnection> Shared<M> {
         Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
     }
 
-    /// Who holds connections, longest first.
+    /// The holders of connections, longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
         let held: Vec<Held<Caller>> = self.with_core(|core| core.holders(now).collect());

@@ -8,13 +8,12 @@ use tracing::span::EnteredSpan;
 
 use super::logger::{Logger, millis};
 use crate::core::WaiterId;
-use crate::types::caller::{CallSite, Caller};
-use crate::types::error::Error;
+use crate::types::{CallSite, Caller, Error};
 
 const WHAT: &str = "a tracing subscriber";
 
-/// The span of one wait. Each step runs the subscriber's code, when the waiter may have
-/// a connection already: a panic must not lose it.
+/// The span of one wait. Each step runs the subscriber's code. The waiter may already have
+/// a connection, which a panic in that code must not lose.
 pub(crate) struct WaitSpan(Option<EnteredSpan>);
 
 impl WaitSpan {
@@ -53,8 +52,8 @@ impl WaitSpan {
                 span.record("connection_id", id);
             });
             match error {
-                None => span.record("outcome", "checked out"),
-                Some(error) => span.record("outcome", field::debug(error.kind())),
+                None => span.record("outcome", "checked_out"),
+                Some(error) => span.record("outcome", field::display(error.kind())),
             };
         };
         let _ = logger.catch_panic(WHAT, record);

@@ -4,13 +4,13 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::core::{ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, Step};
 use crate::sync::{Mutex, PlainOrdering as Ordering, PlainU64};
-use crate::types::caller::{CallSite, Caller};
-use crate::types::event::{Event, EventKind};
+use crate::types::{CallSite, Caller, Event, EventKind};
 
 /// The journal's capacity is at least this, so that subscribers with a small capacity do
 /// not wake the reaper at every step.
 const FEWEST_STEPS: usize = 1024;
 
+#[derive(Default)]
 pub(crate) struct Subscribers {
     /// The pool's lock is taken while this one is held, never the other way round.
     pub(super) list: Mutex<List>,
@@ -19,13 +19,14 @@ pub(crate) struct Subscribers {
 }
 
 /// The state of event delivery.
+#[derive(Default)]
 pub(super) struct List {
     pub(super) subscribers: Vec<Subscriber>,
     /// The reaper has ended, and will not deliver again.
     pub(super) reaper_ended: bool,
     /// The pool has ended: a new subscription ends at once.
     pub(super) ended: bool,
-    /// Who held a connection last, by slot.
+    /// The last holder of each slot's connection.
     pub(super) last_holders: Vec<Option<Caller>>,
     /// The buffer that the journal does not use now.
     pub(super) spare: Option<EventBuffer<Caller>>,
@@ -52,17 +53,6 @@ impl Subscriber {
 }
 
 impl Subscribers {
-    pub(crate) fn new() -> Subscribers {
-        let list = List {
-            subscribers: Vec::new(),
-            reaper_ended: false,
-            ended: false,
-            last_holders: Vec::new(),
-            spare: None,
-        };
-        Subscribers { list: Mutex::new(list), lost: PlainU64::new(0) }
-    }
-
     /// How many events were lost, over all subscribers.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)

@@ -16,9 +16,6 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The whole life of a worker, with its first task.
     fn run_worker(self: &Arc<Self>, first: Option<Self::Task>);
 
-    /// Runs one task on the calling worker.
-    fn run_task(self: &Arc<Self>, task: Self::Task);
-
     /// The whole life of the reaper.
     fn run_reaper(self: &Arc<Self>);
 
@@ -27,9 +24,6 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Wakes `build` and `close` to check again.
     fn notify_progress(&self);
-
-    /// Joins threads that have ended.
-    fn join_finished(&self);
 }
 
 /// A value in a thread's body that survives a failed spawn: the body takes it out, and
@@ -53,6 +47,7 @@ impl<T> Clone for Handover<T> {
 }
 
 /// The pool's threads, from their spawn until they are joined.
+#[derive(Default)]
 pub(crate) struct Threads {
     /// Of threads that have not been joined.
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -61,10 +56,6 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new() -> Threads {
-        Threads { handles: Mutex::new(Vec::new()), joining: AtomicUsize::new(0) }
-    }
-
     /// Spawns a thread.
     ///
     /// # Errors

@@ -11,10 +11,11 @@ use crate::core::Time;
 /// At most one use per connection and interval is timed.
 const SAMPLE_EVERY: Duration = Duration::from_millis(4);
 
-/// A use that lasts this much longer is always recorded.
+/// A use that is still not over this long after the interval is always recorded.
 const LONG_USE: Duration = Duration::from_millis(10);
 
 /// The sampling state of one connection.
+#[derive(Default)]
 pub(crate) struct UseSampler {
     /// When the last timed use began.
     began: Time,
@@ -27,15 +28,6 @@ pub(crate) struct UseSampler {
 }
 
 impl UseSampler {
-    pub(crate) fn new() -> UseSampler {
-        UseSampler {
-            began: Time::START,
-            sample_from: Time::START,
-            record_from: Time::START,
-            recorded: 0,
-        }
-    }
-
     /// Whether a use that begins now is to be timed.
     #[inline]
     pub(crate) fn is_due(&self, start: Time) -> bool {

@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::health;
 use super::logger::millis;
 use super::refusal::Refusal;
-use super::shared::{PoolCell, PoolConn, PoolCore, Runtime, Shared};
+use super::shared::{PoolCell, PoolCore, PoolLease, Runtime, Shared};
 use super::wait_cell::WaitCell;
-use crate::core::{Answer, Effects, Lease, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
 use crate::sync::Arc;
-use crate::types::caller::{CallSite, Caller};
-use crate::types::cancel::{CancelToken, Registration};
-use crate::types::error::{Error, ErrorKind};
-use crate::types::handler::TimeoutEvent;
-use crate::types::manage::ManageConnection;
 use crate::types::thread;
-use crate::types::times::Timed;
+use crate::types::{
+    CallSite, Caller, CancelToken, Error, ErrorKind, ManageConnection, Registration, Timed,
+    TimeoutEvent,
+};
 
 /// What one get asks for.
 pub(crate) struct Checkout<'a> {
@@ -29,235 +26,222 @@ pub(crate) struct Checkout<'a> {
     pub(crate) only_idle: bool,
 }
 
-type PoolLease<M> = Lease<PoolConn<M>>;
+type Got<M> = Result<PoolLease<M>, Error>;
 
 /// Where a get stands after its first transition.
 enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
-    /// By way of the queue, but without waiting.
+    /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
     Enqueued(WaiterId, Arc<PoolCell<M>>),
     Refused(Refusal),
 }
 
-/// A get that the fast path could not serve.
-pub(crate) fn get<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-) -> Result<PoolLease<M>, Error> {
-    if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
-        shared.transition(|core, now, _| core.refuse_cancelled(now, checkout.caller));
-        return Err(fail(shared, checkout, ErrorKind::Cancelled));
-    }
-    // Past callers that wait, as far as the fairness bound allows it.
-    if let Some(lease) = shared.with_core(|core| core.overtake(checkout.start, checkout.caller)) {
-        return Ok(lease);
-    }
-    let got = enqueue_and_wait(shared, checkout);
-    if let Err(error) = &got
-        && error.is_timeout()
-        && !checkout.only_idle
-        && let Some(handler) = &shared.config.event_handler
-    {
-        let event = TimeoutEvent { timeout: checkout.deadline.since(checkout.start) };
-        let _ = shared.logger.catch_panic("handle_timeout", || handler.handle_timeout(event));
-    }
-    got
-}
-
-#[cold]
-fn enqueue_and_wait<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-) -> Result<PoolLease<M>, Error> {
-    match shared.transition(|core, now, fx| enqueue(shared, core, now, checkout, fx)) {
-        Outcome::Taken(lease) => Ok(lease),
-        Outcome::Claimed(lease) => {
-            shared.times.record(Timed::Wait, Duration::ZERO, 1);
-            Ok(lease)
+impl<M: ManageConnection> Shared<M> {
+    /// A get that the fast path could not serve.
+    pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
+            self.transition(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
+            let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
+            return Err(refusal.into_error(checkout.caller.label()));
         }
-        Outcome::Refused(refusal) => Err(refusal.into_error(checkout.caller.label())),
-        Outcome::Enqueued(id, cell) => wait(shared, checkout, id, &cell),
+        // Overtakes waiters, if the fairness bound allows it.
+        if let Some(lease) = self.with_core(|core| core.overtake(checkout.start, checkout.caller)) {
+            return Ok(lease);
+        }
+        let got = self.enqueue_and_wait(checkout);
+        if let Err(error) = &got
+            && error.is_timeout()
+            && !checkout.only_idle
+        {
+            let event = TimeoutEvent { timeout: checkout.deadline.since(checkout.start) };
+            self.notify("handle_timeout", |handler| handler.handle_timeout(event));
+        }
+        got
     }
-}
 
-/// Takes what is there, or joins the queue. A caller without time leaves the queue at
-/// once: its need is known then, to the benefit of later callers.
-fn enqueue<M: ManageConnection>(
-    shared: &Shared<M>,
-    core: &mut PoolCore<M>,
-    now: Time,
-    checkout: &Checkout<'_>,
-    fx: &mut Effects<Runtime<M>>,
-) -> Outcome<M> {
-    let (caller, priority) = (checkout.caller, checkout.caller.priority());
-    if let Some(lease) = core.acquire(now, priority, caller, fx) {
-        return Outcome::Taken(lease);
+    #[cold]
+    pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        match self.transition(|core, fx| self.enqueue(core, checkout, fx)) {
+            Outcome::Taken(lease) => Ok(lease),
+            Outcome::Claimed(lease) => {
+                self.times.record(Timed::Wait, Duration::ZERO, 1);
+                Ok(lease)
+            }
+            Outcome::Refused(refusal) => Err(refusal.into_error(checkout.caller.label())),
+            Outcome::Enqueued(id, cell) => self.wait_in_queue(checkout, id, &cell),
+        }
     }
-    let refuse = |core: &mut PoolCore<M>, kind| {
-        Outcome::Refused(Refusal::collect(shared, core, kind, now, checkout.start))
-    };
-    if checkout.only_idle && !core.may_await_check(now, priority) {
-        return refuse(core, ErrorKind::Timeout);
-    }
-    let cell = Arc::new(WaitCell::new());
-    let waiter = Waiter {
-        since: now,
-        priority,
-        caller,
-        cell: Arc::clone(&cell),
-        only_idle: checkout.only_idle,
-        // A get that does not really wait cannot deadlock.
-        nested: !checkout.only_idle && checkout.deadline > now && thread::may_hold(),
-    };
-    match core.join(waiter, fx) {
-        Err(kind) => refuse(core, kind),
-        Ok(id) if checkout.deadline <= now => match core.claim(now, id, fx) {
-            Some(lease) => Outcome::Claimed(lease),
-            None if core.leave(now, id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
-            None => Outcome::Enqueued(id, cell),
-        },
-        Ok(id) => Outcome::Enqueued(id, cell),
-    }
-}
 
-/// Waits, and reports the wait on the caller's thread, so within the caller's own trace.
-fn wait<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-    id: WaiterId,
-    cell: &PoolCell<M>,
-) -> Result<PoolLease<M>, Error> {
-    health::keep_probing(shared);
-    #[cfg(feature = "tracing")]
-    let span =
-        super::span::WaitSpan::begin(&shared.logger, &shared.config.name, checkout.caller, id);
-    let got = block(shared, checkout, id, cell);
-    let now = shared.clock.now();
-    let waited = now.since(checkout.start);
-    shared.times.record(Timed::Wait, waited, 1);
-    let connection_id = got.as_ref().map(|lease| lease.conn.id).ok();
-    #[cfg(feature = "tracing")]
-    span.record(&shared.logger, waited, connection_id, got.as_ref().err());
-    if let Some(slow) = shared.config.slow_get_threshold
-        && waited >= slow
-        && let Some(suppressed) = shared.slow_gets.admit(now)
-    {
-        log_slow_get(shared, checkout, id, waited, connection_id, suppressed);
-    }
-    #[cfg(feature = "tracing")]
-    span.end(&shared.logger);
-    got
-}
-
-/// Blocks until there is an answer, or until the deadline.
-fn block<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-    id: WaiterId,
-    cell: &PoolCell<M>,
-) -> Result<PoolLease<M>, Error> {
-    let deadline = shared.clock.instant_of(checkout.deadline);
-    // Dropped on every way out, so that a token does not collect dead waits.
-    let _registration = checkout.cancel.map(|token| register(shared, token, id));
-    loop {
-        let until = shared.reaper.sleep_limit(deadline);
-        match cell.wait_until(until) {
-            Some(Answer::Granted(lease)) => return Ok(lease),
-            Some(Answer::Nudged) => {
-                if let Some(lease) = shared.transition(|core, now, fx| core.claim(now, id, fx)) {
-                    return Ok(lease);
-                }
-            }
-            Some(Answer::Failed(kind, cause)) => {
-                let refusal = Refusal::of(shared, kind, checkout.start);
-                return Err(refusal.caused_by(cause).into_error(checkout.caller.label()));
-            }
-            Some(Answer::SelfDeadlock(nested)) => {
-                let refusal = Refusal::of(shared, ErrorKind::SelfDeadlock, checkout.start);
-                return Err(refusal.with_nested(nested).into_error(checkout.caller.label()));
-            }
-            None if until != deadline => shared.ensure_reaper(),
-            None => match withdraw(shared, checkout, id) {
-                Some(got) => return got,
-                // Answered at the same instant: decided under the lock, so the answer is
-                // in the cell, and it wins over the deadline.
-                None => debug_assert!(cell.is_filled(), "BUG: left without an answer"),
+    /// Takes what is there, or joins the queue. A caller without time leaves the queue at
+    /// once: its need is known then, to the benefit of later callers.
+    fn enqueue(
+        &self,
+        core: &mut PoolCore<M>,
+        checkout: &Checkout<'_>,
+        fx: &mut Effects<Runtime<M>>,
+    ) -> Outcome<M> {
+        let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
+        if let Some(lease) = core.acquire(priority, caller, fx) {
+            return Outcome::Taken(lease);
+        }
+        let refuse = |core: &mut PoolCore<M>, kind| {
+            Outcome::Refused(Refusal::collect(self, core, kind, now, checkout.start))
+        };
+        if checkout.only_idle && !core.may_await_check(now, priority) {
+            return refuse(core, ErrorKind::Timeout);
+        }
+        let cell = Arc::new(WaitCell::new());
+        let waiter = Waiter {
+            since: now,
+            priority,
+            caller,
+            cell: Arc::clone(&cell),
+            only_idle: checkout.only_idle,
+            // A get that does not really wait cannot deadlock.
+            nested: !checkout.only_idle && checkout.deadline > now && thread::may_hold(),
+        };
+        match core.join(waiter, fx) {
+            Err(kind) => refuse(core, kind),
+            Ok(id) if checkout.deadline <= now => match core.claim(id, fx) {
+                Some(lease) => Outcome::Claimed(lease),
+                None if core.leave(id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
+                None => Outcome::Enqueued(id, cell),
             },
+            Ok(id) => Outcome::Enqueued(id, cell),
         }
     }
-}
 
-/// Leaves the queue at the deadline. `None`: an answer was quicker. An idle connection
-/// that another waiter was nudged for, and is slow to claim, is taken.
-fn withdraw<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-    id: WaiterId,
-) -> Option<Result<PoolLease<M>, Error>> {
-    let (lease, refusal) = shared.transition(|core, now, fx| {
-        let lease = core.claim(now, id, fx);
-        // Read before this caller leaves: it may be one of them.
-        let nested = core.self_deadlock(now);
-        let left = lease.is_none() && core.leave(now, id, ErrorKind::Timeout, fx);
-        let refusal = left.then(|| {
-            Refusal::collect(shared, core, ErrorKind::Timeout, now, checkout.start)
-                .with_nested(nested)
-        });
-        (lease, refusal)
-    });
-    let refused = refusal.map(|refusal| Err(refusal.into_error(checkout.caller.label())));
-    lease.map(Ok).or(refused)
-}
-
-/// Lets the waiter leave when its token is cancelled; at once if it was before.
-fn register<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    token: &CancelToken,
-    id: WaiterId,
-) -> Option<Registration> {
-    let cancel = move |shared: &Arc<Shared<M>>| {
-        shared.transition(|core, now, fx| core.leave(now, id, ErrorKind::Cancelled, fx));
-    };
-    let of_token = Arc::clone(shared);
-    let registration = token.register(Box::new(move || cancel(&of_token)));
-    if registration.is_none() {
-        cancel(shared);
+    /// Waits, and reports the wait on the caller's thread, so within the caller's own trace.
+    fn wait_in_queue(
+        self: &Arc<Self>,
+        checkout: &Checkout<'_>,
+        id: WaiterId,
+        cell: &PoolCell<M>,
+    ) -> Got<M> {
+        self.keep_probing();
+        #[cfg(feature = "tracing")]
+        let span =
+            super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, id);
+        let got = self.await_answer(checkout, id, cell);
+        let now = self.clock.now();
+        let waited = now.since(checkout.start);
+        self.times.record(Timed::Wait, waited, 1);
+        let connection_id = got.as_ref().map(|lease| lease.conn.id).ok();
+        #[cfg(feature = "tracing")]
+        span.record(&self.logger, waited, connection_id, got.as_ref().err());
+        if let Some(slow) = self.config.slow_get_threshold
+            && waited >= slow
+            && let Some(suppressed) = self.slow_gets.admit(now)
+        {
+            self.log_slow_get(checkout, id, waited, connection_id, suppressed);
+        }
+        #[cfg(feature = "tracing")]
+        span.end(&self.logger);
+        got
     }
-    registration
-}
 
-fn fail<M: ManageConnection>(
-    shared: &Arc<Shared<M>>,
-    checkout: &Checkout<'_>,
-    kind: ErrorKind,
-) -> Error {
-    Refusal::of(shared, kind, checkout.start).into_error(checkout.caller.label())
-}
+    /// Blocks until there is an answer, or until the deadline.
+    fn await_answer(
+        self: &Arc<Self>,
+        checkout: &Checkout<'_>,
+        id: WaiterId,
+        cell: &PoolCell<M>,
+    ) -> Got<M> {
+        let deadline = self.clock.instant_of(checkout.deadline);
+        // Dropped on every way out, so that a token does not collect dead waits.
+        let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));
+        loop {
+            let until = self.reaper.sleep_limit(deadline);
+            match cell.wait_until(until) {
+                Some(Answer::Granted(lease)) => return Ok(lease),
+                Some(Answer::Nudged) => {
+                    if let Some(lease) = self.transition(|core, fx| core.claim(id, fx)) {
+                        return Ok(lease);
+                    }
+                }
+                Some(Answer::Failed(kind, cause)) => {
+                    let refusal = Refusal::of(self, kind, checkout.start);
+                    return Err(refusal.caused_by(cause).into_error(checkout.caller.label()));
+                }
+                Some(Answer::SelfDeadlock(nested)) => {
+                    let refusal = Refusal::of(self, ErrorKind::SelfDeadlock, checkout.start);
+                    return Err(refusal.with_nested(nested).into_error(checkout.caller.label()));
+                }
+                None if until != deadline => self.ensure_reaper(),
+                None => match self.withdraw(checkout, id) {
+                    Some(got) => return got,
+                    // Answered at the same instant: decided under the lock, so the answer is
+                    // in the cell, and it wins over the deadline.
+                    None => debug_assert!(cell.is_filled(), "BUG: left without an answer"),
+                },
+            }
+        }
+    }
 
-#[cold]
-fn log_slow_get<M: ManageConnection>(
-    shared: &Shared<M>,
-    checkout: &Checkout<'_>,
-    id: WaiterId,
-    waited: Duration,
-    connection_id: Option<u64>,
-    suppressed: u64,
-) {
-    let call_site = CallSite::from(checkout.caller);
-    let location = call_site.location().to_string();
-    let key_values = [
-        ("get_id", id.get_id().into()),
-        ("thread", call_site.thread().into()),
-        ("location", location.as_str().into()),
-        ("waited_ms", millis(waited).into()),
-        ("connection_id", connection_id.unwrap_or_default().into()),
-    ];
-    let outcome = if connection_id.is_some() { "got a connection" } else { "got none" };
-    let others = match suppressed {
-        0 => String::new(),
-        more => format!("; {more} more slow gets since the last such line"),
-    };
-    let message = format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}");
-    shared.logger.log(Level::Warn, &key_values, message);
+    /// Leaves the queue at the deadline. Before that it claims an idle connection, even one
+    /// that another waiter was nudged for and has not claimed yet. `None`: an answer came
+    /// first.
+    fn withdraw(self: &Arc<Self>, checkout: &Checkout<'_>, id: WaiterId) -> Option<Got<M>> {
+        let (lease, refusal) = self.transition(|core, fx| {
+            let lease = core.claim(id, fx);
+            // Read before this caller leaves: it may be one of them.
+            let nested = core.self_deadlock(fx.now);
+            let left = lease.is_none() && core.leave(id, ErrorKind::Timeout, fx);
+            let refusal = left.then(|| {
+                Refusal::collect(self, core, ErrorKind::Timeout, fx.now, checkout.start)
+                    .with_nested(nested)
+            });
+            (lease, refusal)
+        });
+        let refused = refusal.map(|refusal| Err(refusal.into_error(checkout.caller.label())));
+        lease.map(Ok).or(refused)
+    }
+
+    /// Lets the waiter leave when its token is cancelled; at once if it was before.
+    fn register_cancel(
+        self: &Arc<Self>,
+        token: &CancelToken,
+        id: WaiterId,
+    ) -> Option<Registration> {
+        let cancel = move |shared: &Arc<Shared<M>>| {
+            shared.transition(|core, fx| core.leave(id, ErrorKind::Cancelled, fx));
+        };
+        let of_token = Arc::clone(self);
+        let registration = token.register(Box::new(move || cancel(&of_token)));
+        if registration.is_none() {
+            cancel(self);
+        }
+        registration
+    }
+
+    #[cold]
+    fn log_slow_get(
+        &self,
+        checkout: &Checkout<'_>,
+        id: WaiterId,
+        waited: Duration,
+        connection_id: Option<u64>,
+        suppressed: u64,
+    ) {
+        let call_site = CallSite::from(checkout.caller);
+        let location = call_site.location().to_string();
+        let key_values = [
+            ("get_id", id.get_id().into()),
+            ("thread", call_site.thread().into()),
+            ("location", location.as_str().into()),
+            ("waited_ms", millis(waited).into()),
+            ("connection_id", connection_id.unwrap_or_default().into()),
+        ];
+        let outcome = if connection_id.is_some() { "got a connection" } else { "got none" };
+        let others = match suppressed {
+            0 => String::new(),
+            more => format!("; {more} more slow gets since the last such line"),
+        };
+        self.logger.log(
+            Level::Warn,
+            &key_values,
+            format_args!("slow get: {call_site} {outcome} after {waited:.1?}{others}"),
+        );
+    }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Workers<T> {
     spawned: AtomicU64,
 }
 
+#[derive(Default)]
 struct Counts {
     /// Workers, plus tasks in the backlog (one that is just being retried included). One
     /// number, so that a task that moves from the one to the other is never missed.
@@ -44,10 +45,7 @@ impl<T: Send + 'static> Workers<T> {
             tasks: Mutex::new(Some(tasks)),
             idle,
             backlog: Mutex::new(VecDeque::new()),
-            counts: Arc::new(Counts {
-                unfinished: AtomicUsize::new(0),
-                running: AtomicUsize::new(0),
-            }),
+            counts: Arc::default(),
             spawned: AtomicU64::new(0),
         }
     }
@@ -119,16 +117,10 @@ impl<T: Send + 'static> Workers<T> {
         Running { counts: Arc::clone(&self.counts), host: Arc::clone(host) }
     }
 
-    /// The life of a worker.
-    pub(crate) fn run<H: Host<Task = T>>(&self, host: &Arc<H>, first: Option<T>) {
-        let mut next = first;
-        while let Some(task) = next {
-            host.run_task(task);
-            let backlog = self.take_from_backlog();
-            // It ends when it has been idle for long, or the pool has ended.
-            next = backlog.or_else(|| self.idle.recv_timeout(KEEP_ALIVE).ok());
-        }
-        host.join_finished();
+    /// The next task of a worker. `None` when it has been idle for long, or the pool has
+    /// ended.
+    pub(crate) fn next(&self) -> Option<T> {
+        self.take_from_backlog().or_else(|| self.idle.recv_timeout(KEEP_ALIVE).ok())
     }
 
     /// The task that has waited longest for a thread.

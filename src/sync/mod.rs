@@ -1,9 +1,9 @@
-//! The one place that names locks, condition variables, threads and the clock,
-//! so that the shell can be run under a model checker.
+//! Locks, condition variables, threads and the clock. No other module names those of the
+//! system, so that `runtime` can run under a model checker.
 //!
-//! A pool runs on `real`. In tests built with `--cfg fairpool_model`, `modelled`
-//! replaces it: `scripts/models` does that. `--cfg fairpool_model="loom"` or
-//! `"shuttle"`, beside the other flag, names the checker.
+//! A pool runs on `real`. In tests built with `--cfg fairpool_model`, `modelled` replaces
+//! it. A second flag, `--cfg fairpool_model="loom"` or `"shuttle"`, names the checker.
+//! `scripts/models` sets both.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ pub(crate) use modelled::*;
 #[cfg(not(all(test, fairpool_model)))]
 pub(crate) use real::*;
 
-/// For what no model looks into: it is held for a moment, and nothing happens
-/// meanwhile.
+/// A lock that models do not check. It is held only for a moment, and no thread waits for
+/// anything else meanwhile.
 pub(crate) use parking_lot::Mutex as PlainMutex;
-/// The same for flags.
+/// Atomics that models do not check.
 pub(crate) use std::sync::atomic::{
     AtomicBool as PlainBool, AtomicU64 as PlainU64, Ordering as PlainOrdering,
 };
@@ -50,7 +50,7 @@ pub(crate) fn wait_until<T>(
     }
 }
 
-/// The pool's clock: monotonic, started with the pool.
+/// The pool's clock. It is monotonic and starts with the pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -72,20 +72,20 @@ impl Clock {
     }
 
     /// The time of the clock's last tick: mostly one or two ticks (of 1 to 10 ms on
-    /// Linux) before now, and never after. For what happens to every connection all the
-    /// time, and need not be known more exactly.
+    /// Linux) before now, and never after. For each get and return, where the exact clock
+    /// would cost too much.
     #[inline]
     pub(crate) fn recently(&self) -> Time {
         self.ticks.now()
     }
 
-    /// A point before the pool's start counts as its start; one that the pool
-    /// will not live to see, as never.
+    /// An instant as a time of this clock. One before the pool's start becomes
+    /// [`Time::START`], one in the far future [`Time::NEVER`].
     pub(crate) fn time_of(&self, at: Instant) -> Time {
         Time::START.after(at.saturating_duration_since(self.origin))
     }
 
-    /// `None` for a time so far away that the system cannot name it.
+    /// A time of this clock as an instant. `None`: the system cannot represent it.
     pub(crate) fn instant_of(&self, at: Time) -> Option<Instant> {
         if at == Time::NEVER {
             return None;

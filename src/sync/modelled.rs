@@ -1,13 +1,12 @@
-//! Locks and a clock for models: each use of one is a point at which the checker
-//! may let another thread go on. The checker is `loom` or `shuttle`.
+//! Locks and a clock for models. At each use of one, the checker may switch to another
+//! thread. The checker is `loom` or `shuttle`.
 //!
-//! Time is a variable that a model advances. A wait with a deadline is a wait
-//! whose thread is also woken when that variable reaches the deadline, so that a
-//! timeout is a wake-up like any other. (In neither checker does a wait time out
-//! by itself.)
+//! Time is a variable that the model advances. When it reaches a deadline, threads that
+//! wait until that deadline are woken, so a timeout is a wake-up like any other. (In
+//! neither checker does a wait time out by itself.)
 //!
-//! Not modelled: reference counts, which are those of `std` (the memory model of
-//! `Arc` is not ours to check), and `AtomicU64`, which only numbers things.
+//! Not modelled: reference counts, which are those of `std`, because the memory model of
+//! `Arc` is not ours to check; and `AtomicU64`, which is used only for numbers and counts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,12 +27,11 @@ use checker::sync::atomic::AtomicU64 as ModelledU64;
 pub(crate) use checker::sync::atomic::{AtomicBool, AtomicUsize};
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Jobs stay in the backlog, where a model takes them, and the reaper is not
-/// started: `loom` has room for five threads, and channels would block either
-/// checker.
+/// The pool spawns no threads: `loom` allows only five, and a channel would block either
+/// checker. Tasks stay in the backlog, where the model takes them, and there is no reaper.
 pub(crate) const THREADS: bool = false;
 
-/// No thread is ever started.
+/// Spawns nothing.
 ///
 /// # Errors
 ///
@@ -45,11 +43,11 @@ where
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Nothing sleeps in a model.
+/// Does nothing: a model has no real time.
 pub(crate) fn sleep(_: Duration) {}
 
-/// `std`'s, for threads of the checker: those share one of the system's. `loom`'s
-/// own macro knows no `const` blocks.
+/// `std::thread_local` for the checker's threads, which share one thread of the system.
+/// `loom`'s own macro does not accept `const` blocks.
 macro_rules! per_thread {
     ($($(#[$about:meta])* static $name:ident: $Type:ty = const { $value:expr };)*) => {
         crate::sync::checker::thread_local! { $($(#[$about])* static $name: $Type = $value;)* }
@@ -63,13 +61,13 @@ struct World {
     origin: Instant,
     /// Nanoseconds since the origin.
     now: ModelledU64,
-    /// Those who wait with a deadline; some of them may have been woken since.
+    /// Sleepers with a deadline. Some may have been woken since.
     timed: checker::sync::Mutex<Vec<(Instant, Arc<Sleeper>)>>,
     asleep: std::sync::atomic::AtomicUsize,
 }
 
 checker::lazy_static! {
-    /// Made anew for each execution.
+    /// A new one for each execution of a model.
     static ref WORLD: World = World {
         origin: Instant::now(),
         now: ModelledU64::new(0),
@@ -78,13 +76,13 @@ checker::lazy_static! {
     };
 }
 
-/// The time. It may be an earlier one than another thread has set, as it may
-/// be for a thread that is held up between looking at the clock and acting.
+/// The time. It may be earlier than the time that another thread has set, just as in
+/// reality a thread may be delayed after it has read the clock.
 pub(crate) fn instant() -> Instant {
     WORLD.origin + Duration::from_nanos(WORLD.now.load(Ordering::Acquire))
 }
 
-/// Here a clock that ticks is as exact as any.
+/// The clock that ticks. In a model it is exact.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticks {
     origin: Instant,
@@ -100,7 +98,7 @@ impl Ticks {
     }
 }
 
-/// Lets time pass, and wakes those whose deadline has come.
+/// Advances the time, and wakes sleepers whose deadline has come.
 pub(crate) fn advance(span: Duration) {
     let due: Vec<Arc<Sleeper>> = {
         let mut timed = WORLD.timed.lock().expect(POISONED);
@@ -115,13 +113,12 @@ pub(crate) fn advance(span: Duration) {
         sleeper.timed_out.store(true, Ordering::Relaxed);
         if let Some(at) = queue.iter().position(|other| Arc::ptr_eq(other, &sleeper)) {
             queue.remove(at);
-            sleeper.bed.wake();
+            sleeper.parker.wake();
         }
     }
 }
 
-/// How many threads wait for a condition, those included who were woken and have
-/// not noticed.
+/// How many threads wait for a condition. A thread that was woken counts until it runs.
 pub(crate) fn asleep() -> usize {
     WORLD.asleep.load(Ordering::Relaxed)
 }
@@ -130,11 +127,11 @@ pub(crate) fn asleep() -> usize {
 
 const POISONED: &str = "a model has panicked";
 
-/// With the face of `parking_lot`'s.
+/// A mutex with the interface of `parking_lot`'s.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
-/// `None` only inside a wait.
+/// Its guard. The checker's guard is `None` only inside a wait.
 pub(crate) struct MutexGuard<'a, T>(&'a Mutex<T>, Option<checker::sync::MutexGuard<'a, T>>);
 
 impl<T> Mutex<T> {
@@ -166,25 +163,25 @@ type LockedQueue<'a> = checker::sync::MutexGuard<'a, VecDeque<Arc<Sleeper>>>;
 
 /// One wait of one thread.
 struct Sleeper {
-    bed: Bed,
-    /// Where it queues. Its lock also covers what follows.
+    parker: Parker,
+    /// The queue that it waits in. The queue's lock also protects `timed_out`.
     queue: SleeperQueue,
     timed_out: std::sync::atomic::AtomicBool,
 }
 
-/// Where a thread sleeps until somebody who took it out of its queue wakes it.
+/// Parks a thread until the thread that removes it from its queue wakes it.
 #[cfg(fairpool_model = "loom")]
-struct Bed(checker::thread::Thread);
+struct Parker(checker::thread::Thread);
 
 #[cfg(fairpool_model = "loom")]
-impl Bed {
-    fn new() -> Bed {
-        Bed(checker::thread::current())
+impl Parker {
+    fn new() -> Parker {
+        Parker(checker::thread::current())
     }
 
-    /// One step for `loom`, which switches threads at a lock, but not where one
-    /// is given back.
-    fn lie_down(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
+    /// Unlocks and parks. That is one step for `loom`, which switches threads when a lock
+    /// is taken, but not when it is released.
+    fn park(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
         drop(queue);
         unlock();
         checker::thread::park();
@@ -195,19 +192,21 @@ impl Bed {
     }
 }
 
-/// `shuttle` lets a thread that is parked wake up without a reason, and tries
-/// that all the time; and it also switches threads where a lock is given back.
+/// The same for `shuttle`. It has to be a condition variable, because `shuttle` often
+/// wakes parked threads without a reason, and also switches threads when a lock is
+/// released.
 #[cfg(fairpool_model = "shuttle")]
-struct Bed(checker::sync::Condvar);
+struct Parker(checker::sync::Condvar);
 
 #[cfg(fairpool_model = "shuttle")]
-impl Bed {
-    fn new() -> Bed {
-        Bed(checker::sync::Condvar::new())
+impl Parker {
+    fn new() -> Parker {
+        Parker(checker::sync::Condvar::new())
     }
 
-    /// Whoever is to wake it needs the queue's lock first.
-    fn lie_down(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
+    /// Unlocks and parks. No wake-up is lost in between, because a thread that wakes this
+    /// one needs the queue's lock first.
+    fn park(&self, queue: LockedQueue<'_>, unlock: impl FnOnce()) {
         unlock();
         drop(self.0.wait(queue).expect(POISONED));
     }
@@ -217,8 +216,8 @@ impl Bed {
     }
 }
 
-/// With the face of `parking_lot`'s: wakes in the order of arrival, and nobody
-/// without a reason.
+/// A condition variable with the interface of `parking_lot`'s. It wakes threads in the
+/// order in which they came, and never without a reason.
 pub(crate) struct Condvar {
     sleepers: SleeperQueue,
 }
@@ -230,13 +229,13 @@ impl Condvar {
 
     pub(crate) fn notify_one(&self) {
         if let Some(sleeper) = self.sleepers.lock().expect(POISONED).pop_front() {
-            sleeper.bed.wake();
+            sleeper.parker.wake();
         }
     }
 
     pub(crate) fn notify_all(&self) {
         let mut sleepers = self.sleepers.lock().expect(POISONED);
-        sleepers.drain(..).for_each(|sleeper| sleeper.bed.wake());
+        sleepers.drain(..).for_each(|sleeper| sleeper.parker.wake());
     }
 
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
@@ -250,7 +249,7 @@ impl Condvar {
     ) -> WaitTimeoutResult {
         let sleeper = self.sleeper();
         {
-            // Also under the lock of `advance`, so the deadline is not missed.
+            // Under the lock that `advance` takes, so that the deadline is not missed.
             let mut timed = WORLD.timed.lock().expect(POISONED);
             if deadline <= instant() {
                 return WaitTimeoutResult(true);
@@ -262,19 +261,19 @@ impl Condvar {
 
     fn sleeper(&self) -> Arc<Sleeper> {
         Arc::new(Sleeper {
-            bed: Bed::new(),
+            parker: Parker::new(),
             queue: Arc::clone(&self.sleepers),
             timed_out: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
-    /// Whether time ended the sleep.
+    /// Sleeps until woken. Returns whether the deadline ended the sleep.
     fn sleep<T>(&self, guard: &mut MutexGuard<'_, T>, sleeper: Arc<Sleeper>) -> bool {
         let mut queue = self.sleepers.lock().expect(POISONED);
         if !sleeper.timed_out.load(Ordering::Relaxed) {
             queue.push_back(Arc::clone(&sleeper));
             WORLD.asleep.fetch_add(1, Ordering::Relaxed);
-            sleeper.bed.lie_down(queue, || drop(guard.1.take()));
+            sleeper.parker.park(queue, || drop(guard.1.take()));
             WORLD.asleep.fetch_sub(1, Ordering::Relaxed);
             guard.1 = Some(guard.0.0.lock().expect(POISONED));
         }

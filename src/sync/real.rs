@@ -9,7 +9,7 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::thread_local as per_thread;
 
-/// Whether the pool may start threads. A model runs what they would do itself.
+/// Whether the pool may spawn threads. A model runs their work itself.
 pub(crate) const THREADS: bool = true;
 
 /// The time.
@@ -18,12 +18,12 @@ pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
-/// Sleeps. Only for what is tried again until it succeeds.
+/// Sleeps. Only for retries and for the span of a diagnosis.
 pub(crate) fn sleep(span: Duration) {
     thread::sleep(span);
 }
 
-/// Starts a thread.
+/// Spawns a thread.
 ///
 /// # Errors
 ///

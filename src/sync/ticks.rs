@@ -2,8 +2,8 @@
 
 pub(crate) use platform::Ticks;
 
-/// `CLOCK_MONOTONIC_COARSE` is the time that the kernel noted at its last tick:
-/// two loads from memory, where the exact clock has to ask the processor.
+/// `CLOCK_MONOTONIC_COARSE` is the time of the kernel's last tick. Reading it takes two
+/// loads from memory, whereas the exact clock also reads the processor's counter.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod platform {
     use rustix::time::{ClockId, clock_gettime};
@@ -26,16 +26,17 @@ mod platform {
         }
     }
 
-    /// Both are also the clock of `Instant`, so that times of all three compare.
+    /// Nanoseconds of a clock. Both clocks count from the same start as `Instant`, so that
+    /// times of all three can be compared.
     #[inline]
     fn read(clock: ClockId) -> u64 {
         let now = clock_gettime(clock);
-        // Neither part is negative, and together they wrap after 584 years.
+        // Neither part is negative. The sum wraps after 584 years.
         (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
     }
 }
 
-/// Elsewhere the exact clock has to do.
+/// Other systems use the exact clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod platform {
     use std::time::Instant;

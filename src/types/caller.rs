@@ -1,5 +1,5 @@
-//! Who asks for a connection, and where: a caller is three words and a label, copied
-//! into its slot.
+//! Who asks for a connection, and where. A caller is small, because each checkout copies
+//! one into its slot.
 
 use std::fmt;
 use std::panic::Location;
@@ -41,13 +41,17 @@ impl ThreadId for Caller {
     }
 }
 
-/// Who asked for a connection, and where.
+/// The thread and the line of a get, with its label and priority.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CallSite {
-    /// Read when the report is made: the thread may end before it is shown.
+    /// A copy of the name: the thread may end before the call site is printed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::thread"))]
     thread: Name,
-    /// Names need not be unique; this is.
+    /// Unique, unlike the name.
+    #[cfg_attr(feature = "serde", serde(skip))]
     number: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
     location: &'static Location<'static>,
     label: Option<&'static str>,
     priority: u8,
@@ -61,18 +65,17 @@ impl From<Caller> for CallSite {
 }
 
 impl CallSite {
-    /// The name of the asking thread (its first 23 bytes); threads without a name
-    /// are numbered.
+    /// The name of the thread (its first 23 bytes), or `unnamed-` and its number.
     pub fn thread(&self) -> &str {
         self.thread.as_str()
     }
 
-    /// The number of the asking thread: unique in the process, unlike its name.
+    /// The number of the thread: unique in the process, unlike its name.
     pub fn thread_id(&self) -> u64 {
         self.number
     }
 
-    /// Where it asked.
+    /// The line at which the get was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
@@ -82,7 +85,7 @@ impl CallSite {
         self.label
     }
 
-    /// The priority with which it asked.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.priority
     }
@@ -91,10 +94,7 @@ impl CallSite {
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "thread '{}' at {}", self.thread(), self.location())?;
-        match self.label() {
-            Some(label) => write!(f, " ({label})"),
-            None => Ok(()),
-        }
+        self.label.map_or(Ok(()), |label| write!(f, " ({label})"))
     }
 }
 

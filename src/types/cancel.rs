@@ -1,4 +1,4 @@
-//! Ending the waits of others.
+//! A token that cancels waits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,11 @@ use std::panic::{self, AssertUnwindSafe};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::types::error_text::text_of_panic;
 
-/// Ends the waits that were started with it, from any thread.
+/// Cancels the gets that were started with it, from any thread. For
+/// [`Request::cancel`](crate::Request::cancel).
 ///
-/// Clones are one token. A cancelled token stays cancelled: a get that starts
-/// with it fails at once. A get that has its connection already keeps it.
+/// Clones are the same token. A cancelled token stays cancelled: a get that starts with it
+/// fails at once. A get that already has its connection keeps it.
 ///
 /// # Examples
 ///
@@ -46,36 +47,35 @@ struct Inner {
 #[derive(Default)]
 struct Waits {
     next: u64,
-    /// In the order in which they registered, which is that of their ends.
+    /// In the order of registration, in which they are also cancelled.
     cancels: BTreeMap<u64, Cancel>,
 }
 
 impl CancelToken {
-    /// A token that is not cancelled.
+    /// A new token, which is not cancelled.
     pub fn new() -> CancelToken {
         CancelToken::default()
     }
 
-    /// Ends every wait that was started with this token, now and in future.
+    /// Cancels every get that was or will be started with this token.
     ///
-    /// When it returns, those who waited are out of their pools' queues; one who
-    /// was only just joining leaves by itself, at once, unless it was granted a
-    /// connection first. Cancelling again does nothing, and waits for nothing.
+    /// When it returns, all waiters with this token have left their pools' queues. A get
+    /// that was just about to wait leaves at once by itself, unless it is granted a
+    /// connection first. A second call does nothing.
     ///
     /// # Blocking
     ///
-    /// For the moments that it takes to lock each waiter's pool.
+    /// Only for the lock of each waiter's pool.
     pub fn cancel(&self) {
-        // Under the lock, so that no wait can register after it was emptied
-        // without seeing the flag.
+        // Under the lock: a wait that registers later sees the flag.
         let cancels = {
             let mut waits = self.inner.waits.lock();
             self.inner.cancelled.store(true, Ordering::Release);
             std::mem::take(&mut waits.cancels)
         };
         for cancel in cancels.into_values() {
-            // It may hold the last reference to a pool, whose manager may panic
-            // when it is dropped; the other waits are to end all the same.
+            // `cancel` may drop the last reference to a pool, and so a manager, whose
+            // destructor may panic. The other waits must end all the same.
             let _ = panic::catch_unwind(AssertUnwindSafe(cancel)).map_err(text_of_panic);
         }
     }
@@ -85,8 +85,8 @@ impl CancelToken {
         self.inner.cancelled.load(Ordering::Acquire)
     }
 
-    /// Has `cancel` called when the token is cancelled, until the registration
-    /// is dropped. `None` if it is cancelled already.
+    /// Registers a function that is called when the token is cancelled, until the
+    /// registration is dropped. `None`: the token is cancelled already.
     pub(crate) fn register(&self, cancel: Cancel) -> Option<Registration> {
         let mut waits = self.inner.waits.lock();
         if self.is_cancelled() {
@@ -114,7 +114,7 @@ pub(crate) struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let cancel = self.token.inner.waits.lock().cancels.remove(&self.id);
-        // Dropped outside the lock: it holds a pool.
+        // Outside the lock: it holds a reference to a pool.
         drop(cancel);
     }
 }

@@ -1,24 +1,23 @@
-//! The settings that a pool keeps.
+//! The settings that a pool keeps, and their defaults.
 
 use std::time::Duration;
 
-use super::handler::HandleEvent;
-use super::health::HealthThresholds;
-use super::manage::{
-    CustomizeConnection, HandleError, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
+use super::{
+    CustomizeConnection, HandleError, HandleEvent, HealthThresholds, ManageConnection,
+    NopConnectionCustomizer, NopErrorHandler,
 };
 use crate::core::Policy;
 use crate::sync::Arc;
 
-/// An open or a check that takes longer is no longer counted on: the next caller
-/// gets an attempt of its own. Long enough for most connects over a network, and
-/// short enough that one that hangs is noticed by few callers.
+/// When an open or a check takes longer, the next caller gets an attempt of its own. Long
+/// enough for most connects over a network, and short enough that a call that hangs
+/// delays few callers.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The default of [`Fairness`].
 const DEFAULT_BOUND: Duration = Duration::from_millis(2);
 
-/// How far newcomers may overtake those who wait.
+/// How far newcomers may overtake waiters.
 ///
 /// # Examples
 ///
@@ -32,37 +31,36 @@ const DEFAULT_BOUND: Duration = Duration::from_millis(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fairness {
-    /// Never: a returned connection always goes to whoever has waited longest.
-    /// With holds shorter than some 20 µs this costs a context switch for each
-    /// checkout.
+    /// Newcomers never overtake: a returned connection always goes to the caller that is
+    /// first in the queue. If connections are held for less than some 20 µs, this costs a
+    /// context switch for each get.
     Strict,
-    /// A newcomer may take an idle connection while every waiter before it has
-    /// waited for less than this. From then on, as with `Strict`. Zero is
-    /// `Strict`.
+    /// A newcomer may take an idle connection while every waiter has waited for less than
+    /// this. From then on it is the same as `Strict`. Zero is `Strict`.
     Bounded(Duration),
 }
 
 impl Default for Fairness {
-    /// `Bounded(2 ms)`: below what a caller notices, and long enough that a
-    /// thread which makes one short query after another need not hand its
-    /// connection over, and sleep, after each (measured in
-    /// `docs/benchmarks` and weighed in `docs/decisions/0001-waiting.md`).
+    /// `Bounded(2 ms)`: too short for a caller to notice, and long enough that a thread
+    /// that makes one short query after another need not hand over its connection and
+    /// sleep after each. Measured in `docs/benchmarks`, decided in
+    /// `docs/decisions/0001-waiting.md`.
     fn default() -> Fairness {
         Fairness::Bounded(DEFAULT_BOUND)
     }
 }
 
-/// What to do when every connection is held by a thread that itself waits for
-/// one of the same pool: nobody can be served before one of them gives up.
+/// What to do in a self-deadlock: every connection is held by a thread that itself waits
+/// for another connection of the same pool, so none can be served before one of them
+/// leaves.
 ///
-/// It is known as soon as it is so. Only guards that are used on no thread but
-/// the one that got them are taken into account. The one case in which the pool
-/// cannot know better: a guard has been given to another thread, which has not
-/// used it yet, while the thread that gave it away waits for a connection. (A
-/// value moves in Rust without any code being run.) That may give a needless
-/// warning; a needless error only if it lasts for longer than the span of
-/// `Fail`, and never if it was announced with
-/// [`PooledConnection::unbind`](crate::PooledConnection::unbind).
+/// The pool detects a self-deadlock at once. It considers only connections that were used
+/// on no other thread than the one that got them. It can be wrong in one case: a thread
+/// has given its connection to another thread, which has not used it yet, and waits for a
+/// further connection. (Moving a value in Rust runs no code, so the pool cannot notice.)
+/// That may cause a needless warning. It causes a needless error only if it lasts longer
+/// than the time of `Fail`, and never if
+/// [`PooledConnection::unbind`](crate::PooledConnection::unbind) was called.
 ///
 /// # Examples
 ///
@@ -86,18 +84,18 @@ impl Default for Fairness {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SelfDeadlock {
-    /// Nothing; they wait until their deadlines.
+    /// Do nothing. The threads wait until their deadlines.
     Ignore,
-    /// Says so at once: in the log, to the
-    /// [`HandleEvent`](crate::HandleEvent), and in the errors of those that time
-    /// out.
+    /// Report it at once: in the log, to the [`HandleEvent`](crate::HandleEvent), to
+    /// subscribers, and in the errors of callers that time out. The default, because it
+    /// changes no result.
     #[default]
     Warn,
-    /// Warns at once, and when it has been so for this long, the caller that
-    /// came last gets [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock); what
-    /// it holds can then come back. Zero fails it at once, which is right if
-    /// guards stay with the threads that got them. Otherwise, longer than a
-    /// guard may lie unused on its way from thread to thread.
+    /// Report it at once. If it still lasts after this time, the caller that came last
+    /// gets [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock), and can then
+    /// return the connection that it holds. Use zero, which fails the caller at once, if
+    /// connections stay on the threads that got them. Otherwise choose a time longer than
+    /// a connection stays unused on its way between threads.
     Fail(Duration),
 }
 
@@ -110,7 +108,7 @@ pub(crate) struct Config<M: ManageConnection> {
     pub(crate) health_thresholds: HealthThresholds,
     pub(crate) test_on_check_out: Option<bool>,
     pub(crate) error_handler: Box<dyn HandleError<M::Error>>,
-    /// `None` spares a call for each checkout.
+    /// `None` saves a call for each get and each return.
     pub(crate) event_handler: Option<Box<dyn HandleEvent>>,
     pub(crate) connection_customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
 }

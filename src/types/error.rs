@@ -4,24 +4,24 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-use super::error_text::{Chain, ErrorText};
-use super::holder::{Holder, NestedGet};
+use super::{Chain, ErrorText, Holder, NestedGet};
 pub use crate::core::ErrorKind;
 use crate::core::{CallKind, Gauges};
 use crate::sync::Arc;
 
-/// The error of a driver, shared by everyone who waited for what failed.
+/// The error of a driver, shared by all callers that waited for the failed call.
 pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 
 /// Why a caller got no connection, or a setting was refused.
 ///
-/// The text says what a person needs who meets it in a log at night: how long
-/// the caller waited, where all the connections are, who has held one longest,
-/// and what the driver said. `source()` is the driver's own error, as its own
-/// type, if connecting or a check failed *during this wait* and no connection
-/// has been opened since. An earlier error that may still be the reason is
-/// mentioned in the text, with its age; or it is the source, if no connection is
-/// there and no retry can cure it.
+/// The text has what is needed to find the cause from a log alone: how long the caller
+/// waited, where all connections are, the holder that has held one longest, and the
+/// driver's last error.
+///
+/// `source()` is the driver's own error, in its own type, if connecting or a check failed
+/// *during this wait* and no connection has been opened since. An earlier error that may
+/// still be the reason is part of the text, with its age. It is the source if the pool has
+/// no connection and no retry can succeed.
 ///
 /// # Examples
 ///
@@ -47,20 +47,19 @@ struct Inner {
     cause: Option<Cause>,
 }
 
-/// The state of the pool at the moment at which a caller gave up, taken under
-/// the same lock.
+/// The state of the pool when a caller gave up, read under the same lock.
 pub(crate) struct Report {
     pub(crate) pool: Arc<str>,
     pub(crate) waited: Duration,
     pub(crate) gauges: Gauges,
     pub(crate) longest: Option<Holder>,
-    /// Empty unless they are the reason.
+    /// Empty unless there is a self-deadlock.
     pub(crate) nested: Vec<NestedGet>,
     /// The slowest open or check, and its time so far.
     pub(crate) slowest: Option<(CallKind, Duration)>,
     pub(crate) paused: bool,
-    /// An error that was met before this wait, so long ago; no connection has
-    /// been opened since.
+    /// The last error from before this wait, and how long before. No connection has been
+    /// opened since.
     pub(crate) earlier: Option<(Duration, Cause)>,
 }
 
@@ -103,7 +102,7 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
-    /// Whether connecting fails in a way that no retry cures.
+    /// Whether connecting fails permanently, and the pool has no connection.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Connect
     }
@@ -113,12 +112,12 @@ impl Error {
         self.kind() == ErrorKind::Cancelled
     }
 
-    /// Whether every connection is held by a thread that waits here itself.
+    /// Whether every connection is held by a thread that itself waits for another.
     pub fn is_self_deadlock(&self) -> bool {
         self.kind() == ErrorKind::SelfDeadlock
     }
 
-    /// Whether a setting has a value that it cannot have.
+    /// Whether the value of a setting is not allowed.
     pub fn is_config(&self) -> bool {
         self.kind() == ErrorKind::Config
     }
@@ -128,14 +127,14 @@ impl Error {
         self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
     }
 
-    /// Who had held a connection longest when the caller gave up.
+    /// The holder that had held a connection longest when the caller gave up.
     pub fn longest_holder(&self) -> Option<&Holder> {
         self.0.report.as_ref()?.longest.as_ref()
     }
 
-    /// The threads that hold all connections and wait for another themselves (32
-    /// of them at most), if that was so when this caller gave up. Empty
-    /// otherwise, and with [`SelfDeadlock::Ignore`](crate::SelfDeadlock::Ignore).
+    /// The threads of a self-deadlock when the caller gave up, 32 of them at most: they
+    /// held all connections, and each waited for another. Empty if there was none, and
+    /// with [`SelfDeadlock::Ignore`](crate::SelfDeadlock::Ignore).
     pub fn nested_gets(&self) -> &[NestedGet] {
         self.0.report.as_ref().map_or(&[], |report| &report.nested)
     }
@@ -193,7 +192,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Says that threads wait for themselves, and which.
+/// Prints the threads of a self-deadlock.
 pub(crate) struct NestedList<'a>(pub(crate) &'a [NestedGet]);
 
 impl fmt::Display for NestedList<'_> {

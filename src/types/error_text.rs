@@ -1,37 +1,37 @@
-//! The texts of errors that are not ours: printing them runs the driver's code, which may
-//! fail or panic.
+//! The texts of the driver's errors. Printing them runs the driver's code, which may fail
+//! or panic.
 
 use std::any::Any;
 use std::error;
 use std::fmt::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 
-/// An error with its sources: drivers like to leave what the server said to
-/// those. What an error says itself is not said again.
+/// Prints an error with its sources, which in many drivers have the server's message. A
+/// source is left out if the error before it contains its text already.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = text_of(self.0);
-        f.write_str(&said)?;
+        let mut previous = text_of(self.0);
+        f.write_str(&previous)?;
         let mut next = source_of(self.0);
         for _ in 0..LONGEST_CHAIN {
             let Some(source) = next else { break };
             let text = text_of(source);
-            if !said.contains(&text) {
+            if !previous.contains(&text) {
                 write!(f, ": {text}")?;
             }
-            said = text;
+            previous = text;
             next = source_of(source);
         }
         Ok(())
     }
 }
 
-/// More sources than this are taken for a circle.
+/// More sources than this are considered a circle.
 const LONGEST_CHAIN: usize = 32;
 
-/// What an error came from. The driver's code, like its text.
+/// The source of an error. `source` is the driver's code and may panic.
 fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::Error + 'static)> {
     panic::catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_else(|payload| {
         text_of_panic(payload);
@@ -39,17 +39,16 @@ fn source_of<'a>(error: &'a (dyn error::Error + 'a)) -> Option<&'a (dyn error::E
     })
 }
 
-/// What an error says of itself.
+/// The text of an error, without its sources.
 fn text_of(error: &dyn error::Error) -> String {
-    printed(format_args!("{error}"))
+    print(format_args!("{error}"))
 }
 
-/// Printing a driver's error is the driver's code: it may fail or panic. To print
-/// one of ours does neither.
-fn printed(what: fmt::Arguments<'_>) -> String {
+/// Prints a driver's error, even if that fails or panics.
+fn print(error: fmt::Arguments<'_>) -> String {
     let mut text = String::new();
-    let print = || text.write_fmt(what).is_ok();
-    match panic::catch_unwind(AssertUnwindSafe(print)) {
+    let write = || text.write_fmt(error).is_ok();
+    match panic::catch_unwind(AssertUnwindSafe(write)) {
         Ok(true) => text,
         Ok(false) => "(an error without a text)".to_string(),
         Err(payload) => {
@@ -59,15 +58,15 @@ fn printed(what: fmt::Arguments<'_>) -> String {
     }
 }
 
-/// What a panic said. What is not a text is leaked: its destructor is not ours,
-/// and might panic again.
+/// The message of a panic. A payload that is not a text is leaked, because its destructor
+/// is user code and might panic again.
 pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
     let payload = match payload.downcast::<&str>() {
-        Ok(said) => return (*said).to_string(),
+        Ok(text) => return (*text).to_string(),
         Err(payload) => payload,
     };
     match payload.downcast::<String>() {
-        Ok(said) => *said,
+        Ok(text) => *text,
         Err(payload) => {
             std::mem::forget(payload);
             "(not a text)".to_string()
@@ -75,7 +74,7 @@ pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// What is left of an error that a handler has taken: its text.
+/// The text of an error that a handler has taken.
 pub(crate) struct ErrorText {
     display: String,
     debug: String,
@@ -87,7 +86,7 @@ impl ErrorText {
     }
 
     pub(crate) fn of(error: &dyn error::Error) -> ErrorText {
-        let debug = printed(format_args!("{error:?}"));
+        let debug = print(format_args!("{error:?}"));
         ErrorText { display: Chain(error).to_string(), debug }
     }
 }

@@ -2,15 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::{CallSite, ErrorKind, Health, HealthLevel, Holder, NestedGet};
 use crate::core::CallKind;
 pub use crate::core::{ConnectionState, Reason};
 use crate::sync::Arc;
-use crate::types::caller::CallSite;
-use crate::types::error::ErrorKind;
-use crate::types::health::{Health, HealthLevel};
-use crate::types::holder::{Holder, NestedGet};
 
-/// Something that has happened, from [`Pool::subscribe`](crate::Pool::subscribe).
+/// Something that has happened in a pool, from [`Pool::subscribe`](crate::Pool::subscribe).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
@@ -18,8 +15,8 @@ pub struct Event {
     pub pool: Arc<str>,
     /// When it happened.
     pub at: Instant,
-    /// How many events this subscriber has lost right before this one, because it was
-    /// slower than they came.
+    /// How many events this subscriber lost right before this one because it read too
+    /// slowly.
     pub lost_before: u64,
     /// What happened.
     pub kind: EventKind,
@@ -27,12 +24,15 @@ pub struct Event {
 
 /// What happened.
 ///
-/// A get that finds a connection at once leaves one event, `Acquired` with nothing
-/// waited; one that waits leaves `Started` and later one of the others with the same
-/// number. One that is refused, or was cancelled before it began, leaves `Left` alone;
-/// [`try_get`](crate::Pool::try_get), which waits for nobody, leaves none if it finds
-/// nothing (if it finds a connection that is due for a check, it waits for that). Where a connection goes to a caller, `Acquired` is followed by the
-/// connection's own `Moved`.
+/// The events of one get have the same `get_id`:
+///
+/// - A get that finds a connection at once: `CheckedOut`, with a wait of zero.
+/// - A get that waits: `Enqueued`, and later `CheckedOut` or `GetFailed`.
+/// - A get that is refused, or was cancelled before it began: `GetFailed`.
+/// - A [`try_get`](crate::Pool::try_get) that finds no idle connection: none. One that
+///   waits for a check has the events of a get that waits.
+///
+/// Each `CheckedOut` is followed by the `Moved` of its connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -40,37 +40,37 @@ pub enum EventKind {
     Enqueued {
         /// The number of the get: unique in the pool, larger for later ones.
         get_id: u64,
-        /// Who asks.
+        /// The caller.
         call_site: CallSite,
     },
     /// A caller has got a connection.
     CheckedOut {
         /// The number of the get.
         get_id: u64,
-        /// Who asked.
+        /// The caller.
         call_site: CallSite,
         /// How long it waited.
         waited: Duration,
         /// The number of the connection.
         connection_id: u64,
-        /// Who gave it back last; `None` if it is new, or if that was before the
-        /// subscription or among the events lost.
+        /// The holder that returned the connection last. `None` if the connection is new,
+        /// or if that happened before the subscription or among the lost events.
         from: Option<CallSite>,
     },
     /// A caller has left without a connection.
     GetFailed {
         /// The number of the get.
         get_id: u64,
-        /// Who asked.
+        /// The caller.
         call_site: CallSite,
         /// How long it waited.
         waited: Duration,
-        /// Why.
+        /// Why the get failed.
         kind: ErrorKind,
     },
     /// A connection has moved to another state.
     Moved {
-        /// Its slot in the pool: from opening to closed it has one for itself.
+        /// Its slot in the pool, which it keeps from its opening until it is gone.
         slot: u32,
         /// Its number; `None` until it is open.
         connection_id: Option<u64>,
@@ -78,40 +78,40 @@ pub enum EventKind {
         from: ConnectionState,
         /// Its state now.
         to: ConnectionState,
-        /// Why, where its new state does not say it.
+        /// Why it moved; `None` if the new state shows it.
         reason: Option<Reason>,
     },
     /// A connection is held for longer than
     /// [`leak_threshold`](crate::Builder::leak_threshold).
     Leak(Holder),
-    /// It has come back after all.
+    /// A connection that was reported by `Leak` was returned.
     LeakEnded(Holder),
-    /// Every connection is held by a thread that itself waits for one: these, 32 of
-    /// them at most.
+    /// Every connection is held by a thread that itself waits for another. These are the
+    /// threads, 32 of them at most.
     SelfDeadlock(Vec<NestedGet>),
     /// Connecting has begun to fail, with this error.
     Outage(String),
-    /// Connecting has succeeded again.
+    /// Connecting succeeds again.
     OutageEnded {
         /// How many attempts had failed.
         failures: u32,
-        /// How long it lasted.
+        /// How long the outage lasted.
         lasted: Duration,
     },
-    /// A driver call has overrun its limit; the pool goes on without it.
+    /// A driver call has overrun its limit, and the pool goes on without it.
     Abandoned {
-        /// What it is for.
+        /// What the call is for.
         call: CallKind,
         /// The connection; `None` if it is being opened.
         connection_id: Option<u64>,
-        /// How long it has taken so far.
+        /// How long the call has taken so far.
         after: Duration,
     },
-    /// The pool's health has changed.
+    /// The pool's health has changed its level.
     Health {
         /// The level before.
         from: HealthLevel,
-        /// The level now, with the figures that led there.
+        /// The new level, with the figures that it is judged by.
         health: Health,
     },
 }

@@ -1,11 +1,14 @@
-//! Data of the user's own that travels with a connection.
+//! The user's own data that is kept with a connection.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 
-/// One value per type, kept with a connection for as long as that lives: a
-/// cache of prepared statements, say.
+/// The user's own data that is kept with a connection, for example a cache of prepared
+/// statements: one value per type. From
+/// [`PooledConnection::extensions`](crate::PooledConnection::extensions).
+///
+/// The values are dropped when the connection is closed or detached.
 ///
 /// # Examples
 ///
@@ -20,12 +23,12 @@ use std::fmt;
 pub struct Extensions(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl Extensions {
-    /// Without values.
+    /// A set without values.
     pub fn new() -> Extensions {
         Extensions::default()
     }
 
-    /// Keeps a value, and returns the one of its type that was there before.
+    /// Inserts a value, and returns the value of this type that it replaces.
     pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) -> Option<T> {
         self.0.insert(TypeId::of::<T>(), Box::new(value)).and_then(unbox)
     }
@@ -40,7 +43,7 @@ impl Extensions {
         self.0.get_mut(&TypeId::of::<T>())?.downcast_mut()
     }
 
-    /// Takes the value of a type out.
+    /// Removes and returns the value of a type.
     pub fn remove<T: Send + Sync + 'static>(&mut self) -> Option<T> {
         self.0.remove(&TypeId::of::<T>()).and_then(unbox)
     }
@@ -50,7 +53,7 @@ impl Extensions {
         self.0.clear();
     }
 
-    /// All values, to be dropped one by one.
+    /// Takes all values, to drop them one by one.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Box<dyn Any + Send + Sync>> + use<> {
         std::mem::take(&mut self.0).into_values()
     }

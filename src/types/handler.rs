@@ -1,17 +1,16 @@
-//! The event handler, and what it is notified of.
+//! The event handler and its events.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::health::{Health, HealthLevel};
-use super::holder::{Holder, NestedGet};
+use super::{Health, HealthLevel, Holder, NestedGet};
 
-/// Is notified of what happens to a pool's connections and callers.
+/// A handler that is notified of what happens to a pool's connections and callers. Set by
+/// [`Builder::event_handler`](crate::Builder::event_handler).
 ///
-/// Set by [`Builder::event_handler`](crate::Builder::event_handler). Every
-/// method runs outside the pool's locks, so it may use the pool; it should be
-/// quick, since somebody waits for it to return. A panic in it is caught and
-/// logged. Each default does nothing.
+/// Every method is called outside the pool's locks, so it may use the pool. It must be
+/// quick, because the thread that calls it waits for it. A panic in it is caught and
+/// logged. The default methods do nothing.
 pub trait HandleEvent: fmt::Debug + Send + Sync {
     /// A connection was opened. Runs on the opener's thread.
     fn handle_acquire(&self, event: AcquireEvent) {
@@ -28,46 +27,44 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
         let _ = event;
     }
 
-    /// A caller left without a connection at its deadline. Runs on the caller's
-    /// thread.
+    /// A caller left at its deadline without a connection. Runs on the caller's thread.
     fn handle_timeout(&self, event: TimeoutEvent) {
         let _ = event;
     }
 
-    /// A connection came back. Runs on the returning thread.
+    /// A connection was returned. Runs on the returning thread.
     fn handle_checkin(&self, event: CheckinEvent) {
         let _ = event;
     }
 
     /// A connection has been held for longer than
-    /// [`leak_threshold`](crate::Builder::leak_threshold): told once for each
-    /// checkout. Runs on a worker thread of the pool; this and the three below are
-    /// called one at a time, in the order in which things happened.
+    /// [`leak_threshold`](crate::Builder::leak_threshold). Called once for each checkout.
+    ///
+    /// This method and the three below run on a worker thread of the pool. They are called
+    /// one at a time, in the order in which their events happened.
     fn handle_leak(&self, event: LeakEvent) {
         let _ = event;
     }
 
-    /// A connection for which `handle_leak` was called has come back after all.
-    /// Runs where `handle_leak` does.
+    /// A connection for which `handle_leak` was called has been returned.
     fn handle_leak_end(&self, event: LeakEvent) {
         let _ = event;
     }
 
-    /// Every connection is held by a thread that itself waits for one (see
-    /// [`SelfDeadlock`](crate::SelfDeadlock)). Runs where `handle_leak` does.
+    /// Every connection is held by a thread that itself waits for another (see
+    /// [`SelfDeadlock`](crate::SelfDeadlock)).
     fn handle_self_deadlock(&self, event: SelfDeadlockEvent) {
         let _ = event;
     }
 
-    /// The pool's health has changed (see
-    /// [`Builder::health_thresholds`](crate::Builder::health_thresholds)). Runs
-    /// where `handle_leak` does.
+    /// The pool's health has changed its level (see
+    /// [`Builder::health_thresholds`](crate::Builder::health_thresholds)).
     fn handle_health(&self, event: HealthEvent) {
         let _ = event;
     }
 }
 
-/// A [`HandleEvent`] that does nothing; the default.
+/// A [`HandleEvent`] that does nothing.
 #[derive(Copy, Clone, Debug)]
 pub struct NopEventHandler;
 
@@ -124,20 +121,20 @@ impl CheckoutEvent {
     }
 }
 
-/// A caller left at its deadline.
+/// A caller left at its deadline without a connection.
 #[derive(Clone, Debug)]
 pub struct TimeoutEvent {
     pub(crate) timeout: Duration,
 }
 
 impl TimeoutEvent {
-    /// How long it was prepared to wait.
+    /// The caller's timeout.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 }
 
-/// A connection came back.
+/// A connection was returned.
 #[derive(Clone, Debug)]
 pub struct CheckinEvent {
     pub(crate) id: u64,
@@ -150,7 +147,7 @@ impl CheckinEvent {
         self.id
     }
 
-    /// How long it was out.
+    /// How long it was held.
     pub fn duration(&self) -> Duration {
         self.duration
     }
@@ -163,13 +160,13 @@ pub struct LeakEvent {
 }
 
 impl LeakEvent {
-    /// Who holds it: thread, place, and for how long by now.
+    /// The holder: its thread, its line, and how long it has held the connection.
     pub fn holder(&self) -> &Holder {
         &self.holder
     }
 }
 
-/// Every connection is held by a thread that itself waits for one.
+/// Every connection is held by a thread that itself waits for another.
 #[derive(Clone, Debug)]
 pub struct SelfDeadlockEvent {
     pub(crate) nested: Vec<NestedGet>,
@@ -182,7 +179,7 @@ impl SelfDeadlockEvent {
     }
 }
 
-/// The pool's health has changed.
+/// The pool's health has changed its level.
 #[derive(Clone, Debug)]
 pub struct HealthEvent {
     pub(crate) from: HealthLevel,
@@ -195,7 +192,7 @@ impl HealthEvent {
         self.from
     }
 
-    /// The level now, and the figures that led there.
+    /// The new level, with the figures that it is judged by.
     pub fn health(&self) -> Health {
         self.health
     }

@@ -1,22 +1,21 @@
-//! How a pool is, by how many callers wait and for how long.
+//! A pool's health, by how many callers wait and for how long.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::core::Pressure;
 
-/// How a pool is.
+/// A level of a pool's health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HealthLevel {
-    /// Few wait, and not for long.
+    /// Few callers wait, and not for long.
     #[default]
     Healthy,
-    /// Callers notice.
+    /// At least one figure has reached its warning threshold.
     Warning,
-    /// Callers suffer.
+    /// At least one figure has reached its critical threshold.
     Critical,
 }
 
@@ -30,11 +29,12 @@ impl fmt::Display for HealthLevel {
     }
 }
 
-/// From when on a pool is no longer healthy: either figure is enough.
+/// The thresholds of a pool's health. For
+/// [`Builder::health_thresholds`](crate::Builder::health_thresholds).
 ///
-/// A level is entered as soon as a figure reaches its threshold, and left when for
-/// `calm_for` no figure was at four fifths of it or more. Times are serialised as
-/// seconds.
+/// A level is entered as soon as one figure reaches the level's threshold. It is left when
+/// both figures have been below four fifths of the level's thresholds for `calm_for`.
+/// Times are serialised as seconds.
 ///
 /// # Examples
 ///
@@ -56,18 +56,20 @@ impl fmt::Display for HealthLevel {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HealthThresholds {
-    /// So many callers wait: warning. Default: 5.
+    /// With this many waiters or more, the health is a warning. Default: 5.
     pub waiters_warning: u32,
-    /// So many callers wait: critical. Default: 15.
+    /// With this many waiters or more, the health is critical. Default: 15.
     pub waiters_critical: u32,
-    /// Those who wait have waited so long on average: warning. Default: 100 ms.
+    /// If the waiters have waited this long on average, the health is a warning. Default:
+    /// 100 ms, which users of an interactive service notice.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub wait_warning: Duration,
-    /// Those who wait have waited so long on average: critical. Default: 500 ms.
+    /// If the waiters have waited this long on average, the health is critical. Default:
+    /// 500 ms.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub wait_critical: Duration,
-    /// How long it must have been calm before a level is left. Default: 1 s, so that
-    /// a pool at a threshold does not report twenty changes a second.
+    /// How long all figures must have been lower before a level is left. Default: 1 s, so
+    /// that a pool at a threshold does not report many changes per second.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub calm_for: Duration,
 }
@@ -110,9 +112,9 @@ impl HealthThresholds {
         Ok(())
     }
 
-    /// The level of these figures, with thresholds at this part of theirs.
+    /// The level of these figures, with each threshold multiplied by `part`.
     pub(crate) fn level(&self, figures: Pressure, part: f64) -> HealthLevel {
-        // Not as a `Duration`: a part of the longest one may be out of its range.
+        // Not with `Duration::mul_f64`, which can panic for very long times.
         let reached = |waiters: u32, wait: Duration| {
             f64::from(figures.waiting) >= f64::from(waiters) * part
                 || figures.waiting > 0
@@ -128,29 +130,30 @@ impl HealthThresholds {
     }
 }
 
-/// How a pool is, with the figures that say so. From
+/// A pool's health, with the figures that it is judged by. From
 /// [`Pool::health`](crate::Pool::health).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Health {
-    /// How it is. It may lag behind the figures: a level is left with hysteresis.
+    /// The level. It may be worse than the figures, because a level is left only after
+    /// [`calm_for`](HealthThresholds::calm_for).
     pub level: HealthLevel,
     /// How many callers wait.
     pub waiting: u32,
-    /// How long those have waited on average. Serialised as seconds.
+    /// How long these callers have waited on average. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub mean_wait: Duration,
-    /// How long the one has waited who has waited longest. Serialised as seconds.
+    /// How long the caller that came first has waited. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub oldest_wait: Duration,
-    /// For how long it has been at this level. Serialised as seconds.
+    /// For how long the pool has been at this level. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub lasted: Duration,
 }
 
 impl Health {
-    /// Whether it is at [`HealthLevel::Healthy`].
+    /// Whether the level is [`HealthLevel::Healthy`].
     pub fn is_healthy(&self) -> bool {
         self.level == HealthLevel::Healthy
     }

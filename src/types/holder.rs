@@ -1,4 +1,4 @@
-//! Reports of who holds connections and who waits.
+//! Holders and waiters, as snapshots and events show them.
 
 use std::fmt;
 use std::panic::Location;
@@ -7,18 +7,21 @@ use std::time::Duration;
 use super::caller::{CallSite, Caller};
 use crate::core::{Held, NestedWait, Waiting};
 
-/// Someone who holds a connection.
-#[derive(Clone)]
+/// A caller that holds a connection.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Holder {
-    connection: u64,
-    call_site: CallSite,
+    connection_id: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     held_for: Duration,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    call_site: CallSite,
 }
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
         let Held { connection_id, caller, held_for } = held;
-        Holder { connection: connection_id, call_site: caller.into(), held_for }
+        Holder { connection_id, held_for, call_site: caller.into() }
     }
 }
 
@@ -31,22 +34,21 @@ impl Holder {
 
     /// The number of the connection.
     pub fn connection_id(&self) -> u64 {
-        self.connection
+        self.connection_id
     }
 
-    /// Who got it, and where.
+    /// The thread and the line of the get.
     pub fn call_site(&self) -> &CallSite {
         &self.call_site
     }
 
-    /// The name of the thread that got the connection (its first 23 bytes);
-    /// threads without a name are numbered. A guard that was moved to another
-    /// thread is still listed under the one that got it.
+    /// The name of the thread that got the connection: see [`CallSite::thread`]. It stays
+    /// the same when the connection is moved to another thread.
     pub fn thread(&self) -> &str {
         self.call_site.thread()
     }
 
-    /// Where the connection was got.
+    /// The line at which the get was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.call_site.location()
     }
@@ -56,13 +58,13 @@ impl Holder {
         self.call_site.label()
     }
 
-    /// The priority with which it was got.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.call_site.priority()
     }
 
-    /// For how long it has been held, to a tick or two of the system's clock:
-    /// on Linux mostly up to 8 ms too long.
+    /// For how long the connection has been held, exact to a tick or two of the system's
+    /// clock: on Linux mostly up to 8 ms too long.
     pub fn held_for(&self) -> Duration {
         self.held_for
     }
@@ -74,55 +76,48 @@ impl fmt::Display for Holder {
     }
 }
 
-impl fmt::Debug for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder")
-            .field("connection_id", &self.connection)
-            .field("call_site", &self.call_site)
-            .field("held_for", &self.held_for)
-            .finish()
-    }
-}
-
 /// A caller that waits for a connection.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Waiter {
-    id: u64,
-    call_site: CallSite,
+    get_id: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     waited: Duration,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    call_site: CallSite,
 }
 
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
         let Waiting { get_id, caller, waited, .. } = waiting;
-        Waiter { id: get_id, call_site: caller.into(), waited }
+        Waiter { get_id, waited, call_site: caller.into() }
     }
 }
 
 impl Waiter {
-    /// In the order in which they will be served.
+    /// Waiters in the order in which they will be served.
     pub(crate) fn in_order(mut waiting: Vec<Waiting<Caller>>) -> Vec<Waiter> {
         Waiting::put_in_order(&mut waiting);
         waiting.into_iter().map(Waiter::from).collect()
     }
 
-    /// The number of its get: unique in the pool, and larger for later ones. Events
-    /// of the same get carry the same number.
+    /// The number of its get: unique in the pool, and larger for later ones. Events of the
+    /// get have the same number.
     pub fn get_id(&self) -> u64 {
-        self.id
+        self.get_id
     }
 
-    /// Who waits, and where.
+    /// The thread and the line of the get.
     pub fn call_site(&self) -> &CallSite {
         &self.call_site
     }
 
-    /// The name of the waiting thread.
+    /// The name of the waiting thread: see [`CallSite::thread`].
     pub fn thread(&self) -> &str {
         self.call_site.thread()
     }
 
-    /// Where it waits.
+    /// The line at which it waits.
     pub fn location(&self) -> &'static Location<'static> {
         self.call_site.location()
     }
@@ -132,12 +127,12 @@ impl Waiter {
         self.call_site.label()
     }
 
-    /// Its priority.
+    /// The priority of the get.
     pub fn priority(&self) -> u8 {
         self.call_site.priority()
     }
 
-    /// How long it has waited.
+    /// How long the caller has waited.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -149,42 +144,35 @@ impl fmt::Display for Waiter {
     }
 }
 
-/// A thread that holds a connection and waits for another one of the same pool.
-#[derive(Clone)]
+/// A thread that holds a connection and waits for another of the same pool.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NestedGet {
     holder: Holder,
-    waits: Caller,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
+    waits_at: &'static Location<'static>,
 }
 
 impl From<NestedWait<Caller>> for NestedGet {
     fn from(wait: NestedWait<Caller>) -> NestedGet {
-        NestedGet { holder: wait.held.into(), waits: wait.waits }
+        NestedGet { holder: wait.held.into(), waits_at: wait.waits.location }
     }
 }
 
 impl NestedGet {
-    /// The thread, and where it got the connection that it holds.
+    /// The thread as the holder of its connection.
     pub fn holder(&self) -> &Holder {
         &self.holder
     }
 
-    /// Where it waits for another.
+    /// The line at which it waits for another connection.
     pub fn waits_at(&self) -> &'static Location<'static> {
-        self.waits.location
+        self.waits_at
     }
 }
 
 impl fmt::Display for NestedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} waits for another at {}", self.holder, self.waits.location)
-    }
-}
-
-impl fmt::Debug for NestedGet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NestedGet")
-            .field("holder", &self.holder)
-            .field("waits_at", self.waits.location)
-            .finish()
+        write!(f, "{} waits for another at {}", self.holder, self.waits_at)
     }
 }

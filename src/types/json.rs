@@ -1,11 +1,11 @@
-//! How times are serialised: as seconds, the unit of everything that reads them.
+//! Serialisation. Times become seconds, the unit that most readers of JSON expect.
 
+use std::panic::Location;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::types::caller::CallSite;
-use crate::types::holder::{Holder, NestedGet, Waiter};
+use super::thread::Name;
 
 pub(crate) fn seconds<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(span.as_secs_f64())
@@ -23,71 +23,10 @@ pub(crate) fn unix_time<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, 
     to.serialize_f64(since.as_secs_f64())
 }
 
-/// Where somebody asked, and who.
-#[derive(Serialize)]
-struct From<'a> {
-    thread: &'a str,
-    location: String,
-    label: Option<&'a str>,
-    priority: u8,
+pub(crate) fn thread<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name.as_str())
 }
 
-impl<'a> From<'a> {
-    fn of(call_site: &'a CallSite) -> From<'a> {
-        From {
-            thread: call_site.thread(),
-            location: call_site.location().to_string(),
-            label: call_site.label(),
-            priority: call_site.priority(),
-        }
-    }
-}
-
-/// With `thread`, `location` ("file:line:column"), `label` and `priority`.
-impl Serialize for CallSite {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        From::of(self).serialize(to)
-    }
-}
-
-/// As [`CallSite`], with `connection_id` and `held_for` in seconds.
-impl Serialize for Holder {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct View<'a> {
-            connection_id: u64,
-            held_for: f64,
-            #[serde(flatten)]
-            from: From<'a>,
-        }
-        let (connection_id, held_for) = (self.connection_id(), self.held_for().as_secs_f64());
-        View { connection_id, held_for, from: From::of(self.call_site()) }.serialize(to)
-    }
-}
-
-/// As [`CallSite`], with `get_id` and `waited` in seconds.
-impl Serialize for Waiter {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct View<'a> {
-            get_id: u64,
-            waited: f64,
-            #[serde(flatten)]
-            from: From<'a>,
-        }
-        let (get_id, waited) = (self.get_id(), self.waited().as_secs_f64());
-        View { get_id, waited, from: From::of(self.call_site()) }.serialize(to)
-    }
-}
-
-/// With its `holder`, and `waits_at` ("file:line:column").
-impl Serialize for NestedGet {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct View<'a> {
-            holder: &'a Holder,
-            waits_at: String,
-        }
-        View { holder: self.holder(), waits_at: self.waits_at().to_string() }.serialize(to)
-    }
+pub(crate) fn location<S: Serializer>(at: &Location<'_>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(at)
 }

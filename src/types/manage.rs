@@ -1,4 +1,4 @@
-//! What the pool asks of a driver, and the hooks of whoever owns the pool.
+//! The traits that drivers and users implement: the manager and the hooks.
 
 use std::error;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use crate::types::error_text::Chain;
 
-/// Opens and checks the connections of one kind of driver.
+/// Opens and checks the connections of one driver.
 ///
-/// Three methods are required; they have the names and meanings that `r2d2`
-/// gave them. The others have defaults that do nothing.
+/// Three methods are required; they have the same names and meanings as in `r2d2`. The
+/// others have defaults.
 ///
 /// The pool calls every method outside its locks. `connect`, [`is_valid`],
-/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may
-/// block: each has a limit (see [`Builder`](crate::Builder)), after which the
-/// pool abandons the call and goes on without it. [`has_broken`] and
-/// [`needs_reset`] run on the thread that returns a connection and must not
-/// block. A panic in any of them is caught and counts as a failure.
+/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may block. Each has
+/// a limit (see [`Builder`](crate::Builder)), after which the pool abandons the call and
+/// goes on without it. [`has_broken`] and [`needs_reset`] run on the thread that returns a
+/// connection and must not block. A panic in any of them is caught and counts as a
+/// failure.
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within
@@ -54,29 +54,27 @@ use crate::types::error_text::Chain;
 /// }
 /// ```
 pub trait ManageConnection: Send + Sync + 'static {
-    /// What is pooled.
+    /// The driver's connection.
     type Connection: Send + 'static;
 
-    /// What [`connect`](ManageConnection::connect) and the checks fail with.
+    /// The driver's error.
     ///
-    /// `Send + Sync` (which `r2d2` does not ask for), because one connect
-    /// error is the typed cause in the timeout of every caller that waited for
-    /// that connection.
+    /// It must be `Send + Sync` (which `r2d2` does not require), because one failed
+    /// connect is the typed cause in the errors of all callers that waited for it.
     type Error: error::Error + Send + Sync + 'static;
 
     /// Opens a connection.
     ///
-    /// Runs on an opener thread, for at most
+    /// Runs on a worker thread, for at most
     /// [`open_timeout`](crate::Builder::open_timeout).
     ///
     /// # Errors
     ///
-    /// Any error is retried with backoff while somebody needs a connection,
-    /// unless [`is_permanent`](ManageConnection::is_permanent) says that it is
-    /// pointless.
+    /// After an error the pool tries again, with backoff, while a connection is needed;
+    /// see also [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
 
-    /// Asks the server whether the connection still works.
+    /// Validates a connection: asks the server whether it still works.
     ///
     /// Runs on a worker thread, for at most
     /// [`validation_timeout`](crate::Builder::validation_timeout).
@@ -86,17 +84,17 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// On any error the connection is closed and replaced.
     fn is_valid(&self, conn: &mut Self::Connection) -> Result<(), Self::Error>;
 
-    /// Tells, without blocking, that a connection is known to be unusable.
+    /// Whether a connection is known to be unusable, without asking the server.
     ///
-    /// Called on the returning thread for each connection that comes back; on
-    /// `true` the connection is closed instead of being pooled.
+    /// Called on the returning thread, with each returned connection. On `true` the
+    /// connection is closed instead of pooled.
     fn has_broken(&self, conn: &mut Self::Connection) -> bool;
 
-    /// [`is_valid`](ManageConnection::is_valid) for drivers that can bound
+    /// [`is_valid`](ManageConnection::is_valid) for drivers that can limit the time of
     /// their own check.
     ///
-    /// The pool calls this one, with its `validation_timeout`. The default
-    /// calls `is_valid` and leaves the bound to the pool.
+    /// This is the method that the pool calls, with its `validation_timeout` as `limit`.
+    /// The default calls `is_valid` and leaves the limit to the pool.
     ///
     /// # Errors
     ///
@@ -110,43 +108,42 @@ pub trait ManageConnection: Send + Sync + 'static {
         self.is_valid(conn)
     }
 
-    /// Tells whether a failed `connect` can never succeed as configured: a
-    /// wrong password, a database that does not exist.
+    /// Whether `connect` failed in a way that no retry can cure, such as a wrong password
+    /// or a database that does not exist.
     ///
-    /// If the pool has no connection at all, such an error ends the wait of
-    /// every caller at once with [`ErrorKind::Connect`](crate::ErrorKind::Connect).
-    /// The default is `false`.
+    /// If the pool then has no connection at all, every waiter gets
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) at once. The pool still tries
+    /// again, with backoff. The default is `false`.
     fn is_permanent(&self, error: &Self::Error) -> bool {
         let _ = error;
         false
     }
 
-    /// Tells whether an error that a *user* met on a connection means that the
-    /// connection must not be used again.
+    /// Whether a connection must not be used again after this error of a *user's* call.
     ///
-    /// Asked by [`PooledConnection::run`](crate::PooledConnection::run). The
-    /// default is `false`.
+    /// Called by [`PooledConnection::run`](crate::PooledConnection::run). The default is
+    /// `false`.
     fn is_fatal(&self, error: &Self::Error) -> bool {
         let _ = error;
         false
     }
 
-    /// Tells, without blocking, whether a returned connection has to go through
-    /// [`reset`](ManageConnection::reset) before the next caller may have it.
+    /// Whether a returned connection needs a [`reset`](ManageConnection::reset) before the
+    /// next caller gets it.
     ///
-    /// Called on the returning thread, after `has_broken`. A connection that was
-    /// dropped by a panic is reset in any case. The default is `false`.
+    /// Called on the returning thread, after `has_broken`. A connection that was dropped
+    /// by a panic is always reset. The default is `false`.
     fn needs_reset(&self, conn: &mut Self::Connection) -> bool {
         let _ = conn;
         false
     }
 
-    /// Removes what the last user left behind, such as an open transaction.
+    /// Removes what the last holder left behind, such as an open transaction.
     ///
     /// Runs on a worker thread, for at most
-    /// [`reset_timeout`](crate::Builder::reset_timeout), to which
-    /// `validation_timeout` is added if both are due after a panic; the returning
-    /// caller does not wait for it. The default does nothing.
+    /// [`reset_timeout`](crate::Builder::reset_timeout), plus `validation_timeout` if the
+    /// connection is also validated because its holder panicked. The thread that returns
+    /// the connection does not wait for it. The default does nothing.
     ///
     /// # Errors
     ///
@@ -157,21 +154,23 @@ pub trait ManageConnection: Send + Sync + 'static {
     }
 }
 
-/// Is told of each connect, validation and reset error.
+/// A handler that gets each error of a connect, a validation or a reset. Set by
+/// [`Builder::error_handler`](crate::Builder::error_handler).
 ///
-/// Set by [`Builder::error_handler`](crate::Builder::error_handler).
+/// Both methods run on a worker thread of the pool, outside its locks.
 pub trait HandleError<E>: fmt::Debug + Send + Sync + 'static {
     /// Takes the error.
     ///
-    /// Runs on one of the pool's threads, outside its locks.
+    /// Not called if [`inspect_error`](HandleError::inspect_error) returned `true`. If it
+    /// is called, the errors of waiting callers have only the text of this error as their
+    /// cause, not its typed value.
     fn handle_error(&self, error: E);
 
-    /// Looks at the error and leaves it to the pool; `true` says that this was
-    /// enough and [`handle_error`](HandleError::handle_error) is not wanted.
+    /// Inspects the error and leaves it to the pool.
     ///
-    /// A handler that takes the error takes it from the callers too: their
-    /// timeouts then carry its text as the cause, but no longer the typed
-    /// value. Implement this method to have both. The default returns `false`.
+    /// `true`: that was enough, and [`handle_error`](HandleError::handle_error) is not
+    /// called. The error is then the typed cause in the errors of waiting callers. The
+    /// default returns `false`.
     fn inspect_error(&self, error: &E) -> bool {
         let _ = error;
         false
@@ -205,30 +204,29 @@ impl<E: error::Error> HandleError<E> for LoggingErrorHandler {
     }
 }
 
-/// Prepares each new connection, and sees each one off.
-///
-/// Set by [`Builder::connection_customizer`](crate::Builder::connection_customizer).
+/// A hook that is called with each new connection, and with each connection that is
+/// closed. Set by
+/// [`Builder::connection_customizer`](crate::Builder::connection_customizer).
 pub trait CustomizeConnection<C, E>: fmt::Debug + Send + Sync + 'static {
-    /// Called on an opener thread with each connection that
-    /// [`ManageConnection::connect`] returned; counts toward its limit.
+    /// Prepares a connection that [`ManageConnection::connect`] has returned.
     ///
-    /// The default returns `Ok(())`.
+    /// Runs on the same worker thread as `connect`, within the same limit. The default
+    /// returns `Ok(())`.
     ///
     /// # Errors
     ///
-    /// On an error, or a panic, the connection is dropped, on the same thread, and
+    /// After an error, or a panic, the connection is dropped on the same thread, and
     /// opening it has failed.
     fn on_acquire(&self, conn: &mut C) -> Result<(), E> {
         let _ = conn;
         Ok(())
     }
 
-    /// Called on a closer thread with each connection that leaves the pool;
-    /// dropping it closes it.
+    /// Closes a connection that leaves the pool, by dropping it.
     ///
-    /// The default drops it. A panic in here is caught; but if the connection is
-    /// dropped by that panic, and its destructor panics too, the process ends, as
-    /// it does wherever a panic meets another in Rust.
+    /// Runs on a worker thread. The default drops the connection. A panic in this method
+    /// is caught. But if that panic drops the connection, and its destructor panics too,
+    /// the process aborts, as for any panic within a panic in Rust.
     fn on_release(&self, conn: C) {
         drop(conn);
     }

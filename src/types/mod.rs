@@ -1,4 +1,4 @@
-//! What users and the pool exchange: traits, settings, errors, events, figures.
+//! What users and the pool exchange: traits, settings, errors, events and figures.
 
 pub(crate) mod caller;
 pub(crate) mod cancel;
@@ -18,3 +18,29 @@ pub(crate) mod subscription;
 pub mod text;
 pub(crate) mod thread;
 pub(crate) mod times;
+
+pub use caller::CallSite;
+pub(crate) use caller::Caller;
+pub use cancel::CancelToken;
+pub(crate) use cancel::Registration;
+pub(crate) use config::Config;
+pub use config::{Fairness, SelfDeadlock};
+pub(crate) use error::{Cause, NestedList, Report};
+pub use error::{Error, ErrorKind};
+pub(crate) use error_text::{Chain, ErrorText, text_of_panic};
+pub use event::{ConnectionState, Event, EventKind, Reason};
+pub use extensions::Extensions;
+pub use handler::{
+    AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
+    NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+};
+pub use health::{Health, HealthLevel, HealthThresholds};
+pub use holder::{Holder, NestedGet, Waiter};
+pub use manage::{
+    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
+    NopConnectionCustomizer, NopErrorHandler,
+};
+pub use stats::{ClosedBy, Stats};
+pub(crate) use subscription::EventSource;
+pub use subscription::{ConnectionAt, Scene, Subscription};
+pub(crate) use times::{Recorder, Timed};

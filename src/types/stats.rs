@@ -1,4 +1,4 @@
-//! What the pool counts.
+//! Gauges and counters.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use crate::core::{Counters, Gauges, Reason};
 #[cfg(feature = "histograms")]
 use crate::types::times::Times;
 
-/// A consistent picture of a pool, taken under its lock at one instant.
+/// The gauges and counters of a pool, read under its lock at one instant. From
+/// [`Pool::stats`](crate::Pool::stats).
 ///
-/// Gauges say how things are now; counters have only grown since the pool was
-/// built. Always: `open == idle + in_use`, and unless the pool is being shrunk,
-/// `open + opening + closing <= max_size`.
+/// The fields up to `waiting` are gauges. The others are counters, which grow from the
+/// time at which the pool was built. Always `open == idle + in_use`, and
+/// `open + opening + closing <= max_size` unless `max_size` was just reduced.
 ///
 /// # Examples
 ///
@@ -28,31 +29,31 @@ use crate::types::times::Times;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// The most connections that the pool may have.
+    /// The maximum number of connections.
     pub max_size: u32,
-    /// Connections that exist and are not being closed: `idle + in_use`.
+    /// Connections that are open and not being closed: `idle + in_use`.
     pub open: u32,
-    /// Connections that wait for a caller.
+    /// Connections that are idle.
     pub idle: u32,
     /// Connections that callers hold, and those that the pool is checking.
     pub in_use: u32,
-    /// Of those in use, the ones that the pool itself is validating or resetting.
+    /// Those in use that the pool itself is validating or resetting.
     pub checking: u32,
     /// Connections that are being opened.
     pub opening: u32,
     /// Connections that are being closed, or wait for a closer.
     pub closing: u32,
-    /// Driver calls that overran their limit and have not come back. Their
-    /// connections are not counted in any other gauge.
+    /// Driver calls that overran their limit and have not returned. Their connections are
+    /// not part of any other gauge.
     pub abandoned: u32,
     /// Callers that wait for a connection.
     pub waiting: u32,
 
-    /// Connections handed out.
+    /// Gets that got a connection.
     pub gets: u64,
-    /// Of those, the ones whose caller had to wait in the queue.
+    /// Those of `gets` that waited in the queue.
     pub gets_waited: u64,
-    /// Time that callers have spent in the queue, whatever came of it.
+    /// The time that callers have spent in the queue, with or without success.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub time_waited: Duration,
     /// Callers that left at their deadline.
@@ -61,29 +62,32 @@ pub struct Stats {
     pub cancelled: u64,
     /// Callers that were refused because the queue was full.
     pub refused: u64,
-    /// Callers that got another error: connecting fails for good, the pool was closed,
-    /// or they waited for themselves.
+    /// Callers that got another error: connecting fails permanently, the pool was closed,
+    /// or a self-deadlock.
     pub failed: u64,
     /// Connections opened.
     pub opened: u64,
-    /// Attempts to open a connection that failed, or overran their limit; of
-    /// the latter, those that succeeded late count as opened too.
+    /// Attempts to open a connection that failed or overran their limit. One that overran
+    /// its limit and succeeded later also counts as `opened`.
     pub open_failures: u64,
     /// Connections that left the pool, by reason.
     pub closed: ClosedBy,
     /// Checkouts that lasted longer than `leak_threshold`.
     pub leaks: u64,
-    /// How often every connection was held by a thread that itself waited.
+    /// How often a self-deadlock began: every connection was held by a thread that itself
+    /// waited for another.
     pub self_deadlocks: u64,
-    /// Gets that were served before somebody who waited.
+    /// Gets that were served before a waiter.
     pub overtakes: u64,
     /// Checks (resets and validations) that failed.
     pub check_failures: u64,
-    /// Driver calls that overran their limit, so far.
+    /// Driver calls that overran their limit.
     pub abandoned_calls: u64,
-    /// Events that subscribers were too slow for.
+    /// Events that were lost because a subscriber read too slowly, or because the handler
+    /// or the logger hung.
     pub events_lost: u64,
-    /// How long things take. (Feature `histograms`, on by default.)
+    /// How long waits, uses, connects, checks and closes take. (Feature `histograms`, on
+    /// by default.)
     #[cfg(feature = "histograms")]
     pub times: Times,
 }
@@ -93,22 +97,22 @@ pub struct Stats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClosedBy {
-    /// Broken, discarded, or its reset failed.
+    /// They were broken or discarded, or their reset failed.
     pub broken: u64,
-    /// It failed validation; or validation overran its limit, and when it was
-    /// through there was no room for the connection any more.
+    /// They failed validation. Or validation overran its limit, and when it succeeded,
+    /// the pool had no room for the connection any more.
     pub invalid: u64,
-    /// It reached `max_lifetime`.
+    /// They reached `max_lifetime`.
     pub expired: u64,
-    /// It was idle for `idle_timeout`.
+    /// They were idle for `idle_timeout`.
     pub idle_too_long: u64,
-    /// It was more than `max_size` or `max_idle` allow.
+    /// They were more than `max_size` or `max_idle` allow.
     pub excess: u64,
-    /// It was opened before a `refresh`.
+    /// They were opened before a `refresh`.
     pub stale: u64,
     /// The pool was closed.
     pub pool_closed: u64,
-    /// It was taken out of the pool by `detach`, and not closed by it.
+    /// `detach` took them out of the pool. They were not closed.
     pub detached: u64,
 }
 

@@ -1,18 +1,18 @@
-//! What a subscriber holds.
+//! A subscription to a pool's events.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::caller::CallSite;
-use super::event::{ConnectionState, Event};
-use super::holder::Waiter;
+use super::{CallSite, ConnectionState, Event, Waiter};
 use crate::sync::{Arc, Weak};
 
-/// Receives a pool's events, from [`Pool::subscribe`](crate::Pool::subscribe). The
-/// subscription ends when this is dropped; it does not keep the pool alive.
+/// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).
+///
+/// It does not keep the pool alive. Dropping it ends the subscription.
 ///
 /// # Examples
 ///
@@ -33,9 +33,9 @@ pub struct Subscription {
     source: Weak<dyn EventSource>,
 }
 
-/// Where events come from: a pool.
+/// A pool as the source of events.
 pub(crate) trait EventSource: Send + Sync {
-    /// Delivers what has happened until now.
+    /// Delivers all events until now.
     fn deliver(&self);
 }
 
@@ -48,24 +48,24 @@ impl Subscription {
         Subscription { pool, events, source }
     }
 
-    /// The next event.
+    /// Waits for the next event.
     ///
     /// # Errors
     ///
-    /// When the pool has ended and all its events are read.
+    /// If the pool has ended and all its events are read.
     ///
     /// # Blocking
     ///
-    /// Until there is one.
+    /// Until there is an event, or the pool has ended.
     pub fn recv(&self) -> Result<Event, RecvError> {
         self.events.recv().map_err(|_| RecvError)
     }
 
-    /// The next event, if it comes within `timeout`.
+    /// Waits up to `timeout` for the next event.
     ///
     /// # Errors
     ///
-    /// When none came in time, or the pool has ended and all its events are read.
+    /// If no event came in time, or the pool has ended and all its events are read.
     ///
     /// # Blocking
     ///
@@ -77,11 +77,11 @@ impl Subscription {
         })
     }
 
-    /// The next event, if there is one now.
+    /// The next event, without waiting.
     ///
     /// # Errors
     ///
-    /// When there is none yet, or the pool has ended and all its events are read.
+    /// If there is no event yet, or the pool has ended and all its events are read.
     pub fn try_recv(&self) -> Result<Event, TryRecvError> {
         self.events.try_recv().map_err(|error| match error {
             crossbeam_channel::TryRecvError::Empty => TryRecvError::Empty,
@@ -89,31 +89,34 @@ impl Subscription {
         })
     }
 
-    /// All events until the pool has ended.
+    /// Iterates over all events until the pool has ended.
     ///
     /// # Blocking
     ///
-    /// Each step, until there is an event.
+    /// At each step, until there is an event or the pool has ended.
     pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         std::iter::from_fn(|| self.recv().ok())
     }
 
-    /// The events that are there now.
+    /// Iterates over the events that can be read without waiting.
     pub fn try_iter(&self) -> impl Iterator<Item = Event> + '_ {
         std::iter::from_fn(|| self.try_recv().ok())
     }
 
-    /// How many events are there now.
+    /// How many events can be read without waiting.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether no event is there now.
+    /// Whether no event can be read without waiting.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Delivers what has happened until now at once, instead of some milliseconds later.
+    /// Delivers all events until now at once, instead of a few milliseconds later. Events
+    /// that are announced (see [`Pool::subscribe`](crate::Pool::subscribe)) may still be
+    /// missing. If the pool's last handle is dropped meanwhile, this call ends the pool as that
+    /// drop would.
     pub fn flush(&self) {
         if let Some(source) = self.source.upgrade() {
             source.deliver();
@@ -130,28 +133,32 @@ impl<'a> IntoIterator for &'a Subscription {
     }
 }
 
+// A panic while one is used leaves it whole: each step is one step of a channel.
+impl UnwindSafe for Subscription {}
+impl RefUnwindSafe for Subscription {}
+
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 
-/// Where everything was right before the first event of a subscription, from
+/// The state of a pool right before the first event of a subscription. From
 /// [`Pool::follow`](crate::Pool::follow).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Scene {
     /// The pool's name.
     pub pool: Arc<str>,
-    /// When it was taken.
+    /// When the state was read.
     pub at: Instant,
-    /// Who waited.
+    /// The waiters.
     pub waiters: Vec<Waiter>,
-    /// Where the connections were.
+    /// The connections, with their states.
     pub connections: Vec<ConnectionAt>,
 }
 
-/// Where a connection is.
+/// The state of one connection in a [`Scene`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionAt {
@@ -163,6 +170,6 @@ pub struct ConnectionAt {
     pub state: ConnectionState,
     /// For how long it had been in this state.
     pub lasted: Duration,
-    /// Who holds it, if it is busy.
+    /// Its holder, if it is busy.
     pub holder: Option<CallSite>,
 }

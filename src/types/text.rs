@@ -1,42 +1,42 @@
-//! Text for a terminal: lines that fit, and nothing in them that moves the cursor. The
-//! pool's reports are printed with it, and those of drivers and exporters can be.
+//! Text for a terminal: lines that fit its width, without characters that control it. The
+//! pool's reports are printed with it. Drivers and exporters can use it for theirs.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// What a terminal is taken to be wide.
+/// The assumed width of a terminal, in characters.
 pub const WIDTH: usize = 100;
 
-/// Names, labels and errors come from anywhere: a character that a terminal would act
-/// on is shown as its number.
+/// Prints a text that may come from anywhere, such as a name, a label or an error.
+/// Characters that would control the terminal are escaped.
 #[derive(Debug)]
 pub struct Plain<'a>(pub &'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match acts(c) {
-            true => write!(f, "{}", c.escape_default()),
-            false => f.write_char(c),
+        self.0.chars().try_for_each(|c| {
+            if controls_terminal(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
         })
     }
 }
 
-/// Control characters, line separators and what changes the direction of text.
-fn acts(c: char) -> bool {
+/// Whether this is a control character, a line separator, or a character that changes the
+/// direction of text.
+fn controls_terminal(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text without what a terminal would act on, and no longer than there is room.
-pub(crate) fn fitted(text: &str, room: usize) -> String {
+/// Escapes a text as [`Plain`] does, and cuts it to `room` characters.
+pub(crate) fn truncated(text: &str, room: usize) -> String {
     let text = Plain(text).to_string();
-    match text.chars().count() > room {
-        true => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
-        false => text,
+    if text.chars().count() <= room {
+        return text;
     }
+    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Writes a text on as many lines as it needs: after `first`, and its other lines
-/// below its first.
+/// Writes `first` and then `text`, wrapped at [`WIDTH`]. Further lines are indented by the
+/// width of `first`.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn wrapped(f: &mut dyn Write, first: &str, text: &str) -> fmt::Result {
     f.write_char('\n')
 }
 
-/// `1 caller`, `2 callers`.
+/// A number with its noun: `1 caller`, `2 callers`.
 pub fn count(number: impl Into<u64>, one: &str, many: &str) -> String {
     match number.into() {
         1 => format!("1 {one}"),
@@ -69,7 +69,8 @@ pub fn count(number: impl Into<u64>, one: &str, many: &str) -> String {
     }
 }
 
-/// As many of these names as there is room for, and how many more there are.
+/// Lists as many names as fit into `room` characters (one at least), and the number of the
+/// others.
 pub(crate) fn names<'a>(all: &[&'a str], room: usize) -> Cow<'a, str> {
     let mut text = String::new();
     for (number, name) in all.iter().enumerate() {
@@ -102,8 +103,8 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        assert_eq!(fitted("ääää", 4), "ääää");
-        assert_eq!(fitted("äääää", 4), "äää…");
+        assert_eq!(truncated("ääää", 4), "ääää");
+        assert_eq!(truncated("äääää", 4), "äää…");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Threads as the pool knows them: by a number that no two share, and by name also after
-//! they have ended. Read at every checkout, so it has to be cheap: one thread-local
-//! read. What is known of a thread is in a record that is made once per thread.
+//! Numbers and names of threads. A number is unique in the process, and a name can be read
+//! after its thread has ended. Every checkout reads them, so it must be cheap: one
+//! thread-local read. Each thread has one record with its number and name.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -11,32 +11,32 @@ use crate::sync::{AtomicU64, Ordering, PlainMutex, per_thread};
 
 const NAME_LEN: usize = 23;
 
-/// So many threads are still known by name after they have ended with
-/// connections that they had passed on to others.
+/// How many ended threads keep their records because connections that they gave to other
+/// threads may still be out.
 const REMEMBERED: usize = 1024;
 
-/// And so many others: events and notices of what they did may still be on their way
-/// to whoever listens.
-const LATELY: usize = 256;
+/// How many records of other ended threads are kept before reuse, so that pending events
+/// and notifications can still name these threads.
+const RECENT: usize = 256;
 
 per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
-    /// The number of this thread; zero until it first asks for a connection.
+    /// The number of this thread; zero until its first get.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
     /// How many guards this thread got and has not dropped itself.
     static GUARDS: Cell<u32> = const { Cell::new(0) };
-    /// Gives the thread's record back when the thread ends.
+    /// Releases the thread's record when the thread ends.
     static END: Cell<Option<End>> = const { Cell::new(None) };
 }
 
-/// A guard was given to this thread. Returns the thread's number.
+/// Counts a guard that this thread got. Returns the thread's number.
 #[inline]
 pub(crate) fn guard_taken() -> u64 {
     GUARDS.with(|guards| guards.set(guards.get().saturating_add(1)));
     NUMBER.with(Cell::get)
 }
 
-/// This thread drops a guard that thread `home` got.
+/// Counts a guard that this thread drops and thread `home` got.
 #[inline]
 pub(crate) fn guard_dropped(home: u64) {
     if is_current(home) {
@@ -44,20 +44,20 @@ pub(crate) fn guard_dropped(home: u64) {
     }
 }
 
-/// Whether this is the thread of that number.
+/// Whether the calling thread has this number.
 #[inline]
 pub(crate) fn is_current(thread: u64) -> bool {
     NUMBER.with(Cell::get) == thread
 }
 
-/// Whether this thread may hold connections, of whatever pool. It does not if
-/// it has dropped all that it got; those that others dropped are not known here.
+/// Whether this thread may hold connections of any pool. `false`: it has dropped all that
+/// it got. `true` may be wrong, because guards that other threads dropped still count.
 pub(crate) fn may_hold() -> bool {
     GUARDS.with(Cell::get) > 0
 }
 
-/// What is known of a thread. It outlives the thread, to be read whenever
-/// somebody wants to; then it serves another thread.
+/// The number and the name of a thread. It outlives its thread, and is reused for another
+/// thread later.
 struct Record {
     about: PlainMutex<About>,
 }
@@ -68,12 +68,11 @@ struct About {
     name: Name,
 }
 
-/// Records without a thread.
+/// The records of threads that have ended.
 struct Spare {
-    /// The oldest first; the last of them are not used again yet.
+    /// For reuse, the oldest first. The last [`RECENT`] are not reused yet.
     free: VecDeque<&'static Record>,
-    /// Of threads that have ended, the oldest first; connections that they got
-    /// may still be out.
+    /// Those whose connections may still be out, the oldest first.
     remembered: VecDeque<&'static Record>,
 }
 
@@ -81,10 +80,11 @@ static SPARE: PlainMutex<Spare> =
     PlainMutex::new(Spare { free: VecDeque::new(), remembered: VecDeque::new() });
 
 impl Record {
-    fn taken(about: About) -> &'static Record {
+    /// Reuses a record, or makes a new one.
+    fn acquire(about: About) -> &'static Record {
         let free = {
             let mut spare = SPARE.lock();
-            if spare.free.len() > LATELY { spare.free.pop_front() } else { None }
+            if spare.free.len() > RECENT { spare.free.pop_front() } else { None }
         };
         match free {
             Some(record) => {
@@ -95,10 +95,11 @@ impl Record {
         }
     }
 
-    /// Its thread has ended.
-    fn give_back(&'static self, holds: bool) {
+    /// Makes the record of an ended thread available for reuse. `may_hold`: connections
+    /// that the thread got may still be out.
+    fn release(&'static self, may_hold: bool) {
         let mut spare = SPARE.lock();
-        if !holds {
+        if !may_hold {
             return spare.free.push_back(self);
         }
         spare.remembered.push_back(self);
@@ -113,14 +114,14 @@ struct End(&'static Record);
 
 impl Drop for End {
     fn drop(&mut self) {
-        // Under a model the others may have gone before this one.
+        // In a model, the other thread-local values may be gone already.
         let _ = CURRENT.try_with(|current| current.set(None));
-        let holds = GUARDS.try_with(|guards| guards.get() > 0);
-        self.0.give_back(holds.unwrap_or(true));
+        let may_hold = GUARDS.try_with(|guards| guards.get() > 0);
+        self.0.release(may_hold.unwrap_or(true));
     }
 }
 
-/// A thread, by a number of its own and by where its name is.
+/// A thread: its unique number, and the record with its name.
 #[derive(Clone, Copy)]
 pub(super) struct Thread {
     pub(super) number: u64,
@@ -138,34 +139,32 @@ impl Thread {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = match NUMBER.with(Cell::get) {
             0 => NEXT.fetch_add(1, Ordering::Relaxed),
-            // In the last destructors of a thread that had given its record back.
+            // A destructor of a thread-local value runs after the record was released.
             number => number,
         };
         let name = match thread::current().name() {
             Some(name) => Name::of(name),
             None => Name::of(&format!("unnamed-{number}")),
         };
-        let record = Record::taken(About { number, name });
+        let record = Record::acquire(About { number, name });
         let thread = Thread { number, record };
         CURRENT.with(|current| current.set(Some(thread)));
         NUMBER.with(|own| own.set(number));
         if END.try_with(|end| end.set(Some(End(record)))).is_err() {
-            record.give_back(true);
+            record.release(true);
         }
         thread
     }
 
-    /// Its name, unless it has ended so long ago that its record serves another.
+    /// The thread's name, or `ended-` and its number if its record was reused.
     pub(super) fn name(self) -> Name {
         let about = *self.record.about.lock();
-        match about.number == self.number {
-            true => about.name,
-            false => Name::of(&format!("ended-{}", self.number)),
-        }
+        let is_alive = about.number == self.number;
+        if is_alive { about.name } else { Name::of(&format!("ended-{}", self.number)) }
     }
 }
 
-/// A thread's name as far as it fits.
+/// The first bytes of a thread's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Name {
     len: u8,
@@ -174,7 +173,8 @@ pub(crate) struct Name {
 
 impl Name {
     fn of(name: &str) -> Name {
-        let end = name.floor_char_boundary(NAME_LEN);
+        let fits = |&end: &usize| name.is_char_boundary(end);
+        let end = (0..=NAME_LEN.min(name.len())).rev().find(fits).unwrap_or(0);
         let mut bytes = [0; NAME_LEN];
         bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
         Name { len: end as u8, bytes }

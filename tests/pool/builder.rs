@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::error::Error as _;
-use std::panic::catch_unwind;
+use std::panic::{RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
+use fairpool::event::{
+    AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, Subscription, TimeoutEvent,
+};
 use fairpool::snapshot::Holder;
 use fairpool::stats::{ClosedBy, Stats};
 use fairpool::{
@@ -37,10 +39,22 @@ impl ManageConnection for SendOnlyManager {
 }
 
 #[test]
+fn a_builder_shows_what_was_set() {
+    let builder = Pool::<Manager>::builder().max_size(7).lifetime_jitter(0.5);
+    let shown = format!("{builder:?}");
+    assert!(
+        shown.contains("max_size: 7,") && shown.contains("lifetime_jitter_permille: 500,"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn public_types_can_be_sent_and_shared() {
     fn everywhere<T: Send + Sync + 'static>() {}
     fn sent<T: Send + 'static>() {}
     fn shared<T: Send + Sync>() {}
+    fn caught<T: UnwindSafe + RefUnwindSafe>() {}
+    caught::<Subscription>();
     everywhere::<Pool<Manager>>();
     everywhere::<Pool<SendOnlyManager>>();
     everywhere::<PooledConnection<Manager>>();

@@ -145,7 +145,7 @@ fn max_idle_holds_after_several_came_back_while_somebody_waited() {
         let _conn = waiter.join().unwrap();
         thread::sleep(ms(100));
         let idle = pool.state().idle_connections;
-        assert!(idle <= 1, "{idle} are idle, and nobody waits: {}", pool.stats());
+        assert!(idle <= 1, "{idle} are idle without a waiter: {}", pool.stats());
     });
 }
 
@@ -222,5 +222,5 @@ fn failed_connects_are_retried_with_growing_delays() {
     let calls = server.calls(Op::Connect);
     assert!((4..=12).contains(&calls), "{calls} attempts");
     thread::sleep(ms(200));
-    assert!(server.calls(Op::Connect) <= calls + 1, "nobody needs a connection any more");
+    assert!(server.calls(Op::Connect) <= calls + 1, "no more connections are needed");
 }

@@ -380,6 +380,6 @@ fn a_pool_at_rest_wakes_nobody() {
     let held = (pool.get().unwrap(), pool.get().unwrap());
     pool.get_timeout(ms(1)).unwrap_err();
     assert!(pool.health().is_healthy());
-    assert_asleep("when whoever waited has gone", "resting-reaper");
+    assert_asleep("after all waiters have left", "resting-reaper");
     drop(held);
 }

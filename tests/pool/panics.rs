@@ -185,7 +185,7 @@ fn p10_a_connection_whose_return_panics_is_not_used_again() {
         let id = conn.id;
         server.next(op, Does::Panic);
         drop(conn);
-        assert_ne!(pool.get().unwrap().id, id, "{op:?}: nobody knows in what state it is");
+        assert_ne!(pool.get().unwrap().id, id, "{op:?}: its state is unknown");
     }
     server.check();
 }
@@ -268,7 +268,7 @@ fn p10_a_panic_in_the_destructor_of_an_extension_costs_no_slot() {
     PooledConnection::extensions_mut(&mut conn).insert(Grenade);
     let detach = AssertUnwindSafe(|| PooledConnection::detach(conn));
     let detached = catch_unwind(detach);
-    assert!(detached.is_ok(), "the panic reaches whoever detaches");
+    assert!(detached.is_ok(), "the panic reaches the caller of detach");
     let again = pool.get_timeout(ms(500));
     assert!(again.is_ok(), "after a detach: {}", pool.stats());
 }

@@ -19,7 +19,9 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     let pool = builder(2).name("p11-all").build(server.manager()).unwrap();
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
-    assert!(threads_named("p11-all") > 0);
+    if cfg!(target_os = "linux") {
+        assert!(threads_named("p11-all") > 0);
+    }
     let closing = {
         let pool = pool.clone();
         thread::spawn(move || pool.close(Instant::now() + WATCHDOG))

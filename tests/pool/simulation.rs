@@ -270,5 +270,5 @@ fn settings_are_checked_as_for_a_real_pool() {
     let hasty = pool(1).open_timeout(Duration::ZERO);
     let error = simulate(hasty, NOTHING, [caller(0)], |_| ()).expect_err("no time");
     assert!(error.to_string().contains("open_timeout"), "{error}");
-    assert_eq!(run(pool(1), NOTHING, []).1.gets, 0, "nobody comes");
+    assert_eq!(run(pool(1), NOTHING, []).1.gets, 0, "no arrivals");
 }

@@ -63,7 +63,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
                     }
                     lives::live(lane, number, seed, STORM, &tally);
                     let heard = HEARD.load(Ordering::SeqCst);
-                    assert_eq!(heard, 0, "somebody panicked who should not have");
+                    assert_eq!(heard, 0, "a panic that is a defect");
                 }
             });
             let _ = sender.send((lane, lives.is_ok()));

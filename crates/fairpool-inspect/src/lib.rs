@@ -4,8 +4,14 @@ mod error;
 mod http;
 mod inspector;
 mod page;
+mod response;
 mod routes;
 mod view;
 
 pub use self::error::ServeError;
 pub use self::inspector::{Inspector, Server, serve};
+
+/// The examples of the guide, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/looking-inside.md")]
+struct Guide;

@@ -8,7 +8,7 @@ use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
-use crate::routes::with_type;
+use crate::response::with_type;
 
 const HTML: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use fairpool_prometheus::{PrometheusCollector, TEXT_CONTENT_TYPE};
 use fairpool_trace::{Recorder, Trace};
-use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time;
 
 use crate::page;
+use crate::response::{Answer, with_type};
 use crate::view::View;
 
 /// How long a recording may take, in seconds.
@@ -31,8 +31,6 @@ const TRACE_LIMIT: usize = 200_000;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-
-type Answer = Response<Full<Bytes>>;
 
 /// Everything that is served.
 pub(crate) struct Site {
@@ -112,18 +110,6 @@ pub(crate) async fn answer<B: Body>(
         "/dump" => with_type(TEXT, site.view.overview().text().to_owned()),
         _ => trace(site, query, *request.method() == Method::HEAD, permit).await,
     }
-}
-
-/// An answer that no cache keeps, and that browsers take for nothing but this type.
-pub(crate) fn with_type(kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    let headers = answer.headers_mut();
-    let value = HeaderValue::from_static;
-    headers.insert(header::CONTENT_TYPE, value(kind));
-    headers.insert(header::CACHE_CONTROL, value("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
-    headers.insert(header::REFERRER_POLICY, value("no-referrer"));
-    answer
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {

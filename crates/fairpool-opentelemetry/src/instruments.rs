@@ -196,7 +196,7 @@ fn observe(meter: &Meter, index: usize, family: &Family, instruments: &Arc<Instr
     let Family { name, help, kind, unit, .. } = *family;
     // An instrument has one type of number: the types differ, the code does not.
     macro_rules! build {
-        ($instrument:ident, $number:expr) => {
+        ($instrument:ident, $number:expr) => {{
             meter
                 .$instrument(name)
                 .with_description(help)
@@ -206,17 +206,17 @@ fn observe(meter: &Meter, index: usize, family: &Family, instruments: &Arc<Instr
                         to.observe($number(value), attributes);
                     });
                 })
-                .build()
-        };
+                .build();
+        }};
     }
     match (kind, unit) {
-        (Kind::Counter, Unit::Count(_)) => drop(build!(u64_observable_counter, whole)),
-        (Kind::Counter, Unit::Seconds) => drop(build!(f64_observable_counter, Value::as_f64)),
-        (Kind::Gauge, Unit::Count(_)) => drop(build!(u64_observable_gauge, whole)),
-        (Kind::Gauge, Unit::Seconds) => drop(build!(f64_observable_gauge, Value::as_f64)),
-        (Kind::UpDown, Unit::Count(_)) => drop(build!(i64_observable_up_down_counter, signed)),
+        (Kind::Counter, Unit::Count(_)) => build!(u64_observable_counter, whole),
+        (Kind::Counter, Unit::Seconds) => build!(f64_observable_counter, Value::as_f64),
+        (Kind::Gauge, Unit::Count(_)) => build!(u64_observable_gauge, whole),
+        (Kind::Gauge, Unit::Seconds) => build!(f64_observable_gauge, Value::as_f64),
+        (Kind::UpDown, Unit::Count(_)) => build!(i64_observable_up_down_counter, signed),
         (Kind::UpDown, Unit::Seconds) => {
-            drop(build!(f64_observable_up_down_counter, Value::as_f64));
+            build!(f64_observable_up_down_counter, Value::as_f64);
         }
     }
 }

@@ -70,3 +70,8 @@ pub use crate::manager::{PostgresConnectionManager, Reset};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The example in the README of the workspace compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct WorkspaceReadme;

@@ -152,7 +152,7 @@ fn each_get_is_counted_by_how_it_ends() {
     let stats = pool.stats();
     assert_eq!((stats.timeouts, stats.refused, stats.cancelled, stats.failed), (1, 1, 1, 0));
     assert!(pool.try_get().is_some());
-    pool.close(Instant::now());
+    let _ = pool.close(Instant::now());
     assert!(pool.get().is_err());
     assert!(pool.try_get().is_none(), "this is no failure");
     let collector = PrometheusCollector::new([pool.downgrade()]);

@@ -165,7 +165,11 @@ fn describe(piece: &Piece) -> (String, &'static str, Value) {
         What::Wait { get_id, call_site, result } => {
             let mut args = about(call_site);
             args["get"] = (*get_id).into();
-            args["result"] = (*result).into();
+            args["result"] = match result {
+                None => "unknown".into(),
+                Some(Ok(())) => "checked_out".into(),
+                Some(Err(kind)) => kind.to_string().into(),
+            };
             ("wait".to_string(), "wait", args)
         }
         What::Hold { connection_id, call_site, waited, .. } => {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use fairpool::ErrorKind;
 use fairpool::event::{ConnectionState, Reason};
 use fairpool::snapshot::CallSite;
 
@@ -41,9 +42,23 @@ pub(crate) enum Ended {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Wait { get_id: u64, call_site: CallSite, result: &'static str },
-    Hold { connection_id: u64, call_site: CallSite, waited: Duration, woken_by: Option<u64> },
-    State { state: ConnectionState, connection_id: Option<u64>, reason: Option<Reason> },
+    /// The result is `None` if it was not seen.
+    Wait {
+        get_id: u64,
+        call_site: CallSite,
+        result: Option<Result<(), ErrorKind>>,
+    },
+    Hold {
+        connection_id: u64,
+        call_site: CallSite,
+        waited: Duration,
+        woken_by: Option<u64>,
+    },
+    State {
+        state: ConnectionState,
+        connection_id: Option<u64>,
+        reason: Option<Reason>,
+    },
     Mark(Box<Mark>),
 }
 

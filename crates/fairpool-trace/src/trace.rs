@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fairpool::event::{Event, Scene};
 
 use crate::piece::Pieces;
-use crate::tracker::Tracker;
+use crate::tracker::{Tracker, nanos};
 
 const DEFAULT_LIMIT: usize = 400_000;
 
@@ -115,8 +115,4 @@ impl fmt::Debug for Trace {
             .field("forgotten", &self.forgotten())
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn nanos(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,6 @@ use fairpool::snapshot::CallSite;
 use serde_json::{Value, json};
 
 use crate::piece::{Ended, Lane, Mark, Piece, Pieces, What};
-use crate::trace::nanos;
 
 mod notices;
 
@@ -125,7 +124,7 @@ impl Tracker {
             }
             EventKind::CheckedOut { get_id, call_site, waited, connection_id, .. } => {
                 let at = self.decided(at);
-                let wait = self.end_wait(*get_id, call_site, *waited, "acquired", at, pieces);
+                let wait = self.end_wait(*get_id, call_site, *waited, Ok(()), at, pieces);
                 self.end_hold(*connection_id, at, Ended::Lost, pieces);
                 let woken_by = match (wait, self.returns.get(connection_id)) {
                     // The caller that returned it during the wait ended the wait.
@@ -138,9 +137,8 @@ impl Tracker {
             }
             EventKind::GetFailed { get_id, call_site, waited, kind } => {
                 let at = self.decided(at);
-                let result = result_of(*kind);
-                self.end_wait(*get_id, call_site, *waited, result, at, pieces);
-                self.mark_thread(call_site, at, result, about(call_site), pieces);
+                self.end_wait(*get_id, call_site, *waited, Err(*kind), at, pieces);
+                self.mark_thread(call_site, at, &kind.to_string(), about(call_site), pieces);
             }
             EventKind::Moved { slot, connection_id, from, to, reason } => {
                 let at = self.decided(at);
@@ -167,7 +165,7 @@ impl Tracker {
         get_id: u64,
         call_site: &CallSite,
         waited: Duration,
-        result: &'static str,
+        result: Result<(), ErrorKind>,
         at: i64,
         pieces: &mut Pieces,
     ) -> Option<i64> {
@@ -184,7 +182,7 @@ impl Tracker {
                 Began::at(self.known_from.map_or(began, |known| began.max(known)))
             }
         };
-        let what = What::Wait { get_id, call_site: call_site.clone(), result };
+        let what = What::Wait { get_id, call_site: call_site.clone(), result: Some(result) };
         pieces.push(self.piece(Lane::Thread(thread), began, at, Ended::Seen, what));
         Some(began.at)
     }
@@ -270,7 +268,7 @@ impl Tracker {
             None => (now, Ended::Open),
         };
         let (get_id, call_site) = (wait.get_id, wait.call_site.clone());
-        let what = What::Wait { get_id, call_site, result: "unknown" };
+        let what = What::Wait { get_id, call_site, result: None };
         self.piece(lane, wait.began, end, ended, what)
     }
 
@@ -316,14 +314,6 @@ pub(crate) fn about(call_site: &CallSite) -> Value {
     })
 }
 
-fn result_of(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Timeout => "timed out",
-        ErrorKind::Cancelled => "cancelled",
-        ErrorKind::QueueFull => "refused: the queue is full",
-        ErrorKind::Closed => "refused: the pool is closed",
-        ErrorKind::Connect => "failed: permanent connect error",
-        ErrorKind::SelfDeadlock => "failed: self-deadlock",
-        _ => "failed",
-    }
+pub(crate) fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -266,7 +266,7 @@ fn an_arrow_leads_from_the_return_to_the_one_who_waited() {
     let (waits, gave) = (file.on("taker", "wait"), file.on("giver", "hold"));
     let took = file.on("taker", "hold");
     assert_eq!((waits.len(), gave.len(), took.len()), (1, 1, 1));
-    assert_eq!(waits[0]["args"]["result"], "acquired");
+    assert_eq!(waits[0]["args"]["result"], "checked_out");
     assert_eq!(waits[0]["args"]["label"], "a label");
     assert_eq!(end(waits[0]), begin(took[0]));
     let arrows = file.arrows();
@@ -395,8 +395,8 @@ fn leaks_timeouts_and_health_leave_marks() {
     assert_eq!(file.mark("leak")["args"]["label"], "a label");
     assert_eq!(file.lane(file.mark("health: warning")), "pool");
     file.mark("cancelled");
-    file.mark("timed out");
-    file.mark("refused: the queue is full");
+    file.mark("timeout");
+    file.mark("queue_full");
 }
 
 #[test]

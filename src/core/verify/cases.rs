@@ -11,18 +11,18 @@ fn at(seconds: u64) -> Time {
     Time::START.after(SECOND * seconds as u32)
 }
 
-fn fx() -> Effects<Toy> {
-    Effects::new()
+fn fx(now: Time) -> Effects<Toy> {
+    Effects::at(now)
 }
 
 /// A core with all its connections, idle since the start.
 fn filled(policy: Policy) -> Core<Toy> {
     let mut core = Core::new(Policy { min_idle: Some(policy.max_size), ..policy });
-    let mut fx = fx();
-    core.tick(Time::START, &mut fx);
+    let mut fx = fx(Time::START);
+    core.tick(&mut fx);
     while let Some(job) = fx.jobs.pop() {
         let Job::Connect(permit) = job else { panic!("only opens") };
-        core.connect_finished(Time::START, Leased::new(permit, 0), &mut fx);
+        core.connect_finished(Leased::new(permit, 0), &mut fx);
     }
     core
 }
@@ -42,12 +42,12 @@ fn checks(fx: &Effects<Toy>) -> usize {
 #[test]
 fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
     let mut core = filled(Policy { fresh_for: SECOND, ..policy(2) });
-    let mut first = fx();
+    let mut first = fx(at(2));
     let id = core.join(waiter(at(2), 0), &mut first).expect("room to wait");
     assert_eq!(checks(&first), 1);
-    assert!(core.leave(at(3), id, ErrorKind::Timeout, &mut fx()));
+    assert!(core.leave(id, ErrorKind::Timeout, &mut fx(at(3))));
     // The check of the first caller is still under way.
-    let mut second = fx();
+    let mut second = fx(at(3));
     core.join(waiter(at(3), 1), &mut second).expect("room to wait");
     assert_eq!(checks(&second), 1, "the other idle connection is checked for the second caller");
 }
@@ -56,7 +56,7 @@ fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
 fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
     let size = policy.max_size;
     let mut core = filled(policy);
-    let take = |_| core.acquire(at(0), 5, 9, &mut fx()).expect("one is idle");
+    let take = |_| core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
     let leases = (0..size).map(take).collect();
     (core, leases)
 }
@@ -64,15 +64,15 @@ fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
 #[test]
 fn p3_a_waiter_does_not_leave_beside_an_idle_connection() {
     let (mut core, leases) = exhausted(Policy { fairness_bound: SECOND, ..policy(2) });
-    let first = core.join(waiter(at(10), 0), &mut fx()).expect("room to wait");
-    let second = core.join(waiter(at(10), 1), &mut fx()).expect("room to wait");
+    let first = core.join(waiter(at(10), 0), &mut fx(at(10))).expect("room to wait");
+    let second = core.join(waiter(at(10), 1), &mut fx(at(10))).expect("room to wait");
     for lease in leases {
-        core.checkin(at(10), lease, Verdict::Keep, &mut fx());
+        core.checkin(lease, Verdict::Keep, &mut fx(at(10)));
     }
     // The first was nudged, but its thread is not scheduled.
     assert_eq!((core.nudged, core.gauges().idle), (Some(first), 2));
-    let mut late = fx();
-    assert!(core.claim(at(20), second, &mut late).is_some(), "what the first does not need");
+    let mut late = fx(at(20));
+    assert!(core.claim(second, &mut late).is_some(), "what the first does not need");
     assert!(matches!(late.answers[..], [(0, Answer::Granted(_))]), "the first comes first");
 }
 
@@ -80,12 +80,12 @@ fn p3_a_waiter_does_not_leave_beside_an_idle_connection() {
 fn p8_a_newcomer_is_not_refused_because_the_nudged_one_is_slow() {
     let bounded = Policy { fairness_bound: SECOND, max_waiters: Some(1), ..policy(3) };
     let (mut core, leases) = exhausted(bounded);
-    core.join(waiter(at(10), 0), &mut fx()).expect("room to wait");
+    core.join(waiter(at(10), 0), &mut fx(at(10))).expect("room to wait");
     for lease in leases {
-        core.checkin(at(10), lease, Verdict::Keep, &mut fx());
+        core.checkin(lease, Verdict::Keep, &mut fx(at(10)));
     }
-    let mut later = fx();
-    assert!(core.acquire(at(12), 5, 7, &mut later).is_some());
+    let mut later = fx(at(12));
+    assert!(core.acquire(5, 7, &mut later).is_some());
     assert!(matches!(later.answers[..], [(0, Answer::Granted(_))]), "the first comes first");
 }
 
@@ -93,15 +93,15 @@ fn p8_a_newcomer_is_not_refused_because_the_nudged_one_is_slow() {
 fn p3_an_open_that_hangs_is_not_counted_on() {
     let patience = Policy { patience: SECOND, open_limit: SECOND * 5, max_opening: 3, ..policy(3) };
     let mut core: Core<Toy> = Core::new(patience);
-    let mut asked = fx();
+    let mut asked = fx(at(0));
     let id = core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
     assert_eq!(opens(&asked), 1);
-    let mut later = fx();
-    assert_eq!(core.tick(at(1), &mut later), at(2), "when the second is slow too");
+    let mut later = fx(at(1));
+    assert_eq!(core.tick(&mut later), at(2), "when the second is slow too");
     assert_eq!(opens(&later), 1, "another for the same waiter");
-    assert!(core.leave(at(1), id, ErrorKind::Timeout, &mut fx()));
-    core.tick(at(2), &mut fx());
-    let mut next = fx();
+    assert!(core.leave(id, ErrorKind::Timeout, &mut fx(at(1))));
+    core.tick(&mut fx(at(2)));
+    let mut next = fx(at(2));
     core.join(waiter(at(2), 1), &mut next).expect("room to wait");
     assert_eq!(opens(&next), 1, "two hang, the third is for the next caller");
 }
@@ -110,32 +110,32 @@ fn p3_an_open_that_hangs_is_not_counted_on() {
 fn a_lifetime_that_ends_after_a_return_is_planned() {
     let life = Policy { max_lifetime: Some(SECOND * 10), ..policy(1) };
     let (mut core, mut leases) = exhausted(life);
-    assert_eq!(core.tick(at(9), &mut fx()), Time::NEVER, "it is in use");
+    assert_eq!(core.tick(&mut fx(at(9))), Time::NEVER, "it is in use");
     let lease = leases.pop().expect("one");
     let lease = core.checkin_fast(at(9), lease).expect_err("not without a plan");
-    let mut back = fx();
-    core.checkin(at(9), lease, Verdict::Keep, &mut back);
+    let mut back = fx(at(9));
+    core.checkin(lease, Verdict::Keep, &mut back);
     assert!(back.wake_reaper);
-    assert_eq!(core.tick(at(9), &mut fx()), at(10));
+    assert_eq!(core.tick(&mut fx(at(9))), at(10));
 }
 
 #[test]
 fn sizes_do_not_overflow() {
     let mut core: Core<Toy> =
         Core::new(Policy { min_idle: None, max_opening: 1, ..policy(u32::MAX) });
-    core.tick(at(0), &mut fx());
-    core.join(waiter(at(0), 0), &mut fx()).expect("room to wait");
+    core.tick(&mut fx(at(0)));
+    core.join(waiter(at(0), 0), &mut fx(at(0))).expect("room to wait");
 }
 
 #[test]
 fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     let mut core = filled(Policy { close_limit: SECOND, max_closers: 2, ..policy(2) });
-    let mut closing = fx();
-    core.refresh(at(0), &mut closing);
+    let mut closing = fx(at(0));
+    core.refresh(&mut closing);
     assert_eq!(closing.jobs.len(), 2);
     // Both hang; only one may be abandoned.
-    let mut later = fx();
-    assert_eq!(core.tick(at(2), &mut later), Time::NEVER);
+    let mut later = fx(at(2));
+    assert_eq!(core.tick(&mut later), Time::NEVER);
     assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 1));
     let abandoned = closing.jobs.iter().position(|job| match job {
         Job::Close(lease, _) => {
@@ -146,10 +146,10 @@ fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     let Job::Close(lease, _) = closing.jobs.swap_remove(abandoned.expect("one of them")) else {
         panic!("only closes");
     };
-    let mut back = fx();
-    core.close_finished(at(3), lease.permit, &mut back);
+    let mut back = fx(at(3));
+    core.close_finished(lease.permit, &mut back);
     assert!(back.wake_reaper, "the other overrun has to be looked at");
-    core.tick(at(3), &mut fx());
+    core.tick(&mut fx(at(3)));
     assert_eq!((core.gauges().abandoned, core.gauges().closing), (1, 0));
 }
 
@@ -163,7 +163,7 @@ fn lifetimes_are_drawn_once_and_only_shortened() {
     let distinct: std::collections::HashSet<_> = drawn.iter().collect();
     assert!(distinct.len() > 40, "all connections would end together");
     for second in 1..80 {
-        core.tick(at(second), &mut fx());
+        core.tick(&mut fx(at(second)));
     }
     let later: Vec<Time> = core.slots.iter().map(|slot| slot.expires).collect();
     assert_eq!(drawn, later, "a lifetime that is drawn anew at each look never ends");
@@ -174,25 +174,26 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
     let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND * 8, ..policy(4) };
     let mut core: Core<Toy> = Core::new(Policy { max_opening: 4, ..backoff });
     let mut now = Time::START;
-    let mut asked = fx();
+    let mut asked = fx(now);
     for client in 0..4 {
         core.join(waiter(now, client), &mut asked).expect("room to wait");
     }
     assert_eq!(opens(&asked), 4, "all at once while nothing is known to fail");
     let mut delays = Vec::new();
     for _ in 0..8 {
-        let mut failed = fx();
+        let mut failed = fx(now);
         for job in asked.jobs.drain(..) {
             let Job::Connect(permit) = job else { panic!("only opens") };
-            core.connect_failed(now, permit, 7, false, &mut failed);
+            core.connect_failed(permit, 7, false, &mut failed);
         }
         assert_eq!(opens(&failed), 0, "not before the delay");
-        let mut quiet = fx();
-        let next = core.tick(now, &mut quiet);
+        let mut quiet = fx(now);
+        let next = core.tick(&mut quiet);
         assert_eq!(opens(&quiet), 0);
         delays.push(next.since(now));
         now = next;
-        core.tick(now, &mut asked);
+        asked.now = now;
+        core.tick(&mut asked);
         assert_eq!(opens(&asked), 1, "one attempt finds out");
     }
     for (index, delay) in delays.iter().enumerate() {
@@ -206,29 +207,29 @@ fn failed_opens_are_retried_one_at_a_time_with_growing_delays() {
 fn failures_of_one_volley_count_as_one() {
     let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND * 60, ..policy(4) };
     let mut core: Core<Toy> = Core::new(Policy { max_opening: 4, min_idle: Some(4), ..backoff });
-    let mut asked = fx();
-    core.tick(at(0), &mut asked);
+    let mut asked = fx(at(0));
+    core.tick(&mut asked);
     assert_eq!(opens(&asked), 4);
     for (job, second) in asked.jobs.drain(..).zip(0..) {
         let Job::Connect(permit) = job else { panic!("only opens") };
-        core.connect_failed(at(second), permit, 7, false, &mut fx());
+        core.connect_failed(permit, 7, false, &mut fx(at(second)));
     }
-    assert!(core.tick(at(0), &mut fx()) <= at(1), "the first delay, after the first");
+    assert!(core.tick(&mut fx(at(0))) <= at(1), "the first delay, after the first");
     assert_eq!(core.counters.open_failures, 4);
 }
 
 #[test]
 fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
     let mut core: Core<Toy> = Core::new(policy(1));
-    let mut asked = fx();
+    let mut asked = fx(at(0));
     core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
     let Some(Job::Connect(permit)) = asked.jobs.pop() else { panic!("an open") };
-    core.connect_failed(at(1), permit, 7, false, &mut fx());
+    core.connect_failed(permit, 7, false, &mut fx(at(1)));
     assert_eq!(core.last_error(), Some((at(1), 7)));
-    let mut again = fx();
-    core.tick(at(3), &mut again);
+    let mut again = fx(at(3));
+    core.tick(&mut again);
     let Some(Job::Connect(permit)) = again.jobs.pop() else { panic!("another open") };
-    core.connect_finished(at(3), Leased::new(permit, 0), &mut fx());
+    core.connect_finished(Leased::new(permit, 0), &mut fx(at(3)));
     assert_eq!(core.last_error(), None, "connecting works again");
 }
 
@@ -236,23 +237,23 @@ fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
 fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
     let ends = Policy { self_deadlock_limit: Some(SECOND), ..policy(1) };
     let mut core = filled(ends);
-    let lease = core.acquire(at(0), 5, 0, &mut fx()).expect("it is idle");
+    let lease = core.acquire(5, 0, &mut fx(at(0))).expect("it is idle");
     let nested = |since| Waiter { nested: true, ..waiter(since, 0) };
-    core.join(nested(at(1)), &mut fx()).expect("room to wait");
+    core.join(nested(at(1)), &mut fx(at(1))).expect("room to wait");
     // On the way to its wait it runs user code, which waits too.
-    let second = core.join(nested(at(1)), &mut fx()).expect("room to wait");
-    assert!(core.leave(at(1), second, ErrorKind::Timeout, &mut fx()));
-    let mut later = fx();
-    core.tick(at(2), &mut later);
+    let second = core.join(nested(at(1)), &mut fx(at(1))).expect("room to wait");
+    assert!(core.leave(second, ErrorKind::Timeout, &mut fx(at(1))));
+    let mut later = fx(at(2));
+    core.tick(&mut later);
     assert!(matches!(later.answers[..], [(0, Answer::SelfDeadlock(_))]), "it is told");
-    core.checkin(at(2), lease, Verdict::Keep, &mut fx());
+    core.checkin(lease, Verdict::Keep, &mut fx(at(2)));
 }
 
 #[test]
 fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
     let backoff = Policy { backoff_min: SECOND, backoff_max: SECOND, ..policy(2) };
     let mut core: Core<Toy> = Core::new(backoff);
-    let mut asked = fx();
+    let mut asked = fx(at(0));
     for client in 0..2 {
         core.join(waiter(at(0), client), &mut asked).expect("room to wait");
     }
@@ -261,13 +262,13 @@ fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
         _ => panic!("only opens"),
     });
     let (first, second) = (permits.next().expect("one"), permits.next().expect("another"));
-    let mut failed = fx();
-    core.connect_failed(at(1), first, 7, true, &mut failed);
+    let mut failed = fx(at(1));
+    core.connect_failed(first, 7, true, &mut failed);
     assert_eq!(failed.answers.len(), 2, "both are told");
     // The next attempt is due, and waits for the second of the first ones.
-    core.join(waiter(at(3), 3), &mut fx()).expect("hope");
-    let mut late = fx();
-    core.connect_failed(at(4), second, 8, false, &mut late);
+    core.join(waiter(at(3), 3), &mut fx(at(3))).expect("hope");
+    let mut late = fx(at(4));
+    core.connect_failed(second, 8, false, &mut late);
     assert!(late.answers.is_empty(), "it was begun before the newcomer came");
     assert_eq!(opens(&late), 1, "the attempt that is due");
     assert_eq!(core.last_error(), Some((at(1), 7)), "it says more");
@@ -276,14 +277,15 @@ fn p9_an_old_failure_that_may_pass_is_not_told_as_one_for_good() {
 #[test]
 fn p2_past_the_bound_a_return_serves_all_though_the_one_that_was_called_is_slow() {
     let (mut core, leases) = exhausted(Policy { fairness_bound: SECOND, ..policy(3) });
-    let ids: Vec<_> =
-        (0..3).map(|cell| core.join(waiter(at(10), cell), &mut fx()).expect("room")).collect();
+    let ids: Vec<_> = (0..3)
+        .map(|cell| core.join(waiter(at(10), cell), &mut fx(at(10))).expect("room"))
+        .collect();
     let mut leases = leases.into_iter();
-    core.checkin(at(10), leases.next().expect("three"), Verdict::Keep, &mut fx());
+    core.checkin(leases.next().expect("three"), Verdict::Keep, &mut fx(at(10)));
     assert_eq!(core.nudged, Some(ids[0]));
     for lease in leases {
         if let Err(lease) = core.checkin_fast(at(20), lease) {
-            core.checkin(at(20), lease, Verdict::Keep, &mut fx());
+            core.checkin(lease, Verdict::Keep, &mut fx(at(20)));
         }
     }
     let gauges = core.gauges();
@@ -297,13 +299,13 @@ fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
         exhausted(Policy { fresh_for: SECOND, fairness_bound: long, ..policy(2) });
     let mut leases = leases.into_iter();
     let mut next = || leases.next().expect("two");
-    let id = core.join(waiter(at(10), 0), &mut fx()).expect("room");
+    let id = core.join(waiter(at(10), 0), &mut fx(at(10))).expect("room");
     // One is returned at 10.5 s; then another, by a clock that lags.
-    core.checkin(Time::START.after(SECOND * 21 / 2), next(), Verdict::Keep, &mut fx());
+    core.checkin(next(), Verdict::Keep, &mut fx(Time::START.after(SECOND * 21 / 2)));
     assert_eq!(core.nudged, Some(id));
     assert!(core.checkin_fast(at(10), next()).is_ok());
     // Now the top is due for its check.
-    assert!(core.claim(Time::START.after(SECOND * 56 / 5), id, &mut fx()).is_some());
+    assert!(core.claim(id, &mut fx(Time::START.after(SECOND * 56 / 5))).is_some());
     assert_eq!(core.gauges().waiting, 0);
 }
 
@@ -311,14 +313,14 @@ fn p3_a_claim_finds_the_one_that_a_check_uncovers() {
 fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
     let limits = Policy { open_limit: SECOND, max_abandoned: 1, ..policy(1) };
     let mut core: Core<Toy> = Core::new(limits);
-    let mut asked = fx();
+    let mut asked = fx(at(0));
     core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
     let Some(Job::Connect(slow)) = asked.jobs.pop() else { panic!("an open") };
-    core.tick(at(1), &mut fx());
-    let mut again = fx();
-    core.tick(at(4), &mut again);
+    core.tick(&mut fx(at(1)));
+    let mut again = fx(at(4));
+    core.tick(&mut again);
     let Some(Job::Connect(quick)) = again.jobs.pop() else { panic!("another open") };
-    core.connect_finished(at(4), Leased::new(quick, 1), &mut fx());
+    core.connect_finished(Leased::new(quick, 1), &mut fx(at(4)));
     let calls = |core: &Core<Toy>| core.picture(at(7)).calls;
     let call = |kind, connection_id, seconds| {
         let running_for = SECOND * seconds;
@@ -326,8 +328,8 @@ fn the_close_of_what_an_abandoned_open_brought_is_shown_as_a_close() {
     };
     assert_eq!(calls(&core), call(CallKind::Connect, 0, 7));
     // It is opened after all, but there is no room.
-    let mut late = fx();
-    core.connect_finished(at(5), Leased::new(slow, 2), &mut late);
+    let mut late = fx(at(5));
+    core.connect_finished(Leased::new(slow, 2), &mut late);
     assert!(matches!(late.jobs[..], [Job::Close(..)]));
     assert_eq!(calls(&core), call(CallKind::Close, 3, 2), "what is under way now");
 }
@@ -339,15 +341,15 @@ fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
         exhausted(Policy { priority_ageing: Duration::MAX, max_opening: 1, ..policy(4) });
     for (client, priority) in [(0, 3), (1, 2), (2, 2), (3, 0)] {
         let waiter = Waiter { priority, ..waiter(at(1), client) };
-        core.join(waiter, &mut fx()).expect("room to wait");
+        core.join(waiter, &mut fx(at(1))).expect("room to wait");
     }
     let mut shown = core.waiting(at(1));
     Waiting::put_in_order(&mut shown);
     let shown: Vec<u8> = shown.iter().map(|waiting| waiting.caller).collect();
     let mut served = Vec::new();
     for lease in leases {
-        let mut back = fx();
-        core.checkin(at(2), lease, Verdict::Keep, &mut back);
+        let mut back = fx(at(2));
+        core.checkin(lease, Verdict::Keep, &mut back);
         served.extend(back.answers.iter().map(|(client, _)| *client));
     }
     assert_eq!((&shown, served), (&vec![3, 1, 2, 0], shown.clone()));
@@ -358,10 +360,10 @@ fn a_get_that_was_cancelled_before_it_began_is_told() {
     let mut core: Core<Toy> = Core::new(policy(1));
     core.swap_events(Some(EventBuffer::with_capacity(8)));
     core.refuse_cancelled(at(1), 7);
-    let told = core.swap_events(None).expect("the journal is open").entries;
+    let noted = core.swap_events(None).expect("the journal is open").entries;
     let (waited, kind) = (Duration::ZERO, ErrorKind::Cancelled);
     assert_eq!(
-        told,
+        noted,
         [Entry { at: at(1), step: Step::GetFailed { get_id: 1, caller: 7, waited, kind } }]
     );
     assert_eq!(core.counters().cancelled, 1);
@@ -370,9 +372,9 @@ fn a_get_that_was_cancelled_before_it_began_is_told() {
 #[test]
 fn newcomers_who_may_pass_for_ever_are_counted_too() {
     let (mut core, leases) = exhausted(Policy { fairness_bound: Duration::MAX, ..policy(1) });
-    core.join(waiter(at(1), 0), &mut fx()).expect("room to wait");
+    core.join(waiter(at(1), 0), &mut fx(at(1))).expect("room to wait");
     for lease in leases {
-        core.checkin(at(2), lease, Verdict::Keep, &mut fx());
+        core.checkin(lease, Verdict::Keep, &mut fx(at(2)));
     }
     assert!(core.acquire_fast(at(3), 1).is_none(), "somebody waits");
     assert!(core.overtake(at(3), 1).is_some());

@@ -171,7 +171,7 @@ impl World {
     }
 
     fn apply(&mut self, action: Action) {
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.now);
         let now = self.now;
         match action {
             Action::Get(client) => drop(self.get(client, &mut fx)),
@@ -179,18 +179,18 @@ impl World {
             Action::Claim(client) => {
                 let id = self.id_of(client);
                 self.clients[client].wait.iter_mut().for_each(|wait| wait.nudged = false);
-                if let Some(lease) = self.core.claim(now, id, &mut fx) {
+                if let Some(lease) = self.core.claim(id, &mut fx) {
                     self.served(client, lease);
                 }
             }
             Action::TimeOut(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, ErrorKind::Timeout, &mut fx));
+                assert!(self.core.leave(id, ErrorKind::Timeout, &mut fx));
                 self.clients[client].wait = None;
             }
             Action::Cancel(client) => {
                 let id = self.id_of(client);
-                assert!(self.core.leave(now, id, ErrorKind::Cancelled, &mut fx));
+                assert!(self.core.leave(id, ErrorKind::Cancelled, &mut fx));
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
@@ -202,21 +202,21 @@ impl World {
                     _ => Some(lease),
                 };
                 if let Some(lease) = lease {
-                    self.core.checkin(now, lease, verdict, &mut fx);
+                    self.core.checkin(lease, verdict, &mut fx);
                 }
             }
             Action::Detach(client) => {
                 let lease = self.lease_of(client);
                 self.close_conn(lease.conn);
-                self.core.detach(now, lease.permit, &mut fx);
+                self.core.detach(lease.permit, &mut fx);
             }
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
-            Action::Refresh => self.core.refresh(now, &mut fx),
+            Action::Refresh => self.core.refresh(&mut fx),
             Action::Pause => self.core.pause(),
-            Action::Resume => self.core.resume(now, &mut fx),
-            Action::SetMax(size) => self.core.set_max_size(size, now, &mut fx),
-            Action::Close => self.core.close(now, &mut fx),
+            Action::Resume => self.core.resume(&mut fx),
+            Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
+            Action::Close => self.core.close(&mut fx),
         }
         self.carry_out(fx);
         // The reaper runs when it planned to, and at no other time.
@@ -227,8 +227,8 @@ impl World {
     }
 
     fn tick(&mut self) {
-        let mut fx = Effects::new();
-        let next = self.core.tick(self.now, &mut fx);
+        let mut fx = Effects::at(self.now);
+        let next = self.core.tick(&mut fx);
         assert!(next > self.now, "the reaper spins");
         self.carry_out(fx);
     }
@@ -239,7 +239,7 @@ impl World {
         let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, client as u8));
         let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
         let fast = fast.or_else(|| self.core.overtake(now, client as u8));
-        let lease = fast.or_else(|| self.core.acquire(now, priority, client as u8, fx));
+        let lease = fast.or_else(|| self.core.acquire(priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);
             self.clients[client].held.push(lease);
@@ -277,36 +277,32 @@ impl World {
 
     /// Joins, and claims or leaves in the same step.
     fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
-        let now = self.now;
         let Some(id) = self.get(client, fx) else { return };
-        if let Some(lease) = self.core.claim(now, id, fx) {
+        if let Some(lease) = self.core.claim(id, fx) {
             self.served(client, lease);
-        } else if self.core.leave(now, id, ErrorKind::Timeout, fx) {
+        } else if self.core.leave(id, ErrorKind::Timeout, fx) {
             self.clients[client].wait = None;
         }
     }
 
     fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
-        let now = self.now;
         match (self.jobs.swap_remove(job), outcome) {
             (Job::Connect(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
-                self.core.connect_finished(now, Leased::new(permit, conn), fx);
+                self.core.connect_finished(Leased::new(permit, conn), fx);
             }
             (Job::Connect(permit), outcome) => {
                 let permanent = outcome == Outcome::Permanent;
-                self.core.connect_failed(now, permit, 0, permanent, fx);
+                self.core.connect_failed(permit, 0, permanent, fx);
             }
-            (Job::Check(lease, _), Outcome::Good) => {
-                self.core.check_finished(now, lease, Ok(()), fx)
-            }
+            (Job::Check(lease, _), Outcome::Good) => self.core.check_finished(lease, Ok(()), fx),
             (Job::Check(lease, _), _) => {
-                self.core.check_finished(now, lease, Err((Reason::Invalid, 1)), fx);
+                self.core.check_finished(lease, Err((Reason::Invalid, 1)), fx);
             }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
-                self.core.close_finished(now, lease.permit, fx);
+                self.core.close_finished(lease.permit, fx);
             }
         }
     }
@@ -358,8 +354,8 @@ impl World {
             assert!(own <= theirs, "P2: served before its turn");
         }
         // The answer came before the deadline: leaving now must find nothing.
-        let mut fx = Effects::new();
-        assert!(!self.core.leave(self.now, id, ErrorKind::Timeout, &mut fx), "P4");
+        let mut fx = Effects::at(self.now);
+        assert!(!self.core.leave(id, ErrorKind::Timeout, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
         self.clients[client].held.push(lease);
     }

@@ -1,19 +1,18 @@
-//! How much memory the process has.
+//! The memory of the process.
 
-/// The process's memory, as the system counts it.
+/// The memory of the process, as the system counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Memory {
-    /// Bytes of it that are in physical memory now.
+    /// Bytes in physical memory now.
     pub resident: u64,
-    /// The most that were, since the process started.
+    /// The maximum of `resident` since the process started.
     pub peak: u64,
 }
 
 impl Memory {
-    /// The memory of this process now; `None` where the system does not say: it is
-    /// known only on Linux.
+    /// The memory of this process now. `None` except on Linux.
     ///
     /// # Examples
     ///
@@ -23,10 +22,10 @@ impl Memory {
     /// }
     /// ```
     pub fn now() -> Option<Memory> {
-        match cfg!(target_os = "linux") {
-            true => Memory::parse(&std::fs::read_to_string("/proc/self/status").ok()?),
-            false => None,
+        if !cfg!(target_os = "linux") {
+            return None;
         }
+        Memory::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
     }
 
     fn parse(status: &str) -> Option<Memory> {

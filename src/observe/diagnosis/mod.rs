@@ -1,8 +1,8 @@
-//! What is wrong with a pool, in words, with what shows it.
+//! Finds what is wrong with a pool, with evidence and advice.
 //!
-//! One look cannot tell a busy pool from one that stands still. Two looks a second
-//! apart can: who has kept a connection all the while, what has grown, what has
-//! moved. The judgement itself (`rules`) only compares the two.
+//! One snapshot does not distinguish a busy pool from one that stands still. Two snapshots
+//! a second apart do: they show which holders kept their connections, what has grown, and
+//! what has happened in between. The rules (`rules`) only compare the two.
 
 mod memory;
 mod report;
@@ -12,48 +12,45 @@ use std::time::{Duration, SystemTime};
 
 use crate::observe::snapshot::Snapshot;
 use crate::sync;
-use crate::types::error::Error;
-use crate::types::holder::Holder;
+use crate::types::{Error, Holder};
 
 pub use memory::Memory;
 
-/// How far [`Pool::diagnose`]'s looks are apart. Many times what a connection is held
-/// for by most work, and still short enough to wait for.
+/// The time between the snapshots of [`Pool::diagnose`]: many times longer than most work
+/// holds a connection, and short enough to wait for.
 pub(crate) const SPAN: Duration = Duration::from_secs(1);
 
-/// Holds and returns within the same tick of the clock could not be told from a
-/// connection that never came back.
+/// Several ticks of the cheap clock. Within one tick, a connection that was returned and
+/// got again cannot be distinguished from one that was kept.
 const SHORTEST_SPAN: Duration = Duration::from_millis(50);
 const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 
 /// What is wrong with a pool. From [`Pool::diagnose`](crate::Pool::diagnose).
 ///
-/// It prints as a report for a terminal; with the feature `serde` it can be
-/// serialised.
+/// It prints as a report for a terminal. With the feature `serde` it can be serialised.
 ///
 /// # What is found
 ///
-/// Two looks at the pool, the *span* apart, are compared. A pool that works is not
-/// reported, however busy: those who wait are a finding only when they wait for long
-/// by the pool's own standard,
-/// [`HealthThresholds::wait_warning`](crate::health::HealthThresholds::wait_warning) (100 ms
-/// unless set). Below, callers *wait long* if at both looks somebody has waited for
-/// that long, or if at least
-/// [`waiters_warning`](crate::health::HealthThresholds::waiters_warning) (5) waits ended in
-/// between and took that long on average.
+/// A diagnosis compares two snapshots of the pool. A busy pool that works well has no
+/// findings. Callers *wait long* only by the pool's own thresholds: if in both snapshots a
+/// caller has waited for
+/// [`HealthThresholds::wait_warning`](crate::health::HealthThresholds::wait_warning)
+/// (default: 100 ms) or longer, or if at least
+/// [`waiters_warning`](crate::health::HealthThresholds::waiters_warning) (default: 5) waits
+/// ended in between and took that long on average.
 ///
-/// | kind | found when |
+/// | kind | found if |
 /// |---|---|
-/// | [`Leak`](FindingKind::Leak) | all connections are in use, none came back between the looks, and callers wait long, time out or are refused; or somebody has kept one for longer than `leak_threshold` (if that is not set: than `connection_timeout`, while callers wait long) |
-/// | [`NestedGets`](FindingKind::SelfDeadlock) | at both looks each connection is held by a thread that itself waits for one, or that happened in between |
-/// | [`ConnectFails`](FindingKind::ConnectFails) | connecting fails at both looks, and is tried or waited for, or gets fail for it |
-/// | [`ConnectHangs`](FindingKind::ConnectHangs), [`CheckHangs`](FindingKind::CheckHangs), [`CloseHangs`](FindingKind::CloseHangs) | a driver call runs at both looks and has taken for a second or more (one that waits for a closer does not count) |
-/// | [`AbandonedCalls`](FindingKind::AbandonedCalls) | of as many abandoned driver calls as `max_abandoned` allows, four fifths are there |
-/// | [`Saturated`](FindingKind::Saturated) | all connections are in use at both looks and connections come back, but callers wait long, or more of those that queue time out than are served |
-/// | [`Queue`](FindingKind::Queue) | callers wait long otherwise; mostly beside the finding that says why |
-/// | [`Refused`](FindingKind::Refused) | callers were refused between the looks because the queue was full |
-/// | [`Paused`](FindingKind::Paused) | the pool is paused at both looks |
-/// | [`Closed`](FindingKind::Closed) | the pool is closed, and the same callers hold connections at both looks |
+/// | [`Leak`](FindingKind::Leak) | all connections are in use, none was returned between the snapshots, and callers wait long, time out or are refused; or a connection has been held for longer than `leak_threshold` (if that is not set: than `connection_timeout`, while callers wait long) |
+/// | [`SelfDeadlock`](FindingKind::SelfDeadlock) | in both snapshots every connection is held by a thread that itself waits for another, or that began in between |
+/// | [`ConnectFails`](FindingKind::ConnectFails) | connecting fails in both snapshots, and it is tried, callers wait, or gets fail because of it |
+/// | [`ConnectHangs`](FindingKind::ConnectHangs), [`CheckHangs`](FindingKind::CheckHangs), [`CloseHangs`](FindingKind::CloseHangs) | a driver call runs in both snapshots and has taken one second or longer (a close that waits for a closer does not count) |
+/// | [`AbandonedCalls`](FindingKind::AbandonedCalls) | the number of abandoned driver calls is at least four fifths of `max_abandoned` |
+/// | [`Saturated`](FindingKind::Saturated) | all connections are in use in both snapshots and gets are served, but callers wait long, or more waits time out than gets are served |
+/// | [`Queue`](FindingKind::Queue) | callers wait long, and the pool is not saturated; mostly together with the finding that is the cause |
+/// | [`Refused`](FindingKind::Refused) | callers were refused between the snapshots because the queue was full |
+/// | [`Paused`](FindingKind::Paused) | the pool is paused in both snapshots |
+/// | [`Closed`](FindingKind::Closed) | the pool is closed, and the same callers hold connections in both snapshots |
 ///
 /// # Examples
 ///
@@ -73,7 +70,7 @@ const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 ///     move || pool.get_timeout(Duration::from_secs(20)).map(drop)
 /// });
 /// let diagnosis = loop {
-///     let diagnosis = pool.diagnose_over(short)?; // or diagnose(), which takes a second
+///     let diagnosis = pool.diagnose_over(short)?; // or diagnose(), which takes 1 s
 ///     if !diagnosis.is_healthy() {
 ///         break diagnosis;
 ///     }
@@ -91,29 +88,29 @@ const LONGEST_SPAN: Duration = Duration::from_secs(60 * 60);
 pub struct Diagnosis {
     /// The pool's name.
     pub pool: String,
-    /// When the second look was taken. Serialised as seconds since 1970.
+    /// When the second snapshot was taken. Serialised as seconds since 1970.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::unix_time"))]
     pub taken_at: SystemTime,
-    /// How far the two looks are apart. Serialised as seconds.
+    /// The time between the two snapshots. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub span: Duration,
-    /// What was found, most severe first, and causes before what they cause. Empty if
-    /// nothing is wrong.
+    /// What is wrong: most severe first, and causes before their effects. Empty if nothing
+    /// is wrong.
     pub findings: Vec<Finding>,
-    /// The memory of the process; `None` where it is not known.
+    /// The memory of the process; `None` if the system does not report it.
     pub memory: Option<Memory>,
-    /// The second look, for those who want to see for themselves.
+    /// The second snapshot.
     pub snapshot: Snapshot,
 }
 
 impl Diagnosis {
-    /// Compares two snapshots of one pool: for those who take some anyway and do not
-    /// want to wait. The memory is that of now.
+    /// Compares two snapshots of one pool that were taken before, without waiting. The
+    /// memory is that of now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if they are of pools of
-    /// different names, or the second is not at least 50 ms younger than the first.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the pools have different names,
+    /// or if the second snapshot was not taken at least 50 ms after the first.
     ///
     /// # Examples
     ///
@@ -159,66 +156,63 @@ impl Diagnosis {
         self.findings.is_empty()
     }
 
-    /// The finding of this kind, if there is one; there are never two.
+    /// The finding of this kind, if there is one. There is at most one of each kind.
     pub fn finding(&self, kind: FindingKind) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.kind == kind)
     }
 
-    /// The worst of the findings' severities.
+    /// The worst severity of all findings; `None` if there are no findings.
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 }
 
-/// Something that is wrong.
+/// One thing that is wrong with a pool.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
-    /// What kind of thing.
+    /// The kind of the finding.
     pub kind: FindingKind,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// What is wrong, in one sentence.
     pub summary: String,
-    /// What shows it: figures, ages, and who holds or waits at which lines.
+    /// The evidence: figures, ages, and the lines at which callers hold or wait.
     pub evidence: Vec<String>,
     /// What to do, in one sentence.
     pub advice: String,
-    /// Those who hold the connections in question, longest first; empty if no holder
-    /// is to blame.
+    /// The holders that cause it, longest first; empty if no holder does.
     pub holders: Vec<Holder>,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Severity {
-    /// Nobody suffers; it may be meant to be so.
+    /// No caller is affected; it may be intended.
     Info,
-    /// Callers notice, or soon will.
+    /// Callers are affected a little, or may be soon.
     Warning,
-    /// Callers suffer.
+    /// Callers wait very long, or get errors.
     Critical,
 }
 
-/// What kind of thing is wrong; [`Diagnosis`] says when each is found.
+/// The kind of a finding. [`Diagnosis`] explains when each is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
-// Causes before what they cause: findings of one severity are in this order.
+// Causes before their effects: findings of one severity are sorted in this order.
 pub enum FindingKind {
-    /// The pool is closed, and connections are still out.
+    /// The pool is closed, and connections are still in use.
     Closed,
-    /// The pool hands out nothing because it is paused.
+    /// The pool is paused and hands out no connection.
     Paused,
-    /// Every connection is held by a thread that itself waits for one.
+    /// Every connection is held by a thread that itself waits for another.
     SelfDeadlock,
-    /// Connections do not come back: they are leaked, or the work done with them
-    /// hangs. Which of the two, only their holders' lines can tell.
+    /// Connections are not returned: they are leaked, or the work with them hangs. Only
+    /// the code at the holders' lines shows which.
     Leak,
     /// Connecting fails.
     ConnectFails,
@@ -228,17 +222,17 @@ pub enum FindingKind {
     CheckHangs,
     /// The driver's close hangs.
     CloseHangs,
-    /// As many driver calls have been abandoned as may be, or nearly.
+    /// The number of abandoned driver calls is at its maximum, or near it.
     AbandonedCalls,
-    /// More is asked of the pool than its connections can serve.
+    /// The load is higher than the connections can serve.
     Saturated,
-    /// Callers are refused because too many wait.
+    /// Callers are refused because the queue is full.
     Refused,
-    /// Callers wait for long.
+    /// Callers wait long.
     Queue,
 }
 
-/// Compares two snapshots that are `span` apart. `None` if either is.
+/// Takes two snapshots `span` apart and compares them. `None`: `snapshot` returned `None`.
 pub(crate) fn over(
     span: Duration,
     snapshot: impl Fn() -> Option<Snapshot>,

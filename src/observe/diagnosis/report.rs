@@ -6,8 +6,8 @@ use super::{Diagnosis, Finding, FindingKind, Memory, Severity};
 use crate::types::text::{count, wrapped};
 
 impl fmt::Display for Diagnosis {
-    /// A report, most severe first; one line if nothing was found. The dump of the
-    /// state is the `Display` of [`snapshot`](Diagnosis::snapshot).
+    /// A report, most severe findings first; one line if there are none. For the dump of
+    /// the state, print [`snapshot`](Diagnosis::snapshot).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (pool, span) = (&self.pool, self.span);
         if self.findings.is_empty() {
@@ -18,15 +18,12 @@ impl fmt::Display for Diagnosis {
             wrapped(f, "", &format!("pool '{pool}': {findings} within {span:.1?}"))?;
         }
         self.findings.iter().try_for_each(|finding| write!(f, "{finding}"))?;
-        match &self.memory {
-            Some(memory) => writeln!(f, "memory of the process: {memory}"),
-            None => Ok(()),
-        }
+        self.memory.map_or(Ok(()), |memory| writeln!(f, "memory of the process: {memory}"))
     }
 }
 
 impl fmt::Display for Finding {
-    /// What is wrong, what shows it, and what to do, on a few lines.
+    /// The summary, the evidence and the advice, on a few lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         wrapped(f, &format!("{:<9} ", self.severity.to_string().to_uppercase()), &self.summary)?;
         self.evidence.iter().try_for_each(|line| wrapped(f, "            - ", line))?;
@@ -49,7 +46,7 @@ impl fmt::Display for FindingKind {
         f.pad(match self {
             FindingKind::Closed => "closed with connections out",
             FindingKind::Paused => "paused",
-            FindingKind::SelfDeadlock => "nested gets",
+            FindingKind::SelfDeadlock => "self-deadlock",
             FindingKind::Leak => "leak",
             FindingKind::ConnectFails => "connect fails",
             FindingKind::ConnectHangs => "connect hangs",

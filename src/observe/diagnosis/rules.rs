@@ -1,5 +1,5 @@
-//! The judgement: what two snapshots of a pool, put side by side, say is wrong.
-//! Nothing here looks at a pool or at a clock.
+//! The rules: they compare two snapshots of a pool and return what is wrong. They use
+//! nothing but the snapshots, neither the pool nor a clock.
 
 mod evidence;
 
@@ -9,26 +9,26 @@ use std::time::Duration;
 
 use super::{Finding, FindingKind, Severity};
 use crate::observe::snapshot::{CallKind, DriverCall, Snapshot};
-use crate::types::holder::Holder;
 use crate::types::text::count;
+use crate::types::{Holder, NestedGet};
 use evidence::{PLACES, held_at, kept_at, more, wait_at};
 
-/// A driver call that has taken so long hangs. The pool's own limits are mostly
-/// longer; but of a call of a local driver it is a thousand times what is usual, and
-/// of one over a network still ten times.
+/// A driver call that takes this long hangs. The pool's own limits are mostly longer. But
+/// it is a thousand times the usual time of a local driver, and ten times that of a driver
+/// over a network.
 const HANGS: Duration = Duration::from_secs(1);
 
-/// Waits that time out after less are no waits: that is how callers look whether a
-/// connection is there.
+/// Shorter waits that time out do not count: such callers only test whether a connection
+/// is idle.
 const REAL_WAIT: Duration = Duration::from_millis(1);
 
-/// Most severe first, and causes before what they cause.
+/// Returns the findings: most severe first, and causes before their effects.
 pub(super) fn judge(before: &Snapshot, after: &Snapshot) -> Vec<Finding> {
     let pair = Pair::new(before, after);
     let mut findings: Vec<Finding> = [
         pair.closed(),
         pair.paused(),
-        pair.nested_gets(),
+        pair.self_deadlock(),
         pair.leak(),
         pair.connect_fails(),
         pair.hangs(FindingKind::ConnectHangs),
@@ -46,19 +46,19 @@ pub(super) fn judge(before: &Snapshot, after: &Snapshot) -> Vec<Finding> {
     findings
 }
 
-/// Two looks, and what comes of comparing them.
+/// Two snapshots, with their differences.
 struct Pair<'a> {
     before: &'a Snapshot,
     after: &'a Snapshot,
     span: Duration,
-    /// Who had the same connection at both looks and did not return it in between,
-    /// longest first.
+    /// Holders that have held their connections since before the first snapshot, longest
+    /// first.
     keepers: Vec<&'a Holder>,
-    /// What happened in between.
+    /// How much the counters grew in between.
     gets: u64,
     timeouts: u64,
     refused: u64,
-    /// Waits that ended, and how long those took on average.
+    /// How many waits ended in between, and how long they took on average.
     waits: u64,
     mean_wait: Duration,
 }
@@ -84,9 +84,9 @@ impl<'a> Pair<'a> {
         }
     }
 
-    // ---- what more than one rule asks ----
+    // ---- facts that several rules use ----
 
-    /// Callers wait for long, by the pool's own standard.
+    /// Whether callers wait long, by the pool's own thresholds.
     fn waits_long(&self) -> bool {
         let thresholds = &self.after.settings.health_thresholds;
         let oldest = self.before.health.oldest_wait.min(self.after.health.oldest_wait);
@@ -94,38 +94,34 @@ impl<'a> Pair<'a> {
         oldest >= thresholds.wait_warning || enough && self.mean_wait >= thresholds.wait_warning
     }
 
-    /// … or for very long.
+    /// How severe the waits are: critical from `wait_critical` on.
     fn wait_severity(&self) -> Severity {
         let critical = self.after.settings.health_thresholds.wait_critical;
-        match self.after.health.oldest_wait >= critical
-            || self.waits > 0 && self.mean_wait >= critical
-        {
-            true => Severity::Critical,
-            false => Severity::Warning,
-        }
+        let oldest = self.after.health.oldest_wait;
+        critical_if(oldest >= critical || self.waits > 0 && self.mean_wait >= critical)
     }
 
-    /// Callers went without a connection, or will.
+    /// Whether callers wait long or get errors.
     fn callers_suffer(&self) -> bool {
         self.waits_long() || self.timeouts > 0 || self.refused > 0
     }
 
     fn all_in_use(&self) -> bool {
-        let full = |look: &Snapshot| look.stats.in_use >= look.stats.max_size;
-        full(self.before) && full(self.after)
+        let is_full = |snapshot: &Snapshot| snapshot.stats.in_use >= snapshot.stats.max_size;
+        is_full(self.before) && is_full(self.after)
     }
 
-    /// All connections are in use, and not one came back.
+    /// Whether all connections are in use, and none was returned in between.
     fn stands_still(&self) -> bool {
         let held = self.after.stats.in_use as usize;
         self.all_in_use() && self.keepers.len() == held && held > 0
     }
 
-    fn deadlocked(&self) -> bool {
+    fn is_deadlocked(&self) -> bool {
         !self.before.nested_gets.is_empty() && !self.after.nested_gets.is_empty()
     }
 
-    /// More of those that queue time out than are served.
+    /// Whether more waits timed out than gets were served.
     fn mostly_times_out(&self) -> bool {
         self.timeouts > self.gets && self.mean_wait >= REAL_WAIT
     }
@@ -137,10 +133,6 @@ impl<'a> Pair<'a> {
             && (self.waits_long() || self.mostly_times_out())
     }
 
-    fn severity_if(&self, suffering: bool) -> Severity {
-        if suffering { Severity::Critical } else { Severity::Warning }
-    }
-
     // ---- the rules ----
 
     fn closed(&self) -> Option<Finding> {
@@ -148,15 +140,15 @@ impl<'a> Pair<'a> {
             return None;
         }
         let held = count(self.keepers.len() as u64, "connection is", "connections are");
-        Some(Finding {
-            kind: FindingKind::Closed,
-            severity: Severity::Warning,
-            summary: format!("the pool is closed, but {held} still out"),
-            evidence: kept_at(&self.keepers),
-            advice: "let these holders finish: the pool ends when the last connection is back"
-                .into(),
-            holders: cloned(&self.keepers),
-        })
+        let summary = format!("the pool is closed, but {held} still out");
+        Some(
+            Finding::new(FindingKind::Closed, Severity::Warning, summary)
+                .because(kept_at(&self.keepers))
+                .advise(
+                    "let these holders finish: the pool ends when the last connection is returned",
+                )
+                .held_by(self.keepers.iter().copied()),
+        )
     }
 
     fn paused(&self) -> Option<Finding> {
@@ -169,61 +161,48 @@ impl<'a> Pair<'a> {
             (false, 0) => Severity::Info,
             (false, _) => Severity::Warning,
         };
-        Some(Finding {
-            kind: FindingKind::Paused,
-            severity,
-            summary: "the pool is paused and hands out no connection".into(),
-            evidence: vec![self.who_waits(), self.connections()],
-            advice: "call resume() when whatever it was paused for is over".into(),
-            holders: Vec::new(),
-        })
+        let summary = "the pool is paused and hands out no connection";
+        Some(
+            Finding::new(FindingKind::Paused, severity, summary)
+                .because([self.who_waits(), self.connections()])
+                .advise("call resume() to hand out connections again"),
+        )
     }
 
-    fn nested_gets(&self) -> Option<Finding> {
+    fn self_deadlock(&self) -> Option<Finding> {
         let (old, new) = (self.before.stats.self_deadlocks, self.after.stats.self_deadlocks);
         let times = new.saturating_sub(old);
-        if !self.deadlocked() && times == 0 {
+        if !self.is_deadlocked() && times == 0 {
             return None;
         }
         let nested = &self.after.nested_gets;
-        let mut evidence: Vec<String> =
-            nested.iter().take(PLACES).map(ToString::to_string).collect();
-        evidence.extend(more(nested.len(), PLACES, "thread does", "threads do", "the same"));
-        if times > 0 {
-            let often = count(times, "time", "times");
-            evidence.push(format!("this began {often} within {:.1?}", self.span));
-        }
-        let summary = match self.deadlocked() {
-            true => {
-                "every connection is held by a thread that itself waits for another, so \
-                     nobody can be served before one of them gives up"
-            }
-            false => {
-                "for a while every connection was held by a thread that itself waited for \
-                      another"
-            }
+        let often = count(times, "time", "times");
+        let began = format!("this began {often} within {:.1?}", self.span);
+        let summary = if self.is_deadlocked() {
+            "every connection is held by a thread that itself waits for another, so no caller \
+             can be served before one of them leaves"
+        } else {
+            "for some time every connection was held by a thread that itself waited for another"
         };
-        Some(Finding {
-            kind: FindingKind::SelfDeadlock,
-            severity: self.severity_if(self.deadlocked()),
-            summary: summary.into(),
-            evidence,
-            advice: "pass the connection that the thread has on, instead of getting a second one; \
-                     with SelfDeadlock::Fail one of them gets an error at once"
-                .into(),
-            holders: nested.iter().map(|nested| nested.holder().clone()).collect(),
-        })
+        Some(
+            Finding::new(FindingKind::SelfDeadlock, critical_if(self.is_deadlocked()), summary)
+                .because(nested.iter().take(PLACES).map(ToString::to_string))
+                .because(more(nested.len(), PLACES, "thread does", "threads do", "the same"))
+                .because((times > 0).then_some(began))
+                .advise(
+                    "use the connection that the thread already holds instead of getting a second \
+                     one; with SelfDeadlock::Fail one of the threads gets an error at once",
+                )
+                .held_by(nested.iter().map(NestedGet::holder)),
+        )
     }
 
     fn leak(&self) -> Option<Finding> {
-        if self.deadlocked() || self.after.paused || self.after.closed {
+        if self.is_deadlocked() || self.after.paused || self.after.closed {
             return None;
         }
         let still = self.stands_still() && self.callers_suffer();
-        let kept: Vec<&Holder> = match still {
-            true => self.keepers.clone(),
-            false => self.kept_too_long(),
-        };
+        let kept = if still { self.keepers.clone() } else { self.kept_too_long() };
         if kept.is_empty() {
             return None;
         }
@@ -245,23 +224,20 @@ impl<'a> Pair<'a> {
                 self.too_long(),
             ),
         };
-        let mut evidence = kept_at(&kept);
-        evidence.extend(self.usual_holds());
-        evidence.push(self.who_waits());
-        evidence.push(self.what_moved());
-        Some(Finding {
-            kind: FindingKind::Leak,
-            severity: self.severity_if(still),
-            summary,
-            evidence,
-            advice: "see whether what was got at these lines is dropped on every path; if it is \
-                     still at work, see what the database makes it wait for"
-                .into(),
-            holders: cloned(&kept),
-        })
+        Some(
+            Finding::new(FindingKind::Leak, critical_if(still), summary)
+                .because(kept_at(&kept))
+                .because(self.usual_holds())
+                .because([self.who_waits(), self.what_moved()])
+                .advise(
+                    "check that the code at these lines drops its connection on every path; if it is \
+                     still working, check what it waits for in the database",
+                )
+                .held_by(kept.iter().copied()),
+        )
     }
 
-    /// From when on somebody has kept a connection for too long.
+    /// A connection that is held for this long is held for too long.
     fn too_long(&self) -> Duration {
         let settings = &self.after.settings;
         settings.leak_threshold.unwrap_or(settings.connection_timeout)
@@ -277,92 +253,77 @@ impl<'a> Pair<'a> {
 
     fn connect_fails(&self) -> Option<Finding> {
         let failing_for = self.after.failing_for.filter(|_| self.before.failing_for.is_some())?;
-        let error = match &self.after.last_error {
-            Some(error) => format!("last error, {:.1?} ago: {}", error.age, error.text),
-            // Each attempt was abandoned. If one still hangs, that says it better.
+        let error = match self.last_error() {
+            Some(error) => error,
+            // Each attempt was abandoned. If one still hangs, `ConnectHangs` explains more.
             None if self.hangs(FindingKind::ConnectHangs).is_some() => return None,
             None => "the driver's connect does not return in time".into(),
         };
         let (old, new) = (&self.before.stats, &self.after.stats);
         let failures = new.open_failures.saturating_sub(old.open_failures);
-        // If no retry can cure it, callers do not even wait.
+        // If connecting fails permanently, callers fail without waiting.
         let failed = new.failed.saturating_sub(old.failed);
         let is_tried = failures > 0 || failed > 0 || new.opening > 0 || new.waiting > 0;
         if !is_tried || self.after.closed {
             return None;
         }
-        Some(Finding {
-            kind: FindingKind::ConnectFails,
-            severity: self.severity_if(failed > 0 || self.callers_suffer()),
-            summary: format!("connecting has failed for {failing_for:.1?}"),
-            evidence: vec![
-                error,
-                format!(
-                    "{} and {} failed within {:.1?}",
-                    count(failures, "attempt", "attempts"),
-                    count(failed, "get", "gets"),
-                    self.span
+        let severity = critical_if(failed > 0 || self.callers_suffer());
+        let summary = format!("connecting has failed for {failing_for:.1?}");
+        let (attempts, gets) =
+            (count(failures, "attempt", "attempts"), count(failed, "get", "gets"));
+        let attempts = format!("{attempts} and {gets} failed within {:.1?}", self.span);
+        Some(
+            Finding::new(FindingKind::ConnectFails, severity, summary)
+                .because([error, attempts, self.connections(), self.who_waits()])
+                .advise(
+                    "check the server and the network to it; the pool goes on trying and recovers \
+                     by itself",
                 ),
-                self.connections(),
-                self.who_waits(),
-            ],
-            advice: "look at the server, and at the way to it; the pool goes on trying and \
-                     recovers by itself"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     /// Driver calls of one kind that hang.
     fn hangs(&self, kind: FindingKind) -> Option<Finding> {
-        let (what, name, advice) = match kind {
+        let (call_kind, advice) = match kind {
             FindingKind::ConnectHangs => (
                 CallKind::Connect,
-                "connect",
-                "look at the way to the server (a firewall that drops packets, DNS, a server that \
-                 accepts and says nothing); set the driver's own connect timeout too",
+                "check the network to the server (a firewall that drops packets, DNS, a server \
+                 that accepts connections and never answers); also set the driver's own connect \
+                 timeout",
             ),
             FindingKind::CheckHangs => (
                 CallKind::Check,
-                "check",
-                "look at the server and the way to it: a reset or a validation gets no answer; \
-                 validation_timeout and reset_timeout say when the pool gives up",
+                "check the server and the network to it: a reset or a validation gets no answer; \
+                 validation_timeout and reset_timeout limit how long the pool waits",
             ),
             _ => (
                 CallKind::Close,
-                "close",
-                "look at what the driver does to close (it may wait for the server's last answer); \
-                 max_closers and close_timeout say how many may hang, and for how long",
+                "check what the driver does to close (it may wait for the server's last answer); \
+                 max_closers and close_timeout limit how many closes may hang, and for how long",
             ),
         };
-        let calls = || self.after.calls.iter().filter(move |call| call.kind == what);
+        let calls = || self.after.calls.iter().filter(move |call| call.kind == call_kind);
         let hung: Vec<&DriverCall> = calls().filter(|call| self.is_hung(call)).collect();
         let oldest = hung.iter().map(|call| call.running_for).max()?;
         let abandoned = hung.iter().filter(|call| call.abandoned).count();
         let queued = calls().filter(|call| call.queued).count();
-        let mut evidence = vec![format!(
+        let running = format!(
             "{} in the driver, the oldest for {oldest:.1?}; {abandoned} of them abandoned",
             count(hung.len() as u64, "call is", "calls are"),
-        )];
-        if queued > 0 {
-            let wait = count(queued as u64, "connection waits", "connections wait");
-            evidence.push(format!("{wait} for a closer"));
-        }
-        if let (FindingKind::ConnectHangs, Some(error)) = (kind, &self.after.last_error) {
-            evidence.push(format!("last error, {:.1?} ago: {}", error.age, error.text));
-        }
-        evidence.push(self.connections());
-        evidence.push(self.who_waits());
-        // Those that were abandoned keep nobody waiting any more.
-        let counts = hung.len() > abandoned || kind == FindingKind::ConnectHangs;
-        Some(Finding {
-            kind,
-            severity: self.severity_if(counts && self.waits_long()),
-            summary: format!("the driver's {name} hangs"),
-            evidence,
-            advice: advice.into(),
-            holders: Vec::new(),
-        })
+        );
+        let wait = count(queued as u64, "connection waits", "connections wait");
+        let error = self.last_error().filter(|_| kind == FindingKind::ConnectHangs);
+        // No caller waits because of an abandoned check or close.
+        let delays_callers = hung.len() > abandoned || kind == FindingKind::ConnectHangs;
+        let severity = critical_if(delays_callers && self.waits_long());
+        Some(
+            Finding::new(kind, severity, format!("the driver's {call_kind} hangs"))
+                .because([running])
+                .because((queued > 0).then(|| format!("{wait} for a closer")))
+                .because(error)
+                .because([self.connections(), self.who_waits()])
+                .advise(advice),
+        )
     }
 
     fn is_hung(&self, call: &DriverCall) -> bool {
@@ -370,9 +331,8 @@ impl<'a> Pair<'a> {
     }
 
     fn abandoned_calls(&self) -> Option<Finding> {
-        let (abandoned, most) = (self.after.stats.abandoned, self.after.settings.max_abandoned);
-        let (abandoned_wide, most_wide) = (u64::from(abandoned), u64::from(most));
-        if abandoned_wide * 5 < most_wide * 4 {
+        let (abandoned, max) = (self.after.stats.abandoned, self.after.settings.max_abandoned);
+        if u64::from(abandoned) * 5 < u64::from(max) * 4 {
             return None;
         }
         let of_kind = |kind| {
@@ -381,34 +341,30 @@ impl<'a> Pair<'a> {
         };
         let oldest = self.after.calls.iter().filter(|call| call.abandoned);
         let oldest = oldest.map(|call| call.running_for).max().unwrap_or_default();
-        let at_most = abandoned >= most;
-        let summary = match at_most {
-            true => {
-                "as many driver calls are abandoned as may be: those that hang from now on \
-                     keep their places in the pool"
-            }
-            false => "nearly as many driver calls are abandoned as may be",
+        let at_max = abandoned >= max;
+        let summary = if at_max {
+            "the maximum number of driver calls is abandoned: further calls that hang keep their \
+             places in the pool"
+        } else {
+            "the number of abandoned driver calls is near its maximum"
         };
-        Some(Finding {
-            kind: FindingKind::AbandonedCalls,
-            severity: self.severity_if(at_most),
-            summary: summary.into(),
-            evidence: vec![
-                format!("{abandoned} of {most} (max_abandoned), the oldest for {oldest:.1?}"),
-                format!(
-                    "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
-                     still count its connection, beyond max_size ({})",
-                    of_kind(CallKind::Connect),
-                    of_kind(CallKind::Check),
-                    of_kind(CallKind::Close),
-                    self.after.stats.max_size,
+        let kinds = format!(
+            "{} connects, {} checks, {} closes; each keeps a thread, and the server may \
+             still count its connection, beyond max_size ({})",
+            of_kind(CallKind::Connect),
+            of_kind(CallKind::Check),
+            of_kind(CallKind::Close),
+            self.after.stats.max_size,
+        );
+        let many = format!("{abandoned} of {max} (max_abandoned), the oldest for {oldest:.1?}");
+        Some(
+            Finding::new(FindingKind::AbandonedCalls, critical_if(at_max), summary)
+                .because([many, kinds])
+                .advise(
+                    "find out why the driver does not return; a higher max_abandoned only buys \
+                     time",
                 ),
-            ],
-            advice: "find out why the driver does not return; a higher max_abandoned only buys \
-                     time"
-                .into(),
-            holders: Vec::new(),
-        })
+        )
     }
 
     fn saturated(&self) -> Option<Finding> {
@@ -416,85 +372,73 @@ impl<'a> Pair<'a> {
             return None;
         }
         let max_size = self.after.stats.max_size;
-        let mut evidence = vec![self.what_moved(), self.who_waits()];
-        evidence.extend(self.queue_grows());
-        evidence.extend(held_at(&self.after.holders));
-        Some(Finding {
-            kind: FindingKind::Saturated,
-            severity: self.wait_severity(),
-            summary: format!(
-                "more is asked of the pool than its {} can serve",
-                count(max_size, "connection", "connections")
-            ),
-            evidence,
-            advice: format!(
-                "hold connections for shorter, or raise max_size ({max_size}) if the server has \
-                 room; max_waiters sheds what cannot be served in time"
-            ),
-            holders: Vec::new(),
-        })
+        let connections = count(max_size, "connection", "connections");
+        let summary = format!("the pool's load is higher than its {connections} can serve");
+        Some(
+            Finding::new(FindingKind::Saturated, self.wait_severity(), summary)
+            .because([self.what_moved(), self.who_waits()])
+            .because(self.queue_grows())
+            .because(held_at(&self.after.holders))
+            .advise(format!(
+                "hold connections for a shorter time, or raise max_size ({max_size}) if the server \
+                 has room; max_waiters sheds the load that cannot be served in time"
+            )),
+        )
     }
 
     fn refused(&self) -> Option<Finding> {
         if self.refused == 0 {
             return None;
         }
-        let most = match self.after.settings.max_waiters {
-            Some(most) => format!("max_waiters is {most}"),
+        let limit = match self.after.settings.max_waiters {
+            Some(max) => format!("max_waiters is {max}"),
             None => "max_waiters is not set".to_string(),
         };
-        Some(Finding {
-            kind: FindingKind::Refused,
-            severity: Severity::Warning,
-            summary: format!(
-                "{} refused because the queue was full",
-                count(self.refused, "caller was", "callers were")
-            ),
-            evidence: vec![
-                format!("{} within {:.1?}; {most}", self.refused, self.span),
-                self.who_waits(),
-            ],
-            advice: "this sheds load, as it should; what fills the queue is to be mended, or the \
-                     callers have to come more slowly"
-                .into(),
-            holders: Vec::new(),
-        })
+        let callers = count(self.refused, "caller was", "callers were");
+        let summary = format!("{callers} refused because the queue was full");
+        let often = format!("{} within {:.1?}; {limit}", self.refused, self.span);
+        Some(
+            Finding::new(FindingKind::Refused, Severity::Warning, summary)
+                .because([often, self.who_waits()])
+                .advise(
+                    "this sheds load, as intended; fix what fills the queue, or reduce the load",
+                ),
+        )
     }
 
-    /// The rest of those that wait; `others` may say why.
+    /// Callers wait long, and the pool is not saturated. The cause may be in `others`.
     fn queue(&self, others: &[Finding]) -> Option<Finding> {
         if !self.waits_long() || self.is_saturated() {
             return None;
         }
-        let mut evidence = vec![self.who_waits()];
-        evidence.extend(wait_at(self.after));
-        evidence.extend(self.queue_grows());
-        evidence.push(self.what_moved());
-        evidence.push(self.connections());
         let explains = |finding: &&Finding| {
             !matches!(finding.kind, FindingKind::Refused | FindingKind::AbandonedCalls)
         };
         let severity = |finding: &&Finding| finding.severity;
         // The first of the most severe.
         let advice = match others.iter().rev().filter(explains).max_by_key(severity) {
-            Some(cause) => format!("mend the cause ({}), and they are served", cause.kind),
-            None => "see what the pool was busy with: connections may take long to open, or be \
-                     held for long now and then"
+            Some(cause) => format!("fix the cause ({}): they are then served", cause.kind),
+            None => "check what the pool was busy with: connections may take long to open, or \
+                     may sometimes be held for a long time"
                 .into(),
         };
-        Some(Finding {
-            kind: FindingKind::Queue,
-            severity: self.wait_severity(),
-            summary: "callers queue for a connection".into(),
-            evidence,
-            advice,
-            holders: Vec::new(),
-        })
+        Some(
+            Finding::new(
+                FindingKind::Queue,
+                self.wait_severity(),
+                "callers queue for a connection",
+            )
+            .because([self.who_waits()])
+            .because(wait_at(self.after))
+            .because(self.queue_grows())
+            .because([self.what_moved(), self.connections()])
+            .advise(advice),
+        )
     }
 }
 
-/// A checkout is the same if its hold has grown by what has passed: both are told by
-/// when it began. (It is told by a clock that ticks, always by the same tick.)
+/// The holders in `after` that have kept their connections since before `before`. Their
+/// time grew by exactly `span`, because both times are measured from the same tick.
 fn keepers<'a>(before: &Snapshot, after: &'a Snapshot, span: Duration) -> Vec<&'a Holder> {
     let earlier: HashMap<u64, Duration> =
         before.holders.iter().map(|held| (held.connection_id(), held.held_for())).collect();
@@ -505,15 +449,35 @@ fn keepers<'a>(before: &Snapshot, after: &'a Snapshot, span: Duration) -> Vec<&'
     after.holders.iter().filter(is_same).collect()
 }
 
+fn critical_if(condition: bool) -> Severity {
+    if condition { Severity::Critical } else { Severity::Warning }
+}
+
 fn mean(sum: Duration, number: u64) -> Duration {
     match number {
         0 => Duration::ZERO,
-        number => Duration::from_nanos_u128(sum.as_nanos() / u128::from(number)),
+        number => Duration::from_nanos((sum.as_nanos() / u128::from(number)) as u64),
     }
 }
 
-fn cloned(holders: &[&Holder]) -> Vec<Holder> {
-    holders.iter().map(|&holder| holder.clone()).collect()
+impl Finding {
+    fn new(kind: FindingKind, severity: Severity, summary: impl Into<String>) -> Finding {
+        let (summary, advice) = (summary.into(), String::new());
+        Finding { kind, severity, summary, evidence: Vec::new(), advice, holders: Vec::new() }
+    }
+
+    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Finding {
+        self.evidence.extend(evidence);
+        self
+    }
+
+    fn advise(self, advice: impl Into<String>) -> Finding {
+        Finding { advice: advice.into(), ..self }
+    }
+
+    fn held_by<'a>(self, holders: impl IntoIterator<Item = &'a Holder>) -> Finding {
+        Finding { holders: holders.into_iter().cloned().collect(), ..self }
+    }
 }
 
 #[cfg(test)]

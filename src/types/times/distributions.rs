@@ -1,9 +1,9 @@
-//! How long things take: distributions, kept off the hot path.
+//! Distributions of times, kept off the hot path.
 //!
-//! A get that need not wait is not recorded: the pool counts gets anyway, and those
-//! that waited, so the rest is known to be zero. How long a connection is used is
-//! timed exactly for its first use in each tick of the coarse clock; such a use
-//! stands for those before it that were not timed (`docs/decisions/0010`).
+//! A get that does not wait is not recorded: the pool counts all gets, and those that
+//! waited, so the number of zeros is known. Of the uses of a connection only a sample is
+//! timed (see `use_sampler`); a timed use stands for those before it that were not timed
+//! (`docs/decisions/0010-times.md`).
 
 use std::fmt;
 use std::time::Duration;
@@ -14,14 +14,16 @@ use super::Timed;
 use crate::core::Counters;
 use crate::sync::PlainMutex;
 
-/// From 100 ns to an hour; what is outside counts as the nearest.
+/// 100 ns, in nanoseconds. Shorter times count as 100 ns.
 const SHORTEST: u64 = 100;
+/// One hour, in nanoseconds. Longer times count as one hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Figures are exact to one in 100.
+/// Significant digits: times are exact to 1 %.
 const DIGITS: u8 = 2;
 
-/// How long the steps of a pool's work take, since it was built.
+/// How long waits, uses, connects, checks and closes took since the pool was built. From
+/// [`Stats::times`](crate::stats::Stats::times).
 ///
 /// # Examples
 ///
@@ -37,13 +39,13 @@ const DIGITS: u8 = 2;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Times {
-    /// How long gets took, whatever came of them. A get that found an idle connection
-    /// counts as zero; one that got none and did not wait does not count.
+    /// How long gets took, with or without success. A get that found an idle connection
+    /// counts as zero. A get that failed without waiting does not count.
     pub wait: Quantiles,
-    /// How long connections were held. Under heavy use not each is timed; those that
-    /// are stand for the others.
+    /// How long connections were held. Under heavy use only a sample is timed, and stands
+    /// for the other uses.
     pub in_use: Quantiles,
-    /// How long connecting took (with `on_acquire`), when it succeeded.
+    /// How long connecting took (with `on_acquire`) if it succeeded.
     pub connect: Quantiles,
     /// How long checks took: resets and validations.
     pub validate: Quantiles,
@@ -56,24 +58,24 @@ pub struct Times {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Quantiles {
-    /// How many there were.
+    /// The number of times.
     pub count: u64,
-    /// Their mean.
+    /// The mean.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub mean: Duration,
-    /// Half of them took no longer.
+    /// The median: half of the times are no longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub p50: Duration,
-    /// 90 % of them took no longer.
+    /// 90 % of the times are no longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub p90: Duration,
-    /// 99 % of them took no longer.
+    /// 99 % of the times are no longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub p99: Duration,
-    /// 99.9 % of them took no longer.
+    /// 99.9 % of the times are no longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub p999: Duration,
-    /// The longest.
+    /// The longest time.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub max: Duration,
 }
@@ -102,9 +104,9 @@ impl fmt::Display for Times {
     }
 }
 
-/// How often each time was recorded, for exporters that need more than [`Quantiles`].
+/// A whole distribution of times, for exporters that need more than [`Quantiles`].
 ///
-/// Values are known to 1 %, from 100 ns to an hour; the sum is exact.
+/// Values are exact to 1 %, from 100 ns to one hour. The sum is exact.
 ///
 /// # Examples
 ///
@@ -123,8 +125,9 @@ impl fmt::Display for Times {
 #[derive(Clone, Debug)]
 pub struct Distribution {
     histogram: Histogram<u64>,
-    /// The sum in nanoseconds, exact.
+    /// The exact sum, in nanoseconds.
     sum: u128,
+    /// The exact longest value, in nanoseconds.
     longest: u64,
 }
 
@@ -145,23 +148,24 @@ impl Distribution {
         self.longest = self.longest.max(nanos);
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// Their sum.
+    /// The sum of the values.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos_u128(self.sum)
+        const NANOS: u128 = 1_000_000_000;
+        Duration::new((self.sum / NANOS) as u64, (self.sum % NANOS) as u32)
     }
 
-    /// How many values lie at or below each of these bounds, which must rise: the
-    /// cumulative buckets of a Prometheus histogram.
+    /// For each of these bounds, in rising order, the number of values that are not
+    /// larger: the cumulative buckets of a Prometheus histogram.
     pub fn cumulative_counts(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len()];
         for step in self.histogram.iter_recorded() {
             let nanos = u128::from(step.value_iterated_to());
-            // The value stands for a bucket 1 % wide; its lower end decides.
+            // The value stands for a bucket that is 1 % wide. Its lower end decides.
             let lowest = u128::from(self.histogram.lowest_equivalent(nanos as u64));
             let fits = bounds.partition_point(|bound| bound.as_nanos() < lowest);
             if let Some(count) = counts.get_mut(fits) {
@@ -174,8 +178,8 @@ impl Distribution {
         counts
     }
 
-    /// What was recorded after `earlier`, a clone of this distribution from an earlier
-    /// time.
+    /// The values that were recorded after `earlier`, which is an earlier clone of this
+    /// distribution.
     pub fn since(&self, earlier: &Distribution) -> Distribution {
         let mut gained = Distribution::new();
         for step in self.histogram.iter_recorded() {
@@ -205,12 +209,10 @@ impl Distribution {
             .collect();
         let lowest_sum: f64 = steps.iter().map(|&(lowest, _, count)| lowest * count as f64).sum();
         let width: f64 = steps.iter().map(|&(_, width, count)| width * count as f64).sum();
-        // How far up in their steps the values must lie for the sum to be right.
+        // Each value is placed at this part of its step, so that the sum is exact.
         let part = ((self.sum as f64 - lowest_sum) / width.max(1.0)).clamp(0.0, 1.0);
-        let value = |(lowest, width, count)| ValueCount {
-            seconds: (lowest + width * part) / 1e9,
-            count,
-        };
+        let value =
+            |(lowest, width, count)| ValueCount { seconds: (lowest + width * part) / 1e9, count };
         steps.into_iter().map(value).collect()
     }
 
@@ -221,22 +223,22 @@ impl Distribution {
         (self.count() > 0).then(|| Duration::from_nanos(value.min(self.longest)))
     }
 
-    /// Beside what is recorded, there were so many that took no time.
+    /// The quantiles of the recorded values and of `zeros` further values of zero.
     fn quantiles(&self, zeros: u64) -> Quantiles {
         let count = self.count() + zeros;
         if count == 0 {
             return Quantiles::default();
         }
         let at = |permille: u128| {
-            // In whole numbers: rounding must not lead to the next larger value.
+            // In integers, because a rounding error could lead to the next larger value.
             let rank = (u128::from(count) * permille).div_ceil(1000) as u64;
             let Some(rank) = rank.checked_sub(zeros).filter(|&rank| rank > 0) else {
                 return Duration::ZERO;
             };
-            // Half a rank lower, for the histogram rounds up.
+            // Half a rank lower, because the histogram rounds up.
             let quantile = (rank as f64 - 0.5) / self.count() as f64;
             let value = self.histogram.value_at_quantile(quantile);
-            // A bucket's upper end may lie above what was ever recorded.
+            // A bucket's upper end may be larger than every recorded value.
             Duration::from_nanos(value.min(self.longest))
         };
         let mean = (self.sum / u128::from(count)) as u64;
@@ -255,14 +257,15 @@ impl Distribution {
 /// A value of a [`Distribution`], from [`Distribution::values`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueCount {
-    /// The value in seconds, known to 1 %; the sum of all values of a distribution is
-    /// exact. (A `Duration` would round it.)
+    /// The value in seconds, exact to 1 %. It is not a `Duration`, which would round it:
+    /// so the sum of all values is exact.
     pub seconds: f64,
-    /// How often it was recorded.
+    /// How often the value was recorded.
     pub count: u64,
 }
 
-/// What [`Times`] sums up, as distributions.
+/// The distributions of which [`Times`] has the quantiles. From
+/// [`Reading::times`](crate::stats::Reading::times).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Distributions {
@@ -278,7 +281,8 @@ pub struct Distributions {
     pub close: Distribution,
 }
 
-/// Where they are recorded: never under the pool's lock, and each by itself.
+/// Records times. Each distribution has a lock of its own, which is never taken under the
+/// pool's lock.
 pub(crate) struct Recorder([PlainMutex<Distribution>; 5]);
 
 impl Recorder {
@@ -294,7 +298,7 @@ impl Recorder {
     pub(crate) fn times(&self, counters: &Counters) -> Times {
         let quantiles = |what, zeros| self.0[what as usize].lock().quantiles(zeros);
         Times {
-            wait: quantiles(Timed::Wait, at_once(counters)),
+            wait: quantiles(Timed::Wait, gets_without_wait(counters)),
             in_use: quantiles(Timed::InUse, 0),
             connect: quantiles(Timed::Connect, 0),
             validate: quantiles(Timed::Validate, 0),
@@ -305,7 +309,7 @@ impl Recorder {
     pub(crate) fn distributions(&self, counters: &Counters) -> Distributions {
         let copy = |what: Timed| self.0[what as usize].lock().clone();
         let mut wait = copy(Timed::Wait);
-        wait.add(Duration::ZERO, at_once(counters));
+        wait.add(Duration::ZERO, gets_without_wait(counters));
         Distributions {
             wait,
             in_use: copy(Timed::InUse),
@@ -316,8 +320,8 @@ impl Recorder {
     }
 }
 
-/// The gets that did not have to wait.
-fn at_once(counters: &Counters) -> u64 {
+/// The number of gets that got a connection without waiting.
+fn gets_without_wait(counters: &Counters) -> u64 {
     counters.gets.saturating_sub(counters.gets_waited)
 }
 
@@ -349,7 +353,7 @@ mod tests {
         distribution
     }
 
-    /// What is at most a hundredth too large, or in the first steps of all.
+    /// Asserts that a value is at most 1 %, or 100 ns, too large.
     #[track_caller]
     fn assert_near(what: &str, got: Duration, exact: u64) {
         let got = got.as_nanos() as u64;

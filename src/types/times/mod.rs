@@ -1,10 +1,9 @@
-//! How long things take.
+//! How long waits, uses, connects, checks and closes take.
 
 #[cfg(feature = "histograms")]
 mod distributions;
 #[cfg(not(feature = "histograms"))]
 mod off;
-mod timed;
 
 #[cfg(feature = "histograms")]
 pub(crate) use distributions::Recorder;
@@ -12,4 +11,13 @@ pub(crate) use distributions::Recorder;
 pub use distributions::{Distribution, Distributions, Quantiles, Times, ValueCount};
 #[cfg(not(feature = "histograms"))]
 pub(crate) use off::Recorder;
-pub(crate) use timed::Timed;
+
+/// A step that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    Wait,
+    InUse,
+    Connect,
+    Validate,
+    Close,
+}

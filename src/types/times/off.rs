@@ -1,4 +1,4 @@
-//! In place of the distributions, without the feature `histograms`.
+//! Replaces the distributions without the feature `histograms`: records nothing.
 
 use std::time::Duration;
 

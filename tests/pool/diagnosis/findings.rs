@@ -221,7 +221,7 @@ fn a_close_that_was_abandoned_is_still_told() {
     server.next(Op::Close, Does::Hang(gate.clone()));
     PooledConnection::discard(pool.get().unwrap());
     let diagnosis = found(&pool, &[CloseHangs]);
-    assert_eq!(diagnosis.severity(), Some(Severity::Warning), "nobody suffers");
+    assert_eq!(diagnosis.severity(), Some(Severity::Warning), "no caller is harmed");
     assert_contains(&evidence(&diagnosis, CloseHangs), &["1 of them abandoned"]);
     gate.open();
     cured(&pool);

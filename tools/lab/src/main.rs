@@ -19,6 +19,7 @@ mod options;
 mod orders;
 mod recording;
 mod report;
+mod scenario;
 mod scenarios;
 mod server;
 mod stub;
@@ -30,7 +31,8 @@ use std::process::ExitCode;
 use console::Console;
 use options::{Options, What};
 use report::{Report, Verdict};
-use scenarios::{Problem, Run, SCENARIOS, Scenario};
+use scenario::{Problem, Run, Scenario};
+use scenarios::SCENARIOS;
 
 fn main() -> ExitCode {
     match start() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::scenarios::{Problem, SCENARIOS, Scenario};
+use crate::scenario::{Problem, Scenario};
+use crate::scenarios::SCENARIOS;
 
 pub struct Options {
     pub what: What,

@@ -11,7 +11,7 @@ use fairpool_postgres::postgres::{Client, Config, Error};
 use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 
-use crate::scenarios::Problem;
+use crate::scenario::Problem;
 use crate::server::chain;
 
 /// The exit code of a program that Ctrl-C ended.

@@ -15,7 +15,7 @@ use fairpool_servers::cluster::Cluster;
 
 use crate::console::Console;
 use crate::flawed::endless::{Endless, Guard};
-use crate::scenarios::Problem;
+use crate::scenario::Problem;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 

@@ -1,11 +1,12 @@
 //! What the tests share.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, Error, Pool, PooledConnection};
+use fairpool::{Builder, Error, ManageConnection, Pool, PooledConnection};
 use fairpool_postgres::postgres::{self, Client, Config};
 use fairpool_postgres::{NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
@@ -36,6 +37,15 @@ pub(crate) fn shared() -> &'static Cluster {
 /// A manager for [`shared`] whose connections the server lists under this name.
 pub(crate) fn named(name: &str) -> Manager {
     Manager::new(shared().config(), NoTls).application_name(name)
+}
+
+/// A manager for [`shared`].
+pub(crate) fn manager() -> Manager {
+    manager_of(shared())
+}
+
+pub(crate) fn manager_of(cluster: &Cluster) -> Manager {
+    Manager::new(cluster.config(), NoTls)
 }
 
 pub(crate) fn builder() -> Builder<Manager> {
@@ -108,4 +118,24 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duratio
         thread::sleep(millis(2));
     }
     start.elapsed()
+}
+
+/// The error with which connecting fails.
+pub(crate) fn refusal(manager: &Manager) -> postgres::Error {
+    match manager.connect() {
+        Ok(_) => panic!("connected"),
+        Err(error) => error,
+    }
+}
+
+/// The first column of the first row, as text.
+pub(crate) fn ask(client: &mut Client, sql: &str) -> String {
+    let row = client.query_one(sql, &[]).expect(sql);
+    row.get::<_, String>(0)
+}
+
+/// Sends a signal to a process of a cluster that this program started.
+pub(crate) fn signal(name: &str, pid: impl ToString) {
+    let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    assert!(status.success(), "kill {name}");
 }

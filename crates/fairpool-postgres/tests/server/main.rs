@@ -13,6 +13,7 @@ mod blockers;
 mod closes;
 mod common;
 mod driver;
+mod errors;
 mod faults;
 mod pgbouncer;
 mod pool;

@@ -136,7 +136,7 @@ impl Reference {
     /// Returns the clients that failed because no idle connection is fit.
     fn see_answers(&mut self, fx: &Effects<Toy>, how: How, taken: &mut Taken) -> Vec<u8> {
         let mut dismissed = Vec::new();
-        let mut told = Vec::new();
+        let mut actual = Vec::new();
         let mut claimed = match how {
             How::Claimed { client, got } => got.map(|conn| (client, conn)),
             _ => None,
@@ -150,9 +150,9 @@ impl Reference {
                 }
                 Answer::Nudged => self.see_nudge(*client, taken),
                 Answer::Failed(ErrorKind::Timeout, None) => dismissed.push(*client),
-                Answer::Failed(ErrorKind::Connect, Some(_)) => told.push((*client, "failed")),
-                Answer::Failed(ErrorKind::Cancelled, None) => told.push((*client, "cancelled")),
-                Answer::Failed(ErrorKind::Closed, None) => told.push((*client, "closed")),
+                Answer::Failed(ErrorKind::Connect, Some(_)) => actual.push((*client, "failed")),
+                Answer::Failed(ErrorKind::Cancelled, None) => actual.push((*client, "cancelled")),
+                Answer::Failed(ErrorKind::Closed, None) => actual.push((*client, "closed")),
                 Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
                 Answer::SelfDeadlock(_) => {} // see `see_deadlock`
             }
@@ -160,7 +160,7 @@ impl Reference {
         self.see_claim(&mut claimed, taken);
         assert!(claimed.is_none(), "P2: claimed out of turn");
         assert_eq!(self.due.grant, None, "P3: nobody got what was opened or checked for them");
-        assert_eq!(told, std::mem::take(&mut self.due.answers), "P4: answers");
+        assert_eq!(actual, std::mem::take(&mut self.due.answers), "P4: answers");
         dismissed
     }
 
@@ -239,9 +239,9 @@ impl Reference {
         let only_idle = self.queue.iter().filter(|waiting| waiting.only_idle && hopeless);
         let mut expected: Vec<u8> = only_idle.map(|waiting| waiting.client).collect();
         expected.sort_unstable();
-        let mut told = dismissed.clone();
-        told.sort_unstable();
-        assert_eq!(told, expected, "told that none is idle");
+        let mut actual = dismissed.clone();
+        actual.sort_unstable();
+        assert_eq!(actual, expected, "actual that none is idle");
         for client in dismissed {
             self.dismiss(client, ErrorKind::Timeout);
         }
@@ -281,11 +281,11 @@ impl Reference {
                 format!("abandoned {kind:?} of {connection_id} after {after:?}")
             }
         };
-        let mut told: Vec<String> = fx.notices.iter().map(text).collect();
+        let mut actual: Vec<String> = fx.notices.iter().map(text).collect();
         let mut expected = std::mem::take(&mut self.due.notices);
-        told.sort_unstable();
+        actual.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(told, expected, "notices");
+        assert_eq!(actual, expected, "notices");
     }
 
     /// The pool's counts are the reference's.
@@ -343,7 +343,7 @@ fn closes(fx: &Effects<Toy>) -> impl Iterator<Item = (u32, Reason)> {
 }
 
 pub(super) fn summary(waits: &[NestedWait<u8>]) -> Vec<(u8, Duration)> {
-    let mut said: Vec<_> = waits.iter().map(|w| (w.held.caller, w.held.held_for)).collect();
-    said.sort_unstable();
-    said
+    let mut summary: Vec<_> = waits.iter().map(|w| (w.held.caller, w.held.held_for)).collect();
+    summary.sort_unstable();
+    summary
 }

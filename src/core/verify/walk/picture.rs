@@ -6,13 +6,14 @@ use super::super::toy::Toy;
 use super::judge::summary;
 use super::reference::{Reference, connection_ref};
 use super::walker::Walk;
-use crate::core::picture::Picture;
+use crate::core::picture::{Figures, Picture};
 use crate::core::*;
 
 impl Walk {
     pub(super) fn compare_picture(&self) {
         let (core, reference, now) = (&self.core, &self.reference, self.now);
-        let Picture { gauges, counters, pressure, paused, closed, .. } = core.picture(now);
+        let Picture { figures, paused, closed, .. } = core.picture(now);
+        let Figures { gauges, counters, pressure, .. } = figures;
         assert_eq!((gauges, counters), (reference.gauges(), reference.counters));
         assert_eq!((paused, closed), (reference.paused, reference.closed));
         assert_eq!(pressure, reference.pressure());
@@ -23,7 +24,7 @@ impl Walk {
     }
 
     /// The waiters, in the order of service.
-    fn compare_waiting(&self, mut told: Vec<Waiting<u8>>) {
+    fn compare_waiting(&self, mut shown: Vec<Waiting<u8>>) {
         let (reference, now) = (&self.reference, self.now);
         let mut queue: Vec<_> = reference.queue.iter().collect();
         queue.sort_by_key(|w| (reference.turn(w.since, w.priority), w.priority));
@@ -36,8 +37,8 @@ impl Walk {
                 turn: reference.turn(waiting.since, waiting.priority),
             }
         });
-        Waiting::put_in_order(&mut told);
-        assert_eq!(told, queue.collect::<Vec<_>>(), "those who wait");
+        Waiting::put_in_order(&mut shown);
+        assert_eq!(shown, queue.collect::<Vec<_>>(), "those who wait");
     }
 }
 
@@ -68,16 +69,16 @@ impl Reference {
         assert_eq!(held, holders, "who holds what");
 
         let text = |call: &Call| format!("{call:?}");
-        let mut told: Vec<String> = picture.calls.iter().map(text).collect();
+        let mut shown: Vec<String> = picture.calls.iter().map(text).collect();
         let mut calls = self.all_calls();
-        told.sort_unstable();
+        shown.sort_unstable();
         calls.sort_unstable();
-        assert_eq!(told, calls, "driver calls");
+        assert_eq!(shown, calls, "driver calls");
 
         let error = self.last_error.map(|(at, cause)| (now.since(at), cause));
         assert_eq!(picture.last_error, error, "the last error");
         let failing_for = self.failing.as_ref().map(|failing| now.since(failing.began));
-        assert_eq!(picture.failing_for, failing_for, "since when connecting fails");
+        assert_eq!(picture.figures.failing_for, failing_for, "since when connecting fails");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
         assert_eq!(summary(&picture.nested), waits, "who waits for itself");
     }

@@ -79,8 +79,7 @@ impl Walk {
             Kind::Detach => {
                 let Held { lease, .. } = self.held.swap_remove(target);
                 self.reference.detached(lease.conn);
-                let now = self.now;
-                self.transition(How::Served, |core, fx| core.detach(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.detach(lease.permit, fx));
             }
             Kind::Move => {
                 let held = &mut self.held[target];
@@ -126,7 +125,7 @@ impl Walk {
     }
 
     fn judged<R>(&mut self, step: impl FnOnce(&mut Core<Toy>, &mut Effects<Toy>) -> (R, How)) -> R {
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.now);
         let (result, how) = step(&mut self.core, &mut fx);
         self.reference.settle(&self.core, &fx, how);
         self.reference.compare_reports(&mut self.core);
@@ -165,17 +164,16 @@ impl Walk {
                 Notice::SelfDeadlock(_) => "deadlocks noticed",
                 Notice::Outage(_) => "outages",
                 Notice::OutageEnded { .. } => "outages that ended",
-                Notice::Abandoned { .. } => "abandoned calls told",
+                Notice::Abandoned { .. } => "calls reported as abandoned",
             });
         }
         result
     }
 
     pub(super) fn tick(&mut self) {
-        let now = self.now;
-        let mut fx = Effects::new();
+        let mut fx = Effects::at(self.now);
         let abandoned = self.reference.abandoned();
-        let next = self.core.tick(now, &mut fx);
+        let next = self.core.tick(&mut fx);
         self.reference.tick(&self.core);
         let hung = self.reference.abandoned() - abandoned;
         *self.tally.entry("hung calls abandoned").or_default() += u64::from(hung);
@@ -226,7 +224,7 @@ impl Walk {
             return self.held.push(Held { lease, client, moved: false });
         }
         let got = self.judged(|core, fx| {
-            let got = core.acquire(now, priority, client, fx);
+            let got = core.acquire(priority, client, fx);
             let how = asked(&got, false);
             (got, how)
         });
@@ -284,14 +282,14 @@ impl Walk {
     }
 
     fn claim(&mut self, target: usize) -> bool {
-        let (now, client) = (self.now, target as u8);
+        let client = target as u8;
         let id = self.clients[target].wait.expect("it waits");
         self.clients[target].nudged = false;
         if self.reference.nudged == Some(client) {
             self.reference.nudged = None;
         }
         let lease = self.judged(|core, fx| {
-            let lease = core.claim(now, id, fx);
+            let lease = core.claim(id, fx);
             let got = lease.as_ref().map(|lease| lease.conn);
             (lease, How::Claimed { client, got })
         });
@@ -312,14 +310,13 @@ impl Walk {
     /// A waiter that was answered before stays answered.
     fn leave(&mut self, target: usize, kind: ErrorKind) {
         let id = self.clients[target].wait.expect("it has waited");
-        let now = self.now;
         let expected = self.reference.leave(target as u8, kind);
         if expected && kind == ErrorKind::Timeout {
             let client = &mut self.clients[target];
             (client.waits, client.nudged) = (false, false);
         }
         let how = if expected { How::Served } else { How::Quiet };
-        let left = self.transition(how, |core, fx| core.leave(now, id, kind, fx));
+        let left = self.transition(how, |core, fx| core.leave(id, kind, fx));
         assert_eq!(left, expected, "P4: answered and gone, or neither");
     }
 
@@ -357,16 +354,15 @@ impl Walk {
             }
         }
         self.reference.returned(conn, verdict);
-        self.transition(How::Served, |core, fx| core.checkin(now, lease, verdict, fx));
+        self.transition(How::Served, |core, fx| core.checkin(lease, verdict, fx));
     }
 
     fn succeed(&mut self, target: usize) {
-        let now = self.now;
         match self.jobs.swap_remove(target) {
             Job::Connect(permit) => {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
-                let mut fx = Effects::new();
-                self.core.connect_finished(now, Leased::new(permit, conn), &mut fx);
+                let mut fx = Effects::at(self.now);
+                self.core.connect_finished(Leased::new(permit, conn), &mut fx);
                 let expires = self.core.slots[place as usize].expires;
                 self.reference.opened(place, conn, expires);
                 self.judged(|_, judged| {
@@ -379,14 +375,14 @@ impl Walk {
             }
             Job::Close(lease, _) => {
                 self.reference.close_ended(lease.conn);
-                self.transition(How::Served, |core, fx| core.close_finished(now, lease.permit, fx));
+                self.transition(How::Served, |core, fx| core.close_finished(lease.permit, fx));
             }
         }
     }
 
     fn check_ended(&mut self, lease: Lease<u32>, result: Result<(), (Reason, u8)>) {
-        let (conn, mut fx) = (lease.conn, Effects::new());
-        self.core.check_finished(self.now, lease, result, &mut fx);
+        let (conn, mut fx) = (lease.conn, Effects::at(self.now));
+        self.core.check_finished(lease, result, &mut fx);
         self.reference.checked(conn, result, &self.core, &fx);
         self.judged(|_, judged| {
             *judged = fx;
@@ -401,8 +397,8 @@ impl Walk {
             Job::Connect(permit) => {
                 self.count("failed opens");
                 let place = permit.0;
-                let mut fx = Effects::new();
-                self.core.connect_failed(now, permit, cause, permanent, &mut fx);
+                let mut fx = Effects::at(self.now);
+                self.core.connect_failed(permit, cause, permanent, &mut fx);
                 let retry_at = self.core.outage.as_ref().map_or(now, |outage| outage.retry_at);
                 self.reference.open_failed(place, cause, permanent, retry_at);
                 self.judged(|_, judged| {
@@ -422,12 +418,11 @@ impl Walk {
     }
 
     fn command(&mut self, kind: Kind) {
-        let now = self.now;
         match kind {
             Kind::Refresh => {
                 self.reference.generation += 1;
                 self.reference.retire_idle(Reason::Stale);
-                self.transition(How::Served, |core, fx| core.refresh(now, fx));
+                self.transition(How::Served, |core, fx| core.refresh(fx));
             }
             Kind::Pause => {
                 self.reference.paused = true;
@@ -435,14 +430,14 @@ impl Walk {
             }
             Kind::Resume => {
                 self.reference.paused = false;
-                self.transition(How::Served, |core, fx| core.resume(now, fx));
+                self.transition(How::Served, |core, fx| core.resume(fx));
             }
             Kind::SetMaxSize => {
                 // The builder allows nothing else.
                 let least = self.reference.policy.min_idle.unwrap_or(0).max(1) as usize;
                 let max_size = self.random.between(least, 24) as u32;
                 self.reference.set_max_size(max_size);
-                self.transition(How::Served, |core, fx| core.set_max_size(max_size, now, fx));
+                self.transition(How::Served, |core, fx| core.set_max_size(max_size, fx));
             }
             Kind::SetMinIdle => {
                 let policy = &self.reference.policy;
@@ -450,11 +445,11 @@ impl Walk {
                 let min_idle = self.random.between(0, most) as u32;
                 let min_idle = Some(min_idle).filter(|_| !self.random.one_in(4));
                 self.reference.policy.min_idle = min_idle;
-                self.transition(How::Served, |core, fx| core.set_min_idle(min_idle, now, fx));
+                self.transition(How::Served, |core, fx| core.set_min_idle(min_idle, fx));
             }
             Kind::Close => {
                 self.reference.close();
-                self.transition(How::Quiet, |core, fx| core.close(now, fx));
+                self.transition(How::Quiet, |core, fx| core.close(fx));
             }
             _ => unreachable!("not one of the owner's commands"),
         }

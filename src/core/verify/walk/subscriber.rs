@@ -96,7 +96,7 @@ impl Walk {
         if let (Some(mut buffer), Some(sceptic)) = (received, &mut listener) {
             compare(&buffer, &expected);
             buffer.entries.iter().for_each(|entry| sceptic.receive(entry));
-            *self.tally.entry("steps told").or_default() += buffer.entries.len() as u64;
+            *self.tally.entry("steps received").or_default() += buffer.entries.len() as u64;
             if buffer.lost == 0 {
                 sceptic.agrees_with(&self.core);
             } else {

@@ -250,11 +250,11 @@ const HAPPENS: [&str; 31] = [
     "got past waiters",
     "got and noted",
     "returned and noted",
-    "steps told",
+    "steps received",
     "events lost",
     "outages",
     "outages that ended",
-    "abandoned calls told",
+    "calls reported as abandoned",
 ];
 
 const REASONS: [Reason; 8] = [

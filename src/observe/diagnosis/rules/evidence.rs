@@ -1,4 +1,4 @@
-//! The words that show what is wrong: figures, ages and lines.
+//! The evidence of findings: figures, ages and lines of code.
 
 use std::cmp::Reverse;
 #[cfg(feature = "histograms")]
@@ -7,13 +7,14 @@ use std::time::Duration;
 use super::Pair;
 use crate::observe::groups::{self, Group};
 use crate::observe::snapshot::Snapshot;
-use crate::types::holder::Holder;
+use crate::types::Holder;
 use crate::types::text::{count, names};
 
-/// In evidence, more lines of holders or waiters are only counted.
+/// The maximum number of groups of holders or waiters in the evidence. Further ones are
+/// only counted.
 pub(super) const PLACES: usize = 5;
 
-/// Room for names of threads in a line of evidence.
+/// The room for names of threads, in characters.
 const NAMES: usize = 60;
 
 impl Pair<'_> {
@@ -30,7 +31,7 @@ impl Pair<'_> {
         }
     }
 
-    /// What tells long work from a leak, if this pool's work is known.
+    /// How long connections are usually held, which distinguishes long work from a leak.
     #[cfg(feature = "histograms")]
     pub(super) fn usual_holds(&self) -> Option<String> {
         let holds = &self.after.stats.times.in_use;
@@ -67,6 +68,11 @@ impl Pair<'_> {
         text
     }
 
+    pub(super) fn last_error(&self) -> Option<String> {
+        let error = self.after.last_error.as_ref()?;
+        Some(format!("last error, {:.1?} ago: {}", error.age, error.text))
+    }
+
     pub(super) fn connections(&self) -> String {
         let stats = &self.after.stats;
         format!(
@@ -78,48 +84,36 @@ impl Pair<'_> {
 
 pub(super) fn kept_at(holders: &[&Holder]) -> Vec<String> {
     let line = |group: &Group<'_>| {
-        format!(
-            "{} got at {}, {} ago, by {}",
-            count(group.len() as u64, "connection was", "connections were"),
-            group.place(),
-            group.span(),
-            names(&group.threads, NAMES),
-        )
+        let were = count(group.len() as u64, "connection was", "connections were");
+        let (place, span, by) = (group.place(), group.span(), names(&group.threads, NAMES));
+        format!("{were} got at {place}, {span} ago, by {by}")
     };
-    places(most_first(groups::of_holders(holders.iter().copied())), "connection", line)
+    places(groups::of_holders(holders.iter().copied()), "connection", line)
 }
 
 pub(super) fn held_at(holders: &[Holder]) -> Vec<String> {
     let line = |group: &Group<'_>| {
-        format!(
-            "{} held from {}, for {} so far",
-            count(group.len() as u64, "connection is", "connections are"),
-            group.place(),
-            group.span(),
-        )
+        let are = count(group.len() as u64, "connection is", "connections are");
+        format!("{are} held from {}, for {} so far", group.place(), group.span())
     };
-    places(most_first(groups::of_holders(holders)), "connection", line)
+    places(groups::of_holders(holders), "connection", line)
 }
 
-pub(super) fn wait_at(look: &Snapshot) -> Vec<String> {
+pub(super) fn wait_at(snapshot: &Snapshot) -> Vec<String> {
     let line = |group: &Group<'_>| {
-        format!(
-            "{} at {}, for {}",
-            count(group.len() as u64, "waits", "wait"),
-            group.place(),
-            group.span(),
-        )
+        let wait = count(group.len() as u64, "waits", "wait");
+        format!("{wait} at {}, for {}", group.place(), group.span())
     };
-    places(most_first(groups::of_waiters(&look.waiters)), "caller", line)
+    places(groups::of_waiters(&snapshot.waiters), "caller", line)
 }
 
-fn most_first(mut groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
+/// A line for each of the largest groups, and one for the rest.
+fn places(
+    mut groups: Vec<Group<'_>>,
+    of: &str,
+    line: impl Fn(&Group<'_>) -> String,
+) -> Vec<String> {
     groups.sort_by_key(|group| Reverse(group.len()));
-    groups
-}
-
-/// A line for each of the first groups, and one for the rest.
-fn places(groups: Vec<Group<'_>>, of: &str, line: impl Fn(&Group<'_>) -> String) -> Vec<String> {
     let mut lines: Vec<String> = groups.iter().take(PLACES).map(line).collect();
     let others: u64 = groups.iter().skip(PLACES).map(|group| group.len() as u64).sum();
     let many = format!("{of}s");

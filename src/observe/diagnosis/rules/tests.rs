@@ -1,4 +1,4 @@
-//! The judgement on pairs of snapshots made by hand.
+//! The rules on pairs of snapshots made by hand.
 
 use std::panic::Location;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Two looks at a pool of four, a second apart; every connection idle.
+/// Two snapshots of a pool of four, a second apart; every connection idle.
 fn pair() -> (Snapshot, Snapshot) {
     (look(ms(60_000)), look(ms(61_000)))
 }
@@ -71,7 +71,7 @@ fn hold(snapshot: &mut Snapshot, connection: u64, caller: Caller, held_for: Dura
     snapshot.stats.idle -= 1;
 }
 
-/// Waits that began before the first look and have lasted so long by then.
+/// Waits that have lasted for `waited` at the first snapshot.
 fn wait(pair: &mut (Snapshot, Snapshot), waiting: u32, waited: Duration) {
     let asking = caller();
     for (look, waited) in [(&mut pair.0, waited), (&mut pair.1, waited + ms(1000))] {
@@ -87,7 +87,7 @@ fn wait(pair: &mut (Snapshot, Snapshot), waiting: u32, waited: Duration) {
     }
 }
 
-/// The same four callers hold everything at both looks.
+/// The same four callers hold everything in both snapshots.
 fn keep_all(pair: &mut (Snapshot, Snapshot), held_for: Duration) {
     let (rare, common) = (caller(), caller());
     for id in 1..=4 {
@@ -97,7 +97,7 @@ fn keep_all(pair: &mut (Snapshot, Snapshot), held_for: Duration) {
     }
 }
 
-/// Four callers hold everything, but not the same at both looks.
+/// Four callers hold everything, but not the same in both snapshots.
 fn swap_all(pair: &mut (Snapshot, Snapshot)) {
     for id in 1..=4 {
         hold(&mut pair.0, id, caller(), ms(700));
@@ -130,10 +130,10 @@ fn a_pool_that_is_full_and_flows_is_healthy() {
         look.health.oldest_wait = ms(99);
     }
     assert_eq!(kinds(&pair), []);
-    // A single long wait is not yet a queue …
+    // One long wait is not yet a queue …
     pair.1.health.oldest_wait = ms(499);
     assert_eq!(kinds(&pair), []);
-    // … but one after the other is.
+    // … but two in succession are.
     pair.0.health.oldest_wait = ms(100);
     assert_eq!(kinds(&pair), [(Saturated, Warning)]);
     pair.1.health.oldest_wait = ms(500);
@@ -145,7 +145,7 @@ fn a_full_pool_that_nobody_waits_for_is_healthy() {
     let mut pair = pair();
     keep_all(&mut pair, ms(600_000));
     assert_eq!(kinds(&pair), []);
-    // Nor do waits count that have only just begun.
+    // Waits that have only just begun do not count.
     wait(&mut pair, 3, ms(20));
     assert_eq!(kinds(&pair), []);
 }
@@ -181,7 +181,7 @@ fn short_deadlines_do_not_hide_a_leak() {
 fn one_connection_that_came_back_is_no_standstill() {
     let mut pair = pair();
     keep_all(&mut pair, ms(300));
-    // Got again in between, at the same line, by the same thread.
+    // It was returned and got again in between, at the same line, by the same thread.
     let again = Held { connection_id: 2, caller: caller(), held_for: ms(1299) };
     pair.1.holders[1] = Holder::from(again);
     pair.1.stats.gets = 1;
@@ -227,7 +227,7 @@ fn threads_that_wait_for_themselves_are_no_leak() {
     let nested = &judge(&pair.0, &pair.1)[0];
     assert!(nested.evidence[0].contains("waits for another at"), "{:?}", nested.evidence);
 
-    // One that was over at once, and happens again and again.
+    // A self-deadlock that is over at once, but happens several times.
     let mut often = self::pair();
     often.1.stats.self_deadlocks = 3;
     assert_eq!(kinds(&often), [(SelfDeadlock, Warning)]);
@@ -293,7 +293,7 @@ fn connecting_that_fails_is_told_with_the_last_error() {
     assert_eq!(kinds(&pair), [(Queue, Critical)], "it has only just begun");
 }
 
-/// With an error that no retry cures, callers do not even wait.
+/// If connecting fails permanently, callers fail without waiting.
 #[test]
 fn callers_that_fail_at_once_suffer_from_connects_that_fail() {
     let mut pair = pair();
@@ -311,7 +311,7 @@ fn callers_that_fail_at_once_suffer_from_connects_that_fail() {
     );
 }
 
-/// Each connect overruns its limit and is given up, so that none leaves an error.
+/// Each connect overruns its limit and is abandoned, so there is no error.
 #[test]
 fn connecting_that_only_overruns_its_limit_is_told_too() {
     let mut pair = pair();
@@ -320,7 +320,7 @@ fn connecting_that_only_overruns_its_limit_is_told_too() {
     assert_eq!(kinds(&pair), [(ConnectFails, Warning)]);
     let evidence = &judge(&pair.0, &pair.1)[0].evidence;
     assert!(evidence[0].contains("does not return in time"), "{evidence:#?}");
-    // One of them is there to see: that says it better.
+    // If one of them still hangs, `ConnectHangs` is reported instead.
     pair.1.calls = vec![call(CallKind::Connect, ms(5000), false, true)];
     assert_eq!(kinds(&pair), [(ConnectHangs, Warning)]);
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use fairpool::{CancelToken, Fairness, Pool, PooledConnection};
 use serde_json::{Value, json};
 
-use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::forgetful::{self, Cancel, Forgetful};
 use crate::load::{diagnose, of};
 use crate::report::{Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 use crate::stub::{Conn, Stub};
 use stage::{CALLERS, CONNECTIONS, LEAVING, Raced, Script, WATCHDOG, race};
 

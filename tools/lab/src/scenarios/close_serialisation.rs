@@ -11,11 +11,11 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use fairpool::{Pool, PooledConnection};
 use serde_json::{Value, json};
 
-use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::serialised::{Blocked, Meter, Serialised, Way};
 use crate::load::{diagnose, quantile, span};
 use crate::report::{Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 use crate::stub::Stub;
 
 pub const SCENARIO: Scenario = Scenario {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, Builder};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::Pool;
@@ -15,10 +15,10 @@ use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::Client;
 use fairpool_servers::proxy::{Flow, Proxy};
 
-use super::{Problem, Run, Scenario};
 use crate::flawed::endless::{Endless, Limits};
 use crate::load::{self, Samples};
 use crate::report::Report;
+use crate::scenario::{Problem, Run, Scenario, spawn};
 use crate::server::{Manager, Refusal, Server, Sessions};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -148,7 +148,7 @@ impl<'a, P: Sessions> Crowd<'a, P> {
             let share = self.begun.elapsed().as_secs_f64() / self.run.seconds.as_secs_f64();
             while (self.outcome.came as f64) < share * CALLERS {
                 let (pool, sender) = (self.pool.clone(), self.sender.clone());
-                spawn("caller".to_string(), move || drop(sender.send(call(&pool))))?;
+                spawn("caller", move || drop(sender.send(call(&pool))))?;
                 self.outcome.came += 1;
             }
             self.sample(what);
@@ -198,18 +198,10 @@ fn call(pool: &impl Sessions) -> Answered {
     Answered { at: Instant::now(), waited, answer }
 }
 
-fn spawn<T: Send + 'static>(
-    name: String,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, Problem> {
-    let started = Builder::new().name(name).spawn(work);
-    started.map_err(|error| Problem(format!("cannot start a thread: {error}")))
-}
-
 /// Takes a connection on a thread that then exits.
 fn leak<P: Sessions>(pool: &P, number: usize) -> Result<(P::Session, u32), Problem> {
     let pool = pool.clone();
-    let thread = spawn(format!("leaker {number}"), move || (pool.get(), line!()))?;
+    let thread = spawn(&format!("leaker {number}"), move || (pool.get(), line!()))?;
     match thread.join() {
         Ok((Ok(session), line)) => Ok((session, line)),
         Ok((Err(refusal), _)) => Err(Problem(format!("no connection to leak: {}", refusal.text))),
@@ -242,7 +234,7 @@ fn play<P: Sessions>(
     crowd.arrive_until(half, "outage")?;
     crowd.outcome.at_half = pool.waiting();
     let diagnosed = pool.clone();
-    let diagnosing = spawn("diagnosis".to_string(), move || diagnose(&diagnosed))?;
+    let diagnosing = spawn("diagnosis", move || diagnose(&diagnosed))?;
     crowd.arrive_until(outage + run.seconds.mul_f64(OUTAGE), "outage")?;
     crowd.outcome.at_end = crowd.picture();
 

@@ -5,18 +5,18 @@ mod report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, Builder, JoinHandle};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fairpool::Pool;
 use fairpool_postgres::postgres::{Client, Config, Error as PgError};
 use fairpool_postgres::{Blocker, NoTls, blockers};
 
-use super::{Problem, Run, Scenario};
 use crate::flawed::endless::Endless;
 use crate::load::Samples;
 use crate::orders::Orders;
 use crate::report::Report;
+use crate::scenario::{Problem, Run, Scenario, spawn};
 use crate::server::{Manager, Server, Sessions, chain};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -172,14 +172,6 @@ impl OpenTransaction {
         drop(self.commit);
         self.thread.join().unwrap_or_else(|_| "the thread panicked".to_string())
     }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Problem> {
-    let started = Builder::new().name(name.to_string()).spawn(work);
-    started.map_err(|error| Problem(format!("cannot start a thread: {error}")))
 }
 
 /// Tries to lock the row until it succeeds once.

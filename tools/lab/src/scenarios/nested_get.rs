@@ -10,11 +10,11 @@ use fairpool::snapshot::NestedGet;
 use fairpool::{Error, HandleEvent, Pool, PooledConnection, SelfDeadlock};
 use serde_json::{Value, json};
 
-use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::endless::{Endless, Limits};
 use crate::load::{Samples, diagnose, of, span};
 use crate::report::{Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 use crate::stub::Stub;
 
 pub const SCENARIO: Scenario = Scenario {

@@ -6,10 +6,10 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
 
-use super::{Problem, Run, Scenario};
 use crate::bars::Bars;
 use crate::load::span;
 use crate::report::{Figure, Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 
 mod load;
 mod outcome;

@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Problem, Run, Scenario};
 use crate::flawed::unsynchronised::{Driver, Unsynchronised};
 use crate::load::{diagnose, of};
 use crate::recording::{Seen, Server, Session};
 use crate::report::{Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "reaper-race",

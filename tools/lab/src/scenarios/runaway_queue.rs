@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use fairpool::Pool;
 use serde_json::json;
 
-use super::{Problem, Run, Scenario};
 use crate::chart::{Chart, Line};
 use crate::flawed::endless::{Endless, Limits};
 use crate::load::{Answer, Caller, Samples, count, diagnose, of, span};
 use crate::report::{Finding, Report, figure};
+use crate::scenario::{Problem, Run, Scenario};
 use crate::stub::Stub;
 
 pub const SCENARIO: Scenario = Scenario {

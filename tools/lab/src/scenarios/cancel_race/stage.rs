@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::Outcome;
-use crate::scenarios::Run;
+use crate::scenario::Run;
 
 pub const CONNECTIONS: usize = 2;
 

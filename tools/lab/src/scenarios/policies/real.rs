@@ -13,7 +13,7 @@ use fairpool::{ErrorKind, Fairness, Pool};
 use super::load::{CONNECTIONS, Caller, Load, ageing};
 use super::outcome::{Answered, End, Outcome, POLICIES};
 use crate::flawed::endless::Endless;
-use crate::scenarios::{Problem, Run};
+use crate::scenario::{Problem, Run};
 use crate::stub::Stub;
 
 /// Small, because callers sleep most of the time.

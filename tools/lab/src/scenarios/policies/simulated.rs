@@ -8,7 +8,7 @@ use fairpool::simulation::{Arrival, Driver, simulate};
 use super::load::{CLASSES, Load, ageing};
 use super::outcome::{Answered, End, Outcome, POLICIES, Policy};
 use super::real::{MOST_WAITERS, builder};
-use crate::scenarios::{Problem, Run};
+use crate::scenario::{Problem, Run};
 
 /// Gives a million gets for the four policies together.
 pub const CYCLES: u32 = 330;

@@ -159,3 +159,54 @@ impl<H: Host> Drop for Running<H> {
         self.host.notify_progress();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool of a system that gives it no thread at first. Its workers end after one task.
+    struct Starved {
+        workers: Workers<u32>,
+        has_threads: std::sync::atomic::AtomicBool,
+        ran: Mutex<Vec<u32>>,
+    }
+
+    impl Host for Starved {
+        type Task = u32;
+
+        fn spawn(&self, _: String, body: impl FnOnce() + Send + 'static) -> bool {
+            let has_threads = self.has_threads.load(Ordering::Relaxed);
+            if has_threads {
+                body();
+            }
+            has_threads
+        }
+
+        fn run_worker(self: &Arc<Self>, first: Option<u32>) {
+            self.ran.lock().extend(first);
+        }
+
+        fn run_reaper(self: &Arc<Self>) {}
+        fn wake_reaper(&self) {}
+        fn notify_progress(&self) {}
+    }
+
+    #[test]
+    fn p3_tasks_wait_in_order_for_a_thread() {
+        let host = Arc::new(Starved {
+            workers: Workers::new("starved".into()),
+            has_threads: false.into(),
+            ran: Mutex::default(),
+        });
+        for task in [1, 2] {
+            host.workers.submit(&host, task);
+        }
+        for _ in 0..2 {
+            assert!(host.workers.retry(&host), "there is no thread");
+        }
+        host.has_threads.store(true, Ordering::Relaxed);
+        assert!(!host.workers.retry(&host), "the backlog is empty");
+        assert_eq!(*host.ran.lock(), [1, 2]);
+        assert!(host.workers.are_done());
+    }
+}

@@ -78,7 +78,7 @@ impl<T: PoolTypes> Core<T> {
                 .min(slot.since.after_opt(self.policy.idle_timeout))
                 .min(slot.fresh_at.after_opt(keepalive));
         }
-        if self.opening + self.checking + self.closers > 0 {
+        if self.opening + self.checking + self.closers != 0 {
             let calls = self.slots.iter().filter_map(|slot| slot.next_deadline(&self.policy));
             next = calls.fold(next, Time::min);
         }

@@ -56,7 +56,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// All connections that there are, and may be, are lent.
     fn all_are_lent(&self) -> bool {
-        self.busy > 0 && self.occupied() == self.busy && self.busy >= self.policy.max_size
+        self.busy != 0 && self.occupied() == self.busy && self.busy >= self.policy.max_size
     }
 
     /// Tests the last counter-example first: if many holders wait, it would take long to

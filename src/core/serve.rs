@@ -13,7 +13,7 @@ impl<T: PoolTypes> Core<T> {
     /// available (P3).
     pub(super) fn serve(&mut self, fx: &mut Effects<T>) {
         self.serve_from_idle(fx);
-        if self.only_idle > 0 && self.idle.is_empty() && self.checking == 0 {
+        if self.only_idle != 0 && self.idle.is_empty() && self.checking == 0 {
             self.dismiss_only_idle(fx);
         }
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {

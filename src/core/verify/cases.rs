@@ -380,3 +380,53 @@ fn newcomers_who_may_pass_for_ever_are_counted_too() {
     assert!(core.overtake(at(3), 1).is_some());
     assert_eq!(core.counters().overtakes, 1);
 }
+
+// ---- at the very moment of a limit, and what only costs time: found by cargo-mutants ----
+
+#[test]
+fn p2_at_the_bound_a_return_serves_the_first_waiter() {
+    let (mut core, mut leases) = exhausted(Policy { fairness_bound: SECOND, ..policy(2) });
+    core.join(waiter(at(10), 0), &mut fx(at(10))).expect("room to wait");
+    core.checkin(leases.pop().expect("two"), Verdict::Keep, &mut fx(at(10)));
+    let last = leases.pop().expect("two");
+    let last = core.checkin_fast(at(11), last).expect_err("newcomers may not overtake any more");
+    let mut back = fx(at(11));
+    core.checkin(last, Verdict::Keep, &mut back);
+    assert!(matches!(back.answers[..], [(0, Answer::Granted(_))]));
+}
+
+#[test]
+fn a_connection_expires_at_the_end_of_its_lifetime_and_the_reaper_plans_for_it_once() {
+    let mut core = filled(Policy { max_lifetime: Some(SECOND * 10), ..policy(2) });
+    let lease = core.acquire(5, 9, &mut fx(at(9))).expect("one is idle");
+    assert_eq!(core.tick(&mut fx(at(9))), at(10), "for the one that is idle");
+    let lease = core.checkin_fast(at(10), lease).expect_err("it has expired");
+    let mut back = fx(at(9));
+    core.checkin(lease, Verdict::Keep, &mut back);
+    assert!(!back.wake_reaper, "both expire together");
+}
+
+#[test]
+fn a_connection_at_the_end_of_its_lifetime_is_replaced_without_a_check() {
+    let aged = Policy { max_lifetime: Some(SECOND * 10), fresh_for: SECOND, ..policy(1) };
+    let mut core = filled(aged);
+    let mut asked = fx(at(10));
+    core.join(waiter(at(10), 0), &mut asked).expect("room to wait");
+    assert!(matches!(asked.jobs[..], [Job::Close(_, Reason::Expired), ..]));
+    assert_eq!(checks(&asked), 0);
+}
+
+#[test]
+fn the_next_keepalive_starts_when_one_ends() {
+    let mut core = filled(Policy { keepalive: Some(SECOND), max_opening: 6, ..policy(6) });
+    let mut due = fx(at(1));
+    core.tick(&mut due);
+    assert_eq!(checks(&due), 4, "at once");
+    for place in 0..2 {
+        let Some(Job::Check(lease, _)) = due.jobs.pop() else { panic!("only checks") };
+        let mut ended = fx(at(1));
+        core.check_finished(lease, Ok(()), &mut ended);
+        assert_eq!((checks(&ended), ended.wake_reaper), (1, false), "without the reaper");
+        assert_eq!(core.keepalive_from, place, "the search goes on from here");
+    }
+}

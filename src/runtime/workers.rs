@@ -169,6 +169,8 @@ mod tests {
         workers: Workers<u32>,
         has_threads: std::sync::atomic::AtomicBool,
         ran: Mutex<Vec<u32>>,
+        /// How often the reaper was woken, which retries.
+        woken: std::sync::atomic::AtomicUsize,
     }
 
     impl Host for Starved {
@@ -186,8 +188,11 @@ mod tests {
             self.ran.lock().extend(first);
         }
 
+        fn wake_reaper(&self) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+
         fn run_reaper(self: &Arc<Self>) {}
-        fn wake_reaper(&self) {}
         fn notify_progress(&self) {}
     }
 
@@ -197,10 +202,12 @@ mod tests {
             workers: Workers::new("starved".into()),
             has_threads: false.into(),
             ran: Mutex::default(),
+            woken: 0.into(),
         });
         for task in [1, 2] {
             host.workers.submit(&host, task);
         }
+        assert_eq!(host.woken.load(Ordering::Relaxed), 2);
         for _ in 0..2 {
             assert!(host.workers.retry(&host), "there is no thread");
         }

@@ -430,3 +430,31 @@ fn the_next_keepalive_starts_when_one_ends() {
         assert_eq!(core.keepalive_from, place, "the search goes on from here");
     }
 }
+
+// ---- what is shown ----
+
+#[test]
+fn p2_a_waiter_with_a_clock_that_lags_is_shown_behind_those_ahead_of_it() {
+    let (mut core, _leases) = exhausted(policy(1));
+    for (client, since) in [(0, at(2)), (1, at(1))] {
+        core.join(waiter(since, client), &mut fx(at(2))).expect("room to wait");
+    }
+    let mut shown = core.waiting(at(3));
+    Waiting::put_in_order(&mut shown);
+    assert!(shown.iter().map(|waiting| waiting.caller).eq([0, 1]));
+}
+
+#[test]
+fn connections_are_shown_with_their_holders_and_leaks_are_counted() {
+    let leaks = Policy { leak_threshold: Some(SECOND), min_idle: None, ..policy(3) };
+    let (mut core, mut leases) = exhausted(leaks);
+    core.checkin(leases.pop().expect("three"), Verdict::Keep, &mut fx(at(0)));
+    let permit = leases.pop().expect("three").permit;
+    core.close(&mut fx(at(0)));
+    core.detach(permit, &mut fx(at(0)));
+    core.tick(&mut fx(at(2)));
+    assert_eq!(core.figures(at(2)).leaked, 1);
+    let shown = core.connections(at(2)).into_iter().map(|view| (view.state, view.caller));
+    let expected = [(ConnectionState::Busy, Some(9)), (ConnectionState::Closing, None)];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+}

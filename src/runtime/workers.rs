@@ -159,3 +159,46 @@ impl<H: Host> Drop for Running<H> {
         self.host.notify_progress();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host that has no thread to give.
+    #[derive(Default)]
+    struct NoThreads {
+        reaper_wakes: AtomicUsize,
+    }
+
+    impl Host for NoThreads {
+        type Task = u8;
+
+        fn spawn(&self, _: String, _: impl FnOnce() + Send + 'static) -> bool {
+            false
+        }
+        fn run_worker(self: &Arc<Self>, _: Option<u8>) {
+            unreachable!("no thread was spawned");
+        }
+        fn run_reaper(self: &Arc<Self>) {
+            unreachable!("no thread was spawned");
+        }
+        fn wake_reaper(&self) {
+            self.reaper_wakes.fetch_add(1, Ordering::Relaxed);
+        }
+        fn notify_progress(&self) {}
+    }
+
+    #[test]
+    fn p3_tasks_without_a_thread_wake_the_reaper_and_keep_their_order() {
+        let (workers, host) = (Workers::new("orders".into()), Arc::new(NoThreads::default()));
+        for task in 1..=3 {
+            workers.submit(&host, task);
+            assert_eq!(host.reaper_wakes.load(Ordering::Relaxed), usize::from(task));
+        }
+        assert!(workers.retry(&host), "there is still no thread");
+        assert!(!workers.are_done());
+        let tasks: Vec<_> = std::iter::from_fn(|| workers.take_from_backlog()).collect();
+        assert_eq!(tasks, [1, 2, 3]);
+        assert!(workers.are_done() && workers.running() == 0);
+    }
+}

@@ -380,3 +380,32 @@ fn newcomers_who_may_pass_for_ever_are_counted_too() {
     assert!(core.overtake(at(3), 1).is_some());
     assert_eq!(core.counters().overtakes, 1);
 }
+
+#[test]
+fn the_end_of_a_keepalive_starts_the_next() {
+    let mut core = filled(Policy { keepalive: Some(SECOND), ..policy(6) });
+    let mut due = fx(at(2));
+    core.tick(&mut due);
+    assert_eq!(checks(&due), 4, "so many at once");
+    let Some(Job::Check(lease, _)) = due.jobs.pop() else { panic!("only checks") };
+    let mut next = fx(at(2));
+    core.check_finished(lease, Ok(()), &mut next);
+    assert_eq!(checks(&next), 1, "without a tick");
+    assert!(!next.wake_reaper);
+}
+
+#[test]
+fn a_get_and_its_return_take_the_fast_path_until_the_connection_expires() {
+    let mut core = filled(Policy { max_lifetime: Some(SECOND * 100), ..policy(2) });
+    core.tick(&mut fx(at(1)));
+    for noted in [false, true] {
+        let lease = match noted {
+            false => core.acquire_fast(at(2), 9),
+            true => core.acquire_noted(at(2), 9),
+        };
+        let lease = lease.expect("one is idle and fresh");
+        assert!(core.checkin_fast(at(2), lease).is_ok(), "nobody waits");
+    }
+    let lease = core.acquire_fast(at(2), 9).expect("one is idle and fresh");
+    assert!(core.checkin_fast(at(100), lease).is_err(), "it is expired");
+}

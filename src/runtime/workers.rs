@@ -164,24 +164,30 @@ impl<H: Host> Drop for Running<H> {
 mod tests {
     use super::*;
 
-    /// A host that has no thread to give.
-    #[derive(Default)]
-    struct NoThreads {
+    /// A pool of a system that gives it no thread at first. Its workers end after one task.
+    struct Starved {
+        workers: Workers<u32>,
+        has_threads: std::sync::atomic::AtomicBool,
+        ran: Mutex<Vec<u32>>,
         reaper_wakes: AtomicUsize,
     }
 
-    impl Host for NoThreads {
-        type Task = u8;
+    impl Host for Starved {
+        type Task = u32;
 
-        fn spawn(&self, _: String, _: impl FnOnce() + Send + 'static) -> bool {
-            false
+        fn spawn(&self, _: String, body: impl FnOnce() + Send + 'static) -> bool {
+            let has_threads = self.has_threads.load(Ordering::Relaxed);
+            if has_threads {
+                body();
+            }
+            has_threads
         }
-        fn run_worker(self: &Arc<Self>, _: Option<u8>) {
-            unreachable!("no thread was spawned");
+
+        fn run_worker(self: &Arc<Self>, first: Option<u32>) {
+            self.ran.lock().extend(first);
         }
-        fn run_reaper(self: &Arc<Self>) {
-            unreachable!("no thread was spawned");
-        }
+
+        fn run_reaper(self: &Arc<Self>) {}
         fn wake_reaper(&self) {
             self.reaper_wakes.fetch_add(1, Ordering::Relaxed);
         }
@@ -189,16 +195,23 @@ mod tests {
     }
 
     #[test]
-    fn p3_tasks_without_a_thread_wake_the_reaper_and_keep_their_order() {
-        let (workers, host) = (Workers::new("orders".into()), Arc::new(NoThreads::default()));
-        for task in 1..=3 {
-            workers.submit(&host, task);
-            assert_eq!(host.reaper_wakes.load(Ordering::Relaxed), usize::from(task));
+    fn p3_tasks_wait_in_order_for_a_thread() {
+        let host = Arc::new(Starved {
+            workers: Workers::new("starved".into()),
+            has_threads: false.into(),
+            ran: Mutex::default(),
+            reaper_wakes: AtomicUsize::default(),
+        });
+        for task in [1, 2] {
+            host.workers.submit(&host, task);
         }
-        assert!(workers.retry(&host), "there is still no thread");
-        assert!(!workers.are_done());
-        let tasks: Vec<_> = std::iter::from_fn(|| workers.take_from_backlog()).collect();
-        assert_eq!(tasks, [1, 2, 3]);
-        assert!(workers.are_done() && workers.running() == 0);
+        assert_eq!(host.reaper_wakes.load(Ordering::Relaxed), 2);
+        for _ in 0..2 {
+            assert!(host.workers.retry(&host), "there is no thread");
+        }
+        host.has_threads.store(true, Ordering::Relaxed);
+        assert!(!host.workers.retry(&host), "the backlog is empty");
+        assert_eq!(*host.ran.lock(), [1, 2]);
+        assert!(host.workers.are_done());
     }
 }

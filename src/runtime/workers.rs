@@ -169,8 +169,7 @@ mod tests {
         workers: Workers<u32>,
         has_threads: std::sync::atomic::AtomicBool,
         ran: Mutex<Vec<u32>>,
-        /// How often the reaper was woken, which retries.
-        woken: std::sync::atomic::AtomicUsize,
+        reaper_wakes: AtomicUsize,
     }
 
     impl Host for Starved {
@@ -188,11 +187,10 @@ mod tests {
             self.ran.lock().extend(first);
         }
 
-        fn wake_reaper(&self) {
-            self.woken.fetch_add(1, Ordering::Relaxed);
-        }
-
         fn run_reaper(self: &Arc<Self>) {}
+        fn wake_reaper(&self) {
+            self.reaper_wakes.fetch_add(1, Ordering::Relaxed);
+        }
         fn notify_progress(&self) {}
     }
 
@@ -202,12 +200,12 @@ mod tests {
             workers: Workers::new("starved".into()),
             has_threads: false.into(),
             ran: Mutex::default(),
-            woken: 0.into(),
+            reaper_wakes: AtomicUsize::default(),
         });
         for task in [1, 2] {
             host.workers.submit(&host, task);
         }
-        assert_eq!(host.woken.load(Ordering::Relaxed), 2);
+        assert_eq!(host.reaper_wakes.load(Ordering::Relaxed), 2);
         for _ in 0..2 {
             assert!(host.workers.retry(&host), "there is no thread");
         }

@@ -351,8 +351,11 @@ fn p10_an_error_can_be_printed_whose_cause_cannot() {
 #[ignore = "run by the test below, in a process of its own"]
 fn child_starved_of_threads() {
     let mut fillers = Vec::new();
-    while let Ok(filler) = thread::Builder::new().spawn(|| thread::sleep(ms(500))) {
+    // One ends early: its place is the reaper's, which then finds none for a worker.
+    let mut nap = ms(300);
+    while let Ok(filler) = thread::Builder::new().spawn(move || thread::sleep(nap)) {
         fillers.push(filler);
+        nap = ms(1200);
         if fillers.len() == 300 {
             std::process::exit(3); // no limit: proves nothing
         }

@@ -417,7 +417,7 @@ fn a_connection_at_the_end_of_its_lifetime_is_replaced_without_a_check() {
 }
 
 #[test]
-fn the_next_keepalive_starts_when_one_ends() {
+fn the_end_of_a_keepalive_starts_the_next() {
     let mut core = filled(Policy { keepalive: Some(SECOND), max_opening: 6, ..policy(6) });
     let mut due = fx(at(1));
     core.tick(&mut due);
@@ -429,6 +429,22 @@ fn the_next_keepalive_starts_when_one_ends() {
         assert_eq!((checks(&ended), ended.wake_reaper), (1, false), "without the reaper");
         assert_eq!(core.keepalive_from, place, "the search goes on from here");
     }
+}
+
+#[test]
+fn a_get_and_its_return_take_the_fast_path_until_the_connection_expires() {
+    let mut core = filled(Policy { max_lifetime: Some(SECOND * 100), ..policy(2) });
+    core.tick(&mut fx(at(1)));
+    for noted in [false, true] {
+        let lease = match noted {
+            false => core.acquire_fast(at(2), 9),
+            true => core.acquire_noted(at(2), 9),
+        };
+        let lease = lease.expect("one is idle and fresh");
+        assert!(core.checkin_fast(at(2), lease).is_ok(), "nobody waits");
+    }
+    let lease = core.acquire_fast(at(2), 9).expect("one is idle and fresh");
+    assert!(core.checkin_fast(at(100), lease).is_err(), "it is expired");
 }
 
 // ---- what is shown ----

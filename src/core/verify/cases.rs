@@ -474,3 +474,23 @@ fn connections_are_shown_with_their_holders_and_leaks_are_counted() {
     let expected = [(ConnectionState::Busy, Some(9)), (ConnectionState::Closing, None)];
     assert_eq!(shown.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_pause_is_shown_until_it_ends() {
+    let mut core = filled(policy(1));
+    assert!(!core.is_paused());
+    core.pause();
+    assert!(core.is_paused());
+    core.resume(&mut fx(at(1)));
+    assert!(!core.is_paused());
+}
+
+#[test]
+fn jitter_is_drawn_by_xorshift64() {
+    let mut core: Core<Toy> = Core::new(Policy { seed: 1, ..policy(1) });
+    for published in [1_082_269_761, 1_152_992_998_833_853_505, 11_177_516_664_432_764_457] {
+        let fraction = core.fraction();
+        assert_eq!(core.random, published);
+        assert!((0.0..1.0).contains(&fraction));
+    }
+}

@@ -243,6 +243,24 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
+    /// How long the drop of the pool's last handle waits until the connections that nobody
+    /// holds are closed. The pool's own threads close them, so a close that hangs delays the
+    /// drop by this time and no more. Zero: the drop does not wait, and they are closed in the
+    /// background, if the program still runs.
+    ///
+    /// It waits for connections that are idle, being checked or being closed; neither for
+    /// those in use, which are closed when they are returned, nor for those being opened. It
+    /// does not wait on a thread of a pool (in a hook, for example), nor after
+    /// [`Pool::close`](crate::Pool::close), which waits for everything.
+    ///
+    /// Default: 1 second. So a program may return from `main` after the drop, and its server or
+    /// its files are in order. Set it to zero where a pool is dropped on a thread that must not
+    /// block, such as one of an async runtime.
+    pub fn drop_timeout(mut self, drop_timeout: Duration) -> Builder<M> {
+        self.config.drop_timeout = drop_timeout;
+        self
+    }
+
     /// The maximum number of connections that are opened at the same time. While
     /// connecting fails, it is one.
     ///
@@ -374,6 +392,7 @@ impl<M: ManageConnection> fmt::Debug for Builder<M> {
             .field("name", &self.config.name)
             .field("policy", &self.config.policy)
             .field("connection_timeout", &self.config.connection_timeout)
+            .field("drop_timeout", &self.config.drop_timeout)
             .field("error_handler", &self.config.error_handler)
             .field("event_handler", &self.config.event_handler)
             .field("connection_customizer", &self.config.connection_customizer)

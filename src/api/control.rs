@@ -86,6 +86,9 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
+        if self.shared.home.is_left() {
+            return CloseReport::default();
+        }
         let (elapsed, joining) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
@@ -103,7 +106,7 @@ impl<M: ManageConnection> Pool<M> {
 }
 
 /// What was left of the pool when [`Pool::close`] returned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[must_use = "a close may be incomplete"]
 #[non_exhaustive]
 pub struct CloseReport {

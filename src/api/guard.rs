@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::core::{Check, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, PoolLease, Shared};
+use crate::runtime::shared::{PoolConn, PoolLease, Shared, Way};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
 use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
@@ -64,19 +64,22 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// comes first.
     #[inline]
     pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
-        if shared.observed.load(Ordering::Relaxed) {
-            return PooledConnection::try_observed(shared, caller);
-        }
         let now = shared.clock.recently();
-        let lease = shared.with_core(|core| core.acquire_fast(now, caller))?;
-        Some(PooledConnection::new(shared, lease, now))
+        match shared.way(now) {
+            Way::Plain => {
+                let lease = shared.try_core(|core| core.acquire_fast(now, caller))??;
+                Some(PooledConnection::new(shared, lease, now))
+            }
+            Way::Observed => PooledConnection::try_observed(shared, caller),
+            Way::None => None,
+        }
     }
 
     /// The fast path while a handler or a subscriber wants exact times.
     #[cold]
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
-        let lease = shared.with_core_observed(|core| core.acquire_noted(now, caller));
+        let lease = shared.try_core_observed(|core| core.acquire_noted(now, caller))?;
         let start = match shared.config.event_handler {
             // The handler is notified of each get, with its exact duration.
             Some(_) => now,
@@ -143,7 +146,10 @@ impl<M: ManageConnection> PooledConnection<M> {
         if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
             return;
         }
-        lease.conn.pool.shared.with_core(|core| core.guard_moved(&lease.permit));
+        let shared = &lease.conn.pool.shared;
+        if !shared.home.is_left() {
+            shared.try_core(|core| core.guard_moved(&lease.permit));
+        }
     }
 
     /// The user's own data that is kept with the connection.
@@ -191,7 +197,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
-        shared.transition(|core, fx| core.detach(permit, fx));
+        shared.give_back(|core, fx| core.detach(permit, fx));
         shared.drop_extensions(&mut conn);
         value
     }
@@ -225,6 +231,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// Records the end of a use, and notifies the handler of it.
     #[cold]
     fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
+        if shared.home.is_left() {
+            return; // In a child, in the tick of its fork: the recorder's lock may be taken.
+        }
         let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
         shared.times.record(Timed::InUse, duration, times);
         let event = CheckinEvent { id: conn.id, duration };
@@ -234,7 +243,27 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     fn return_observed(shared: &Shared<M>, lease: PoolLease<M>) -> Result<(), PoolLease<M>> {
         let now = shared.clock.now();
-        shared.with_core_observed(|core| core.checkin_noted(now, lease))
+        shared.try_core_observed(|core| core.checkin_noted(now, lease)).unwrap_or(Ok(()))
+    }
+
+    /// Returns what is broken or due for a check. The handler is told of a broken connection
+    /// after that, so that it may get another.
+    #[cold]
+    fn give_back(shared: &Arc<Shared<M>>, mut lease: PoolLease<M>, verdict: Verdict) {
+        let is_told = verdict == Verdict::Broken && shared.config.event_handler.is_some();
+        let release = is_told.then(|| shared.release_of(&lease.conn));
+        lease.conn.release_told = is_told;
+        shared.give_back(|core, fx| core.checkin(lease, verdict, fx));
+        if let Some(event) = release {
+            shared.tell_release(event);
+        }
+    }
+
+    /// In another process a guard's drop does nothing: the connection is the parent's.
+    #[cold]
+    fn forget(lease: PoolLease<M>) {
+        thread::guard_dropped(lease.conn.home);
+        std::mem::forget(lease);
     }
 
     /// Decides, before the lock is taken, what happens to the returned connection.
@@ -261,9 +290,13 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
+        let now = lease.conn.pool.shared.clock.recently();
+        let way = lease.conn.pool.shared.way(now);
+        if way == Way::None {
+            return PooledConnection::forget(lease);
+        }
         let pool = Arc::clone(&lease.conn.pool);
         let shared = &pool.shared;
-        let now = shared.clock.recently();
         if lease.conn.sampler.records(now) {
             PooledConnection::record_use(shared, &mut lease.conn, now);
         }
@@ -272,15 +305,14 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         // still holds this one.
         thread::guard_dropped(lease.conn.home);
         if verdict != Verdict::Keep {
-            return shared.transition(|core, fx| core.checkin(lease, verdict, fx));
+            return PooledConnection::give_back(shared, lease, verdict);
         }
-        let returned = if shared.observed.load(Ordering::Relaxed) {
-            PooledConnection::return_observed(shared, lease)
-        } else {
-            shared.with_core(|core| core.checkin_fast(now, lease))
+        let returned = match way {
+            Way::Observed => PooledConnection::return_observed(shared, lease),
+            _ => shared.try_core(|core| core.checkin_fast(now, lease)).unwrap_or(Ok(())),
         };
         if let Err(lease) = returned {
-            shared.transition(|core, fx| core.checkin(lease, verdict, fx));
+            shared.give_back(|core, fx| core.checkin(lease, verdict, fx));
         }
     }
 }

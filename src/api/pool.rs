@@ -46,7 +46,7 @@ struct CloseOnDrop<M: ManageConnection>(Arc<Shared<M>>);
 
 impl<M: ManageConnection> Drop for CloseOnDrop<M> {
     fn drop(&mut self) {
-        self.0.transition(|core, fx| core.close(fx));
+        self.0.leave();
     }
 }
 

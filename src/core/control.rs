@@ -1,8 +1,13 @@
 //! Commands of the pool's owner.
 
-use super::{Core, Effects, ErrorKind, PoolTypes, Reason};
+use super::{Core, Effects, ErrorKind, Policy, PoolTypes, Reason};
 
 impl<T: PoolTypes> Core<T> {
+    /// A core that is closed from the beginning.
+    pub(crate) fn closed(policy: Policy) -> Core<T> {
+        Core { closed: true, ..Core::new(policy) }
+    }
+
     /// Grows at once; shrinks by retiring idle connections now, oldest first, and the
     /// others as they are returned.
     pub(crate) fn set_max_size(&mut self, max_size: u32, fx: &mut Effects<T>) {
@@ -47,10 +52,10 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Refuses new callers, fails the waiters, retires idle connections now and the others
-    /// as they are returned.
-    pub(crate) fn close(&mut self, fx: &mut Effects<T>) {
+    /// as they are returned. Returns whether that is new.
+    pub(crate) fn close(&mut self, fx: &mut Effects<T>) -> bool {
         if self.closed {
-            return;
+            return false;
         }
         self.closed = true;
         while let Some(first) = self.queue.first() {
@@ -59,5 +64,13 @@ impl<T: PoolTypes> Core<T> {
         self.retire_idle(Reason::PoolClosed, fx);
         fx.progress = true;
         self.settle();
+        true
+    }
+
+    /// Whether the pool is closed and so is every connection that nobody holds, as far as
+    /// that is known to come: the last handle waits for this. It waits neither for a holder
+    /// nor for a connect, and not for calls that are abandoned.
+    pub(crate) fn has_left(&self) -> bool {
+        self.closed && self.checking + self.closing() == 0
     }
 }

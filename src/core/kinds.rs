@@ -26,6 +26,9 @@ pub enum ErrorKind {
     SelfDeadlock,
     /// A setting has an invalid value.
     Config,
+    /// The pool was built in another process: this one is a child made by `fork`. Build
+    /// the pool after the fork.
+    Forked,
 }
 
 /// As in logs, spans and traces.
@@ -39,6 +42,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Connect => "connect",
             ErrorKind::SelfDeadlock => "self_deadlock",
             ErrorKind::Config => "config",
+            ErrorKind::Forked => "forked",
         })
     }
 }

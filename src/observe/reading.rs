@@ -59,6 +59,6 @@ pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
         min_idle,
         max_idle,
         #[cfg(feature = "histograms")]
-        times: shared.times.distributions(&figures.counters),
+        times: shared.with_times(|times| times.distributions(&figures.counters)),
     }
 }

@@ -4,11 +4,27 @@ use std::time::{Duration, Instant};
 
 use super::reaper::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
-use super::threads::Handover;
+use super::threads::{self, Handover};
 use crate::sync::{self, Arc, JoinHandle};
 use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Shared<M> {
+    /// The last handle is dropped: closes the pool, and waits until every connection that
+    /// nobody holds is closed, for up to `drop_timeout`. A thread of a pool does not wait: the
+    /// close may wait for it.
+    pub(crate) fn leave(self: &Arc<Self>) {
+        if self.home.is_left() {
+            // Never dropped in this process: its threads' handles name threads of another.
+            return std::mem::forget(Arc::clone(self));
+        }
+        let (start, is_new) = self.transition_here(|core, fx| (fx.now, core.close(fx)));
+        let timeout = self.config.drop_timeout;
+        if is_new && !timeout.is_zero() && !threads::is_pool_thread() {
+            let deadline = self.clock.instant_of(start.after(timeout));
+            self.wait_for(deadline, |core| core.has_left());
+        }
+    }
+
     /// Closes the pool, and waits until everything is closed and all its threads have ended,
     /// or until the deadline. Returns how long that took, and how many threads have done their
     /// work but have not ended.

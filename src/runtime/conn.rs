@@ -21,6 +21,8 @@ pub(crate) struct Conn<C, P> {
     pub(crate) sampler: UseSampler,
     /// It must not be used again: `mark_broken` was called, or an error was fatal.
     pub(crate) marked_broken: bool,
+    /// The event handler has been told that it leaves the pool.
+    pub(crate) release_told: bool,
     /// A use of it panicked.
     pub(crate) unfinished: bool,
     /// The number of the thread that got it last.
@@ -43,6 +45,7 @@ impl<C, P> Conn<C, P> {
             uses: 0,
             sampler: UseSampler::default(),
             marked_broken: false,
+            release_told: false,
             unfinished: false,
             home: 0,
             moved: AtomicBool::new(false),

@@ -46,7 +46,7 @@ impl<M: ManageConnection> Shared<M> {
         self.notify("handle_acquire", |handler| handler.handle_acquire(AcquireEvent { id }));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });
         let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, self.clock.now()));
-        self.transition(|core, fx| core.connect_finished(lease, fx));
+        self.give_back(|core, fx| core.connect_finished(lease, fx));
     }
 }
 
@@ -67,7 +67,7 @@ impl<M: ManageConnection> Shared<M> {
             Failure::Panic(..) => false,
         };
         let cause = self.cause_of(failure);
-        self.transition(|core, fx| core.connect_failed(permit, cause, permanent, fx));
+        self.give_back(|core, fx| core.connect_failed(permit, cause, permanent, fx));
     }
 
     fn run_check(self: &Arc<Self>, mut lease: Lease<PoolConn<M>>, check: Check) {
@@ -84,7 +84,7 @@ impl<M: ManageConnection> Shared<M> {
                 format_args!("connection {id} failed its check: {}", Chain(&**cause)),
             );
         }
-        self.transition(|core, fx| core.check_finished(lease, result, fx));
+        self.give_back(|core, fx| core.check_finished(lease, result, fx));
     }
 
     /// Resets and validates, as far as that is due. A failed reset makes the connection
@@ -114,8 +114,9 @@ impl<M: ManageConnection> Shared<M> {
             &[("connection_id", conn.id.into()), ("reason", Value::from_display(&reason))],
             format_args!("closing connection {}: {reason}", conn.id),
         );
-        let event = ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) };
-        self.notify("handle_release", |handler| handler.handle_release(event));
+        if !conn.release_told {
+            self.tell_release(self.release_of(&conn));
+        }
         // The state moves under the close mutex. The driver closes after it is released.
         if let Some(value) = conn.take() {
             let customizer = &self.config.connection_customizer;
@@ -127,7 +128,16 @@ impl<M: ManageConnection> Shared<M> {
         }
         self.drop_extensions(&mut conn);
         drop(conn);
-        self.transition(|core, fx| core.close_finished(permit, fx));
+        self.give_back(|core, fx| core.close_finished(permit, fx));
+    }
+
+    /// The news that this connection leaves the pool.
+    pub(crate) fn release_of(&self, conn: &PoolConn<M>) -> ReleaseEvent {
+        ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) }
+    }
+
+    pub(crate) fn tell_release(&self, event: ReleaseEvent) {
+        self.notify("handle_release", |handler| handler.handle_release(event));
     }
 
     fn call_driver<R>(

@@ -6,7 +6,7 @@ use super::notifications::Notification;
 use super::shared::{Shared, Task};
 use crate::core::{Pressure, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
-use crate::types::{Health, ManageConnection};
+use crate::types::{Health, HealthLevel, ManageConnection};
 
 /// How often the reaper probes while callers wait, and until the pool is healthy again. A
 /// change of level is noticed within this time.
@@ -22,16 +22,13 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Judges the figures, and reports a change of level.
     pub(crate) fn judge_health(self: &Arc<Self>, figures: Pressure, now: Time) -> Health {
+        if self.home.is_left() {
+            return Health::of(HealthLevel::Healthy, figures, Duration::ZERO);
+        }
         let (health, left, added) = {
             let mut probe = self.probe.probe.lock();
             let left = probe.judge(figures, &self.config.health_thresholds, now);
-            let health = Health {
-                level: probe.level,
-                waiting: figures.waiting,
-                mean_wait: figures.mean_age,
-                oldest_wait: figures.oldest_age,
-                lasted: now.since(probe.since),
-            };
+            let health = Health::of(probe.level, figures, now.since(probe.since));
             let change: Vec<_> =
                 left.map(|from| Notification::Health { from, health }).into_iter().collect();
             // Under the probe's lock, so in the order of the changes.

@@ -6,7 +6,7 @@ use log::Level;
 
 use super::reaper::{SPAWN_RETRY, Woken};
 use super::shared::{Shared, Task};
-use super::threads::Host;
+use super::threads::{self, Host};
 use crate::core::Time;
 use crate::sync::{self, Arc, Ordering};
 use crate::types::ManageConnection;
@@ -28,15 +28,20 @@ impl<M: ManageConnection> Host for Shared<M> {
     }
 
     fn run_worker(self: &Arc<Self>, first: Option<Task<M>>) {
+        threads::mark_as_pool_thread();
         let mut next = first;
         while let Some(task) = next {
             self.run_task(task);
+            if self.home.is_left() {
+                return; // A hook has forked: this is the child, which has no such pool.
+            }
             next = self.workers.next();
         }
         self.threads.join_finished();
     }
 
     fn run_reaper(self: &Arc<Self>) {
+        threads::mark_as_pool_thread();
         self.tick_until_stopped();
     }
 

@@ -67,6 +67,9 @@ impl<M: ManageConnection> Shared<M> {
                 "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
             )));
         }
+        if self.home.is_left() {
+            return Err(self.forked());
+        }
         let (events, receiver) = bounded(capacity);
         let new = Subscriber { events, capacity, lost: 0 };
         let source: Weak<Shared<M>> = Arc::downgrade(self);
@@ -195,7 +198,9 @@ impl<M: ManageConnection> Shared<M> {
 
 impl<M: ManageConnection> EventSource for Shared<M> {
     fn deliver(&self) {
-        self.deliver_events();
+        if !self.home.is_left() {
+            self.deliver_events();
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Refusal {
         kind: ErrorKind,
         start: Time,
     ) -> Refusal {
-        shared.transition(|core, fx| Refusal::collect(shared, core, kind, fx.now, start))
+        shared.transition_here(|core, fx| Refusal::collect(shared, core, kind, fx.now, start))
     }
 
     /// Adds the threads of a self-deadlock.
@@ -77,7 +77,9 @@ impl Refusal {
             ErrorKind::SelfDeadlock => {
                 format!("deadlock after {waited:.1?} waiting for a connection")
             }
-            ErrorKind::Config => unreachable!("BUG: a get was refused for a setting"),
+            ErrorKind::Config | ErrorKind::Forked => {
+                unreachable!("BUG: the core refused a get as {}", self.kind)
+            }
         };
         if let Some(label) = label {
             message.push_str(&format!(" ({label})"));

@@ -15,9 +15,11 @@ use super::threads::Threads;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
 use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
-use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
+use crate::sync::{
+    Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering,
+};
 use crate::types::{
-    Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
+    Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
 };
 
 /// The core's types for pools of the manager `M`.
@@ -59,6 +61,16 @@ fn fill<M: ManageConnection>(
     answers.into_iter().map(fill).collect()
 }
 
+/// How a get or a return goes about its fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Plain,
+    /// With exact times, and noted for subscribers.
+    Observed,
+    /// Not at all: this is another process.
+    None,
+}
+
 /// What a worker does.
 pub(crate) enum Task<M: ManageConnection> {
     /// A driver call that the core asked for.
@@ -86,6 +98,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) times: Recorder,
     /// There is an event handler or a subscriber, which get exact times.
     pub(crate) observed: PlainBool,
+    pub(crate) home: Home,
     pub(crate) slow_gets: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
@@ -105,6 +118,7 @@ impl<M: ManageConnection> Shared<M> {
             probe: HealthProbe::default(),
             times: Recorder::new(),
             observed: PlainBool::new(config.event_handler.is_some()),
+            home: Home::new(),
             slow_gets: RateLimit::default(),
             logger: Logger::new(Arc::clone(&config.name)),
             spawn_failing: AtomicBool::new(false),
@@ -114,28 +128,121 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// Reads the core, or runs a step that has no effects: the fast paths.
+    /// How a get or a return may go about its fast path at this time of the coarse clock.
     #[inline]
-    pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
-        step(&mut self.core.lock())
+    pub(crate) fn way(&self, recently: Time) -> Way {
+        if self.home.is_open(recently) { Way::Plain } else { self.find_way(recently) }
+    }
+
+    #[cold]
+    fn find_way(&self, recently: Time) -> Way {
+        if self.home.is_left() {
+            return Way::None;
+        }
+        if self.observed.load(PlainOrdering::Relaxed) {
+            return Way::Observed;
+        }
+        self.home.open(recently);
+        Way::Plain
+    }
+
+    /// Runs a step of a fast path, which has no effects. `None`: another process has the
+    /// lock, and what the step holds is forgotten.
+    #[inline]
+    pub(crate) fn try_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> Option<R> {
+        let mut core = match self.core.try_lock() {
+            Some(core) => core,
+            None => match self.wait_for_lock() {
+                Some(core) => core,
+                None => {
+                    std::mem::forget(step);
+                    return None;
+                }
+            },
+        };
+        Some(step(&mut core))
     }
 
     /// Runs a step of a fast path that may have to be reported to subscribers.
-    pub(crate) fn with_core_observed<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
-        let (result, wants_delivery) = self.with_core(|core| (step(core), core.wants_delivery()));
+    pub(crate) fn try_core_observed<R>(
+        &self,
+        step: impl FnOnce(&mut PoolCore<M>) -> R,
+    ) -> Option<R> {
+        let (result, wants_delivery) =
+            self.try_core(|core| (step(core), core.wants_delivery()))?;
         if wants_delivery {
             self.reaper.wake_to_deliver();
         }
-        result
+        Some(result)
     }
 
-    /// Runs one transition of the core, and carries out its effects.
+    /// The lock, once the thread that has it has let go. `None`: that is a thread of another
+    /// process. So this one must ask before it sleeps.
+    #[cold]
+    fn wait_for_lock(&self) -> Option<MutexGuard<'_, PoolCore<M>>> {
+        if self.home.is_left() {
+            return None;
+        }
+        Some(self.lock())
+    }
+
+    /// The lock of a pool that is known to be of this process.
+    fn lock(&self) -> MutexGuard<'_, PoolCore<M>> {
+        self.core.try_lock().unwrap_or_else(|| {
+            let _blocked = self.home.block();
+            self.core.lock()
+        })
+    }
+
+    /// The pool as another process sees it: closed and empty. What that process has a copy
+    /// of may be half changed, and its connections are the parent's.
+    fn core_elsewhere(&self) -> PoolCore<M> {
+        Core::closed(self.config.policy.clone())
+    }
+
+    /// Reads the core. In another process that is an empty one.
+    pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
+        if self.home.is_left() {
+            return step(&mut self.core_elsewhere());
+        }
+        step(&mut self.lock())
+    }
+
+    /// A transition that gives something back to the core. In another process that is
+    /// forgotten.
+    pub(crate) fn give_back(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>),
+    ) {
+        if self.home.is_left() {
+            std::mem::forget(step);
+        } else {
+            self.transition_here(step);
+        }
+    }
+
+    /// Runs one transition of the core, and carries out its effects. In another process it
+    /// has none.
     pub(crate) fn transition<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
     ) -> R {
+        if !self.home.is_left() {
+            return self.transition_here(step);
+        }
         let mut fx = Effects::at(self.clock.now());
-        let mut core = self.core.lock();
+        let result = step(&mut self.core_elsewhere(), &mut fx);
+        std::mem::forget(fx);
+        result
+    }
+
+    /// A transition of a pool that is known to be of this process.
+    pub(crate) fn transition_here<R>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
+    ) -> R {
+        let mut fx = Effects::at(self.clock.now());
+        let mut core = self.lock();
         let result = step(&mut core, &mut fx);
         let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
         let added = self.notifications.add(fx.notices, fx.now);
@@ -186,7 +293,9 @@ impl<M: ManageConnection> Shared<M> {
         deadline: Option<Instant>,
         mut ready: impl FnMut(&PoolCore<M>) -> bool,
     ) -> bool {
-        let mut core = self.core.lock();
+        // A notification makes it wait for the lock.
+        let _blocked = self.home.block();
+        let mut core = self.lock();
         while !ready(&core) {
             let until = self.reaper.sleep_limit(deadline);
             let timed_out = match until {
@@ -204,7 +313,7 @@ impl<M: ManageConnection> Shared<M> {
                 self.ensure_reaper();
                 // After the pool has ended there is no reaper either.
                 self.workers.retry(self);
-                core = self.core.lock();
+                core = self.lock();
             }
         }
         true
@@ -212,7 +321,10 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Wakes `wait_for` for changes that are not the core's.
     pub(crate) fn notify_progress(&self) {
-        drop(self.core.lock());
+        if self.home.is_left() {
+            return; // A hook has forked, and its worker ends in the child.
+        }
+        drop(self.lock());
         self.progress.notify_all();
     }
 
@@ -265,14 +377,25 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn stats_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
         Stats {
             #[cfg(feature = "histograms")]
-            times: self.times.times(counters),
+            times: self.with_times(|times| times.times(counters)),
             ..self.counts_of(gauges, counters)
         }
+    }
+
+    /// Reads the recorded times. Another process has none: their locks may be taken for ever.
+    #[cfg(feature = "histograms")]
+    pub(crate) fn with_times<R>(&self, read: impl FnOnce(&Recorder) -> R) -> R {
+        if self.home.is_left() { read(&Recorder::new()) } else { read(&self.times) }
     }
 
     /// [`stats_of`](Shared::stats_of) without the times.
     pub(crate) fn counts_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
         Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
+    }
+
+    /// The error of a call in another process.
+    pub(crate) fn forked(&self) -> Error {
+        Error::forked(&self.config.name, self.home.process)
     }
 
     /// The holders of connections, longest first.

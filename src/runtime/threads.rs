@@ -1,8 +1,25 @@
 //! Handles of the pool's threads, and the pool as its threads know it.
 
+use std::cell::Cell;
 use std::io;
 
-use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering};
+use crate::sync::{self, Arc, AtomicUsize, JoinHandle, Mutex, Ordering, per_thread};
+
+per_thread! {
+    /// This thread is a worker or the reaper of some pool.
+    static IS_OF_A_POOL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread is one of a pool, from now on.
+pub(super) fn mark_as_pool_thread() {
+    IS_OF_A_POOL.with(|is_of_a_pool| is_of_a_pool.set(true));
+}
+
+/// Whether the calling thread is one of a pool: others may wait for what it is doing.
+pub(super) fn is_pool_thread() -> bool {
+    // Thread-local values may be gone already: then this is a thread that ends.
+    IS_OF_A_POOL.try_with(Cell::get).unwrap_or(false)
+}
 
 /// The pool, as workers and the reaper know it. The pool is built from them, so they
 /// cannot import it: it implements this instead (`host.rs`).

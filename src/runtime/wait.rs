@@ -40,13 +40,17 @@ enum Outcome<M: ManageConnection> {
 impl<M: ManageConnection> Shared<M> {
     /// A get that the fast path could not serve.
     pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        if self.home.is_left() {
+            return Err(self.forked());
+        }
         if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
-            self.transition(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
+            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
             return Err(refusal.into_error(checkout.caller.label()));
         }
         // Overtakes waiters, if the fairness bound allows it.
-        if let Some(lease) = self.with_core(|core| core.overtake(checkout.start, checkout.caller)) {
+        let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
+        if let Some(lease) = self.try_core(overtake).flatten() {
             return Ok(lease);
         }
         let got = self.enqueue_and_wait(checkout);
@@ -62,7 +66,7 @@ impl<M: ManageConnection> Shared<M> {
 
     #[cold]
     pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
-        match self.transition(|core, fx| self.enqueue(core, checkout, fx)) {
+        match self.transition_here(|core, fx| self.enqueue(core, checkout, fx)) {
             Outcome::Taken(lease) => Ok(lease),
             Outcome::Claimed(lease) => {
                 self.times.record(Timed::Wait, Duration::ZERO, 1);
@@ -156,7 +160,7 @@ impl<M: ManageConnection> Shared<M> {
             match cell.wait_until(until) {
                 Some(Answer::Granted(lease)) => return Ok(lease),
                 Some(Answer::Nudged) => {
-                    if let Some(lease) = self.transition(|core, fx| core.claim(id, fx)) {
+                    if let Some(lease) = self.transition_here(|core, fx| core.claim(id, fx)) {
                         return Ok(lease);
                     }
                 }
@@ -183,7 +187,7 @@ impl<M: ManageConnection> Shared<M> {
     /// that another waiter was nudged for and has not claimed yet. `None`: an answer came
     /// first.
     fn withdraw(self: &Arc<Self>, checkout: &Checkout<'_>, id: WaiterId) -> Option<Got<M>> {
-        let (lease, refusal) = self.transition(|core, fx| {
+        let (lease, refusal) = self.transition_here(|core, fx| {
             let lease = core.claim(id, fx);
             // Read before this caller leaves: it may be one of them.
             let nested = core.self_deadlock(fx.now);

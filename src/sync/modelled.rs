@@ -142,6 +142,11 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(self, Some(self.0.lock().expect(POISONED)))
     }
+
+    /// Never fails: who finds a lock taken waits for it, and that is what a model is about.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        Some(self.lock())
+    }
 }
 
 impl<T> Deref for MutexGuard<'_, T> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Chain, ErrorText, Holder, NestedGet};
 pub use crate::core::ErrorKind;
 use crate::core::{CallKind, Gauges};
-use crate::sync::Arc;
+use crate::sync::{Arc, Process};
 
 /// The error of a driver, shared by all callers that waited for the failed call.
 pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
@@ -68,6 +68,16 @@ impl Error {
         Error(Box::new(Inner { kind: ErrorKind::Config, message, report: None, cause: None }))
     }
 
+    pub(crate) fn forked(pool: &str, built_in: Process) -> Error {
+        let message = format!(
+            "pool '{pool}' was built in process {}, and this is its child {}: build the pool \
+             after the fork",
+            built_in.id(),
+            Process::current().id(),
+        );
+        Error(Box::new(Inner { kind: ErrorKind::Forked, message, report: None, cause: None }))
+    }
+
     pub(crate) fn gone(pool: &str) -> Error {
         let message = format!("pool '{pool}' is gone");
         Error(Box::new(Inner { kind: ErrorKind::Closed, message, report: None, cause: None }))
@@ -122,7 +132,13 @@ impl Error {
         self.kind() == ErrorKind::Config
     }
 
-    /// How long the caller had waited; zero for an [`ErrorKind::Config`].
+    /// Whether the pool was built in another process, and this one is its child.
+    pub fn is_forked(&self) -> bool {
+        self.kind() == ErrorKind::Forked
+    }
+
+    /// How long the caller had waited; zero for an [`ErrorKind::Config`] or
+    /// [`ErrorKind::Forked`].
     pub fn waited(&self) -> Duration {
         self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
     }

@@ -153,6 +153,16 @@ pub struct Health {
 }
 
 impl Health {
+    pub(crate) fn of(level: HealthLevel, figures: Pressure, lasted: Duration) -> Health {
+        Health {
+            level,
+            waiting: figures.waiting,
+            mean_wait: figures.mean_age,
+            oldest_wait: figures.oldest_age,
+            lasted,
+        }
+    }
+
     /// Whether the level is [`HealthLevel::Healthy`].
     pub fn is_healthy(&self) -> bool {
         self.level == HealthLevel::Healthy

@@ -216,7 +216,7 @@ impl World {
             Action::Pause => self.core.pause(),
             Action::Resume => self.core.resume(&mut fx),
             Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
-            Action::Close => self.core.close(&mut fx),
+            Action::Close => drop(self.core.close(&mut fx)),
         }
         self.carry_out(fx);
         // The reaper runs when it planned to, and at no other time.

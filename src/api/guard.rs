@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::core::{Check, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, PoolLease, Shared, Way};
+use crate::runtime::shared::{PoolConn, PoolLease, PoolRef, Shared, Way};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
 use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
@@ -240,10 +240,18 @@ impl<M: ManageConnection> PooledConnection<M> {
         shared.notify("handle_checkin", |handler| handler.handle_checkin(event));
     }
 
+    /// Returns a connection that the fast path did not take.
     #[cold]
-    fn return_observed(shared: &Shared<M>, lease: PoolLease<M>) -> Result<(), PoolLease<M>> {
-        let now = shared.clock.now();
-        shared.try_core_observed(|core| core.checkin_noted(now, lease)).unwrap_or(Ok(()))
+    fn give_back_fit(shared: &Arc<Shared<M>>, mut lease: PoolLease<M>) {
+        if shared.observed.load(Ordering::Relaxed) {
+            // Subscribers shut the fast path. This one notes the step for them.
+            let now = shared.clock.now();
+            match shared.try_core_observed(|core| core.checkin_noted(now, lease)) {
+                Some(Err(back)) => lease = back,
+                _ => return,
+            }
+        }
+        shared.give_back(|core, fx| core.checkin(lease, Verdict::Keep, fx));
     }
 
     /// Returns what is broken or due for a check. The handler is told of a broken connection
@@ -261,9 +269,9 @@ impl<M: ManageConnection> PooledConnection<M> {
 
     /// In another process a guard's drop does nothing: the connection is the parent's.
     #[cold]
-    fn forget(lease: PoolLease<M>) {
+    fn forget(lease: PoolLease<M>, pool: Arc<PoolRef<M>>) {
         thread::guard_dropped(lease.conn.home);
-        std::mem::forget(lease);
+        std::mem::forget((lease, pool));
     }
 
     /// Decides, before the lock is taken, what happens to the returned connection.
@@ -290,13 +298,12 @@ impl<M: ManageConnection> PooledConnection<M> {
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let now = lease.conn.pool.shared.clock.recently();
-        let way = lease.conn.pool.shared.way(now);
-        if way == Way::None {
-            return PooledConnection::forget(lease);
-        }
         let pool = Arc::clone(&lease.conn.pool);
         let shared = &pool.shared;
+        let now = shared.clock.recently();
+        if shared.way(now) == Way::None {
+            return PooledConnection::forget(lease, pool);
+        }
         if lease.conn.sampler.records(now) {
             PooledConnection::record_use(shared, &mut lease.conn, now);
         }
@@ -307,12 +314,8 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         if verdict != Verdict::Keep {
             return PooledConnection::give_back(shared, lease, verdict);
         }
-        let returned = match way {
-            Way::Observed => PooledConnection::return_observed(shared, lease),
-            _ => shared.try_core(|core| core.checkin_fast(now, lease)).unwrap_or(Ok(())),
-        };
-        if let Err(lease) = returned {
-            shared.give_back(|core, fx| core.checkin(lease, verdict, fx));
+        if let Some(Err(lease)) = shared.try_core(|core| core.checkin_fast(now, lease)) {
+            PooledConnection::give_back_fit(shared, lease);
         }
     }
 }

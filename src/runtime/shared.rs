@@ -16,7 +16,7 @@ use super::wait_cell::WaitCell;
 use super::workers::Workers;
 use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
 use crate::sync::{
-    Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering,
+    Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering, Turnstile,
 };
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
@@ -84,6 +84,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     /// destructor of a connection or an error. Only these locks are ever taken inside it:
     /// those of waiters' cells, of the notifications, and of threads' names.
     core: Mutex<PoolCore<M>>,
+    turnstile: Turnstile,
     /// Notified when something has changed that `build` or `close` wait for.
     progress: Condvar,
     pub(crate) config: Config<M>,
@@ -109,6 +110,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
         Arc::new(Shared {
             core: Mutex::new(Core::new(config.policy.clone())),
+            turnstile: Turnstile::default(),
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
@@ -176,22 +178,28 @@ impl<M: ManageConnection> Shared<M> {
         Some(result)
     }
 
-    /// The lock, once the thread that has it has let go. `None`: that is a thread of another
-    /// process. So this one must ask before it sleeps.
+    /// The lock, once the thread that has it has let go. `None`: that may be a thread of
+    /// another process, for which this one must not wait.
     #[cold]
     fn wait_for_lock(&self) -> Option<MutexGuard<'_, PoolCore<M>>> {
-        if self.home.is_left() {
-            return None;
+        if let Some(core) = self.turnstile.spin(&self.core) {
+            return Some(core);
         }
-        Some(self.lock())
+        (!self.home.is_left()).then(|| self.turnstile.pass(&self.core))
     }
 
     /// The lock of a pool that is known to be of this process.
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, PoolCore<M>> {
-        self.core.try_lock().unwrap_or_else(|| {
-            let _blocked = self.home.block();
-            self.core.lock()
-        })
+        match self.core.try_lock() {
+            Some(core) => core,
+            None => self.wait_for_own_lock(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_own_lock(&self) -> MutexGuard<'_, PoolCore<M>> {
+        self.turnstile.spin(&self.core).unwrap_or_else(|| self.turnstile.pass(&self.core))
     }
 
     /// The pool as another process sees it: closed and empty. What that process has a copy
@@ -293,8 +301,6 @@ impl<M: ManageConnection> Shared<M> {
         deadline: Option<Instant>,
         mut ready: impl FnMut(&PoolCore<M>) -> bool,
     ) -> bool {
-        // A notification makes it wait for the lock.
-        let _blocked = self.home.block();
         let mut core = self.lock();
         while !ready(&core) {
             let until = self.reaper.sleep_limit(deadline);

@@ -77,31 +77,17 @@ impl Default for Process {
     }
 }
 
-/// The process of a pool, as the pool's fast paths need it: they ask for it only once in
-/// each tick of the coarse clock.
+/// The process of a pool. The fast paths ask for it only once in each tick of the coarse
+/// clock.
 pub(crate) struct Home {
     pub(crate) process: Process,
-    /// The tick in which the fast paths need not ask; or [`SHUT`](Home::SHUT) and a number.
+    /// The tick in which the fast paths need not ask.
     open: PlainU64,
-    /// How many threads sleep, or are about to sleep, until the pool's lock is free.
-    blocked: PlainU64,
-    blocks: PlainU64,
 }
 
 impl Home {
-    /// As a time, 292 years away.
-    const SHUT: u64 = 1 << 63;
-
-    /// The coarse clock of Linux ticks no more often than this. Other systems' has no ticks.
-    const TICK: u64 = 1_000_000;
-
     pub(crate) fn new() -> Home {
-        Home {
-            process: Process::current(),
-            open: PlainU64::new(Home::SHUT),
-            blocked: PlainU64::new(0),
-            blocks: PlainU64::new(0),
-        }
+        Home { process: Process::current(), open: PlainU64::new(Time::NEVER.0) }
     }
 
     /// Whether this is called in another process.
@@ -112,40 +98,60 @@ impl Home {
     /// Whether the fast paths need not ask at this time of the coarse clock.
     #[inline]
     pub(crate) fn is_open(&self, recently: Time) -> bool {
-        recently.0.wrapping_sub(self.open.load(PlainOrdering::Relaxed)) < Home::TICK
+        Ticks::are_same(recently.0, self.open.load(PlainOrdering::Relaxed))
     }
 
-    /// The fast paths need not ask again in this tick, unless a thread is blocked.
+    /// The fast paths need not ask again in this tick.
     pub(crate) fn open(&self, recently: Time) {
-        use PlainOrdering::{Relaxed, SeqCst};
-        let before = self.open.load(SeqCst);
-        if self.blocked.load(SeqCst) == 0 {
-            // Fails if a thread is blocked since: then `open` is another.
-            let _ = self.open.compare_exchange(before, recently.0, SeqCst, Relaxed);
-        }
-    }
-
-    /// The calling thread is about to sleep until the pool's lock is free. Until the return
-    /// value is dropped the fast paths ask each time: who unlocks a lock for which others
-    /// sleep takes a lock of the whole process, and in a child that one may be locked for
-    /// ever.
-    pub(crate) fn block(&self) -> Blocked<'_> {
-        use PlainOrdering::SeqCst;
-        self.blocked.fetch_add(1, SeqCst);
-        // A new number each time, so that `open` notices it.
-        let number = self.blocks.fetch_add(1, SeqCst) % Home::SHUT;
-        self.open.store(Home::SHUT | number, SeqCst);
-        Blocked(&self.blocked)
+        self.open.store(recently.0, PlainOrdering::Relaxed);
     }
 }
 
-/// See [`Home::block`].
-#[must_use]
-pub(crate) struct Blocked<'a>(&'a PlainU64);
+/// Where threads wait for a lock that may be needed in a child made by `fork`, within the
+/// tick in which nobody asks for the process.
+///
+/// `parking_lot` keeps the threads that sleep for any of its locks in lists of the whole
+/// process, each with a lock of its own. Who unlocks a lock for which others sleep takes the
+/// lock of the list, and in a child that one may be taken for ever. So nobody sleeps for this
+/// lock: the first who waits looks again and again, and the others wait for their turn to
+/// look, in a lock of `std`, which has no lists.
+#[derive(Default)]
+pub(crate) struct Turnstile(std::sync::Mutex<()>);
 
-impl Drop for Blocked<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, PlainOrdering::SeqCst);
+impl Turnstile {
+    /// How often the first yields before it begins to sleep between two looks.
+    const YIELDS: u32 = 100;
+
+    /// Between two looks when the holder of the lock does not run, for example because a
+    /// thread of a higher priority looks.
+    const PAUSE: Duration = Duration::from_micros(50);
+
+    /// Looks a few times, as long as a usual holder needs.
+    pub(crate) fn spin<'a, T>(&self, lock: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
+        for round in 1..=3 {
+            (0..1 << round).for_each(|_| std::hint::spin_loop());
+            if let Some(guard) = lock.try_lock() {
+                return Some(guard);
+            }
+        }
+        None
+    }
+
+    /// Waits for the lock.
+    pub(crate) fn pass<'a, T>(&self, lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
+        let _turn = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut looks = 0;
+        loop {
+            if let Some(guard) = lock.try_lock() {
+                return guard;
+            }
+            looks += 1;
+            if looks <= Turnstile::YIELDS {
+                std::thread::yield_now();
+            } else {
+                sleep(Turnstile::PAUSE);
+            }
+        }
     }
 }
 

@@ -96,6 +96,10 @@ impl Ticks {
     pub(crate) fn now(&self) -> Time {
         Time::START.after(instant().duration_since(self.origin))
     }
+
+    pub(crate) fn are_same(now: u64, earlier: u64) -> bool {
+        now == earlier
+    }
 }
 
 /// Advances the time, and wakes sleepers whose deadline has come.

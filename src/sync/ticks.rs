@@ -24,6 +24,12 @@ mod platform {
         pub(crate) fn now(&self) -> Time {
             Time(read(ClockId::MonotonicCoarse).saturating_sub(self.origin))
         }
+
+        /// Whether both times, of which the first is now, belong to one tick.
+        #[inline]
+        pub(crate) fn are_same(now: u64, earlier: u64) -> bool {
+            now == earlier
+        }
     }
 
     /// Nanoseconds of a clock. Both clocks count from the same start as `Instant`, so that
@@ -56,6 +62,13 @@ mod platform {
         #[inline]
         pub(crate) fn now(&self) -> Time {
             Time::START.after(self.origin.elapsed())
+        }
+
+        /// Whether both times, of which the first is now, belong to one tick. This clock has
+        /// none, so a millisecond counts as one.
+        #[inline]
+        pub(crate) fn are_same(now: u64, earlier: u64) -> bool {
+            now.wrapping_sub(earlier) < 1_000_000
         }
     }
 }

@@ -6,7 +6,7 @@ use log::Level;
 
 use super::logger::millis;
 use super::refusal::Refusal;
-use super::shared::{PoolCell, PoolCore, PoolLease, Runtime, Shared};
+use super::shared::{PoolCell, PoolCore, PoolLease, Runtime, Shared, Way};
 use super::wait_cell::WaitCell;
 use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
 use crate::sync::Arc;
@@ -37,21 +37,28 @@ enum Outcome<M: ManageConnection> {
     Refused(Refusal),
 }
 
+fn is_cancelled(checkout: &Checkout<'_>) -> bool {
+    checkout.cancel.is_some_and(CancelToken::is_cancelled)
+}
+
 impl<M: ManageConnection> Shared<M> {
     /// A get that the fast path could not serve.
     pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        // Overtakes waiters, if the fairness bound allows it: nearly a fast path, so that it
+        // asks for the process no more often than one.
+        if self.way(self.clock.recently()) != Way::None && !is_cancelled(checkout) {
+            let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
+            if let Some(lease) = self.try_core(overtake).flatten() {
+                return Ok(lease);
+            }
+        }
         if self.home.is_left() {
             return Err(self.forked());
         }
-        if checkout.cancel.is_some_and(CancelToken::is_cancelled) {
+        if is_cancelled(checkout) {
             self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
             return Err(refusal.into_error(checkout.caller.label()));
-        }
-        // Overtakes waiters, if the fairness bound allows it.
-        let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
-        if let Some(lease) = self.try_core(overtake).flatten() {
-            return Ok(lease);
         }
         let got = self.enqueue_and_wait(checkout);
         if let Err(error) = &got

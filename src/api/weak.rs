@@ -7,7 +7,7 @@ use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, Process, Weak};
 use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 
 /// A handle that observes a pool without keeping it alive. From
@@ -18,7 +18,7 @@ use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 ///
 /// Each method but [`is_gone`](WeakPool::is_gone) keeps the pool alive while it runs: if the
 /// last [`Pool`](crate::Pool) is dropped meanwhile, the pool ends, and the manager is dropped,
-/// on this thread.
+/// on this thread. In a child made by `fork` the pool is gone.
 ///
 /// # Examples
 ///
@@ -34,17 +34,26 @@ use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
 pub struct WeakPool {
     name: Arc<str>,
     pool: Weak<dyn AnyPool>,
+    process: Process,
 }
 
 impl WeakPool {
     pub(crate) fn new<M: ManageConnection>(shared: &Arc<Shared<M>>) -> WeakPool {
         let name = Arc::clone(&shared.config.name);
         let pool: Weak<Shared<M>> = Arc::downgrade(shared);
-        WeakPool { name, pool }
+        WeakPool { name, pool, process: shared.home.process }
     }
 
     pub(crate) fn pool(&self) -> Option<Arc<dyn AnyPool>> {
-        self.pool.upgrade()
+        if self.process.is_another() { None } else { self.pool.upgrade() }
+    }
+
+    fn error(&self) -> Error {
+        if self.process.is_another() {
+            Error::forked(&self.name, self.process)
+        } else {
+            Error::gone(&self.name)
+        }
     }
 
     /// Whether both are handles of the same pool.
@@ -55,7 +64,7 @@ impl WeakPool {
     /// Whether the pool is gone. Unlike the other methods, this one never holds a
     /// reference to the pool, so it never drops the manager.
     pub fn is_gone(&self) -> bool {
-        self.pool.strong_count() == 0
+        self.pool.strong_count() == 0 || self.process.is_another()
     }
 
     /// The pool's name.
@@ -88,9 +97,10 @@ impl WeakPool {
     /// # Errors
     ///
     /// As [`Pool::subscribe`](crate::Pool::subscribe), and
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the pool is gone.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the pool is gone, or
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a child made by `fork`.
     pub fn subscribe(&self, capacity: usize) -> Result<Subscription, Error> {
-        self.pool().ok_or_else(|| Error::gone(&self.name))?.subscribe(capacity)
+        self.pool().ok_or_else(|| self.error())?.subscribe(capacity)
     }
 
     /// As [`Pool::follow`](crate::Pool::follow).
@@ -99,7 +109,7 @@ impl WeakPool {
     ///
     /// As [`subscribe`](WeakPool::subscribe).
     pub fn follow(&self, capacity: usize) -> Result<(Scene, Subscription), Error> {
-        self.pool().ok_or_else(|| Error::gone(&self.name))?.follow(capacity)
+        self.pool().ok_or_else(|| self.error())?.follow(capacity)
     }
 
     /// As [`Pool::diagnose`](crate::Pool::diagnose); `None` if the pool is gone before the

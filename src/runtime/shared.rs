@@ -152,15 +152,12 @@ impl<M: ManageConnection> Shared<M> {
     /// lock, and what the step holds is forgotten.
     #[inline]
     pub(crate) fn try_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> Option<R> {
-        let mut core = match self.core.try_lock() {
-            Some(core) => core,
-            None => match self.wait_for_lock() {
-                Some(core) => core,
-                None => {
-                    std::mem::forget(step);
-                    return None;
-                }
-            },
+        let core = self.core.try_lock();
+        // A lock that was taken when this process was made is so for ever.
+        let here = || !self.home.is_left();
+        let Some(mut core) = core.or_else(|| self.turnstile.pass(&self.core, here)) else {
+            std::mem::forget(step);
+            return None;
         };
         Some(step(&mut core))
     }
@@ -178,28 +175,13 @@ impl<M: ManageConnection> Shared<M> {
         Some(result)
     }
 
-    /// The lock, once the thread that has it has let go. `None`: that may be a thread of
-    /// another process, for which this one must not wait.
-    #[cold]
-    fn wait_for_lock(&self) -> Option<MutexGuard<'_, PoolCore<M>>> {
-        if let Some(core) = self.turnstile.spin(&self.core) {
-            return Some(core);
-        }
-        (!self.home.is_left()).then(|| self.turnstile.pass(&self.core))
-    }
-
     /// The lock of a pool that is known to be of this process.
     #[inline]
     fn lock(&self) -> MutexGuard<'_, PoolCore<M>> {
-        match self.core.try_lock() {
-            Some(core) => core,
-            None => self.wait_for_own_lock(),
-        }
-    }
-
-    #[cold]
-    fn wait_for_own_lock(&self) -> MutexGuard<'_, PoolCore<M>> {
-        self.turnstile.spin(&self.core).unwrap_or_else(|| self.turnstile.pass(&self.core))
+        self.core
+            .try_lock()
+            .or_else(|| self.turnstile.pass(&self.core, || true))
+            .expect("BUG: it may wait")
     }
 
     /// The pool as another process sees it: closed and empty. What that process has a copy

@@ -23,7 +23,7 @@ pub(crate) use real::*;
 
 /// A lock that models do not check. It is held only for a moment, and no thread waits for
 /// anything else meanwhile.
-pub(crate) use parking_lot::Mutex as PlainMutex;
+pub(crate) use parking_lot::{Mutex as PlainMutex, MutexGuard as PlainMutexGuard};
 /// Atomics that models do not check.
 pub(crate) use std::sync::atomic::{
     AtomicBool as PlainBool, AtomicU64 as PlainU64, Ordering as PlainOrdering,
@@ -126,19 +126,24 @@ impl Turnstile {
     /// thread of a higher priority looks.
     const PAUSE: Duration = Duration::from_micros(50);
 
-    /// Looks a few times, as long as a usual holder needs.
-    pub(crate) fn spin<'a, T>(&self, lock: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
+    /// Waits for the lock. Before that it looks a few times, as long as a usual holder needs,
+    /// and then asks whether it may wait.
+    #[cold]
+    pub(crate) fn pass<'a, T>(
+        &self,
+        lock: &'a Mutex<T>,
+        may_wait: impl FnOnce() -> bool,
+    ) -> Option<MutexGuard<'a, T>> {
         for round in 1..=3 {
             (0..1 << round).for_each(|_| std::hint::spin_loop());
             if let Some(guard) = lock.try_lock() {
                 return Some(guard);
             }
         }
-        None
+        may_wait().then(|| self.wait(lock))
     }
 
-    /// Waits for the lock.
-    pub(crate) fn pass<'a, T>(&self, lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    fn wait<'a, T>(&self, lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
         let _turn = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut looks = 0;
         loop {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, Process};
 use crate::types::error_text::text_of_panic;
 
 /// Cancels the gets that were started with it, from any thread. For
@@ -40,6 +40,7 @@ type Cancel = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Inner {
+    process: Process,
     cancelled: AtomicBool,
     waits: Mutex<Waits>,
 }
@@ -49,6 +50,16 @@ struct Waits {
     next: u64,
     /// In the order of registration, in which they are also cancelled.
     cancels: BTreeMap<u64, Cancel>,
+}
+
+impl Inner {
+    /// `None`: the lock was taken when this process was made by `fork`, and will be for ever.
+    /// Waits cannot be registered then, and end at their deadlines.
+    fn waits(&self) -> Option<MutexGuard<'_, Waits>> {
+        self.waits
+            .try_lock()
+            .or_else(|| (!self.process.is_another()).then(|| self.waits.lock()))
+    }
 }
 
 impl CancelToken {
@@ -69,9 +80,9 @@ impl CancelToken {
     pub fn cancel(&self) {
         // Under the lock: a wait that registers later sees the flag.
         let cancels = {
-            let mut waits = self.inner.waits.lock();
+            let waits = self.inner.waits();
             self.inner.cancelled.store(true, Ordering::Release);
-            std::mem::take(&mut waits.cancels)
+            waits.map(|mut waits| std::mem::take(&mut waits.cancels)).unwrap_or_default()
         };
         for cancel in cancels.into_values() {
             // `cancel` may drop the last reference to a pool, and so a manager, whose
@@ -88,10 +99,13 @@ impl CancelToken {
     /// Registers a function that is called when the token is cancelled, until the
     /// registration is dropped. `None`: the token is cancelled already.
     pub(crate) fn register(&self, cancel: Cancel) -> Option<Registration> {
-        let mut waits = self.inner.waits.lock();
+        let waits = self.inner.waits();
         if self.is_cancelled() {
             return None;
         }
+        let Some(mut waits) = waits else {
+            return Some(Registration { token: self.clone(), id: 0 });
+        };
         waits.next += 1;
         let id = waits.next;
         waits.cancels.insert(id, cancel);
@@ -113,7 +127,7 @@ pub(crate) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let cancel = self.token.inner.waits.lock().cancels.remove(&self.id);
+        let cancel = self.token.inner.waits().and_then(|mut waits| waits.cancels.remove(&self.id));
         // Outside the lock: it holds a reference to a pool.
         drop(cancel);
     }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::{CallSite, ConnectionState, Event, Waiter};
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, Process, Weak};
 
 /// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).
 ///
-/// It does not keep the pool alive. Dropping it ends the subscription.
+/// It does not keep the pool alive. Dropping it ends the subscription. In a child made by
+/// `fork` it has ended.
 ///
 /// # Examples
 ///
@@ -31,6 +32,7 @@ pub struct Subscription {
     pool: Arc<str>,
     events: Receiver<Event>,
     source: Weak<dyn EventSource>,
+    process: Process,
 }
 
 /// A pool as the source of events.
@@ -45,7 +47,13 @@ impl Subscription {
         events: Receiver<Event>,
         source: Weak<dyn EventSource>,
     ) -> Subscription {
-        Subscription { pool, events, source }
+        Subscription { pool, events, source, process: Process::current() }
+    }
+
+    /// The channel. `None` in another process, where nobody sends, and where its locks may be
+    /// taken for ever.
+    fn events(&self) -> Option<&Receiver<Event>> {
+        (!self.process.is_another()).then_some(&self.events)
     }
 
     /// Waits for the next event.
@@ -58,7 +66,7 @@ impl Subscription {
     ///
     /// Until there is an event, or the pool has ended.
     pub fn recv(&self) -> Result<Event, RecvError> {
-        self.events.recv().map_err(|_| RecvError)
+        self.events().and_then(|events| events.recv().ok()).ok_or(RecvError)
     }
 
     /// Waits up to `timeout` for the next event.
@@ -71,7 +79,8 @@ impl Subscription {
     ///
     /// For up to `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
-        self.events.recv_timeout(timeout).map_err(|error| match error {
+        let events = self.events().ok_or(RecvTimeoutError::Disconnected)?;
+        events.recv_timeout(timeout).map_err(|error| match error {
             crossbeam_channel::RecvTimeoutError::Timeout => RecvTimeoutError::Timeout,
             crossbeam_channel::RecvTimeoutError::Disconnected => RecvTimeoutError::Disconnected,
         })
@@ -83,7 +92,8 @@ impl Subscription {
     ///
     /// If there is no event yet, or the pool has ended and all its events are read.
     pub fn try_recv(&self) -> Result<Event, TryRecvError> {
-        self.events.try_recv().map_err(|error| match error {
+        let events = self.events().ok_or(TryRecvError::Disconnected)?;
+        events.try_recv().map_err(|error| match error {
             crossbeam_channel::TryRecvError::Empty => TryRecvError::Empty,
             crossbeam_channel::TryRecvError::Disconnected => TryRecvError::Disconnected,
         })
@@ -105,12 +115,12 @@ impl Subscription {
 
     /// How many events can be read without waiting.
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events().map_or(0, Receiver::len)
     }
 
     /// Whether no event can be read without waiting.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.len() == 0
     }
 
     /// Delivers all events until now at once, instead of a few milliseconds later. Events
@@ -120,6 +130,15 @@ impl Subscription {
     pub fn flush(&self) {
         if let Some(source) = self.source.upgrade() {
             source.deliver();
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if self.process.is_another() {
+            // One receiver too many, so that the drop of `events` has nothing to tell.
+            std::mem::forget(self.events.clone());
         }
     }
 }

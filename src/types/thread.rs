@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::str;
 use std::thread;
 
-use crate::sync::{AtomicU64, Ordering, PlainMutex, per_thread};
+use crate::sync::{AtomicU64, Ordering, PlainMutex, PlainMutexGuard, per_thread};
 
 const NAME_LEN: usize = 23;
 
@@ -79,26 +79,37 @@ struct Spare {
 static SPARE: PlainMutex<Spare> =
     PlainMutex::new(Spare { free: VecDeque::new(), remembered: VecDeque::new() });
 
+/// Locks what is held for a few instructions at most. `None`: that takes far too long, for
+/// example in a child made by `fork` while another thread held the lock.
+fn lock_soon<T>(lock: &PlainMutex<T>) -> Option<PlainMutexGuard<'_, T>> {
+    for _ in 0..1000 {
+        if let Some(guard) = lock.try_lock() {
+            return Some(guard);
+        }
+        thread::yield_now();
+    }
+    None
+}
+
 impl Record {
     /// Reuses a record, or makes a new one.
     fn acquire(about: About) -> &'static Record {
-        let free = {
-            let mut spare = SPARE.lock();
+        let free = lock_soon(&SPARE).and_then(|mut spare| {
             if spare.free.len() > RECENT { spare.free.pop_front() } else { None }
-        };
-        match free {
-            Some(record) => {
-                *record.about.lock() = about;
-                record
-            }
-            None => Box::leak(Box::new(Record { about: PlainMutex::new(about) })),
+        });
+        if let Some(record) = free
+            && let Some(mut of_another) = lock_soon(&record.about)
+        {
+            *of_another = about;
+            return record;
         }
+        Box::leak(Box::new(Record { about: PlainMutex::new(about) }))
     }
 
     /// Makes the record of an ended thread available for reuse. `may_hold`: connections
     /// that the thread got may still be out.
     fn release(&'static self, may_hold: bool) {
-        let mut spare = SPARE.lock();
+        let Some(mut spare) = lock_soon(&SPARE) else { return };
         if !may_hold {
             return spare.free.push_back(self);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::process;
 use std::thread::{self, JoinHandle};
 
 use fairpool::WeakPool;
@@ -88,7 +89,8 @@ impl Inspector {
         let thread = run.and_then(|run| {
             thread::Builder::new().name("fairpool-inspector".to_string()).spawn(run)
         });
-        Ok(Server { addr, running: Some((stop, thread.map_err(ServeError::Start)?)) })
+        let running = Some((stop, thread.map_err(ServeError::Start)?));
+        Ok(Server { addr, running, process: process::id() })
     }
 
     fn listen(self, addr: impl ToSocketAddrs) -> Result<TcpListener, ServeError> {
@@ -101,11 +103,14 @@ impl Inspector {
     }
 }
 
-/// A running server. It stops when this is dropped.
+/// A running server. It stops when this is dropped; in a child made by `fork`, where its
+/// thread does not run, that does nothing.
 pub struct Server {
     addr: SocketAddr,
     /// The sender that stops it, and its thread.
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// The process that the thread runs in.
+    process: u32,
 }
 
 impl Server {
@@ -125,6 +130,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            // This process does not have the thread.
+            return std::mem::forget(self.running.take());
+        }
         if let Some((stop, thread)) = self.running.take() {
             // It fails if the thread has already ended.
             let _ = stop.send(());
@@ -160,7 +169,8 @@ mod tests {
             let _ = done.send(stopped.try_recv().is_ok());
         });
         let addr = ([127, 0, 0, 1], 1).into();
-        give.send(Server { addr, running: Some((stop, thread)) }).unwrap();
+        let process = process::id();
+        give.send(Server { addr, running: Some((stop, thread)), process }).unwrap();
         assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true), "it received the stop");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::process;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ pub struct Recorder {
     /// A message asks for the trace; without one, a dropped sender discards it.
     stop: Sender<()>,
     thread: JoinHandle<Trace>,
+    /// The process that the thread runs in.
+    process: u32,
 }
 
 impl Recorder {
@@ -80,16 +83,21 @@ impl Recorder {
             .name("fairpool-recorder".to_string())
             .spawn(move || run(subscriptions, &stopped, trace))
             .map_err(StartError::Thread)?;
-        Ok(Recorder { stop, thread })
+        Ok(Recorder { stop, thread, process: process::id() })
     }
 
     /// Stops recording and returns the trace, with everything that has happened up to
-    /// now.
+    /// now. In a child made by `fork`, where nothing is recorded, the trace is empty.
     ///
     /// # Blocking
     ///
     /// For a few milliseconds, to read the events that are still on their way.
     pub fn stop(self) -> Trace {
+        if self.process != process::id() {
+            // This process does not have the thread.
+            std::mem::forget(self);
+            return Trace::new();
+        }
         // It fails only if the thread has panicked, which the join reports.
         let _ = self.stop.send(());
         self.thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))

@@ -81,6 +81,20 @@ impl Child {
     }
 }
 
+/// Makes a child that goes on with what the caller does, and ends when the calling thread does.
+/// `None` in the child.
+///
+/// # Panics
+///
+/// As [`fork`].
+pub fn fork_and_return() -> Option<Child> {
+    let (words, _) = pipe().expect("a pipe");
+    match fork::fork().expect("a child") {
+        Fork::Parent(pid) => Some(Child { pid, words, began: Instant::now() }),
+        Fork::Child => None,
+    }
+}
+
 /// Calls `live` in a child, and waits until that has ended.
 ///
 /// # Panics

@@ -7,12 +7,6 @@ use super::builder::Builder;
 use crate::core::Policy;
 use crate::types::{Config, Error, ManageConnection};
 
-/// A larger number is considered a mistake.
-const MOST_CONNECTIONS: u32 = 1_000_000;
-
-/// A longer time is considered a mistake in the unit.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 impl<M: ManageConnection> Builder<M> {
     pub(crate) fn config(mut self) -> Result<Config<M>, Error> {
         let Policy { max_size, min_idle, .. } = self.config.policy;
@@ -27,7 +21,7 @@ impl<M: ManageConnection> Builder<M> {
         Ok(self.config)
     }
 
-    /// Checks every setting. `Err` describes the first one whose value is not allowed.
+    /// Checks every setting. No time is too long: `Duration::MAX` is no limit. `Err` describes the first one whose value is not allowed.
     fn check(&self) -> Result<(), String> {
         let (config, policy) = (&self.config, &self.config.policy);
         positive_if_set("max_lifetime", policy.max_lifetime)?;
@@ -44,9 +38,6 @@ impl<M: ManageConnection> Builder<M> {
         positive("priority_ageing", policy.priority_ageing)?;
         positive("connect_backoff's first", policy.backoff_min)?;
         positive("connect_backoff's longest", policy.backoff_max)?;
-        not_too_long("skip_check_within", self.skip_check_within)?;
-        not_too_long("fairness", policy.fairness_bound)?;
-        not_too_long("on_self_deadlock", policy.self_deadlock_limit.unwrap_or_default())?;
         at_least_one("max_opening", Some(policy.max_opening))?;
         at_least_one("max_closers", Some(policy.max_closers))?;
         at_least_one("max_abandoned", Some(policy.max_abandoned))?;
@@ -79,9 +70,6 @@ pub(crate) fn check_sizes(
     max_idle: Option<u32>,
 ) -> Result<(), String> {
     at_least_one("max_size", Some(max_size))?;
-    if max_size > MOST_CONNECTIONS {
-        return Err(format!("max_size must be at most {MOST_CONNECTIONS}, but is {max_size}"));
-    }
     if let Some(min_idle) = min_idle.filter(|&min_idle| min_idle > max_size) {
         return Err(format!("min_idle ({min_idle}) must be no larger than max_size ({max_size})"));
     }
@@ -103,13 +91,6 @@ fn positive_if_set(name: &str, span: Option<Duration>) -> Result<(), String> {
 fn positive(name: &str, span: Duration) -> Result<(), String> {
     if span.is_zero() {
         return Err(format!("{name} must be positive, but is {span:?}"));
-    }
-    not_too_long(name, span)
-}
-
-fn not_too_long(name: &str, span: Duration) -> Result<(), String> {
-    if span > LONGEST {
-        return Err(format!("{name} must be at most 100 years, but is {span:?}"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A handle that does not keep the pool alive.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use crate::observe::diagnosis::{self, Diagnosis};
@@ -144,7 +145,7 @@ impl fmt::Debug for WeakPool {
 }
 
 /// A pool to observe, whatever its driver.
-pub(crate) trait AnyPool: Send + Sync {
+pub(crate) trait AnyPool: Send + Sync + UnwindSafe + RefUnwindSafe {
     fn stats(&self) -> Stats;
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;

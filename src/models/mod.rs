@@ -127,7 +127,7 @@ struct Bench {
 }
 
 /// At most one connection, opened on demand; strictly first come, first served; nothing
-/// expires and nothing is checked.
+/// expires and nothing is checked; the last handle does not wait.
 fn settings() -> Builder<Driver> {
     Pool::builder()
         .max_size(1)
@@ -137,6 +137,7 @@ fn settings() -> Builder<Driver> {
         .max_lifetime(None)
         .lifetime_jitter(0.0)
         .idle_timeout(None)
+        .drop_timeout(Duration::ZERO)
 }
 
 impl Bench {
@@ -969,6 +970,53 @@ fn p11_two_last_handles() {
         let other = other.join().expect("the other");
         ended(shared, &ledger);
         format!("{one}, {other}")
+    });
+}
+
+/// The last handle waits for the closes of two idle connections. It has no other deadline than
+/// the last of them, so it would sleep for ever if that did not wake it.
+#[test]
+fn p6_the_last_handle_against_the_last_close() {
+    explore("last handle against last close", 3, &["2 closed"], || {
+        let waits = settings().max_size(2).drop_timeout(MAX);
+        let bench = Bench::filled(waits, 2);
+        let crew = bench.crew();
+        let Bench { pool, shared, ledger } = bench;
+        drop(pool);
+        let closed = count(&ledger.closed);
+        crew.join().expect("the crew");
+        ended(shared, &ledger);
+        format!("{closed} closed")
+    });
+}
+
+/// The last handle does not wait for a holder, who returns meanwhile.
+#[test]
+fn p6_the_last_handle_waits_for_no_holder() {
+    explore("last handle beside a holder", 3, &["dropped"], || {
+        let (bench, held) = Bench::held(settings().drop_timeout(MAX));
+        let Bench { pool, shared, ledger } = bench;
+        drop(pool);
+        drop(held);
+        ended(shared, &ledger);
+        "dropped".to_string()
+    });
+}
+
+/// The last handle meets its timeout while the last close ends.
+#[test]
+fn p6_the_last_handle_against_its_timeout() {
+    explore("last handle against its timeout", 2, &["0 closed", "1 closed"], || {
+        let bench = Bench::filled(settings().drop_timeout(ms(10)), 1);
+        let crew = bench.crew();
+        let clock = thread::spawn(|| advance(ms(10)));
+        let Bench { pool, shared, ledger } = bench;
+        drop(pool);
+        let closed = count(&ledger.closed);
+        clock.join().expect("the clock");
+        crew.join().expect("the crew");
+        ended(shared, &ledger);
+        format!("{closed} closed")
     });
 }
 

@@ -3,6 +3,7 @@
 //! The only place that locks the core. Every change of it has the same shape: lock,
 //! transition, answers into their cells, unlock, everything else.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::conn::Conn;
@@ -105,6 +106,11 @@ pub(crate) struct Shared<M: ManageConnection> {
     /// The last spawn failed.
     pub(super) spawn_failing: AtomicBool,
 }
+
+// A panic leaves it whole: no user code runs under its locks, and panics of the user code
+// that it calls are caught.
+impl<M: ManageConnection> UnwindSafe for Shared<M> {}
+impl<M: ManageConnection> RefUnwindSafe for Shared<M> {}
 
 impl<M: ManageConnection> Shared<M> {
     pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, Process};
 use crate::types::error_text::text_of_panic;
@@ -112,6 +112,10 @@ impl CancelToken {
         Some(Registration { token: self.clone(), id })
     }
 }
+
+// A panic while it cancels leaves it cancelled.
+impl UnwindSafe for CancelToken {}
+impl RefUnwindSafe for CancelToken {}
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

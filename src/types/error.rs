@@ -2,6 +2,7 @@
 
 use std::error;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::{Chain, ErrorText, Holder, NestedGet};
@@ -15,8 +16,9 @@ pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 /// Why a caller got no connection, or a setting was refused.
 ///
 /// The text has what is needed to find the cause from a log alone: how long the caller
-/// waited, where all connections are, the holder that has held one longest, and the
-/// driver's last error.
+/// waited, where all connections are, and the holder that has held one longest. `{}` leaves
+/// out the driver's error, which is the [`source`](error::Error::source), so that who prints
+/// the chain prints it once; `{:#}` has it too, for who prints only this error.
 ///
 /// `source()` is the driver's own error, in its own type, if connecting or a check failed
 /// *during this wait* and no connection has been opened since. An earlier error that may
@@ -162,10 +164,10 @@ impl fmt::Display for Error {
         if let Some(report) = &self.0.report {
             write!(f, "; {report}")?;
         }
-        if let Some(cause) = &self.0.cause {
-            write!(f, "; last error: {}", Chain(&**cause))?;
+        match &self.0.cause {
+            Some(cause) if f.alternate() => write!(f, "; last error: {}", Chain(&**cause)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -220,6 +222,11 @@ impl fmt::Display for NestedList<'_> {
         Ok(())
     }
 }
+
+// Nobody can change an error, so a panic cannot leave one half changed. (A driver's error may
+// have a state of its own; the pool prints such errors with their panics caught.)
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

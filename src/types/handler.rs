@@ -11,13 +11,26 @@ use super::{Health, HealthLevel, Holder, NestedGet};
 /// Every method is called outside the pool's locks, so it may use the pool. It must be
 /// quick, because the thread that calls it waits for it. A panic in it is caught and
 /// logged. The default methods do nothing.
+///
+/// | event | runs on |
+/// |---|---|
+/// | [`handle_checkout`](HandleEvent::handle_checkout), [`handle_timeout`](HandleEvent::handle_timeout) | the caller's thread |
+/// | [`handle_checkin`](HandleEvent::handle_checkin) | the thread that drops the guard |
+/// | [`handle_release`](HandleEvent::handle_release) | the thread that drops the guard, if its holder broke or discarded the connection; else a worker |
+/// | [`handle_acquire`](HandleEvent::handle_acquire) and the others | a worker |
 pub trait HandleEvent: fmt::Debug + Send + Sync {
-    /// A connection was opened. Runs on the opener's thread.
+    /// A connection was opened. Runs on the worker that opened it.
     fn handle_acquire(&self, event: AcquireEvent) {
         let _ = event;
     }
 
-    /// A connection is about to be closed. Runs on the closer's thread.
+    /// A connection leaves the pool to be closed. Called once for each.
+    ///
+    /// If its holder broke or discarded it, this runs on the thread that drops the guard,
+    /// before that drop returns, and after the pool has taken the connection back: it may get
+    /// another one. A worker closes the connection, perhaps at the same time. Otherwise (the
+    /// connection is too old, or failed its check, or the pool closes) it runs on the worker,
+    /// right before the close.
     fn handle_release(&self, event: ReleaseEvent) {
         let _ = event;
     }

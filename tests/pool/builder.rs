@@ -5,14 +5,16 @@ use std::error::Error as _;
 use std::panic::{RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use fairpool::diagnosis::Diagnosis;
 use fairpool::event::{
-    AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, Subscription, TimeoutEvent,
+    AcquireEvent, CheckinEvent, CheckoutEvent, Event, ReleaseEvent, Subscription, TimeoutEvent,
 };
-use fairpool::snapshot::Holder;
+use fairpool::health::Health;
+use fairpool::snapshot::{Holder, Snapshot};
 use fairpool::stats::{ClosedBy, Stats};
 use fairpool::{
     Builder, CancelToken, CloseReport, ConnectionInfo, Error, ErrorKind, Extensions, Fairness,
-    ManageConnection, Pool, PooledConnection, Request, SelfDeadlock, State,
+    ManageConnection, Pool, PooledConnection, Request, SelfDeadlock, State, WeakPool,
 };
 use fairpool_testing::stub::{
     Does, Gate, Manager, Op, Server, StubError, WATCHDOG, builder, eventually, watched,
@@ -55,6 +57,18 @@ fn public_types_can_be_sent_and_shared() {
     fn shared<T: Send + Sync>() {}
     fn caught<T: UnwindSafe + RefUnwindSafe>() {}
     caught::<Subscription>();
+    caught::<Error>();
+    caught::<Pool<Manager>>();
+    caught::<Pool<SendOnlyManager>>();
+    caught::<WeakPool>();
+    caught::<CancelToken>();
+    caught::<Request<'_, Manager>>();
+    caught::<CloseReport>();
+    caught::<Snapshot>();
+    caught::<Stats>();
+    caught::<Diagnosis>();
+    caught::<Health>();
+    caught::<Event>();
     everywhere::<Pool<Manager>>();
     everywhere::<Pool<SendOnlyManager>>();
     everywhere::<PooledConnection<Manager>>();
@@ -97,20 +111,12 @@ fn refused(builder: Builder<Manager>, parts: &[&str]) {
 #[test]
 fn bad_settings_are_refused_by_name_and_value() {
     let zero = Duration::ZERO;
-    let age = Duration::from_secs(101 * 365 * 24 * 3600);
     refused(builder(1).open_timeout(zero), &["open_timeout", "0ns"]);
     refused(builder(1).validation_timeout(zero), &["validation_timeout", "0ns"]);
     refused(builder(1).reset_timeout(zero), &["reset_timeout", "0ns"]);
     refused(builder(1).close_timeout(zero), &["close_timeout", "0ns"]);
     refused(builder(1).priority_ageing(zero), &["priority_ageing", "0ns"]);
     refused(builder(1).keepalive(Some(zero)), &["keepalive", "0ns"]);
-    refused(builder(1).open_timeout(age), &["open_timeout", "3185136000s"]);
-    refused(builder(1).keepalive(Some(age)), &["keepalive", "3185136000s"]);
-    refused(builder(1).max_lifetime(Some(age)), &["max_lifetime", "3185136000s"]);
-    refused(builder(1).idle_timeout(Some(age)), &["idle_timeout", "3185136000s"]);
-    refused(builder(1).connection_timeout(age), &["connection_timeout", "3185136000s"]);
-    refused(builder(1).skip_check_within(age), &["skip_check_within", "3185136000s"]);
-    refused(builder(1).fairness(Fairness::Bounded(age)), &["fairness", "3185136000s"]);
     refused(builder(1).max_opening(0), &["max_opening", "0"]);
     refused(builder(1).max_closers(0), &["max_closers", "0"]);
     refused(builder(1).max_abandoned(0), &["max_abandoned", "0"]);
@@ -122,10 +128,66 @@ fn bad_settings_are_refused_by_name_and_value() {
     refused(builder(1).connect_backoff(zero, ms(3)), &["connect_backoff", "0ns"]);
     refused(builder(4).min_idle(Some(3)).max_idle(Some(2)), &["min_idle (3)", "max_idle (2)"]);
     refused(builder(1).leak_threshold(Some(zero)), &["leak_threshold", "0ns"]);
-    refused(builder(1).leak_threshold(Some(age)), &["leak_threshold", "3185136000s"]);
-    let fail = SelfDeadlock::Fail(age);
-    refused(builder(1).on_self_deadlock(fail), &["on_self_deadlock", "3185136000s"]);
     refused(builder(1).name("a\0b"), &["name", "a\\0b"]);
+}
+
+/// Times beyond a century and sizes beyond any server are no mistake of the unit: no limit.
+#[test]
+fn no_time_and_no_size_is_too_large() {
+    for long in [Duration::from_secs(101 * 365 * 24 * 3600), Duration::MAX] {
+        let pool = builder(1)
+            .max_size(u32::MAX)
+            .min_idle(Some(1))
+            .max_idle(Some(u32::MAX))
+            .max_waiters(Some(u32::MAX))
+            .max_opening(u32::MAX)
+            .max_closers(u32::MAX)
+            .max_abandoned(u32::MAX)
+            .fairness(Fairness::Bounded(long))
+            .priority_ageing(long)
+            .skip_check_within(long)
+            .max_lifetime(Some(long))
+            .lifetime_jitter(0.9)
+            .idle_timeout(Some(long))
+            .keepalive(Some(long))
+            .connection_timeout(long)
+            .open_timeout(long)
+            .validation_timeout(long)
+            .reset_timeout(long)
+            .close_timeout(long)
+            .drop_timeout(long)
+            .connect_backoff(long, long)
+            .leak_threshold(Some(long))
+            .slow_get_threshold(Some(long))
+            .on_self_deadlock(SelfDeadlock::Fail(long))
+            .build_unchecked(Server::new().manager());
+        drop(pool.get().unwrap());
+        let held = pool.get_timeout(long).unwrap();
+        let other = pool.request().timeout(long).priority(255).get().unwrap();
+        assert_eq!((pool.max_size(), pool.max_lifetime()), (u32::MAX, Some(long)));
+        pool.set_max_size(2_000_000).unwrap();
+        drop((held, other));
+        pool.refresh();
+        drop(pool.get().unwrap());
+        assert!(pool.stats().open < 10, "{:?}", pool.stats());
+    }
+}
+
+/// Without a smaller `min_idle` such a pool would fill itself.
+#[test]
+fn a_huge_pool_reserves_no_memory() {
+    let (before, builder) = (resident_kib(), builder(u32::MAX).min_idle(Some(0)));
+    let pool = builder.build(Server::new().manager()).unwrap();
+    drop(pool.get().unwrap());
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 100 * 1024, "{grown} KiB for one connection");
+}
+
+/// The memory of this process.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[track_caller]

@@ -94,6 +94,104 @@ impl CustomizeConnection<Conn, StubError> for Picky {
     }
 }
 
+/// Notes each release with its thread. It may get a connection there, or panic.
+#[derive(Debug, Clone, Default)]
+struct Releases {
+    told: Arc<Mutex<Vec<(u64, String)>>>,
+    pool: Arc<Mutex<Option<fairpool::Pool<fairpool_testing::stub::Manager>>>>,
+    panics: Arc<AtomicBool>,
+}
+
+impl Releases {
+    /// The releases of this connection: the names of their threads.
+    fn of(&self, id: u64) -> Vec<String> {
+        let told = lock(&self.told);
+        told.iter().filter(|(other, _)| *other == id).map(|(_, thread)| thread.clone()).collect()
+    }
+
+    fn thread() -> String {
+        std::thread::current().name().unwrap_or_default().to_string()
+    }
+}
+
+impl HandleEvent for Releases {
+    fn handle_release(&self, event: ReleaseEvent) {
+        lock(&self.told).push((event.connection_id(), Releases::thread()));
+        let pool = lock(&self.pool).take();
+        if let Some(pool) = pool {
+            drop(pool.get().expect("the broken connection is given back already"));
+        }
+        if self.panics.load(Ordering::Relaxed) {
+            fairpool_testing::stub::silent_panic();
+        }
+    }
+}
+
+#[test]
+fn the_release_of_a_broken_connection_is_told_before_its_guards_drop_returns() {
+    let (server, releases) = (Server::new(), Releases::default());
+    let handler = Box::new(releases.clone());
+    let pool = builder(1).event_handler(handler).build(server.manager()).unwrap();
+    let this_thread = vec![Releases::thread()];
+    let discard = || {
+        let conn = pool.get().unwrap();
+        let id = PooledConnection::info(&conn).id;
+        PooledConnection::discard(conn);
+        assert_eq!(releases.of(id), this_thread, "{id}");
+        id
+    };
+    let mut all = vec![discard()];
+    // The driver says so.
+    server.next(Op::HasBroken, Does::Fail);
+    let conn = pool.get().unwrap();
+    all.push(PooledConnection::info(&conn).id);
+    drop(conn);
+    assert_eq!(releases.of(all[1]), this_thread);
+    // The handler gets the next connection of a pool of one.
+    *lock(&releases.pool) = Some(pool.clone());
+    all.push(discard());
+    // It panics, also while the thread does.
+    releases.panics.store(true, Ordering::Relaxed);
+    all.push(discard());
+    let mut conn = pool.get().unwrap();
+    let id = PooledConnection::info(&conn).id;
+    PooledConnection::mark_broken(&mut conn);
+    let panics = move || {
+        let _conn = conn;
+        fairpool_testing::stub::silent_panic()
+    };
+    assert!(std::thread::Builder::new().name("panics".into()).spawn(panics).unwrap().join().is_err());
+    assert_eq!(releases.of(id), ["panics"]);
+    all.push(id);
+    releases.panics.store(false, Ordering::Relaxed);
+    eventually("all are closed", || pool.stats().closing == 0);
+    let ids: Vec<u64> = lock(&releases.told).iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, all, "each once");
+    for thread in server.threads(Op::Close) {
+        assert!(thread.contains("-worker-"), "closed on '{thread}'");
+    }
+}
+
+#[test]
+fn the_release_of_any_other_connection_is_told_once_by_its_closer() {
+    let (server, releases) = (Server::new(), Releases::default());
+    let handler = Box::new(releases.clone());
+    let pool = builder(3).min_idle(Some(3)).event_handler(handler).build(server.manager()).unwrap();
+    let held = pool.get().unwrap();
+    pool.refresh();
+    drop(held);
+    PooledConnection::detach(pool.get().unwrap());
+    drop(pool);
+    eventually("all are closed", || server.live() == 0);
+    let mut told = lock(&releases.told).clone();
+    assert!(told.iter().all(|(_, thread)| thread.contains("-worker-")), "{told:?}");
+    let all = told.len();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), all, "each once");
+    assert_eq!(all + 1, server.calls(Op::Connect), "all but the detached one");
+}
+
 #[test]
 fn a_connection_that_on_acquire_refuses_is_closed_and_another_opened() {
     let server = Server::new();

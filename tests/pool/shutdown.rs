@@ -164,9 +164,97 @@ fn p11_close_does_not_wait_past_its_deadline_for_a_thread_to_end() {
 }
 
 #[test]
-fn p11_dropping_the_last_handle_closes_in_the_background_without_blocking() {
+fn p6_dropping_the_last_handle_closes_what_nobody_holds() {
+    let server = Server::new();
+    // More connections than closers, so that some closes only begin when others have ended.
+    let pool = builder(9).max_closers(2).min_idle(Some(9)).build(server.manager()).unwrap();
+    server.on(Op::Close, Does::Take(ms(5)));
+    let held = pool.get().unwrap();
+    watched("the drop", move || drop(pool));
+    assert_eq!(server.live(), 1, "what is held");
+    held.touch();
+    watched("the return", move || drop(held));
+    eventually("all is gone", || server.live() == 0);
+    server.check();
+}
+
+#[test]
+fn p6_the_drop_waits_for_a_reset_and_the_close_after_it() {
     let (server, gate) = (Server::new(), Gate::new());
-    let pool = builder(3).name("p11-drop").build(server.manager()).unwrap();
+    let pool = builder(1).drop_timeout(WATCHDOG).build(server.manager()).unwrap();
+    server.next(Op::NeedsReset, Does::Fail); // "yes"
+    server.next(Op::Reset, Does::Hang(gate.clone()));
+    drop(pool.get().unwrap());
+    gate.await_entered(1);
+    let opener = thread::spawn(move || {
+        thread::sleep(ms(20));
+        gate.open();
+    });
+    let start = Instant::now();
+    drop(pool);
+    assert!(start.elapsed() < WATCHDOG / 2, "{:?}", start.elapsed());
+    assert_eq!(server.live(), 0);
+    opener.join().unwrap();
+    server.check();
+}
+
+#[test]
+fn p6_a_close_that_hangs_delays_the_drop_by_its_timeout_and_no_more() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(2).min_idle(Some(2)).drop_timeout(ms(30)).build(server.manager()).unwrap();
+    server.next(Op::Close, Does::Hang(gate.clone()));
+    let start = Instant::now();
+    watched("the drop", move || drop(pool));
+    assert!(start.elapsed() >= ms(30), "{:?}", start.elapsed());
+    assert_eq!(server.live(), 1, "the other one is closed");
+    gate.open();
+    eventually("all is gone", || server.live() == 0);
+}
+
+/// A close that is given up is none to wait for.
+#[test]
+fn p6_the_drop_does_not_wait_for_an_abandoned_close() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(1).close_timeout(ms(20)).drop_timeout(WATCHDOG).build(server.manager());
+    let pool = pool.unwrap();
+    drop(pool.get().unwrap());
+    server.next(Op::Close, Does::Hang(gate.clone()));
+    let start = Instant::now();
+    drop(pool);
+    assert!(start.elapsed() < WATCHDOG / 2, "{:?}", start.elapsed());
+    gate.open();
+    eventually("all is gone", || server.live() == 0);
+}
+
+#[test]
+fn p6_after_close_the_drop_does_not_wait_again() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(1).drop_timeout(Duration::MAX).build(server.manager()).unwrap();
+    drop(pool.get().unwrap());
+    server.next(Op::Close, Does::Hang(gate.clone()));
+    assert!(!pool.close(Instant::now() + ms(20)).is_complete());
+    watched("the drop", move || drop(pool));
+    gate.open();
+    eventually("all is gone", || server.live() == 0);
+}
+
+#[test]
+fn p6_the_drop_waits_while_its_thread_panics_too() {
+    let server = Server::new();
+    let pool = builder(3).min_idle(Some(3)).build(server.manager()).unwrap();
+    let panics = move || {
+        let _pool = pool;
+        fairpool_testing::stub::silent_panic()
+    };
+    assert!(thread::spawn(panics).join().is_err());
+    assert_eq!(server.live(), 0);
+}
+
+#[test]
+fn p11_without_a_timeout_the_drop_closes_in_the_background() {
+    let (server, gate) = (Server::new(), Gate::new());
+    let pool = builder(3).name("p11-drop").drop_timeout(Duration::ZERO);
+    let pool = pool.build(server.manager()).unwrap();
     let held = pool.get().unwrap();
     drop(pool.get().unwrap());
     server.on(Op::Close, Does::Hang(gate.clone()));

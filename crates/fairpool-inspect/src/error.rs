@@ -32,16 +32,16 @@ impl fmt::Display for ServeError {
         f.write_str("inspect: ")?;
         match self {
             ServeError::NoPools => f.write_str("there is no pool to show"),
-            ServeError::Resolve(error) => write!(f, "the address cannot be resolved: {error}"),
+            ServeError::Resolve(_) => f.write_str("the address cannot be resolved"),
             ServeError::Remote(addr) => write!(
                 f,
                 "{addr} can be reached from other machines; Inspector::allow_remote allows that"
             ),
-            ServeError::Listen { addrs, source } => {
+            ServeError::Listen { addrs, .. } => {
                 let addrs: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
-                write!(f, "cannot listen on {}: {source}", addrs.join(", "))
+                write!(f, "cannot listen on {}", addrs.join(", "))
             }
-            ServeError::Start(error) => write!(f, "cannot start the server: {error}"),
+            ServeError::Start(_) => f.write_str("cannot start the server"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The paths and their answers. All of them only read.
 
 use std::cell::OnceCell;
+use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
@@ -163,7 +164,10 @@ async fn trace(site: &Site, query: &str, only_head: bool, kept: &OnceCell<Permit
     let trace = Trace::with_limit(TRACE_LIMIT);
     let recorder = match Recorder::start_with(&site.view.pools(), trace) {
         Ok(recorder) => recorder,
-        Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            return text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}{cause}\n"));
+        }
     };
     // If the client disconnects, this is dropped here, and with it the recorder.
     time::sleep(Duration::from_secs(seconds)).await;

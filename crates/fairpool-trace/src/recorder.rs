@@ -145,9 +145,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::NoPools => f.write_str("trace: there is no pool to record"),
-            StartError::Thread(error) => {
-                write!(f, "trace: cannot start the recorder's thread: {error}")
-            }
+            StartError::Thread(_) => f.write_str("trace: cannot start the recorder's thread"),
         }
     }
 }

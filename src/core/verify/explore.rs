@@ -172,7 +172,7 @@ impl World {
 
     fn apply(&mut self, action: Action) {
         let mut fx = Effects::at(self.now);
-        let now = self.now;
+        let (now, had_left) = (self.now, self.core.has_left());
         match action {
             Action::Get(client) => drop(self.get(client, &mut fx)),
             Action::GetAtOnce(client) => self.get_at_once(client, &mut fx),
@@ -216,8 +216,9 @@ impl World {
             Action::Pause => self.core.pause(),
             Action::Resume => self.core.resume(&mut fx),
             Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
-            Action::Close => drop(self.core.close(&mut fx)),
+            Action::Close => assert!(self.core.close(&mut fx), "it was open"),
         }
+        self.check_leaving(had_left, &fx);
         self.carry_out(fx);
         // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
@@ -228,9 +229,25 @@ impl World {
 
     fn tick(&mut self) {
         let mut fx = Effects::at(self.now);
+        let had_left = self.core.has_left();
         let next = self.core.tick(&mut fx);
         assert!(next > self.now, "the reaper spins");
+        self.check_leaving(had_left, &fx);
         self.carry_out(fx);
+    }
+
+    /// What the last handle waits for: it is woken when that comes, and until then a call
+    /// is under way that brings it nearer. It waits for no holder and no connect.
+    fn check_leaving(&self, had_left: bool, fx: &Effects<Toy>) {
+        use ConnectionState::*;
+        if self.core.has_left() {
+            assert!(had_left || fx.progress, "P6: nobody wakes the last handle");
+            let unheld = |slot: &super::super::slot::Slot<Toy>| matches!(slot.state, Idle | Checking | Retired | Closing);
+            assert!(!self.core.slots.iter().any(unheld), "P6: left behind");
+        } else if self.core.closed {
+            let mut jobs = self.jobs.iter().chain(&fx.jobs);
+            assert!(jobs.any(|job| !matches!(job, Job::Connect(_))), "P6: waits for nothing");
+        }
     }
 
     /// Returns the wait if the client joined the queue.
@@ -643,6 +660,20 @@ fn setups() -> Vec<Setup> {
         ..plain("refresh, pause, resize, close, detach", 2, &[5, 5])
     };
 
+    let mut leaving = Setup {
+        owner: &[Action::Close],
+        faults: true,
+        verdicts: &[
+            Verdict::Keep,
+            Verdict::Broken,
+            Verdict::Check(Check { reset: true, validate: false }),
+        ],
+        ..plain("the last handle is dropped", 2, &[5, 5])
+    };
+    leaving.policy.max_closers = 1;
+    leaving.policy.close_limit = nanos(1);
+    leaving.policy.reset_limit = nanos(1);
+
     let mut checks = Setup {
         faults: true,
         verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
@@ -683,7 +714,7 @@ fn setups() -> Vec<Setup> {
     };
     nested.policy.self_deadlock_limit = Some(nanos(1));
 
-    vec![strict, bounded, full, faults, slow, owner, checks, always, ageing, nested]
+    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested]
 }
 
 /// A subscriber receives what happened, and changes nothing.

@@ -163,7 +163,7 @@ fn p9_a_short_get_in_an_outage_is_told_of_it() {
     cluster.stop();
     for _ in 0..30 {
         let error = refused(pool.request().timeout(millis(100)).get());
-        assert!(error.to_string().contains("last error"), "{error}");
+        assert!(format!("{error:#}").contains("last error"), "{error:#}");
     }
 }
 

@@ -387,6 +387,7 @@ impl Reference {
     }
 
     fn abandoned_now(&mut self, call: Call) {
+        self.due.progress = true;
         self.counters.abandoned += 1;
         let connection = connection_ref(call.permit, call.conn);
         let after = self.now.since(call.since);

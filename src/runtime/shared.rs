@@ -184,10 +184,8 @@ impl<M: ManageConnection> Shared<M> {
     /// The lock of a pool that is known to be of this process.
     #[inline]
     fn lock(&self) -> MutexGuard<'_, PoolCore<M>> {
-        self.core
-            .try_lock()
-            .or_else(|| self.turnstile.pass(&self.core, || true))
-            .expect("BUG: it may wait")
+        let core = self.core.try_lock();
+        core.or_else(|| self.turnstile.pass(&self.core, || true)).expect("BUG: it may wait")
     }
 
     /// The pool as another process sees it: closed and empty. What that process has a copy

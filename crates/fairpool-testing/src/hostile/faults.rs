@@ -104,6 +104,7 @@ impl Call {
                 | HandleCheckout
                 | HandleCheckin
                 | HandleTimeout
+                | HandleRelease
                 | HandleLeak
                 | HandleLeakEnd
                 | HandleSelfDeadlock
@@ -118,7 +119,7 @@ impl Call {
         use Call::*;
         match self {
             HasBroken | NeedsReset | HandleCheckout | HandleCheckin => 2,
-            IsFatal | HandleTimeout | ExtensionDrop => 10,
+            IsFatal | HandleTimeout | HandleRelease | ExtensionDrop => 10,
             HandleLeak | HandleLeakEnd | HandleSelfDeadlock | HandleError => 40,
             _ => 20,
         }

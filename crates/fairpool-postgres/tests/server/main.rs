@@ -15,6 +15,7 @@ mod common;
 mod driver;
 mod errors;
 mod faults;
+mod forks;
 mod pgbouncer;
 mod pool;
 mod recovery;

@@ -1,6 +1,8 @@
 //! The manager by itself and in a pool, on files and in memory.
 
 mod driver;
+#[cfg(unix)]
+mod leaving;
 mod pool;
 
 use tempfile::TempDir;

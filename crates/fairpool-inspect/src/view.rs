@@ -90,6 +90,8 @@ impl View {
 
     /// Samples all pools. Called once a second.
     pub(crate) fn sample(&self) {
+        // Nobody is given an old overview, and one of a large pool is large.
+        self.latest.borrow_mut().take_if(|overview| !overview.is_fresh(Instant::now()));
         self.pools.iter().for_each(Pool::sample);
     }
 
@@ -98,9 +100,7 @@ impl View {
         let mut latest = self.latest.borrow_mut();
         let now = Instant::now();
         match &*latest {
-            Some(overview) if now.saturating_duration_since(overview.at) < FRESH_FOR => {
-                Rc::clone(overview)
-            }
+            Some(overview) if overview.is_fresh(now) => Rc::clone(overview),
             _ => {
                 let overview = Rc::new(Overview::of(&self.pools, now));
                 *latest = Some(Rc::clone(&overview));
@@ -137,8 +137,11 @@ impl Pool {
     fn sample(&self) {
         let mut past = self.past.borrow_mut();
         let (Some(reading), Some(snapshot)) = (self.pool.reading(), self.pool.snapshot()) else {
-            // The pool is gone: its curves end here.
+            // The pool is gone: its curves end here, and grow old.
             (past.last, past.findings) = (None, Vec::new());
+            past.samples.pop_front();
+            let least = past.samples.len() * 2;
+            past.samples.shrink_to(least);
             return;
         };
         let waits = reading.times.wait;
@@ -215,6 +218,10 @@ impl Overview {
         }
         let json = json(&Answer { taken_at, memory: Memory::now(), pools }).into();
         Overview { at, json, text }
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < FRESH_FOR
     }
 
     pub(crate) fn json(&self) -> Bytes {

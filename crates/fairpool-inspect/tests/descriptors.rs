@@ -146,11 +146,8 @@ fn who_holds_the_last_descriptors_gives_them_back_for_newcomers_and_for_the_pool
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     // Until it is turned out.
-                    let turned_out = half_a_client(addr).and_then(|mut client| {
-                        client.set_read_timeout(Some(Duration::from_secs(1)))?;
-                        client.read_to_end(&mut Vec::new())
-                    });
-                    drop(turned_out);
+                    let wait = |mut client: TcpStream| client.read_to_end(&mut Vec::new());
+                    drop(half_a_client(addr).and_then(wait));
                 }
             });
         }
@@ -164,6 +161,8 @@ fn who_holds_the_last_descriptors_gives_them_back_for_newcomers_and_for_the_pool
                 start.elapsed()
             );
         }
+        // Ends the clients, too.
+        drop(crowded);
     });
 }
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fairpool_testing::stub::{lock, threads_named};
+use fairpool_testing::stub::{eventually, lock, threads_named};
 use serde_json::json;
 
 use super::*;
@@ -216,6 +216,7 @@ fn a_link_from_a_website_opens_the_page_which_works_and_its_user_can_record() {
     assert_eq!(browser.eval(words), "record 5 s for Perfetto");
     browser.eval("document.getElementById('record').click()");
     assert_eq!(browser.eval(words), "recording …");
+    eventually("it records", || threads_named("fairpool-record") > 0);
     drop(pool.get().unwrap());
     let file = folder.join("pools.trace.json");
     let start = Instant::now();

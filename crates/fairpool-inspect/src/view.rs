@@ -232,3 +232,32 @@ impl Overview {
         &self.text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fairpool::Pool;
+    use fairpool_testing::StubManager;
+    use fairpool_testing::stub::eventually;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_a_pool_that_went_five_minutes_ago() {
+        let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+        let view = View::new(vec![pool.downgrade()]);
+        (0..3).for_each(|_| view.sample());
+        let kept = || view.pools[0].past.borrow().samples.len();
+        assert_eq!(kept(), 2, "the first is what the second is compared with");
+        drop(view.overview());
+        drop(pool);
+        eventually("it is gone", || view.pools[0].pool.is_gone());
+        view.sample();
+        assert_eq!(kept(), 1, "its history grows old");
+        assert!(view.pools[0].past.borrow().last.is_none());
+        (0..MOST_SAMPLES).for_each(|_| view.sample());
+        assert_eq!(view.pools[0].past.borrow().samples.capacity(), 0);
+        std::thread::sleep(FRESH_FOR);
+        view.sample();
+        assert!(view.latest.borrow().is_none(), "nobody is given an old overview");
+    }
+}

@@ -12,8 +12,9 @@ use crate::sync::{Arc, Process, Weak};
 
 /// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).
 ///
-/// It does not keep the pool alive. Dropping it ends the subscription. In a child made by
-/// `fork` it has ended.
+/// It does not keep the pool alive. Dropping it ends the subscription and frees the events that
+/// were not read, at once. (If the pool's resident thread is just delivering events, the drop
+/// waits for that, for some milliseconds at most.) In a child made by `fork` it has ended.
 ///
 /// # Examples
 ///
@@ -29,10 +30,20 @@ use crate::sync::{Arc, Process, Weak};
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct Subscription {
-    pool: Arc<str>,
-    events: Receiver<Event>,
-    source: Weak<dyn EventSource>,
-    process: Process,
+    pub(crate) pool: Arc<str>,
+    /// Its number in the list.
+    pub(crate) number: u64,
+    /// Not the pool: a drop must not end one, nor run the destructor of its manager.
+    pub(crate) list: Arc<dyn SubscriberList>,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) source: Weak<dyn EventSource>,
+    pub(crate) process: Process,
+}
+
+/// A list of subscribers.
+pub(crate) trait SubscriberList: Send + Sync {
+    /// Removes the one with this number, if it is there.
+    fn remove(&self, number: u64);
 }
 
 /// A pool as the source of events.
@@ -42,14 +53,6 @@ pub(crate) trait EventSource: Send + Sync {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        pool: Arc<str>,
-        events: Receiver<Event>,
-        source: Weak<dyn EventSource>,
-    ) -> Subscription {
-        Subscription { pool, events, source, process: Process::current() }
-    }
-
     /// The channel. `None` in another process, where nobody sends, and where its locks may be
     /// taken for ever.
     fn events(&self) -> Option<&Receiver<Event>> {
@@ -134,21 +137,22 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if self.process.is_another() {
-            // One receiver too many, so that the drop of `events` has nothing to tell.
-            std::mem::forget(self.events.clone());
-        }
-    }
-}
-
 impl<'a> IntoIterator for &'a Subscription {
     type Item = Event;
     type IntoIter = Box<dyn Iterator<Item = Event> + 'a>;
 
     fn into_iter(self) -> Self::IntoIter {
         Box::new(self.iter())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if self.process.is_another() {
+            // One receiver too many, so that the drop of `events` has nobody to tell.
+            return std::mem::forget(self.events.clone());
+        }
+        self.list.remove(self.number);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A thread gets a connection from the pool, and returns it by dropping it. If no
 //! connection is free, callers wait in the order in which they came, each until its own
 //! deadline at most. A caller that gets none gets an error that names the holders of the
-//! connections (the thread, the line, for how long) and the driver's last error.
+//! connections (the thread, the line, for how long); the driver's error is its source.
 //!
 //! ```
 //! use std::thread;
@@ -20,7 +20,7 @@
 //!         let pool = &pool;
 //!         scope.spawn(move || match pool.get_timeout(Duration::from_secs(1)) {
 //!             Ok(_conn) => {} // use it; it returns to the pool when it is dropped
-//!             Err(error) => eprintln!("{error}"), // names who holds the connections
+//!             Err(error) => eprintln!("{error:#}"), // names who holds the connections, and the cause
 //!         });
 //!     }
 //! });
@@ -73,6 +73,23 @@
 //! No user code runs while the pool holds its lock, so managers, hooks and connections may
 //! use the pool from every method. But a hook that *owns* a [`Pool`] keeps it alive: the
 //! pool then does not close when its last other handle is dropped.
+//!
+//! # Processes
+//!
+//! A pool belongs to the process that built it. **Fork first, build after.** A child made by
+//! `fork` has a copy of the pool, but neither its threads nor connections of its own: the
+//! streams are the parent's. In a child
+//!
+//! - gets and subscriptions fail at once with [`ErrorKind::Forked`]; [`Pool::try_get`] finds
+//!   nothing;
+//! - guards of the parent do nothing when they are dropped or discarded. The connection is
+//!   neither used nor closed. Do not use it through the guard either;
+//!   [`PooledConnection::detach`] hands it over as it is;
+//! - everything else does nothing, or shows an empty pool; [`WeakPool::is_gone`] is true.
+//!
+//! Nothing waits there for a thread that does not exist. Gets and returns ask for the process
+//! once in each tick of the coarse clock (see below). So a get in the tick of the fork may still
+//! be given a connection that was idle in the parent: let a tick pass, or build a pool first.
 //!
 //! # How exact times are
 //!

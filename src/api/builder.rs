@@ -14,6 +14,8 @@ use crate::types::{
 /// [`test_on_check_out`](Builder::test_on_check_out) and
 /// [`error_handler`](Builder::error_handler), which have other defaults.
 ///
+/// No time is too long and no number too large: `Duration::MAX` means without a limit, or never.
+///
 /// # Examples
 ///
 /// ```

@@ -66,6 +66,9 @@ impl<M: ManageConnection> Pool<M> {
     /// once. Idle connections are closed now, those in use when they are returned. It
     /// returns when every connection is closed and the pool's threads have ended, or at
     /// the deadline; the rest is then closed in the background. A second call waits again.
+    /// The drop of the last handle waits for less: see
+    /// [`Builder::drop_timeout`](crate::Builder::drop_timeout). In a child made by `fork`
+    /// there is nothing to close, and the report is complete.
     ///
     /// # Blocking
     ///

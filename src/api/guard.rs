@@ -21,7 +21,7 @@ use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnec
 /// Dropping it does not wait for the driver: the pool's threads reset and close
 /// connections. [`ManageConnection::has_broken`],
 /// [`needs_reset`](ManageConnection::needs_reset) and the event handler run on the
-/// dropping thread.
+/// dropping thread. In a child made by `fork` its drop does nothing.
 ///
 /// # Examples
 ///

@@ -102,7 +102,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `capacity` is zero or more than
-    /// 4,194,304.
+    /// 4,194,304; [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a child made by `fork`.
     ///
     /// # Examples
     ///

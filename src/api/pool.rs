@@ -13,9 +13,12 @@ use crate::types::{Config, Error, ManageConnection};
 
 /// A pool of connections.
 ///
-/// Clones are handles of the same pool. When the last handle is dropped, the pool
-/// closes in the background: idle connections are closed at once, those in use when
-/// they are returned. [`close`](Pool::close) does the same and waits.
+/// Clones are handles of the same pool. When the last handle is dropped, the pool closes:
+/// idle connections at once, and that drop waits for it, 1 second at most
+/// ([`Builder::drop_timeout`]); those in use when they are returned. [`close`](Pool::close)
+/// waits for those too, and for the pool's threads.
+///
+/// A pool belongs to the process that built it: see [Processes](crate#processes).
 ///
 /// # Examples
 ///
@@ -108,7 +111,8 @@ impl<M: ManageConnection> Pool<M> {
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout),
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect), or, if the pool is built with
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect),
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked), or, if the pool is built with
     /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
     /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     ///

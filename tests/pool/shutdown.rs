@@ -227,6 +227,27 @@ fn p6_the_drop_does_not_wait_for_an_abandoned_close() {
 }
 
 #[test]
+fn p6_the_drop_does_not_wait_on_a_thread_that_has_to_close() {
+    let server = Server::new();
+    let pool = builder(2).min_idle(Some(2)).drop_timeout(Duration::MAX);
+    let pool = pool.max_closers(1).build(server.manager()).unwrap();
+    let last = Arc::new(Mutex::new(Some(pool.clone())));
+    server.spy({
+        let last = Arc::clone(&last);
+        move |op| {
+            if op == Op::Close {
+                let pool = lock(&last).take();
+                drop(pool);
+            }
+        }
+    });
+    let conn = pool.get().unwrap();
+    drop(pool);
+    PooledConnection::discard(conn);
+    eventually("all is closed", || server.live() == 0);
+}
+
+#[test]
 fn p6_after_close_the_drop_does_not_wait_again() {
     let (server, gate) = (Server::new(), Gate::new());
     let pool = builder(1).drop_timeout(Duration::MAX).build(server.manager()).unwrap();

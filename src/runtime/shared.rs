@@ -175,8 +175,7 @@ impl<M: ManageConnection> Shared<M> {
         &self,
         step: impl FnOnce(&mut PoolCore<M>) -> R,
     ) -> Option<R> {
-        let (result, wants_delivery) =
-            self.try_core(|core| (step(core), core.wants_delivery()))?;
+        let (result, wants_delivery) = self.try_core(|core| (step(core), core.wants_delivery()))?;
         if wants_delivery {
             self.reaper.wake_to_deliver();
         }

@@ -56,9 +56,7 @@ impl Inner {
     /// `None`: the lock was taken when this process was made by `fork`, and will be for ever.
     /// Waits cannot be registered then, and end at their deadlines.
     fn waits(&self) -> Option<MutexGuard<'_, Waits>> {
-        self.waits
-            .try_lock()
-            .or_else(|| (!self.process.is_another()).then(|| self.waits.lock()))
+        self.waits.try_lock().or_else(|| (!self.process.is_another()).then(|| self.waits.lock()))
     }
 }
 

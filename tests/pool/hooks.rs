@@ -160,7 +160,9 @@ fn the_release_of_a_broken_connection_is_told_before_its_guards_drop_returns() {
         let _conn = conn;
         fairpool_testing::stub::silent_panic()
     };
-    assert!(std::thread::Builder::new().name("panics".into()).spawn(panics).unwrap().join().is_err());
+    assert!(
+        std::thread::Builder::new().name("panics".into()).spawn(panics).unwrap().join().is_err()
+    );
     assert_eq!(releases.of(id), ["panics"]);
     all.push(id);
     releases.panics.store(false, Ordering::Relaxed);

@@ -242,7 +242,9 @@ impl World {
         use ConnectionState::*;
         if self.core.has_left() {
             assert!(had_left || fx.progress, "P6: nobody wakes the last handle");
-            let unheld = |slot: &super::super::slot::Slot<Toy>| matches!(slot.state, Idle | Checking | Retired | Closing);
+            let unheld = |slot: &super::super::slot::Slot<Toy>| {
+                matches!(slot.state, Idle | Checking | Retired | Closing)
+            };
             assert!(!self.core.slots.iter().any(unheld), "P6: left behind");
         } else if self.core.closed {
             let mut jobs = self.jobs.iter().chain(&fx.jobs);

@@ -46,7 +46,9 @@ pub fn fork(live: impl FnOnce()) -> Child {
             let Err(payload) = lived else { exit(0) };
             let text = match payload.downcast::<String>() {
                 Ok(text) => *text,
-                Err(payload) => payload.downcast::<&str>().map_or_else(|_| String::new(), |text| text.to_string()),
+                Err(payload) => payload
+                    .downcast::<&str>()
+                    .map_or_else(|_| String::new(), |text| text.to_string()),
             };
             let _ = last_words.write_all(text.as_bytes());
             exit(1)

@@ -362,7 +362,7 @@ fn only_shared_locks_the_core() {
     for (file, text) in sources() {
         let locks = ["core.lock()", "core.try_lock()", "(&self.core, "];
         let locks: usize = locks.iter().map(|lock| text.matches(lock).count()).sum();
-        let known = if file == Path::new("runtime/shared.rs") { 3 } else { 0 };
+        let known = if file == Path::new("runtime/shared.rs") { 4 } else { 0 };
         assert_eq!(locks, known, "src/{}: places that lock the core", file.display());
     }
 }

@@ -120,11 +120,11 @@ pub(crate) struct Turnstile(std::sync::Mutex<()>);
 
 impl Turnstile {
     /// How often the first yields before it begins to sleep between two looks.
-    const YIELDS: u32 = 100;
+    const YIELDS: u32 = 3;
 
     /// Between two looks when the holder of the lock does not run, for example because a
     /// thread of a higher priority looks.
-    const PAUSE: Duration = Duration::from_micros(50);
+    const PAUSE: Duration = Duration::from_micros(20);
 
     /// Waits for the lock. Before that it looks a few times, as long as a usual holder needs,
     /// and then asks whether it may wait.

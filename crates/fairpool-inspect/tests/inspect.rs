@@ -645,6 +645,9 @@ fn addresses_that_will_not_do_are_named() {
         let error = fairpool_inspect::serve(addr, &[pool.downgrade()]).unwrap_err();
         let remote = matches!(error, ServeError::Remote(_));
         assert_eq!(error.source().is_none(), remote, "{error:?}");
+        // Who prints the chain prints the cause once.
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(cause.is_empty() || !error.to_string().contains(&cause), "{error}: {cause}");
         error.to_string()
     };
     let text = refused("0.0.0.0:0");
@@ -654,8 +657,8 @@ fn addresses_that_will_not_do_are_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let text = refused(&addr);
-    assert!(text.contains(&format!("cannot listen on {addr}: ")), "{text}");
-    assert!(refused("nonsense").starts_with("inspect: the address cannot be resolved: "));
+    assert!(text.ends_with(&format!("cannot listen on {addr}")), "{text}");
+    assert_eq!(refused("nonsense"), "inspect: the address cannot be resolved");
 
     let error = fairpool_inspect::serve("127.0.0.1:0", &[]).unwrap_err();
     assert!(matches!(error, ServeError::NoPools), "{error:?}");

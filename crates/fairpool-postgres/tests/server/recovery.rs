@@ -151,7 +151,7 @@ fn an_outage_is_the_cause_of_timeouts_and_the_pool_recovers_by_itself() {
 fn p9_the_text_of_an_error_says_what_the_server_said() {
     let wrong = Manager::new(shared().app_config("wrong"), NoTls);
     let error = builder().build(wrong).unwrap_err();
-    assert!(error.to_string().contains("password authentication failed"), "{error}");
+    assert!(format!("{error:#}").contains("password authentication failed"), "{error:#}");
 }
 
 #[test]

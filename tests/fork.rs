@@ -117,7 +117,13 @@ fn no_other_call_in_a_child_hangs_or_does_anything() {
         let report = at_once("close", || pool.close(Instant::now() + ms(10_000)));
         assert!(report.is_complete(), "{report}");
         at_once("the drop", || drop(pool));
+        assert_eq!(threads().unwrap_or(1), 1, "nothing of all this has spawned a thread");
     });
+}
+
+/// How many threads this process has, where the system tells.
+fn threads() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
 }
 
 #[test]

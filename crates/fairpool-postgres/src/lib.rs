@@ -55,8 +55,10 @@
 
 mod advise;
 mod blockers;
+mod client;
 #[cfg(feature = "serde")]
 mod json;
+mod left;
 mod manager;
 
 pub use postgres;
@@ -64,6 +66,9 @@ pub use postgres::NoTls;
 
 pub use crate::advise::{Advice, AdviseError, Recommendation, ServerFigures, advise};
 pub use crate::blockers::{Blocker, blockers};
+pub use crate::client::{
+    CancelToken, Client, Statement, ToStatement, Transaction, TransactionBuilder,
+};
 pub use crate::manager::{PostgresConnectionManager, Reset};
 
 /// Compiles the examples of the README.

@@ -4,19 +4,25 @@ mod errors;
 mod reset;
 mod settings;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairpool::ManageConnection;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::{Client, Config, Error, Socket};
+use postgres::{Config, Error, Socket};
 
 pub use self::reset::Reset;
+use crate::client::{Client, Rules, is_lost_statement, is_refusal, refuse};
+
+const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
+     the role instead, with ALTER ROLE ... SET";
 
 /// The limit of a check that no pool limits.
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Opens [`postgres::Client`]s, with TLS by `T`.
+/// Opens [`Client`]s, with TLS by `T`.
 ///
 /// # Defaults
 ///
@@ -28,7 +34,8 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// | `connect_timeout` | 5 s | [`connect_timeout`](Self::connect_timeout) |
 /// | keepalives | after 5 s of silence, each second, 5 times | [`keepalives`](Self::keepalives) |
 /// | `tcp_user_timeout` | when keepalives would give up: 10 s | [`tcp_user_timeout`](Self::tcp_user_timeout) |
-/// | reset on return | off | [`reset_on_return`](Self::reset_on_return) |
+/// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
+/// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
 ///
 /// A value in the configuration always takes precedence.
@@ -36,7 +43,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Examples
 ///
 /// ```no_run
-/// use fairpool_postgres::{NoTls, PostgresConnectionManager, Reset};
+/// use fairpool_postgres::{NoTls, PostgresConnectionManager};
 /// use std::time::Duration;
 ///
 /// let manager = PostgresConnectionManager::new(
@@ -45,8 +52,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// )
 /// .application_name("billing")
 /// .lock_timeout(Duration::from_secs(2))
-/// .idle_in_transaction_session_timeout(Duration::from_secs(30))
-/// .reset_on_return(Reset::Rollback);
+/// .idle_in_transaction_session_timeout(Duration::from_secs(30));
 /// # Ok::<(), fairpool_postgres::postgres::Error>(())
 /// ```
 #[derive(Clone)]
@@ -54,7 +60,7 @@ pub struct PostgresConnectionManager<T> {
     config: Config,
     tls: T,
     settings: Vec<(String, String)>,
-    reset: Reset,
+    rules: Arc<Rules>,
 }
 
 impl<T> PostgresConnectionManager<T> {
@@ -71,7 +77,7 @@ impl<T> PostgresConnectionManager<T> {
     /// ```
     #[must_use]
     pub fn new(config: Config, tls: T) -> Self {
-        Self { config, tls, settings: Vec::new(), reset: Reset::Off }
+        Self { config, tls, settings: Vec::new(), rules: Arc::default() }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -101,7 +107,7 @@ impl<T> fmt::Debug for PostgresConnectionManager<T> {
         f.debug_struct("PostgresConnectionManager")
             .field("config", &self.config())
             .field("settings", &self.settings)
-            .field("reset", &self.reset)
+            .field("reset", &self.rules.reset)
             .finish_non_exhaustive()
     }
 }
@@ -120,7 +126,8 @@ where
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, refuses, or rejects a setting.
+    /// If the server cannot be reached, refuses, or rejects a setting; or if there are session
+    /// settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
     ///
@@ -132,10 +139,14 @@ where
     /// address, and without a limit for DNS, TLS, authentication and the settings.
     fn connect(&self) -> Result<Client, Error> {
         let mut client = self.config().connect(self.tls.clone())?;
-        if let Some(settings) = self.settings_sql() {
-            client.batch_execute(&settings)?;
+        match self.settings_sql() {
+            Some(_) if self.rules.transaction_pooler => {
+                return Err(refuse(&mut client, SETTINGS_BEHIND_POOLER));
+            }
+            Some(settings) => client.batch_execute(&settings)?,
+            None => {}
         }
-        Ok(client)
+        Ok(Client::new(client, Arc::clone(&self.rules)))
     }
 
     /// Makes one round trip of at most 2 s.
@@ -151,10 +162,12 @@ where
         client.is_valid(VALIDATION_TIMEOUT)
     }
 
-    /// Returns whether the client has noticed the end of its connection. A hint: see the
-    /// [crate's docs](crate).
+    /// Ends the use, and returns whether the connection must not be used again: because it is
+    /// lost, as far as the client has noticed (a hint: see the [crate's docs](crate)), because a
+    /// cancel was sent, because the server has lost a prepared statement, or because something
+    /// is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
-        client.is_closed()
+        client.state().end_use() || client.is_closed()
     }
 
     /// Makes one round trip of at most `limit`.
@@ -174,8 +187,11 @@ where
     /// lacks. Not permanent: too many connections (53300), starting up or shutting down
     /// (57P03), a refused connection, a name that does not resolve, a failed TLS
     /// handshake, an unknown database behind PgBouncer (which reports 08P01).
+    ///
+    /// Also permanent: session settings behind a
+    /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     fn is_permanent(&self, error: &Error) -> bool {
-        errors::is_permanent(error)
+        errors::is_permanent(error) || is_refusal(error)
     }
 
     /// True if the connection is lost or in an unknown state.
@@ -184,17 +200,21 @@ where
     /// errors that are not from the server (I/O, closed, protocol, timeout), unless the
     /// client itself rejected a value or a statement. Not fatal: class XX, which
     /// extensions use for bad input.
+    /// Also fatal: a prepared statement that the server no longer has (26000), or whose result
+    /// has changed (0A000, "cached plan must not change result type"). Every later execution on
+    /// the connection would fail likewise.
     fn is_fatal(&self, error: &Error) -> bool {
-        errors::is_fatal(error)
+        errors::is_fatal(error) || is_lost_statement(error)
     }
 
-    /// True if a [`Reset`] is set and the client is not closed.
+    /// True if the use may have left what the [`Reset`] of this manager undoes, and the client is
+    /// not closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
-        self.reset != Reset::Off && !client.is_closed()
+        client.state().needs_reset() && !client.is_closed()
     }
 
-    /// Undoes what [`Reset`] demands. With [`Reset::Off`] the pool calls this only after
-    /// the holder panicked; then it does the same as [`Reset::Rollback`].
+    /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
+    /// panicked; then it does the same as [`Reset::Rollback`].
     ///
     /// # Errors
     ///
@@ -203,15 +223,19 @@ where
     ///
     /// # Blocking
     ///
-    /// One to three round trips, without a limit of their own.
+    /// One to four round trips, without a limit of their own.
     fn reset(&self, client: &mut Client) -> Result<(), Error> {
-        match self.reset {
-            Reset::Off | Reset::Rollback => reset::end_transaction(client),
-            Reset::Session => {
-                reset::end_transaction(client)?;
-                let settings = self.settings_sql().unwrap_or_default();
-                reset::clean_session(client, &settings)
-            }
-        }
+        let level = self.rules.level();
+        let left = client.state().left();
+        let settings = self.settings_sql().unwrap_or_default();
+        let was_open = reset::undo(client.inner(), level, left, &settings)?;
+        client.state().is_clean();
+        client.state().found = was_open.then_some("an open transaction");
+        Ok(())
+    }
+
+    /// Returns "an open transaction" if the last reset rolled one back.
+    fn left_behind(&self, client: &mut Client) -> Option<Cow<'static, str>> {
+        client.state().found.take().map(Cow::Borrowed)
     }
 }

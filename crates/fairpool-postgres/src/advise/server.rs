@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use postgres::{Client, Error, SimpleQueryMessage};
+use postgres::{Error, SimpleQueryMessage};
 
 use super::AdviseError;
+use crate::Client;
 
 const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (\
      'server_version', 'port', 'max_connections', 'superuser_reserved_connections', \

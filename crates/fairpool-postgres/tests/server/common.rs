@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Builder, Error, ManageConnection, Pool, PooledConnection};
-use fairpool_postgres::postgres::{self, Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
+use fairpool_postgres::postgres::{self, Config};
+use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
 use fairpool_servers::proxy::Proxy;
 
@@ -54,7 +54,7 @@ pub(crate) fn builder() -> Builder<Manager> {
 
 /// A session of the test itself, beside the pool.
 pub(crate) fn session(cluster: &Cluster) -> Client {
-    cluster.config().connect(NoTls).expect("a session")
+    cluster.config().connect(NoTls).expect("a session").into()
 }
 
 /// The same server as the proxy's, through the proxy.

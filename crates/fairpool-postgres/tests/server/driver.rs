@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use fairpool::ManageConnection;
-use fairpool_postgres::postgres::{Client, Config};
-use fairpool_postgres::{NoTls, Reset};
+use fairpool_postgres::postgres::Config;
+use fairpool_postgres::{Client, NoTls, Reset};
 use fairpool_servers::cluster::Cluster;
 
 use crate::common::{

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use fairpool::{ErrorKind, Pool};
 use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::error::SqlState;
-use fairpool_postgres::postgres::{self, Client, Config};
+use fairpool_postgres::Client;
+use fairpool_postgres::postgres::{self, Config};
 use fairpool_servers::cluster::{APP_PASSWORD, APP_USER, Cluster};
 use fairpool_servers::netns::Network;
 use fairpool_servers::proxy::{Flow, Proxy};
@@ -39,7 +40,8 @@ fn io_kind(error: &postgres::Error) -> Option<io::ErrorKind> {
 /// Checks that the server has exactly the pool's connections, and none after the pool is
 /// closed.
 fn assert_none_left(cluster: &Cluster, pool: Pool<Manager>, name: &str) {
-    let mut admin = cluster.socket_config().connect(NoTls).expect("a session");
+    let admin = cluster.socket_config().connect(NoTls).expect("a session");
+    let mut admin = Client::from(admin);
     let mut sessions = || sessions_named(&mut admin, name);
     let mut most = 0;
     let settled = wait_until("the server has what the pool has", || {
@@ -333,7 +335,7 @@ fn faults_max_connections_reached_by_others() {
     let load = Load::start(&pool, A_WHILE);
     // Others take the free places, and those of the pool's connections as they are killed.
     let session = || cluster.socket_config().connect(NoTls);
-    let mut others: Vec<Client> = (0..4).map(|_| session().expect("room")).collect();
+    let mut others: Vec<postgres::Client> = (0..4).map(|_| session().expect("room")).collect();
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE application_name = 'crowded out'";
     wait_until("all places are taken", || {

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{ErrorKind, ManageConnection, Pool};
-use fairpool_postgres::postgres::{self, Client, Config, SimpleQueryMessage};
-use fairpool_postgres::{NoTls, Reset};
+use fairpool_postgres::postgres::{self, Config, SimpleQueryMessage};
+use fairpool_postgres::{Client, NoTls, Reset};
 use fairpool_servers::bouncer::Bouncer;
 
 use crate::common::{Manager, builder, driver_error, millis, refused, shared, take_all};

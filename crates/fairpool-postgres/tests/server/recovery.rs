@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fairpool::{Error, ErrorKind, Pool, PooledConnection};
 use fairpool_postgres::NoTls;
-use fairpool_postgres::postgres::Client;
+use fairpool_postgres::Client;
 use fairpool_postgres::postgres::error::SqlState;
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use fairpool::{Pool, PooledConnection};
 use fairpool_postgres::Reset;
-use fairpool_postgres::postgres::Client;
+use fairpool_postgres::Client;
 use fairpool_postgres::postgres::error::SqlState;
 
 use crate::common::{

@@ -45,11 +45,7 @@ impl Left {
 
     /// What has no place behind a pooler that pools transactions, wherever it happens.
     pub(crate) const NEEDS_OWN_SESSION: Left = Left(
-        Left::SETTINGS.0
-            | Left::LISTEN.0
-            | Left::LOCKS.0
-            | Left::PREPARED.0
-            | Left::BEYOND_RESET.0,
+        Left::SETTINGS.0 | Left::LISTEN.0 | Left::LOCKS.0 | Left::PREPARED.0 | Left::BEYOND_RESET.0,
     );
 
     pub(crate) const fn is_nothing(self) -> bool {

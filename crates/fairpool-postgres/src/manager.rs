@@ -63,6 +63,11 @@ pub struct PostgresConnectionManager<T> {
     rules: Arc<Rules>,
 }
 
+/// Whether an error of a call makes the connection useless to the next caller.
+pub(crate) fn is_fatal(error: &Error) -> bool {
+    errors::is_fatal(error) || is_lost_statement(error)
+}
+
 impl<T> PostgresConnectionManager<T> {
     /// Makes a manager from a configuration and a TLS connector. Opens nothing yet.
     ///
@@ -162,10 +167,9 @@ where
         client.is_valid(VALIDATION_TIMEOUT)
     }
 
-    /// Ends the use, and returns whether the connection must not be used again: because it is
-    /// lost, as far as the client has noticed (a hint: see the [crate's docs](crate)), because a
-    /// cancel was sent, because the server has lost a prepared statement, or because something
-    /// is left that no reset can undo.
+    /// Ends the use, and returns whether the connection must not be used again: because a call
+    /// had an error that is fatal, because the client has noticed the end of its connection, because
+    /// a cancel was sent, or because something is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
         client.state().end_use() || client.is_closed()
     }
@@ -204,7 +208,7 @@ where
     /// has changed (0A000, "cached plan must not change result type"). Every later execution on
     /// the connection would fail likewise.
     fn is_fatal(&self, error: &Error) -> bool {
-        errors::is_fatal(error) || is_lost_statement(error)
+        is_fatal(error)
     }
 
     /// True if the use may have left what the [`Reset`] of this manager undoes, and the client is

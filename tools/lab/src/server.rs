@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fairpool::{Pool, PooledConnection};
 use fairpool_postgres::postgres::config::Host;
-use fairpool_postgres::postgres::{Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
+use fairpool_postgres::postgres::Config;
+use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
 
 use crate::console::Console;

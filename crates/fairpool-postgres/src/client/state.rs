@@ -13,6 +13,7 @@ use super::cancel::ThisUse;
 use super::refusal::refuse;
 use crate::Reset;
 use crate::left::{Effect, Harmless, Left};
+use crate::manager::is_fatal;
 
 /// Behind a pooler, the types of so many statements are remembered per connection.
 const REMEMBERED_STATEMENTS: usize = 256;
@@ -41,8 +42,8 @@ impl Rules {
 pub(crate) struct State {
     rules: Arc<Rules>,
     left: Left,
-    /// The server and the client disagree about prepared statements.
-    is_out_of_step: bool,
+    /// A call had an error after which the connection is of no use.
+    has_failed: bool,
     /// Made for the first token of a use.
     this_use: Option<ThisUse>,
     /// What the last reset found.
@@ -55,7 +56,7 @@ impl State {
         Self {
             rules,
             left: Left::NOTHING,
-            is_out_of_step: false,
+            has_failed: false,
             this_use: None,
             found: None,
             types: HashMap::new(),
@@ -75,7 +76,7 @@ impl State {
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_spoilt =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
-        is_cancelled || is_spoilt || self.is_out_of_step
+        is_cancelled || is_spoilt || self.has_failed
     }
 
     pub(crate) fn needs_reset(&self) -> bool {
@@ -262,7 +263,7 @@ impl State {
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         if let Err(error) = &result {
-            self.is_out_of_step |= is_lost_statement(error);
+            self.has_failed |= is_fatal(error);
         }
         self.mark(Left::UNREAD | effect.leaves);
         result
@@ -291,12 +292,11 @@ impl State {
         }
         let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
             && !effect.leaves.intersects(Left::PREPARED);
-        if !is_lost_statement(error) && !is_duplicate {
-            return;
-        }
-        self.is_out_of_step = true;
-        let is_prepared_just_now = matches!(source, Source::Text(_)) && names_drivers(error);
-        if is_prepared_just_now && !self.rules.warned.swap(true, Ordering::Relaxed) {
+        self.has_failed |= is_duplicate || is_fatal(error);
+        let is_lost_at_once = (is_duplicate || is_lost_statement(error))
+            && matches!(source, Source::Text(_))
+            && names_drivers(error);
+        if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "the server lost a prepared statement between two messages: {error}. Probably a \
                  pooler stands between that pools transactions, such as PgBouncer with \

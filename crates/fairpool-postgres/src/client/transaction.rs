@@ -4,8 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use postgres::types::{BorrowToSql, ToSql, Type};
 use postgres::{
-    CopyInWriter, CopyOutReader, Error, IsolationLevel, Portal, Row, RowIter,
-    SimpleQueryMessage,
+    CopyInWriter, CopyOutReader, Error, IsolationLevel, Portal, Row, RowIter, SimpleQueryMessage,
 };
 
 use super::call;
@@ -67,11 +66,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`postgres::Transaction::bind`].
-    pub fn bind<T>(
-        &mut self,
-        query: &T,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Portal, Error>
+    pub fn bind<T>(&mut self, query: &T, params: &[&(dyn ToSql + Sync)]) -> Result<Portal, Error>
     where
         T: ?Sized + ToStatement,
     {

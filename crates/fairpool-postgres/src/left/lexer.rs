@@ -89,11 +89,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self) -> Result<Token<'a>, Unreadable> {
-        let start = self.at;
-        while self.peek(0).is_some_and(continues_word) {
-            self.at += 1;
-        }
-        let word = &self.text[start..self.at];
+        let rest = &self.text[self.at..];
+        let end = rest.bytes().position(|byte| !continues_word(byte));
+        let word = &rest[..end.unwrap_or(rest.len())];
+        self.at += word.len();
         match (word, self.peek(0), self.peek(1)) {
             ("e" | "E", Some(b'\''), _) => self.escape_string(),
             // An identifier with Unicode escapes could be any name.
@@ -171,10 +170,23 @@ impl<'a> Lexer<'a> {
     }
 }
 
-fn starts_word(byte: u8) -> bool {
+const fn starts_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii()
 }
 
-fn continues_word(byte: u8) -> bool {
-    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
+const fn continues_word(byte: u8) -> bool {
+    CONTINUES_WORD[byte as usize]
 }
+
+/// A table, since most bytes of a statement are looked up here.
+const CONTINUES_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte: u8 = 0;
+    loop {
+        table[byte as usize] = starts_word(byte) || byte.is_ascii_digit() || byte == b'$';
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};

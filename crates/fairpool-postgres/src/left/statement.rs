@@ -25,8 +25,19 @@ pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable>
 
 /// What the list after EXPLAIN starts with, if it is not a query in parentheses.
 const EXPLAIN_OPTIONS: &[&str] = &[
-    "analyze", "analyse", "verbose", "costs", "settings", "generic_plan", "buffers", "serialize",
-    "wal", "timing", "summary", "memory", "format",
+    "analyze",
+    "analyse",
+    "verbose",
+    "costs",
+    "settings",
+    "generic_plan",
+    "buffers",
+    "serialize",
+    "wal",
+    "timing",
+    "summary",
+    "memory",
+    "format",
 ];
 
 struct Reader<'a> {
@@ -89,8 +100,8 @@ impl<'a> Reader<'a> {
             "explain" => return self.explain(),
             "create" | "alter" | "drop" => self.define()?,
             "truncate" | "comment" | "grant" | "revoke" | "vacuum" | "analyze" | "analyse"
-            | "reindex" | "cluster" | "refresh" | "lock" | "notify" | "unlisten"
-            | "checkpoint" | "savepoint" | "release" | "security" | "reassign" => {
+            | "reindex" | "cluster" | "refresh" | "lock" | "notify" | "unlisten" | "checkpoint"
+            | "savepoint" | "release" | "security" | "reassign" => {
                 return self.scan(Kind::Definition);
             }
             "copy" => return self.copy(),
@@ -329,7 +340,8 @@ impl<'a> Scan<'a> {
             Token::Word(text) | Token::Quoted(text) => text,
             _ => return,
         };
-        if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pg_temp")) {
+        let is_temporary = text.len() >= 7 && text.as_bytes()[..7].eq_ignore_ascii_case(b"pg_temp");
+        if is_temporary {
             self.left |= Left::TEMPORARY;
         }
         if self.previous == Some(Token::Dot) {
@@ -347,22 +359,29 @@ impl<'a> Scan<'a> {
     }
 
     fn on_word(&mut self, word: &str) {
-        let mut buffer = [0; 16];
-        match lower(word, &mut buffer) {
-            "into" | "as" | "with" | "recursive" | "table" | "references" => self.declares = true,
-            "temp" | "temporary" | "local" | "global" => {
-                if self.follows("into") || self.follows("local") || self.follows("global") {
-                    self.left |= Left::TEMPORARY;
-                    self.declares = true;
-                }
-            }
-            "program" => self.left |= Left::UNKNOWN,
-            "execute" if self.kind == Kind::Definition => self.left |= Left::UNKNOWN,
-            "on" | "using" => self.declares = self.index,
-            "exists" | "function" | "procedure" | "aggregate" | "view" => {
-                self.declares = self.kind == Kind::Definition;
-            }
-            _ => {}
+        // Most words are none of these, so they are told apart by their length first.
+        let is = |candidates: &[&str]| candidates.iter().any(|c| word.eq_ignore_ascii_case(c));
+        let (announces, temporary, in_definitions): (&[_], &[_], &[_]) = match word.len() {
+            2 => (&["as"], &[], &[]),
+            4 => (&["into", "with"], &["temp"], &["view"]),
+            5 => (&["table"], &["local"], &[]),
+            6 => (&[], &["global"], &["exists"]),
+            8 => (&[], &[], &["function"]),
+            9 => (&["recursive"], &["temporary"], &["procedure", "aggregate"]),
+            10 => (&["references"], &[], &[]),
+            _ => (&[], &[], &[]),
+        };
+        if is(announces) || self.kind == Kind::Definition && is(in_definitions) {
+            self.declares = true;
+        } else if is(temporary) && ["into", "local", "global"].iter().any(|w| self.follows(w)) {
+            self.left |= Left::TEMPORARY;
+            self.declares = true;
+        } else if self.index && is(&["on", "using"]) {
+            self.declares = true;
+        } else if word.len() == 7
+            && (is(&["program"]) || self.kind == Kind::Definition && is(&["execute"]))
+        {
+            self.left |= Left::UNKNOWN;
         }
     }
 

@@ -92,7 +92,10 @@ fn each_kind_of_state_is_marked() {
     );
     leaves(Left::PREPARED, &["PREPARE p AS SELECT 1", "PREPARE p (int) AS SELECT $1"]);
     leaves(Left::SEQUENCES, &["SELECT nextval('s')", "INSERT INTO t VALUES (nextval('s'))"]);
-    leaves(Left::BEYOND_RESET, &["LOAD 'auto_explain'", "SELECT setseed(0.5)", "SET seed = 1"][..2]);
+    leaves(
+        Left::BEYOND_RESET,
+        &["LOAD 'auto_explain'", "SELECT setseed(0.5)", "SET seed = 1"][..2],
+    );
     assert!(left("SET LOCAL \"seed\" = 1").intersects(Left::BEYOND_RESET));
     assert!(left("DISCARD ALL").intersects(Left::BEYOND_RESET));
     assert!(left("DEALLOCATE PREPARE ALL").intersects(Left::BEYOND_RESET));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use fairpool::Pool;
 use fairpool::diagnosis::FindingKind;
-use fairpool_postgres::{Client, postgres};
 use fairpool_postgres::{Blocker, NoTls, blockers};
+use fairpool_postgres::{Client, postgres};
 use fairpool_servers::bouncer::Bouncer;
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{ManageConnection, Pool, PooledConnection};
-use fairpool_postgres::NoTls;
 use fairpool_postgres::Client;
+use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::{self, Config};
 use fairpool_servers::cluster::Cluster;
 use fairpool_servers::netns::Network;

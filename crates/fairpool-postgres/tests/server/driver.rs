@@ -179,16 +179,24 @@ fn validation_is_bounded_on_a_silent_server() {
 
 // ---- reset ----
 
+const LEVELS: [Reset; 4] = [Reset::Off, Reset::Rollback, Reset::Session, Reset::Always];
+
 #[test]
-fn no_reset_is_asked_for_by_default_but_one_after_a_panic_rolls_back() {
-    let off = manager();
-    let mut client = off.connect().unwrap();
-    assert!(!off.needs_reset(&mut client));
-    client.batch_execute("BEGIN").unwrap();
-    off.reset(&mut client).unwrap();
-    assert!(!is_in_transaction(&mut client));
-    for mode in [Reset::Rollback, Reset::Session] {
-        assert!(off.clone().reset_on_return(mode).needs_reset(&mut client));
+fn a_reset_is_asked_for_where_something_may_be_left_and_says_what_it_found() {
+    for level in LEVELS {
+        let manager = manager().reset_on_return(level);
+        let mut client = manager.connect().unwrap();
+        // Neither a mark nor a level asks for this one: the pool does, after a panic.
+        manager.reset(&mut client).unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level == Reset::Always, "{level:?}");
+        client.batch_execute("BEGIN").unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level != Reset::Off, "{level:?}");
+        manager.reset(&mut client).unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level == Reset::Always, "{level:?}");
+        assert!(!is_in_transaction(&mut client), "{level:?}");
+        let found = manager.left_behind(&mut client);
+        assert_eq!(found.as_deref(), Some("an open transaction"), "{level:?}");
+        assert_eq!(manager.left_behind(&mut client), None, "{level:?}");
     }
 }
 

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use fairpool::ManageConnection;
+use fairpool_postgres::Client;
 use fairpool_postgres::postgres::config::SslMode;
 use fairpool_postgres::postgres::error::SqlState;
-use fairpool_postgres::Client;
 use fairpool_postgres::postgres::{Config, Error};
 use fairpool_postgres::{NoTls, Reset};
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};

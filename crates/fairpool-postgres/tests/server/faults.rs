@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{ErrorKind, Pool};
+use fairpool_postgres::Client;
 use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::error::SqlState;
-use fairpool_postgres::Client;
 use fairpool_postgres::postgres::{self, Config};
 use fairpool_servers::cluster::{APP_PASSWORD, APP_USER, Cluster};
 use fairpool_servers::netns::Network;

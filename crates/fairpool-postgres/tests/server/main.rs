@@ -10,12 +10,16 @@
 
 mod advise;
 mod blockers;
+mod cancels;
 mod closes;
 mod common;
 mod driver;
 mod errors;
 mod faults;
+mod left_behind;
+mod marks;
 mod pgbouncer;
 mod pool;
 mod recovery;
 mod returns;
+mod statements;

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Error, ErrorKind, Pool, PooledConnection};
-use fairpool_postgres::NoTls;
 use fairpool_postgres::Client;
+use fairpool_postgres::NoTls;
 use fairpool_postgres::postgres::error::SqlState;
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 

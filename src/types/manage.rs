@@ -1,6 +1,5 @@
 //! The traits that drivers and users implement: the manager and the hooks.
 
-use std::borrow::Cow;
 use std::error;
 use std::fmt;
 use std::time::Duration;
@@ -152,13 +151,6 @@ pub trait ManageConnection: Send + Sync + 'static {
     fn reset(&self, conn: &mut Self::Connection) -> Result<(), Self::Error> {
         let _ = conn;
         Ok(())
-    }
-
-    /// What the last [`reset`](ManageConnection::reset) found and removed, in a few words: "an
-    /// open transaction". The default is `None`.
-    fn left_behind(&self, conn: &mut Self::Connection) -> Option<Cow<'static, str>> {
-        let _ = conn;
-        None
     }
 }
 

@@ -3,7 +3,7 @@
 mod call;
 mod cancel;
 mod methods;
-mod refusal;
+mod pooler;
 mod state;
 mod statement;
 mod transaction;
@@ -20,7 +20,7 @@ use postgres::{
 
 pub use self::cancel::CancelToken;
 use self::methods::statement_methods;
-pub(crate) use self::refusal::{is_refusal, refuse};
+pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
 pub(crate) use self::state::{Rules, State, is_lost_statement};
 pub use self::statement::{Statement, ToStatement};
 pub use self::transaction::{Transaction, TransactionBuilder};
@@ -133,7 +133,8 @@ impl Client {
     }
 
     /// Returns a token that can cancel this use's queries from another thread.
-    pub fn cancel_token(&mut self) -> CancelToken {
+    #[must_use]
+    pub fn cancel_token(&self) -> CancelToken {
         CancelToken::new(self.inner.cancel_token(), self.state.this_use())
     }
 

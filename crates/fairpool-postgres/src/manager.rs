@@ -14,7 +14,7 @@ use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Error, Socket};
 
 pub use self::reset::Reset;
-use crate::client::{Client, Rules, is_lost_statement, is_refusal, refuse};
+use crate::client::{Client, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
 
 const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
      the role instead, with ALTER ROLE ... SET";
@@ -148,6 +148,7 @@ where
             Some(_) if self.rules.transaction_pooler => {
                 return Err(refuse(&mut client, SETTINGS_BEHIND_POOLER));
             }
+            None if self.rules.transaction_pooler => learn_own_types(&mut client)?,
             Some(settings) => client.batch_execute(&settings)?,
             None => {}
         }

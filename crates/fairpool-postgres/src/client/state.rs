@@ -1,5 +1,6 @@
 //! What is known of a connection's session.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use postgres::{Error, GenericClient};
 
 use super::call::{Plan, Source};
 use super::cancel::ThisUse;
-use super::refusal::refuse;
+use super::pooler::refuse;
 use crate::Reset;
 use crate::left::{Effect, Harmless, Left};
 use crate::manager::is_fatal;
@@ -45,7 +46,7 @@ pub(crate) struct State {
     /// A call had an error after which the connection is of no use.
     has_failed: bool,
     /// Made for the first token of a use.
-    this_use: Option<ThisUse>,
+    this_use: OnceCell<ThisUse>,
     /// What the last reset found.
     pub(crate) found: Option<&'static str>,
     types: HashMap<Box<str>, Arc<[Type]>>,
@@ -57,7 +58,7 @@ impl State {
             rules,
             left: Left::NOTHING,
             has_failed: false,
-            this_use: None,
+            this_use: OnceCell::new(),
             found: None,
             types: HashMap::new(),
         }
@@ -67,8 +68,8 @@ impl State {
         &self.rules
     }
 
-    pub(super) fn this_use(&mut self) -> &ThisUse {
-        self.this_use.get_or_insert_default()
+    pub(super) fn this_use(&self) -> &ThisUse {
+        self.this_use.get_or_init(ThisUse::default)
     }
 
     /// Ends a use. Returns whether the connection must not be used again.
@@ -141,11 +142,11 @@ impl State {
         let is_inside = self.left.intersects(Left::TRANSACTION);
         let ends_with_transaction = Left::TEMPORARY | Left::CURSOR;
         // Unreadable texts are let through: the server knows better.
-        let is_known = !leaves.intersects(Left::UNKNOWN);
+        let is_readable = !Left::ANYTHING.without(leaves).is_nothing();
         let needs_session = leaves.intersects(Left::NEEDS_OWN_SESSION)
             || leaves.intersects(ends_with_transaction)
                 && !(is_inside || leaves.intersects(Left::TRANSACTION));
-        if is_known && needs_session {
+        if is_readable && needs_session {
             return Err(refuse(inner, "this statement needs a session of its own"));
         }
         Ok(())

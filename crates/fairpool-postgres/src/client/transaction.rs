@@ -106,9 +106,10 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns a token that can cancel this use's queries from another thread.
-    pub fn cancel_token(&mut self) -> CancelToken {
-        let (inner, state) = self.parts();
-        CancelToken::new(inner.cancel_token(), state.this_use())
+    #[must_use]
+    pub fn cancel_token(&self) -> CancelToken {
+        let inner = self.inner.as_ref().expect(ENDED);
+        CancelToken::new(inner.cancel_token(), self.state.this_use())
     }
 
     /// Begins a savepoint, which is rolled back unless it is committed.

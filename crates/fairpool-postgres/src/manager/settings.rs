@@ -182,7 +182,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// - Statements are sent in one message, without a name on the server. The types of a
     ///   statement's parameters are asked for once per connection and text, in a transaction,
-    ///   and remembered.
+    ///   and remembered. The database's own types (enums, composites, those of extensions) are
+    ///   looked up when connecting, in one transaction.
     /// - Session state is refused with an error (0A000) that says so: `SET` (except `SET
     ///   LOCAL`), `LISTEN`, `PREPARE`, advisory locks of a session, and, outside a transaction,
     ///   temporary tables and cursors. So are session settings of this manager, when it
@@ -191,8 +192,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// The mode cannot be recognised when connecting. If its symptoms show, the manager logs a
     /// warning that names this setting. A pooler that pools sessions needs nothing. One that
-    /// pools statements has no transactions: use [`Client::simple_query`],
-    /// [`Client::batch_execute`] and [`Client::query_typed`] there.
+    /// pools statements has no transactions: there, leave this setting off, and use [`Client::simple_query`],
+    /// [`Client::batch_execute`] and [`Client::query_typed`].
     ///
     /// [`Client::simple_query`]: crate::Client::simple_query
     /// [`Client::batch_execute`]: crate::Client::batch_execute

@@ -63,7 +63,7 @@ fn a_late_cancel_never_reaches_the_next_holder() {
     let (sent, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut killed = 0;
     for attempt in 0..TRIES {
-        let mut conn = pool.get().unwrap();
+        let conn = pool.get().unwrap();
         let token = conn.cancel_token();
         let start = Barrier::new(2);
         thread::scope(|scope| {

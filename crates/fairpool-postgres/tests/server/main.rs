@@ -23,3 +23,4 @@ mod pool;
 mod recovery;
 mod returns;
 mod statements;
+mod zz;

@@ -1,6 +1,7 @@
 //! A pool on a PgBouncer, in each of its modes.
 
 use std::io::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -144,6 +145,39 @@ fn through_pgbouncer_in_transaction_mode_every_query_works_with_the_setting() {
     assert_eq!(failed[1], 0);
 }
 
+/// Keeps the warnings of this program.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_transaction_pooler_that_nobody_told_of_is_named_in_one_warning() {
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let bouncer = Bouncer::start(shared().port(), 2);
+    let pool = builder().max_size(8).build(manager(bouncer.config(), "untold")).unwrap();
+    assert!(failures(&pool, doubles) > 0);
+    let warnings = WARNINGS.0.lock().unwrap();
+    let named: Vec<_> =
+        warnings.iter().filter(|w| w.contains("transaction_pooler(true)")).collect();
+    assert_eq!(named.len(), 1, "{warnings:?}");
+    println!("figure: the warning: {}", named[0]);
+}
+
 #[test]
 fn through_pgbouncer_in_transaction_mode_the_whole_client_works_with_the_setting() {
     shared().psql(
@@ -180,6 +214,28 @@ fn through_pgbouncer_in_transaction_mode_the_whole_client_works_with_the_setting
         shared().psql("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in trans%'"),
         "0"
     );
+}
+
+#[test]
+fn through_pgbouncer_in_transaction_mode_the_databases_own_types_are_known_on_every_session() {
+    shared().psql(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE size AS ENUM ('s', 'xl'); \
+         CREATE TYPE pair AS (m mood, s size)",
+    );
+    let bouncer = Bouncer::start(shared().port(), 2);
+    let manager = manager(bouncer.config(), "types").transaction_pooler(true);
+    let pool = builder().max_size(8).build(manager).unwrap();
+    let ask = |client: &mut Client, n: i32| {
+        let (sql, kind) = match n % 4 {
+            0 => ("SELECT 'ok'::mood WHERE $1 >= 0", "mood"),
+            1 => ("SELECT 'xl'::size WHERE $1 >= 0", "size"),
+            2 => ("SELECT ROW('ok', 'xl')::pair WHERE $1 >= 0", "pair"),
+            _ => ("SELECT '{ok}'::mood[] WHERE $1 >= 0", "_mood"),
+        };
+        client.query_one(sql, &[&n]).is_ok_and(|row| row.columns()[0].type_().name() == kind)
+    };
+    assert_eq!(failures(&pool, ask), 0);
+    assert_eq!(pool.stats().closed.total(), 0);
 }
 
 #[test]
@@ -230,20 +286,19 @@ fn through_pgbouncer_in_session_mode_everything_works_without_a_setting() {
 #[test]
 fn through_pgbouncer_in_statement_mode_single_messages_work_and_transactions_are_refused_plainly() {
     let bouncer = Bouncer::start_with_mode(shared().port(), 2, "statement");
-    let pooled = manager(bouncer.config(), "statement").transaction_pooler(true);
-    let pool = builder().max_size(8).build(pooled).unwrap();
+    let pool = builder().max_size(8).build(manager(bouncer.config(), "statement")).unwrap();
     let work = |client: &mut Client, n: i32| {
-        let one = client.query_one("SELECT 1", &[]).is_ok_and(|row| row.get::<_, i32>(0) == 1);
+        let one = simple(client, "SELECT 1").is_ok_and(|one| one == "1");
         let typed = client.query_typed_one("SELECT $1 * 2", &[(&n, Type::INT4)]);
         one && typed.is_ok_and(|row| row.get::<_, i32>(0) == 2 * n)
     };
     assert_eq!(failures(&pool, work), 0);
     let mut conn = pool.get().unwrap();
-    let error = conn.query_one("SELECT $1::int", &[&1]).unwrap_err();
+    let error = conn.transaction().err().expect("a refusal");
     println!("in statement mode PgBouncer says: {error:?}");
     // PgBouncer ends the connection, and its reason may not arrive before the end.
     let reason = error.as_db_error().map_or("transaction", |db| db.message());
     assert!(reason.contains("transaction"), "{reason}");
     drop(conn);
-    assert!(pool.get().unwrap().query_one("SELECT 1", &[]).is_ok());
+    assert!(work(&mut pool.get().unwrap(), 1));
 }

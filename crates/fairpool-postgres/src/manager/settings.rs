@@ -147,7 +147,7 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// After a statement that calls a function which is not PostgreSQL's own, the session is
     /// reset: it may have left anything, and nobody asks the function. That costs a hop to a
-    /// worker thread and a round trip (about 0.1 ms on one machine), in which nobody has the
+    /// worker thread and a round trip (50 µs on one machine), in which nobody has the
     /// connection. Name those functions that set no parameter, take no lock of the session, make
     /// no temporary table and so on: as `name`, as `schema.name`, or with a `*` at the end for
     /// all that begin alike. Case does not matter.

@@ -23,4 +23,3 @@ mod pool;
 mod recovery;
 mod returns;
 mod statements;
-mod zz;

@@ -8,8 +8,8 @@ use std::ops::DerefMut;
 use std::time::Duration;
 
 use fairpool::{Pool, PooledConnection};
-use fairpool_postgres::postgres::config::Host;
 use fairpool_postgres::postgres::Config;
+use fairpool_postgres::postgres::config::Host;
 use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
 

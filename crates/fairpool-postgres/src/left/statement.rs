@@ -344,12 +344,9 @@ impl<'a> Scan<'a> {
         if is_temporary {
             self.left |= Left::TEMPORARY;
         }
-        if self.previous == Some(Token::Dot) {
-            if let Some(name) = self.name {
-                let schema = Some(name.last);
-                self.name = Some(Name { schema, last: token, ..name });
-                return;
-            }
+        if let (Some(Token::Dot), Some(name)) = (self.previous, self.name) {
+            self.name = Some(Name { schema: Some(name.last), last: token, ..name });
+            return;
         }
         let is_declared = std::mem::take(&mut self.declares);
         if let Token::Word(word) = token {

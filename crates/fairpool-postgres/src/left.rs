@@ -3,6 +3,7 @@
 
 mod functions;
 mod lexer;
+mod scan;
 mod statement;
 #[cfg(test)]
 mod tests;

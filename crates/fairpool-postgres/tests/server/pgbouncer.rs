@@ -93,7 +93,7 @@ fn through_pgbouncer_an_error_in_connecting_is_typed() {
     config.dbname("no_such_database");
     let manager = manager(config, "unknown");
     let permanent = {
-        let error = manager.connect().err().expect("a refusal");
+        let error = manager.connect().expect_err("a refusal");
         println!("PgBouncer says {:?}: {error}", error.code());
         manager.is_permanent(&error)
     };

@@ -63,7 +63,8 @@ use crate::left::Left;
 ///
 /// let manager = PostgresConnectionManager::from_url("host=localhost user=postgres", NoTls)?;
 /// let pool = Pool::new(manager)?;
-/// rename(&mut pool.get()?, 7, "seven")?;
+/// let mut conn = pool.get()?;
+/// rename(&mut conn, 7, "seven")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Client {

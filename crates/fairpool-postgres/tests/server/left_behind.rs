@@ -219,13 +219,23 @@ fn all_rows() -> Vec<Row> {
             "a temporary table",
             SESSION,
             |client| does(client, "CREATE TEMP TABLE mine (n int)"),
-            |client| counts(client, "SELECT count(*) FROM pg_class WHERE relname = 'mine'"),
+            |client| {
+                counts(
+                    client,
+                    "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+                )
+            },
         ),
         row(
             "SELECT INTO TEMP",
             SESSION,
             |client| does(client, "SELECT 1 AS n INTO TEMP mine"),
-            |client| counts(client, "SELECT count(*) FROM pg_class WHERE relname = 'mine'"),
+            |client| {
+                counts(
+                    client,
+                    "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+                )
+            },
         ),
         row(
             "a cursor WITH HOLD",

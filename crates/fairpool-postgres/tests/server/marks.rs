@@ -1,6 +1,6 @@
 //! What is left on a session is always noticed, whatever the text of the statements looks like.
 //!
-//! Statements are drawn at random; `FAIRPOOL_STATEMENTS=100000` draws more.
+//! Statements are drawn at random; `FAIRPOOL_STATEMENTS=40000` draws more.
 
 use std::env;
 

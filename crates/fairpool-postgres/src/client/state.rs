@@ -298,8 +298,9 @@ impl State {
             && matches!(source, Source::Text(_))
             && names_drivers(error);
         if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
+            let message = error.as_db_error().map_or("", |db| db.message());
             log::warn!(
-                "the server lost a prepared statement between two messages: {error}. Probably a \
+                "the server lost a prepared statement between two messages: {message}. Probably a \
                  pooler stands between that pools transactions, such as PgBouncer with \
                  pool_mode = transaction: set PostgresConnectionManager::transaction_pooler(true), \
                  or let it pool sessions. Otherwise a DISCARD ALL or DEALLOCATE ALL was sent"

@@ -8,6 +8,7 @@ use tracing::span::EnteredSpan;
 
 use super::logger::{Logger, millis};
 use crate::core::WaiterId;
+use crate::types::text::{Plain, plain};
 use crate::types::{CallSite, Caller, Error};
 
 const WHAT: &str = "a tracing subscriber";
@@ -20,14 +21,16 @@ impl WaitSpan {
     /// Opens the span within the span that the caller is in.
     pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, id: WaiterId) -> WaitSpan {
         let call_site = CallSite::from(caller);
+        let (pool, label) = (plain(pool), call_site.label().map(plain));
+        let location = call_site.location().to_string();
         let begin = || {
             let span = info_span!(
                 target: "fairpool",
                 "fairpool.get",
-                pool,
+                pool = &*pool,
                 get_id = id.get_id(),
-                location = %call_site.location(),
-                label = call_site.label(),
+                location = %Plain(&location),
+                label = label.as_deref(),
                 priority = call_site.priority(),
                 connection_id = Empty,
                 waited_ms = Empty,

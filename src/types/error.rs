@@ -4,6 +4,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
+use super::text::Plain;
 use super::{Chain, ErrorText, Holder, NestedGet};
 pub use crate::core::ErrorKind;
 use crate::core::{CallKind, Gauges};
@@ -69,7 +70,7 @@ impl Error {
     }
 
     pub(crate) fn gone(pool: &str) -> Error {
-        let message = format!("pool '{pool}' is gone");
+        let message = format!("pool '{}' is gone", Plain(pool));
         Error(Box::new(Inner { kind: ErrorKind::Closed, message, report: None, cause: None }))
     }
 
@@ -159,7 +160,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "pool '{}' of at most {}: {} idle, {} in use, {} opening, {} closing",
-            self.pool,
+            Plain(&self.pool),
             gauges.max_size,
             gauges.idle,
             gauges.busy + gauges.checking,

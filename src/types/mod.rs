@@ -20,7 +20,7 @@ pub(crate) mod thread;
 pub(crate) mod times;
 
 pub use caller::CallSite;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, Place};
 pub use cancel::CancelToken;
 pub(crate) use cancel::Registration;
 pub(crate) use config::Config;

@@ -108,14 +108,15 @@ pub(crate) fn truncated(text: &str, room: usize) -> String {
 }
 
 /// Writes `first` and then `text`, wrapped at [`WIDTH`]. Further lines are indented by the
-/// width of `first`.
+/// width of `first`. The text is escaped as [`Plain`] does, but not cut.
 ///
 /// # Errors
 ///
 /// Those of the writer.
 pub fn wrapped(f: &mut dyn Write, first: &str, text: &str) -> fmt::Result {
     let indent = first.chars().count();
-    let plain = Plain(text).to_string();
+    let mut plain = String::new();
+    PlainWriter::new(&mut plain, usize::MAX).write_str(text)?;
     let mut at = indent;
     f.write_str(first)?;
     for (number, word) in plain.split_whitespace().enumerate() {

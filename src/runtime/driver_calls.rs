@@ -117,7 +117,9 @@ impl<M: ManageConnection> Shared<M> {
                 .map_err(|failure| (Reason::Broken, failure))?;
         }
         if check.validate {
-            let limit = self.config.policy.validation_limit;
+            // A fifth less than the pool's own limit: the driver must be able to say what
+            // is wrong before the pool abandons the call.
+            let limit = self.config.policy.validation_limit / 5 * 4;
             self.call_driver("is_valid", || manager.is_valid_within(value, limit))
                 .map_err(|failure| (Reason::Invalid, failure))?;
         }

@@ -21,8 +21,8 @@ pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 ///
 /// `source()` is the driver's own error, in its own type, if connecting or a check failed
 /// *during this wait* and no connection has been opened since. An earlier error that may
-/// still be the reason is part of the text, with its age. It is the source if the pool has
-/// no connection and no retry can succeed.
+/// still be the reason is part of the text, with its age. It is the source if connecting
+/// has never succeeded and no retry can.
 ///
 /// # Examples
 ///
@@ -103,7 +103,7 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
-    /// Whether connecting fails permanently, and the pool has no connection.
+    /// Whether connecting fails permanently, and has never succeeded.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Connect
     }

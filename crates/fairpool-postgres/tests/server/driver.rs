@@ -136,7 +136,7 @@ fn a_setting_cannot_smuggle_in_sql() {
 }
 
 #[test]
-fn a_rejected_setting_is_permanent() {
+fn a_rejected_setting_is_named_and_not_permanent() {
     for (name, value) in [
         ("no_such_parameter", "1"),
         ("not a name", "1"),
@@ -147,7 +147,9 @@ fn a_rejected_setting_is_permanent() {
     ] {
         let manager = manager().session_setting(name, value);
         let error = refusal(&manager);
-        assert!(manager.is_permanent(&error), "{name}: {error:?}");
+        assert!(!manager.is_permanent(&error), "{name}: {error:?}");
+        let text = error.as_db_error().expect("the server's error").message();
+        assert!(text.starts_with(&format!("the server rejects session_setting {name} (")), "{text}");
     }
 }
 

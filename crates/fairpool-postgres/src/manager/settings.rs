@@ -201,11 +201,13 @@ impl<T> PostgresConnectionManager<T> {
     }
 }
 
-/// The statement that sets this many parameters.
+/// The statement that sets this many parameters. While it runs the server sends no notices,
+/// which the driver would log: they may quote a value.
 fn settings_sql(number: usize) -> Option<String> {
+    let quiet = "pg_catalog.set_config('client_min_messages', 'error', true)";
     let call = |n: usize| format!("pg_catalog.set_config(${}, ${}, false)", 2 * n + 1, 2 * n + 2);
-    let calls: Vec<String> = (0..number).map(call).collect();
-    (number > 0).then(|| format!("SELECT {}", calls.join(", ")))
+    let calls: String = (0..number).map(|n| format!(", {}", call(n))).collect();
+    (number > 0).then(|| format!("SELECT {quiet}{calls}"))
 }
 
 /// After how much silence keepalives give up.

@@ -70,7 +70,7 @@ fn two_addresses_that_never_answer_are_told_in_the_drivers_words() {
     assert_the_driver_speaks(Manager::new(config, NoTls), millis(3000));
 }
 
-/// With all defaults, on a link that loses every packet.
+/// With all defaults, two servers on a link that loses every packet.
 #[test]
 fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
     let network = match Network::make() {
@@ -86,7 +86,7 @@ fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
     let refused = TcpStream::connect((network.inside().as_str(), 5432)).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     network.swallow();
-    let url = format!("postgresql://u@{}/d", network.inside());
+    let url = format!("postgresql://u@{0}:5432,{0}:5433/d", network.inside());
     assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap(), secs(5));
 }
 

@@ -39,9 +39,10 @@ impl BlackHole {
     }
 }
 
-fn assert_the_driver_speaks(manager: Manager, open_timeout: Duration) {
-    let pool = builder().max_size(1).open_timeout(open_timeout).build_unchecked(manager);
-    let error = refused(pool.get_timeout(open_timeout * 2));
+/// The driver's limits are at their defaults.
+fn assert_the_driver_speaks(manager: Manager) {
+    let pool = builder().max_size(1).open_timeout(secs(4)).build_unchecked(manager);
+    let error = refused(pool.get_timeout(secs(8)));
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     let cause = std::error::Error::source(driver_error(&error)).unwrap().to_string();
     assert_eq!(cause, "connection timed out", "{error}");
@@ -54,7 +55,7 @@ fn assert_the_driver_speaks(manager: Manager, open_timeout: Duration) {
 fn an_address_that_never_answers_is_told_in_the_drivers_words() {
     let hole = BlackHole::at([127, 0, 0, 1]);
     let url = format!("postgresql://u@{}/d", hole.address);
-    assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap(), millis(1500));
+    assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap());
 }
 
 #[test]
@@ -62,15 +63,15 @@ fn two_addresses_that_never_answer_are_told_in_the_drivers_words() {
     let holes = [BlackHole::at([127, 0, 0, 1]), BlackHole::at([127, 0, 0, 2])];
     let mut config = Config::new();
     config.user("u");
+    // A name counts as two addresses, one of each kind.
+    config.host("localhost").port(holes[0].address.port());
     for hole in &holes {
         config.host(&hole.address.ip().to_string()).port(hole.address.port());
     }
-    // A name counts as two addresses, one of each kind.
-    config.host("localhost").port(holes[0].address.port());
-    assert_the_driver_speaks(Manager::new(config, NoTls), millis(3000));
+    assert_the_driver_speaks(Manager::new(config, NoTls));
 }
 
-/// With all defaults, two servers on a link that loses every packet.
+/// Two servers on a link that loses every packet.
 #[test]
 fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
     let network = match Network::make() {
@@ -79,7 +80,7 @@ fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
             println!("no network namespace ({why}): an address without an answer instead");
             let hole = BlackHole::at([127, 0, 0, 1]);
             let url = format!("postgresql://u@{}/d", hole.address);
-            return assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap(), secs(5));
+            return assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap());
         }
     };
     // The system must know the way, or it tells by itself that there is none.
@@ -87,7 +88,7 @@ fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     network.swallow();
     let url = format!("postgresql://u@{0}:5432,{0}:5433/d", network.inside());
-    assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap(), secs(5));
+    assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap());
 }
 
 #[test]
@@ -98,11 +99,11 @@ fn a_check_of_a_silent_server_is_told_in_the_drivers_words() {
         .name("silent check")
         .max_size(4)
         .test_on_check_out(true)
-        .validation_timeout(millis(1000))
+        .validation_timeout(millis(4000))
         .build(Manager::new(through(&proxy), NoTls))
         .unwrap();
     proxy.set(Flow::Hold);
-    let error = refused(pool.get_timeout(millis(2500)));
+    let error = refused(pool.get_timeout(millis(6000)));
     let told = || logged("pool 'silent check': connection ");
     wait_until("a check has failed", || !told().is_empty());
     for (_, line) in told() {

@@ -7,13 +7,13 @@ mod secrets;
 mod settings;
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use fairpool::{CallLimits, ManageConnection};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Config, Error, Socket};
 
+use self::limits::PoolLimits;
 pub use self::reset::Reset;
 use self::secrets::Shown;
 
@@ -59,8 +59,7 @@ pub struct PostgresConnectionManager<T> {
     tls: T,
     settings: Vec<(String, String)>,
     reset: Reset,
-    /// Those of the pool, once there is one.
-    limits: OnceLock<CallLimits>,
+    limits: PoolLimits,
 }
 
 impl<T> PostgresConnectionManager<T> {
@@ -77,7 +76,7 @@ impl<T> PostgresConnectionManager<T> {
     /// ```
     #[must_use]
     pub fn new(config: Config, tls: T) -> Self {
-        Self { config, tls, settings: Vec::new(), reset: Reset::Off, limits: OnceLock::new() }
+        Self { config, tls, settings: Vec::new(), reset: Reset::Off, limits: PoolLimits::default() }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -150,8 +149,7 @@ where
     /// Fits the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout)
     /// into the pool's `open_timeout`, and compares a value of the user's with it.
     fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
-        // A manager has one pool; a clone of it that has another keeps the first's limits.
-        let limits = self.limits.get_or_init(|| *limits);
+        self.limits.set(limits);
         limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
     }
 

@@ -1,6 +1,7 @@
 //! The driver's own limits of time, which must fit into the pool's.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use fairpool::CallLimits;
@@ -13,6 +14,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default is not less than this, however many addresses there are: enough for a
 /// connect to another continent.
 const SHORTEST: Duration = Duration::from_millis(500);
+
+/// The limits of the manager's pool, once there is one. A clone of the manager has none yet:
+/// it is for another pool.
+#[derive(Default)]
+pub(super) struct PoolLimits(OnceLock<CallLimits>);
+
+impl PoolLimits {
+    pub(super) fn set(&self, limits: &CallLimits) {
+        self.0.get_or_init(|| *limits);
+    }
+
+    pub(super) fn get(&self) -> Option<&CallLimits> {
+        self.0.get()
+    }
+}
+
+impl Clone for PoolLimits {
+    fn clone(&self) -> PoolLimits {
+        PoolLimits::default()
+    }
+}
 
 /// How long the driver may take in a call, so that it says what is wrong before the pool
 /// abandons the call.

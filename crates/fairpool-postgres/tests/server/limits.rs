@@ -168,6 +168,12 @@ fn the_default_of_connect_timeout_follows_the_pools_limit() {
     // Not less than half a second, unless the pool's limit is.
     assert_eq!(of(&["db"; 10], secs(5)), millis(500));
     assert_eq!(of(&["db"; 10], millis(100)), millis(80));
-    let without_pool = manager_of(shared()).config();
-    assert_eq!(without_pool.get_connect_timeout(), Some(&secs(5)));
+    let without_pool = manager_of(shared());
+    assert_eq!(without_pool.config().get_connect_timeout(), Some(&secs(5)));
+    // A clone is for a pool of its own.
+    let one = builder().min_idle(Some(0)).open_timeout(secs(15)).build_unchecked(without_pool);
+    let other = builder().min_idle(Some(0)).open_timeout(secs(1));
+    let other = other.build_unchecked(one.manager().clone());
+    assert_eq!(one.manager().config().get_connect_timeout(), Some(&secs(12)));
+    assert_eq!(other.manager().config().get_connect_timeout(), Some(&millis(800)));
 }

@@ -108,7 +108,7 @@ impl<M: ManageConnection> Shared<M> {
             observed: PlainBool::new(config.event_handler.is_some()),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
-            logger: Logger::new(Arc::clone(&config.name)),
+            logger: Logger::new(&config.name),
             spawn_failing: AtomicBool::new(false),
             clock: Clock::start(),
             config,

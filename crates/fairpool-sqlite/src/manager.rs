@@ -1,5 +1,6 @@
 //! The manager: its settings, and what the pool asks of it.
 
+mod secrets;
 mod source;
 
 use std::fmt;

@@ -490,7 +490,8 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{:?}{:?}{:?}",
+            "{jobs:?}{}{}{}{}{:?}{:?}{:?}",
+            self.core.never_connected(),
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rusqlite::FileControl;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
+use super::secrets;
+
 const MEMORY: &str = ":memory:";
 /// A virtual file system that is part of SQLite. Its files live in this process; those
 /// whose name begins with a slash are shared by name.
@@ -52,7 +54,8 @@ impl Source {
     ) -> Result<Connection, Error> {
         match self {
             Source::File(path) => {
-                let conn = Connection::open_with_flags(path, flags)?;
+                let opened = Connection::open_with_flags(path, flags);
+                let conn = opened.map_err(|error| secrets::of_open(error, path))?;
                 conn.busy_timeout(whole_milliseconds(busy_timeout))?;
                 if wal {
                     switch_to_wal(&conn, busy_timeout)?;
@@ -72,7 +75,7 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File(path) => f.debug_tuple("File").field(&secrets::shown(path)).finish(),
             Self::Memory { name, .. } => f.debug_tuple("Memory").field(name).finish(),
         }
     }

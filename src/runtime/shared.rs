@@ -12,6 +12,7 @@ use super::probe::HealthProbe;
 use super::reaper::Reaper;
 use super::subscribers::Subscribers;
 use super::threads::Threads;
+use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
 use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
@@ -246,6 +247,14 @@ impl<M: ManageConnection> Shared<M> {
     /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
+    }
+
+    /// Records uses of a connection.
+    #[inline]
+    pub(crate) fn record_uses(&self, record: Record) {
+        if record.times != 0 {
+            self.times.record(Timed::InUse, Duration::from_nanos(record.nanos), record.times);
+        }
     }
 
     /// How long ago, by the pool's clock.

@@ -59,7 +59,8 @@ pub(crate) struct UseSampler {
     /// How long the last short use took that was timed.
     last: u64,
     block: Block,
-    /// Short uses of earlier blocks that no sample stands for: the drawn use was not short.
+    /// Short uses of earlier blocks that no sample stands for: the drawn use outlasted its
+    /// tick. The next sample does.
     owed: u64,
     /// Where the window began in which the rate of uses is judged.
     window: (Time, u64),
@@ -75,7 +76,7 @@ struct Block {
     /// The first use after it.
     end: u64,
     drawn: u64,
-    /// How many of its uses stand for themselves.
+    /// How many of the uses from the first to the end stand for themselves.
     alone: u64,
     /// How long the drawn use took, if that was a short one.
     sample: Option<u64>,
@@ -123,10 +124,15 @@ impl UseSampler {
             earlier = self.close_block();
             self.open_block(tick, number, every_use);
         }
-        let is_before = number < self.block.drawn;
-        self.stop = if is_before { self.block.drawn } else { self.block.end };
         self.is_first = tick != self.tick;
-        if self.is_first || number == self.block.drawn {
+        let block = &mut self.block;
+        if self.is_first {
+            // It takes no place in the block.
+            block.end += 1;
+            block.drawn += u64::from(block.drawn >= number);
+        }
+        self.stop = if number < block.drawn { block.drawn } else { block.end };
+        if self.is_first || number == block.drawn {
             (self.tick, self.began, self.read) = (Time::NEVER, tick, exact());
         }
         earlier

@@ -15,7 +15,7 @@ use super::threads::Threads;
 use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
+use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
 use crate::types::{
     Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
@@ -95,8 +95,10 @@ pub(crate) struct Shared<M: ManageConnection> {
 
 impl<M: ManageConnection> Shared<M> {
     pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
+        let clock = Clock::start();
+        let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
-            core: Mutex::new(Core::new(config.policy.clone())),
+            core: Mutex::new(Core::new(policy)),
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
@@ -109,7 +111,7 @@ impl<M: ManageConnection> Shared<M> {
             slow_gets: RateLimit::default(),
             logger: Logger::new(Arc::clone(&config.name)),
             spawn_failing: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
             config,
             manager,
         })

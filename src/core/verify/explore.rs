@@ -489,7 +489,7 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{:?}{:?}{:?}",
+            "{jobs:?}{}{}{}{:?}{:?}{:?}{:?}",
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,
@@ -499,6 +499,7 @@ impl World {
             }),
             // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),
+            (self.core.lends_are_planned, self.core.returns_are_planned),
             self.core.deadlocked.map(age),
         );
         key

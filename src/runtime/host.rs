@@ -95,7 +95,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 }
 
-#[cfg(all(test, not(fairpool_model)))]
+#[cfg(test)]
 mod tests {
     use std::thread;
     use std::time::Instant;
@@ -168,29 +168,6 @@ mod tests {
                 assert_rests(&pool);
                 assert_eq!(pool.stats().closed.idle_too_long, 1);
             }
-        }
-    }
-
-    #[test]
-    fn returns_do_not_wake_the_reaper_each_time() {
-        let day = Duration::from_secs(24 * 3600);
-        let settings: [fn(Builder<StubManager>, Duration) -> Builder<StubManager>; 4] = [
-            |builder, day| builder.max_lifetime(Some(day)),
-            |builder, day| builder.idle_timeout(Some(day)),
-            |builder, day| builder.keepalive(Some(day)),
-            |builder, day| builder.leak_threshold(Some(day)),
-        ];
-        for set in settings {
-            let pool = pool(|builder| set(builder.max_size(1), day));
-            let before = wake_ups(&pool);
-            for _ in 0..300 {
-                // Long enough that the reaper, if it is woken, finds it lent.
-                let held = pool.get().expect("the only one");
-                thread::sleep(MS / 4);
-                drop(held);
-            }
-            let times = wake_ups(&pool) - before;
-            assert!(times <= 2 * FEW, "the reaper has woken {times} times for 300 returns");
         }
     }
 

@@ -130,6 +130,89 @@ fn a_lifetime_that_ends_after_a_return_is_planned() {
 }
 
 #[test]
+fn a_plan_stands_though_its_connection_is_in_use_when_the_reaper_looks() {
+    let long = Some(SECOND * 100);
+    for settings in [
+        Policy { max_lifetime: long, ..policy(1) },
+        Policy { idle_timeout: long, ..policy(1) },
+        Policy { keepalive: long, ..policy(1) },
+        Policy { leak_threshold: long, ..policy(1) },
+    ] {
+        let mut core = filled(settings);
+        let first = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+        core.checkin(first, Verdict::Keep, &mut fx(at(0)));
+        for second in 1..5 {
+            assert_eq!(core.tick(&mut fx(at(second))), at(100));
+            let lease = core.acquire_fast(at(second), 9).expect("there is a plan");
+            assert_eq!(core.tick(&mut fx(at(second))), at(100));
+            assert!(core.checkin_fast(at(second), lease).is_ok(), "there is a plan");
+        }
+    }
+}
+
+#[test]
+fn the_reaper_has_no_plan_where_nothing_is_lent_or_idle_and_the_next_step_makes_one() {
+    let mut core = filled(Policy { leak_threshold: Some(SECOND * 3), ..policy(1) });
+    assert_eq!(core.tick(&mut fx(at(1))), Time::NEVER, "nothing is lent");
+    assert!(core.acquire_fast(at(1), 9).is_none(), "not without a plan");
+    let mut got = fx(at(1));
+    let lease = core.acquire(5, 9, &mut got).expect("one is idle");
+    assert!(got.wake_reaper);
+    assert_eq!(core.tick(&mut fx(at(2))), at(4));
+    assert_eq!(core.tick(&mut fx(at(4))), Time::NEVER, "reported once");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(5)));
+    assert_eq!(core.tick(&mut fx(at(5))), Time::NEVER, "nothing is lent again");
+
+    for span in [Some(SECOND * 3), Some(SECOND * 2)] {
+        let keepalive = span.filter(|&span| span == SECOND * 2);
+        let (mut core, mut leases) =
+            exhausted(Policy { idle_timeout: Some(SECOND * 3), keepalive, ..policy(1) });
+        assert_eq!(core.tick(&mut fx(at(3))), Time::NEVER, "nothing is idle");
+        let lease = leases.pop().expect("one");
+        let lease = core.checkin_fast(at(4), lease).expect_err("not without a plan");
+        let mut back = fx(at(4));
+        core.checkin(lease, Verdict::Keep, &mut back);
+        assert!(back.wake_reaper);
+        assert_eq!(Some(core.tick(&mut fx(at(4))).since(at(4))), span);
+    }
+}
+
+#[test]
+fn by_a_clock_that_lags_nothing_is_early() {
+    let lags = Policy { clock_lag: SECOND * 2, ..policy(1) };
+    // Got and returned at 6 s at the latest.
+    let used = |settings| {
+        let mut core = filled(settings);
+        let lease = core.acquire_fast(at(4), 9).expect("one is idle");
+        assert_eq!(core.holders(at(7)).map(|held| held.held_for).max(), Some(SECOND));
+        assert_eq!(core.holders(at(5)).map(|held| held.held_for).max(), Some(Duration::ZERO));
+        assert!(core.checkin_fast(at(4), lease).is_ok());
+        core
+    };
+    let mut core = used(Policy { idle_timeout: Some(SECOND * 10), ..lags.clone() });
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+    core.tick(&mut fx(at(16)));
+    assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 1);
+    let mut core = used(Policy { keepalive: Some(SECOND * 10), ..lags.clone() });
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+
+    let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
+    let lease = core.acquire(5, 9, &mut fx(at(15))).expect("it was used 9 s ago, or more");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(15)));
+    assert!(core.acquire_fast(at(24), 9).is_some(), "up to four seconds late");
+    let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
+    assert!(core.acquire(5, 9, &mut fx(at(16))).is_none(), "it needs a check");
+
+    let mut core = filled(Policy { leak_threshold: Some(SECOND * 10), ..lags });
+    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
+    let _lease = core.acquire_fast(at(4), 9).expect("there is a plan");
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+    core.tick(&mut fx(at(16)));
+    assert_eq!(core.counters().leaks, 1);
+}
+
+#[test]
 fn sizes_do_not_overflow() {
     let mut core: Core<Toy> =
         Core::new(Policy { min_idle: None, max_opening: 1, ..policy(u32::MAX) });

@@ -7,7 +7,9 @@ use log::kv::Value;
 use super::shared::{PoolConn, PoolRef, Runtime, Shared};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::types::{AcquireEvent, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed};
+use crate::types::{
+    AcquireEvent, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed,
+};
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -76,7 +78,7 @@ impl<M: ManageConnection> Shared<M> {
     fn run_check(self: &Arc<Self>, mut lease: Lease<PoolConn<M>>, check: Check) {
         let begun = self.clock.now();
         let result = self
-            .reset_and_validate(lease.conn.value_mut(), check)
+            .reset_and_validate(&mut lease, check)
             .map_err(|(reason, failure)| (reason, self.cause_of(failure)));
         self.record_since(Timed::Validate, begun);
         if let Err((_, cause)) = &result {
@@ -94,20 +96,46 @@ impl<M: ManageConnection> Shared<M> {
     /// broken, a failed validation invalid.
     fn reset_and_validate(
         self: &Arc<Self>,
-        value: &mut M::Connection,
+        lease: &mut Leased<PoolConn<M>>,
         check: Check,
     ) -> Result<(), (Reason, Failure<M::Error>)> {
         let manager = &self.manager;
         if check.reset {
-            self.call_driver("reset", || manager.reset(value))
-                .map_err(|failure| (Reason::Broken, failure))?;
+            let result = self.call_driver("reset", || manager.reset(lease.conn.value_mut()));
+            self.warn_of_leftovers(lease);
+            result.map_err(|failure| (Reason::Broken, failure))?;
         }
         if check.validate {
+            let value = lease.conn.value_mut();
             let limit = self.config.policy.validation_limit;
             self.call_driver("is_valid", || manager.is_valid_within(value, limit))
                 .map_err(|failure| (Reason::Invalid, failure))?;
         }
         Ok(())
+    }
+
+    /// Logs what the last holder left behind, once per second.
+    fn warn_of_leftovers(&self, lease: &mut Leased<PoolConn<M>>) {
+        let value = lease.conn.value_mut();
+        let found = self.logger.catch_panic("left_behind", || self.manager.left_behind(value));
+        let Ok(Some(found)) = found else { return };
+        let Some(suppressed) = self.leftovers.admit(self.clock.now()) else { return };
+        let Some(holder) = self.with_core(|core| core.last_caller(&lease.permit)) else { return };
+        let holder = CallSite::from(holder);
+        let (id, location) = (lease.conn.id, holder.location().to_string());
+        let more = match suppressed {
+            0 => String::new(),
+            more => format!("; {more} more came back so since the last such line"),
+        };
+        self.logger.log(
+            Level::Warn,
+            &[
+                ("connection_id", id.into()),
+                ("thread", holder.thread().into()),
+                ("location", location.as_str().into()),
+            ],
+            format_args!("connection {id} came back with {found}: got by {holder}{more}"),
+        );
     }
 
     fn close_connection(self: &Arc<Self>, lease: Leased<PoolConn<M>>, reason: Reason) {

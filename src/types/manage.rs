@@ -1,5 +1,6 @@
 //! The traits that drivers and users implement: the manager and the hooks.
 
+use std::borrow::Cow;
 use std::error;
 use std::fmt;
 use std::time::Duration;
@@ -151,6 +152,18 @@ pub trait ManageConnection: Send + Sync + 'static {
     fn reset(&self, conn: &mut Self::Connection) -> Result<(), Self::Error> {
         let _ = conn;
         Ok(())
+    }
+
+    /// What the last [`reset`](ManageConnection::reset) found on the connection that its
+    /// holder should not have left there, such as "an open transaction".
+    ///
+    /// Called after each `reset`, failed ones included, on the same worker thread; it must
+    /// not block. If there is a text, the pool logs it as a warning with its own name, the
+    /// connection, and the last holder: thread, line and label. At most one such warning
+    /// per second is logged. The default is `None`.
+    fn left_behind(&self, conn: &mut Self::Connection) -> Option<Cow<'static, str>> {
+        let _ = conn;
+        None
     }
 }
 

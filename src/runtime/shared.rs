@@ -15,7 +15,9 @@ use super::threads::Threads;
 use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
+use crate::core::{
+    Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time,
+};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
 use crate::types::{
     Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,

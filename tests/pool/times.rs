@@ -166,7 +166,8 @@ fn each_long_use_counts_once_and_short_ones_are_estimated() {
 /// near to that.
 #[test]
 fn uses_in_turns_are_reported_as_the_threads_measured_them() {
-    for (short, long) in [(Duration::from_micros(200), ms(6)), (Duration::from_micros(100), ms(9))] {
+    for (short, long) in [(Duration::from_micros(200), ms(6)), (Duration::from_micros(100), ms(9))]
+    {
         let (pool, _) = pool(4);
         drop((0..4).map(|_| pool.get().unwrap()).collect::<Vec<_>>());
         let mut measured = thread::scope(|scope| {

@@ -4,13 +4,14 @@
 //! In a process of its own, since a process has one logger.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, Once};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::Reason;
 use fairpool::health::HealthThresholds;
-use fairpool::{Builder, Pool, PooledConnection, SelfDeadlock};
+use fairpool::{Builder, CallLimits, ManageConnection, Pool, PooledConnection, SelfDeadlock};
 use fairpool_testing::stub::{
     Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic, watched,
 };
@@ -184,6 +185,43 @@ fn a_check_that_fails_is_logged_with_its_connection() {
     drop(pool.get().unwrap());
     let lines = await_lines("checks", "failed its check: the connection is dead", 1);
     assert_eq!((lines[0].level, lines[0].number("connection_id")), (Level::Warn, id));
+}
+
+/// A manager that has heard of no limits yet does not connect.
+struct Limited(OnceLock<CallLimits>);
+
+impl ManageConnection for Limited {
+    type Connection = ();
+    type Error = fmt::Error;
+
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        self.0.set(*limits).expect("asked once");
+        vec![format!("its own limit is not below open_timeout ({:?})", limits.open)]
+    }
+    fn connect(&self) -> Result<(), fmt::Error> {
+        self.0.get().map(|_| ()).ok_or(fmt::Error)
+    }
+    fn is_valid(&self, _: &mut ()) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn has_broken(&self, _: &mut ()) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_manager_hears_of_the_limits_before_it_connects_and_what_does_not_fit_is_logged_once() {
+    drop(named("limits", |builder| builder));
+    let pool = Pool::builder()
+        .name("limits")
+        .max_size(3)
+        .open_timeout(ms(7000))
+        .build(Limited(OnceLock::new()))
+        .unwrap();
+    drop(pool.get().unwrap());
+    assert_eq!(pool.stats().open_failures, 0);
+    let lines = await_lines("limits", "its own limit is not below open_timeout (7s)", 1);
+    assert_eq!(lines[0].level, Level::Warn);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use log::kv::Value;
 use super::shared::{PoolConn, PoolRef, Runtime, Shared};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::types::{AcquireEvent, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed};
+use crate::types::{
+    AcquireEvent, CallLimits, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed,
+};
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -18,6 +20,21 @@ impl<M: ManageConnection> Shared<M> {
             Job::Connect(permit) => self.connect(permit),
             Job::Check(lease, check) => self.run_check(lease, check),
             Job::Close(lease, reason) => self.close_connection(*lease, reason),
+        }
+    }
+
+    /// Lets the manager compare its limits with the pool's, and logs what does not fit.
+    pub(crate) fn check_limits(&self) {
+        let policy = &self.config.policy;
+        let limits = CallLimits {
+            open: policy.open_limit,
+            validation: policy.validation_limit,
+            reset: policy.reset_limit,
+            close: policy.close_limit,
+        };
+        let check = || self.manager.check_limits(&limits);
+        for misfit in self.logger.catch_panic("check_limits", check).unwrap_or_default() {
+            self.logger.log(Level::Warn, &[], format_args!("{misfit}"));
         }
     }
 

@@ -6,6 +6,22 @@ use std::time::Duration;
 
 use crate::types::error_text::Chain;
 
+/// How long a pool lets each kind of driver call take before it abandons the call.
+///
+/// See [`ManageConnection::check_limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallLimits {
+    /// [`Builder::open_timeout`](crate::Builder::open_timeout).
+    pub open: Duration,
+    /// [`Builder::validation_timeout`](crate::Builder::validation_timeout).
+    pub validation: Duration,
+    /// [`Builder::reset_timeout`](crate::Builder::reset_timeout).
+    pub reset: Duration,
+    /// [`Builder::close_timeout`](crate::Builder::close_timeout).
+    pub close: Duration,
+}
+
 /// Opens and checks the connections of one driver.
 ///
 /// Three methods are required; they have the same names and meanings as in `r2d2`. The
@@ -62,6 +78,19 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// It must be `Send + Sync` (which `r2d2` does not require), because one failed
     /// connect is the typed cause in the errors of all callers that waited for it.
     type Error: error::Error + Send + Sync + 'static;
+
+    /// Compares the driver's own limits of time with the pool's.
+    ///
+    /// A limit that a driver keeps for itself must be well below the pool's limit of the
+    /// same call. Otherwise the pool abandons the call just before the driver says why it
+    /// failed. The pool calls this once, on the thread that builds it and before any other
+    /// method. A manager may keep `limits`, so as to stay within them. For what it cannot
+    /// keep it returns a sentence, such as "connect_timeout (5 s) is not below open_timeout
+    /// (5 s)". The pool logs each as a warning. Must not block. The default returns none.
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        let _ = limits;
+        Vec::new()
+    }
 
     /// Opens a connection.
     ///

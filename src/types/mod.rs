@@ -37,7 +37,7 @@ pub use handler::{
 pub use health::{Health, HealthLevel, HealthThresholds};
 pub use holder::{Holder, NestedGet, Waiter};
 pub use manage::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
+    CallLimits, CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
 };
 pub use stats::{ClosedBy, Stats};

@@ -3,6 +3,7 @@
 //!
 //! In a process of its own, since a process has one logger.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
@@ -222,6 +223,74 @@ fn a_manager_hears_of_the_limits_before_it_connects_and_what_does_not_fit_is_log
     assert_eq!(pool.stats().open_failures, 0);
     let lines = await_lines("limits", "its own limit is not below open_timeout (7s)", 1);
     assert_eq!(lines[0].level, Level::Warn);
+}
+
+/// A driver whose connection counts the resets that found something.
+struct Forgetful;
+
+impl ManageConnection for Forgetful {
+    type Connection = u32;
+    type Error = std::io::Error;
+
+    fn connect(&self) -> Result<u32, Self::Error> {
+        Ok(0)
+    }
+
+    fn is_valid(&self, _: &mut u32) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut u32) -> bool {
+        false
+    }
+
+    fn needs_reset(&self, _: &mut u32) -> bool {
+        true
+    }
+
+    fn reset(&self, conn: &mut u32) -> Result<(), Self::Error> {
+        *conn += 1;
+        if *conn == 4 { Err(Self::Error::other("cannot be reset")) } else { Ok(()) }
+    }
+
+    fn left_behind(&self, conn: &mut u32) -> Option<Cow<'static, str>> {
+        (*conn > 1).then(|| format!("{} open transactions", *conn).into())
+    }
+}
+
+#[test]
+fn what_was_left_behind_is_logged_with_its_holder_once_a_second() {
+    let _ = named("leftovers", |builder| builder); // sets the logger
+    let pool = Pool::builder().max_size(1).name("leftovers").build(Forgetful).unwrap();
+    let leave = || {
+        let conn = pool.request().label("report").get().unwrap();
+        (PooledConnection::info(&conn).id, line!() - 1)
+    };
+    let (id, line) = leave(); // nothing was left
+    let _ = (leave(), leave());
+    drop(pool.get().unwrap());
+    let logged = await_lines("leftovers", "came back with", 1);
+    let here = thread::current().name().unwrap()[..23].to_owned();
+    let expected = format!(
+        "pool 'leftovers': connection {id} came back with 2 open transactions: \
+         got by thread '{here}' at {}:{line}:",
+        file!()
+    );
+    assert!(logged[0].text.starts_with(&expected), "{expected}: {logged:?}");
+    assert!(logged[0].text.ends_with(" (report)"), "{logged:?}");
+    assert_eq!((logged[0].level, logged[0].number("connection_id")), (Level::Warn, id));
+    assert_eq!(logged[0].fact("thread"), here);
+    assert!(logged[0].fact("location").starts_with(&format!("{}:{line}:", file!())));
+
+    // The fourth reset failed, which is a left-behind state too. Connections have come back
+    // so twice since the line.
+    thread::sleep(ms(1001));
+    let failed = await_lines("leftovers", "failed its check: cannot be reset", 1);
+    assert_eq!(failed[0].level, Level::Debug, "the warning of what was left says enough");
+    let _ = (leave(), leave());
+    drop(pool.get().unwrap());
+    let logged = await_lines("leftovers", "came back with", 2);
+    assert!(logged[1].text.contains("; 2 more came back so since the last"), "{logged:?}");
 }
 
 #[test]

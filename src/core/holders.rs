@@ -30,6 +30,11 @@ impl<T: PoolTypes> Core<T> {
         self.slots[index as usize].held(now)
     }
 
+    /// Who got this connection last. It need not be a holder any more.
+    pub(crate) fn last_caller(&self, permit: &Permit) -> Option<T::Caller> {
+        self.slots[permit.index()].caller
+    }
+
     /// A guard is used by another thread than the one that got it. The core does not know
     /// by which from here on.
     pub(crate) fn guard_moved(&mut self, permit: &Permit) {

@@ -87,6 +87,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     /// There is an event handler or a subscriber, which get exact times.
     pub(crate) observed: PlainBool,
     pub(crate) slow_gets: RateLimit,
+    pub(crate) leftovers: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
     pub(super) spawn_failing: AtomicBool,
@@ -106,6 +107,7 @@ impl<M: ManageConnection> Shared<M> {
             times: Recorder::new(),
             observed: PlainBool::new(config.event_handler.is_some()),
             slow_gets: RateLimit::default(),
+            leftovers: RateLimit::default(),
             logger: Logger::new(Arc::clone(&config.name)),
             spawn_failing: AtomicBool::new(false),
             clock: Clock::start(),

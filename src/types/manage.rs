@@ -1,5 +1,6 @@
 //! The traits that drivers and users implement: the manager and the hooks.
 
+use std::borrow::Cow;
 use std::error;
 use std::fmt;
 use std::time::Duration;
@@ -103,6 +104,16 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// see also [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
 
+    /// Notes how a new connection is, for a later [`reset`](ManageConnection::reset).
+    ///
+    /// Called once, after `connect` and
+    /// [`on_acquire`](CustomizeConnection::on_acquire), on the same thread and within the
+    /// same limit: what a connection has now is what its later holders shall find again.
+    /// The default does nothing.
+    fn prepared(&self, conn: &mut Self::Connection) {
+        let _ = conn;
+    }
+
     /// Validates a connection: asks the server whether it still works.
     ///
     /// Runs on a worker thread, for at most
@@ -180,6 +191,18 @@ pub trait ManageConnection: Send + Sync + 'static {
     fn reset(&self, conn: &mut Self::Connection) -> Result<(), Self::Error> {
         let _ = conn;
         Ok(())
+    }
+
+    /// What the last [`reset`](ManageConnection::reset) found on the connection that its
+    /// holder should not have left there, such as "an open transaction".
+    ///
+    /// Called after each `reset`, failed ones included, on the same worker thread; it must
+    /// not block. If there is a text, the pool logs it as a warning with its own name, the
+    /// connection, and the last holder: thread, line and label. At most one such warning
+    /// per second is logged. The default is `None`.
+    fn left_behind(&self, conn: &mut Self::Connection) -> Option<Cow<'static, str>> {
+        let _ = conn;
+        None
     }
 }
 

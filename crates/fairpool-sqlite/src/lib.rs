@@ -29,11 +29,17 @@
 //! - **Closing the last connection to a file in WAL mode** copies the log into the file,
 //!   which can take a while. The pool does this on its closer threads.
 
+mod connection;
 mod manager;
+mod place;
+mod reset;
+mod session;
 
 pub use rusqlite;
 
+pub use crate::connection::{Connection, InterruptHandle};
 pub use crate::manager::SqliteConnectionManager;
+pub use crate::reset::Reset;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

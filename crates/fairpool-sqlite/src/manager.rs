@@ -330,8 +330,11 @@ impl ManageConnection for SqliteConnectionManager {
         }
         if self.journal.is_pending() {
             // Without waiting. If it fails, the connection is as good as before.
+            let Parts { session, driver, place } = conn.parts();
             let none = Duration::ZERO;
-            let _ = waiting(conn, none, || self.journal.switch_to_wal(conn, none))?;
+            let _ = waiting(driver, none, || self.journal.switch_to_wal(driver, none))?;
+            session.forget();
+            place.inspect(|place| place.watch_beside(true));
         }
         Ok(())
     }
@@ -371,7 +374,8 @@ impl ManageConnection for SqliteConnectionManager {
         let is_left = match self.reset {
             Reset::Off => false,
             Reset::Transaction => !driver.is_autocommit(),
-            Reset::Session => !driver.is_autocommit() || session.is_suspect(driver, place),
+            // Not with `||`: it also looks for hooks, which the reset cannot see.
+            Reset::Session => session.is_suspect(driver, place) | !driver.is_autocommit(),
         };
         is_left || session.log_is_large
     }

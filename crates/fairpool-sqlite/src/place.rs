@@ -83,9 +83,10 @@ impl Place {
         self.has_moved.load(Ordering::Relaxed)
     }
 
-    /// The holder changes the journal mode, which may remove the files beside the database.
-    pub(crate) fn let_beside_go(&self) {
-        self.watches_beside.store(false, Ordering::Relaxed);
+    /// Whether the files beside the database must stay. Not while a holder changes the
+    /// journal mode.
+    pub(crate) fn watch_beside(&self, watch: bool) {
+        self.watches_beside.store(watch, Ordering::Relaxed);
     }
 
     fn beside_is_there(&self) -> bool {

@@ -155,6 +155,7 @@ impl Session {
                 None => Err(texts.join(", ")),
             }
         };
+        self.forget();
         match result {
             Ok(undone) => {
                 undone.iter().for_each(|text| self.leave(text));
@@ -165,6 +166,11 @@ impl Session {
                 Err(left)
             }
         }
+    }
+
+    /// Drops the notes about statements of our own.
+    pub(crate) fn forget(&self) {
+        self.notes.take();
     }
 
     /// Adds to what the pool reports.
@@ -209,8 +215,14 @@ impl Watch {
             | AuthAction::DropTempIndex { .. }
             | AuthAction::DropTempTable { .. }
             | AuthAction::DropTempTrigger { .. }
-            | AuthAction::DropTempView { .. } => self.temporary(),
-            AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. }
+            | AuthAction::DropTempView { .. }
+            | AuthAction::AlterTable { database_name: "temp", .. } => self.temporary(),
+            // `CREATE TABLE temp.t` goes without the word TEMP.
+            AuthAction::CreateTable { .. }
+            | AuthAction::CreateTrigger { .. }
+            | AuthAction::CreateView { .. }
+            | AuthAction::CreateVtable { .. }
+            | AuthAction::DropVtable { .. }
                 if context.database_name == Some("temp") =>
             {
                 self.temporary();
@@ -225,7 +237,7 @@ impl Watch {
         if let Some(place) = &self.place
             && name == "journal_mode"
         {
-            place.let_beside_go();
+            place.watch_beside(false);
         }
         match pragmas::kind(&name) {
             pragmas::Kind::Harmless => {}

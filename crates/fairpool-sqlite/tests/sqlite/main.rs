@@ -1,7 +1,13 @@
 //! The manager by itself and in a pool, on files and in memory.
 
+mod closing;
 mod driver;
+mod left_behind;
+mod locks;
+mod names;
 mod pool;
+mod reset;
+mod state;
 
 use tempfile::TempDir;
 

@@ -27,7 +27,7 @@ fn absolute_uri(uri: &str, folder: &Path) -> Option<String> {
     let parameters = &uri[path.len()..];
     // A database in memory, or in a file system of its own, is found by its name alone.
     let is_no_file = path.is_empty()
-        || path.starts_with(':')
+        || decoded(path) == ":memory:"
         || parameters.contains("mode=memory")
         || parameters.contains("vfs=");
     if is_no_file || path.starts_with('/') || !cfg!(unix) {
@@ -99,6 +99,8 @@ mod tests {
             ("file:", "file:"),
             ("file:?mode=ro", "file:?mode=ro"),
             ("file::memory:", "file::memory:"),
+            ("file:%3amemory:", "file:%3amemory:"),
+            ("file::x", "file:/a b/100%25/:x"),
             ("file:shop?mode=memory&cache=shared", "file:shop?mode=memory&cache=shared"),
             ("file:shop?vfs=memdb", "file:shop?vfs=memdb"),
         ] {

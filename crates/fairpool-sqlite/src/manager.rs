@@ -397,7 +397,7 @@ impl ManageConnection for SqliteConnectionManager {
         if let Some(place) = place
             && std::mem::take(&mut session.log_is_large)
         {
-            let wait = journal::EFFORT.min(self.limits().reset / 4);
+            let wait = journal::ATTEMPT.min(self.limits().reset / (4 * journal::ATTEMPTS));
             waiting(driver, wait, || self.journal.empty(driver, place))?;
         }
         Ok(())

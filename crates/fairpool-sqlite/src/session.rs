@@ -97,7 +97,7 @@ impl Session {
 
     /// Takes the connection as it is for what its holders shall find.
     pub(crate) fn settle(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) {
-        let (kinds, _) = self.notes.take();
+        let kinds = self.notes.kinds();
         self.is_unwatched |= kinds & UNWATCHED != 0;
         if std::mem::take(&mut self.was_lent_mutably) {
             self.hooks.belong_to_user();
@@ -106,6 +106,7 @@ impl Session {
         // Statements that the preparation cached would run unseen.
         conn.flush_prepared_statement_cache();
         self.baseline = Baseline::read(conn).ok();
+        self.forget();
     }
 
     /// True if `settle` has something to take over since it last ran.

@@ -19,8 +19,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 const LARGE: u64 = 64 << 20;
 /// So much effort comes once in this time.
 const EFFORT_PAUSE: Duration = Duration::from_secs(10);
-/// For as long as this, an effort keeps writers waiting while it waits for readers.
-pub(super) const EFFORT: Duration = Duration::from_millis(500);
+/// An effort is some attempts, each of which waits this long for readers, and keeps writers
+/// waiting. Many short ones do better than a long one: an attempt waits for readers that
+/// came after its beginning, which the next attempt need not wait for.
+pub(super) const ATTEMPT: Duration = Duration::from_millis(100);
+pub(super) const ATTEMPTS: u32 = 5;
 
 const NO_FOLDER: &str = "the file is in WAL mode, and SQLite cannot create or write the -wal and \
                          -shm files beside it; if nobody writes the database, open it as \
@@ -88,10 +91,12 @@ impl Journal {
     /// Empties the log. SQLite's own checkpoints wait for nobody, so readers that overlap
     /// let the log grow for ever. This one waits for them, and says so if they do not end.
     ///
-    /// The connection's busy timeout is [`EFFORT`].
+    /// The connection's busy timeout is [`ATTEMPT`].
     pub(super) fn empty(&self, conn: &Connection, place: &Place) {
         let sql = "PRAGMA main.wal_checkpoint(TRUNCATE)";
-        let emptied = conn.query_row(sql, [], |row| row.get(0)).is_ok_and(|busy: i64| busy == 0);
+        let attempt =
+            |_| conn.query_row(sql, [], |row| row.get(0)).is_ok_and(|busy: i64| busy == 0);
+        let emptied = (0..ATTEMPTS).any(attempt);
         let path = place.path().display();
         let size = place.wal_bytes() >> 20;
         if emptied {

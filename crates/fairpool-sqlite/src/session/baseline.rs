@@ -17,6 +17,9 @@ const ATTACHED_DATABASES: &str =
 
 const BUSY_TIMEOUT: &str = "busy_timeout";
 
+/// In milliseconds.
+const MOMENT: i64 = 50;
+
 /// How long a reset waits for another connection's lock.
 const LOCK_WAIT: Duration = Duration::from_millis(250);
 
@@ -29,8 +32,24 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// Reads everything that [`restore`](Self::restore) compares.
+    /// Reads everything that [`restore`](Self::restore) compares. Fails if another
+    /// connection locks the database, for which it waits only a moment.
     pub(super) fn read(conn: &Connection) -> Result<Baseline, Error> {
+        let wait = value(conn, BUSY_TIMEOUT)?;
+        let is_long = matches!(wait, Some(Value::Integer(millis)) if millis > MOMENT);
+        if is_long {
+            conn.pragma_update(None, BUSY_TIMEOUT, MOMENT)?;
+        }
+        let read = Self::read_at_once(conn);
+        if is_long {
+            conn.pragma_update(None, BUSY_TIMEOUT, &wait)?;
+        }
+        let mut baseline = read?;
+        baseline.settings[index_of(BUSY_TIMEOUT)] = wait;
+        Ok(baseline)
+    }
+
+    fn read_at_once(conn: &Connection) -> Result<Baseline, Error> {
         let settings = SETTINGS.iter().map(|pragma| value(conn, pragma));
         Ok(Baseline {
             settings: settings.collect::<Result<_, _>>()?,
@@ -41,8 +60,7 @@ impl Baseline {
 
     /// Whether a setting has its value of then.
     pub(super) fn holds(&self, conn: &Connection, pragma: &str) -> bool {
-        let index = SETTINGS.iter().position(|it| *it == pragma);
-        index.is_some_and(|index| value(conn, pragma).as_ref() == Ok(&self.settings[index]))
+        value(conn, pragma).as_ref() == Ok(&self.settings[index_of(pragma)])
     }
 
     /// Makes the connection as it was, as far as `kinds` says that it may differ. Tells what
@@ -62,8 +80,7 @@ impl Baseline {
                     set(conn, pragma, before)?;
                 }
             }
-            let index = SETTINGS.iter().position(|it| *it == BUSY_TIMEOUT);
-            index.map_or(Ok(()), |index| set(conn, BUSY_TIMEOUT, &self.settings[index]))?;
+            set(conn, BUSY_TIMEOUT, &self.settings[index_of(BUSY_TIMEOUT)])?;
         }
         if kinds & ATTACHED != 0 && attached(conn).as_ref() != Ok(&self.attached) {
             return Err("an attached or detached database".to_owned());
@@ -73,6 +90,10 @@ impl Baseline {
         }
         Ok(undone)
     }
+}
+
+fn index_of(pragma: &str) -> usize {
+    SETTINGS.binary_search(&pragma).expect("one of the settings")
 }
 
 /// `None` if this SQLite does not have the pragma.

@@ -2,12 +2,15 @@
 
 mod closing;
 mod driver;
+mod errors;
 mod left_behind;
 mod locks;
 mod names;
+mod place;
 mod pool;
 mod reset;
 mod state;
+mod wal;
 
 use tempfile::TempDir;
 

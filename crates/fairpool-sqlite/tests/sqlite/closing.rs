@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::Barrier;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{CustomizeConnection, Pool};
+use fairpool::{CustomizeConnection, ManageConnection, Pool};
 use fairpool_sqlite::rusqlite::config::DbConfig;
 use fairpool_sqlite::rusqlite::{self, OpenFlags};
 use fairpool_sqlite::{Connection, SqliteConnectionManager as Manager};
@@ -15,12 +15,13 @@ use fairpool_sqlite::{Connection, SqliteConnectionManager as Manager};
 use crate::folder;
 
 const LONG: Duration = Duration::from_secs(60);
-const CONNECTIONS: u32 = 8;
+/// As many as a pool closes at once.
+const CONNECTIONS: u32 = 4;
 
 fn manager(path: &Path) -> Manager {
-    Manager::file(path)
-        .with_init(|conn| conn.execute_batch("PRAGMA synchronous = OFF"))
-        .busy_timeout(LONG)
+    // Waits for the disk would keep the closes apart.
+    let quick = |conn: &mut rusqlite::Connection| conn.execute_batch("PRAGMA synchronous = OFF");
+    Manager::file(path).with_init(quick).busy_timeout(LONG)
 }
 
 fn pool(manager: Manager) -> Pool<Manager> {
@@ -70,6 +71,31 @@ fn after_a_complete_close_all_rows_are_in_the_file_and_no_log_is_left() {
         incomplete += u32::from(rows_of_a_copy(&path) != i64::from(CONNECTIONS));
     }
     assert_eq!((logs, incomplete), (0, 0), "logs left, and copies without all rows, of 200");
+}
+
+#[test]
+fn connections_that_close_at_the_same_instant_leave_no_log() {
+    let folder = folder();
+    let logs = (0..200).filter(|round| {
+        let path = folder.path().join(format!("{round}.db"));
+        let manager = manager(&path);
+        let all: Vec<_> = (0..CONNECTIONS).map(|_| manager.connect().unwrap()).collect();
+        all[0].execute_batch("CREATE TABLE t (n)").unwrap();
+        for conn in &all {
+            conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        }
+        let start = Barrier::new(all.len());
+        thread::scope(|scope| {
+            for conn in all {
+                scope.spawn(|| {
+                    start.wait();
+                    drop(conn);
+                });
+            }
+        });
+        wal_of(&path).exists() || rows_of_a_copy(&path) != i64::from(CONNECTIONS)
+    });
+    assert_eq!(logs.count(), 0, "logs left of 200");
 }
 
 #[test]
@@ -195,9 +221,8 @@ fn a_customizer_may_own_the_drop() {
 fn a_close_reports_its_error_and_frees_the_turn() {
     let folder = folder();
     let path = folder.path().join("closed.db");
-    let manager = Arc::new(manager(&path));
-    let one = fairpool::ManageConnection::connect(&*manager).unwrap();
-    let other = fairpool::ManageConnection::connect(&*manager).unwrap();
+    let manager = manager(&path);
+    let (one, other) = (manager.connect().unwrap(), manager.connect().unwrap());
     one.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1)").unwrap();
     one.close().unwrap();
     other.close().unwrap();

@@ -45,6 +45,8 @@ const NOT_OF_THE_SESSION: &[&str] = &[
 pub type State = BTreeMap<String, String>;
 
 pub fn state(conn: &Connection) -> State {
+    // Opens the temporary database, which is then listed.
+    rows(conn, "SELECT count(*) FROM sqlite_temp_schema");
     let mut state = State::new();
     state.insert("autocommit".to_owned(), conn.is_autocommit().to_string());
     for flag in FLAGS {

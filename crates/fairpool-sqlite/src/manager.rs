@@ -250,7 +250,7 @@ impl SqliteConnectionManager {
             let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
             switched.map_err(|error| journal::explain(error, driver))?;
         }
-        session.watch(driver, place)?;
+        session.watch(driver, place, self.reset == Reset::Session)?;
         if let Some(init) = &self.init {
             init(driver)?;
         }

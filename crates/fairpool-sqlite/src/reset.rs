@@ -43,9 +43,10 @@ pub enum Reset {
     Transaction,
     /// As `Transaction`, and everything in the table above. The default.
     ///
-    /// A use that left nothing pays two loads from memory. Each `prepare` that is not cached
-    /// pays for the authorizer that notices: some 30 ns per column that it reads (we
-    /// measured 2 to 4 % of the shortest query, and nothing for cached statements).
+    /// A use that left nothing pays some 20 ns at its return. Each `prepare` that is not
+    /// cached pays for the authorizer that notices, some 30 ns for each column that it
+    /// reads: 2 to 5 % of the shortest query. Cached statements pay nothing. See
+    /// `docs/decisions/0023-state-left-in-sqlite.md`.
     #[default]
     Session,
 }

@@ -60,6 +60,7 @@ pub(crate) struct Session {
     hooks: Hooks,
     /// `&mut rusqlite::Connection` was lent, with which hooks can be set.
     was_lent_mutably: bool,
+    watches_sql: bool,
     /// The authorizer belongs to the user, since the connection was prepared.
     is_unwatched: bool,
     left: Option<String>,
@@ -81,13 +82,19 @@ impl Session {
         self.was_lent_mutably = true;
     }
 
-    /// Begins to watch a new connection, before any code of the user sees it.
+    /// Begins to watch a new connection, before any code of the user sees it: its hooks,
+    /// and with `sql` what its statements leave.
     pub(crate) fn watch(
         &mut self,
         conn: &mut Connection,
         place: Option<&Arc<Place>>,
+        sql: bool,
     ) -> Result<(), Error> {
         self.hooks.arm(conn)?;
+        self.watches_sql = sql;
+        if !sql {
+            return Ok(());
+        }
         let watch = Watch { notes: Arc::clone(&self.notes), place: place.cloned() };
         conn.authorizer(Some(move |context: AuthContext<'_>| {
             watch.note(&context);
@@ -105,7 +112,9 @@ impl Session {
         self.hooks.disarm(conn, place);
         // Statements that the preparation cached would run unseen.
         conn.flush_prepared_statement_cache();
-        self.baseline = Baseline::read(conn).ok();
+        if self.watches_sql {
+            self.baseline = Baseline::read(conn).ok();
+        }
         self.forget();
     }
 

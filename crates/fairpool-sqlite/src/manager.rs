@@ -84,9 +84,11 @@ impl SqliteConnectionManager {
     /// Makes a manager for a database file, which the first connection creates if
     /// necessary. Opens nothing yet.
     ///
-    /// The path may be a URI (`file:…`) if the flags allow it. `:memory:` means
-    /// [`memory`](Self::memory). With an empty path SQLite makes a temporary database for
-    /// *each connection*, so a pool makes no sense.
+    /// The path may be a URI (`file:…`). A relative one is taken from the folder that the
+    /// process has now. `:memory:` means [`memory`](Self::memory). A database in memory that
+    /// its URI shares (`file:name?mode=memory&cache=shared`) lives as long as the manager.
+    /// Names that give *each connection* a database of its own (an empty one,
+    /// `file::memory:`) are refused by the first connect.
     ///
     /// # Examples
     ///
@@ -155,6 +157,9 @@ impl SqliteConnectionManager {
     /// Sets a function that prepares each new connection, after everything else; default
     /// none. If it fails, `connect` fails with its error.
     ///
+    /// What it sets (pragmas, functions, hooks, attached databases) is what each holder of
+    /// the connection finds: a [reset](Reset) keeps it, and undoes what differs.
+    ///
     /// # Examples
     ///
     /// ```
@@ -176,6 +181,10 @@ impl SqliteConnectionManager {
     ///
     /// After that it fails with `SQLITE_BUSY`; the connection stays usable. Zero means no
     /// waiting. The time is rounded up to whole milliseconds and capped at 24 days.
+    ///
+    /// While a connection is opened it waits for less than two fifths of the pool's
+    /// `open_timeout` (2 s of 5), so that the error says "locked". The function of
+    /// [`with_init`](Self::with_init) sees that shorter time, and may set one of its own.
     #[must_use]
     pub fn busy_timeout(mut self, limit: Duration) -> Self {
         self.busy_timeout = limit;
@@ -184,6 +193,9 @@ impl SqliteConnectionManager {
 
     /// Sets whether connections switch a database file to WAL, so that readers and the
     /// writer do not wait for each other; default `true`.
+    ///
+    /// A file that somebody uses cannot be switched. The connection then goes on in the
+    /// present mode, after at most 1 s; later connects and checks try again, without waiting.
     ///
     /// The file keeps the mode: `false` does not switch back. The setting has no effect
     /// on a database in memory, one that is opened read-only, and on file systems that

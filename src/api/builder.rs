@@ -211,13 +211,16 @@ impl<M: ManageConnection> Builder<M> {
     /// still room for it.
     ///
     /// Default: 5 seconds. It need not be short: if an attempt takes more than 250 ms, the
-    /// pool starts another for a caller that waits, if there is room.
+    /// pool starts another for a caller that waits, if there is room. The driver's own
+    /// limits must be below, or it cannot say why it failed: drivers adapt to this one, and
+    /// [`build`](Builder::build) logs what does not fit.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {
         self.config.policy.open_limit = open_timeout;
         self
     }
 
-    /// How long a validation may take before the pool abandons the call.
+    /// How long a validation may take before the pool abandons the call. The driver gets
+    /// four fifths of it, so that it can say what is wrong.
     ///
     /// Default: 2 seconds, many times the round trip to any server.
     pub fn validation_timeout(mut self, validation_timeout: Duration) -> Builder<M> {

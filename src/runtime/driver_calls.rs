@@ -131,7 +131,9 @@ impl<M: ManageConnection> Shared<M> {
         }
         if check.validate {
             let value = lease.conn.value_mut();
-            let limit = self.config.policy.validation_limit;
+            // A fifth less than the pool's own limit: the driver must be able to say what
+            // is wrong before the pool abandons the call.
+            let limit = self.config.policy.validation_limit / 5 * 4;
             self.call_driver("is_valid", || manager.is_valid_within(value, limit)).map_err(
                 |failure| Failed { reason: Reason::Invalid, failure, level: Level::Warn },
             )?;

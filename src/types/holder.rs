@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::caller::{CallSite, Caller};
+use super::caller::{CallSite, Caller, Place};
 use crate::core::{Held, NestedWait, Waiting};
 
 /// A caller that holds a connection.
@@ -173,6 +173,6 @@ impl NestedGet {
 
 impl fmt::Display for NestedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} waits for another at {}", self.holder, self.waits_at)
+        write!(f, "{} waits for another at {}", self.holder, Place(self.waits_at))
     }
 }

@@ -133,8 +133,10 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// [`is_valid`](ManageConnection::is_valid) for drivers that can limit the time of
     /// their own check.
     ///
-    /// This is the method that the pool calls, with its `validation_timeout` as `limit`.
-    /// The default calls `is_valid` and leaves the limit to the pool.
+    /// This is the method that the pool calls. `limit` is four fifths of its
+    /// `validation_timeout`, so that a driver that keeps the limit can say what is wrong
+    /// before the pool abandons the call. The default calls `is_valid` and leaves the
+    /// limit to the pool.
     ///
     /// # Errors
     ///
@@ -148,12 +150,18 @@ pub trait ManageConnection: Send + Sync + 'static {
         self.is_valid(conn)
     }
 
-    /// Whether `connect` failed in a way that no retry can cure, such as a wrong password
-    /// or a database that does not exist.
+    /// Whether `connect` failed in a way that no retry can cure, because the configuration
+    /// itself is wrong: a port that is no number, or an option that the driver lacks.
     ///
-    /// If the pool then has no connection at all, every waiter gets
+    /// If the pool has never had a connection, every waiter then gets
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) at once. The pool still tries
-    /// again, with backoff. The default is `false`.
+    /// again, with backoff. After the first success no error ends a wait, whatever this
+    /// says.
+    ///
+    /// Be sure: what somebody may put right while a caller waits (create the database,
+    /// rotate the password, start the server, free descriptors) is not permanent. A wrong
+    /// `true` ends waits that would have been served; a wrong `false` costs a caller its
+    /// time, and it still gets this error as the cause. The default is `false`.
     fn is_permanent(&self, error: &Self::Error) -> bool {
         let _ = error;
         false

@@ -20,7 +20,7 @@ pub(crate) mod thread;
 pub(crate) mod times;
 
 pub use caller::CallSite;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, Place};
 pub use cancel::CancelToken;
 pub(crate) use cancel::Registration;
 pub(crate) use config::Config;
@@ -41,6 +41,6 @@ pub use manage::{
     NopConnectionCustomizer, NopErrorHandler,
 };
 pub use stats::{ClosedBy, Stats};
-pub(crate) use subscription::EventSource;
 pub use subscription::{ConnectionAt, Scene, Subscription};
+pub(crate) use subscription::{EventSource, SubscriberList};
 pub(crate) use times::{Recorder, Timed};

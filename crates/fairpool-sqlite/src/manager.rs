@@ -2,6 +2,7 @@
 
 mod errors;
 mod journal;
+mod secrets;
 mod source;
 
 use std::borrow::Cow;

@@ -11,6 +11,8 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
 
 use crate::place::Place;
 
+use super::secrets;
+
 const MEMORY: &str = ":memory:";
 /// A virtual file system that is part of SQLite. Its files live in this process; those
 /// whose name begins with a slash are shared by name.
@@ -58,7 +60,8 @@ impl Source {
         match self {
             Source::File { path, folder, anchor } => {
                 let name = name::absolute(path, folder.as_deref());
-                let conn = Connection::open_with_flags(&name, flags)?;
+                let opened = Connection::open_with_flags(&name, flags);
+                let conn = opened.map_err(|error| secrets::of_open(error, &name))?;
                 let place = place_of(&conn, &name);
                 if place.is_none() {
                     anchor_if_shared(&conn, anchor, &name, flags)?;
@@ -77,7 +80,7 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, .. } => f.debug_tuple("File").field(path).finish(),
+            Self::File { path, .. } => f.debug_tuple("File").field(&secrets::shown(path)).finish(),
             Self::Memory { name, .. } => f.debug_tuple("Memory").field(name).finish(),
         }
     }
@@ -120,7 +123,8 @@ fn anchor_if_shared(
     if anchor.is_some() {
         return Ok(());
     }
-    let other = Connection::open_with_flags(name, flags)?;
+    let other = Connection::open_with_flags(name, flags);
+    let other = other.map_err(|error| secrets::of_open(error, name))?;
     if !excludes(conn, &other)? {
         let code = ffi::Error::new(ffi::SQLITE_MISUSE);
         return Err(Error::SqliteFailure(code, Some(PRIVATE.to_owned())));

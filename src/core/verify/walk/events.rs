@@ -190,6 +190,7 @@ impl Reference {
         if call.abandoned {
             return;
         }
+        let permanent = permanent && self.counters.opened == 0;
         if self.failing.is_none() {
             self.due.notices.push(format!("outage {:?}", Some(cause)));
         }

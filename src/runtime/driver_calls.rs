@@ -65,7 +65,10 @@ impl<M: ManageConnection> Shared<M> {
         let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
         self.notify("handle_acquire", |handler| handler.handle_acquire(AcquireEvent { id }));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });
-        let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, self.clock.now()));
+        // The odd factor lets consecutive numbers differ in all bits.
+        let seed = self.config.policy.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let conn = PoolConn::<M>::new(pool, value, id, self.clock.now(), seed);
+        let lease = Leased::new(permit, conn);
         self.transition(|core, fx| core.connect_finished(lease, fx));
     }
 }
@@ -177,6 +180,7 @@ impl<M: ManageConnection> Shared<M> {
         );
         let event = ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) };
         self.notify("handle_release", |handler| handler.handle_release(event));
+        self.record_uses(conn.sampler.flush(conn.uses));
         // The state moves under the close mutex. The driver closes after it is released.
         if let Some(value) = conn.take() {
             let customizer = &self.config.connection_customizer;

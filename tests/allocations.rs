@@ -1,5 +1,5 @@
-//! The fast path must not allocate. A global allocator counts, for each thread by itself:
-//! hence a process of its own.
+//! The fast path must not allocate, and a subscription takes memory only for what it has not
+//! read. A global allocator counts, for each thread by itself: hence a process of its own.
 
 use std::sync::Barrier;
 use std::thread;
@@ -118,4 +118,49 @@ fn a_hand_off_allocates_twice() {
         ([give(), give(), give()], taker.join().expect("the taker panicked"))
     });
     assert_eq!((&gives[1..], &takes[1..]), (&[1, 1][..], &[1, 1][..]));
+}
+
+/// A journal allocates this many steps at a time, of which a get and its return are two.
+const STEPS_AT_A_TIME: u64 = 64;
+
+#[test]
+fn gets_that_are_watched_allocate_once_in_dozens_at_most() {
+    let pool = pool(1, Fairness::default());
+    let events = pool.subscribe(100_000).expect("a capacity");
+    get_and_return(&pool);
+    let thousand = || (0..1000).for_each(|_| get_and_return(&pool));
+    // The list of what was allocated grows, too: it doubles.
+    let most = 2000_u64.div_ceil(STEPS_AT_A_TIME) + 8;
+    let allocated = allocations(thousand);
+    assert!(allocated <= most, "{allocated} instead of {most}");
+    drop(events);
+}
+
+#[test]
+fn a_subscription_takes_memory_for_what_happens_and_not_in_advance() {
+    let pool = pool(1, Fairness::default());
+    let mut events = None;
+    let taken = measure(|| events = pool.subscribe(1 << 22).ok()).bytes_max;
+    assert!(events.is_some() && taken < 4096, "{taken} bytes for a pool where nothing happens");
+}
+
+#[test]
+fn a_dropped_subscription_leaves_nothing_behind_on_an_idle_pool() {
+    let pool = pool(1, Fairness::default());
+    let subscribe = || drop(pool.subscribe(1 << 16).expect("a capacity"));
+    let all = measure(|| (0..100_000).for_each(|_| subscribe()));
+    assert_eq!((all.count_current, all.bytes_current), (0, 0), "what is left: {all:?}");
+    assert!(all.bytes_max < 4096, "at most one at a time: {all:?}");
+}
+
+/// The thread that reads frees what it has read, and the drop frees the rest.
+#[test]
+fn what_was_not_read_goes_with_the_subscription() {
+    let pool = pool(1, Fairness::default());
+    let events = pool.subscribe(100_000).expect("a capacity");
+    (0..10_000).for_each(|_| get_and_return(&pool));
+    eventually("all is delivered", || events.len() == 30_000);
+    let freed = measure(|| drop(events)).bytes_current;
+    let least = -(30_000 * size_of::<fairpool::event::Event>() as i64);
+    assert!(freed <= least, "{freed} of at least {least} bytes");
 }

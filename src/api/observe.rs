@@ -92,9 +92,9 @@ impl<M: ManageConnection> Pool<M> {
     /// no methods for outages and abandoned calls.
     /// [`Event::at`](crate::event::Event::at) is the time at which an event happened.
     ///
-    /// The subscription has room for `capacity` events and allocates it at once, some
-    /// 400 bytes for each. It never slows the pool down: if it is full, new events are
-    /// lost, and counted by
+    /// The subscription has room for `capacity` events, and takes memory only for those that
+    /// are not read yet, some 300 bytes for each. It never slows the pool down: if it is full,
+    /// new events are lost, and counted by
     /// [`Event::lost_before`](crate::event::Event::lost_before) and
     /// [`Stats::events_lost`]. It ends when the pool has ended, or when it is dropped.
     /// While there is a subscriber, each get and each return takes a slower path.

@@ -43,11 +43,18 @@ pub(crate) struct Entry<C> {
     pub(crate) step: Step<C>,
 }
 
+/// So many steps are allocated at a time, some 7 kB: little for a pool where nothing happens, and
+/// never much to do at once under the lock.
+const CHUNK: usize = 64;
+
 /// The steps since the last delivery.
 #[derive(Debug)]
 pub(crate) struct EventBuffer<C> {
-    /// Never grows beyond its capacity.
-    pub(crate) entries: Vec<Entry<C>>,
+    /// The steps come in order: a chunk has some only if all chunks before it are full.
+    chunks: Vec<Vec<Entry<C>>>,
+    len: usize,
+    /// The most steps that it takes.
+    capacity: usize,
     /// How many more events there were.
     pub(crate) lost: u64,
     /// Delivery has been asked for.
@@ -55,18 +62,51 @@ pub(crate) struct EventBuffer<C> {
 }
 
 impl<C> EventBuffer<C> {
+    /// Allocates nothing: it grows with the steps.
     pub(crate) fn with_capacity(capacity: usize) -> EventBuffer<C> {
-        EventBuffer { entries: Vec::with_capacity(capacity), lost: 0, announced: false }
+        EventBuffer { chunks: Vec::new(), len: 0, capacity, lost: 0, announced: false }
+    }
+
+    /// For a buffer without steps.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.lost == 0
+        self.len == 0 && self.lost == 0
     }
 
-    /// Empties the buffer; returns the steps and how many events were lost after them.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.len * 2 >= self.capacity
+    }
+
+    /// Returns whether there was room.
+    fn push(&mut self, entry: Entry<C>) -> bool {
+        if self.len >= self.capacity {
+            return false;
+        }
+        let chunk = self.len / CHUNK;
+        if chunk == self.chunks.len() {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        self.chunks[chunk].push(entry);
+        self.len += 1;
+        true
+    }
+
+    /// Empties the buffer; returns the steps and how many events were lost after them. It keeps
+    /// as much memory as they took, so that a pool under a steady load allocates nothing.
     pub(crate) fn take(&mut self) -> (impl Iterator<Item = Entry<C>>, u64) {
-        self.announced = false;
-        (self.entries.drain(..), mem::take(&mut self.lost))
+        self.chunks.truncate(self.len.div_ceil(CHUNK).max(1));
+        (self.len, self.announced) = (0, false);
+        let steps = self.chunks.iter_mut().flat_map(|chunk| chunk.drain(..));
+        (steps, mem::take(&mut self.lost))
+    }
+
+    /// For how many steps it has memory.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        self.chunks.iter().map(Vec::capacity).sum()
     }
 }
 
@@ -90,11 +130,10 @@ impl<C> Journal<C> {
 
     pub(super) fn note(&mut self, at: Time, step: Step<C>) {
         let Some(buffer) = &mut self.buffer else { return };
-        if buffer.entries.len() < buffer.entries.capacity() {
-            buffer.entries.push(Entry { at, step });
-        } else {
-            // A checkout is two events: the caller's and the connection's.
-            buffer.lost += if matches!(step, Step::CheckedOut { .. }) { 2 } else { 1 };
+        // A checkout is two events: the caller's and the connection's.
+        let events = if matches!(step, Step::CheckedOut { .. }) { 2 } else { 1 };
+        if !buffer.push(Entry { at, step }) {
+            buffer.lost += events;
         }
     }
 }

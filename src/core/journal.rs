@@ -25,8 +25,7 @@ impl<T: PoolTypes> Core<T> {
     /// half full. Says so once until the buffer is swapped.
     pub(crate) fn wants_delivery(&mut self) -> bool {
         let Some(buffer) = &mut self.journal.buffer else { return false };
-        let half_full = buffer.entries.len() * 2 >= buffer.entries.capacity();
-        let urgent = self.journal.reader_sleeps || half_full;
+        let urgent = self.journal.reader_sleeps || buffer.is_half_full();
         let due = urgent && !buffer.announced && !buffer.is_empty();
         buffer.announced |= due;
         due

@@ -6,12 +6,10 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
-
 use super::shared::{PoolCore, Shared};
-use super::subscribers::{List, Subscriber};
+use super::subscribers::List;
 use crate::core::{EventBuffer, SlotView, Time};
-use crate::sync::{self, Arc, PlainOrdering as Ordering, Weak};
+use crate::sync::{self, Arc, PlainOrdering as Ordering};
 use crate::types::{
     CallSite, Caller, ConnectionAt, Error, Event, EventKind, EventSource, ManageConnection, Scene,
     Subscription, Waiter,
@@ -20,8 +18,8 @@ use crate::types::{
 /// The journal is emptied this often while there are steps and subscribers.
 const DELIVER_EVERY: Duration = Duration::from_millis(5);
 
-/// A larger capacity is considered a mistake: the channel and the journal's two buffers
-/// allocate it at once, at some 400 bytes per event.
+/// A larger capacity is considered a mistake: a reader that falls behind so far would take more
+/// than a gigabyte, at some 300 bytes per event.
 const MOST_EVENTS: usize = 1 << 22;
 
 impl<M: ManageConnection> Shared<M> {
@@ -67,19 +65,23 @@ impl<M: ManageConnection> Shared<M> {
                 "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
             )));
         }
-        let (events, receiver) = bounded(capacity);
-        let new = Subscriber { events, capacity, lost: 0 };
-        let source: Weak<Shared<M>> = Arc::downgrade(self);
-        let subscription = Subscription::new(Arc::clone(&self.config.name), receiver, source);
         let mut list = self.subscribers.list.lock();
-        let read = match list.buffer(Some(&new)).filter(|_| !list.ended) {
-            Some(buffer) => {
-                // What happened until now is for the earlier subscribers.
-                let (_, read) = self.swap_buffer(buffer, &mut list, read);
-                list.subscribers.push(new);
-                read
-            }
-            None => self.with_core(|core| read(core)),
+        let ((number, events), read) = if list.ended {
+            // This list goes at once, and with it the sender.
+            (List::default().add(capacity), self.with_core(|core| read(core)))
+        } else {
+            list.capacity = list.capacity.max(capacity);
+            // What happened until now is for the earlier subscribers.
+            let (_, read) = self.swap_buffer(&mut list, read);
+            (list.add(capacity), read)
+        };
+        drop(list);
+        let subscription = Subscription {
+            pool: Arc::clone(&self.config.name),
+            number,
+            list: Arc::clone(&self.subscribers) as _,
+            events,
+            source: Arc::downgrade(self) as _,
         };
         Ok((subscription, read))
     }
@@ -88,26 +90,23 @@ impl<M: ManageConnection> Shared<M> {
     /// subscriber, or nothing happened; then the next step wakes the reaper.
     pub(crate) fn deliver_events(&self) -> Option<Time> {
         let mut list = self.subscribers.list.lock();
-        let any = self.empty_journal(&mut list);
-        let has_subscribers = !list.subscribers.is_empty();
+        // The second time both buffers give back what only busier times needed.
+        let any = self.empty_journal(&mut list) || self.empty_journal(&mut list);
         drop(list);
-        (any && has_subscribers).then(|| self.clock.now().after(DELIVER_EVERY))
+        any.then(|| self.clock.now().after(DELIVER_EVERY))
     }
 
     /// Publishes an event that is not in the journal, after those that are.
     pub(crate) fn publish(&self, at: Time, kind: impl FnOnce() -> EventKind) {
         let mut list = self.subscribers.list.lock();
         self.empty_journal(&mut list);
-        if list.subscribers.is_empty() {
+        if list.is_empty() {
             return;
         }
         let Some(at) = self.clock.instant_of(at) else { return };
         let pool = Arc::clone(&self.config.name);
         let lost = list.send(&Event { pool, at, lost_before: 0, kind: kind() });
         self.subscribers.add_lost(lost);
-        if list.subscribers.is_empty() {
-            self.close_journal(&mut list);
-        }
     }
 
     /// Counts events that are not in the journal and will never be published.
@@ -133,31 +132,31 @@ impl<M: ManageConnection> Shared<M> {
         if list.reaper_ended && !list.ended && self.notifications.are_done() {
             self.empty_journal(&mut list);
             list.ended = true;
-            list.subscribers.clear();
+            list.clear();
             self.close_journal(&mut list);
         }
     }
 
     /// Takes what is in the journal and sends it. The order of events is the order of these
-    /// calls, under the list's lock. Returns whether there were any.
+    /// calls, under the list's lock. Returns whether there were any. If the last subscriber has
+    /// gone, it closes the journal.
     fn empty_journal(&self, list: &mut List) -> bool {
-        let Some(buffer) = list.buffer(None) else { return false };
-        let (any, ()) = self.swap_buffer(buffer, list, |_| ());
-        if list.subscribers.is_empty() {
-            // The last one is gone, which was found when sending to it.
-            self.close_journal(list);
+        if !list.is_journal_open {
+            return false;
         }
-        any
+        if list.is_empty() {
+            self.close_journal(list);
+            return false;
+        }
+        list.forget_capacities();
+        self.swap_buffer(list, |_| ()).0
     }
 
     /// Gives the journal a new buffer, reads the core at that instant, and sends what was in
     /// the old buffer.
-    fn swap_buffer<R>(
-        &self,
-        buffer: EventBuffer<Caller>,
-        list: &mut List,
-        read: impl FnOnce(&PoolCore<M>) -> R,
-    ) -> (bool, R) {
+    fn swap_buffer<R>(&self, list: &mut List, read: impl FnOnce(&PoolCore<M>) -> R) -> (bool, R) {
+        let buffer = list.buffer();
+        list.is_journal_open = true;
         self.observed.store(true, Ordering::Relaxed);
         let (old, read) = self.with_core(|core| (core.swap_events(Some(buffer)), read(core)));
         (old.is_some_and(|old| self.send_all(list, old)), read)
@@ -165,10 +164,9 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Without subscribers nothing is noted, and the fast paths are open again.
     fn close_journal(&self, list: &mut List) {
+        list.is_journal_open = false;
         self.observed.store(self.config.event_handler.is_some(), Ordering::Relaxed);
         drop(self.with_core(|core| core.swap_events(None)));
-        list.spare = None;
-        list.last_holders = Vec::new();
     }
 
     fn send_all(&self, list: &mut List, mut old: EventBuffer<Caller>) -> bool {
@@ -226,8 +224,8 @@ mod tests {
         let list = pool.shared.subscribers.list.lock();
         let noted = pool.shared.with_core(|core| core.is_journal_open());
         assert_eq!(pool.shared.observed.load(Ordering::Relaxed), noted);
-        assert_eq!(list.spare.is_some() || !list.last_holders.is_empty(), noted);
-        (list.subscribers.len(), noted)
+        assert_eq!(list.is_journal_open, noted);
+        (list.len(), noted)
     }
 
     #[test]
@@ -237,13 +235,41 @@ mod tests {
         let first = pool.subscribe(10).expect("a capacity");
         let second = pool.subscribe(10).expect("a capacity");
         assert_eq!(observers(&pool), (2, true));
-        // A dropped subscription is noticed when an event is sent to it.
         drop(first);
-        drop(pool.get().expect("the stub's connection"));
-        eventually("one listens", || observers(&pool) == (1, true));
+        assert_eq!(observers(&pool), (1, true));
         drop(second);
+        assert_eq!(observers(&pool), (0, true), "until the next step");
         drop(pool.get().expect("the stub's connection"));
-        eventually("nobody listens", || observers(&pool) == (0, false));
+        eventually("nothing is noted", || observers(&pool) == (0, false));
+    }
+
+    /// For how many steps the journal has memory, in both of its buffers.
+    fn allocated(pool: &Pool<StubManager>) -> usize {
+        let mut list = pool.shared.subscribers.list.lock();
+        let spare = list.spare.as_ref().map_or(0, EventBuffer::allocated);
+        let buffer = list.buffer();
+        let used = pool.shared.with_core(|core| core.swap_events(Some(buffer)));
+        let allocated = spare + used.as_ref().map_or(0, EventBuffer::allocated);
+        list.spare = used;
+        allocated
+    }
+
+    #[test]
+    fn a_journal_grows_with_what_happens_and_shrinks_when_nothing_does() {
+        let pool = pool();
+        let events = pool.subscribe(100_000).expect("a capacity");
+        assert_eq!(allocated(&pool), 0);
+        for _ in 0..3 {
+            // Holds up the reaper, so that the steps pile up.
+            let list = pool.shared.subscribers.list.lock();
+            (0..5000).for_each(|_| drop(pool.get().expect("the stub's connection")));
+            drop(list);
+            for _ in 0..15_000 {
+                events.recv_timeout(Duration::from_secs(10)).expect("none is lost");
+            }
+            eventually("it is small again", || allocated(&pool) <= 128);
+        }
+        assert_eq!(pool.stats().events_lost, 0);
     }
 
     #[test]

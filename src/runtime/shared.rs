@@ -81,7 +81,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) reaper: Reaper,
     pub(crate) threads: Threads,
     pub(crate) notifications: Notifications,
-    pub(crate) subscribers: Subscribers,
+    pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) probe: HealthProbe,
     pub(crate) times: Recorder,
     /// There is an event handler or a subscriber, which get exact times.
@@ -102,7 +102,7 @@ impl<M: ManageConnection> Shared<M> {
             reaper: Reaper::new(),
             threads: Threads::default(),
             notifications: Notifications::default(),
-            subscribers: Subscribers::default(),
+            subscribers: Arc::default(),
             probe: HealthProbe::default(),
             times: Recorder::new(),
             observed: PlainBool::new(config.event_handler.is_some()),

@@ -1,15 +1,18 @@
 //! The list of subscribers, and how a step of the core's journal becomes events.
 
-use crossbeam_channel::{Sender, TrySendError};
+use std::collections::BTreeMap;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::core::{ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, Step};
 use crate::sync::{Mutex, PlainOrdering as Ordering, PlainU64};
-use crate::types::{CallSite, Caller, Event, EventKind};
+use crate::types::{CallSite, Caller, Event, EventKind, SubscriberList};
 
 /// The journal's capacity is at least this, so that subscribers with a small capacity do
 /// not wake the reaper at every step.
 const FEWEST_STEPS: usize = 1024;
 
+/// It does not keep the pool alive: each subscription has a reference.
 #[derive(Default)]
 pub(crate) struct Subscribers {
     /// The pool's lock is taken while this one is held, never the other way round.
@@ -21,7 +24,14 @@ pub(crate) struct Subscribers {
 /// The state of event delivery.
 #[derive(Default)]
 pub(super) struct List {
-    pub(super) subscribers: Vec<Subscriber>,
+    /// By number, in the order in which they came.
+    subscribers: BTreeMap<u64, Subscriber>,
+    last_number: u64,
+    /// The largest capacity of a subscriber, and perhaps of some that have gone.
+    pub(super) capacity: usize,
+    /// The core notes its steps. It still does when the last subscriber has gone, until the
+    /// next step or delivery.
+    pub(super) is_journal_open: bool,
     /// The reaper has ended, and will not deliver again.
     pub(super) reaper_ended: bool,
     /// The pool has ended: a new subscription ends at once.
@@ -32,23 +42,25 @@ pub(super) struct List {
     pub(super) spare: Option<EventBuffer<Caller>>,
 }
 
-pub(super) struct Subscriber {
-    pub(super) events: Sender<Event>,
-    pub(super) capacity: usize,
+struct Subscriber {
+    /// A channel without a bound of its own: one that has a bound allocates it in advance.
+    events: Sender<Event>,
+    capacity: usize,
     /// Events lost since the last one that was sent.
-    pub(super) lost: u64,
+    lost: u64,
 }
 
 impl Subscriber {
-    /// `false`: the receiver was dropped.
-    fn send(&mut self, event: &Event) -> bool {
-        let event = Event { lost_before: self.lost, ..event.clone() };
-        match self.events.try_send(event) {
-            Ok(()) => self.lost = 0,
-            Err(TrySendError::Full(_)) => self.lost += 1,
-            Err(TrySendError::Disconnected(_)) => return false,
+    fn send(&mut self, event: &Event) {
+        // Nobody else sends, so the channel can only become shorter meanwhile.
+        if self.events.len() >= self.capacity {
+            self.lost += 1;
+            return;
         }
-        true
+        let event = Event { lost_before: self.lost, ..event.clone() };
+        if self.events.send(event).is_ok() {
+            self.lost = 0;
+        }
     }
 }
 
@@ -63,32 +75,77 @@ impl Subscribers {
     }
 }
 
+impl SubscriberList for Subscribers {
+    fn remove(&self, number: u64) {
+        let mut list = self.list.lock();
+        let gone = list.subscribers.remove(&number);
+        if list.subscribers.is_empty() {
+            list.forget();
+        }
+        drop(list);
+        drop(gone);
+    }
+}
+
 impl List {
-    /// A buffer with the capacity that the subscribers and a new one asked for; `None`
-    /// without subscribers.
-    pub(super) fn buffer(&mut self, new: Option<&Subscriber>) -> Option<EventBuffer<Caller>> {
-        let all = self.subscribers.iter().chain(new);
-        let most = all.map(|subscriber| subscriber.capacity).max()?.max(FEWEST_STEPS);
-        let spare = self.spare.take().filter(|buffer| buffer.entries.capacity() >= most);
-        Some(spare.unwrap_or_else(|| EventBuffer::with_capacity(most)))
+    /// Adds a subscriber: its number, and what it receives from.
+    pub(super) fn add(&mut self, capacity: usize) -> (u64, Receiver<Event>) {
+        let (events, receiver) = unbounded();
+        self.last_number += 1;
+        self.subscribers.insert(self.last_number, Subscriber { events, capacity, lost: 0 });
+        (self.last_number, receiver)
     }
 
-    /// Sends an event to all, and removes subscribers that are gone. Returns how many
-    /// events were lost.
+    /// Ends all subscriptions.
+    pub(super) fn clear(&mut self) {
+        self.forget();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Forgets the capacities of those who have gone.
+    pub(super) fn forget_capacities(&mut self) {
+        let all = self.subscribers.values().map(|subscriber| subscriber.capacity);
+        self.capacity = all.max().unwrap_or(0);
+    }
+
+    /// Gives back all memory of subscribers, and what only they need.
+    fn forget(&mut self) {
+        self.subscribers = BTreeMap::new();
+        self.capacity = 0;
+        self.spare = None;
+        self.last_holders = Vec::new();
+    }
+
+    /// A buffer for the journal with the capacity that subscribers asked for.
+    pub(super) fn buffer(&mut self) -> EventBuffer<Caller> {
+        let capacity = self.capacity.max(FEWEST_STEPS);
+        let mut buffer = self.spare.take().unwrap_or_else(|| EventBuffer::with_capacity(capacity));
+        buffer.set_capacity(capacity);
+        buffer
+    }
+
+    /// Sends an event to all. Returns how many were lost.
     pub(super) fn send(&mut self, event: &Event) -> u64 {
         let mut lost = 0;
-        self.subscribers.retain_mut(|subscriber| {
+        for subscriber in self.subscribers.values_mut() {
             let before = subscriber.lost;
-            let is_there = subscriber.send(event);
+            subscriber.send(event);
             lost += subscriber.lost.saturating_sub(before);
-            is_there
-        });
+        }
         lost
     }
 
     /// Counts events that will never be sent. Returns how many were lost in total.
     pub(super) fn lose(&mut self, missing: u64) -> u64 {
-        self.subscribers.iter_mut().for_each(|subscriber| subscriber.lost += missing);
+        self.subscribers.values_mut().for_each(|subscriber| subscriber.lost += missing);
         missing * self.subscribers.len() as u64
     }
 

@@ -41,6 +41,6 @@ pub use manage::{
     NopConnectionCustomizer, NopErrorHandler,
 };
 pub use stats::{ClosedBy, Stats};
-pub(crate) use subscription::EventSource;
 pub use subscription::{ConnectionAt, Scene, Subscription};
+pub(crate) use subscription::{EventSource, SubscriberList};
 pub(crate) use times::{Recorder, Timed};

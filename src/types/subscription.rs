@@ -12,7 +12,9 @@ use crate::sync::{Arc, Weak};
 
 /// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).
 ///
-/// It does not keep the pool alive. Dropping it ends the subscription.
+/// It does not keep the pool alive. Dropping it ends the subscription and frees the events that
+/// were not read, at once. (If the pool's resident thread is just delivering events, the drop
+/// waits for that, for some milliseconds at most.)
 ///
 /// # Examples
 ///
@@ -28,9 +30,19 @@ use crate::sync::{Arc, Weak};
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 pub struct Subscription {
-    pool: Arc<str>,
-    events: Receiver<Event>,
-    source: Weak<dyn EventSource>,
+    pub(crate) pool: Arc<str>,
+    /// Its number in the list.
+    pub(crate) number: u64,
+    /// Not the pool: a drop must not end one, nor run the destructor of its manager.
+    pub(crate) list: Arc<dyn SubscriberList>,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) source: Weak<dyn EventSource>,
+}
+
+/// A list of subscribers.
+pub(crate) trait SubscriberList: Send + Sync {
+    /// Removes the one with this number, if it is there.
+    fn remove(&self, number: u64);
 }
 
 /// A pool as the source of events.
@@ -40,14 +52,6 @@ pub(crate) trait EventSource: Send + Sync {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        pool: Arc<str>,
-        events: Receiver<Event>,
-        source: Weak<dyn EventSource>,
-    ) -> Subscription {
-        Subscription { pool, events, source }
-    }
-
     /// Waits for the next event.
     ///
     /// # Errors
@@ -130,6 +134,12 @@ impl<'a> IntoIterator for &'a Subscription {
 
     fn into_iter(self) -> Self::IntoIter {
         Box::new(self.iter())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.list.remove(self.number);
     }
 }
 

@@ -7,9 +7,9 @@ use std::thread::{self, JoinHandle};
 use fairpool::WeakPool;
 use tokio::sync::oneshot;
 
+use crate::access::HostRule;
 use crate::error::ServeError;
 use crate::http;
-use crate::routes::HostRule;
 
 /// Serves on this address until the returned server is dropped.
 ///
@@ -52,10 +52,13 @@ impl Inspector {
     /// loopback. Default: no. The server has no password and no encryption; use a proxy
     /// that has both if the network is not trusted.
     ///
-    /// If other machines may not connect, the server also rejects requests whose host is
-    /// neither `localhost` nor a numeric address, and requests that a browser makes on
-    /// behalf of another website. So no website can read it through the browser of a user
-    /// of this machine.
+    /// The server always rejects requests that a browser makes on behalf of another website,
+    /// except for a link to the page itself. If other machines may not connect, it also
+    /// rejects requests whose host is neither `localhost` nor a numeric address. So no website
+    /// can read it through the browser of a user of this machine. If they may, the host can be
+    /// anything, and a website can let its own name resolve to the server: another reason for
+    /// a proxy. A proxy must pass the header `Host` on, or recordings from the page may be
+    /// refused.
     #[must_use]
     pub fn allow_remote(mut self, allow: bool) -> Inspector {
         self.allow_remote = allow;

@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
+mod clients;
 mod error;
 mod http;
 mod inspector;
 mod page;
+mod recording;
 mod response;
 mod routes;
+mod stream;
 mod view;
 
 pub use self::error::ServeError;

@@ -90,6 +90,8 @@ impl View {
 
     /// Samples all pools. Called once a second.
     pub(crate) fn sample(&self) {
+        // Nobody is given an old overview, and one of a large pool is large.
+        self.latest.borrow_mut().take_if(|overview| !overview.is_fresh(Instant::now()));
         self.pools.iter().for_each(Pool::sample);
     }
 
@@ -98,9 +100,7 @@ impl View {
         let mut latest = self.latest.borrow_mut();
         let now = Instant::now();
         match &*latest {
-            Some(overview) if now.saturating_duration_since(overview.at) < FRESH_FOR => {
-                Rc::clone(overview)
-            }
+            Some(overview) if overview.is_fresh(now) => Rc::clone(overview),
             _ => {
                 let overview = Rc::new(Overview::of(&self.pools, now));
                 *latest = Some(Rc::clone(&overview));
@@ -137,8 +137,11 @@ impl Pool {
     fn sample(&self) {
         let mut past = self.past.borrow_mut();
         let (Some(reading), Some(snapshot)) = (self.pool.reading(), self.pool.snapshot()) else {
-            // The pool is gone: its curves end here.
+            // The pool is gone: its curves end here, and grow old.
             (past.last, past.findings) = (None, Vec::new());
+            past.samples.pop_front();
+            let least = past.samples.len() * 2;
+            past.samples.shrink_to(least);
             return;
         };
         let waits = reading.times.wait;
@@ -217,11 +220,44 @@ impl Overview {
         Overview { at, json, text }
     }
 
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < FRESH_FOR
+    }
+
     pub(crate) fn json(&self) -> Bytes {
         self.json.clone()
     }
 
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairpool::Pool;
+    use fairpool_testing::StubManager;
+    use fairpool_testing::stub::eventually;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_a_pool_that_went_five_minutes_ago() {
+        let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+        let view = View::new(vec![pool.downgrade()]);
+        (0..3).for_each(|_| view.sample());
+        let kept = || view.pools[0].past.borrow().samples.len();
+        assert_eq!(kept(), 2, "the first is what the second is compared with");
+        drop(view.overview());
+        drop(pool);
+        eventually("it is gone", || view.pools[0].pool.is_gone());
+        view.sample();
+        assert_eq!(kept(), 1, "its history grows old");
+        assert!(view.pools[0].past.borrow().last.is_none());
+        (0..MOST_SAMPLES).for_each(|_| view.sample());
+        assert_eq!(view.pools[0].past.borrow().samples.capacity(), 0);
+        std::thread::sleep(FRESH_FOR);
+        view.sample();
+        assert!(view.latest.borrow().is_none(), "nobody is given an old overview");
     }
 }

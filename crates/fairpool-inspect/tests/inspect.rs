@@ -4,13 +4,15 @@ use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Pool, WeakPool};
 use fairpool_inspect::{Inspector, ServeError, Server};
-use fairpool_testing::stub::{self, Manager, WATCHDOG, builder, eventually, watched};
+use fairpool_testing::stub::{
+    self, Manager, WATCHDOG, builder, eventually, threads_named, watched,
+};
 use serde_json::Value;
 
 fn pool() -> Pool<Manager> {
@@ -81,6 +83,19 @@ fn ask(addr: SocketAddr, method: &str, path: &str) -> Answer {
 
 fn get(addr: SocketAddr, path: &str) -> Answer {
     ask(addr, "GET", path)
+}
+
+/// Asks for a recording and does not wait for it.
+fn begin_recording(mut client: TcpStream, seconds: u32) -> TcpStream {
+    let addr = client.peer_addr().unwrap();
+    write!(client, "PUT /trace?seconds={seconds} HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+    client
+}
+
+/// There are few recordings at a time in the process: tests that make some take turns.
+fn turn_to_record() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[track_caller]
@@ -203,6 +218,7 @@ fn what_is_wrong_is_said() {
 
 #[test]
 fn a_recording_is_a_trace() {
+    let _turn = turn_to_record();
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let (addr, over) = (server.addr(), AtomicBool::new(false));
@@ -214,7 +230,7 @@ fn a_recording_is_a_trace() {
                 thread::yield_now();
             }
         });
-        get(addr, "/trace?seconds=1")
+        ask(addr, "PUT", "/trace?seconds=1")
     });
     assert_eq!(answer.status, 200);
     assert!(answer.head.contains("attachment"), "{}", answer.head);
@@ -236,30 +252,42 @@ fn a_recording_that_cannot_be_is_refused() {
         ("seconds", "but is ''"),
         ("second=5", "the only parameter is seconds, not 'second'"),
     ] {
-        let answer = get(server.addr(), &format!("/trace?{query}"));
+        let answer = ask(server.addr(), "PUT", &format!("/trace?{query}"));
         assert_eq!(answer.status, 400, "{query}");
         assert!(answer.body.contains(why), "{query}: {}", answer.body);
     }
 }
 
 #[test]
-fn so_many_recordings_at_once_and_no_more() {
+fn so_many_recordings_at_once_in_the_process_and_no_more() {
+    let _turn = turn_to_record();
+    let pool = pool();
+    let (server, another) = (serve(&[pool.downgrade()]), serve(&[pool.downgrade()]));
+    let status = |server: &Server| ask(server.addr(), "PUT", "/trace?seconds=1").status;
+    let first = begin_recording(connect(server.addr()), 60);
+    let second = begin_recording(connect(another.addr()), 60);
+    eventually("both record", || threads_named("fairpool-record") == 2);
+    assert_eq!((status(&server), status(&another)), (429, 429));
+    assert!(ask(another.addr(), "PUT", "/trace").body.contains("2 recordings are under way"));
+    assert_serves(server.addr());
+    // A client that disconnects makes room, long before its recording would have ended.
+    drop(first);
+    eventually("there is room", || status(&server) == 200);
+    drop(second);
+}
+
+#[test]
+fn a_client_that_goes_takes_its_recording_along() {
+    let _turn = turn_to_record();
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
-    let addr = server.addr();
-    let begin = || {
-        let mut stream = connect(addr);
-        write!(stream, "GET /trace?seconds=60 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
-        stream
-    };
-    let first = begin();
-    let _second = begin();
-    eventually("a third is refused", || get(addr, "/trace?seconds=1").status == 429);
-    assert_serves(addr);
-    // A client that disconnects makes room.
-    drop(first);
-    eventually("there is room", || get(addr, "/trace?seconds=1").status == 200);
-    drop(server);
+    for _ in 0..20 {
+        let client = begin_recording(connect(server.addr()), 60);
+        eventually("it records", || threads_named("fairpool-record") > 0);
+        drop(client);
+        eventually("nobody records", || threads_named("fairpool-record") == 0);
+    }
+    eventually("there is room", || ask(server.addr(), "PUT", "/trace?seconds=1").status == 200);
 }
 
 #[test]
@@ -267,12 +295,24 @@ fn one_can_only_look() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
-        for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"] {
+        for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump"] {
             let answer = ask(server.addr(), method, path);
             assert_eq!(answer.status, 405, "{method} {path}");
             assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
         }
     }
+    // A link, a form or an old program cannot start a recording.
+    for method in ["GET", "HEAD", "POST", "DELETE", "PATCH", "OPTIONS", "NONSENSE"] {
+        let answer = ask(server.addr(), method, "/trace?seconds=1");
+        assert_eq!(answer.status, 405, "{method}");
+        assert!(answer.head.contains("allow: put"), "{}", answer.head);
+        let how = "curl -X PUT -o pools.trace.json 'http://ADDRESS/trace?seconds=5'";
+        assert!(answer.body.contains(how) || method == "HEAD", "{}", answer.body);
+    }
+    let with_body =
+        format!("PUT /trace HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\n12345", server.addr());
+    let answer = Answer::of(&exchange(server.addr(), with_body.as_bytes()).unwrap());
+    assert_eq!((answer.status, answer.body.contains("no body")), (400, true));
     let head = ask(server.addr(), "HEAD", "/snapshot.json");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     for path in ["/nothing", "/snapshot", "//", "/../etc/passwd", "/dump/", "/%2e%2e"] {
@@ -302,25 +342,103 @@ fn other_names_for_this_machine_are_turned_away_unless_allowed() {
     assert_eq!(asked_as(open.addr(), "monitor.example").status, 200);
 }
 
-/// It could not read the answer, but have recordings made all the time.
+/// Each of these is what a browser sends. `SELF` and `PORT` stand for the server's address and
+/// port.
 #[test]
-fn a_website_cannot_have_anything_made() {
+fn a_website_reaches_nothing_but_the_page_itself() {
+    let pool = pool();
+    let server = serve(&[pool.downgrade()]);
+    let open =
+        Inspector::new().allow_remote(true).serve("127.0.0.1:0", &[pool.downgrade()]).unwrap();
+    let asked_by = |addr: SocketAddr, method: &str, path: &str, headers: &str| {
+        let headers = headers.replace("SELF", &addr.to_string());
+        let headers: String = headers.split("; ").map(|one| format!("{one}\r\n")).collect();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\n{headers}\r\n");
+        Answer::of(&exchange(addr, request.as_bytes()).unwrap()).status
+    };
+    let navigates =
+        "Sec-Fetch-Site: cross-site; Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: document";
+    let framed = "Sec-Fetch-Site: cross-site; Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: iframe";
+    let embedded = "Sec-Fetch-Site: cross-site; Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: object";
+    let image = "Sec-Fetch-Site: cross-site; Sec-Fetch-Mode: no-cors; Sec-Fetch-Dest: image";
+    let other_port =
+        "Sec-Fetch-Site: same-site; Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: document";
+    let fetches = "Origin: http://evil.example; Sec-Fetch-Site: cross-site; Sec-Fetch-Mode: cors";
+    let sends_form = "Origin: http://evil.example; Sec-Fetch-Site: cross-site; \
+                      Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: document";
+    let old_browser = "Origin: http://evil.example";
+    let hidden = "Origin: null";
+    let other_scheme_and_port = "Origin: http://127.0.0.1:1";
+    let own_script = "Origin: http://SELF; Sec-Fetch-Site: same-origin; Sec-Fetch-Mode: cors";
+    let own_old_script = "Origin: http://SELF";
+    let behind_a_proxy = "Origin: https://proxy.example; Sec-Fetch-Site: same-origin";
+    let typed = "Sec-Fetch-Site: none; Sec-Fetch-Mode: navigate; Sec-Fetch-Dest: document";
+    // Wrong seconds, so that what is let through is told from what is not, and nothing is made.
+    const TRACE: &str = "/trace?seconds=0";
+    for addr in [server.addr(), open.addr()] {
+        let asked_by = |method, path, headers| asked_by(addr, method, path, headers);
+        for website in [
+            navigates,
+            framed,
+            embedded,
+            image,
+            other_port,
+            fetches,
+            sends_form,
+            old_browser,
+            hidden,
+            other_scheme_and_port,
+        ] {
+            for path in ["/metrics", "/snapshot.json", "/history.json", "/dump", TRACE, "/x"] {
+                for method in ["GET", "HEAD", "POST", "PUT", "OPTIONS"] {
+                    assert_eq!(asked_by(method, path, website), 403, "{method} {path} {website}");
+                }
+            }
+            let is_link = [navigates, other_port].contains(&website);
+            let expected = if is_link { 200 } else { 403 };
+            assert_eq!(asked_by("GET", "/", website), expected, "/ {website}");
+            assert_eq!(asked_by("POST", "/", website), 403, "POST / {website}");
+        }
+        for user in [own_script, own_old_script, behind_a_proxy, typed] {
+            assert_eq!(asked_by("GET", "/", user), 200, "{user}");
+            assert_eq!(asked_by("GET", "/dump", user), 200, "{user}");
+            assert_eq!(asked_by("PUT", TRACE, user), 400, "{user}");
+        }
+    }
+}
+
+#[test]
+fn no_answer_can_be_shown_in_a_frame() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let addr = server.addr();
-    let asked_by = |site: &str, mode: &str| {
-        let request = format!(
-            "HEAD /trace HTTP/1.1\r\nHost: {addr}\r\nSec-Fetch-Site: {site}\r\n\
-             Sec-Fetch-Mode: {mode}\r\n\r\n"
-        );
-        Answer::of(&exchange(addr, request.as_bytes()).unwrap()).status
+    let asked = |line: &str, headers: &str| {
+        exchange(addr, format!("{line}\r\n{headers}\r\n").as_bytes()).unwrap()
     };
-    assert_eq!(asked_by("cross-site", "no-cors"), 403);
-    assert_eq!(asked_by("cross-site", "cors"), 403);
-    // A user follows a link or types the address; and the page itself.
-    assert_eq!(asked_by("cross-site", "navigate"), 200);
-    assert_eq!(asked_by("none", "navigate"), 200);
-    assert_eq!(asked_by("same-origin", "cors"), 200);
+    let host = format!("Host: {addr}\r\n");
+    let many = "X: y\r\n".repeat(200);
+    let mut answers: Vec<(u16, Vec<u8>)> = vec![
+        (403, asked("GET / HTTP/1.1", "Host: evil.example\r\n")),
+        (403, asked("GET / HTTP/1.1", &format!("{host}Sec-Fetch-Site: cross-site\r\n"))),
+        (404, asked("GET /x HTTP/1.1", &host)),
+        (405, asked("POST / HTTP/1.1", &host)),
+        (405, asked("GET /trace HTTP/1.1", &host)),
+        (400, asked("PUT /trace?seconds=0 HTTP/1.1", &host)),
+        // These the server's library answers by itself.
+        (400, asked("NONSENSE", "")),
+        (400, asked("GET / HTTP/9.9", "")),
+        (431, asked("GET / HTTP/1.1", &many)),
+    ];
+    for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump"] {
+        answers.push((200, asked(&format!("GET {path} HTTP/1.1"), &host)));
+    }
+    for (status, answer) in answers {
+        let answer = Answer::of(&answer);
+        assert_eq!(answer.status, status, "{}", answer.head);
+        for part in ["x-frame-options: deny", "frame-ancestors 'none'", "nosniff"] {
+            assert!(answer.head.contains(part), "{status}: {part}: {}", answer.head);
+        }
+    }
 }
 
 #[test]
@@ -381,11 +499,11 @@ fn who_speaks_a_letter_at_a_time_is_sent_away_too() {
 
 #[test]
 fn who_does_not_read_is_sent_away() {
+    let _turn = turn_to_record();
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let addr = server.addr();
-    let mut stream = connect_with_little_room(addr);
-    write!(stream, "GET /trace?seconds=2 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+    let mut stream = begin_recording(connect_with_little_room(addr), 2);
     let start = Instant::now();
     // Once the server has closed, the system refuses what it is sent.
     while stream.write_all(b"\r").is_ok() {
@@ -402,13 +520,13 @@ fn who_does_not_read_is_sent_away() {
 /// It is kept in memory until then.
 #[test]
 fn a_recording_counts_until_it_is_fetched() {
+    let _turn = turn_to_record();
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let (addr, over) = (server.addr(), AtomicBool::new(false));
     let goes_on = || !over.load(Ordering::Relaxed);
     let fetch_slowly = |begun: mpsc::Sender<()>| {
-        let mut stream = connect_with_little_room(addr);
-        write!(stream, "GET /trace?seconds=1 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+        let mut stream = begin_recording(connect_with_little_room(addr), 1);
         while goes_on() && stream.read(&mut [0; 100]).unwrap() > 0 {
             let _ = begun.send(());
             thread::sleep(Duration::from_millis(20));
@@ -430,7 +548,7 @@ fn a_recording_counts_until_it_is_fetched() {
             has_begun
         });
         begun.iter().for_each(|begun| begun.recv_timeout(6 * WATCHDOG).expect("an answer"));
-        assert_eq!(get(addr, "/trace?seconds=1").status, 429);
+        assert_eq!(ask(addr, "PUT", "/trace?seconds=1").status, 429);
     });
 }
 
@@ -472,6 +590,7 @@ fn hundreds_are_served_at_once() {
 
 #[test]
 fn a_pool_that_is_gone_is_shown_as_gone() {
+    let _turn = turn_to_record();
     let (orders, reports) = (pool(), pool());
     let server = serve(&[orders.downgrade(), reports.downgrade()]);
     let watch = orders.downgrade();
@@ -484,9 +603,10 @@ fn a_pool_that_is_gone_is_shown_as_gone() {
     let answer = get(server.addr(), "/snapshot.json").json();
     assert_eq!(answer["pools"][1]["gone"], false);
     assert!(get(server.addr(), "/dump").body.contains("pool 'orders' is gone"));
-    for path in ["/", "/metrics", "/history.json", "/trace?seconds=1"] {
+    for path in ["/", "/metrics", "/history.json"] {
         assert_eq!(get(server.addr(), path).status, 200, "{path}");
     }
+    assert_eq!(ask(server.addr(), "PUT", "/trace?seconds=1").status, 200);
 }
 
 #[test]
@@ -502,6 +622,7 @@ fn an_inspector_keeps_no_pool_alive() {
 
 #[test]
 fn a_stopped_inspector_has_gone_at_once() {
+    let _turn = turn_to_record();
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     let addr = server.addr();
@@ -512,8 +633,7 @@ fn a_stopped_inspector_has_gone_at_once() {
 
     // A recording under way does not delay it.
     let server = serve(&[pool.downgrade()]);
-    let mut stream = connect(server.addr());
-    write!(stream, "GET /trace?seconds=60 HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+    let _stream = begin_recording(connect(server.addr()), 60);
     assert_serves(server.addr());
     watched("the drop", move || drop(server));
 }

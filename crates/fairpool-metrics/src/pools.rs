@@ -1,5 +1,6 @@
 //! The pools that an exporter reads.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,8 @@ use fairpool::stats::Reading;
 
 /// A list of pools, each with a name that no other living pool in the list has.
 ///
-/// It keeps no pool alive; a pool that is gone leaves the list. Clones share the list.
+/// It keeps no pool alive; a pool that is gone leaves the list, at the latest when the next one
+/// is added, so the list does not grow with pools that come and go. Clones share the list.
 ///
 /// # Examples
 ///
@@ -102,11 +104,36 @@ impl fmt::Debug for Pools {
 
 impl List {
     fn free_name(&self, name: &str) -> Arc<str> {
-        let is_free = |name: &str| self.entries.iter().all(|entry| &*entry.name != name);
-        if is_free(name) {
+        // A set: a process may have hundreds of pools, all with the default name.
+        let taken: HashSet<&str> = self.entries.iter().map(|entry| &*entry.name).collect();
+        if !taken.contains(name) {
             return name.into();
         }
         let mut numbered = (2_u64..).map(|number| format!("{name}-{number}"));
-        numbered.find(|name| is_free(name)).expect("BUG: numbers do not end").into()
+        numbered.find(|name| !taken.contains(&**name)).expect("BUG: numbers do not end").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairpool::Pool;
+    use fairpool_testing::StubManager;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_nobody_reads_does_not_grow_with_pools_that_come_and_go() {
+        let pools = Pools::default();
+        for _ in 0..100 {
+            let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+            let watch = pool.downgrade();
+            pools.add(watch.clone());
+            drop(pool);
+            while !watch.is_gone() {
+                std::thread::yield_now();
+            }
+        }
+        let entries = pools.0.lock().expect("nobody panicked").entries.len();
+        assert_eq!(entries, 1, "the last has gone since it was added");
     }
 }

@@ -328,9 +328,10 @@ impl World {
     /// The listener receives the events of a transition.
     fn deliver(&mut self) {
         let Some(listener) = &mut self.listener else { return };
-        let events = self.core.swap_events(Some(buffer())).expect("the journal is open");
-        assert_eq!(events.lost, 0, "there is room for all of a transition's steps");
-        events.entries.iter().for_each(|entry| listener.receive(entry));
+        let mut events = self.core.swap_events(Some(buffer())).expect("the journal is open");
+        let (steps, lost) = events.take();
+        assert_eq!(lost, 0, "there is room for all of a transition's steps");
+        steps.for_each(|entry| listener.receive(&entry));
         listener.agrees_with(&self.core);
     }
 

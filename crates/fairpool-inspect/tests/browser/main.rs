@@ -11,6 +11,8 @@ use fairpool_inspect::Server;
 use fairpool_servers::browser::Browser;
 use fairpool_testing::stub::{self, Gate, Manager, builder};
 
+mod websites;
+
 fn server_of(pools: &[&Pool<Manager>]) -> (Server, String) {
     let watches: Vec<_> = pools.iter().map(|pool| pool.downgrade()).collect();
     let server = fairpool_inspect::serve("127.0.0.1:0", &watches).unwrap();

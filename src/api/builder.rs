@@ -136,7 +136,8 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// For how long after its last use or check a connection is handed out without a
-    /// check. Zero: always check. Has no effect if `test_on_check_out` is set.
+    /// check. Zero: always check. Has no effect if `test_on_check_out` is set. It is exact to
+    /// four ticks of the system's clock (16 ms on most Linux systems), and never shorter.
     ///
     /// Default: 500 ms. So a busy pool never checks, and a connection that died while the
     /// pool was idle is found before a caller gets it.
@@ -171,6 +172,13 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// The maximum time for which a connection may be idle; then it is closed.
+    ///
+    /// Never before that time, and a few milliseconds after it: up to two ticks of the
+    /// system's clock (8 ms on most Linux systems), and what the pool's thread needs to wake
+    /// up. The same holds for [`keepalive`](Builder::keepalive),
+    /// [`max_lifetime`](Builder::max_lifetime) and
+    /// [`leak_threshold`](Builder::leak_threshold). A small value makes no thread wake up
+    /// while there is nothing to do.
     ///
     /// Default: 10 minutes, as in `r2d2`. `None`: no limit.
     ///

@@ -151,6 +151,7 @@ impl<T: PoolTypes> Core<T> {
         let expires = slot.expires;
         lease.fit_until = slot.fit_until(self.fresh_nanos);
         self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
+        self.plan_for_returns(fx);
         self.idle.push_front(lease);
     }
 

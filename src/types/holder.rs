@@ -63,8 +63,8 @@ impl Holder {
         self.call_site.priority()
     }
 
-    /// For how long the connection has been held, exact to a tick or two of the system's
-    /// clock: on Linux mostly up to 8 ms too long.
+    /// For how long the connection has been held: not longer than it was, and up to two
+    /// ticks of the system's clock too short, which is 8 ms on most Linux systems.
     pub fn held_for(&self) -> Duration {
         self.held_for
     }

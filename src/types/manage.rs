@@ -104,6 +104,16 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// see also [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
 
+    /// Notes how a new connection is, for a later [`reset`](ManageConnection::reset).
+    ///
+    /// Called once, after `connect` and
+    /// [`on_acquire`](CustomizeConnection::on_acquire), on the same thread and within the
+    /// same limit: what a connection has now is what its later holders shall find again.
+    /// The default does nothing.
+    fn prepared(&self, conn: &mut Self::Connection) {
+        let _ = conn;
+    }
+
     /// Validates a connection: asks the server whether it still works.
     ///
     /// Runs on a worker thread, for at most

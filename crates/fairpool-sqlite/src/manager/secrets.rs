@@ -48,6 +48,9 @@ mod tests {
             ("file:/no/such/a.db?zzsecret", "/a.db?_"),
             ("file:/no/such/a.db?key=a=zzsecret#zzsecret", "?key=_"),
             ("/no/such/a.db?key=zzsecret", "/no/such/a.db?key=_"),
+            // Opened by an absolute name.
+            ("file:no/such/a.db?key=zzsecret", "no/such/a.db?key=_"),
+            ("no/such/a.db?key=zzsecret", "no/such/a.db?key=_"),
         ] {
             let manager = SqliteConnectionManager::file(uri);
             let mut texts = vec![format!("{manager:?} {manager:#?}")];

@@ -61,7 +61,7 @@ impl Source {
             Source::File { path, folder, anchor } => {
                 let name = name::absolute(path, folder.as_deref());
                 let opened = Connection::open_with_flags(&name, flags);
-                let conn = opened.map_err(|error| secrets::of_open(error, path))?;
+                let conn = opened.map_err(|error| secrets::of_open(error, &name))?;
                 let place = place_of(&conn, &name);
                 if place.is_none() {
                     anchor_if_shared(&conn, anchor, &name, flags)?;

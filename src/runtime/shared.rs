@@ -12,9 +12,12 @@ use super::probe::HealthProbe;
 use super::reaper::Reaper;
 use super::subscribers::Subscribers;
 use super::threads::Threads;
+use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
+use crate::core::{
+    Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time,
+};
 use crate::sync::{Arc, AtomicBool, Clock, Condvar, Mutex, PlainBool};
 use crate::types::{
     Caller, Cause, Config, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
@@ -95,8 +98,10 @@ pub(crate) struct Shared<M: ManageConnection> {
 
 impl<M: ManageConnection> Shared<M> {
     pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
+        let clock = Clock::start();
+        let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
-            core: Mutex::new(Core::new(config.policy.clone())),
+            core: Mutex::new(Core::new(policy)),
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
@@ -108,9 +113,9 @@ impl<M: ManageConnection> Shared<M> {
             observed: PlainBool::new(config.event_handler.is_some()),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
-            logger: Logger::new(Arc::clone(&config.name)),
+            logger: Logger::new(&config.name),
             spawn_failing: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
             config,
             manager,
         })
@@ -248,6 +253,14 @@ impl<M: ManageConnection> Shared<M> {
     /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
+    }
+
+    /// Records uses of a connection.
+    #[inline]
+    pub(crate) fn record_uses(&self, record: Record) {
+        if record.times != 0 {
+            self.times.record(Timed::InUse, Duration::from_nanos(record.nanos), record.times);
+        }
     }
 
     /// How long ago, by the pool's clock.

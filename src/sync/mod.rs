@@ -55,11 +55,21 @@ pub(crate) fn wait_until<T>(
 pub(crate) struct Clock {
     origin: Instant,
     ticks: Ticks,
+    lag: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Clock {
-        Clock { origin: instant(), ticks: Ticks::start() }
+        let (origin, ticks) = (instant(), Ticks::start());
+        // The ticks count from a little later.
+        let lag = Ticks::lag().saturating_add(instant().duration_since(origin));
+        Clock { origin, ticks, lag }
+    }
+
+    /// How far [`recently`](Clock::recently) is behind at most, unless the kernel's own clock
+    /// is late by more than a tick.
+    pub(crate) fn lag(&self) -> Duration {
+        self.lag
     }
 
     #[inline]
@@ -71,8 +81,8 @@ impl Clock {
         )
     }
 
-    /// The time of the clock's last tick: mostly one or two ticks (of 1 to 10 ms on
-    /// Linux) before now, and never after. For each get and return, where the exact clock
+    /// The time of the clock's last tick (every 1 to 10 ms on Linux): before now by at most
+    /// [`lag`](Clock::lag), and never after. For each get and return, where the exact clock
     /// would cost too much.
     #[inline]
     pub(crate) fn recently(&self) -> Time {

@@ -47,6 +47,13 @@
 //!   retired if a cancel was sent.
 //! - **Inside an async runtime a client panics**, in calls and in drop, because it
 //!   drives a runtime of its own.
+//! - **Nothing bounds DNS, TLS and authentication** but the pool's
+//!   [`open_timeout`](fairpool::Builder::open_timeout). The limit for the socket fits
+//!   into it by default: see
+//!   [`connect_timeout`](PostgresConnectionManager::connect_timeout).
+//! - **`postgres::Config` prints the value of `options`** with `{:?}`, and at the debug
+//!   level the driver logs the text of each statement. The manager's own `Debug`, errors
+//!   and statements show no value that may be a secret.
 //! - **Without free file descriptors, `connect` panics** (a client needs four). The pool
 //!   catches the panic and counts a failed attempt.
 //!

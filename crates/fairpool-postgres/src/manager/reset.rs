@@ -92,7 +92,7 @@ pub enum Reset {
 
 /// Rolls back if a transaction is open, without a warning on the server if none is. Returns
 /// whether one was. Reads what is unread.
-pub(super) fn end_transaction(client: &mut Client) -> Result<bool, Error> {
+fn end_transaction(client: &mut Client) -> Result<bool, Error> {
     match client.simple_query(IS_OUTSIDE_TRANSACTION) {
         Ok(answer) if answer.iter().any(is_true) => return Ok(false),
         // Not clearly true: at worst a needless ROLLBACK, which is harmless.
@@ -104,9 +104,9 @@ pub(super) fn end_transaction(client: &mut Client) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Makes the session like new, then applies these settings.
-pub(super) fn clean_session(client: &mut Client, settings_sql: &str) -> Result<(), Error> {
-    let answer = client.simple_query(&format!("{CLEAN_SESSION} {settings_sql}"))?;
+/// Makes the session like new.
+fn clean_session(client: &mut Client) -> Result<(), Error> {
+    let answer = client.simple_query(CLEAN_SESSION)?;
     let named = answer
         .iter()
         .skip_while(|message| !matches!(message, SimpleQueryMessage::RowDescription(_)))
@@ -137,12 +137,13 @@ pub(super) fn undo(
     client: &mut Client,
     level: Reset,
     left: Left,
-    settings_sql: &str,
+    apply_settings: impl FnOnce(&mut Client) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let in_transaction = Left::TRANSACTION | Left::UNREAD;
     let was_open = left.intersects(in_transaction) && end_transaction(client)?;
     if level >= Reset::Session && !left.without(in_transaction).is_nothing() {
-        clean_session(client, settings_sql)?;
+        clean_session(client)?;
+        apply_settings(client)?;
     }
     Ok(was_open)
 }

@@ -113,12 +113,19 @@ fn settings_are_applied_to_each_connection() {
         assert_eq!(show(&mut client, "statement_timeout"), "30s");
         assert_eq!(show(&mut client, "idle_in_transaction_session_timeout"), "1min");
         assert_eq!(show(&mut client, "my.note"), r"quote ' backslash \ both \'");
+        assert_eq!(show(&mut client, "client_min_messages"), "notice", "as it was");
         // Two schemas: a list stays a list.
         assert_eq!(show(&mut client, "search_path"), "a, \"B c\"");
         let mut other = manager.connect().unwrap();
         other.batch_execute("CREATE SCHEMA IF NOT EXISTS a").unwrap();
         assert_eq!(ask(&mut client, "SELECT current_schema()::text"), "a");
     }
+}
+
+#[test]
+fn the_level_of_messages_can_be_set_too() {
+    let manager = manager().session_setting("client_min_messages", "log");
+    assert_eq!(show(&mut manager.connect().unwrap(), "client_min_messages"), "log");
 }
 
 #[test]
@@ -136,7 +143,7 @@ fn a_setting_cannot_smuggle_in_sql() {
 }
 
 #[test]
-fn a_rejected_setting_is_permanent() {
+fn a_rejected_setting_is_named_and_not_permanent() {
     for (name, value) in [
         ("no_such_parameter", "1"),
         ("not a name", "1"),
@@ -147,7 +154,12 @@ fn a_rejected_setting_is_permanent() {
     ] {
         let manager = manager().session_setting(name, value);
         let error = refusal(&manager);
-        assert!(manager.is_permanent(&error), "{name}: {error:?}");
+        assert!(!manager.is_permanent(&error), "{name}: {error:?}");
+        let text = error.as_db_error().expect("the server's error").message();
+        assert!(
+            text.starts_with(&format!("the server rejects session_setting {name} (")),
+            "{text}"
+        );
     }
 }
 

@@ -1,7 +1,16 @@
 //! The manager by itself and in a pool, on files and in memory.
 
+mod closing;
 mod driver;
+mod errors;
+mod left_behind;
+mod locks;
+mod names;
+mod place;
 mod pool;
+mod reset;
+mod state;
+mod wal;
 
 use tempfile::TempDir;
 

@@ -137,9 +137,9 @@ pub use crate::api::pool::Pool;
 pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
 pub use crate::types::{
-    CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness, HandleError,
-    HandleEvent, LoggingErrorHandler, ManageConnection, NopConnectionCustomizer, NopErrorHandler,
-    NopEventHandler, SelfDeadlock, text,
+    CallLimits, CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness,
+    HandleError, HandleEvent, LoggingErrorHandler, ManageConnection, NopConnectionCustomizer,
+    NopErrorHandler, NopEventHandler, SelfDeadlock, text,
 };
 
 pub mod event {

@@ -5,13 +5,20 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, Once};
+use std::fmt;
+use std::panic::resume_unwind;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::event::Reason;
+use fairpool::event::{EventKind, Reason};
 use fairpool::health::HealthThresholds;
-use fairpool::{Builder, ManageConnection, Pool, PooledConnection, SelfDeadlock};
+use fairpool::{
+    Builder, CallLimits, LoggingErrorHandler, ManageConnection, Pool, PooledConnection,
+    SelfDeadlock,
+};
 use fairpool_testing::stub::{
     Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, silent_panic, watched,
 };
@@ -62,11 +69,16 @@ enum Behaviour {
 
 struct Logger {
     logged: Mutex<Vec<Line>>,
+    /// Records with [`SPITE`] in them, of whatever target: their texts and values.
+    spiteful: Mutex<Vec<String>>,
     behaviours: Mutex<BTreeMap<String, Behaviour>>,
 }
 
-static LOGGER: Logger =
-    Logger { logged: Mutex::new(Vec::new()), behaviours: Mutex::new(BTreeMap::new()) };
+static LOGGER: Logger = Logger {
+    logged: Mutex::new(Vec::new()),
+    spiteful: Mutex::new(Vec::new()),
+    behaviours: Mutex::new(BTreeMap::new()),
+};
 
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -74,9 +86,6 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if record.target() != "fairpool" {
-            return;
-        }
         let mut logged = Line {
             level: record.level(),
             text: record.args().to_string(),
@@ -84,6 +93,13 @@ impl Log for Logger {
             thread: thread::current().name().unwrap_or("?").to_string(),
         };
         record.key_values().visit(&mut logged).unwrap();
+        let all: Vec<&String> = logged.facts.values().chain([&logged.text]).collect();
+        if all.iter().any(|text| text.contains(SPITE)) {
+            lock(&self.spiteful).extend(all.into_iter().cloned());
+        }
+        if record.target() != "fairpool" {
+            return;
+        }
         let behave = lock(&self.behaviours).get(logged.fact("pool")).cloned();
         lock(&self.logged).push(logged);
         match behave.unwrap_or(Behaviour::Keep) {
@@ -187,6 +203,43 @@ fn a_check_that_fails_is_logged_with_its_connection() {
     assert_eq!((lines[0].level, lines[0].number("connection_id")), (Level::Warn, id));
 }
 
+/// A manager that has heard of no limits yet does not connect.
+struct Limited(OnceLock<CallLimits>);
+
+impl ManageConnection for Limited {
+    type Connection = ();
+    type Error = fmt::Error;
+
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        self.0.set(*limits).expect("asked once");
+        vec![format!("its own limit is not below open_timeout ({:?})", limits.open)]
+    }
+    fn connect(&self) -> Result<(), fmt::Error> {
+        self.0.get().map(|_| ()).ok_or(fmt::Error)
+    }
+    fn is_valid(&self, _: &mut ()) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn has_broken(&self, _: &mut ()) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_manager_hears_of_the_limits_before_it_connects_and_what_does_not_fit_is_logged_once() {
+    drop(named("limits", |builder| builder));
+    let pool = Pool::builder()
+        .name("limits")
+        .max_size(3)
+        .open_timeout(ms(7000))
+        .build(Limited(OnceLock::new()))
+        .unwrap();
+    drop(pool.get().unwrap());
+    assert_eq!(pool.stats().open_failures, 0);
+    let lines = await_lines("limits", "its own limit is not below open_timeout (7s)", 1);
+    assert_eq!(lines[0].level, Level::Warn);
+}
+
 /// A driver whose connection counts the resets that found something.
 struct Forgetful;
 
@@ -247,7 +300,8 @@ fn what_was_left_behind_is_logged_with_its_holder_once_a_second() {
     // The fourth reset failed, which is a left-behind state too. Connections have come back
     // so twice since the line.
     thread::sleep(ms(1001));
-    await_lines("leftovers", "failed its check: cannot be reset", 1);
+    let failed = await_lines("leftovers", "failed its check: cannot be reset", 1);
+    assert_eq!(failed[0].level, Level::Debug, "the warning of what was left says enough");
     let _ = (leave(), leave());
     drop(pool.get().unwrap());
     let logged = await_lines("leftovers", "came back with", 2);
@@ -551,4 +605,153 @@ fn p10_a_logger_that_panics_costs_nobody_anything() {
     behave("costs", Behaviour::Panic);
     provoke("costs");
     assert!(!logged("costs").is_empty(), "the logger was not asked");
+}
+
+// ---------------------------------------------------------------------------
+// Texts from outside
+
+const SPITE: &str = "SPITE";
+
+/// Clears the screen, begins a line of its own, and turns what follows around.
+const CONTROLS: &str = "\u{1b}[2J\nEVIL\r\u{202e}\u{2028}\u{200f}\u{9b}";
+
+fn spite(what: &str) -> String {
+    format!("{SPITE} {what}{CONTROLS}")
+}
+
+/// An error that controls the terminal, and has a megabyte.
+#[derive(Debug)]
+struct SpiteError(&'static str);
+
+impl fmt::Display for SpiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\0{}", spite(self.0), "y".repeat(1 << 20))
+    }
+}
+
+impl std::error::Error for SpiteError {}
+
+/// Does in turn what is listed, then succeeds.
+#[derive(Default)]
+struct Spiteful {
+    connects: AtomicUsize,
+    checks: AtomicUsize,
+}
+
+impl ManageConnection for Spiteful {
+    type Connection = ();
+    type Error = SpiteError;
+
+    fn check_limits(&self, _: &CallLimits) -> Vec<String> {
+        vec![spite("limit")]
+    }
+    fn connect(&self) -> Result<(), SpiteError> {
+        match self.connects.fetch_add(1, Relaxed) {
+            0 => Err(SpiteError("connect")),
+            1 => resume_unwind(Box::new(SpiteError("panic").to_string())),
+            _ => Ok(()),
+        }
+    }
+    fn is_valid(&self, _: &mut ()) -> Result<(), SpiteError> {
+        match self.checks.fetch_add(1, Relaxed) {
+            0 => Err(SpiteError("check")),
+            _ => Ok(()),
+        }
+    }
+    fn has_broken(&self, _: &mut ()) -> bool {
+        false
+    }
+}
+
+/// Everything that a pool of spiteful names, labels, threads and errors can print.
+fn print_all(pool: &Pool<Spiteful>, printed: &mut Vec<String>) {
+    let events = pool.subscribe(1000).unwrap();
+    let label: &'static str = spite("label").leak();
+    let held = pool.request().label(label).get().unwrap();
+    let error = pool.request().label(label).get().unwrap_err();
+    assert!(error.is_self_deadlock());
+    printed.extend([error.to_string(), format!("{error:?}")]);
+    let nested = error.nested_gets();
+    printed.extend([nested[0].to_string(), format!("{nested:?}")]);
+    let error = thread::scope(|scope| {
+        let wait = || pool.request().label(label).timeout(ms(300)).get().unwrap_err();
+        let waiting = scope.spawn(wait);
+        eventually("it waits", || !pool.waiters().is_empty());
+        printed.extend(pool.waiters().iter().flat_map(|it| [it.to_string(), format!("{it:?}")]));
+        let diagnosis = pool.diagnose_over(ms(50)).unwrap();
+        printed.extend([diagnosis.to_string(), format!("{diagnosis:?}")]);
+        printed.extend([diagnosis.snapshot.to_string(), format!("{:?}", diagnosis.snapshot)]);
+        waiting.join().unwrap()
+    });
+    printed.extend([error.to_string(), format!("{error:?}")]);
+    eventually("the leak is found", || pool.stats().leaks >= 1);
+    printed.extend(pool.holders().iter().flat_map(|it| [it.to_string(), format!("{it:?}")]));
+    printed.extend([format!("{pool:?} {held:?} {:?}", pool.request().label(label))]);
+    printed.extend([format!("{:?}", pool.downgrade()), pool.health().to_string()]);
+    let report = pool.close(Instant::now() + ms(20));
+    printed.extend([report.to_string(), format!("{report:?}")]);
+    drop(held);
+    assert!(pool.close(Instant::now() + WATCHDOG).is_complete());
+    let closed = pool.get().unwrap_err();
+    printed.extend([closed.to_string(), format!("{closed:?}")]);
+    while let Ok(event) = events.recv_timeout(WATCHDOG) {
+        printed.push(format!("{event:?}"));
+        if let EventKind::Outage(text) = event.kind {
+            printed.push(text);
+        }
+    }
+}
+
+#[test]
+fn texts_from_outside_control_no_terminal_begin_no_line_and_fill_no_log() {
+    let _ = named("spite", |builder| builder); // sets the logger
+    let mut printed = Vec::new();
+    let builder = Pool::builder()
+        .name(spite("pool"))
+        .max_size(1)
+        .test_on_check_out(true)
+        .leak_threshold(Some(ms(10)))
+        .slow_get_threshold(Some(ms(1)))
+        .on_self_deadlock(AT_ONCE)
+        .error_handler(Box::new(LoggingErrorHandler));
+    printed.push(format!("{builder:?}"));
+    let pool = builder.build_unchecked(Spiteful::default());
+    let first = pool.get_timeout(WATCHDOG);
+    drop(first.unwrap());
+    let mine = pool.clone();
+    let user = thread::Builder::new().name(format!("{SPITE}{}", &CONTROLS[..10]));
+    let user = user.spawn(move || {
+        let mut printed = Vec::new();
+        print_all(&mine, &mut printed);
+        printed
+    });
+    printed.extend(user.unwrap().join().unwrap());
+
+    // An error that is the reason of a wait that has just ended.
+    let failing = Pool::builder().name(spite("failing")).max_size(1);
+    let failing = failing.build_unchecked(Spiteful::default());
+    let error = failing.get_timeout(ms(1)).err();
+    eventually("an attempt has failed", || failing.stats().open_failures > 0);
+    printed.extend(error.map(|error| format!("{error} {error:?}")));
+    let snapshot = failing.snapshot();
+    printed.extend([snapshot.to_string(), format!("{snapshot:?}")]);
+    printed.extend(snapshot.last_error.map(|error| error.text));
+
+    let logged = lock(&LOGGER.spiteful).clone();
+    for part in ["connect", "panic", "check", "limit", "leaked", "slow get", "SPITE label"] {
+        assert!(logged.iter().any(|line| line.contains(part)), "no line about {part}");
+    }
+    let raw = |c: &char| {
+        c.is_control() && *c != '\n' || matches!(c, '\u{2028}'..='\u{202e}' | '\u{200f}')
+    };
+    let short = |text: &str| text.chars().take(300).collect::<String>();
+    for text in printed.iter().chain(&logged) {
+        assert_eq!(text.chars().find(raw), None, "{:?}", short(text));
+        assert!(text.lines().all(|line| !line.starts_with("EVIL")), "{:?}", short(text));
+        assert!(text.len() < 100_000, "{} bytes: {:?}", text.len(), short(text));
+    }
+    for line in &logged {
+        assert_eq!(line.lines().count(), 1, "{:?}", short(line));
+    }
+    assert!(printed.iter().filter(|text| text.contains(SPITE)).count() > 15);
 }

@@ -196,6 +196,19 @@ fn a_get_that_waits_is_a_span_within_its_callers() {
 }
 
 #[test]
+fn a_span_keeps_its_fields_on_one_line() {
+    let hostile = "a\u{1b}[2J\nb\u{202e}";
+    let pool = builder(1).name(hostile).build(Server::new().manager()).unwrap();
+    let recorder = Recorder::default();
+    let giver = give_back_later(&pool, pool.get().unwrap());
+    recorder.around(|| drop(pool.request().label(hostile).get().unwrap()));
+    giver.join().unwrap();
+    let [get] = &recorder.gets()[..] else { panic!("{:?}", recorder.gets()) };
+    let plain = format!("{:?}", r"a\u{1b}[2J\nb\u{202e}");
+    assert_eq!((get.field("pool"), get.field("label")), (plain.as_str(), plain.as_str()));
+}
+
+#[test]
 fn a_get_at_once_is_none() {
     let (pool, recorder) = (pool(), Recorder::default());
     recorder.around(|| {

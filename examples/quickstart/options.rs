@@ -4,8 +4,9 @@ use std::env;
 use std::time::Duration;
 
 use clap::{Parser, value_parser};
-use fairpool_postgres::postgres::Config;
 use fairpool_postgres::postgres::config::SslMode;
+use fairpool_postgres::postgres::{Config, Error};
+use fairpool_postgres::{NoTls, PostgresConnectionManager};
 
 use crate::problem::{Problem, chain};
 
@@ -123,9 +124,12 @@ fn postgres(url: &str, named_by: &'static str) -> Result<Database, Problem> {
         return Err(wrong("has more than one @; within a password write it as %40".into()));
     }
 
-    let config: Config = url.parse().map_err(|e| {
+    let unclear = |e: Error| {
         wrong(format!("{} (want postgres://user:password@host:port/database)", chain(&e)))
-    })?;
+    };
+    // The manager's error shows no part of a password, unlike the driver's.
+    PostgresConnectionManager::from_url(url, NoTls).map_err(unclear)?;
+    let config: Config = url.parse().map_err(unclear)?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(wrong("names no host".into()));
     }

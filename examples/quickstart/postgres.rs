@@ -9,8 +9,8 @@ use fairpool::Pool;
 use fairpool_postgres::postgres::config::Host;
 use fairpool_postgres::postgres::error::{Severity, SqlState};
 use fairpool_postgres::postgres::types::Type;
-use fairpool_postgres::postgres::{Client, Config, Error, IsolationLevel};
-use fairpool_postgres::{NoTls, PostgresConnectionManager, advise};
+use fairpool_postgres::postgres::{Config, Error, IsolationLevel};
+use fairpool_postgres::{Client, NoTls, PostgresConnectionManager, advise};
 
 use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};
 use crate::problem::{Problem, chain};
@@ -129,7 +129,7 @@ fn ask<T: Send + 'static>(
     let (answer, answered) = mpsc::channel();
     thread::Builder::new()
         .spawn(move || {
-            let result = config.connect(NoTls).and_then(|mut client| question(&mut client));
+            let result = config.connect(NoTls).and_then(|client| question(&mut client.into()));
             // The receiver is gone if this took too long.
             let _ = answer.send(result);
         })

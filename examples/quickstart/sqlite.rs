@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use fairpool_sqlite::SqliteConnectionManager;
-use fairpool_sqlite::rusqlite::{self, Connection, ErrorCode, TransactionBehavior, params};
+use fairpool_sqlite::rusqlite::{self, ErrorCode, TransactionBehavior, params};
+use fairpool_sqlite::{Connection, SqliteConnectionManager};
 use tempfile::TempDir;
 
 use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};
@@ -35,9 +35,9 @@ impl SqliteBank {
             .tempdir()
             .map_err(|e| Problem::Start(format!("cannot create a temporary directory: {e}")))?;
         let bank = SqliteBank { directory };
-        Connection::open(bank.file()).and_then(|conn| open_accounts(&conn)).map_err(|e| {
-            Problem::Start(format!("cannot create {}: {}", bank.file().display(), chain(&e)))
-        })?;
+        rusqlite::Connection::open(bank.file()).and_then(|conn| open_accounts(&conn)).map_err(
+            |e| Problem::Start(format!("cannot create {}: {}", bank.file().display(), chain(&e))),
+        )?;
         Ok(bank)
     }
 
@@ -46,7 +46,7 @@ impl SqliteBank {
     }
 }
 
-fn open_accounts(conn: &Connection) -> rusqlite::Result<()> {
+fn open_accounts(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
     conn.execute_batch(&format!(
         "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
          CREATE TABLE ledger (

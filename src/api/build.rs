@@ -16,7 +16,7 @@ impl<M: ManageConnection> Builder<M> {
     /// - [`ErrorKind::Config`](crate::ErrorKind::Config), at once, if the value of a
     ///   setting is not allowed.
     /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect), as soon as it is known, if
-    ///   connecting fails permanently.
+    ///   connecting fails permanently (see [`ManageConnection::is_permanent`]).
     /// - [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the connections are not open
     ///   within `connection_timeout`.
     ///

@@ -138,7 +138,8 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// For how long after its last use or check a connection is handed out without a
-    /// check. Zero: always check. Has no effect if `test_on_check_out` is set.
+    /// check. Zero: always check. Has no effect if `test_on_check_out` is set. It is exact to
+    /// four ticks of the system's clock (16 ms on most Linux systems), and never shorter.
     ///
     /// Default: 500 ms. So a busy pool never checks, and a connection that died while the
     /// pool was idle is found before a caller gets it.
@@ -173,6 +174,13 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// The maximum time for which a connection may be idle; then it is closed.
+    ///
+    /// Never before that time, and a few milliseconds after it: up to two ticks of the
+    /// system's clock (8 ms on most Linux systems), and what the pool's thread needs to wake
+    /// up. The same holds for [`keepalive`](Builder::keepalive),
+    /// [`max_lifetime`](Builder::max_lifetime) and
+    /// [`leak_threshold`](Builder::leak_threshold). A small value makes no thread wake up
+    /// while there is nothing to do.
     ///
     /// Default: 10 minutes, as in `r2d2`. `None`: no limit.
     ///
@@ -213,13 +221,16 @@ impl<M: ManageConnection> Builder<M> {
     /// still room for it.
     ///
     /// Default: 5 seconds. It need not be short: if an attempt takes more than 250 ms, the
-    /// pool starts another for a caller that waits, if there is room.
+    /// pool starts another for a caller that waits, if there is room. The driver's own
+    /// limits must be below, or it cannot say why it failed: drivers adapt to this one, and
+    /// [`build`](Builder::build) logs what does not fit.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {
         self.config.policy.open_limit = open_timeout;
         self
     }
 
-    /// How long a validation may take before the pool abandons the call.
+    /// How long a validation may take before the pool abandons the call. The driver gets
+    /// four fifths of it, so that it can say what is wrong.
     ///
     /// Default: 2 seconds, many times the round trip to any server.
     pub fn validation_timeout(mut self, validation_timeout: Duration) -> Builder<M> {

@@ -8,7 +8,7 @@ use crate::core::{Check, Leased, Time, Verdict};
 use crate::runtime::shared::{PoolConn, PoolLease, PoolRef, Shared, Way};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
-use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection, Timed};
+use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection};
 
 /// A connection that is returned to its pool when it is dropped.
 ///
@@ -97,20 +97,25 @@ impl<M: ManageConnection> PooledConnection<M> {
         conn.uses += 1;
         conn.home = thread::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
-        if conn.sampler.is_due(start) {
+        if conn.sampler.is_due(start, conn.uses) {
             guard.sample(shared, start);
         }
         guard
     }
 
-    /// Times this use exactly, and notifies the handler of it.
+    /// Times this use if it is to be timed, and notifies the handler of it.
     #[cold]
     fn sample(&mut self, shared: &Shared<M>, start: Time) {
-        let now = shared.clock.now();
         let conn = self.conn_mut();
-        conn.sampler.begin(start, now, shared.config.event_handler.is_some());
-        let event = CheckoutEvent { id: conn.id, duration: now.since(start) };
-        shared.notify("handle_checkout", |handler| handler.handle_checkout(event));
+        let has_handler = shared.config.event_handler.is_some();
+        let exact = || shared.clock.now();
+        let earlier = conn.sampler.begin(start, conn.uses, has_handler, exact);
+        shared.record_uses(earlier);
+        if has_handler {
+            let duration = conn.sampler.last_read().since(start);
+            let event = CheckoutEvent { id: conn.id, duration };
+            shared.notify("handle_checkout", |handler| handler.handle_checkout(event));
+        }
     }
 
     fn conn(&self) -> &PoolConn<M> {
@@ -197,6 +202,12 @@ impl<M: ManageConnection> PooledConnection<M> {
         thread::guard_dropped(conn.home);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
+        let now = shared.clock.recently();
+        if conn.sampler.is_recorded(now) {
+            let (_, record) = conn.sampler.end(now, conn.uses, shared.clock.now());
+            shared.record_uses(record);
+        }
+        shared.record_uses(conn.sampler.flush(conn.uses));
         shared.give_back(|core, fx| core.detach(permit, fx));
         shared.drop_extensions(&mut conn);
         value
@@ -228,16 +239,19 @@ impl<M: ManageConnection> PooledConnection<M> {
         result
     }
 
-    /// Records the end of a use, and notifies the handler of it.
+    /// Records the end of a use, and notifies the handler of it. Returns the exact time.
     #[cold]
-    fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, recently: Time) {
-        if shared.home.is_left() {
-            return; // In a child, in the tick of its fork: the recorder's lock may be taken.
-        }
-        let (duration, times) = conn.sampler.end(recently, || shared.clock.now(), conn.uses);
-        shared.times.record(Timed::InUse, duration, times);
-        let event = CheckinEvent { id: conn.id, duration };
-        shared.notify("handle_checkin", |handler| handler.handle_checkin(event));
+    fn record_use(shared: &Shared<M>, conn: &mut PoolConn<M>, tick: Time) -> Time {
+        let now = shared.clock.now();
+        let (nanos, record) = conn.sampler.end(tick, conn.uses, now);
+        shared.record_uses(record);
+        shared.notify("handle_checkin", |handler| {
+            handler.handle_checkin(CheckinEvent {
+                id: conn.id,
+                duration: Duration::from_nanos(nanos),
+            });
+        });
+        now
     }
 
     /// Returns a connection that the fast path did not take.
@@ -300,12 +314,12 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let Some(mut lease) = self.lease.take() else { return };
         let pool = Arc::clone(&lease.conn.pool);
         let shared = &pool.shared;
-        let now = shared.clock.recently();
+        let mut now = shared.clock.recently();
         if shared.way(now) == Way::None {
             return PooledConnection::forget(lease, pool);
         }
-        if lease.conn.sampler.records(now) {
-            PooledConnection::record_use(shared, &mut lease.conn, now);
+        if lease.conn.sampler.is_recorded(now) {
+            now = PooledConnection::record_use(shared, &mut lease.conn, now);
         }
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Only now: the user code above may get another connection while this thread

@@ -80,6 +80,7 @@ impl<M: ManageConnection> Pool<M> {
 
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
         let shared = Shared::new(config, manager);
+        shared.check_limits();
         // The first tick opens what `min_idle` asks for, and spawns the reaper.
         shared.transition(|core, fx| core.tick(fx));
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }

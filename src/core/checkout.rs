@@ -33,6 +33,7 @@ impl<T: PoolTypes> Core<T> {
         if let Some(lease) = &lease {
             self.counters.overtakes += u64::from(!self.queue.is_empty());
             self.lend(&lease.permit, fx.now, caller);
+            self.plan_for_lends(fx);
             self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, fx.now);
             self.serve(fx);
         }
@@ -109,7 +110,7 @@ impl<T: PoolTypes> Core<T> {
             match self.queue.first() {
                 Some(first) if first != id => self.grant(first, lease, fx),
                 _ => {
-                    self.lend_to(id, &lease.permit, fx.now);
+                    self.lend_to(id, &lease.permit, fx);
                     claimed = Some(lease);
                 }
             }

@@ -39,7 +39,8 @@ impl<T: PoolTypes> Core<T> {
         self.finish(fx);
     }
 
-    /// Connecting failed. If that is permanent and no connection is open, all waiters fail.
+    /// Connecting failed. If that is permanent and there never was a connection, all waiters
+    /// fail.
     pub(crate) fn connect_failed(
         &mut self,
         permit: Permit,
@@ -55,6 +56,7 @@ impl<T: PoolTypes> Core<T> {
             self.end_call(permit.index());
             let begun = self.slot(&permit).since;
             self.vacate(permit, Some(Reason::ConnectFailed), fx.now);
+            let permanent = permanent && self.never_connected();
             if self.count_connect_failure(begun, fx.now, permanent) {
                 fx.notices.push(Notice::Outage(Some(cause.clone())));
             }
@@ -149,6 +151,7 @@ impl<T: PoolTypes> Core<T> {
         let expires = slot.expires;
         lease.fit_until = slot.fit_until(self.fresh_nanos);
         self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
+        self.plan_for_returns(fx);
         self.idle.push_front(lease);
     }
 

@@ -22,7 +22,10 @@ impl<T: PoolTypes> Core<T> {
     /// see [`overtake`](Core::overtake).
     #[inline]
     pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
-        if self.gate.until != Time::NEVER { None } else { self.take_top(self.gate, now, caller) }
+        if self.gate.until != Time::NEVER {
+            return None;
+        }
+        self.take_top(self.gate, now, self.stamp(now), caller)
     }
 
     /// [`acquire_fast`](Core::acquire_fast) past waiters, if they may be overtaken; `now`
@@ -32,7 +35,7 @@ impl<T: PoolTypes> Core<T> {
         if now >= self.gate.until {
             return None;
         }
-        let lease = self.take_top(self.gate, now, caller)?;
+        let lease = self.take_top(self.gate, now, now, caller)?;
         self.counters.overtakes += u64::from(self.gate.until != Time::NEVER);
         Some(lease)
     }
@@ -43,7 +46,7 @@ impl<T: PoolTypes> Core<T> {
         if now >= gate.until {
             return None;
         }
-        let lease = self.take_top(gate, now, caller)?;
+        let lease = self.take_top(gate, now, now, caller)?;
         self.counters.overtakes += u64::from(gate.until != Time::NEVER);
         self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, now);
         Some(lease)
@@ -59,7 +62,7 @@ impl<T: PoolTypes> Core<T> {
         now: Time,
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
-        self.put_on_top(self.gate, now, lease)
+        self.put_on_top(self.gate, now, self.stamp(now), lease)
     }
 
     /// [`checkin_fast`](Core::checkin_fast) with a note in the journal; `now` is exact.
@@ -69,13 +72,26 @@ impl<T: PoolTypes> Core<T> {
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
         let index = lease.permit.index();
-        self.put_on_top(self.gate_in_force(), now, lease)?;
+        self.put_on_top(self.gate_in_force(), now, now, lease)?;
         self.note_move(index, ConnectionState::Busy, ConnectionState::Idle, None, now);
         Ok(())
     }
 
+    /// A time at or after the true one, by a clock that lags.
     #[inline]
-    fn take_top(&mut self, gate: Gate, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+    fn stamp(&self, now: Time) -> Time {
+        Time(now.0 + self.lag_nanos)
+    }
+
+    /// `now` is at or before the true time, and `stamp` at or after it.
+    #[inline]
+    fn take_top(
+        &mut self,
+        gate: Gate,
+        now: Time,
+        stamp: Time,
+        caller: T::Caller,
+    ) -> Option<Lease<T::Conn>> {
         if self.idle.len() <= gate.floor {
             return None;
         }
@@ -83,15 +99,17 @@ impl<T: PoolTypes> Core<T> {
             return None;
         }
         let lease = self.idle.pop_back()?;
-        self.lend(&lease.permit, now, caller);
+        self.lend(&lease.permit, stamp, caller);
         Some(lease)
     }
 
+    /// `now` is at or before the true time, and `stamp` at or after it.
     #[inline]
     fn put_on_top(
         &mut self,
         gate: Gate,
         now: Time,
+        stamp: Time,
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.index()];
@@ -105,15 +123,15 @@ impl<T: PoolTypes> Core<T> {
             return Err(lease);
         }
         self.busy -= 1;
-        self.push_idle(lease, now);
+        self.push_idle(lease, stamp);
         Ok(())
     }
 
     /// [`enter`](Core::enter) for `Busy`; the caller notes it.
-    pub(super) fn lend(&mut self, permit: &Permit, now: Time, caller: T::Caller) {
+    pub(super) fn lend(&mut self, permit: &Permit, stamp: Time, caller: T::Caller) {
         let slot = self.slot(permit);
         slot.state = ConnectionState::Busy;
-        slot.since = now;
+        slot.since = stamp;
         slot.caller = Some(caller);
         slot.moved = false;
         self.busy += 1;
@@ -121,11 +139,11 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// [`enter`](Core::enter) for `Idle`; the caller notes it.
-    pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, now: Time) {
+    pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, stamp: Time) {
         let slot = &mut self.slots[lease.permit.index()];
         slot.state = ConnectionState::Idle;
-        slot.since = now;
-        slot.fresh_at = now;
+        slot.since = stamp;
+        slot.fresh_at = stamp;
         lease.fit_until = slot.fit_until(self.fresh_nanos);
         self.idle.push_back(lease);
     }
@@ -147,7 +165,8 @@ impl<T: PoolTypes> Core<T> {
             return Gate::SHUT;
         }
         let until = self.queue.overtaken_until(self.policy.fairness_bound);
-        let floor = if self.paused {
+        let always_checks = self.fresh_nanos == 0;
+        let floor = if self.paused || always_checks || !self.lends_are_planned {
             usize::MAX
         } else if self.occupied() < self.policy.max_size {
             // A get may leave fewer idle connections than the pool should keep.
@@ -158,7 +177,8 @@ impl<T: PoolTypes> Core<T> {
         // A returned connection is for the first waiter, unless that has been nudged: it
         // claims one and serves the others.
         let wanted = self.queue.first() != self.nudged;
-        let ceiling = if wanted || self.occupied() > self.policy.max_size {
+        let too_many = self.occupied() > self.policy.max_size;
+        let ceiling = if wanted || too_many || !self.returns_are_planned {
             0
         } else {
             self.policy.max_idle_now() as usize

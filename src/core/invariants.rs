@@ -27,6 +27,8 @@ impl<T: PoolTypes> Core<T> {
             let waiter = self.queue.get(id).expect("P4: a nested waiter that has left");
             assert_eq!(waiter.caller.thread_id(), *thread, "nested");
         }
+        let gives_up = self.fails_permanently();
+        assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();
         }

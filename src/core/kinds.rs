@@ -17,9 +17,10 @@ pub enum ErrorKind {
     Cancelled,
     /// Connecting fails in a way that no retry cures (see
     /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
-    /// and the pool has no connection. Callers get this error at once; the pool goes on
-    /// trying, with [`connect_backoff`](crate::Builder::connect_backoff) between
-    /// attempts.
+    /// and has never succeeded. Callers get this error at once; the pool goes on trying,
+    /// with [`connect_backoff`](crate::Builder::connect_backoff) between attempts. After
+    /// the first success there is no such error: a configuration that has worked is not
+    /// wrong.
     Connect,
     /// Every connection is held by a thread that itself waits here; only with
     /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).

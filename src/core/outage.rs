@@ -6,7 +6,14 @@ use super::state::Outage;
 use super::{Core, Effects, PoolTypes, Time};
 
 impl<T: PoolTypes> Core<T> {
-    /// No retry cures the last attempt's error.
+    /// No connection was opened so far. After the first success, an error that the driver
+    /// calls permanent ends no wait: the configuration has worked, so the cause is elsewhere
+    /// and may pass.
+    pub(super) fn never_connected(&self) -> bool {
+        self.counters.opened == 0
+    }
+
+    /// No retry cures an error of this outage.
     pub(crate) fn fails_permanently(&self) -> bool {
         self.outage.as_ref().is_some_and(|outage| outage.permanent)
     }

@@ -22,6 +22,8 @@ pub(crate) struct Policy {
     /// A connection used or checked within this time is handed out without a check.
     /// Zero: always check. `Duration::MAX`: never.
     pub(crate) fresh_for: Duration,
+    /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
+    pub(crate) clock_lag: Duration,
     /// A connect or a check that takes longer is no longer counted on: its waiter gets
     /// another attempt, if there is room.
     pub(crate) patience: Duration,
@@ -54,10 +56,8 @@ impl Policy {
         self.max_idle.unwrap_or(self.max_size)
     }
 
-    /// The longest time between two runs of the reaper: a connection that becomes idle or
-    /// is lent after a run is due no sooner. (Lifetimes go on while a connection is in
-    /// use; they are planned for when it is returned.)
-    pub(crate) fn shortest_span(&self) -> Option<Duration> {
-        [self.idle_timeout, self.keepalive, self.leak_threshold].into_iter().flatten().min()
+    /// The reaper looks at a connection when it has been idle for this time, or earlier.
+    pub(crate) fn idle_span(&self) -> Option<Duration> {
+        [self.idle_timeout, self.keepalive].into_iter().flatten().min()
     }
 }

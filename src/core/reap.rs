@@ -1,6 +1,7 @@
 //! What time alone changes.
 
 use std::mem;
+use std::time::Duration;
 
 use super::{Check, Core, Effects, Lease, PoolTypes, Reason, Time};
 
@@ -10,14 +11,37 @@ pub(super) const KEEPALIVES_AT_ONCE: u32 = 4;
 impl<T: PoolTypes> Core<T> {
     /// Does everything that is due. Returns when the reaper must run again.
     pub(crate) fn tick(&mut self, fx: &mut Effects<T>) -> Time {
-        self.wake_at = fx.now; // No plan of the steps below can be earlier.
+        let planned = mem::replace(&mut self.wake_at, fx.now); // No plan below is earlier.
         self.check_calls(fx);
         self.reap_idle(fx);
         self.report_leaks(fx);
-        self.finish(fx);
+        self.serve(fx);
         fx.wake_reaper = false;
         self.wake_at = self.next_deadline(fx.now);
+        // A plan stands until its time. If it were given up whenever its connection is in
+        // use, each return could have to plan anew, and wake the reaper.
+        if planned > fx.now {
+            self.wake_at = self.wake_at.min(planned);
+        }
+        let covers = |span: Option<Duration>| self.wake_at <= fx.now.after_opt(span);
+        self.lends_are_planned = covers(self.policy.leak_threshold);
+        self.returns_are_planned = covers(self.policy.idle_span());
+        self.settle();
         self.wake_at
+    }
+
+    /// Plans for the connections that are lent from now on.
+    pub(super) fn plan_for_lends(&mut self, fx: &mut Effects<T>) {
+        if !mem::replace(&mut self.lends_are_planned, true) {
+            self.wake_reaper_at(fx.now.after_opt(self.policy.leak_threshold), fx);
+        }
+    }
+
+    /// Plans for the connections that become idle from now on.
+    pub(super) fn plan_for_returns(&mut self, fx: &mut Effects<T>) {
+        if !mem::replace(&mut self.returns_are_planned, true) {
+            self.wake_reaper_at(fx.now.after_opt(self.policy.idle_span()), fx);
+        }
     }
 
     pub(super) fn wake_reaper_at(&mut self, at: Time, fx: &mut Effects<T>) {
@@ -68,7 +92,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// The earliest time at which the passing of time changes something.
     fn next_deadline(&self, now: Time) -> Time {
-        let mut next = now.after_opt(self.policy.shortest_span());
+        let mut next = Time::NEVER;
         // If as many checks are under way as may be, the end of one starts the next.
         let keepalive = self.policy.keepalive.filter(|_| self.checking < KEEPALIVES_AT_ONCE);
         for lease in &self.idle {

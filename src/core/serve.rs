@@ -66,15 +66,22 @@ impl<T: PoolTypes> Core<T> {
 
     /// Gives a connection to a waiter, which leaves the queue.
     pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
-        let cell = self.lend_to(id, &lease.permit, fx.now);
+        let cell = self.lend_to(id, &lease.permit, fx);
         fx.answers.push((cell, Answer::Granted(lease)));
     }
 
     /// Lends a connection to a waiter, which leaves the queue. Returns its cell.
-    pub(super) fn lend_to(&mut self, id: WaiterId, permit: &Permit, now: Time) -> T::Cell {
+    pub(super) fn lend_to(
+        &mut self,
+        id: WaiterId,
+        permit: &Permit,
+        fx: &mut Effects<T>,
+    ) -> T::Cell {
+        let now = fx.now;
         let waiter = self.unqueue(id, now).expect("BUG: granted to a waiter that has left");
         let from = self.slots[permit.index()].state;
         self.lend(permit, now, waiter.caller);
+        self.plan_for_lends(fx);
         self.counters.gets_waited += 1;
         self.note_checkout(permit, Some(id.get_id()), from, now.since(waiter.since), now);
         waiter.cell
@@ -161,10 +168,11 @@ impl<T: PoolTypes> Core<T> {
         Some(!self.top_is_stale(fx.now))
     }
 
-    /// Puts a connection onto the stack, and plans for its expiry.
+    /// Puts a connection onto the stack, and plans for its expiry and its time there.
     pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         let expires = self.slot(&lease.permit).expires;
         self.wake_reaper_at(expires, fx);
+        self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         self.push_idle(lease, fx.now);
     }

@@ -112,14 +112,11 @@ impl<T: PoolTypes> Slot<T> {
         }
     }
 
-    /// Until then this connection may be handed out without a check. `START` if every
-    /// checkout is checked, so that a clock that lags makes no exception.
+    /// Until then this connection may be handed out without a check. (If every checkout is
+    /// checked, the gate is shut.)
     #[inline]
     pub(super) fn fit_until(&self, fresh_nanos: u64) -> Time {
-        match fresh_nanos {
-            0 => Time::START,
-            nanos => self.expires.min(self.fresh_at.after_nanos(nanos)),
-        }
+        self.expires.min(self.fresh_at.after_nanos(fresh_nanos))
     }
 
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {

@@ -97,8 +97,14 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) generation: u32,
     /// When the reaper runs next.
     pub(super) wake_at: Time,
+    /// It runs before anything is due for a connection that is lent from now on.
+    pub(super) lends_are_planned: bool,
+    /// The same for one that becomes idle, but for the end of its lifetime.
+    pub(super) returns_are_planned: bool,
     /// `policy.fresh_for`.
     pub(super) fresh_nanos: u64,
+    /// `policy.clock_lag`.
+    pub(super) lag_nanos: u64,
     pub(super) counters: Counters,
     pub(super) policy: Policy,
     /// Vacant slots.
@@ -144,6 +150,7 @@ impl<T: PoolTypes> Core<T> {
         Core {
             gate: Gate::SHUT,
             fresh_nanos: Time::START.after(policy.fresh_for).0,
+            lag_nanos: Time::START.after(policy.clock_lag).0,
             queue: Queue::new(policy.priority_ageing),
             random: policy.seed | 1,
             slots: Vec::new(),
@@ -167,6 +174,8 @@ impl<T: PoolTypes> Core<T> {
             outage: None,
             last_error: None,
             wake_at: Time::NEVER,
+            lends_are_planned: false,
+            returns_are_planned: false,
             longest: None,
             not_nested: 0,
             keepalive_from: 0,

@@ -1,4 +1,21 @@
 //! Points in time. The core never reads a clock: time is an argument.
+//!
+//! Two clocks tell the time of a step. The exact one is right. The coarse one, of the fast
+//! paths, is behind by up to [`Policy::clock_lag`](super::Policy::clock_lag).
+//!
+//! **The rule: nothing is early, and what is late is late by a bounded time.** No time limit
+//! ends and no threshold is reached before its time, and no span is reported longer than it
+//! was. Therefore:
+//!
+//! - A time that is kept, from which something is counted later (when a connection was lent,
+//!   or became idle), is at or after the true one. The fast paths add the lag to what they
+//!   read.
+//! - A time at which something is compared is at or before the true one. So the fast paths
+//!   compare what they read.
+//!
+//! What counts from a step of a fast path is late by up to the lag, and if a fast path looks
+//! at it, by up to twice the lag. The reaper's thread may be late too: it is not scheduled at
+//! once, and sleeps for a millisecond at least.
 
 use std::time::Duration;
 

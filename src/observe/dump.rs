@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::groups::{self, Group};
 use super::snapshot::{DriverCall, Snapshot};
-use crate::types::CallSite;
 use crate::types::text::{Plain, WIDTH, names, truncated, wrapped};
+use crate::types::{CallSite, Place};
 
 /// Up to this number, each holder or waiter has a row. More are grouped by the line of
 /// their get.
@@ -36,7 +36,7 @@ impl Snapshot {
             (false, true) => ", paused",
             (false, false) => "",
         };
-        wrapped(f, "", &format!("pool '{}' is {}{state}", self.pool, self.health))?;
+        wrapped(f, "", &format!("pool '{}' is {}{state}", Plain(&self.pool), self.health))?;
         let connections = format!(
             "{} of {}: {} idle, {} in use ({} in a check), {} opening, {} closing; \
              {} abandoned",
@@ -146,7 +146,7 @@ fn callers<'a>(
     let wide = widest(|entry| entry.what.chars().count());
     let wider = widest(|entry| entry.thread.chars().count());
     for Entry { span, what, thread, call_site } in &all {
-        let (span, location) = (format!("{span:.1?}"), call_site.location());
+        let (span, location) = (format!("{span:.1?}"), Place(call_site.location()));
         let row = format!("    {span:>8}  {what:<wide$}  {thread:<wider$}  {location}");
         f.write_str(&row)?;
         if let Some(label) = call_site.label() {
@@ -166,7 +166,7 @@ fn room_after(row: &str) -> usize {
 fn grouped(f: &mut fmt::Formatter<'_>, groups: &[Group<'_>]) -> fmt::Result {
     let digits = groups.iter().map(|group| group.len().to_string().len()).max().unwrap_or(0);
     for group in groups.iter().take(ROWS) {
-        let begin = format!("    × {:>digits$} at {}", group.len(), group.location);
+        let begin = format!("    × {:>digits$} at {}", group.len(), Place(group.location));
         let end = format!(", longest {:.1?}", group.longest);
         let label = match group.label {
             Some(label) => {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::types::{CallSite, Holder, Waiter};
+use crate::types::text::Plain;
+use crate::types::{CallSite, Holder, Place, Waiter};
 
 /// Holders or waiters whose gets have the same line and label.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ impl Group<'_> {
     /// The line and the label.
     pub(crate) fn place(&self) -> String {
         match self.label {
-            Some(label) => format!("{} ({label})", self.location),
-            None => self.location.to_string(),
+            Some(label) => format!("{} ({})", Place(self.location), Plain(label)),
+            None => Place(self.location).to_string(),
         }
     }
 

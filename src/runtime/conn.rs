@@ -35,7 +35,7 @@ pub(crate) struct Conn<C, P> {
 const TAKEN: &str = "BUG: a connection without its value is in use";
 
 impl<C, P> Conn<C, P> {
-    pub(crate) fn new(pool: Arc<P>, value: C, id: u64, now: Time) -> Conn<C, P> {
+    pub(crate) fn new(pool: Arc<P>, value: C, id: u64, now: Time, seed: u64) -> Conn<C, P> {
         Conn {
             pool,
             value: Some(value),
@@ -43,7 +43,7 @@ impl<C, P> Conn<C, P> {
             id,
             opened_at: now,
             uses: 0,
-            sampler: UseSampler::default(),
+            sampler: UseSampler::new(seed),
             marked_broken: false,
             release_told: false,
             unfinished: false,

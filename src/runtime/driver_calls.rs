@@ -8,7 +8,8 @@ use super::shared::{PoolConn, PoolRef, Runtime, Shared};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::{
-    AcquireEvent, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent, Timed,
+    AcquireEvent, CallLimits, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent,
+    Timed,
 };
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
@@ -23,6 +24,21 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
+    /// Lets the manager compare its limits with the pool's, and logs what does not fit.
+    pub(crate) fn check_limits(&self) {
+        let policy = &self.config.policy;
+        let limits = CallLimits {
+            open: policy.open_limit,
+            validation: policy.validation_limit,
+            reset: policy.reset_limit,
+            close: policy.close_limit,
+        };
+        let check = || self.manager.check_limits(&limits);
+        for misfit in self.logger.catch_panic("check_limits", check).unwrap_or_default() {
+            self.logger.log(Level::Warn, &[], format_args!("{misfit}"));
+        }
+    }
+
     fn connect(self: &Arc<Self>, permit: Permit) {
         let begun = self.clock.now();
         let mut value = match self.call_driver("connect", || self.manager.connect()) {
@@ -32,6 +48,8 @@ impl<M: ManageConnection> Shared<M> {
         let customizer = &self.config.connection_customizer;
         match self.call_driver("on_acquire", || customizer.on_acquire(&mut value)) {
             Ok(()) => {
+                let ready = || self.manager.prepared(&mut value);
+                let _ = self.logger.catch_panic("prepared", ready);
                 self.record_since(Timed::Connect, begun);
                 self.connected(permit, value);
             }
@@ -47,7 +65,10 @@ impl<M: ManageConnection> Shared<M> {
         let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
         self.notify("handle_acquire", |handler| handler.handle_acquire(AcquireEvent { id }));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });
-        let lease = Leased::new(permit, PoolConn::<M>::new(pool, value, id, self.clock.now()));
+        // The odd factor lets consecutive numbers differ in all bits.
+        let seed = self.config.policy.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let conn = PoolConn::<M>::new(pool, value, id, self.clock.now(), seed);
+        let lease = Leased::new(permit, conn);
         self.give_back(|core, fx| core.connect_finished(lease, fx));
     }
 }
@@ -57,6 +78,13 @@ enum Failure<E> {
     Error(E),
     /// Which call panicked, and the panic's message.
     Panic(&'static str, String),
+}
+
+/// A check that failed, and how loudly to say so.
+struct Failed<E> {
+    reason: Reason,
+    failure: Failure<E>,
+    level: Level,
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -74,18 +102,19 @@ impl<M: ManageConnection> Shared<M> {
 
     fn run_check(self: &Arc<Self>, mut lease: Lease<PoolConn<M>>, check: Check) {
         let begun = self.clock.now();
-        let result = self
-            .reset_and_validate(&mut lease, check)
-            .map_err(|(reason, failure)| (reason, self.cause_of(failure)));
+        let result = match self.reset_and_validate(&mut lease, check) {
+            Ok(()) => Ok(()),
+            Err(Failed { reason, failure, level }) => {
+                let (id, cause) = (lease.conn.id, self.cause_of(failure));
+                self.logger.log(
+                    level,
+                    &[("connection_id", id.into())],
+                    format_args!("connection {id} failed its check: {}", Chain(&*cause)),
+                );
+                Err((reason, cause))
+            }
+        };
         self.record_since(Timed::Validate, begun);
-        if let Err((_, cause)) = &result {
-            let id = lease.conn.id;
-            self.logger.log(
-                Level::Warn,
-                &[("connection_id", id.into())],
-                format_args!("connection {id} failed its check: {}", Chain(&**cause)),
-            );
-        }
         self.give_back(|core, fx| core.check_finished(lease, result, fx));
     }
 
@@ -95,29 +124,35 @@ impl<M: ManageConnection> Shared<M> {
         self: &Arc<Self>,
         lease: &mut Leased<PoolConn<M>>,
         check: Check,
-    ) -> Result<(), (Reason, Failure<M::Error>)> {
+    ) -> Result<(), Failed<M::Error>> {
         let manager = &self.manager;
         if check.reset {
             let result = self.call_driver("reset", || manager.reset(lease.conn.value_mut()));
-            self.warn_of_leftovers(lease);
-            result.map_err(|failure| (Reason::Broken, failure))?;
+            // If something was left behind, a warning that comes once per second tells it.
+            let level = if self.warn_of_leftovers(lease) { Level::Debug } else { Level::Warn };
+            result.map_err(|failure| Failed { reason: Reason::Broken, failure, level })?;
         }
         if check.validate {
             let value = lease.conn.value_mut();
-            let limit = self.config.policy.validation_limit;
-            self.call_driver("is_valid", || manager.is_valid_within(value, limit))
-                .map_err(|failure| (Reason::Invalid, failure))?;
+            // A fifth less than the pool's own limit: the driver must be able to say what
+            // is wrong before the pool abandons the call.
+            let limit = self.config.policy.validation_limit / 5 * 4;
+            self.call_driver("is_valid", || manager.is_valid_within(value, limit)).map_err(
+                |failure| Failed { reason: Reason::Invalid, failure, level: Level::Warn },
+            )?;
         }
         Ok(())
     }
 
-    /// Logs what the last holder left behind, once per second.
-    fn warn_of_leftovers(&self, lease: &mut Leased<PoolConn<M>>) {
+    /// Logs what the last holder left behind, once per second. Whether there was anything.
+    fn warn_of_leftovers(&self, lease: &mut Leased<PoolConn<M>>) -> bool {
         let value = lease.conn.value_mut();
         let found = self.logger.catch_panic("left_behind", || self.manager.left_behind(value));
-        let Ok(Some(found)) = found else { return };
-        let Some(suppressed) = self.leftovers.admit(self.clock.now()) else { return };
-        let Some(holder) = self.with_core(|core| core.last_caller(&lease.permit)) else { return };
+        let Ok(Some(found)) = found else { return false };
+        let Some(suppressed) = self.leftovers.admit(self.clock.now()) else { return true };
+        let Some(holder) = self.with_core(|core| core.last_caller(&lease.permit)) else {
+            return true;
+        };
         let holder = CallSite::from(holder);
         let (id, location) = (lease.conn.id, holder.location().to_string());
         let more = match suppressed {
@@ -133,6 +168,7 @@ impl<M: ManageConnection> Shared<M> {
             ],
             format_args!("connection {id} came back with {found}: got by {holder}{more}"),
         );
+        true
     }
 
     fn close_connection(self: &Arc<Self>, lease: Leased<PoolConn<M>>, reason: Reason) {
@@ -145,6 +181,7 @@ impl<M: ManageConnection> Shared<M> {
         if !conn.release_told {
             self.tell_release(self.release_of(&conn));
         }
+        self.record_uses(conn.sampler.flush(conn.uses));
         // The state moves under the close mutex. The driver closes after it is released.
         if let Some(value) = conn.take() {
             let customizer = &self.config.connection_customizer;

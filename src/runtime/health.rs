@@ -61,6 +61,8 @@ impl<M: ManageConnection> Shared<M> {
         if !self.probe.probing.load(Ordering::Acquire) {
             return None;
         }
+        #[cfg(test)]
+        self.probe.probes.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         let is_at_rest = || {
             let health = self.health();

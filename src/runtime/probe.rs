@@ -46,6 +46,9 @@ pub(crate) struct HealthProbe {
     pub(super) probe: PlainMutex<Probe>,
     /// The reaper probes from time to time.
     pub(super) probing: PlainBool,
+    /// How often it has probed.
+    #[cfg(test)]
+    pub(super) probes: crate::sync::PlainU64,
 }
 
 #[cfg(test)]

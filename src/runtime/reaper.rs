@@ -13,6 +13,9 @@ pub(crate) struct Reaper {
     signal: Mutex<Signal>,
     signalled: Condvar,
     running: Arc<AtomicBool>,
+    /// How often the thread has woken up.
+    #[cfg(test)]
+    pub(super) wake_ups: sync::PlainU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ impl Reaper {
             signal: Mutex::new(Signal::None),
             signalled: Condvar::new(),
             running: Arc::new(AtomicBool::new(false)),
+            #[cfg(test)]
+            wake_ups: sync::PlainU64::new(0),
         }
     }
 
@@ -115,6 +120,8 @@ impl Reaper {
     pub(crate) fn sleep_until(&self, at: Option<Instant>) -> Woken {
         let mut signal = self.signal.lock();
         wait_until(&self.signalled, &mut signal, at, |signal| *signal != Signal::None);
+        #[cfg(test)]
+        self.wake_ups.fetch_add(1, sync::PlainOrdering::Relaxed);
         let woken = match *signal {
             Signal::Stop => return Woken::ToStop,
             Signal::Tick => Woken::ToTick,

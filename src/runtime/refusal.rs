@@ -3,6 +3,7 @@
 use super::shared::{PoolCore, Shared};
 use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
+use crate::types::text::Plain;
 use crate::types::{Caller, Cause, Error, ErrorKind, Holder, ManageConnection, NestedGet, Report};
 
 /// Why a get fails, with the state of the pool at that time.
@@ -82,7 +83,7 @@ impl Refusal {
             }
         };
         if let Some(label) = label {
-            message.push_str(&format!(" ({label})"));
+            message.push_str(&format!(" ({})", Plain(label)));
         }
         Error::new(self.kind, message, *self.report, self.cause)
     }

@@ -13,9 +13,12 @@ use super::probe::HealthProbe;
 use super::reaper::Reaper;
 use super::subscribers::Subscribers;
 use super::threads::Threads;
+use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, PoolTypes, Time};
+use crate::core::{
+    Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time,
+};
 use crate::sync::{
     Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering, Turnstile,
 };
@@ -115,8 +118,10 @@ impl<M: ManageConnection> RefUnwindSafe for Shared<M> {}
 
 impl<M: ManageConnection> Shared<M> {
     pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
+        let clock = Clock::start();
+        let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
-            core: Mutex::new(Core::new(config.policy.clone())),
+            core: Mutex::new(Core::new(policy)),
             turnstile: Turnstile::default(),
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
@@ -130,9 +135,9 @@ impl<M: ManageConnection> Shared<M> {
             home: Home::new(),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
-            logger: Logger::new(Arc::clone(&config.name)),
+            logger: Logger::new(&config.name),
             spawn_failing: AtomicBool::new(false),
-            clock: Clock::start(),
+            clock,
             config,
             manager,
         })
@@ -351,6 +356,15 @@ impl<M: ManageConnection> Shared<M> {
     /// Records a step that began at `began` and ends now.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
         self.times.record(what, self.ago(began), 1);
+    }
+
+    /// Records uses of a connection. Not in a child that uses one in the tick of its fork: the
+    /// recorder's lock may be taken there for ever.
+    #[inline]
+    pub(crate) fn record_uses(&self, record: Record) {
+        if record.times != 0 && !self.home.is_left() {
+            self.times.record(Timed::InUse, Duration::from_nanos(record.nanos), record.times);
+        }
     }
 
     /// How long ago, by the pool's clock.

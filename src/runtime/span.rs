@@ -8,7 +8,8 @@ use tracing::span::EnteredSpan;
 
 use super::logger::{Logger, millis};
 use crate::core::WaiterId;
-use crate::types::{CallSite, Caller, Error};
+use crate::types::text::plain;
+use crate::types::{CallSite, Caller, Error, Place};
 
 const WHAT: &str = "a tracing subscriber";
 
@@ -20,14 +21,15 @@ impl WaitSpan {
     /// Opens the span within the span that the caller is in.
     pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, id: WaiterId) -> WaitSpan {
         let call_site = CallSite::from(caller);
+        let (pool, label) = (plain(pool), call_site.label().map(plain));
         let begin = || {
             let span = info_span!(
                 target: "fairpool",
                 "fairpool.get",
-                pool,
+                pool = &*pool,
                 get_id = id.get_id(),
-                location = %call_site.location(),
-                label = call_site.label(),
+                location = %Place(call_site.location()),
+                label = label.as_deref(),
                 priority = call_site.priority(),
                 connection_id = Empty,
                 waited_ms = Empty,

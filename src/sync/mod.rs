@@ -98,7 +98,7 @@ impl Home {
     /// Whether the fast paths need not ask at this time of the coarse clock.
     #[inline]
     pub(crate) fn is_open(&self, recently: Time) -> bool {
-        Ticks::are_same(recently.0, self.open.load(PlainOrdering::Relaxed))
+        recently.0 == self.open.load(PlainOrdering::Relaxed)
     }
 
     /// The fast paths need not ask again in this tick.
@@ -165,11 +165,21 @@ impl Turnstile {
 pub(crate) struct Clock {
     origin: Instant,
     ticks: Ticks,
+    lag: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Clock {
-        Clock { origin: instant(), ticks: Ticks::start() }
+        let (origin, ticks) = (instant(), Ticks::start());
+        // The ticks count from a little later.
+        let lag = Ticks::lag().saturating_add(instant().duration_since(origin));
+        Clock { origin, ticks, lag }
+    }
+
+    /// How far [`recently`](Clock::recently) is behind at most, unless the kernel's own clock
+    /// is late by more than a tick.
+    pub(crate) fn lag(&self) -> Duration {
+        self.lag
     }
 
     #[inline]
@@ -181,8 +191,8 @@ impl Clock {
         )
     }
 
-    /// The time of the clock's last tick: mostly one or two ticks (of 1 to 10 ms on
-    /// Linux) before now, and never after. For each get and return, where the exact clock
+    /// The time of the clock's last tick (every 1 to 10 ms on Linux): before now by at most
+    /// [`lag`](Clock::lag), and never after. For each get and return, where the exact clock
     /// would cost too much.
     #[inline]
     pub(crate) fn recently(&self) -> Time {

@@ -6,7 +6,9 @@ pub(crate) use platform::Ticks;
 /// loads from memory, whereas the exact clock also reads the processor's counter.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod platform {
-    use rustix::time::{ClockId, clock_gettime};
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_getres, clock_gettime};
 
     use crate::core::Time;
 
@@ -25,10 +27,10 @@ mod platform {
             Time(read(ClockId::MonotonicCoarse).saturating_sub(self.origin))
         }
 
-        /// Whether both times, of which the first is now, belong to one tick.
-        #[inline]
-        pub(crate) fn are_same(now: u64, earlier: u64) -> bool {
-            now == earlier
+        /// How far this clock is behind at most: one tick, and another if the kernel is late.
+        pub(crate) fn lag() -> Duration {
+            let tick = clock_getres(ClockId::MonotonicCoarse);
+            2 * Duration::new(tick.tv_sec as u64, tick.tv_nsec as u32)
         }
     }
 
@@ -42,12 +44,16 @@ mod platform {
     }
 }
 
-/// Other systems use the exact clock.
+/// Other systems have only the exact clock. It is cut to ticks, so that every pool behaves
+/// alike.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod platform {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use crate::core::Time;
+
+    /// A tick, in nanoseconds.
+    const TICK: u64 = 4_000_000;
 
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Ticks {
@@ -61,14 +67,13 @@ mod platform {
 
         #[inline]
         pub(crate) fn now(&self) -> Time {
-            Time::START.after(self.origin.elapsed())
+            let Time(now) = Time::START.after(self.origin.elapsed());
+            Time(now - now % TICK)
         }
 
-        /// Whether both times, of which the first is now, belong to one tick. This clock has
-        /// none, so a millisecond counts as one.
-        #[inline]
-        pub(crate) fn are_same(now: u64, earlier: u64) -> bool {
-            now.wrapping_sub(earlier) < 1_000_000
+        /// How far this clock is behind at most.
+        pub(crate) fn lag() -> Duration {
+            Duration::from_nanos(TICK)
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use super::text::Plain;
 use super::thread::{Name, Thread};
 use crate::core::ThreadId;
 
@@ -93,8 +94,17 @@ impl CallSite {
 
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread '{}' at {}", self.thread(), self.location())?;
-        self.label.map_or(Ok(()), |label| write!(f, " ({label})"))
+        write!(f, "thread '{}' at {}", Plain(self.thread()), Place(self.location))?;
+        self.label.map_or(Ok(()), |label| write!(f, " ({})", Plain(label)))
+    }
+}
+
+/// Prints a line of source code. The name of its file is the compiler's caller's choice.
+pub(crate) struct Place(pub(crate) &'static Location<'static>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Plain(&self.0.to_string()).fmt(f)
     }
 }
 

@@ -157,6 +157,7 @@ fn default_policy() -> Policy {
         leak_threshold: None,
         reports_self_deadlock: true,
         self_deadlock_limit: None,
+        clock_lag: Duration::ZERO,
         seed: 0,
     }
 }

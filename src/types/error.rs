@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use super::text::Plain;
 use super::{Chain, ErrorText, Holder, NestedGet};
 pub use crate::core::ErrorKind;
 use crate::core::{CallKind, Gauges};
@@ -22,8 +23,8 @@ pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 ///
 /// `source()` is the driver's own error, in its own type, if connecting or a check failed
 /// *during this wait* and no connection has been opened since. An earlier error that may
-/// still be the reason is part of the text, with its age. It is the source if the pool has
-/// no connection and no retry can succeed.
+/// still be the reason is part of the text, with its age. It is the source if connecting
+/// has never succeeded and no retry can.
 ///
 /// # Examples
 ///
@@ -81,7 +82,7 @@ impl Error {
     }
 
     pub(crate) fn gone(pool: &str) -> Error {
-        let message = format!("pool '{pool}' is gone");
+        let message = format!("pool '{}' is gone", Plain(pool));
         Error(Box::new(Inner { kind: ErrorKind::Closed, message, report: None, cause: None }))
     }
 
@@ -114,7 +115,7 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
-    /// Whether connecting fails permanently, and the pool has no connection.
+    /// Whether connecting fails permanently, and has never succeeded.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Connect
     }
@@ -177,7 +178,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "pool '{}' of at most {}: {} idle, {} in use, {} opening, {} closing",
-            self.pool,
+            Plain(&self.pool),
             gauges.max_size,
             gauges.idle,
             gauges.busy + gauges.checking,

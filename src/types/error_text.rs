@@ -6,25 +6,29 @@ use std::error;
 use std::fmt::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 
+use super::text::{LONGEST, Plain, PlainWriter};
+
 /// Prints an error with its sources, which in many drivers have the server's message. A
-/// source is left out if the error before it contains its text already.
+/// source is left out if the error before it contains its text already. The texts are
+/// printed as [`Plain`].
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn error::Error + 'a));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut previous = text_of(self.0);
-        f.write_str(&previous)?;
+        let mut text = text_of(self.0);
+        let mut previous = text.clone();
         let mut next = source_of(self.0);
         for _ in 0..LONGEST_CHAIN {
             let Some(source) = next else { break };
-            let text = text_of(source);
-            if !previous.contains(&text) {
-                write!(f, ": {text}")?;
+            let own = text_of(source);
+            if !previous.contains(&own) {
+                text.push_str(": ");
+                text.push_str(&own);
             }
-            previous = text;
+            previous = own;
             next = source_of(source);
         }
-        Ok(())
+        Plain(&text).fmt(f)
     }
 }
 
@@ -44,10 +48,13 @@ fn text_of(error: &dyn error::Error) -> String {
     print(format_args!("{error}"))
 }
 
-/// Prints a driver's error, even if that fails or panics.
+/// Prints a driver's error as [`Plain`], even if that fails or panics.
 fn print(error: fmt::Arguments<'_>) -> String {
     let mut text = String::new();
-    let write = || text.write_fmt(error).is_ok();
+    let write = || {
+        let mut to = PlainWriter::new(&mut text, LONGEST);
+        to.write_fmt(error).is_ok() || to.is_full()
+    };
     match panic::catch_unwind(AssertUnwindSafe(write)) {
         Ok(true) => text,
         Ok(false) => "(an error without a text)".to_string(),
@@ -58,15 +65,15 @@ fn print(error: fmt::Arguments<'_>) -> String {
     }
 }
 
-/// The message of a panic. A payload that is not a text is leaked, because its destructor
+/// The message of a panic, as [`Plain`]. A payload that is not a text is leaked, because its destructor
 /// is user code and might panic again.
 pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
     let payload = match payload.downcast::<&str>() {
-        Ok(text) => return (*text).to_string(),
+        Ok(text) => return Plain(*text).to_string(),
         Err(payload) => payload,
     };
     match payload.downcast::<String>() {
-        Ok(text) => *text,
+        Ok(text) => Plain(&text).to_string(),
         Err(payload) => {
             std::mem::forget(payload);
             "(not a text)".to_string()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::caller::{CallSite, Caller};
+use super::caller::{CallSite, Caller, Place};
 use crate::core::{Held, NestedWait, Waiting};
 
 /// A caller that holds a connection.
@@ -63,8 +63,8 @@ impl Holder {
         self.call_site.priority()
     }
 
-    /// For how long the connection has been held, exact to a tick or two of the system's
-    /// clock: on Linux mostly up to 8 ms too long.
+    /// For how long the connection has been held: not longer than it was, and up to two
+    /// ticks of the system's clock too short, which is 8 ms on most Linux systems.
     pub fn held_for(&self) -> Duration {
         self.held_for
     }
@@ -173,6 +173,6 @@ impl NestedGet {
 
 impl fmt::Display for NestedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} waits for another at {}", self.holder, self.waits_at)
+        write!(f, "{} waits for another at {}", self.holder, Place(self.waits_at))
     }
 }

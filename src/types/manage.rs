@@ -7,6 +7,22 @@ use std::time::Duration;
 
 use crate::types::error_text::Chain;
 
+/// How long a pool lets each kind of driver call take before it abandons the call.
+///
+/// See [`ManageConnection::check_limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallLimits {
+    /// [`Builder::open_timeout`](crate::Builder::open_timeout).
+    pub open: Duration,
+    /// [`Builder::validation_timeout`](crate::Builder::validation_timeout).
+    pub validation: Duration,
+    /// [`Builder::reset_timeout`](crate::Builder::reset_timeout).
+    pub reset: Duration,
+    /// [`Builder::close_timeout`](crate::Builder::close_timeout).
+    pub close: Duration,
+}
+
 /// Opens and checks the connections of one driver.
 ///
 /// Three methods are required; they have the same names and meanings as in `r2d2`. The
@@ -64,6 +80,19 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// connect is the typed cause in the errors of all callers that waited for it.
     type Error: error::Error + Send + Sync + 'static;
 
+    /// Compares the driver's own limits of time with the pool's.
+    ///
+    /// A limit that a driver keeps for itself must be well below the pool's limit of the
+    /// same call. Otherwise the pool abandons the call just before the driver says why it
+    /// failed. The pool calls this once, on the thread that builds it and before any other
+    /// method. A manager may keep `limits`, so as to stay within them. For what it cannot
+    /// keep it returns a sentence, such as "connect_timeout (5 s) is not below open_timeout
+    /// (5 s)". The pool logs each as a warning. Must not block. The default returns none.
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        let _ = limits;
+        Vec::new()
+    }
+
     /// Opens a connection.
     ///
     /// Runs on a worker thread, for at most
@@ -74,6 +103,16 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// After an error the pool tries again, with backoff, while a connection is needed;
     /// see also [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
+
+    /// Notes how a new connection is, for a later [`reset`](ManageConnection::reset).
+    ///
+    /// Called once, after `connect` and
+    /// [`on_acquire`](CustomizeConnection::on_acquire), on the same thread and within the
+    /// same limit: what a connection has now is what its later holders shall find again.
+    /// The default does nothing.
+    fn prepared(&self, conn: &mut Self::Connection) {
+        let _ = conn;
+    }
 
     /// Validates a connection: asks the server whether it still works.
     ///
@@ -94,8 +133,10 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// [`is_valid`](ManageConnection::is_valid) for drivers that can limit the time of
     /// their own check.
     ///
-    /// This is the method that the pool calls, with its `validation_timeout` as `limit`.
-    /// The default calls `is_valid` and leaves the limit to the pool.
+    /// This is the method that the pool calls. `limit` is four fifths of its
+    /// `validation_timeout`, so that a driver that keeps the limit can say what is wrong
+    /// before the pool abandons the call. The default calls `is_valid` and leaves the
+    /// limit to the pool.
     ///
     /// # Errors
     ///
@@ -109,12 +150,18 @@ pub trait ManageConnection: Send + Sync + 'static {
         self.is_valid(conn)
     }
 
-    /// Whether `connect` failed in a way that no retry can cure, such as a wrong password
-    /// or a database that does not exist.
+    /// Whether `connect` failed in a way that no retry can cure, because the configuration
+    /// itself is wrong: a port that is no number, or an option that the driver lacks.
     ///
-    /// If the pool then has no connection at all, every waiter gets
+    /// If the pool has never had a connection, every waiter then gets
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) at once. The pool still tries
-    /// again, with backoff. The default is `false`.
+    /// again, with backoff. After the first success no error ends a wait, whatever this
+    /// says.
+    ///
+    /// Be sure: what somebody may put right while a caller waits (create the database,
+    /// rotate the password, start the server, free descriptors) is not permanent. A wrong
+    /// `true` ends waits that would have been served; a wrong `false` costs a caller its
+    /// time, and it still gets this error as the cause. The default is `false`.
     fn is_permanent(&self, error: &Self::Error) -> bool {
         let _ = error;
         false

@@ -20,7 +20,7 @@ pub(crate) mod thread;
 pub(crate) mod times;
 
 pub use caller::CallSite;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, Place};
 pub use cancel::CancelToken;
 pub(crate) use cancel::Registration;
 pub(crate) use config::Config;
@@ -37,7 +37,7 @@ pub use handler::{
 pub use health::{Health, HealthLevel, HealthThresholds};
 pub use holder::{Holder, NestedGet, Waiter};
 pub use manage::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
+    CallLimits, CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
 };
 pub use stats::{ClosedBy, Stats};

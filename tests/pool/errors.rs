@@ -62,6 +62,28 @@ fn p9_between_attempts_a_permanent_connect_error_is_told_at_once() {
     assert_eq!(server.calls(Op::Connect), 1, "the others did not wait for an attempt");
 }
 
+/// A configuration that has worked is not wrong: what the driver takes for permanent passes.
+#[test]
+fn p9_after_a_success_no_connect_error_ends_a_wait() {
+    let server = Server::new();
+    let pool = builder(1).connect_backoff(ms(1), ms(1)).build(server.manager()).unwrap();
+    PooledConnection::discard(pool.get().unwrap());
+    server.on(Op::Connect, Does::FailForGood);
+    let waiters: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
+    let before = server.calls(Op::Connect);
+    eventually("it failed three times", || server.calls(Op::Connect) > before + 3);
+    eventually("the cause is told", || {
+        let error = pool.get_timeout(ms(5)).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        error.source().is_some_and(|source| source.is::<StubError>())
+    });
+    assert!(waiters.iter().all(|waiter| waiter.try_recv().is_err()));
+    server.on(Op::Connect, Does::Succeed);
+    for waiter in waiters {
+        drop(served(&waiter));
+    }
+}
+
 #[test]
 fn p9_a_permanent_connect_error_leaves_alone_who_can_be_served_by_a_return() {
     let server = Server::new();

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
-use fairpool::{CustomizeConnection, HandleError, HandleEvent, PooledConnection};
+use fairpool::{
+    CustomizeConnection, HandleError, HandleEvent, ManageConnection, Pool, PooledConnection,
+};
 use fairpool_testing::stub::{
     Conn, Does, Op, Server, StubError, WATCHDOG, builder, eventually, lock,
 };
@@ -82,6 +84,44 @@ fn events_come_in_order_and_name_the_connection() {
     ];
     assert_eq!(diary.entries(), expected);
     server.check();
+}
+
+/// Its connections are the calls that they have seen.
+struct Noting;
+
+impl ManageConnection for Noting {
+    type Connection = Vec<&'static str>;
+    type Error = StubError;
+
+    fn connect(&self) -> Result<Self::Connection, StubError> {
+        Ok(vec!["connect"])
+    }
+    fn prepared(&self, conn: &mut Self::Connection) {
+        conn.push("prepared");
+        assert_ne!(conn.len(), 2, "without on_acquire");
+    }
+    fn is_valid(&self, _: &mut Self::Connection) -> Result<(), StubError> {
+        Ok(())
+    }
+    fn has_broken(&self, _: &mut Self::Connection) -> bool {
+        false
+    }
+}
+
+impl CustomizeConnection<Vec<&'static str>, StubError> for Diary {
+    fn on_acquire(&self, conn: &mut Vec<&'static str>) -> Result<(), StubError> {
+        conn.push("on_acquire");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connection_is_prepared_once_after_the_customizer_and_before_its_first_holder() {
+    let customizer = Box::new(Diary::default());
+    let pool = Pool::builder().max_size(1).connection_customizer(customizer).build(Noting);
+    let pool = pool.unwrap();
+    drop(pool.get().unwrap());
+    assert_eq!(*pool.get().unwrap(), ["connect", "on_acquire", "prepared"]);
 }
 
 /// Refuses the first connection.

@@ -22,6 +22,9 @@ pub const USERS: u64 = 16;
 /// The rates of the mildest storm: fail, fail for good, panic, take long, hang.
 const MILD: Rates = [500, 30, 300, 300, 60];
 
+/// Each connect fails for good, and nothing else.
+const NO_CONNECT: Rates = [0, 100_000, 0, 0, 0];
+
 fn random_rates(dice: &mut Dice) -> Rates {
     let scale = [1, 3, 10, 30][dice.below(4) as usize];
     MILD.map(|rate| rate * scale)
@@ -224,12 +227,20 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     let settings = Settings::random(&mut dice);
     let world = World::new(dice.roll(), settings.limits, settings.size);
     let name = format!("soak{lane}-{number}-");
+    // Only before the first success does an error end waits.
+    let begins_badly = number.is_multiple_of(3);
+    if begins_badly {
+        world.storm(NO_CONNECT);
+    }
     let pool = settings.build(&name, &world, &mut dice);
     let peek = pool.clone();
     world.audit(move || peek.stats());
 
     let crew = || Crew::new(&world, tally, settings.expects(), settings.size);
     let first = Storm::begin(&pool, crew(), &mut dice);
+    if begins_badly {
+        thread::sleep(Duration::from_millis(50));
+    }
     first.rage(storm, &mut dice);
     let mut crews = vec![first.crew.clone()];
     let since = match settings.gives_up() {

@@ -5,9 +5,10 @@
 //! `cargo bench -p fairpool-postgres --bench postgres -- --help`. It starts a server of its
 //! own and removes it at the end. All pools have their defaults, except for the size.
 //! `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of fairpool with these fairness bounds, in
-//! microseconds. Under `cargo test` one short round of one cell shows that it runs.
+//! microseconds, `FAIRPOOL_BENCH_RESET_OFF=1` one with `Reset::Off`. Under `cargo test` one short round of one cell shows that it runs.
 
 use std::env;
+use std::marker::PhantomData;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,9 +22,9 @@ use fairpool_bench::report::Report;
 use fairpool_bench::rounds::{self, Contestant, local};
 use fairpool_bench::settings::{Defaults, Settings};
 use fairpool_bench::table;
-use fairpool_postgres::PostgresConnectionManager as Manager;
+use fairpool_postgres::{PostgresConnectionManager as Manager, Reset};
 use fairpool_servers::cluster::Cluster;
-use postgres::{Client, NoTls};
+use postgres::{Error, NoTls};
 use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 
 /// What a thread does with a connection.
@@ -58,29 +59,47 @@ thread_local! {
 }
 
 impl Work {
-    fn run(self, client: &mut Client) -> Result<(), postgres::Error> {
-        match self {
-            Work::Select => client.simple_query("SELECT 1").map(drop),
-            Work::Transaction => {
-                let row = ROW.with(|&row| row);
-                let mut transaction = client.transaction()?;
-                let update = format!("UPDATE counter SET value = value + 1 WHERE id = {row}");
-                transaction.batch_execute(&update)?;
-                transaction.commit()
-            }
-        }
+    fn update() -> String {
+        let row = ROW.with(|&row| row);
+        format!("UPDATE counter SET value = value + 1 WHERE id = {row}")
     }
 }
 
-/// A pool, by its `get`.
-struct Pooled<F> {
-    get: F,
-    work: Work,
+/// A client of either kind. The work is the same text for both.
+trait Client {
+    fn run(&mut self, work: Work) -> Result<(), Error>;
 }
 
-impl<C, F> Source for Pooled<F>
+macro_rules! client {
+    ($client:ty) => {
+        impl Client for $client {
+            fn run(&mut self, work: Work) -> Result<(), Error> {
+                match work {
+                    Work::Select => self.simple_query("SELECT 1").map(drop),
+                    Work::Transaction => {
+                        let mut transaction = self.transaction()?;
+                        transaction.batch_execute(&Work::update())?;
+                        transaction.commit()
+                    }
+                }
+            }
+        }
+    };
+}
+
+client!(postgres::Client);
+client!(fairpool_postgres::Client);
+
+/// A pool, by its `get`.
+struct Pooled<F, C> {
+    get: F,
+    work: Work,
+    client: PhantomData<fn() -> C>,
+}
+
+impl<C, F> Source for Pooled<F, C>
 where
-    C: DerefMut<Target = Client> + 'static,
+    C: DerefMut<Target: Client> + 'static,
     F: Fn() -> C + Sync,
 {
     type Conn<'a>
@@ -93,7 +112,7 @@ where
     }
 
     fn work(&self, conn: &mut C, _: Hold) {
-        self.work.run(conn).expect("the server answers");
+        conn.run(self.work).expect("the server answers");
     }
 }
 
@@ -102,11 +121,14 @@ fn fairpool(
     connections: u32,
     work: Work,
     fairness: Fairness,
+    reset: Reset,
     name: &str,
 ) -> Box<dyn Contestant> {
     let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
-    let pool = builder.build(Manager::new(cluster.config(), NoTls)).expect("the server answers");
-    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+    let manager = Manager::new(cluster.config(), NoTls).reset_on_return(reset);
+    let pool = builder.build(manager).expect("the server answers");
+    let get = move || pool.get().expect("a connection");
+    local(name, Pooled { get, work, client: PhantomData })
 }
 
 fn r2d2(
@@ -119,7 +141,8 @@ fn r2d2(
     let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
     let manager = R2d2Manager::new(cluster.config(), NoTls);
     let pool = builder.build(manager).expect("the server answers");
-    local(name, Pooled { get: move || pool.get().expect("a connection"), work })
+    let get = move || pool.get().expect("a connection");
+    local(name, Pooled { get, work, client: PhantomData })
 }
 
 /// The fairness bounds to measure beside the default.
@@ -130,16 +153,25 @@ fn bounds() -> Vec<Duration> {
     micros.map(Duration::from_micros).collect()
 }
 
+/// Whether to measure a pool that reads no statements and resets nothing, too.
+fn with_reset_off() -> bool {
+    env::var_os("FAIRPOOL_BENCH_RESET_OFF").is_some()
+}
+
 fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn Contestant>> {
     let mut all = vec![
-        fairpool(cluster, connections, work, Fairness::default(), "fairpool"),
+        fairpool(cluster, connections, work, Fairness::default(), Reset::Session, "fairpool"),
         r2d2(cluster, connections, work, true, "r2d2"),
         r2d2(cluster, connections, work, false, "r2d2 without ping"),
     ];
     all.extend(bounds().into_iter().map(|bound| {
         let name = format!("fairpool, bound {bound:?}");
-        fairpool(cluster, connections, work, Fairness::Bounded(bound), &name)
+        fairpool(cluster, connections, work, Fairness::Bounded(bound), Reset::Session, &name)
     }));
+    if with_reset_off() {
+        let (fairness, name) = (Fairness::default(), "fairpool, Reset::Off");
+        all.push(fairpool(cluster, connections, work, fairness, Reset::Off, name));
+    }
     all
 }
 
@@ -166,7 +198,7 @@ fn main() {
     cluster.psql(SCHEMA);
     let version = cluster.psql("SELECT split_part(version(), ' on ', 1)");
     let cells = cells(&settings);
-    let turns = cells.len() * (3 + bounds().len());
+    let turns = cells.len() * (3 + bounds().len() + usize::from(with_reset_off()));
     let progress = Progress::new(turns * settings.rounds as usize);
     let mut reports = Vec::new();
     for (name, cell, work) in cells {

@@ -7,7 +7,7 @@ use std::error;
 use std::fmt;
 
 use fairpool::diagnosis::Severity;
-use fairpool::text::{count, wrapped};
+use fairpool::text::{Plain, count, wrapped};
 use fairpool::{Pool, PooledConnection};
 use postgres::Socket;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -70,7 +70,9 @@ impl fmt::Display for AdviseError {
             AdviseError::NoInstances => f.write_str("instances must be at least 1, but is 0"),
             AdviseError::Pool(error) => error.fmt(f),
             AdviseError::Server(_) => f.write_str("cannot query the server's settings"),
-            AdviseError::Answer(what) => write!(f, "unexpected server settings: {what}"),
+            AdviseError::Answer(what) => {
+                write!(f, "unexpected server settings: {}", Plain(what))
+            }
         }
     }
 }
@@ -120,7 +122,7 @@ impl fmt::Display for Advice {
             1 => String::new(),
             many => format!(", one of {many}"),
         };
-        let head = format!("advice for pool '{pool}'{instances}, on {server}: ");
+        let head = format!("advice for pool '{}'{instances}, on {server}: ", Plain(pool));
         match self.recommendations.len() as u64 {
             0 => wrapped(f, "", &format!("{head}nothing to change"))?,
             number => {
@@ -147,7 +149,7 @@ impl fmt::Display for Advice {
 /// | `max_lifetime` | it is at most 5 minutes. (The default is `r2d2`'s half hour, so this is only `Info`. With a shorter life, sessions use less memory on the server, and connections move sooner after a failover or behind a load balancer) |
 /// | `lifetime_jitter` | it is positive |
 /// | `connection_timeout` | it is at most 30 s |
-/// | `max_waiters`, `leak_threshold` | they are set |
+/// | `max_waiters`, `leak_threshold` | they are set, and `leak_threshold` is below `idle_in_transaction_session_timeout` |
 /// | `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` | the session has them, from the manager, the role or the server |
 /// | `idle_timeout` | the server's `idle_session_timeout` is off, or longer than the pool keeps a connection idle |
 ///

@@ -23,6 +23,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # What a guard gives
+//!
+//! A [`Client`]: it has the methods of [`postgres::Client`], dereferences to it, and reads each
+//! statement before it sends it, so that the pool knows what a use may have left on its session.
+//! By default nothing of one caller reaches the next, and a use that left nothing costs no round
+//! trip: see [`Reset`].
+//!
 //! # What to know about `postgres::Client`
 //!
 //! - **Dropping a client closes it and may block.** The drop waits, without a limit,
@@ -31,15 +38,22 @@
 //!   threads. Do not take a client out of the pool and drop it on a thread that must not
 //!   hang.
 //! - **`is_closed` is a hint.** It does not read the socket, so a client whose backend
-//!   died usually still seems open, and [`has_broken`] is no better. Use
-//!   [`PooledConnection::run`], which passes each error to [`is_fatal`], or let the pool
-//!   check connections.
-//! - **Do not reuse a client after `CancelToken::cancel_query`.** The server does not
-//!   say when it acts on the request, so a late one kills a query of the *next* holder.
-//!   [Discard](fairpool::PooledConnection::discard) the connection after every cancel,
-//!   even one that failed.
+//!   died usually still seems open. [`has_broken`] also knows the errors of the calls that went
+//!   through [`Client`]; where the driver's client was lent, use [`PooledConnection::run`],
+//!   which passes each error to [`is_fatal`].
+//! - **The driver's own `CancelToken` outlives the use.** The server does not say when it
+//!   acts on the request, so a late one kills a query of the *next* holder. Use
+//!   [`Client::cancel_token`], which ends with the use, and after which the connection is
+//!   retired if a cancel was sent.
 //! - **Inside an async runtime a client panics**, in calls and in drop, because it
 //!   drives a runtime of its own.
+//! - **Nothing bounds DNS, TLS and authentication** but the pool's
+//!   [`open_timeout`](fairpool::Builder::open_timeout). The limit for the socket fits
+//!   into it by default: see
+//!   [`connect_timeout`](PostgresConnectionManager::connect_timeout).
+//! - **`postgres::Config` prints the value of `options`** with `{:?}`, and at the debug
+//!   level the driver logs the text of each statement. The manager's own `Debug`, errors
+//!   and statements show no value that may be a secret.
 //! - **Without free file descriptors, `connect` panics** (a client needs four). The pool
 //!   catches the panic and counts a failed attempt.
 //!
@@ -55,8 +69,10 @@
 
 mod advise;
 mod blockers;
+mod client;
 #[cfg(feature = "serde")]
 mod json;
+mod left;
 mod manager;
 
 pub use postgres;
@@ -64,6 +80,9 @@ pub use postgres::NoTls;
 
 pub use crate::advise::{Advice, AdviseError, Recommendation, ServerFigures, advise};
 pub use crate::blockers::{Blocker, blockers};
+pub use crate::client::{
+    CancelToken, Client, Statement, ToStatement, Transaction, TransactionBuilder,
+};
 pub use crate::manager::{PostgresConnectionManager, Reset};
 
 /// Compiles the examples of the README.

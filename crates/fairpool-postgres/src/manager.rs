@@ -1,22 +1,32 @@
 //! The manager: what the pool asks of PostgreSQL's driver.
 
 mod errors;
+mod limits;
 mod reset;
+mod secrets;
 mod settings;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use fairpool::ManageConnection;
+use fairpool::{CallLimits, ManageConnection};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::{Client, Config, Error, Socket};
+use postgres::{Config, Error, Socket};
 
+use self::limits::PoolLimits;
 pub use self::reset::Reset;
+use self::secrets::Shown;
+use crate::client::{Client, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
+
+const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
+     the role instead, with ALTER ROLE ... SET";
 
 /// The limit of a check that no pool limits.
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Opens [`postgres::Client`]s, with TLS by `T`.
+/// Opens [`Client`]s, with TLS by `T`.
 ///
 /// # Defaults
 ///
@@ -25,10 +35,11 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// | setting | value | set by |
 /// |---|---|---|
-/// | `connect_timeout` | 5 s | [`connect_timeout`](Self::connect_timeout) |
+/// | `connect_timeout` | what fits into the pool's `open_timeout`, otherwise 5 s | [`connect_timeout`](Self::connect_timeout) |
 /// | keepalives | after 5 s of silence, each second, 5 times | [`keepalives`](Self::keepalives) |
 /// | `tcp_user_timeout` | when keepalives would give up: 10 s | [`tcp_user_timeout`](Self::tcp_user_timeout) |
-/// | reset on return | off | [`reset_on_return`](Self::reset_on_return) |
+/// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
+/// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
 ///
 /// A value in the configuration always takes precedence.
@@ -36,7 +47,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Examples
 ///
 /// ```no_run
-/// use fairpool_postgres::{NoTls, PostgresConnectionManager, Reset};
+/// use fairpool_postgres::{NoTls, PostgresConnectionManager};
 /// use std::time::Duration;
 ///
 /// let manager = PostgresConnectionManager::new(
@@ -45,8 +56,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// )
 /// .application_name("billing")
 /// .lock_timeout(Duration::from_secs(2))
-/// .idle_in_transaction_session_timeout(Duration::from_secs(30))
-/// .reset_on_return(Reset::Rollback);
+/// .idle_in_transaction_session_timeout(Duration::from_secs(30));
 /// # Ok::<(), fairpool_postgres::postgres::Error>(())
 /// ```
 #[derive(Clone)]
@@ -54,7 +64,13 @@ pub struct PostgresConnectionManager<T> {
     config: Config,
     tls: T,
     settings: Vec<(String, String)>,
-    reset: Reset,
+    rules: Arc<Rules>,
+    limits: PoolLimits,
+}
+
+/// Whether an error of a call makes the connection useless to the next caller.
+pub(crate) fn is_fatal(error: &Error) -> bool {
+    errors::is_fatal(error) || is_lost_statement(error)
 }
 
 impl<T> PostgresConnectionManager<T> {
@@ -71,7 +87,8 @@ impl<T> PostgresConnectionManager<T> {
     /// ```
     #[must_use]
     pub fn new(config: Config, tls: T) -> Self {
-        Self { config, tls, settings: Vec::new(), reset: Reset::Off }
+        let limits = PoolLimits::default();
+        Self { config, tls, settings: Vec::new(), rules: Arc::default(), limits }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -79,7 +96,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// # Errors
     ///
-    /// If [`Config`] cannot parse the string.
+    /// If [`Config`] cannot parse the string. The error does not show what may be part of a
+    /// password.
     ///
     /// # Examples
     ///
@@ -91,17 +109,18 @@ impl<T> PostgresConnectionManager<T> {
     /// # Ok::<(), fairpool_postgres::postgres::Error>(())
     /// ```
     pub fn from_url(url: &str, tls: T) -> Result<Self, Error> {
-        url.parse().map(|config| Self::new(config, tls))
+        secrets::parse(url).map(|config| Self::new(config, tls))
     }
 }
 
-/// Omits the TLS connector, which need not be `Debug`. The driver hides the password.
+/// Omits the TLS connector, which need not be `Debug`, and every value that can be a
+/// secret: the password, `options`, and those of session settings.
 impl<T> fmt::Debug for PostgresConnectionManager<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConnectionManager")
-            .field("config", &self.config())
-            .field("settings", &self.settings)
-            .field("reset", &self.reset)
+            .field("config", &Shown(&self.config()))
+            .field("settings", &self.settings.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("reset", &self.rules.reset)
             .finish_non_exhaustive()
     }
 }
@@ -120,7 +139,9 @@ where
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, refuses, or rejects a setting.
+    /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
+    /// value); or if there are session settings and a
+    /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
     ///
@@ -131,11 +152,24 @@ where
     /// Up to [`connect_timeout`](PostgresConnectionManager::connect_timeout) for each
     /// address, and without a limit for DNS, TLS, authentication and the settings.
     fn connect(&self) -> Result<Client, Error> {
-        let mut client = self.config().connect(self.tls.clone())?;
-        if let Some(settings) = self.settings_sql() {
-            client.batch_execute(&settings)?;
+        let config = self.config();
+        let connected = config.connect(self.tls.clone());
+        let mut client = connected.map_err(|error| secrets::of_connect(error, &config))?;
+        if !self.rules.transaction_pooler {
+            self.apply_settings(&mut client)?;
+        } else if self.has_settings() {
+            return Err(refuse(&mut client, SETTINGS_BEHIND_POOLER));
+        } else {
+            learn_own_types(&mut client)?;
         }
-        Ok(client)
+        Ok(Client::new(client, Arc::clone(&self.rules)))
+    }
+
+    /// Fits the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout)
+    /// into the pool's `open_timeout`, and compares a value of the user's with it.
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        self.limits.set(limits);
+        limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
     }
 
     /// Makes one round trip of at most 2 s.
@@ -151,10 +185,11 @@ where
         client.is_valid(VALIDATION_TIMEOUT)
     }
 
-    /// Returns whether the client has noticed the end of its connection. A hint: see the
-    /// [crate's docs](crate).
+    /// Ends the use, and returns whether the connection must not be used again: because a call
+    /// had an error that is fatal, because the client has noticed the end of its connection, because
+    /// a cancel was sent, or because something is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
-        client.is_closed()
+        client.state().end_use() || client.is_closed()
     }
 
     /// Makes one round trip of at most `limit`.
@@ -166,16 +201,29 @@ where
         client.is_valid(limit)
     }
 
-    /// True for errors that only a change of the configuration or an administrator can fix.
+    /// True for errors that this process's own configuration decides, whatever a server or
+    /// the network does. Nothing that comes from outside is permanent, because somebody may
+    /// change it while callers wait. They then wait until their deadlines, and their errors
+    /// have this error as the cause; the pool logs it when it first occurs.
     ///
-    /// Permanent: a wrong password or role (class 28), a database that does not exist
-    /// (3D000) or may not be used (42501), a session setting that the server rejects, an
-    /// incomplete configuration, a method of authentication or a kind of TLS that one side
-    /// lacks. Not permanent: too many connections (53300), starting up or shutting down
-    /// (57P03), a refused connection, a name that does not resolve, a failed TLS
-    /// handshake, an unknown database behind PgBouncer (which reports 08P01).
+    /// | `connect` fails because | permanent | reason |
+    /// |---|---|---|
+    /// | the configuration has no host, or numbers of hosts and ports that do not match | yes | no server is asked |
+    /// | a value has a zero byte | yes | it cannot be sent |
+    /// | TLS is required and the connector is [`NoTls`](crate::NoTls); `sslnegotiation=direct` without `sslmode=require` | yes | the driver refuses before or whatever the server says |
+    /// | there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | yes | both are of the configuration |
+    /// | the password is wrong (28P01), missing, or of another method than the server asks for | no | rotated; the role is being created; `pg_hba.conf` is reloaded |
+    /// | the role may not log in, or no line of `pg_hba.conf` fits (28000) | no | as above; `NOLOGIN` during maintenance |
+    /// | the database does not exist (3D000), is being created or restored (55000, 55006), or may not be used (42501) | no | `createdb`, `pg_restore --clean`, a rename, a `GRANT` |
+    /// | the server rejects a session setting or `options` (22023, 42704, 55P02 …) | no | it may name a role or tablespace to come; the server may be upgraded, or the next host another version |
+    /// | too many connections, no memory, no disk (53xxx, 58xxx), starting up, recovering or shutting down (57P0x), an internal error (XXxxx) | no | the server's state |
+    /// | PgBouncer refuses, mostly with 08P01 | no | it uses one code for all causes |
+    /// | refused, unreachable, no such socket or no right to it, no such name, timed out, reset, closed | no | the network's or the system's state, also at boot |
+    /// | the server has no TLS, the handshake fails, a certificate's file cannot be read | no | certificates are renewed, `ssl` is switched on by a reload |
+    /// | no host has the role that `target_session_attrs` asks for | no | failover |
+    /// | the driver panics: no descriptor, no thread, an async runtime | no | the process's state |
     fn is_permanent(&self, error: &Error) -> bool {
-        errors::is_permanent(error)
+        errors::is_permanent(error) || is_refusal(error)
     }
 
     /// True if the connection is lost or in an unknown state.
@@ -184,17 +232,21 @@ where
     /// errors that are not from the server (I/O, closed, protocol, timeout), unless the
     /// client itself rejected a value or a statement. Not fatal: class XX, which
     /// extensions use for bad input.
+    /// Also fatal: a prepared statement that the server no longer has (26000), or whose result
+    /// has changed (0A000, "cached plan must not change result type"). Every later execution on
+    /// the connection would fail likewise.
     fn is_fatal(&self, error: &Error) -> bool {
-        errors::is_fatal(error)
+        is_fatal(error)
     }
 
-    /// True if a [`Reset`] is set and the client is not closed.
+    /// True if the use may have left what the [`Reset`] of this manager undoes, and the client is
+    /// not closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
-        self.reset != Reset::Off && !client.is_closed()
+        client.state().needs_reset() && !client.is_closed()
     }
 
-    /// Undoes what [`Reset`] demands. With [`Reset::Off`] the pool calls this only after
-    /// the holder panicked; then it does the same as [`Reset::Rollback`].
+    /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
+    /// panicked; then it does the same as [`Reset::Rollback`].
     ///
     /// # Errors
     ///
@@ -203,15 +255,19 @@ where
     ///
     /// # Blocking
     ///
-    /// One to three round trips, without a limit of their own.
+    /// One to four round trips, without a limit of their own.
     fn reset(&self, client: &mut Client) -> Result<(), Error> {
-        match self.reset {
-            Reset::Off | Reset::Rollback => reset::end_transaction(client),
-            Reset::Session => {
-                reset::end_transaction(client)?;
-                let settings = self.settings_sql().unwrap_or_default();
-                reset::clean_session(client, &settings)
-            }
-        }
+        let level = self.rules.level();
+        let left = client.state().left();
+        let apply_settings = |client: &mut postgres::Client| self.apply_settings(client);
+        let was_open = reset::undo(client.inner(), level, left, apply_settings)?;
+        client.state().is_clean();
+        client.state().found = was_open.then_some("an open transaction");
+        Ok(())
+    }
+
+    /// Returns "an open transaction" if the last reset rolled one back.
+    fn left_behind(&self, client: &mut Client) -> Option<Cow<'static, str>> {
+        client.state().found.take().map(Cow::Borrowed)
     }
 }

@@ -1,21 +1,29 @@
-//! The manager: its settings, and what the pool asks of it.
+//! The manager's settings. `calls` has what the pool asks of it.
 
+mod calls;
+mod errors;
+mod journal;
+mod secrets;
 mod source;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fairpool::ManageConnection;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection as Driver, Error, OpenFlags};
 
+use self::calls::Limits;
+use self::journal::Journal;
 use self::source::Source;
+use crate::connection::Home;
+use crate::reset::Reset;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Init = dyn Fn(&mut Connection) -> Result<(), Error> + Send + Sync;
+type Init = dyn Fn(&mut Driver) -> Result<(), Error> + Send + Sync;
 
-/// Opens [`rusqlite::Connection`]s to one database.
+/// Opens [`Connection`](crate::Connection)s to one database.
 ///
 /// # Defaults
 ///
@@ -24,6 +32,7 @@ type Init = dyn Fn(&mut Connection) -> Result<(), Error> + Send + Sync;
 /// | wait for a lock | 5 s | [`busy_timeout`](Self::busy_timeout) |
 /// | WAL | on for files | [`wal`](Self::wal) |
 /// | flags | `rusqlite`'s: read, write, create, URIs | [`with_flags`](Self::with_flags) |
+/// | reset at a return | [`Reset::Session`] | [`reset_on_return`](Self::reset_on_return) |
 /// | preparation of new connections | none | [`with_init`](Self::with_init) |
 ///
 /// # Examples
@@ -48,16 +57,22 @@ pub struct SqliteConnectionManager {
     flags: OpenFlags,
     busy_timeout: Duration,
     wal: bool,
+    reset: Reset,
     init: Option<Box<Init>>,
+    limits: OnceLock<Limits>,
+    home: Arc<Home>,
+    journal: Journal,
 }
 
 impl SqliteConnectionManager {
     /// Makes a manager for a database file, which the first connection creates if
     /// necessary. Opens nothing yet.
     ///
-    /// The path may be a URI (`file:…`) if the flags allow it. `:memory:` means
-    /// [`memory`](Self::memory). With an empty path SQLite makes a temporary database for
-    /// *each connection*, so a pool makes no sense.
+    /// The path may be a URI (`file:…`). A relative one is taken from the folder that the
+    /// process has now. `:memory:` means [`memory`](Self::memory). A database in memory that
+    /// its URI shares (`file:name?mode=memory&cache=shared`) lives as long as the manager.
+    /// Names that give *each connection* a database of its own (an empty one,
+    /// `file::memory:`) are refused by the first connect.
     ///
     /// # Examples
     ///
@@ -98,7 +113,11 @@ impl SqliteConnectionManager {
             flags: OpenFlags::default(),
             busy_timeout: BUSY_TIMEOUT,
             wal: true,
+            reset: Reset::default(),
             init: None,
+            limits: OnceLock::new(),
+            home: Arc::default(),
+            journal: Journal::default(),
         }
     }
 
@@ -122,6 +141,9 @@ impl SqliteConnectionManager {
     /// Sets a function that prepares each new connection, after everything else; default
     /// none. If it fails, `connect` fails with its error.
     ///
+    /// What it sets (pragmas, functions, hooks, attached databases) is what each holder of
+    /// the connection finds: a [reset](Reset) keeps it, and undoes what differs.
+    ///
     /// # Examples
     ///
     /// ```
@@ -133,7 +155,7 @@ impl SqliteConnectionManager {
     #[must_use]
     pub fn with_init<F>(mut self, init: F) -> Self
     where
-        F: Fn(&mut Connection) -> Result<(), Error> + Send + Sync + 'static,
+        F: Fn(&mut Driver) -> Result<(), Error> + Send + Sync + 'static,
     {
         self.init = Some(Box::new(init));
         self
@@ -143,6 +165,10 @@ impl SqliteConnectionManager {
     ///
     /// After that it fails with `SQLITE_BUSY`; the connection stays usable. Zero means no
     /// waiting. The time is rounded up to whole milliseconds and capped at 24 days.
+    ///
+    /// While a connection is opened it waits for less than two fifths of the pool's
+    /// `open_timeout` (2 s of 5), so that the error says "locked". The function of
+    /// [`with_init`](Self::with_init) sees that shorter time, and may set one of its own.
     #[must_use]
     pub fn busy_timeout(mut self, limit: Duration) -> Self {
         self.busy_timeout = limit;
@@ -151,6 +177,9 @@ impl SqliteConnectionManager {
 
     /// Sets whether connections switch a database file to WAL, so that readers and the
     /// writer do not wait for each other; default `true`.
+    ///
+    /// A file that somebody uses cannot be switched. The connection then goes on in the
+    /// present mode, after at most 1 s; later connects and checks try again, without waiting.
     ///
     /// The file keeps the mode: `false` does not switch back. The setting has no effect
     /// on a database in memory, one that is opened read-only, and on file systems that
@@ -166,6 +195,14 @@ impl SqliteConnectionManager {
         self.wal = wal;
         self
     }
+
+    /// Sets what a returned connection is reset to; default [`Reset::Session`], because a
+    /// use that left nothing pays next to nothing for it. [`Reset`] has the costs.
+    #[must_use]
+    pub fn reset_on_return(mut self, reset: Reset) -> Self {
+        self.reset = reset;
+        self
+    }
 }
 
 impl fmt::Debug for SqliteConnectionManager {
@@ -175,112 +212,8 @@ impl fmt::Debug for SqliteConnectionManager {
             .field("flags", &self.flags)
             .field("busy_timeout", &self.busy_timeout)
             .field("wal", &self.wal)
+            .field("reset", &self.reset)
             .field("has_init", &self.init.is_some())
             .finish()
-    }
-}
-
-impl ManageConnection for SqliteConnectionManager {
-    type Connection = Connection;
-    type Error = Error;
-
-    /// Opens the database, then sets the busy timeout and WAL, then runs the
-    /// function given to [`with_init`](SqliteConnectionManager::with_init).
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be opened, is locked for longer than the busy timeout, or is
-    /// no database; and errors of the function.
-    ///
-    /// # Blocking
-    ///
-    /// On the disk, and up to the busy timeout while another connection locks the file.
-    fn connect(&self) -> Result<Connection, Error> {
-        let mut conn = self.source.open(self.flags, self.busy_timeout, self.wal)?;
-        if let Some(init) = &self.init {
-            init(&mut conn)?;
-        }
-        Ok(conn)
-    }
-
-    /// Runs a statement that does not read the file, and checks that the file is still the
-    /// one that was opened.
-    ///
-    /// A statement that reads (on a fresh connection even `SELECT 1` does) would wait while
-    /// another connection locks the database, so that a good connection could fail.
-    ///
-    /// # Errors
-    ///
-    /// If SQLite cannot run a statement; on Unix also with `SQLITE_READONLY_DBMOVED` if the
-    /// file was moved, deleted or replaced.
-    fn is_valid(&self, conn: &mut Connection) -> Result<(), Error> {
-        conn.query_row("PRAGMA busy_timeout", [], |_| Ok(()))?;
-        if source::has_moved(conn)? {
-            let code = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
-            let text = "the database file was moved, deleted or replaced".to_owned();
-            return Err(Error::SqliteFailure(code, Some(text)));
-        }
-        Ok(())
-    }
-
-    /// Always `false`: there is no peer to lose.
-    fn has_broken(&self, _: &mut Connection) -> bool {
-        false
-    }
-
-    /// True if another attempt will fail in the same way: a file or folder that is missing,
-    /// may not be used or is no database, and a path that SQLite does not accept.
-    fn is_permanent(&self, error: &Error) -> bool {
-        if matches!(error, Error::InvalidPath(_) | Error::NulError(_)) {
-            return true;
-        }
-        matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::CannotOpen
-                    | ErrorCode::PermissionDenied
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::AuthorizationForStatementDenied
-                    | ErrorCode::NotADatabase
-            )
-        )
-    }
-
-    /// True if the connection is no longer usable: an I/O error, a damaged file, a file that
-    /// was moved or deleted while it was open.
-    ///
-    /// Not fatal: a locked database, a full disk, and errors of statements.
-    fn is_fatal(&self, error: &Error) -> bool {
-        if error.sqlite_extended_error_code() == Some(ffi::SQLITE_READONLY_DBMOVED) {
-            return true;
-        }
-        matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::SystemIoFailure
-                    | ErrorCode::DatabaseCorrupt
-                    | ErrorCode::NotADatabase
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::InternalMalfunction
-            )
-        )
-    }
-
-    /// True if a transaction is open, which costs nothing to check.
-    fn needs_reset(&self, conn: &mut Connection) -> bool {
-        !conn.is_autocommit()
-    }
-
-    /// Rolls back the open transaction, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// If the rollback fails.
-    fn reset(&self, conn: &mut Connection) -> Result<(), Error> {
-        if conn.is_autocommit() {
-            return Ok(());
-        }
-        log::warn!("rolling back a transaction that was open when its connection returned");
-        conn.execute_batch("ROLLBACK")
     }
 }

@@ -110,13 +110,106 @@ fn p3_an_open_that_hangs_is_not_counted_on() {
 fn a_lifetime_that_ends_after_a_return_is_planned() {
     let life = Policy { max_lifetime: Some(SECOND * 10), ..policy(1) };
     let (mut core, mut leases) = exhausted(life);
-    assert_eq!(core.tick(&mut fx(at(9))), Time::NEVER, "it is in use");
-    let lease = leases.pop().expect("one");
+    assert_eq!(core.tick(&mut fx(at(9))), at(10), "a plan stands, though it is in use");
+    assert!(core.checkin_fast(at(9), leases.pop().expect("one")).is_ok());
+
+    // One that has never been idle.
+    let mut core: Core<Toy> = Core::new(Policy { max_lifetime: Some(SECOND * 10), ..policy(1) });
+    let mut asked = fx(at(0));
+    core.join(waiter(at(0), 0), &mut asked).expect("room to wait");
+    let Some(Job::Connect(permit)) = asked.jobs.pop() else { panic!("an open") };
+    let mut opened = fx(at(0));
+    core.connect_finished(Leased::new(permit, 0), &mut opened);
+    let Some((_, Answer::Granted(lease))) = opened.answers.pop() else { panic!("granted") };
+    assert_eq!(core.tick(&mut fx(at(8))), Time::NEVER, "it is in use");
     let lease = core.checkin_fast(at(9), lease).expect_err("not without a plan");
     let mut back = fx(at(9));
     core.checkin(lease, Verdict::Keep, &mut back);
     assert!(back.wake_reaper);
     assert_eq!(core.tick(&mut fx(at(9))), at(10));
+}
+
+#[test]
+fn a_plan_stands_though_its_connection_is_in_use_when_the_reaper_looks() {
+    let long = Some(SECOND * 100);
+    for settings in [
+        Policy { max_lifetime: long, ..policy(1) },
+        Policy { idle_timeout: long, ..policy(1) },
+        Policy { keepalive: long, ..policy(1) },
+        Policy { leak_threshold: long, ..policy(1) },
+    ] {
+        let mut core = filled(settings);
+        let first = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+        core.checkin(first, Verdict::Keep, &mut fx(at(0)));
+        for second in 1..5 {
+            assert_eq!(core.tick(&mut fx(at(second))), at(100));
+            let lease = core.acquire_fast(at(second), 9).expect("there is a plan");
+            assert_eq!(core.tick(&mut fx(at(second))), at(100));
+            assert!(core.checkin_fast(at(second), lease).is_ok(), "there is a plan");
+        }
+    }
+}
+
+#[test]
+fn the_reaper_has_no_plan_where_nothing_is_lent_or_idle_and_the_next_step_makes_one() {
+    let mut core = filled(Policy { leak_threshold: Some(SECOND * 3), ..policy(1) });
+    assert_eq!(core.tick(&mut fx(at(1))), Time::NEVER, "nothing is lent");
+    assert!(core.acquire_fast(at(1), 9).is_none(), "not without a plan");
+    let mut got = fx(at(1));
+    let lease = core.acquire(5, 9, &mut got).expect("one is idle");
+    assert!(got.wake_reaper);
+    assert_eq!(core.tick(&mut fx(at(2))), at(4));
+    assert_eq!(core.tick(&mut fx(at(4))), Time::NEVER, "reported once");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(5)));
+    assert_eq!(core.tick(&mut fx(at(5))), Time::NEVER, "nothing is lent again");
+
+    for span in [Some(SECOND * 3), Some(SECOND * 2)] {
+        let keepalive = span.filter(|&span| span == SECOND * 2);
+        let (mut core, mut leases) =
+            exhausted(Policy { idle_timeout: Some(SECOND * 3), keepalive, ..policy(1) });
+        assert_eq!(core.tick(&mut fx(at(3))), Time::NEVER, "nothing is idle");
+        let lease = leases.pop().expect("one");
+        let lease = core.checkin_fast(at(4), lease).expect_err("not without a plan");
+        let mut back = fx(at(4));
+        core.checkin(lease, Verdict::Keep, &mut back);
+        assert!(back.wake_reaper);
+        assert_eq!(Some(core.tick(&mut fx(at(4))).since(at(4))), span);
+    }
+}
+
+#[test]
+fn by_a_clock_that_lags_nothing_is_early() {
+    let lags = Policy { clock_lag: SECOND * 2, ..policy(1) };
+    // Got and returned at 6 s at the latest.
+    let used = |settings| {
+        let mut core = filled(settings);
+        let lease = core.acquire_fast(at(4), 9).expect("one is idle");
+        assert_eq!(core.holders(at(7)).map(|held| held.held_for).max(), Some(SECOND));
+        assert_eq!(core.holders(at(5)).map(|held| held.held_for).max(), Some(Duration::ZERO));
+        assert!(core.checkin_fast(at(4), lease).is_ok());
+        core
+    };
+    let mut core = used(Policy { idle_timeout: Some(SECOND * 10), ..lags.clone() });
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+    core.tick(&mut fx(at(16)));
+    assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 1);
+    let mut core = used(Policy { keepalive: Some(SECOND * 10), ..lags.clone() });
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+
+    let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
+    let lease = core.acquire(5, 9, &mut fx(at(15))).expect("it was used 9 s ago, or more");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(15)));
+    assert!(core.acquire_fast(at(24), 9).is_some(), "up to four seconds late");
+    let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
+    assert!(core.acquire(5, 9, &mut fx(at(16))).is_none(), "it needs a check");
+
+    let mut core = filled(Policy { leak_threshold: Some(SECOND * 10), ..lags });
+    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
+    let _lease = core.acquire_fast(at(4), 9).expect("there is a plan");
+    assert_eq!(core.tick(&mut fx(at(10))), at(16));
+    core.tick(&mut fx(at(16)));
+    assert_eq!(core.counters().leaks, 1);
 }
 
 #[test]
@@ -424,7 +517,9 @@ fn the_end_of_a_keepalive_starts_the_next() {
         let Some(Job::Check(lease, _)) = due.jobs.pop() else { panic!("only checks") };
         let mut ended = fx(at(1));
         core.check_finished(lease, Ok(()), &mut ended);
-        assert_eq!((checks(&ended), ended.wake_reaper), (1, false), "without the reaper");
+        assert_eq!(checks(&ended), 1, "without the reaper");
+        // It plans for the first that is idle again.
+        assert_eq!(ended.wake_reaper, place == 0);
         assert_eq!(core.keepalive_from, place, "the search goes on from here");
     }
 }

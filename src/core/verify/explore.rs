@@ -229,10 +229,18 @@ impl World {
 
     fn tick(&mut self) {
         let mut fx = Effects::at(self.now);
+        let planned = self.core.wake_at;
         let had_left = self.core.has_left();
         let next = self.core.tick(&mut fx);
         assert!(next > self.now, "the reaper spins");
         self.check_leaving(had_left, &fx);
+        let core = &self.core;
+        let nothing_is_lent = core.busy_slots().all(|slot| slot.leaking);
+        let rests = nothing_is_lent && core.idle.is_empty() && core.queue.is_empty();
+        if planned <= self.now && rests && self.jobs.is_empty() && core.outage.is_none() {
+            let is_quiet = fx.jobs.is_empty() && next == Time::NEVER;
+            assert!(!fx.jobs.is_empty() || is_quiet, "the reaper plans to run for nothing");
+        }
         self.carry_out(fx);
     }
 
@@ -434,6 +442,10 @@ impl World {
             let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
             assert!(until > self.now, "an idle connection outlived its time after {action:?}");
         }
+        for slot in core.busy_slots().filter(|slot| !slot.leaking) {
+            let until = slot.since.after_opt(core.policy.leak_threshold);
+            assert!(until > self.now, "a leak is not reported in time after {action:?}");
+        }
         let alive = self.conns.values().filter(|open| **open).count() as u32;
         assert!(alive >= core.open_count() + core.closing(), "lost a connection after {action:?}");
         assert!(
@@ -463,10 +475,11 @@ impl World {
                     _ => (0, None, None),
                 },
                 // Only the times that matter in this state.
-                if matches!(slot.state, ConnectionState::Busy) {
-                    String::new()
-                } else {
-                    age(slot.since)
+                match slot.state {
+                    ConnectionState::Busy if self.core.policy.leak_threshold.is_none() => {
+                        String::new()
+                    }
+                    _ => format!("{}{}", age(slot.since), slot.leaking),
                 },
                 if matches!(slot.state, ConnectionState::Idle) {
                     age(slot.fresh_at)
@@ -509,7 +522,8 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{:?}{:?}{:?}",
+            "{jobs:?}{}{}{}{}{:?}{:?}{:?}{:?}",
+            self.core.never_connected(),
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,
@@ -519,6 +533,7 @@ impl World {
             }),
             // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),
+            (self.core.lends_are_planned, self.core.returns_are_planned),
             self.core.deadlocked.map(age),
         );
         key
@@ -717,7 +732,15 @@ fn setups() -> Vec<Setup> {
     };
     nested.policy.self_deadlock_limit = Some(nanos(1));
 
-    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested]
+    let mut leaks = Setup {
+        horizon: 5,
+        verdicts: KEEP_OR_BREAK,
+        ..plain("leaks, and an idle time", 2, &[5, 5])
+    };
+    leaks.policy.leak_threshold = Some(nanos(2));
+    leaks.policy.idle_timeout = Some(nanos(3));
+
+    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks]
 }
 
 /// A subscriber receives what happened, and changes nothing.

@@ -38,6 +38,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         idle_timeout: None,
         keepalive: None,
         fresh_for: Duration::MAX,
+        clock_lag: Duration::ZERO,
         patience: Duration::MAX,
         open_limit: Duration::MAX,
         validation_limit: Duration::MAX,

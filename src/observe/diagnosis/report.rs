@@ -3,13 +3,13 @@
 use std::fmt;
 
 use super::{Diagnosis, Finding, FindingKind, Memory, Severity};
-use crate::types::text::{count, wrapped};
+use crate::types::text::{Plain, count, wrapped};
 
 impl fmt::Display for Diagnosis {
     /// A report, most severe findings first; one line if there are none. For the dump of
     /// the state, print [`snapshot`](Diagnosis::snapshot).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pool, span) = (&self.pool, self.span);
+        let (pool, span) = (Plain(&self.pool), self.span);
         if self.findings.is_empty() {
             let health = &self.snapshot.health;
             wrapped(f, "", &format!("pool '{pool}': nothing found within {span:.1?} ({health})"))?;

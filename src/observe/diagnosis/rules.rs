@@ -437,14 +437,21 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// A hold counts from up to two ticks of the cheap clock after it began.
+const LAG: Duration = Duration::from_millis(20);
+
 /// The holders in `after` that have kept their connections since before `before`. Their
-/// time grew by exactly `span`, because both times are measured from the same tick.
+/// time grew by exactly `span`, because both times are measured from the same tick. If it did
+/// not count yet in `before`, it grew by a little less.
 fn keepers<'a>(before: &Snapshot, after: &'a Snapshot, span: Duration) -> Vec<&'a Holder> {
     let earlier: HashMap<u64, Duration> =
         before.holders.iter().map(|held| (held.connection_id(), held.held_for())).collect();
     let is_same = |holder: &&Holder| {
         let held_before = earlier.get(&holder.connection_id());
-        held_before.is_some_and(|&held| held + span == holder.held_for())
+        held_before.is_some_and(|&held| {
+            let grown = holder.held_for().saturating_sub(held);
+            grown == span || held.is_zero() && grown + LAG >= span
+        })
     };
     after.holders.iter().filter(is_same).collect()
 }

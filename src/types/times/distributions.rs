@@ -1,9 +1,9 @@
 //! Distributions of times, kept off the hot path.
 //!
 //! A get that does not wait is not recorded: the pool counts all gets, and those that
-//! waited, so the number of zeros is known. Of the uses of a connection only a sample is
-//! timed (see `use_sampler`); a timed use stands for those before it that were not timed
-//! (`docs/decisions/0010-times.md`).
+//! waited, so the number of zeros is known. Of the uses of a connection that is used very
+//! often only some are timed, by chance, and stand for the others (see `use_sampler`, and
+//! `docs/decisions/0010-times.md`).
 
 use std::fmt;
 use std::time::Duration;
@@ -42,8 +42,11 @@ pub struct Times {
     /// How long gets took, with or without success. A get that found an idle connection
     /// counts as zero. A get that failed without waiting does not count.
     pub wait: Quantiles,
-    /// How long connections were held. Under heavy use only a sample is timed, and stands
-    /// for the other uses.
+    /// How long connections were held, however they came back. Of a connection that is used
+    /// more than some 25,000 times a second, only some uses are timed. Chance decides which,
+    /// and they stand for the others; uses of some milliseconds and longer are all recorded.
+    /// Of such a connection, the last few hundred uses are counted with its next ones, or
+    /// when it ends.
     pub in_use: Quantiles,
     /// How long connecting took (with `on_acquire`) if it succeeded.
     pub connect: Quantiles,

@@ -6,8 +6,8 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairpool_postgres::NoTls;
-use fairpool_postgres::postgres::{Client, Config, Error};
+use fairpool_postgres::postgres::{Config, Error};
+use fairpool_postgres::{Client, NoTls};
 use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 
@@ -59,7 +59,7 @@ impl Orders {
     }
 
     pub fn connect(&self) -> Result<Client, Error> {
-        self.config.connect(NoTls)
+        self.config.connect(NoTls).map(Client::from)
     }
 
     /// Changes the row and leaves the transaction open.

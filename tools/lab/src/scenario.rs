@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use fairpool::text::Plain;
+
 use crate::console::Console;
 use crate::report::Report;
 
@@ -40,7 +42,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        Plain(&self.0).fmt(f)
     }
 }
 

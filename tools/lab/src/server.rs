@@ -8,9 +8,9 @@ use std::ops::DerefMut;
 use std::time::Duration;
 
 use fairpool::{Pool, PooledConnection};
+use fairpool_postgres::postgres::Config;
 use fairpool_postgres::postgres::config::Host;
-use fairpool_postgres::postgres::{Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
+use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
 
 use crate::console::Console;
@@ -62,7 +62,10 @@ impl Server {
 
     fn given(url: &str) -> Result<Server, Problem> {
         let problem = |why: String| Problem(format!("DATABASE_URL: {why}"));
-        let mut config: Config = url.parse().map_err(|error| problem(chain(&error)))?;
+        let wrong = |error: fairpool_postgres::postgres::Error| problem(chain(&error));
+        // The manager's error shows no part of a password, unlike the driver's.
+        PostgresConnectionManager::from_url(url, NoTls).map_err(wrong)?;
+        let mut config: Config = url.parse().map_err(wrong)?;
         let address = address(&config).map_err(problem)?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_LIMIT);

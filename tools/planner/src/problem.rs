@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use fairpool::text::Plain;
+
 /// An error that ends the program.
 #[derive(Debug)]
 pub struct Problem(pub String);
@@ -16,7 +18,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The message of a server may have several lines.
-        f.write_str(&self.0.split_whitespace().collect::<Vec<_>>().join(" "))
+        Plain(&self.0.split_whitespace().collect::<Vec<_>>().join(" ")).fmt(f)
     }
 }
 

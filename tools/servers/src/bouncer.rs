@@ -1,4 +1,4 @@
-//! A PgBouncer that pools transactions, in front of a PostgreSQL on loopback.
+//! A PgBouncer in front of a PostgreSQL on loopback.
 //!
 //! It stops, and its folder is removed, when it is dropped or the process ends.
 
@@ -46,13 +46,22 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts one that shares `server_connections` connections to the server on
-    /// `server_port` among its clients.
+    /// Starts one that pools transactions: it shares `server_connections` connections to the
+    /// server on `server_port` among its clients.
     ///
     /// # Panics
     ///
     /// If there is no PgBouncer, or it does not start.
     pub fn start(server_port: u16, server_connections: u32) -> Bouncer {
+        Bouncer::start_with_mode(server_port, server_connections, "transaction")
+    }
+
+    /// The same, with this `pool_mode`: `transaction`, `session` or `statement`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no PgBouncer, or it does not start.
+    pub fn start_with_mode(server_port: u16, server_connections: u32, mode: &str) -> Bouncer {
         let program = host::find_program(&["pgbouncer"], &FOLDERS)
             .unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
         let owner = Owner::choose().unwrap_or_else(|why| panic!("{why}"));
@@ -66,7 +75,7 @@ impl Bouncer {
              listen_port = {port}\n\
              unix_socket_dir =\n\
              auth_type = any\n\
-             pool_mode = transaction\n\
+             pool_mode = {mode}\n\
              default_pool_size = {server_connections}\n\
              max_client_conn = 100\n\
              server_login_retry = 1\n"

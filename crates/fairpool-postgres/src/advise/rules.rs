@@ -124,7 +124,7 @@ pub(super) fn all_but_connections(pool: &Settings, server: &ServerFigures) -> Ve
         lifetime(pool),
         idle_connections(pool),
         waiters(pool),
-        leaks(pool),
+        leaks(pool, server),
     ];
     rules.into_iter().flatten().collect()
 }
@@ -235,17 +235,23 @@ fn waiters(pool: &Settings) -> Option<Recommendation> {
     )
 }
 
-fn leaks(pool: &Settings) -> Option<Recommendation> {
-    if pool.leak_threshold.is_some() {
-        return None;
-    }
-    let reason = "not set, so a leak shows only when the pool is exhausted".to_owned();
-    recommend(
-        "leak_threshold",
-        Severity::Info,
-        reason,
-        "set it above the longest that a transaction takes",
-    )
+/// The pool should name the holder before the server ends its transaction.
+fn leaks(pool: &Settings, server: &ServerFigures) -> Option<Recommendation> {
+    let (reason, advice) = match (pool.leak_threshold, server.idle_in_transaction_session_timeout) {
+        (None, _) => (
+            "not set, so a leak shows only when the pool is exhausted".to_owned(),
+            "set it above the longest that a transaction takes".to_owned(),
+        ),
+        (Some(leak), Some(limit)) if leak >= limit => (
+            format!(
+                "{leak:?}, but the server ends a forgotten transaction after {limit:?} \
+                 (idle_in_transaction_session_timeout), before the pool names its holder"
+            ),
+            format!("set it to less than {limit:?}"),
+        ),
+        _ => return None,
+    };
+    recommend("leak_threshold", Severity::Info, reason, advice)
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use postgres::{Client, Error, SimpleQueryMessage};
+use fairpool::text::Plain;
+use postgres::{Error, SimpleQueryMessage};
 
 use super::AdviseError;
+use crate::Client;
 
 const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (\
      'server_version', 'port', 'max_connections', 'superuser_reserved_connections', \
@@ -134,7 +136,7 @@ impl fmt::Display for ServerFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ServerFigures { version, max_connections, reserved, others, .. } = self;
         // "15.12 (Debian 15.12-0+deb12u2)": the first word is the version.
-        let version = version.split_whitespace().next().unwrap_or(version);
+        let version = Plain(version.split_whitespace().next().unwrap_or(version));
         write!(
             f,
             "PostgreSQL {version} (max_connections {max_connections}, {reserved} reserved, \

@@ -6,40 +6,24 @@ use postgres::Error;
 use postgres::error::{Severity, SqlState};
 use postgres::tls::NoTlsError;
 
-/// Whether only a change of the configuration or an administrator can fix it.
+/// Whether this process's own configuration decides it, whatever a server does.
 pub(super) fn is_permanent(error: &Error) -> bool {
-    match error.code() {
-        Some(code) => is_permanent_code(code),
-        None => is_config_error(error) || is_tls_mismatch(error),
-    }
+    error.as_db_error().is_none() && (is_config_error(error) || is_tls_mismatch(error))
 }
 
 /// Whether the connection is lost, or in an unknown state.
 pub(super) fn is_fatal(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => {
-            let ends_session =
-                matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+            // PgBouncer and old servers send only the severity that may be translated.
+            let ends_session = match db.parsed_severity() {
+                Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+                None => matches!(db.severity(), "FATAL" | "PANIC"),
+            };
             ends_session || is_connection_code(db.code())
         }
         None => !is_rejected_by_client(error),
     }
-}
-
-fn is_permanent_code(code: &SqlState) -> bool {
-    // The last five reject a session setting.
-    const CODES: [&SqlState; 9] = [
-        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        &SqlState::INVALID_PASSWORD,
-        &SqlState::INVALID_CATALOG_NAME,
-        &SqlState::INSUFFICIENT_PRIVILEGE,
-        &SqlState::UNDEFINED_OBJECT,
-        &SqlState::INVALID_NAME,
-        &SqlState::SYNTAX_ERROR,
-        &SqlState::INVALID_PARAMETER_VALUE,
-        &SqlState::CANT_CHANGE_RUNTIME_PARAM,
-    ];
-    CODES.contains(&code)
 }
 
 fn is_connection_code(code: &SqlState) -> bool {
@@ -54,28 +38,27 @@ fn has_text(error: &Error, beginnings: &[&str]) -> bool {
     beginnings.iter().any(|beginning| text.starts_with(beginning))
 }
 
+fn has_cause(error: &Error, beginnings: &[&str]) -> bool {
+    let text = error.source().map(ToString::to_string).unwrap_or_default();
+    beginnings.iter().any(|beginning| text.starts_with(beginning))
+}
+
 fn is_config_error(error: &Error) -> bool {
-    const TEXTS: [&str; 4] = [
+    const TEXTS: [&str; 3] = [
         "invalid configuration",
         "invalid connection string",
-        "authentication error",
         // A parameter that holds a zero byte.
         "error encoding message",
     ];
-    has_text(error, &TEXTS)
+    // Whether a password is needed is the server's decision.
+    has_text(error, &TEXTS) && !has_cause(error, &["password missing"])
 }
 
-/// Whether TLS is required and one side has none. A failed handshake does not count:
-/// a certificate may be renewed at any time.
+/// Whether the driver refuses the combination of TLS settings and connector. What the
+/// server lacks does not count.
 fn is_tls_mismatch(error: &Error) -> bool {
-    const TEXTS: [&str; 3] =
-        ["server does not support TLS", "no hostname provided for TLS", "weak sslmode"];
-    let Some(cause) = error.source() else {
-        return false;
-    };
-    let text = cause.to_string();
-    cause.is::<NoTlsError>()
-        || has_text(error, &["error performing TLS"]) && TEXTS.iter().any(|t| text.starts_with(t))
+    error.source().is_some_and(|cause| cause.is::<NoTlsError>())
+        || has_text(error, &["error performing TLS"]) && has_cause(error, &["weak sslmode"])
 }
 
 /// Whether the client rejected a value, a column or a statement, so that the connection
@@ -94,3 +77,6 @@ fn is_rejected_by_client(error: &Error) -> bool {
     ];
     has_text(error, &TEXTS)
 }
+
+#[cfg(test)]
+mod tests;

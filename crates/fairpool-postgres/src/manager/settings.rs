@@ -1,12 +1,14 @@
 //! The manager's settings, and how they reach the driver and the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use postgres::Config;
+use postgres::types::{ToSql, Type};
+use postgres::{Client, Config, Error};
 
-use super::{PostgresConnectionManager, Reset};
+use super::limits::default_connect_timeout;
+use super::{PostgresConnectionManager, Reset, secrets};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVES_RETRIES: u32 = 5;
@@ -15,12 +17,19 @@ const KEEPALIVES_RETRIES: u32 = 5;
 const DRIVER_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl<T> PostgresConnectionManager<T> {
-    /// Limits how long opening the socket may take, per address; default 5 s.
+    /// Limits how long opening the socket may take, per address; by default what the
+    /// pool's [`open_timeout`](fairpool::Builder::open_timeout) allows.
     ///
-    /// The driver's default is the kernel's two minutes. The limit does not cover DNS,
-    /// TLS and authentication. The pool's
-    /// [`open_timeout`](fairpool::Builder::open_timeout) covers the whole `connect` and
-    /// should be the larger of the two.
+    /// The pool's limit covers the whole `connect`, to all hosts in turn. If this limit is
+    /// not well below, the pool abandons the call just before the driver would have said
+    /// "connection timed out". So the default is four fifths of `open_timeout`, divided by
+    /// the number of addresses (of which a name counts as two) but at least half a second:
+    /// 2 s for one name and the pool's default. Without a pool it is 5 s. A value of your
+    /// own is kept as it is; if it does not fit, building the pool logs a warning with both
+    /// values. The driver's own default is the kernel's two minutes.
+    ///
+    /// The limit does not cover DNS, TLS and authentication, for which the driver has no
+    /// limit: if they hang, an error says for how long connecting has taken.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.config.connect_timeout(limit);
@@ -109,10 +118,13 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// The settings are not sent as the start-up parameter `options`, which PgBouncer
     /// refuses. Behind a PgBouncer that pools *transactions* no session setting is
-    /// reliable: use `ALTER ROLE … SET` instead.
+    /// reliable: use `ALTER ROLE … SET` instead (see
+    /// [`transaction_pooler`](Self::transaction_pooler)).
     ///
-    /// If the server rejects a name or value, every `connect` fails with an error that
-    /// [`is_permanent`](fairpool::ManageConnection::is_permanent).
+    /// If the server rejects a name or value, `connect` fails with an error that names the
+    /// setting. A value may be a secret: it is shown neither in the manager's `Debug` nor
+    /// in that error, which has the server's SQLSTATE but not its words. The server's own
+    /// log may show it.
     ///
     /// # Examples
     ///
@@ -133,14 +145,78 @@ impl<T> PostgresConnectionManager<T> {
         self
     }
 
-    /// Sets what is undone when a connection returns; default [`Reset::Off`].
+    /// Sets what is undone when a connection returns; default [`Reset::Session`]: everything
+    /// that the use may have left, and nothing if it is known to have left nothing.
     #[must_use]
     pub fn reset_on_return(mut self, reset: Reset) -> Self {
-        self.reset = reset;
+        Arc::make_mut(&mut self.rules).reset = reset;
+        self
+    }
+
+    /// Names functions that leave nothing on a session; default none.
+    ///
+    /// After a statement that calls a function which is not PostgreSQL's own, the session is
+    /// reset: it may have left anything, and nobody asks the function. That costs a hop to a
+    /// worker thread and a round trip (50 µs on one machine), in which nobody has the
+    /// connection. Name those functions that set no parameter, take no lock of the session, make
+    /// no temporary table and so on: as `name`, as `schema.name`, or with a `*` at the end for
+    /// all that begin alike. Case does not matter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    ///
+    /// let manager = PostgresConnectionManager::from_url("host=localhost", NoTls)?
+    ///     .harmless_functions(["total_price", "audit.current_user_id", "st_*"]);
+    /// # Ok::<(), fairpool_postgres::postgres::Error>(())
+    /// ```
+    #[must_use]
+    pub fn harmless_functions<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let names = names.into_iter().map(Into::into);
+        Arc::make_mut(&mut self.rules).harmless.add(names);
+        self
+    }
+
+    /// Says that a pooler which pools *transactions* stands between, such as PgBouncer with
+    /// `pool_mode = transaction`; default `false`.
+    ///
+    /// There, consecutive transactions of one connection run on different sessions of the
+    /// server. Without this setting most queries fail with 26000, "prepared statement does not
+    /// exist", or, worse, may execute a statement that another process has prepared under the
+    /// same name. With it:
+    ///
+    /// - Statements are sent in one message, without a name on the server. The types of a
+    ///   statement's parameters are asked for once per connection and text, in a transaction,
+    ///   and remembered. The database's own types (enums, composites, those of extensions) are
+    ///   looked up when connecting, in one transaction.
+    /// - Session state is refused with an error (0A000) that says so: `SET` (except `SET
+    ///   LOCAL`), `LISTEN`, `PREPARE`, advisory locks of a session, and, outside a transaction,
+    ///   temporary tables and cursors. So are session settings of this manager, when it
+    ///   connects, and `COPY` outside a transaction.
+    /// - Sessions are not reset, except that an open transaction is rolled back.
+    ///
+    /// The mode cannot be recognised when connecting. If its symptoms show, the manager logs a
+    /// warning that names this setting. A pooler that pools sessions needs nothing. One that
+    /// pools statements has no transactions: there, leave this setting off, and use [`Client::simple_query`],
+    /// [`Client::batch_execute`] and [`Client::query_typed`].
+    ///
+    /// [`Client::simple_query`]: crate::Client::simple_query
+    /// [`Client::batch_execute`]: crate::Client::batch_execute
+    /// [`Client::query_typed`]: crate::Client::query_typed
+    #[must_use]
+    pub fn transaction_pooler(mut self, yes: bool) -> Self {
+        Arc::make_mut(&mut self.rules).transaction_pooler = yes;
         self
     }
 
     /// Returns the configuration used for connecting, with defaults filled in.
+    ///
+    /// The driver's `Debug` of it shows the value of `options`, which the manager's hides.
     ///
     /// # Examples
     ///
@@ -157,7 +233,7 @@ impl<T> PostgresConnectionManager<T> {
     pub fn config(&self) -> Config {
         let mut config = self.config.clone();
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
+            config.connect_timeout(default_connect_timeout(&config, self.limits.get()));
         }
         if config.get_keepalives_idle() == DRIVER_KEEPALIVES_IDLE {
             config.keepalives_idle(KEEPALIVES_IDLE);
@@ -174,18 +250,32 @@ impl<T> PostgresConnectionManager<T> {
         config
     }
 
-    /// The statement that applies the session settings, if there are any.
-    pub(super) fn settings_sql(&self) -> Option<String> {
-        let calls: Vec<String> = self
-            .settings
-            .iter()
-            .map(|(name, value)| {
-                let (name, value) = (literal(name), literal(value));
-                format!("pg_catalog.set_config({name}, {value}, false)")
-            })
-            .collect();
-        (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(", ")))
+    pub(super) fn has_settings(&self) -> bool {
+        !self.settings.is_empty()
     }
+
+    /// Applies the session settings, if there are any, in one round trip.
+    ///
+    /// The values are parameters: the driver writes the text of a statement to the log, at
+    /// the debug level, and the server lists it in `pg_stat_activity`.
+    pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
+        let Some(sql) = settings_sql(self.settings.len()) else { return Ok(()) };
+        let parameter = |text| (text as &(dyn ToSql + Sync), Type::TEXT);
+        let pairs = self.settings.iter();
+        let parameters: Vec<_> =
+            pairs.flat_map(|(name, value)| [parameter(name), parameter(value)]).collect();
+        let applied = client.query_typed(&sql, &parameters);
+        applied.map(drop).map_err(|error| secrets::of_settings(error, &self.settings))
+    }
+}
+
+/// The statement that sets this many parameters. While it runs the server sends no notices,
+/// which the driver would log: they may quote a value.
+fn settings_sql(number: usize) -> Option<String> {
+    let quiet = "pg_catalog.set_config('client_min_messages', 'error', true)";
+    let call = |n: usize| format!("pg_catalog.set_config(${}, ${}, false)", 2 * n + 1, 2 * n + 2);
+    let calls: String = (0..number).map(|n| format!(", {}", call(n))).collect();
+    (number > 0).then(|| format!("SELECT {quiet}{calls}"))
 }
 
 /// After how much silence keepalives give up.
@@ -209,16 +299,6 @@ fn milliseconds(limit: Duration) -> String {
     up.min(i32::MAX as u128).to_string()
 }
 
-/// Quotes a string for SQL, whatever `standard_conforming_strings` is.
-fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,18 +313,10 @@ mod tests {
     }
 
     #[test]
-    fn literals_cannot_be_left() {
-        assert_eq!(literal("plain"), "'plain'");
-        assert_eq!(literal("it's"), "'it''s'");
-        assert_eq!(literal(r"\'"), r"E'\\'''");
-    }
-
-    #[test]
     fn a_setting_made_twice_keeps_the_last_value() {
         let manager = PostgresConnectionManager::new(Config::new(), NoTls)
             .session_setting("jit", "on")
             .session_setting("JIT", "off");
-        let sql = manager.settings_sql().unwrap();
-        assert_eq!(sql, "SELECT pg_catalog.set_config('JIT', 'off', false)");
+        assert_eq!(manager.settings, [("JIT".to_owned(), "off".to_owned())]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fairpool::diagnosis::Severity;
 use fairpool::{Builder, Pool};
 use fairpool_postgres::postgres::Client;
-use fairpool_postgres::{Advice, AdviseError, NoTls, advise};
+use fairpool_postgres::{Advice, AdviseError, NoTls, Reset, advise};
 use fairpool_servers::bouncer::Bouncer;
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 
@@ -217,7 +217,7 @@ fn advice_that_cannot_be_given_is_an_error() {
         .max_size(1)
         .connection_timeout(Duration::from_millis(50))
         .test_on_check_out(false)
-        .build(good_manager("none"))
+        .build(good_manager("none").reset_on_return(Reset::Off))
         .unwrap();
     let error = advise(&pool, 0).unwrap_err();
     assert_eq!(error.to_string(), "instances must be at least 1, but is 0");

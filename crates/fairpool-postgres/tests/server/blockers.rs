@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use fairpool::Pool;
 use fairpool::diagnosis::FindingKind;
-use fairpool_postgres::postgres::{self, Client};
 use fairpool_postgres::{Blocker, NoTls, blockers};
+use fairpool_postgres::{Client, postgres};
 use fairpool_servers::bouncer::Bouncer;
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 
@@ -16,7 +16,7 @@ use crate::common::{LONG, Manager, backend};
 
 fn session(cluster: &Cluster, name: &str) -> Client {
     let mut config = cluster.config();
-    config.application_name(name).connect(NoTls).expect("a session")
+    config.application_name(name).connect(NoTls).expect("a session").into()
 }
 
 /// Polls until there are this many blockers, which block this many sessions in total.
@@ -145,7 +145,7 @@ fn a_role_without_privileges_sees_who_but_not_what() {
     let app = || cluster.app_config(APP_PASSWORD).connect(NoTls).expect("a session");
     let mut waiter = app();
     let waiter = thread::spawn(move || waiter.batch_execute(WANT));
-    let mut observer = app();
+    let mut observer = Client::from(app());
     let all = await_blocked(&mut observer, 1, 1);
     assert_eq!((all[0].pid, all[0].application_name.as_deref()), (holder_pid, Some("holder")));
     assert_eq!((&all[0].state, &all[0].query, all[0].state_for), (&None, &None, None));
@@ -163,7 +163,7 @@ fn blockers_are_found_through_a_bouncer_too() {
     holder.batch_execute("BEGIN; UPDATE orders SET n = 1 WHERE id = 12345").unwrap();
     let mut waiter = session(&cluster, "waiter");
     let waiter = thread::spawn(move || waiter.batch_execute(WANT));
-    let mut observer: Client = bouncer.config().connect(NoTls).unwrap();
+    let mut observer: Client = bouncer.config().connect(NoTls).unwrap().into();
     for _ in 0..3 {
         assert_eq!(await_blocked(&mut observer, 1, 1)[0].pid, holder_pid);
     }

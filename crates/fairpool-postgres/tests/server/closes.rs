@@ -7,8 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{ManageConnection, Pool, PooledConnection};
+use fairpool_postgres::Client;
 use fairpool_postgres::NoTls;
-use fairpool_postgres::postgres::{self, Client, Config};
+use fairpool_postgres::postgres::{self, Config};
 use fairpool_servers::cluster::Cluster;
 use fairpool_servers::netns::Network;
 use fairpool_servers::proxy::{Flow, Proxy};

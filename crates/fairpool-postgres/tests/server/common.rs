@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Builder, Error, ManageConnection, Pool, PooledConnection};
-use fairpool_postgres::postgres::{self, Client, Config};
-use fairpool_postgres::{NoTls, PostgresConnectionManager};
+use fairpool_postgres::postgres::{self, Config};
+use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
 use fairpool_servers::cluster::Cluster;
 use fairpool_servers::proxy::Proxy;
+use log::{Level, LevelFilter, Metadata, Record};
 
 pub(crate) type Manager = PostgresConnectionManager<NoTls>;
 pub(crate) type Guard = PooledConnection<Manager>;
@@ -54,7 +55,7 @@ pub(crate) fn builder() -> Builder<Manager> {
 
 /// A session of the test itself, beside the pool.
 pub(crate) fn session(cluster: &Cluster) -> Client {
-    cluster.config().connect(NoTls).expect("a session")
+    cluster.config().connect(NoTls).expect("a session").into()
 }
 
 /// The same server as the proxy's, through the proxy.
@@ -138,4 +139,37 @@ pub(crate) fn ask(client: &mut Client, sql: &str) -> String {
 pub(crate) fn signal(name: &str, pid: impl ToString) {
     let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(status.success(), "kill {name}");
+}
+
+/// Keeps what is logged, by anybody, at any level.
+struct Log(Mutex<Vec<(Level, String)>>);
+
+static LOG: Log = Log(Mutex::new(Vec::new()));
+
+impl log::Log for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = (record.level(), format!("{}: {}", record.target(), record.args()));
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on everything is logged, also what drivers log.
+pub(crate) fn start_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&LOG).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+    });
+}
+
+/// The lines so far that contain this.
+pub(crate) fn logged(part: &str) -> Vec<(Level, String)> {
+    let lines = LOG.0.lock().unwrap();
+    lines.iter().filter(|(_, line)| line.contains(part)).cloned().collect()
 }

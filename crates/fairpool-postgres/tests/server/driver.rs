@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use fairpool::ManageConnection;
-use fairpool_postgres::postgres::{Client, Config};
-use fairpool_postgres::{NoTls, Reset};
+use fairpool_postgres::postgres::Config;
+use fairpool_postgres::{Client, NoTls, Reset};
 use fairpool_servers::cluster::Cluster;
 
 use crate::common::{
@@ -113,12 +113,19 @@ fn settings_are_applied_to_each_connection() {
         assert_eq!(show(&mut client, "statement_timeout"), "30s");
         assert_eq!(show(&mut client, "idle_in_transaction_session_timeout"), "1min");
         assert_eq!(show(&mut client, "my.note"), r"quote ' backslash \ both \'");
+        assert_eq!(show(&mut client, "client_min_messages"), "notice", "as it was");
         // Two schemas: a list stays a list.
         assert_eq!(show(&mut client, "search_path"), "a, \"B c\"");
         let mut other = manager.connect().unwrap();
         other.batch_execute("CREATE SCHEMA IF NOT EXISTS a").unwrap();
         assert_eq!(ask(&mut client, "SELECT current_schema()::text"), "a");
     }
+}
+
+#[test]
+fn the_level_of_messages_can_be_set_too() {
+    let manager = manager().session_setting("client_min_messages", "log");
+    assert_eq!(show(&mut manager.connect().unwrap(), "client_min_messages"), "log");
 }
 
 #[test]
@@ -136,7 +143,7 @@ fn a_setting_cannot_smuggle_in_sql() {
 }
 
 #[test]
-fn a_rejected_setting_is_permanent() {
+fn a_rejected_setting_is_named_and_not_permanent() {
     for (name, value) in [
         ("no_such_parameter", "1"),
         ("not a name", "1"),
@@ -147,7 +154,12 @@ fn a_rejected_setting_is_permanent() {
     ] {
         let manager = manager().session_setting(name, value);
         let error = refusal(&manager);
-        assert!(manager.is_permanent(&error), "{name}: {error:?}");
+        assert!(!manager.is_permanent(&error), "{name}: {error:?}");
+        let text = error.as_db_error().expect("the server's error").message();
+        assert!(
+            text.starts_with(&format!("the server rejects session_setting {name} (")),
+            "{text}"
+        );
     }
 }
 
@@ -179,16 +191,24 @@ fn validation_is_bounded_on_a_silent_server() {
 
 // ---- reset ----
 
+const LEVELS: [Reset; 4] = [Reset::Off, Reset::Rollback, Reset::Session, Reset::Always];
+
 #[test]
-fn no_reset_is_asked_for_by_default_but_one_after_a_panic_rolls_back() {
-    let off = manager();
-    let mut client = off.connect().unwrap();
-    assert!(!off.needs_reset(&mut client));
-    client.batch_execute("BEGIN").unwrap();
-    off.reset(&mut client).unwrap();
-    assert!(!is_in_transaction(&mut client));
-    for mode in [Reset::Rollback, Reset::Session] {
-        assert!(off.clone().reset_on_return(mode).needs_reset(&mut client));
+fn a_reset_is_asked_for_where_something_may_be_left_and_says_what_it_found() {
+    for level in LEVELS {
+        let manager = manager().reset_on_return(level);
+        let mut client = manager.connect().unwrap();
+        // Neither a mark nor a level asks for this one: the pool does, after a panic.
+        manager.reset(&mut client).unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level == Reset::Always, "{level:?}");
+        client.batch_execute("BEGIN").unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level != Reset::Off, "{level:?}");
+        manager.reset(&mut client).unwrap();
+        assert_eq!(manager.needs_reset(&mut client), level == Reset::Always, "{level:?}");
+        assert!(!is_in_transaction(&mut client), "{level:?}");
+        let found = manager.left_behind(&mut client);
+        assert_eq!(found.as_deref(), Some("an open transaction"), "{level:?}");
+        assert_eq!(manager.left_behind(&mut client), None, "{level:?}");
     }
 }
 

@@ -1,74 +1,221 @@
 //! Which errors of the driver are permanent, and which are fatal.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use fairpool::ManageConnection;
-use fairpool_postgres::postgres::config::SslMode;
+use fairpool_postgres::Client;
+use fairpool_postgres::postgres::config::{SslMode, TargetSessionAttrs};
 use fairpool_postgres::postgres::error::SqlState;
-use fairpool_postgres::postgres::{Client, Config, Error};
+use fairpool_postgres::postgres::{Config, Error};
 use fairpool_postgres::{NoTls, Reset};
 use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
 
 use crate::common::{
-    Manager, ask, backend, manager, manager_of, refusal, shared, signal, wait_until,
+    LONG, Manager, ask, backend, builder, manager, manager_of, millis, refusal, shared, signal,
+    wait_until,
 };
 
 // ---- permanent or not ----
 
-#[test]
-fn wrong_password_is_permanent() {
-    let cluster = shared();
-    let wrong = Manager::new(cluster.app_config("wrong"), NoTls);
-    let error = refusal(&wrong);
-    assert_eq!(error.code(), Some(&SqlState::INVALID_PASSWORD));
-    assert!(wrong.is_permanent(&error));
+/// What somebody may put right while callers wait.
+struct Passing {
+    what: &'static str,
+    manager: Manager,
+    /// `None` if there are several, by version.
+    code: Option<SqlState>,
+    repair: Box<dyn Fn(&Cluster)>,
+}
 
-    let right = Manager::new(cluster.app_config(APP_PASSWORD), NoTls);
-    assert!(right.connect().is_ok());
+/// With these statements as the repair.
+fn passing(
+    what: &'static str,
+    manager: Manager,
+    code: &SqlState,
+    repair: &'static [&'static str],
+) -> Passing {
+    let repair = Box::new(move |cluster: &Cluster| {
+        for sql in repair {
+            cluster.psql(sql);
+        }
+    });
+    Passing { what, manager, code: Some(code.clone()), repair }
+}
+
+/// Makes the server ask this role for a password, or trust it, or refuse it.
+fn set_access(cluster: &Cluster, role: &str, method: &str) {
+    let file = cluster.folder().join("data/pg_hba.conf");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("host all {role} all {method}\n{before}")).unwrap();
+    cluster.psql("SELECT pg_reload_conf()");
+}
+
+/// Everything for which a server refuses, each with its repair.
+fn all_that_passes(cluster: &Cluster) -> Vec<Passing> {
+    for sql in [
+        "CREATE ROLE rotated LOGIN PASSWORD 'old'",
+        "CREATE ROLE barred NOLOGIN",
+        "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0",
+        "CREATE ROLE refused LOGIN",
+        "CREATE ROLE asked LOGIN",
+        "CREATE DATABASE locked",
+        "REVOKE CONNECT ON DATABASE locked FROM PUBLIC",
+        "CREATE DATABASE shut ALLOW_CONNECTIONS false",
+    ] {
+        cluster.psql(sql);
+    }
+    for role in ["late", "barred", "crowded"] {
+        set_access(cluster, role, "trust");
+    }
+    for role in ["rotated", "asked"] {
+        set_access(cluster, role, "scram-sha-256");
+    }
+    set_access(cluster, "refused", "reject");
+    // The server reads the file when it gets around to it.
+    wait_until("the file is read", || {
+        let count = "SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'reject'";
+        cluster.psql(count) == "1" && set_of(cluster, "refused", "postgres").connect().is_err()
+    });
+    let as_user = |user| set_of(cluster, user, "postgres");
+    let in_database = |name| set_of(cluster, "postgres", name);
+    let mut with_old_password = cluster.config();
+    with_old_password.user("rotated").password("new");
+    let mut all = vec![
+        passing(
+            "the password is rotated",
+            Manager::new(with_old_password, NoTls),
+            &SqlState::INVALID_PASSWORD,
+            &["ALTER ROLE rotated PASSWORD 'new'"],
+        ),
+        passing(
+            "the role is created",
+            as_user("late"),
+            &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            &["CREATE ROLE late LOGIN"],
+        ),
+        passing(
+            "the role may log in again",
+            as_user("barred"),
+            &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            &["ALTER ROLE barred LOGIN"],
+        ),
+        passing(
+            "the role may have more connections",
+            as_user("crowded"),
+            &SqlState::TOO_MANY_CONNECTIONS,
+            &["ALTER ROLE crowded CONNECTION LIMIT -1"],
+        ),
+        passing(
+            "the database is created",
+            in_database("late"),
+            &SqlState::INVALID_CATALOG_NAME,
+            &["CREATE DATABASE late"],
+        ),
+        passing(
+            "the database is renamed",
+            in_database("renamed"),
+            &SqlState::INVALID_CATALOG_NAME,
+            &["CREATE DATABASE before", "ALTER DATABASE before RENAME TO renamed"],
+        ),
+        passing(
+            "the right to connect is granted",
+            {
+                let mut config = cluster.app_config(APP_PASSWORD);
+                config.dbname("locked");
+                Manager::new(config, NoTls)
+            },
+            &SqlState::INSUFFICIENT_PRIVILEGE,
+            &["GRANT CONNECT ON DATABASE locked TO PUBLIC"],
+        ),
+        passing(
+            "the database is opened",
+            in_database("shut"),
+            &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            &["ALTER DATABASE shut ALLOW_CONNECTIONS true"],
+        ),
+    ];
+    all.push(Passing {
+        what: "the role of a session setting is created",
+        manager: as_user("postgres").session_setting("role", "actor"),
+        code: None,
+        repair: Box::new(|cluster| drop(cluster.psql("CREATE ROLE actor"))),
+    });
+    all.push(Passing {
+        what: "the server lets the role in",
+        manager: as_user("refused"),
+        code: Some(SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+        repair: Box::new(|cluster| set_access(cluster, "refused", "trust")),
+    });
+    all.push(Passing {
+        what: "the server no longer asks for a password",
+        manager: as_user("asked"),
+        code: None,
+        repair: Box::new(|cluster| set_access(cluster, "asked", "trust")),
+    });
+    all
+}
+
+fn set_of(cluster: &Cluster, user: &str, database: &str) -> Manager {
+    let mut config = cluster.config();
+    config.user(user).dbname(database);
+    Manager::new(config, NoTls)
 }
 
 #[test]
-fn a_missing_password_is_permanent() {
+fn what_a_server_refuses_is_waited_for_until_somebody_puts_it_right() {
+    let cluster = Cluster::start();
+    for Passing { what, manager, code, repair } in all_that_passes(&cluster) {
+        let error = refusal(&manager);
+        assert!(!manager.is_permanent(&error), "until {what}: {error:?}");
+        if code.is_some() {
+            assert_eq!(error.code(), code.as_ref(), "until {what}: {error:?}");
+        }
+        let pool = builder().max_size(1).connect_backoff(millis(5), millis(20));
+        let pool = pool.build_unchecked(manager);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| pool.get_timeout(LONG).map(drop));
+            wait_until("attempts fail", || pool.stats().open_failures >= 2);
+            assert!(!waiter.is_finished(), "until {what}: {:?}", waiter.join());
+            repair(&cluster);
+            let served = waiter.join().unwrap();
+            served.unwrap_or_else(|error| panic!("although {what}: {error}"));
+        });
+    }
+}
+
+/// The state of the network or of the system, which passes.
+#[test]
+fn an_address_without_a_server_is_not_permanent() {
+    for url in [
+        "postgresql://u@no-such-host.invalid/d",
+        "postgresql://u@%2Fno%2Fsuch%2Ffolder/d",
+        // The system refuses this address.
+        "postgresql://u@255.255.255.255/d",
+    ] {
+        let manager = Manager::from_url(url, NoTls).unwrap();
+        let error = refusal(&manager);
+        assert!(error.to_string().starts_with("error connecting"), "{url}: {error:?}");
+        assert!(!manager.is_permanent(&error), "{url}: {error:?}");
+        assert!(manager.is_fatal(&error), "{url}: {error:?}");
+    }
+}
+
+#[test]
+fn a_server_of_the_other_role_is_not_permanent() {
     let mut config = shared().config();
-    config.user("app");
+    config.target_session_attrs(TargetSessionAttrs::ReadOnly);
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
-    assert_eq!(error.code(), None);
+    assert!(!manager.is_permanent(&error), "{error:?}");
+}
+
+#[test]
+fn a_value_that_cannot_be_sent_is_permanent() {
+    let manager = manager().application_name("zero \0 byte");
+    let error = refusal(&manager);
     assert!(manager.is_permanent(&error), "{error:?}");
-}
-
-#[test]
-fn an_unknown_role_is_permanent() {
-    let mut config = shared().config();
-    config.user("nobody_like_that").password("any");
-    let manager = Manager::new(config, NoTls);
-    let error = refusal(&manager);
-    assert!(manager.is_permanent(&error), "{error:?}");
-}
-
-#[test]
-fn an_unknown_database_is_permanent() {
-    let mut config = shared().config();
-    config.dbname("no_such_database");
-    let manager = Manager::new(config, NoTls);
-    let error = refusal(&manager);
-    assert_eq!(error.code(), Some(&SqlState::INVALID_CATALOG_NAME));
-    assert!(manager.is_permanent(&error));
-}
-
-#[test]
-fn a_database_without_the_right_to_connect_is_permanent() {
-    let cluster = shared();
-    cluster.psql("CREATE DATABASE locked");
-    cluster.psql("REVOKE CONNECT ON DATABASE locked FROM PUBLIC");
-    let mut config = cluster.app_config(APP_PASSWORD);
-    config.dbname("locked");
-    let manager = Manager::new(config, NoTls);
-    let error = refusal(&manager);
-    assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
-    assert!(manager.is_permanent(&error));
 }
 
 #[test]
@@ -78,13 +225,14 @@ fn a_configuration_without_a_host_is_permanent() {
     assert!(manager.is_permanent(&error), "{error:?}");
 }
 
+/// A reload may switch TLS on.
 #[test]
-fn required_tls_on_a_server_without_tls_is_permanent() {
+fn required_tls_on_a_server_without_tls_is_not_permanent() {
     let mut config = shared().config();
     config.ssl_mode(SslMode::Require);
     let manager = Manager::new(config, NoTls);
     let error = refusal(&manager);
-    assert!(manager.is_permanent(&error), "{error:?}");
+    assert!(!manager.is_permanent(&error), "{error:?}");
 }
 
 #[test]

@@ -10,13 +10,19 @@
 
 mod advise;
 mod blockers;
+mod cancels;
 mod closes;
 mod common;
 mod driver;
 mod errors;
 mod faults;
 mod forks;
+mod left_behind;
+mod limits;
+mod marks;
 mod pgbouncer;
 mod pool;
 mod recovery;
 mod returns;
+mod secrets;
+mod statements;

@@ -9,70 +9,62 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Error, ErrorKind, Pool, PooledConnection};
+use fairpool_postgres::Client;
 use fairpool_postgres::NoTls;
-use fairpool_postgres::postgres::Client;
+use fairpool_postgres::postgres::Config;
 use fairpool_postgres::postgres::error::SqlState;
-use fairpool_servers::cluster::{APP_PASSWORD, Cluster};
+use fairpool_servers::cluster::Cluster;
 
 use crate::common::{
-    Manager, PROMPT, backend, backends, builder, driver_error, kill, millis, named, refused,
-    session, sessions_named, shared, take_all, wait_until,
+    Manager, PROMPT, backend, backends, builder, driver_error, kill, logged, millis, named,
+    refused, session, sessions_named, shared, start_log, take_all, wait_until,
 };
 
 // ---- connecting fails ----
 
 #[test]
-fn a_wrong_password_ends_build_at_once() {
+fn what_the_server_refuses_is_logged_at_once_and_told_when_build_gives_up() {
+    start_log();
     let wrong = Manager::new(shared().app_config("wrong"), NoTls);
-    assert_build_fails_at_once(wrong, &SqlState::INVALID_PASSWORD);
-    let right = Manager::new(shared().app_config(APP_PASSWORD), NoTls);
-    assert!(builder().max_size(1).build(right).is_ok());
-}
-
-#[test]
-fn an_unknown_database_ends_build_at_once() {
     let mut config = shared().config();
     config.dbname("no_such_database");
-    let manager = Manager::new(config, NoTls);
-    assert_build_fails_at_once(manager, &SqlState::INVALID_CATALOG_NAME);
-}
-
-fn assert_build_fails_at_once(manager: Manager, code: &SqlState) {
-    let start = Instant::now();
-    let error = builder().build(manager).unwrap_err();
-    println!("after {:.1?}: {error}", start.elapsed());
-    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
-    assert_eq!(error.kind(), ErrorKind::Connect);
-    assert_eq!(driver_error(&error).code(), Some(code));
+    for (name, manager, code) in [
+        ("wrong password", wrong, SqlState::INVALID_PASSWORD),
+        ("wrong database", Manager::new(config, NoTls), SqlState::INVALID_CATALOG_NAME),
+    ] {
+        let short = Pool::builder().name(name).connection_timeout(millis(800));
+        let error = short.build(manager).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(driver_error(&error).code(), Some(&code), "{error}");
+        assert_eq!(logged(&format!("pool '{name}': connecting fails: ")).len(), 1);
+    }
 }
 
 #[test]
-fn a_wrong_password_ends_waiting_gets_at_once_until_it_is_mended() {
+fn a_configuration_without_a_host_ends_build_at_once() {
+    let start = Instant::now();
+    let error = builder().build(Manager::new(Config::new(), NoTls)).unwrap_err();
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    driver_error(&error);
+}
+
+#[test]
+fn gets_that_wait_while_the_password_is_wrong_are_served_when_it_is_right() {
     shared().psql("CREATE ROLE latecomer LOGIN PASSWORD 'another'");
     let mut config = shared().config();
     config.user("latecomer").password("mine");
     let manager = Manager::new(config, NoTls);
     let pool = builder().max_size(2).build_unchecked(manager);
-    let start = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let error = refused(pool.get());
-                assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-                let code = driver_error(&error).code();
-                assert_eq!(code, Some(&SqlState::INVALID_PASSWORD));
-            });
+        let gets: Vec<_> = (0..8).map(|_| scope.spawn(|| pool.get().map(drop))).collect();
+        wait_until("attempts fail", || pool.stats().open_failures >= 2);
+        assert!(gets.iter().all(|get| !get.is_finished()));
+        shared().psql("ALTER ROLE latecomer PASSWORD 'mine'");
+        for get in gets {
+            get.join().unwrap().expect("served");
         }
     });
-    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
-
-    shared().psql("ALTER ROLE latecomer PASSWORD 'mine'");
-    let fixed = Instant::now();
-    while let Err(error) = pool.get() {
-        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-        assert!(fixed.elapsed() < PROMPT, "{error}");
-    }
-    println!("served {:.1?} after the password was right", fixed.elapsed());
 }
 
 #[test]

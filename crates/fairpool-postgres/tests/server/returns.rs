@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::thread;
 
 use fairpool::{Pool, PooledConnection};
+use fairpool_postgres::Client;
 use fairpool_postgres::Reset;
-use fairpool_postgres::postgres::Client;
 use fairpool_postgres::postgres::error::SqlState;
 
 use crate::common::{
@@ -82,7 +82,7 @@ fn make_left_behind() {
 fn without_a_reset_an_open_transaction_reaches_the_next_user() {
     // This shows that the tests below can fail.
     make_left_behind();
-    let pool = builder().max_size(1).build(named("off")).unwrap();
+    let pool = builder().max_size(1).build(named("off").reset_on_return(Reset::Off)).unwrap();
     pool.get().unwrap().batch_execute(LEAVES_OPEN).unwrap();
     assert!(has_written(&mut pool.get().unwrap()));
 }

@@ -1,25 +1,35 @@
 //! The database that connections are opened to.
 
+mod name;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-#[cfg(unix)]
-use rusqlite::FileControl;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
+use parking_lot::Mutex;
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
+
+use crate::place::Place;
+
+use super::secrets;
 
 const MEMORY: &str = ":memory:";
 /// A virtual file system that is part of SQLite. Its files live in this process; those
 /// whose name begins with a slash are shared by name.
 const MEMORY_VFS: &str = "memdb";
-/// The pause between attempts to switch a busy file to WAL.
-const WAL_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+const PRIVATE: &str = "this name gives each connection a database of its own, which a pool \
+                       cannot use: SqliteConnectionManager::memory() gives one that all share";
 
 pub(super) enum Source {
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// Of the process when the manager was made. A relative path goes on to mean the
+        /// same file if the process changes it.
+        folder: Option<PathBuf>,
+        /// Of a memory database that the path names.
+        anchor: Mutex<Option<Connection>>,
+    },
     Memory {
         name: String,
         /// SQLite drops a memory database with its last connection. This one is never
@@ -33,7 +43,8 @@ impl Source {
         if path == Path::new(MEMORY) {
             return Source::memory();
         }
-        Source::File(path.to_owned())
+        let folder = std::env::current_dir().ok();
+        Source::File { path: path.to_owned(), folder, anchor: Mutex::new(None) }
     }
 
     pub(super) fn memory() -> Source {
@@ -44,26 +55,23 @@ impl Source {
         Source::Memory { name, anchor: Mutex::new(None) }
     }
 
-    pub(super) fn open(
-        &self,
-        flags: OpenFlags,
-        busy_timeout: Duration,
-        wal: bool,
-    ) -> Result<Connection, Error> {
+    /// Opens a connection. The place is `None` for a database that is not in a file.
+    pub(super) fn open(&self, flags: OpenFlags) -> Result<(Connection, Option<Place>), Error> {
         match self {
-            Source::File(path) => {
-                let conn = Connection::open_with_flags(path, flags)?;
-                conn.busy_timeout(whole_milliseconds(busy_timeout))?;
-                if wal {
-                    switch_to_wal(&conn, busy_timeout)?;
+            Source::File { path, folder, anchor } => {
+                let name = name::absolute(path, folder.as_deref());
+                let opened = Connection::open_with_flags(&name, flags);
+                let conn = opened.map_err(|error| secrets::of_open(error, &name))?;
+                let place = place_of(&conn, &name);
+                if place.is_none() {
+                    anchor_if_shared(&conn, anchor, &name, flags)?;
                 }
-                Ok(conn)
+                Ok((conn, place))
             }
             Source::Memory { name, anchor } => {
                 open_anchor(name, flags, anchor)?;
                 let conn = Connection::open_with_flags_and_vfs(name, flags, MEMORY_VFS)?;
-                conn.busy_timeout(whole_milliseconds(busy_timeout))?;
-                Ok(conn)
+                Ok((conn, None))
             }
         }
     }
@@ -72,7 +80,7 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File { path, .. } => f.debug_tuple("File").field(&secrets::shown(path)).finish(),
             Self::Memory { name, .. } => f.debug_tuple("Memory").field(name).finish(),
         }
     }
@@ -85,70 +93,72 @@ fn open_anchor(
     flags: OpenFlags,
     anchor: &Mutex<Option<Connection>>,
 ) -> Result<(), Error> {
-    let mut anchor = anchor.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut anchor = anchor.lock();
     if anchor.is_none() {
         *anchor = Some(Connection::open_with_flags_and_vfs(name, flags, MEMORY_VFS)?);
     }
     Ok(())
 }
 
-/// Switches to WAL, even if other connections to the file do the same at the same time.
-///
-/// Two connections that both want to switch cannot wait for each other in the busy
-/// timeout: each holds what the other needs, so SQLite fails one of them at once. That one
-/// tries again until the timeout is over.
-fn switch_to_wal(conn: &Connection, busy_timeout: Duration) -> Result<(), Error> {
-    if conn.is_readonly("main")? {
+fn place_of(conn: &Connection, name: &Path) -> Option<Place> {
+    let path = name::file_of(name)?;
+    // SQLite's own path has no symbolic links, is empty for what is no file, and is missing
+    // if it is not UTF-8.
+    match conn.path() {
+        Some("") => None,
+        Some(resolved) => Place::of(path, Path::new(resolved)),
+        None => Place::of(path.clone(), &path),
+    }
+}
+
+/// A database that is no file is fit for a pool if another connection finds the same one.
+/// That other connection then keeps it alive.
+fn anchor_if_shared(
+    conn: &Connection,
+    anchor: &Mutex<Option<Connection>>,
+    name: &Path,
+    flags: OpenFlags,
+) -> Result<(), Error> {
+    let mut anchor = anchor.lock();
+    if anchor.is_some() {
         return Ok(());
     }
-    let started = Instant::now();
-    loop {
-        let switched = conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()));
-        match switched {
-            Err(error) if is_busy(&error) && started.elapsed() < busy_timeout => {
-                thread::sleep(WAL_RETRY_PAUSE);
-            }
-            other => return other,
-        }
+    let other = Connection::open_with_flags(name, flags);
+    let other = other.map_err(|error| secrets::of_open(error, name))?;
+    if !excludes(conn, &other)? {
+        let code = ffi::Error::new(ffi::SQLITE_MISUSE);
+        return Err(Error::SqliteFailure(code, Some(PRIVATE.to_owned())));
+    }
+    *anchor = Some(other);
+    Ok(())
+}
+
+/// Whether two connections lock the same database. Writes nothing.
+fn excludes(one: &Connection, other: &Connection) -> Result<bool, Error> {
+    const BEGIN: &str = "BEGIN IMMEDIATE";
+    other.busy_timeout(std::time::Duration::ZERO)?;
+    if one.is_readonly("main")? {
+        // An empty memory that nobody can write is of no use, but does no harm.
+        return Ok(true);
+    }
+    match one.execute_batch(BEGIN) {
+        Ok(()) => {}
+        // Somebody else writes, so it is shared.
+        Err(error) if is_busy(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    }
+    let begun = other.execute_batch(BEGIN);
+    if begun.is_ok() {
+        other.execute_batch("ROLLBACK")?;
+    }
+    one.execute_batch("ROLLBACK")?;
+    match begun {
+        Ok(()) => Ok(false),
+        Err(error) if is_busy(&error) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
-fn is_busy(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-}
-
-/// Whether the file is no longer the one that was opened.
-#[cfg(unix)]
-pub(super) fn has_moved(conn: &Connection) -> Result<bool, Error> {
-    let mut moved = 0;
-    match conn.file_control(Some("main"), FileControl::HasMoved(&mut moved)) {
-        // Not a file, or a file system without this check.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotFound) => Ok(false),
-        other => other.map(|()| moved != 0),
-    }
-}
-
-#[cfg(not(unix))]
-pub(super) fn has_moved(_: &Connection) -> Result<bool, Error> {
-    Ok(false)
-}
-
-/// Rounds up to SQLite's unit and caps at its `int`, beyond which `rusqlite` panics.
-fn whole_milliseconds(limit: Duration) -> Duration {
-    let up = limit.as_nanos().div_ceil(1_000_000);
-    let capped = up.min(i32::MAX as u128);
-    Duration::from_millis(capped as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_duration_is_a_legal_busy_timeout() {
-        let millis = |limit| whole_milliseconds(limit).as_millis();
-        assert_eq!(millis(Duration::ZERO), 0);
-        assert_eq!(millis(Duration::from_nanos(1)), 1);
-        assert_eq!(millis(Duration::MAX), i32::MAX as u128);
-    }
+pub(super) fn is_busy(error: &Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }

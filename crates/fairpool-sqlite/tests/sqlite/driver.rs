@@ -354,9 +354,12 @@ fn validation_notices_that_the_file_is_another_one() {
 
 #[test]
 fn validation_passes_on_every_kind_of_database() {
-    for manager in
-        [Manager::memory(), Manager::file(""), Manager::file("file::memory:?cache=shared")]
-    {
+    let folder = folder();
+    for manager in [
+        Manager::memory(),
+        Manager::file(folder.path().join("file.db")),
+        Manager::file("file::memory:?cache=shared"),
+    ] {
         let mut conn = manager.connect().unwrap();
         manager.is_valid(&mut conn).unwrap();
     }
@@ -381,31 +384,10 @@ fn a_forgotten_transaction_is_rolled_back() {
 // ---- errors ----
 
 #[test]
-fn a_missing_folder_is_permanent() {
-    let folder = folder();
-    let manager = Manager::file(folder.path().join("no/such/folder/file.db"));
-    let error = manager.connect().unwrap_err();
-    assert_eq!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen));
-    assert!(manager.is_permanent(&error));
-}
-
-#[test]
 fn a_path_with_a_zero_byte_is_permanent() {
     let manager = Manager::file("zero\0byte");
     let error = manager.connect().unwrap_err();
     assert!(manager.is_permanent(&error), "{error:?}");
-}
-
-#[test]
-fn a_file_that_is_no_database_is_permanent_and_fatal() {
-    let folder = folder();
-    let path = folder.path().join("text.db");
-    fs::write(&path, "no database at all, but long enough ".repeat(100)).unwrap();
-    let manager = Manager::file(&path);
-    let error = manager.connect().unwrap_err();
-    assert_eq!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase));
-    assert!(manager.is_permanent(&error));
-    assert!(manager.is_fatal(&error));
 }
 
 #[test]

@@ -1,9 +1,18 @@
 //! The manager by itself and in a pool, on files and in memory.
 
+mod closing;
 mod driver;
+mod errors;
 #[cfg(unix)]
 mod leaving;
+mod left_behind;
+mod locks;
+mod names;
+mod place;
 mod pool;
+mod reset;
+mod state;
+mod wal;
 
 use tempfile::TempDir;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fairpool::{Builder, ErrorKind, Pool, PooledConnection};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
-use fairpool_sqlite::rusqlite::{self, Connection, ErrorCode, TransactionBehavior};
+use fairpool_sqlite::rusqlite::{self, Connection, TransactionBehavior};
 use tempfile::TempDir;
 
 use crate::folder;
@@ -167,34 +167,50 @@ fn p10_a_holder_that_panics_in_a_transaction_leaves_nothing_behind() {
 // ---- opening fails ----
 
 #[test]
-fn a_file_in_a_missing_folder_ends_build_at_once() {
-    let folder = folder();
-    let start = Instant::now();
-    let error = builder().build(Manager::file(folder.path().join("no/such.db"))).unwrap_err();
-    println!("after {:.1?}: {error}", start.elapsed());
-    assert!(start.elapsed() < LONG / 6, "{:?}", start.elapsed());
-    assert_eq!(error.kind(), ErrorKind::Connect);
+fn a_path_that_sqlite_cannot_take_ends_build_at_once() {
+    let error = builder().build(Manager::file("zero\0byte")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
     let source = error.source().expect("a cause");
     let source = source.downcast_ref::<rusqlite::Error>().expect("the driver's error");
-    assert_eq!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen));
+    assert!(matches!(source, rusqlite::Error::NulError(_)), "{source:?}");
 }
 
 #[test]
-fn a_file_in_a_missing_folder_ends_waiting_gets_until_the_folder_is_there() {
+fn a_pool_waits_for_a_folder_that_appears_later_and_says_what_is_missing() {
     let folder = folder();
-    let inner = folder.path().join("later");
-    let manager = Manager::file(inner.join("test.db"));
-    let pool = builder().max_size(2).build_unchecked(manager);
+    let inner = folder.path().join("mount");
+    let manager = || Manager::file(inner.join("test.db"));
+    let short = Pool::builder().connection_timeout(Duration::from_millis(300));
+    let error = short.build(manager()).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert!(error.to_string().contains("unable to open database file"), "{error}");
+
+    let pool = builder().max_size(2).build_unchecked(manager());
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let error = pool.get().expect_err("no folder, no connection");
-                assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-            });
+        let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| pool.get().map(drop))).collect();
+        wait_until("attempts fail", || pool.stats().open_failures >= 2);
+        std::fs::create_dir(&inner).unwrap();
+        for waiter in waiters {
+            waiter.join().unwrap().expect("a connection, once the folder is there");
         }
     });
-    std::fs::create_dir(inner).unwrap();
-    wait_until("the folder is found", || pool.get().is_ok());
+}
+
+#[test]
+fn a_pool_waits_for_a_file_that_is_being_copied() {
+    let folder = folder();
+    let path = folder.path().join("test.db");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // The copy has room for the file, and zeros so far.
+    std::fs::write(&path, vec![1; whole.len()]).unwrap();
+    let pool = builder().max_size(1).build_unchecked(in_file(&folder));
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| pool.get().map(|conn| count(&conn)));
+        wait_until("attempts fail", || pool.stats().open_failures >= 2);
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(waiter.join().unwrap().expect("a connection"), 0);
+    });
 }
 
 // ---- memory ----

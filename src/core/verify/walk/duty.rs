@@ -134,14 +134,12 @@ impl Reference {
         if !how.serves() {
             assert!(checks || self.nudged.is_some(), "P3: idle, and nobody is coming");
             // A nudged waiter may be slow, which the next transition notices; but a return
-            // takes the fast path only if the first waiter is the nudged one. By a clock that
-            // ticks, the connection may be stale as soon as it is returned.
-            let brief = self.policy.fresh_for <= Duration::from_nanos(TICK);
+            // takes the fast path only if the first waiter is the nudged one.
             let lag = Duration::from_nanos(TICK);
             let bound = self.policy.fairness_bound.saturating_add(lag);
             let passed = self.now.since(first.since) >= bound;
             let coming = self.nudged == Some(first.client) && !passed;
-            let late = self.stale(top) && !brief || !coming;
+            let late = self.stale(top) || !coming;
             return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
         }
         assert!(!self.expired(top), "P3: what has expired hides what is fit");
@@ -155,24 +153,19 @@ impl Reference {
 
     /// The reaper runs in time for everything that time alone changes.
     pub(super) fn judge_plan(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
-        if matches!(how, How::Asked { fast: true, .. }) {
-            return; // The time may lag here, and nothing is planned.
-        }
         let next = self.next_change(matches!(how, How::Ticked(_)));
         if let How::Ticked(next_tick) = how {
-            let policy = &self.policy;
-            let spans = [policy.idle_timeout, policy.keepalive, policy.leak_threshold];
-            // Connections that become idle or are lent later have no plans of their own.
-            let at_least = self.now.after_opt(spans.into_iter().flatten().min());
+            // A plan stands until its time.
+            let planned = if self.planned > self.now { self.planned } else { Time::NEVER };
             assert!(next_tick > self.now, "the reaper spins");
-            assert_eq!(next_tick, next.min(at_least), "the reaper's plan");
+            assert_eq!(next_tick, next.min(planned), "the reaper's plan");
             (self.next_tick, self.woken) = (next_tick, false);
         }
+        self.planned = core.wake_at;
         self.woken |= fx.wake_reaper;
         assert!(self.woken || self.next_tick == core.wake_at, "the reaper was not told of a plan");
-        // Once due it may be late: its thread is not scheduled. And a connection that was
-        // lent or returned by a clock that ticks is due a tick earlier than planned.
-        let next = Time(next.0.saturating_add(TICK)).max(self.now);
+        // Once due it may be late: its thread is not scheduled.
+        let next = next.max(self.truth());
         assert!(
             self.woken || self.next_tick <= next,
             "the reaper comes too late: at {:?}, not {next:?}",

@@ -85,12 +85,13 @@ impl Reference {
 
     pub(super) fn lend(&mut self, conn: u32, client: u8, waited: Duration) {
         self.counters.gets += 1;
-        let since = self.now;
+        let (since, truly_since) = (self.stamp(), self.truth());
         let slot = self.conns[conn as usize].permit;
         let connection = connection_ref(slot, Some(conn));
         let from = self.put(slot, ConnectionState::Busy);
         self.note(Step::CheckedOut { get_id: 0, caller: client, waited, connection, from });
-        self.held.push(Holding { conn, client, since, moved: false, leaking: false });
+        let (moved, leaking) = (false, false);
+        self.held.push(Holding { conn, client, since, truly_since, moved, leaking });
     }
 
     fn take_back(&mut self, conn: u32) {
@@ -148,11 +149,17 @@ impl Reference {
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
         let call = self.end_call(permit);
         let generation = call.generation;
-        let (fresh_at, idle_since) = (self.now, self.now);
-        let retired_at = Time::NEVER;
-        let facts =
-            Facts { permit, alive: true, expires, fresh_at, idle_since, retired_at, generation };
-        self.conns.push(facts);
+        self.conns.push(Facts {
+            permit,
+            alive: true,
+            expires,
+            fresh_at: self.now,
+            idle_since: self.now,
+            truly_fresh_at: self.now,
+            truly_idle_since: self.now,
+            retired_at: Time::NEVER,
+            generation,
+        });
         match self.unfit(generation, expires, too_many) {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
             Some(reason) => self.retire(conn, reason),
@@ -190,6 +197,7 @@ impl Reference {
         if call.abandoned {
             return;
         }
+        let permanent = permanent && self.counters.opened == 0;
         if self.failing.is_none() {
             self.due.notices.push(format!("outage {:?}", Some(cause)));
         }
@@ -223,7 +231,7 @@ impl Reference {
         if call.abandoned {
             return match result {
                 Ok(()) => {
-                    self.conns[conn as usize].fresh_at = self.now;
+                    self.is_fresh_now(conn);
                     self.take_in(conn, Reason::Invalid);
                 }
                 Err((reason, _)) => self.close_late(conn, reason),
@@ -242,8 +250,8 @@ impl Reference {
             (Err((reason, _)), ..) => self.retire(conn, reason),
             (_, Some(reason), _) => self.retire(conn, reason),
             (.., Some(idle_since)) if self.queue.is_empty() => {
-                let facts = &mut self.conns[conn as usize];
-                (facts.fresh_at, facts.idle_since) = (self.now, idle_since);
+                self.is_fresh_now(conn);
+                self.conns[conn as usize].idle_since = idle_since;
                 self.idle.insert(0, conn);
                 self.note_move_of(conn, ConnectionState::Idle, None);
             }
@@ -267,6 +275,7 @@ impl Reference {
         self.idle.remove(place);
         let facts = &self.conns[conn as usize];
         assert!(self.now >= facts.fresh_at.after_opt(self.policy.keepalive), "not due");
+        assert!(self.now >= facts.truly_fresh_at.after_opt(self.policy.keepalive), "early");
         self.due.checks.push((conn, Check::VALIDATE, Some(facts.idle_since)));
     }
 
@@ -288,9 +297,16 @@ impl Reference {
         self.note_move_of(conn, ConnectionState::Retired, Some(reason));
     }
 
-    fn stack(&mut self, conn: u32) {
+    fn is_fresh_now(&mut self, conn: u32) {
         let facts = &mut self.conns[conn as usize];
-        (facts.fresh_at, facts.idle_since) = (self.now, self.now);
+        (facts.fresh_at, facts.truly_fresh_at) = (self.now, self.now);
+    }
+
+    fn stack(&mut self, conn: u32) {
+        let (stamp, truth) = (self.stamp(), self.truth());
+        let facts = &mut self.conns[conn as usize];
+        (facts.fresh_at, facts.idle_since) = (stamp, stamp);
+        (facts.truly_fresh_at, facts.truly_idle_since) = (truth, truth);
         self.idle.push(conn);
         self.note_move_of(conn, ConnectionState::Idle, None);
     }
@@ -400,12 +416,16 @@ impl Reference {
     fn reap(&mut self) {
         for conn in std::mem::take(&mut self.idle) {
             let facts = &self.conns[conn as usize];
+            let truly_fresh_until = facts.truly_fresh_at.after_opt(self.policy.keepalive);
+            let truly_idle_until = facts.truly_idle_since.after_opt(self.policy.idle_timeout);
             let checks = self.checking() + self.due.checks.len() as u32;
             if self.now >= facts.expires {
                 self.retire(conn, Reason::Expired);
             } else if self.now >= facts.idle_since.after_opt(self.policy.idle_timeout) {
+                assert!(self.now >= truly_idle_until, "closed early");
                 self.retire(conn, Reason::IdleTooLong);
             } else if checks < 4 && self.now >= facts.fresh_at.after_opt(self.policy.keepalive) {
+                assert!(self.now >= truly_fresh_until, "a keepalive is early");
                 let idle_since = Some(facts.idle_since);
                 self.due.checks.push((conn, Check::VALIDATE, idle_since));
             } else {
@@ -419,6 +439,7 @@ impl Reference {
         for holding in &mut self.held {
             let held_for = self.now.since(holding.since);
             if held_for >= threshold && !holding.leaking {
+                assert!(self.now.since(holding.truly_since) >= held_for, "reported early");
                 holding.leaking = true;
                 self.counters.leaks += 1;
                 self.due.notices.push(format!("leak of {} after {held_for:?}", holding.client));

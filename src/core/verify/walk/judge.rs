@@ -211,6 +211,8 @@ impl Reference {
             if known.is_none() {
                 others += 1;
                 assert!(*check == Check::VALIDATE && self.stale(conn) && !self.expired(conn));
+                let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
+                assert!(unused_for >= self.policy.fresh_for, "checked early");
                 assert!(self.serving() && waiting > 0, "checked for nobody");
                 taken.upper.push(conn);
             }

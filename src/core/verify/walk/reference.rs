@@ -2,8 +2,10 @@
 //! stored value that could be computed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::toy::Toy;
+use super::walker::TICK;
 use crate::core::*;
 
 pub(super) struct Waiting {
@@ -18,6 +20,8 @@ pub(super) struct Holding {
     pub(super) conn: u32,
     pub(super) client: u8,
     pub(super) since: Time,
+    /// When it was lent, truly.
+    pub(super) truly_since: Time,
     pub(super) moved: bool,
     pub(super) leaking: bool,
 }
@@ -60,6 +64,9 @@ pub(super) struct Facts {
     pub(super) expires: Time,
     pub(super) fresh_at: Time,
     pub(super) idle_since: Time,
+    /// When it was last known to work, and since when it is idle, truly.
+    pub(super) truly_fresh_at: Time,
+    pub(super) truly_idle_since: Time,
     pub(super) retired_at: Time,
     pub(super) generation: u32,
 }
@@ -93,6 +100,8 @@ pub(super) struct Due {
 pub(super) struct Reference {
     pub(super) policy: Policy,
     pub(super) now: Time,
+    /// The true time, while `now` is that of a clock that lags.
+    pub(super) lagging: Option<Time>,
     /// In the order of arrival.
     pub(super) queue: Vec<Waiting>,
     /// Was nudged and has not claimed.
@@ -113,6 +122,8 @@ pub(super) struct Reference {
     pub(super) counters: Counters,
     /// When the reaper runs next, and whether it was woken before that.
     pub(super) next_tick: Time,
+    /// The plan before this transition.
+    pub(super) planned: Time,
     pub(super) woken: bool,
     pub(super) live_before: u32,
     pub(super) due: Due,
@@ -128,6 +139,7 @@ impl Reference {
         Reference {
             policy,
             now: Time::START,
+            lagging: None,
             queue: Vec::new(),
             nudged: None,
             idle: Vec::new(),
@@ -143,12 +155,33 @@ impl Reference {
             deadlocked: None,
             counters: Counters::default(),
             next_tick: Time::NEVER,
+            planned: Time::NEVER,
             woken: false,
             live_before: 0,
             due: Due::default(),
             states: BTreeMap::new(),
             steps: Vec::new(),
         }
+    }
+
+    /// The true time.
+    pub(super) fn truth(&self) -> Time {
+        self.lagging.unwrap_or(self.now)
+    }
+
+    /// The time that the pool keeps of this step.
+    pub(super) fn stamp(&self) -> Time {
+        let lag = if self.lagging.is_some() { TICK } else { 0 };
+        let stamp = Time(self.now.0 + lag);
+        assert!(stamp >= self.truth(), "what counts from it would be early");
+        stamp
+    }
+
+    /// It was used within `fresh_for`, or, by a clock that lags, not much longer ago.
+    pub(super) fn is_truly_fresh(&self, conn: u32) -> bool {
+        let lag = Duration::from_nanos(2 * TICK);
+        let age = self.truth().since(self.conns[conn as usize].truly_fresh_at);
+        age < self.policy.fresh_for.saturating_add(lag)
     }
 
     pub(super) fn serving(&self) -> bool {
@@ -192,6 +225,7 @@ impl Reference {
             && facts.generation == self.generation
             && !self.expired(conn)
             && !self.stale(conn)
+            && self.is_truly_fresh(conn)
     }
 
     pub(super) fn top_needs_check(&self) -> bool {

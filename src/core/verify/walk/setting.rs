@@ -183,6 +183,7 @@ fn policy(random: &mut Random) -> Policy {
             1 => Duration::MAX,
             _ => span(random),
         },
+        clock_lag: nanos(super::walker::TICK),
         patience: limit(random),
         open_limit: limit(random),
         validation_limit: limit(random),

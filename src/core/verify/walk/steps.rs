@@ -208,9 +208,9 @@ impl Walk {
         if got.is_some() {
             assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got at once");
-            self.reference.now = recently;
+            (self.reference.now, self.reference.lagging) = (recently, Some(now));
             self.judged(|_, _| ((), asked(&got, true)));
-            self.reference.now = now;
+            (self.reference.now, self.reference.lagging) = (now, None);
             return self.held.extend(got.map(|lease| Held { lease, client, moved: false }));
         }
         let got = self.judged(|core, _| {
@@ -345,9 +345,9 @@ impl Walk {
                 Ok(()) => {
                     assert!(!self.subscriber.is_subscribed(), "the return was not noted");
                     self.count("returned at once");
-                    self.reference.now = recently;
+                    (self.reference.now, self.reference.lagging) = (recently, Some(now));
                     self.reference.returned(conn, verdict);
-                    self.reference.now = now;
+                    (self.reference.now, self.reference.lagging) = (now, None);
                     return self.transition(How::ReturnedFast, |_, _| ());
                 }
                 Err(back) => lease = back,

@@ -203,6 +203,19 @@ fn a_connection_kept_for_longer_than_the_threshold_is_a_leak() {
 }
 
 #[test]
+fn a_hold_that_did_not_count_yet_at_the_first_look_is_kept_too() {
+    let mut pair = pair();
+    let keeper = caller();
+    hold(&mut pair.0, 1, keeper, ms(0));
+    hold(&mut pair.1, 1, keeper, ms(992));
+    pair.1.settings.leak_threshold = Some(ms(500));
+    assert_eq!(kinds(&pair), [(Leak, Warning)]);
+    pair.1.holders.clear();
+    hold(&mut pair.1, 1, keeper, ms(900));
+    assert_eq!(kinds(&pair), [], "got again");
+}
+
+#[test]
 fn some_kept_for_longer_than_a_caller_waits_are_a_leak_while_callers_wait_long() {
     let mut pair = pair();
     keep_all(&mut pair, ms(30_000));

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairpool::Pool;
 use fairpool::event::{HandleEvent, LeakEvent};
-use fairpool_postgres::NoTls;
-use fairpool_postgres::postgres::Client;
+use fairpool_postgres::{Client, NoTls};
 use fairpool_servers::proxy::{Flow, Proxy};
 
 use crate::flawed::endless::{Endless, Limits};
@@ -280,7 +279,7 @@ fn run(run: &Run<'_>) -> Result<Report, Problem> {
     });
     let limits = run.fixed.then_some(Limits { waiters: MOST_WAITERS, timeout });
     let plain = config.clone();
-    let connect = move || plain.connect(NoTls).ok();
+    let connect = move || plain.connect(NoTls).ok().map(Client::from);
     let pool = Endless::over(CONNECTIONS as usize, limits, connect, Client::is_closed);
     let flawed = play(run, &pool, &mut proxy, |_| String::new())?;
     drop(pool);

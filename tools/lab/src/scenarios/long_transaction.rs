@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fairpool::Pool;
-use fairpool_postgres::postgres::{Client, Config, Error as PgError};
-use fairpool_postgres::{Blocker, NoTls, blockers};
+use fairpool_postgres::postgres::{Config, Error as PgError};
+use fairpool_postgres::{Blocker, Client, NoTls, blockers};
 
 use crate::flawed::endless::Endless;
 use crate::load::Samples;
@@ -318,7 +318,7 @@ fn plain(config: Config, limits: Option<Limits>) -> Endless<Client> {
     let connect = move || {
         let mut client = config.connect(NoTls).ok()?;
         client.batch_execute(&sql).ok()?;
-        Some(client)
+        Some(Client::from(client))
     };
     Endless::over(CONNECTIONS as usize, None, connect, Client::is_closed)
 }

@@ -146,4 +146,10 @@ fn queue_and_leaks_have_limits() {
     expect(endless, server(), "max_waiters", Info, &["not set"]);
     let trusting = Settings { leak_threshold: None, ..good() };
     expect(trusting, server(), "leak_threshold", Info, &["not set"]);
+    // The holder must be named before its transaction is ended.
+    let late = Settings { leak_threshold: Some(secs(60)), ..good() };
+    let parts = ["60s, but the server ends", "after 60s (idle_in", "set it to less than 60s"];
+    expect(late.clone(), server(), "leak_threshold", Info, &parts);
+    let earlier = Settings { leak_threshold: Some(secs(59)), ..late.clone() };
+    assert_eq!(all_but_connections(&earlier, &server()), []);
 }

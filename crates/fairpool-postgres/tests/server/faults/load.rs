@@ -14,7 +14,7 @@ use crate::common::{Manager, millis, wait_until};
 
 const THREADS: usize = 16;
 /// How late a get may return before a test fails. Generous, since the machine may be busy.
-pub(super) const LATE: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_millis(500);
 /// How long the pool may take to be full again before a test fails. The goal is two
 /// seconds.
 const RECOVERY: Duration = Duration::from_secs(10);

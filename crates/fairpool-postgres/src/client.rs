@@ -1,0 +1,197 @@
+//! What a guard gives: the driver's client, and what is known of its session.
+
+mod call;
+mod cancel;
+mod methods;
+mod pooler;
+mod state;
+mod statement;
+mod transaction;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres::types::{BorrowToSql, ToSql, Type};
+use postgres::{
+    CopyInWriter, CopyOutReader, Error, Notifications, Row, RowIter, SimpleQueryMessage,
+};
+
+pub use self::cancel::CancelToken;
+use self::methods::statement_methods;
+pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
+pub(crate) use self::state::{Rules, State, is_lost_statement};
+pub use self::statement::{Statement, ToStatement};
+pub use self::transaction::{Transaction, TransactionBuilder};
+use crate::left::Left;
+
+/// A [`postgres::Client`] that knows what its user may have left behind on the session.
+///
+/// It has the methods of the driver's client, with the same errors and the same blocking, and
+/// reads the text of each statement before it sends it: see [`Reset`](crate::Reset) for what is
+/// looked for, and what it cannot see. A return that is known to leave nothing costs no round
+/// trip.
+///
+/// # Differences from the driver's client
+///
+/// - Statements are given as `&str`, `String`, [`Statement`] or [`postgres::Statement`]: this
+///   crate's [`ToStatement`] instead of the driver's, which is sealed.
+/// - [`prepare`](Client::prepare), [`transaction`](Client::transaction) and
+///   [`cancel_token`](Client::cancel_token) return this crate's types of the same names.
+/// - Where the driver's client is asked for, it can be lent: `&mut conn` coerces to
+///   `&mut postgres::Client`, and generic code over [`postgres::GenericClient`] takes
+///   `&mut **conn`. What is done with it is not seen, so the session is reset after that use.
+///   Do not take a [`postgres::CancelToken`] from it: that one is not bound to the use.
+///
+/// # Panics
+///
+/// Like the driver's, all methods that talk to the server panic inside an async runtime.
+///
+/// # Examples
+///
+/// ```no_run
+/// use fairpool::Pool;
+/// use fairpool_postgres::{Client, NoTls, PostgresConnectionManager, postgres};
+///
+/// fn rename(client: &mut Client, id: i32, name: &str) -> Result<u64, postgres::Error> {
+///     let mut transaction = client.transaction()?;
+///     let rows = transaction.execute("UPDATE item SET name = $1 WHERE id = $2", &[&name, &id])?;
+///     transaction.commit()?;
+///     Ok(rows)
+/// }
+///
+/// let manager = PostgresConnectionManager::from_url("host=localhost user=postgres", NoTls)?;
+/// let pool = Pool::new(manager)?;
+/// let mut conn = pool.get()?;
+/// rename(&mut conn, 7, "seven")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Client {
+    inner: postgres::Client,
+    state: State,
+}
+
+impl Client {
+    pub(crate) fn new(inner: postgres::Client, rules: Arc<Rules>) -> Self {
+        Self { inner, state: State::new(rules) }
+    }
+
+    fn parts(&mut self) -> (&mut postgres::Client, &mut State) {
+        (&mut self.inner, &mut self.state)
+    }
+
+    pub(crate) fn state(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// The driver's client, for the manager itself.
+    pub(crate) fn inner(&mut self) -> &mut postgres::Client {
+        &mut self.inner
+    }
+
+    statement_methods!();
+
+    /// Begins a transaction, which is rolled back unless it is committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`postgres::Client::transaction`].
+    pub fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
+        self.build_transaction().start()
+    }
+
+    /// Returns a builder of a transaction with other settings than the default ones.
+    pub fn build_transaction(&mut self) -> TransactionBuilder<'_> {
+        let (inner, state) = self.parts();
+        TransactionBuilder::new(inner.build_transaction(), state)
+    }
+
+    /// Makes a round trip of at most `timeout`; see [`postgres::Client::is_valid`].
+    ///
+    /// # Errors
+    ///
+    /// If the server did not answer in time, or the connection is lost.
+    pub fn is_valid(&mut self, timeout: Duration) -> Result<(), Error> {
+        let result = self.inner.is_valid(timeout);
+        self.state.answered(result)
+    }
+
+    /// Makes a round trip without a limit; see [`postgres::Client::check_connection`].
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    pub fn check_connection(&mut self) -> Result<(), Error> {
+        let result = self.inner.check_connection();
+        self.state.answered(result)
+    }
+
+    /// Returns the notifications that have arrived, and waits for others. Those that nobody
+    /// takes before the connection returns are lost.
+    pub fn notifications(&mut self) -> Notifications<'_> {
+        self.inner.notifications()
+    }
+
+    /// Returns a token that can cancel this use's queries from another thread.
+    #[must_use]
+    pub fn cancel_token(&self) -> CancelToken {
+        CancelToken::new(self.inner.cancel_token(), self.state.this_use())
+    }
+
+    /// Forgets what the client knows of the database's own types.
+    pub fn clear_type_cache(&self) {
+        self.inner.clear_type_cache();
+    }
+
+    /// Returns whether the client has noticed the end of its connection. It does not look.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    /// Returns the driver's client. For a client that was taken out of its pool with
+    /// [`PooledConnection::detach`](fairpool::PooledConnection::detach).
+    #[must_use]
+    pub fn into_inner(self) -> postgres::Client {
+        self.inner
+    }
+
+    /// Closes the connection. See [`postgres::Client::close`].
+    ///
+    /// # Errors
+    ///
+    /// If the connection failed before it was closed.
+    pub fn close(self) -> Result<(), Error> {
+        self.inner.close()
+    }
+}
+
+/// For functions that take a [`Client`] but are given a connection from no pool.
+impl From<postgres::Client> for Client {
+    fn from(inner: postgres::Client) -> Self {
+        Self::new(inner, Arc::default())
+    }
+}
+
+impl Deref for Client {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &postgres::Client {
+        &self.inner
+    }
+}
+
+/// Lends the driver's client: from here on anything may be left on the session.
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut postgres::Client {
+        self.state.mark(Left::ANYTHING);
+        &mut self.inner
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("is_closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! One call of the driver: with a statement that has a name on the server, or, behind a pooler
+//! that pools transactions, with one that has none.
+
+use std::sync::Arc;
+
+use postgres::types::{ToSql, Type};
+use postgres::{Error, GenericClient, Row};
+
+use super::state::State;
+use super::statement::Statement;
+use crate::left::Effect;
+
+/// How a statement is given.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    Text(&'a str),
+    Ours(&'a Statement),
+    Drivers(&'a postgres::Statement),
+}
+
+impl<'a> Source<'a> {
+    /// The statement that has a name on the server, or else the text.
+    pub(super) fn named(self) -> Result<&'a postgres::Statement, &'a str> {
+        match self {
+            Source::Text(sql) => Err(sql),
+            Source::Ours(statement) => statement.named(),
+            Source::Drivers(statement) => Ok(statement),
+        }
+    }
+}
+
+/// How it is executed.
+pub(super) enum Plan<'a> {
+    /// The driver prepares it for this one call, under a name.
+    Text(&'a str),
+    Named(&'a postgres::Statement),
+    /// In one message, without a name, with parameters of these types.
+    Unnamed(&'a str, Arc<[Type]>),
+}
+
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+fn typed<'a>(params: Params<'a>, types: &[Type]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    params.iter().copied().zip(types.iter().cloned()).collect()
+}
+
+pub(super) fn execute<C: GenericClient>(
+    inner: &mut C,
+    state: &mut State,
+    source: Source<'_>,
+    params: Params<'_>,
+) -> Result<u64, Error> {
+    state.call(inner, source, params.len(), |inner, plan| match plan {
+        Plan::Text(sql) => inner.execute(sql, params),
+        Plan::Named(statement) => inner.execute(statement, params),
+        Plan::Unnamed(sql, types) => inner.execute_typed(sql, &typed(params, &types)),
+    })
+}
+
+pub(super) fn query<C: GenericClient>(
+    inner: &mut C,
+    state: &mut State,
+    source: Source<'_>,
+    params: Params<'_>,
+) -> Result<Vec<Row>, Error> {
+    state.call(inner, source, params.len(), |inner, plan| match plan {
+        Plan::Text(sql) => inner.query(sql, params),
+        Plan::Named(statement) => inner.query(statement, params),
+        Plan::Unnamed(sql, types) => inner.query_typed(sql, &typed(params, &types)),
+    })
+}
+
+pub(super) fn query_one<C: GenericClient>(
+    inner: &mut C,
+    state: &mut State,
+    source: Source<'_>,
+    params: Params<'_>,
+) -> Result<Row, Error> {
+    state.call(inner, source, params.len(), |inner, plan| match plan {
+        Plan::Text(sql) => inner.query_one(sql, params),
+        Plan::Named(statement) => inner.query_one(statement, params),
+        Plan::Unnamed(sql, types) => inner.query_typed_one(sql, &typed(params, &types)),
+    })
+}
+
+pub(super) fn query_opt<C: GenericClient>(
+    inner: &mut C,
+    state: &mut State,
+    source: Source<'_>,
+    params: Params<'_>,
+) -> Result<Option<Row>, Error> {
+    state.call(inner, source, params.len(), |inner, plan| match plan {
+        Plan::Text(sql) => inner.query_opt(sql, params),
+        Plan::Named(statement) => inner.query_opt(statement, params),
+        Plan::Unnamed(sql, types) => inner.query_typed_opt(sql, &typed(params, &types)),
+    })
+}
+
+/// To prepare a statement does not execute it; its effect is that of its later executions.
+pub(super) fn prepare<C: GenericClient>(
+    inner: &mut C,
+    state: &mut State,
+    sql: &str,
+    types: &[Type],
+) -> Result<Statement, Error> {
+    let effect = state.effect_of(sql);
+    if state.rules().transaction_pooler {
+        let types = state.types_of(inner, sql, types)?;
+        return Ok(Statement::unnamed(sql, types, effect));
+    }
+    let result = inner.prepare_typed(sql, types);
+    let statement = state.note(Source::Text(sql), Effect::default(), result)?;
+    Ok(Statement::new(statement, effect))
+}

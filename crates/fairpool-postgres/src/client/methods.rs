@@ -1,0 +1,257 @@
+//! The methods that a client and a transaction have alike.
+
+/// Defines them. `self.parts()` gives the driver's part and what is known of the session.
+macro_rules! statement_methods {
+    () => {
+        /// Executes a statement, and returns the number of rows that it changed.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::execute`].
+        pub fn execute<T>(
+            &mut self,
+            query: &T,
+            params: &[&(dyn ToSql + Sync)],
+        ) -> Result<u64, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            call::execute(inner, state, query.source(), params)
+        }
+
+        /// Executes a statement, and returns its rows.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query`].
+        pub fn query<T>(
+            &mut self,
+            query: &T,
+            params: &[&(dyn ToSql + Sync)],
+        ) -> Result<Vec<Row>, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            call::query(inner, state, query.source(), params)
+        }
+
+        /// Executes a statement that returns exactly one row.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_one`].
+        pub fn query_one<T>(
+            &mut self,
+            query: &T,
+            params: &[&(dyn ToSql + Sync)],
+        ) -> Result<Row, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            call::query_one(inner, state, query.source(), params)
+        }
+
+        /// Executes a statement that returns one row or none.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_opt`].
+        pub fn query_opt<T>(
+            &mut self,
+            query: &T,
+            params: &[&(dyn ToSql + Sync)],
+        ) -> Result<Option<Row>, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            call::query_opt(inner, state, query.source(), params)
+        }
+
+        /// Executes a statement, and returns its rows as they arrive. Unless another call
+        /// follows, the pool reads what is left of them before the next caller gets the
+        /// connection.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_raw`].
+        pub fn query_raw<T, P, I>(&mut self, query: &T, params: I) -> Result<RowIter<'_>, Error>
+        where
+            T: ?Sized + ToStatement,
+            P: BorrowToSql,
+            I: IntoIterator<Item = P>,
+            I::IntoIter: ExactSizeIterator,
+        {
+            let (inner, state) = self.parts();
+            let params = params.into_iter();
+            let effect = state.admit(inner, query.source())?;
+            let plan = state.plan(inner, query.source(), params.len())?;
+            let result = match plan {
+                call::Plan::Text(sql) => inner.query_raw(sql, params),
+                call::Plan::Named(statement) => inner.query_raw(statement, params),
+                call::Plan::Unnamed(sql, types) => {
+                    inner.query_typed_raw(sql, params.zip(types.iter().cloned()))
+                }
+            };
+            state.streams(effect, result)
+        }
+
+        /// Executes a statement whose parameters have these types, in one round trip.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::execute_typed`].
+        pub fn execute_typed(
+            &mut self,
+            query: &str,
+            params: &[(&(dyn ToSql + Sync), Type)],
+        ) -> Result<u64, Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.execute_typed(query, params))
+        }
+
+        /// Executes a statement whose parameters have these types, in one round trip, and
+        /// returns its rows.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_typed`].
+        pub fn query_typed(
+            &mut self,
+            query: &str,
+            params: &[(&(dyn ToSql + Sync), Type)],
+        ) -> Result<Vec<Row>, Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.query_typed(query, params))
+        }
+
+        /// As [`query_typed`](Self::query_typed), for exactly one row.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_typed_one`].
+        pub fn query_typed_one(
+            &mut self,
+            query: &str,
+            params: &[(&(dyn ToSql + Sync), Type)],
+        ) -> Result<Row, Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.query_typed_one(query, params))
+        }
+
+        /// As [`query_typed`](Self::query_typed), for one row or none.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_typed_opt`].
+        pub fn query_typed_opt(
+            &mut self,
+            query: &str,
+            params: &[(&(dyn ToSql + Sync), Type)],
+        ) -> Result<Option<Row>, Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.query_typed_opt(query, params))
+        }
+
+        /// As [`query_typed`](Self::query_typed), with rows as they arrive: see
+        /// [`query_raw`](Self::query_raw).
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::query_typed_raw`].
+        pub fn query_typed_raw<P, I>(
+            &mut self,
+            query: &str,
+            params: I,
+        ) -> Result<RowIter<'_>, Error>
+        where
+            P: BorrowToSql,
+            I: IntoIterator<Item = (P, Type)>,
+        {
+            let (inner, state) = self.parts();
+            let effect = state.admit(inner, call::Source::Text(query))?;
+            let result = inner.query_typed_raw(query, params);
+            state.streams(effect, result)
+        }
+
+        /// Prepares a statement, which can be executed as long as the connection lives.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::prepare`].
+        pub fn prepare(&mut self, query: &str) -> Result<Statement, Error> {
+            self.prepare_typed(query, &[])
+        }
+
+        /// Prepares a statement of whose parameters some types are given.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::prepare_typed`].
+        pub fn prepare_typed(&mut self, query: &str, types: &[Type]) -> Result<Statement, Error> {
+            let (inner, state) = self.parts();
+            call::prepare(inner, state, query, types)
+        }
+
+        /// Executes a `COPY FROM STDIN`, and returns a writer for its data.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::copy_in`].
+        pub fn copy_in<T>(&mut self, query: &T) -> Result<CopyInWriter<'_>, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            let effect = state.admit_copy(inner, query.source())?;
+            let result = match query.source().named() {
+                Ok(statement) => inner.copy_in(statement),
+                Err(sql) => inner.copy_in(sql),
+            };
+            state.streams(effect, result)
+        }
+
+        /// Executes a `COPY TO STDOUT`, and returns a reader of its data.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::copy_out`].
+        pub fn copy_out<T>(&mut self, query: &T) -> Result<CopyOutReader<'_>, Error>
+        where
+            T: ?Sized + ToStatement,
+        {
+            let (inner, state) = self.parts();
+            let effect = state.admit_copy(inner, query.source())?;
+            let result = match query.source().named() {
+                Ok(statement) => inner.copy_out(statement),
+                Err(sql) => inner.copy_out(sql),
+            };
+            state.streams(effect, result)
+        }
+
+        /// Executes the statements of a text, and returns their answers as text.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::simple_query`].
+        pub fn simple_query(&mut self, query: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.simple_query(query))
+        }
+
+        /// Executes the statements of a text.
+        ///
+        /// # Errors
+        ///
+        /// As [`postgres::Client::batch_execute`].
+        pub fn batch_execute(&mut self, query: &str) -> Result<(), Error> {
+            let (inner, state) = self.parts();
+            state.text_call(inner, query, |inner| inner.batch_execute(query))
+        }
+    };
+}
+
+pub(super) use statement_methods;

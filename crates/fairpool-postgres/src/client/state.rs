@@ -1,0 +1,326 @@
+//! What is known of a connection's session.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use postgres::error::SqlState;
+use postgres::types::Type;
+use postgres::{Error, GenericClient};
+
+use super::call::{Plan, Source};
+use super::cancel::ThisUse;
+use super::pooler::refuse;
+use crate::Reset;
+use crate::left::{Effect, Harmless, Left};
+use crate::manager::is_fatal;
+
+/// Behind a pooler, the types of so many statements are remembered per connection.
+const REMEMBERED_STATEMENTS: usize = 256;
+
+/// What the manager's settings ask of every connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) reset: Reset,
+    pub(crate) harmless: Harmless,
+    pub(crate) transaction_pooler: bool,
+    /// Whether the symptoms of a pooler were reported. One report is enough for a manager.
+    warned: Arc<AtomicBool>,
+}
+
+impl Rules {
+    /// Behind a pooler that pools transactions there is no session to reset.
+    pub(crate) fn level(&self) -> Reset {
+        match self.reset {
+            Reset::Off => Reset::Off,
+            _ if self.transaction_pooler => Reset::Rollback,
+            level => level,
+        }
+    }
+}
+
+pub(crate) struct State {
+    rules: Arc<Rules>,
+    left: Left,
+    /// A call had an error after which the connection is of no use.
+    has_failed: bool,
+    /// Made for the first token of a use.
+    this_use: OnceCell<ThisUse>,
+    /// What the last reset found.
+    pub(crate) found: Option<&'static str>,
+    types: HashMap<Box<str>, Arc<[Type]>>,
+}
+
+impl State {
+    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+        Self {
+            rules,
+            left: Left::NOTHING,
+            has_failed: false,
+            this_use: OnceCell::new(),
+            found: None,
+            types: HashMap::new(),
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(super) fn this_use(&self) -> &ThisUse {
+        self.this_use.get_or_init(ThisUse::default)
+    }
+
+    /// Ends a use. Returns whether the connection must not be used again.
+    pub(crate) fn end_use(&mut self) -> bool {
+        let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
+        let is_spoilt =
+            self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
+        is_cancelled || is_spoilt || self.has_failed
+    }
+
+    pub(crate) fn needs_reset(&self) -> bool {
+        match self.rules.level() {
+            Reset::Off => false,
+            Reset::Rollback => self.left.intersects(Left::TRANSACTION | Left::UNREAD),
+            Reset::Session => !self.left.is_nothing(),
+            Reset::Always => true,
+        }
+    }
+
+    /// What a reset has to look for. If nothing was seen, it is asked for because the holder
+    /// panicked, or always: then anything may be left.
+    pub(crate) fn left(&self) -> Left {
+        let is_sure = !self.left.is_nothing()
+            && matches!(self.rules.level(), Reset::Rollback | Reset::Session);
+        if is_sure { self.left } else { Left::ANYTHING }
+    }
+
+    pub(crate) fn is_clean(&mut self) {
+        self.left = Left::NOTHING;
+    }
+
+    pub(super) fn mark(&mut self, left: Left) {
+        self.left |= left;
+    }
+
+    pub(super) fn effect_of(&self, sql: &str) -> Effect {
+        if self.rules.reset == Reset::Off && !self.rules.transaction_pooler {
+            return Effect::default();
+        }
+        Effect::of(sql, &self.rules.harmless)
+    }
+
+    fn effect(&self, source: Source<'_>) -> Effect {
+        match source {
+            Source::Text(sql) => self.effect_of(sql),
+            Source::Ours(statement) => statement.effect(),
+            Source::Drivers(_) => Effect::ANYTHING,
+        }
+    }
+
+    /// Marks what a statement may leave, before it is sent. Refuses what cannot work.
+    pub(super) fn admit<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'_>,
+    ) -> Result<Effect, Error> {
+        let effect = self.effect(source);
+        if self.rules.transaction_pooler {
+            self.refuse_session_state(inner, effect.leaves)?;
+        }
+        self.mark(effect.leaves);
+        Ok(effect)
+    }
+
+    fn refuse_session_state<C: GenericClient>(
+        &self,
+        inner: &mut C,
+        leaves: Left,
+    ) -> Result<(), Error> {
+        let is_inside = self.left.intersects(Left::TRANSACTION);
+        let ends_with_transaction = Left::TEMPORARY | Left::CURSOR;
+        // Unreadable texts are let through: the server knows better.
+        let is_readable = !Left::ANYTHING.without(leaves).is_nothing();
+        let needs_session = leaves.intersects(Left::NEEDS_OWN_SESSION)
+            || leaves.intersects(ends_with_transaction)
+                && !(is_inside || leaves.intersects(Left::TRANSACTION));
+        if is_readable && needs_session {
+            return Err(refuse(inner, "this statement needs a session of its own"));
+        }
+        Ok(())
+    }
+
+    /// As [`admit`](Self::admit), for a COPY, which takes several messages.
+    pub(super) fn admit_copy<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'_>,
+    ) -> Result<Effect, Error> {
+        if self.rules.transaction_pooler && !self.left.intersects(Left::TRANSACTION) {
+            return Err(refuse(inner, "COPY needs a transaction around it"));
+        }
+        self.admit(inner, source)
+    }
+
+    /// Chooses how to execute a statement with so many parameters.
+    pub(super) fn plan<'s, C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'s>,
+        params: usize,
+    ) -> Result<Plan<'s>, Error> {
+        let sql = match source.named() {
+            Ok(statement) => return Ok(Plan::Named(statement)),
+            Err(sql) => sql,
+        };
+        let types = match source {
+            Source::Ours(statement) => statement.unnamed_types().cloned(),
+            _ => None,
+        };
+        let types = match types {
+            Some(types) => types,
+            None if !self.rules.transaction_pooler => return Ok(Plan::Text(sql)),
+            None if params == 0 => Arc::new([]),
+            None => self.types_of(inner, sql, &[])?,
+        };
+        // With the wrong number the driver's own error is the better one.
+        Ok(if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) })
+    }
+
+    /// The types of a statement's parameters, which the server knows. Asked once: inside a
+    /// transaction, so that the pooler keeps to one session meanwhile.
+    pub(super) fn types_of<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        given: &[Type],
+    ) -> Result<Arc<[Type]>, Error> {
+        if let Some(types) = self.types.get(sql) {
+            return Ok(Arc::clone(types));
+        }
+        let types: Arc<[Type]> = if self.left.intersects(Left::TRANSACTION) {
+            inner.prepare_typed(sql, given)?.params().into()
+        } else {
+            let mut transaction = inner.transaction()?;
+            let types = transaction.prepare_typed(sql, given)?.params().into();
+            transaction.commit()?;
+            types
+        };
+        if self.types.len() >= REMEMBERED_STATEMENTS {
+            self.types.clear();
+        }
+        self.types.insert(sql.into(), Arc::clone(&types));
+        Ok(types)
+    }
+
+    pub(super) fn call<'s, C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'s>,
+        params: usize,
+        call: impl FnOnce(&mut C, Plan<'s>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let effect = self.admit(inner, source)?;
+        let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
+        self.note(source, effect, result)
+    }
+
+    /// A call whose text is sent as it is.
+    pub(super) fn text_call<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        call: impl FnOnce(&mut C) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let effect = self.admit(inner, Source::Text(sql))?;
+        let result = call(inner);
+        self.note(Source::Text(sql), effect, result)
+    }
+
+    /// Takes note of a call's result.
+    pub(super) fn note<R>(
+        &mut self,
+        source: Source<'_>,
+        effect: Effect,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        match &result {
+            Ok(_) if effect.ends_transaction => {
+                self.left = self.left.without(Left::TRANSACTION | Left::UNREAD);
+            }
+            // Answers come in order: with this one, all earlier ones are read.
+            Ok(_) => self.left = self.left.without(Left::UNREAD),
+            Err(error) => self.failed(source, effect, error),
+        }
+        result
+    }
+
+    /// As [`note`](Self::note), for a call whose answer is read later.
+    pub(super) fn streams<R>(
+        &mut self,
+        effect: Effect,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        if let Err(error) = &result {
+            self.has_failed |= is_fatal(error);
+        }
+        self.mark(Left::UNREAD | effect.leaves);
+        result
+    }
+
+    /// Takes note of the result of a call without a statement.
+    pub(super) fn answered<R>(&mut self, result: Result<R, Error>) -> Result<R, Error> {
+        self.note(Source::Text(""), Effect::default(), result)
+    }
+
+    /// Takes note of the end of a transaction or a savepoint.
+    pub(super) fn ended(
+        &mut self,
+        result: Result<(), Error>,
+        is_outermost: bool,
+    ) -> Result<(), Error> {
+        let effect = Effect { leaves: Left::NOTHING, ends_transaction: is_outermost };
+        self.note(Source::Text(""), effect, result)
+    }
+
+    #[cold]
+    fn failed(&mut self, source: Source<'_>, effect: Effect, error: &Error) {
+        if let Source::Text(sql) = source {
+            // They may have changed.
+            self.types.remove(sql);
+        }
+        let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
+            && !effect.leaves.intersects(Left::PREPARED);
+        self.has_failed |= is_duplicate || is_fatal(error);
+        let is_lost_at_once = (is_duplicate || is_lost_statement(error))
+            && matches!(source, Source::Text(_))
+            && names_drivers(error);
+        if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
+            let message = error.as_db_error().map_or("", |db| db.message());
+            log::warn!(
+                "the server lost a prepared statement between two messages: {message}. Probably a \
+                 pooler stands between that pools transactions, such as PgBouncer with \
+                 pool_mode = transaction: set PostgresConnectionManager::transaction_pooler(true), \
+                 or let it pool sessions. Otherwise a DISCARD ALL or DEALLOCATE ALL was sent"
+            );
+        }
+    }
+}
+
+/// Whether the server no longer has a prepared statement, or one whose result has changed. All
+/// later executions on this connection would fail likewise.
+pub(crate) fn is_lost_statement(error: &Error) -> bool {
+    let Some(db) = error.as_db_error() else { return false };
+    let is_stale_plan = db.code() == &SqlState::FEATURE_NOT_SUPPORTED
+        && db.routine() == Some("RevalidateCachedQuery");
+    is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
+}
+
+/// Whether the error quotes a name as the driver makes them: `"s12"`.
+fn names_drivers(error: &Error) -> bool {
+    let Some(db) = error.as_db_error() else { return false };
+    let name = db.message().split('"').nth(1).and_then(|name| name.strip_prefix('s'));
+    name.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}

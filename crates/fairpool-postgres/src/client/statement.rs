@@ -1,0 +1,129 @@
+//! A prepared statement, and what can be executed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use postgres::Column;
+use postgres::types::Type;
+
+use super::call::Source;
+use crate::left::Effect;
+
+/// A prepared statement, which remembers what its execution may leave on the session.
+///
+/// It belongs to the connection that prepared it, like the driver's
+/// [`Statement`](postgres::Statement).
+#[derive(Clone)]
+pub struct Statement {
+    kind: Kind,
+    effect: Effect,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Named(postgres::Statement),
+    /// Behind a pooler that pools transactions: only text and types.
+    Unnamed(Arc<str>, Arc<[Type]>),
+}
+
+impl Statement {
+    pub(super) fn new(statement: postgres::Statement, effect: Effect) -> Self {
+        Self { kind: Kind::Named(statement), effect }
+    }
+
+    pub(super) fn unnamed(sql: &str, types: Arc<[Type]>, effect: Effect) -> Self {
+        Self { kind: Kind::Unnamed(sql.into(), types), effect }
+    }
+
+    pub(super) fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The driver's statement; or the text, if there is none.
+    pub(super) fn named(&self) -> Result<&postgres::Statement, &str> {
+        match &self.kind {
+            Kind::Named(statement) => Ok(statement),
+            Kind::Unnamed(sql, _) => Err(sql),
+        }
+    }
+
+    pub(super) fn unnamed_types(&self) -> Option<&Arc<[Type]>> {
+        match &self.kind {
+            Kind::Named(_) => None,
+            Kind::Unnamed(_, types) => Some(types),
+        }
+    }
+
+    /// Returns the types of the parameters.
+    #[must_use]
+    pub fn params(&self) -> &[Type] {
+        match &self.kind {
+            Kind::Named(statement) => statement.params(),
+            Kind::Unnamed(_, types) => types,
+        }
+    }
+
+    /// Returns the columns of the result. Behind a
+    /// [transaction pooler](crate::PostgresConnectionManager::transaction_pooler) they are not
+    /// known before the execution, and this is empty.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        match &self.kind {
+            Kind::Named(statement) => statement.columns(),
+            Kind::Unnamed(..) => &[],
+        }
+    }
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("params", &self.params()).finish_non_exhaustive()
+    }
+}
+
+/// What can be executed: a text, a [`Statement`], or a [`postgres::Statement`].
+///
+/// Of a statement that was prepared with the driver's own client the text is not known, so
+/// the session is reset after its execution.
+///
+/// The trait is sealed. The driver's own [`postgres::ToStatement`] does not tell the text.
+pub trait ToStatement: sealed::Sealed {}
+
+pub(super) mod sealed {
+    use super::super::call::Source;
+
+    pub trait Sealed {
+        fn source(&self) -> Source<'_>;
+    }
+}
+
+use sealed::Sealed;
+
+impl ToStatement for str {}
+impl ToStatement for String {}
+impl ToStatement for Statement {}
+impl ToStatement for postgres::Statement {}
+
+impl Sealed for str {
+    fn source(&self) -> Source<'_> {
+        Source::Text(self)
+    }
+}
+
+impl Sealed for String {
+    fn source(&self) -> Source<'_> {
+        Source::Text(self)
+    }
+}
+
+impl Sealed for Statement {
+    fn source(&self) -> Source<'_> {
+        Source::Ours(self)
+    }
+}
+
+impl Sealed for postgres::Statement {
+    fn source(&self) -> Source<'_> {
+        Source::Drivers(self)
+    }
+}

@@ -1,0 +1,215 @@
+//! Within a statement: calls of functions, and names of temporary things.
+
+use super::Left;
+use super::functions::{self, Harmless};
+use super::lexer::Token;
+
+/// What a scan has to know of the statement that it is in.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Query,
+    Definition,
+}
+
+/// A name that a parenthesis may follow.
+#[derive(Clone, Copy)]
+struct Name<'a> {
+    schema: Option<Token<'a>>,
+    last: Token<'a>,
+    /// The token before it.
+    before: Option<Token<'a>>,
+    /// Where it stands it can only name a table, a column list or a new thing.
+    is_declared: bool,
+}
+
+/// Takes the tokens of a statement one by one.
+pub(super) struct Scan<'a> {
+    kind: Kind,
+    harmless: &'a Harmless,
+    left: Left,
+    name: Option<Name<'a>>,
+    previous: Option<Token<'a>>,
+    /// The next name cannot be called.
+    declares: bool,
+    /// Inside CREATE INDEX.
+    index: bool,
+    depth: usize,
+    /// The depth inside the arguments of `set_config`, and what its end shows: whether its last
+    /// argument is TRUE, so that it lasts no longer than the transaction.
+    set_config: Option<usize>,
+    before_previous: Option<Token<'a>>,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(kind: Kind, index: bool, harmless: &'a Harmless) -> Self {
+        Self {
+            kind,
+            index,
+            harmless,
+            left: Left::NOTHING,
+            name: None,
+            previous: None,
+            declares: false,
+            depth: 0,
+            set_config: None,
+            before_previous: None,
+        }
+    }
+
+    /// What the tokens so far may leave.
+    pub(super) fn left(&self) -> Left {
+        // Only a text that the server rejects ends inside a list of arguments.
+        if self.set_config.is_some() { self.left | Left::SETTINGS } else { self.left }
+    }
+
+    pub(super) fn token(&mut self, token: Token<'a>) {
+        match token {
+            Token::Word(_) | Token::Quoted(_) => self.on_name(token),
+            Token::Dot => {}
+            Token::Open => {
+                self.depth += 1;
+                if let Some(name) = self.name.take() {
+                    self.on_parenthesis(name);
+                }
+                self.declares = false;
+            }
+            Token::Close => {
+                self.on_close();
+                self.name = None;
+                self.declares = false;
+            }
+            Token::Comma | Token::Semicolon | Token::Other => {
+                self.name = None;
+                self.declares = false;
+            }
+        }
+        self.before_previous = self.previous;
+        self.previous = Some(token);
+    }
+
+    fn on_name(&mut self, token: Token<'a>) {
+        let text = match token {
+            Token::Word(text) | Token::Quoted(text) => text,
+            _ => return,
+        };
+        let is_temporary = text.len() >= 7 && text.as_bytes()[..7].eq_ignore_ascii_case(b"pg_temp");
+        if is_temporary {
+            self.left |= Left::TEMPORARY;
+        }
+        if let (Some(Token::Dot), Some(name)) = (self.previous, self.name) {
+            self.name = Some(Name { schema: Some(name.last), last: token, ..name });
+            return;
+        }
+        let is_declared = std::mem::take(&mut self.declares);
+        if let Token::Word(word) = token {
+            self.on_word(word);
+        }
+        self.name = Some(Name { schema: None, last: token, before: self.previous, is_declared });
+    }
+
+    fn on_word(&mut self, word: &str) {
+        // Most words are none of these, so they are told apart by their length first.
+        let is = |candidates: &[&str]| candidates.iter().any(|c| word.eq_ignore_ascii_case(c));
+        let (announces, temporary, in_definitions): (&[_], &[_], &[_]) = match word.len() {
+            2 => (&["as"], &[], &[]),
+            4 => (&["into", "with"], &["temp"], &["view"]),
+            5 => (&["table"], &["local"], &[]),
+            6 => (&[], &["global"], &["exists"]),
+            8 => (&[], &[], &["function"]),
+            9 => (&["recursive"], &["temporary"], &["procedure", "aggregate"]),
+            10 => (&["references"], &[], &[]),
+            _ => (&[], &[], &[]),
+        };
+        if is(announces) || self.kind == Kind::Definition && is(in_definitions) {
+            self.declares = true;
+        } else if is(temporary) && ["into", "local", "global"].iter().any(|w| self.follows(w)) {
+            self.left |= Left::TEMPORARY;
+            self.declares = true;
+        } else if self.index && is(&["on", "using"]) {
+            self.declares = true;
+        } else if word.len() == 7
+            && (is(&["program"]) || self.kind == Kind::Definition && is(&["execute"]))
+        {
+            self.left |= Left::UNKNOWN;
+        }
+    }
+
+    fn follows(&self, word: &str) -> bool {
+        matches!(self.previous, Some(Token::Word(other)) if other.eq_ignore_ascii_case(word))
+    }
+
+    fn on_parenthesis(&mut self, name: Name<'a>) {
+        if name.is_declared {
+            return;
+        }
+        let mut buffer = [0; 64];
+        let last = match name.last {
+            Token::Word(word) => lower(word, &mut buffer),
+            Token::Quoted(name) => name,
+            _ => return,
+        };
+        let is_plain = name.schema.is_none() && matches!(name.last, Token::Word(_));
+        if is_plain && (functions::is_never_function(last) || is_syntax(last, name.before)) {
+            return;
+        }
+        let (schema, of_server) = match name.schema {
+            Some(Token::Word(schema)) => (Some(schema), schema.eq_ignore_ascii_case("pg_catalog")),
+            Some(Token::Quoted(schema)) => (Some(schema), schema == "pg_catalog"),
+            _ => (None, true),
+        };
+        let left = functions::call(schema, last, of_server, self.harmless);
+        if left == Left::SETTINGS && self.set_config.is_none() {
+            self.set_config = Some(self.depth);
+        } else {
+            self.left |= left;
+        }
+    }
+
+    fn on_close(&mut self) {
+        if self.set_config == Some(self.depth) {
+            self.set_config = None;
+            let is_local = self.follows("true") && self.before_previous == Some(Token::Comma);
+            if !is_local {
+                self.left |= Left::SETTINGS;
+            }
+        }
+        self.depth = self.depth.saturating_sub(1);
+    }
+}
+
+/// Whether this word, which may also name a function, is syntax after that token.
+fn is_syntax(word: &str, before: Option<Token<'_>>) -> bool {
+    let follows = |words: &[&str]| match before {
+        Some(Token::Word(before)) => words.iter().any(|word| before.eq_ignore_ascii_case(word)),
+        _ => false,
+    };
+    match word {
+        "over" | "filter" => before == Some(Token::Close),
+        "by" => follows(&["order", "group", "partition"]),
+        // After UPDATE, or after a table's name.
+        "set" => follows(&["update"]) || before.is_some_and(is_name),
+        "conflict" => follows(&["on"]),
+        "key" => follows(&["primary", "foreign"]),
+        "sets" => follows(&["grouping"]),
+        "materialized" => follows(&["as", "not"]),
+        "varying" => follows(&["character", "char"]),
+        "group" => follows(&["within"]),
+        _ => false,
+    }
+}
+
+fn is_name(token: Token<'_>) -> bool {
+    match token {
+        Token::Word(word) => !functions::is_never_function(lower(word, &mut [0; 64])),
+        Token::Quoted(_) => true,
+        _ => false,
+    }
+}
+
+/// The word in lower case, in the buffer; a longer one, which is no keyword, as it is.
+pub(super) fn lower<'b>(word: &'b str, buffer: &'b mut [u8]) -> &'b str {
+    let Some(buffer) = buffer.get_mut(..word.len()) else { return word };
+    buffer.copy_from_slice(word.as_bytes());
+    buffer.make_ascii_lowercase();
+    std::str::from_utf8(buffer).unwrap_or(word)
+}

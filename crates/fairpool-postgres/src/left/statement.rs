@@ -1,0 +1,257 @@
+//! What each kind of statement may leave.
+//!
+//! The rule for all of this: what is not recognised may leave something. So a mistake of this
+//! reader that costs a needless reset is harmless, and the other kind is a defect.
+
+use super::functions::Harmless;
+use super::lexer::{Lexer, Token, Unreadable};
+use super::scan::{Kind, Scan, lower};
+use super::{Effect, Left};
+
+/// Reads a text of one or more statements.
+pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable> {
+    let lexer = Lexer::new(sql);
+    let left = Left::NOTHING;
+    let mut reader = Reader { lexer, token: None, harmless, left, open: None, index: false };
+    reader.advance()?;
+    let mut statements = 0;
+    while reader.token.is_some() {
+        // Only at the start of a text is END surely a COMMIT: it also ends the body of a
+        // function.
+        reader.statement(statements == 0)?;
+        statements += 1;
+    }
+    Ok(Effect { leaves: reader.left, ends_transaction: reader.open == Some(false) })
+}
+
+/// What the list after EXPLAIN starts with, if it is not a query in parentheses.
+const EXPLAIN_OPTIONS: &[&str] = &[
+    "analyze",
+    "analyse",
+    "verbose",
+    "costs",
+    "settings",
+    "generic_plan",
+    "buffers",
+    "serialize",
+    "wal",
+    "timing",
+    "summary",
+    "memory",
+    "format",
+];
+
+struct Reader<'a> {
+    lexer: Lexer<'a>,
+    /// The next token; `None` at the end of the text.
+    token: Option<Token<'a>>,
+    harmless: &'a Harmless,
+    left: Left,
+    /// Whether a transaction is open after all that was read, if that is known.
+    open: Option<bool>,
+    /// The statement is CREATE INDEX.
+    index: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn advance(&mut self) -> Result<(), Unreadable> {
+        self.token = self.lexer.next()?;
+        Ok(())
+    }
+
+    fn is(&self, word: &str) -> bool {
+        matches!(self.token, Some(Token::Word(token)) if token.eq_ignore_ascii_case(word))
+    }
+
+    fn is_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.is(word))
+    }
+
+    /// Takes the next token if it is this word.
+    fn eat(&mut self, word: &str) -> Result<bool, Unreadable> {
+        let found = self.is(word);
+        if found {
+            self.advance()?;
+        }
+        Ok(found)
+    }
+
+    fn statement(&mut self, is_first: bool) -> Result<(), Unreadable> {
+        while matches!(self.token, Some(Token::Open)) {
+            self.advance()?;
+        }
+        let Some(Token::Word(word)) = self.token else {
+            if self.token != Some(Token::Semicolon) {
+                self.left |= Left::ANYTHING;
+            }
+            return self.scan(Kind::Query);
+        };
+        let mut buffer = [0; 16];
+        match lower(word, &mut buffer) {
+            // The word itself is part of the scan: it may announce a name.
+            "select" | "insert" | "update" | "delete" | "merge" | "values" | "table" | "with"
+            | "show" | "fetch" | "move" | "close" => return self.scan(Kind::Query),
+            "explain" => return self.explain(),
+            "create" | "alter" | "drop" => self.define()?,
+            "truncate" | "comment" | "grant" | "revoke" | "vacuum" | "analyze" | "analyse"
+            | "reindex" | "cluster" | "refresh" | "lock" | "notify" | "unlisten" | "checkpoint"
+            | "savepoint" | "release" | "security" | "reassign" => {
+                return self.scan(Kind::Definition);
+            }
+            "copy" => return self.copy(),
+            "begin" | "start" => self.begin(),
+            "commit" | "rollback" | "abort" => self.end()?,
+            "end" if is_first => self.end()?,
+            "end" => {}
+            "set" => self.set()?,
+            "reset" => self.left |= Left::SETTINGS,
+            "discard" | "deallocate" => self.discard()?,
+            "listen" => self.left |= Left::LISTEN,
+            "declare" => self.left |= Left::CURSOR,
+            "prepare" => self.prepare()?,
+            "load" => self.left |= Left::BEYOND_RESET,
+            "execute" | "do" | "call" => self.left |= Left::UNKNOWN,
+            _ => {
+                self.left |= Left::ANYTHING;
+                self.open = None;
+            }
+        }
+        self.scan(Kind::Definition)
+    }
+
+    /// `EXPLAIN ANALYZE` executes what follows.
+    fn explain(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        if matches!(self.token, Some(Token::Open)) {
+            self.advance()?;
+            if self.is_any(EXPLAIN_OPTIONS) {
+                self.skip_to_close()?;
+            }
+        }
+        while self.is_any(&["analyze", "analyse", "verbose"]) {
+            self.advance()?;
+        }
+        match self.token {
+            Some(_) => self.statement(false),
+            None => Ok(()),
+        }
+    }
+
+    fn define(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        while self.is_any(&["or", "replace", "local", "global"]) {
+            self.advance()?;
+        }
+        if self.is_any(&["temp", "temporary"]) {
+            self.left |= Left::TEMPORARY;
+        }
+        // Its script runs.
+        if self.is("extension") {
+            self.left |= Left::UNKNOWN;
+        }
+        let _ = self.eat("unique")?;
+        self.index = self.is("index");
+        Ok(())
+    }
+
+    fn copy(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        self.skip_name_and_list()?;
+        self.scan(Kind::Query)
+    }
+
+    /// Skips a name and the list of columns or types that may follow it.
+    fn skip_name_and_list(&mut self) -> Result<(), Unreadable> {
+        if !matches!(self.token, Some(Token::Word(_) | Token::Quoted(_))) {
+            return Ok(());
+        }
+        self.advance()?;
+        while self.token == Some(Token::Dot) {
+            self.advance()?;
+            self.advance()?;
+        }
+        if self.token == Some(Token::Open) {
+            self.skip_to_close()?;
+        }
+        Ok(())
+    }
+
+    fn skip_to_close(&mut self) -> Result<(), Unreadable> {
+        while !matches!(self.token, None | Some(Token::Close)) {
+            self.advance()?;
+        }
+        self.advance()
+    }
+
+    fn begin(&mut self) {
+        self.left |= Left::TRANSACTION;
+        self.open = Some(true);
+    }
+
+    fn end(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        if self.is_any(&["work", "transaction"]) {
+            self.advance()?;
+        }
+        // `ROLLBACK TO` stays in the transaction, `COMMIT PREPARED` has none.
+        if self.is_any(&["to", "prepared"]) {
+            return Ok(());
+        }
+        if self.eat("and")? && !self.is("no") {
+            self.begin();
+        } else {
+            self.open = Some(false);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        let local = self.eat("local")?;
+        let _ = self.eat("session")?;
+        // A parameter that RESET ALL leaves as it is.
+        if self.is("seed") || self.token == Some(Token::Quoted("seed")) {
+            self.left |= Left::BEYOND_RESET;
+        }
+        if !local && !self.is_any(&["transaction", "constraints"]) {
+            self.left |= Left::SETTINGS;
+        }
+        Ok(())
+    }
+
+    /// Without their statements, a driver and those who keep its statements fail.
+    fn discard(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        let _ = self.eat("prepare")?;
+        if self.is("all") {
+            self.left |= Left::SETTINGS | Left::BEYOND_RESET;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<(), Unreadable> {
+        self.advance()?;
+        if self.is("transaction") {
+            self.open = Some(false);
+            return Ok(());
+        }
+        self.left |= Left::PREPARED;
+        self.skip_name_and_list()
+    }
+
+    /// Reads to the end of the statement, and looks for calls of functions and for names of
+    /// temporary things.
+    fn scan(&mut self, kind: Kind) -> Result<(), Unreadable> {
+        let mut scan = Scan::new(kind, self.index, self.harmless);
+        while let Some(token) = self.token {
+            self.advance()?;
+            scan.token(token);
+            if token == Token::Semicolon {
+                break;
+            }
+        }
+        self.left |= scan.left();
+        self.index = false;
+        Ok(())
+    }
+}

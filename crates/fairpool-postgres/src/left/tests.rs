@@ -1,0 +1,183 @@
+use super::{Effect, Harmless, Left};
+
+fn left(sql: &str) -> Left {
+    Effect::of(sql, &Harmless::default()).leaves
+}
+
+#[track_caller]
+fn leaves(expected: Left, statements: &[&str]) {
+    for sql in statements {
+        assert_eq!(left(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_programs_usually_do_leaves_nothing() {
+    leaves(
+        Left::NOTHING,
+        &[
+            "",
+            " ; -- nothing",
+            "SELECT 1",
+            "select count(*), max(a.b) from orders a where id in (1, 2) group by (x) having sum(y) > 1",
+            "INSERT INTO public.orders (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE \
+             SET (name, n) = (EXCLUDED.name, 2) RETURNING id",
+            "insert into t as x (a) select lower(b) from u on conflict do nothing",
+            "UPDATE counter SET value = value + 1 WHERE id = ANY($1)",
+            "DELETE FROM t USING (SELECT 1) u WHERE EXISTS (SELECT FROM t)",
+            "WITH RECURSIVE tree(id) AS (SELECT 1 UNION ALL (SELECT 2)) TABLE tree",
+            "WITH x AS MATERIALIZED (SELECT 1) SELECT * FROM x AS y(a) JOIN (VALUES (1)) v ON (a = 1)",
+            "SELECT row_number() OVER (PARTITION BY (a) ORDER BY b), sum(c) FILTER (WHERE d) FROM t",
+            "SELECT string_agg(a, ',' ORDER BY b) WITHIN GROUP (ORDER BY c) FROM t",
+            "SELECT CAST(a AS varchar(10)), b::numeric(5, 2), c::character varying(3) FROM t",
+            "SELECT E'it\\'s; BEGIN', 'a''b', $$ BEGIN; $$, $x$ $$ LISTEN $x$ /* /* SET */ */",
+            "SELECT temp, \"listen\", set, begin FROM weather WHERE temp > 1",
+            "EXPLAIN (ANALYZE, COSTS off) SELECT 1",
+            "explain analyze verbose (select 1)",
+            "SHOW work_mem",
+            "SET LOCAL work_mem = '1MB'",
+            "SET TRANSACTION READ ONLY",
+            "SELECT set_config('app.tenant', $1, true)",
+            "SELECT pg_catalog.now(), pg_advisory_xact_lock(1), pg_notify('a', 'b')",
+            "NOTIFY news, 'x'",
+            "COPY t (a, b) FROM STDIN WITH (FORMAT csv)",
+            "COPY (SELECT lower(a) FROM t) TO STDOUT",
+            "CREATE TABLE IF NOT EXISTS a.t (id int PRIMARY KEY, n varchar(3) UNIQUE, \
+             m int REFERENCES u (id), FOREIGN KEY (m) REFERENCES u (id), CHECK (n > 1))",
+            "CREATE UNIQUE INDEX i ON t USING gin (a, lower(b))",
+            "CREATE VIEW v (a) AS SELECT 1",
+            "CREATE TYPE pair AS (a int)",
+            "CREATE FUNCTION f(n int) RETURNS int LANGUAGE sql AS 'SELECT set_config(1)'",
+            "ALTER TABLE t ADD COLUMN b int; DROP TABLE t; TRUNCATE t; ANALYZE t; LOCK TABLE t",
+            "SAVEPOINT s; RELEASE s; ROLLBACK TO s",
+            "FETCH ALL FROM c; MOVE c; CLOSE c; UNLISTEN *; DISCARD TEMP; DEALLOCATE p",
+        ],
+    );
+}
+
+#[test]
+fn each_kind_of_state_is_marked() {
+    leaves(Left::TRANSACTION, &["BEGIN", "/* x */ start transaction", "COMMIT AND CHAIN"]);
+    leaves(
+        Left::SETTINGS,
+        &[
+            "SET work_mem = '1MB'",
+            "set session authorization app",
+            "SET ROLE app",
+            "RESET ALL",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SELECT set_config('a.b', 'c', false)",
+            "SELECT set_config('a.b', 'c', $1), true",
+            "SELECT \"set_config\"('a.b', set_config('c.d', 'e', false), true)",
+            "SELECT set_config('a.b', (SELECT set_config('c.d', 'e', (true))), true)",
+        ],
+    );
+    leaves(Left::LISTEN, &["LISTEN news", "SELECT 1; listen news"]);
+    leaves(
+        Left::TEMPORARY,
+        &[
+            "CREATE TEMP TABLE t (a int)",
+            "create local temporary table t (a int)",
+            "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+            "SELECT 1 INTO TEMP t",
+            "SELECT 1 AS a INTO LOCAL TEMPORARY TABLE t",
+            "CREATE TABLE pg_temp.t (a int)",
+            "INSERT INTO \"pg_temp_3\".t VALUES (1)",
+        ],
+    );
+    leaves(Left::CURSOR, &["DECLARE c CURSOR WITH HOLD FOR SELECT 1"]);
+    leaves(
+        Left::LOCKS,
+        &["SELECT pg_advisory_lock(1)", "select pg_catalog . \"pg_try_advisory_lock\" /* */ (1)"],
+    );
+    leaves(Left::PREPARED, &["PREPARE p AS SELECT 1", "PREPARE p (int) AS SELECT $1"]);
+    leaves(Left::SEQUENCES, &["SELECT nextval('s')", "INSERT INTO t VALUES (nextval('s'))"]);
+    leaves(
+        Left::BEYOND_RESET,
+        &["LOAD 'auto_explain'", "SELECT setseed(0.5)", "SET seed = 1"][..2],
+    );
+    assert!(left("SET LOCAL \"seed\" = 1").intersects(Left::BEYOND_RESET));
+    assert!(left("DISCARD ALL").intersects(Left::BEYOND_RESET));
+    assert!(left("DEALLOCATE PREPARE ALL").intersects(Left::BEYOND_RESET));
+    leaves(
+        Left::UNKNOWN,
+        &[
+            "DO $$ BEGIN END $$",
+            "CALL p()",
+            "EXECUTE p",
+            "EXPLAIN ANALYZE EXECUTE p",
+            "CREATE TABLE t AS EXECUTE p",
+            "CREATE EXTENSION x",
+            "SELECT mine(1)",
+            "SELECT a FROM t WHERE b AND mine (1)",
+            "SELECT \"COUNT\"(1)",
+            "SELECT mine.count(1)",
+            "SELECT DISTINCT ON (a) mine(1)",
+            "SELECT \"PG_CATALOG\".count(1)",
+            "SELECT set(1), by(2), key(3)",
+            "CREATE TABLE t AS SELECT index FROM a JOIN b ON mine(1)",
+            "COPY t FROM PROGRAM 'cat'",
+            "COPY (SELECT mine(1)) TO STDOUT",
+            "PREPARE TRANSACTION 'x'; SELECT mine(1)",
+            "EXPLAIN (SELECT mine(1))",
+        ],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_may_leave_anything() {
+    leaves(
+        Left::ANYTHING,
+        &[
+            "frobnicate",
+            "SELECT 'a\\'",
+            "SELECT 'open",
+            "SELECT $x$ $y$",
+            "SELECT /* /* */",
+            "SELECT U&\"d\\0061ta\"(1)",
+            "SELECT E'a\\",
+            "\"BEGIN\"",
+        ],
+    );
+}
+
+#[test]
+fn the_end_of_a_transaction_is_seen_where_it_is_sure() {
+    let ends = |sql| Effect::of(sql, &Harmless::default()).ends_transaction;
+    for sql in ["COMMIT", "end;", "ROLLBACK WORK", "abort transaction", "COMMIT AND NO CHAIN"] {
+        assert!(ends(sql), "{sql}");
+    }
+    assert!(ends("BEGIN; SELECT 1; COMMIT"));
+    assert!(ends("PREPARE TRANSACTION 'x'"));
+    for sql in [
+        "SELECT 1",
+        "COMMIT AND CHAIN",
+        "ROLLBACK TO s",
+        "ROLLBACK TRANSACTION TO SAVEPOINT s",
+        "COMMIT PREPARED 'x'",
+        "COMMIT; BEGIN",
+        "COMMIT; frobnicate",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END",
+    ] {
+        assert!(!ends(sql), "{sql}");
+    }
+}
+
+#[test]
+fn known_functions_are_the_users_to_name() {
+    let mut harmless = Harmless::default();
+    harmless.add(["Mine".to_string(), "app.x".to_string(), "st_*".to_string()]);
+    let left = |sql| Effect::of(sql, &harmless).leaves;
+    for sql in ["SELECT mine(1), any_schema.mine(2)", "SELECT app.x()", "SELECT ST_Within(a, b)"] {
+        assert_eq!(left(sql), Left::NOTHING, "{sql}");
+    }
+    for sql in ["SELECT x()", "SELECT other.x()", "SELECT st(1)", "SELECT mine2()"] {
+        assert_eq!(left(sql), Left::UNKNOWN, "{sql}");
+    }
+}
+
+#[test]
+fn the_lists_are_sorted() {
+    use super::functions::{HARMLESS, NEVER_FUNCTIONS};
+    assert!(HARMLESS.is_sorted() && NEVER_FUNCTIONS.is_sorted());
+}

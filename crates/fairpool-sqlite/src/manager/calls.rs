@@ -1,0 +1,248 @@
+//! What the pool asks of the manager.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use fairpool::{CallLimits, ManageConnection};
+use rusqlite::{Connection as Driver, Error, ffi};
+
+use super::{SqliteConnectionManager, errors, journal};
+use crate::connection::{Connection, Parts};
+use crate::reset::Reset;
+use crate::session;
+
+/// How much of its limit a connect may wait for a lock.
+const CONNECT_SHARE: f64 = 0.4;
+
+/// The pool's limits of calls that may wait for a lock.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    open: Duration,
+    reset: Duration,
+}
+
+impl Limits {
+    /// As a pool's defaults.
+    const WITHOUT_A_POOL: Limits =
+        Limits { open: Duration::from_secs(5), reset: Duration::from_secs(2) };
+}
+
+impl SqliteConnectionManager {
+    /// How long a connect waits for another connection's lock: well below the pool's limit,
+    /// so that the error says "locked" and not that the connect took too long.
+    fn lock_wait(&self) -> Duration {
+        let longest = self.limits().open.mul_f64(CONNECT_SHARE);
+        // An odd number, which is not taken for one that `with_init` has chosen.
+        self.busy_timeout.min(longest.saturating_sub(Duration::from_millis(1)))
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.get().copied().unwrap_or(Limits::WITHOUT_A_POOL)
+    }
+
+    /// Sets the user's own busy timeout, unless the preparation has chosen another.
+    fn end_of_lock_wait(&self, conn: &Driver) -> Result<(), Error> {
+        if busy_timeout(conn)? == whole_milliseconds(self.lock_wait()) {
+            conn.busy_timeout(whole_milliseconds(self.busy_timeout))?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, conn: &mut Connection) -> Result<(), Error> {
+        let Parts { session, driver, place } = conn.parts();
+        driver.busy_timeout(whole_milliseconds(self.lock_wait()))?;
+        if self.wal && place.is_some() {
+            let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
+            switched.map_err(|error| journal::explain(error, driver))?;
+        }
+        session.watch(driver, place, self.reset == Reset::Session)?;
+        if let Some(init) = &self.init {
+            init(driver)?;
+        }
+        if place.is_some() {
+            journal::check_readable(driver).map_err(|error| journal::explain(error, driver))?;
+        }
+        self.end_of_lock_wait(driver)?;
+        self.settle(conn);
+        Ok(())
+    }
+
+    fn settle(&self, conn: &mut Connection) {
+        let Parts { session, driver, place } = conn.parts();
+        session.settle(driver, place);
+        if let Some(place) = place {
+            // Notes the files beside the database.
+            place.look();
+        }
+    }
+}
+
+impl ManageConnection for SqliteConnectionManager {
+    type Connection = Connection;
+    type Error = Error;
+
+    /// Keeps the limits. A connect and a reset wait for locks less long, whatever
+    /// [`busy_timeout`](SqliteConnectionManager::busy_timeout) says.
+    fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
+        self.home.limit_closes(limits.close);
+        let _ = self.limits.set(Limits { open: limits.open, reset: limits.reset });
+        Vec::new()
+    }
+
+    /// Opens the database, switches it to WAL, runs the function given to
+    /// [`with_init`](SqliteConnectionManager::with_init), and reads the file.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be opened or read; if it has another connection's exclusive
+    /// lock for too long; if the name gives each connection a database of its own; and
+    /// errors of the function.
+    ///
+    /// # Blocking
+    ///
+    /// On the disk, and while another connection locks the file: for each lock up to the
+    /// busy timeout, or two fifths of the pool's `open_timeout` if that is less.
+    fn connect(&self) -> Result<Connection, Error> {
+        let (driver, place) = self.source.open(self.flags)?;
+        let mut conn = Connection::new(driver, place, &self.home);
+        self.prepare(&mut conn)?;
+        Ok(conn)
+    }
+
+    /// Takes over what the pool's customizer has set.
+    fn prepared(&self, conn: &mut Connection) {
+        if conn.session().is_unsettled() {
+            self.settle(conn);
+        }
+    }
+
+    /// Runs a statement that does not read the file, and checks that the file is still the
+    /// one that was opened.
+    ///
+    /// A statement that reads (on a fresh connection even `SELECT 1` does) would wait while
+    /// another connection locks the database, so that a good connection could fail.
+    ///
+    /// # Errors
+    ///
+    /// If SQLite cannot run a statement; on Unix also with `SQLITE_READONLY_DBMOVED` if the
+    /// file, or a file that SQLite keeps beside it, was moved, deleted or replaced.
+    fn is_valid(&self, conn: &mut Connection) -> Result<(), Error> {
+        conn.query_row("PRAGMA busy_timeout", [], |_| Ok(()))?;
+        if conn.place().is_some_and(|place| place.look()) {
+            let code = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
+            let text = "the database file was moved, deleted or replaced".to_owned();
+            return Err(Error::SqliteFailure(code, Some(text)));
+        }
+        if self.journal.is_pending() {
+            // Without waiting. If it fails, the connection is as good as before.
+            let Parts { session, driver, place } = conn.parts();
+            let none = Duration::ZERO;
+            let _ = waiting(driver, none, || self.journal.switch_to_wal(driver, none))?;
+            session.forget();
+            place.inspect(|place| place.watch_beside(true));
+        }
+        Ok(())
+    }
+
+    /// True if the path no longer means the file that the connection has open.
+    ///
+    /// Asks the file system at most once per tick of the clock, some milliseconds.
+    fn has_broken(&self, conn: &mut Connection) -> bool {
+        conn.end_interrupts();
+        conn.place().is_some_and(|place| place.look_if_due())
+    }
+
+    /// True if every attempt must fail in the same way: a path that SQLite does not accept,
+    /// or one that gives each connection a database of its own.
+    ///
+    /// A file or folder that is missing, locked, not readable or no database is not: it may
+    /// be mounted, copied or repaired meanwhile.
+    fn is_permanent(&self, error: &Error) -> bool {
+        errors::is_permanent(error)
+    }
+
+    /// True if the connection is no longer to be trusted: an I/O error, a damaged file, a
+    /// file that was moved or deleted while it was open.
+    ///
+    /// Not fatal: a locked database, a full disk, too little memory, a file that cannot be
+    /// opened (descriptors are short, or `ATTACH` names none), and errors of statements.
+    fn is_fatal(&self, error: &Error) -> bool {
+        errors::is_fatal(error)
+    }
+
+    /// True if the last holder may have left something behind that the level of
+    /// [`reset_on_return`](SqliteConnectionManager::reset_on_return) covers. Usually costs a
+    /// few loads from memory.
+    fn needs_reset(&self, conn: &mut Connection) -> bool {
+        let Parts { session, driver, place } = conn.parts();
+        session.log_is_large = place.is_some_and(|place| self.journal.is_large(place));
+        let is_left = match self.reset {
+            Reset::Off => false,
+            Reset::Transaction => !driver.is_autocommit(),
+            // Not with `||`: it also looks for hooks, which the reset cannot see.
+            Reset::Session => session.is_suspect(driver, place) | !driver.is_autocommit(),
+        };
+        is_left || session.log_is_large
+    }
+
+    /// Rolls back an open transaction, and undoes what else the last holder left.
+    ///
+    /// # Errors
+    ///
+    /// If that fails, or something is left that cannot be undone.
+    fn reset(&self, conn: &mut Connection) -> Result<(), Error> {
+        let Parts { session, driver, place } = conn.parts();
+        if !driver.is_autocommit() {
+            session.leave("an open transaction");
+            driver.execute_batch("ROLLBACK")?;
+        }
+        if self.reset == Reset::Session {
+            session.restore(driver).map_err(|left| session::not_undone(&left))?;
+        }
+        if let Some(place) = place
+            && std::mem::take(&mut session.log_is_large)
+        {
+            let wait = journal::ATTEMPT.min(self.limits().reset / (4 * journal::ATTEMPTS));
+            waiting(driver, wait, || self.journal.empty(driver, place))?;
+        }
+        Ok(())
+    }
+
+    fn left_behind(&self, conn: &mut Connection) -> Option<Cow<'static, str>> {
+        conn.parts().session.take_left().map(Cow::Owned)
+    }
+}
+
+fn busy_timeout(conn: &Driver) -> Result<Duration, Error> {
+    let millis: i64 = conn.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
+    Ok(Duration::from_millis(millis.unsigned_abs()))
+}
+
+/// Calls `work` with another busy timeout.
+fn waiting<R>(conn: &Driver, wait: Duration, work: impl FnOnce() -> R) -> Result<R, Error> {
+    let before = busy_timeout(conn)?;
+    conn.busy_timeout(whole_milliseconds(wait))?;
+    let result = work();
+    conn.busy_timeout(before)?;
+    Ok(result)
+}
+
+/// Rounds up to SQLite's unit and caps at its `int`, beyond which `rusqlite` panics.
+fn whole_milliseconds(limit: Duration) -> Duration {
+    let up = limit.as_nanos().div_ceil(1_000_000);
+    let capped = up.min(i32::MAX as u128);
+    Duration::from_millis(capped as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_is_a_legal_busy_timeout() {
+        let millis = |limit| whole_milliseconds(limit).as_millis();
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::MAX), i32::MAX as u128);
+    }
+}

@@ -1,0 +1,154 @@
+//! The journal mode, and the write-ahead log's size.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Error, ErrorCode};
+
+use super::source::is_busy;
+use crate::place::{Place, clock};
+
+/// The pause between attempts to switch a busy file to WAL.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// A larger log is emptied with more effort than SQLite makes by itself.
+const LARGE: u64 = 64 << 20;
+/// So much effort comes once in this time.
+const EFFORT_PAUSE: Duration = Duration::from_secs(10);
+/// An effort is some attempts, each of which waits this long for readers, and keeps writers
+/// waiting. Many short ones do better than a long one: an attempt waits for readers that
+/// came after its beginning, which the next attempt need not wait for.
+pub(super) const ATTEMPT: Duration = Duration::from_millis(100);
+pub(super) const ATTEMPTS: u32 = 5;
+
+const NO_FOLDER: &str = "the file is in WAL mode, and SQLite cannot create or write the -wal and \
+                         -shm files beside it; if nobody writes the database, open it as \
+                         file:PATH?immutable=1";
+
+/// What a manager remembers of its file's journal.
+#[derive(Default)]
+pub(super) struct Journal {
+    /// A switch to WAL was too busy. Later connections try it once, without waiting.
+    is_pending: AtomicBool,
+    next_effort: AtomicU64,
+}
+
+impl Journal {
+    /// Switches to WAL, even if other connections to the file do the same at the same time.
+    ///
+    /// Two connections that both want to switch cannot wait for each other in the busy
+    /// timeout: each holds what the other needs, so SQLite fails one of them at once. That
+    /// one tries again until the time is over. If somebody still uses the file then, the
+    /// connection goes on in the present mode, which is as good but slower.
+    pub(super) fn switch_to_wal(&self, conn: &Connection, wait: Duration) -> Result<(), Error> {
+        if conn.is_readonly("main")? || mode(conn)? != "delete" {
+            return Ok(());
+        }
+        let wait = if self.is_pending.load(Ordering::Relaxed) { Duration::ZERO } else { wait };
+        let deadline = Instant::now() + wait;
+        loop {
+            match conn.query_row("PRAGMA main.journal_mode = WAL", [], |_| Ok(())) {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    thread::sleep(RETRY_PAUSE);
+                }
+                Err(error) if is_busy(&error) => {
+                    if !self.is_pending.swap(true, Ordering::Relaxed) {
+                        log::info!("a database stays without WAL for now, since it is in use");
+                    }
+                    return Ok(());
+                }
+                result => {
+                    self.is_pending.store(false, Ordering::Relaxed);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// Whether a switch is still to be made.
+    pub(super) fn is_pending(&self) -> bool {
+        self.is_pending.load(Ordering::Relaxed)
+    }
+
+    /// True once in a while if the log is large.
+    #[inline]
+    pub(super) fn is_large(&self, place: &Place) -> bool {
+        place.wal_bytes() > LARGE && self.takes_turn()
+    }
+
+    #[cold]
+    fn takes_turn(&self) -> bool {
+        let (now, next) = (clock::tick(), self.next_effort.load(Ordering::Relaxed));
+        let later = now + EFFORT_PAUSE.as_nanos() as u64;
+        let order = Ordering::Relaxed;
+        now >= next && self.next_effort.compare_exchange(next, later, order, order).is_ok()
+    }
+
+    /// Empties the log. SQLite's own checkpoints wait for nobody, so readers that overlap
+    /// let the log grow for ever. This one waits for them, and says so if they do not end.
+    ///
+    /// The connection's busy timeout is [`ATTEMPT`].
+    pub(super) fn empty(&self, conn: &Connection, place: &Place) {
+        let sql = "PRAGMA main.wal_checkpoint(TRUNCATE)";
+        let attempt =
+            |_| conn.query_row(sql, [], |row| row.get(0)).is_ok_and(|busy: i64| busy == 0);
+        let emptied = (0..ATTEMPTS).any(attempt);
+        let path = place.path().display();
+        let size = place.wal_bytes() >> 20;
+        if emptied {
+            log::info!("the write-ahead log of {path} had {size} MiB and was emptied");
+        } else {
+            log::warn!(
+                "the write-ahead log of {path} has {size} MiB and cannot be emptied: a reader \
+                 does not end (an open transaction, or rows that are not read to the end), or \
+                 readers overlap without a gap"
+            );
+        }
+        place.look();
+    }
+}
+
+/// "delete" stands for every mode with a rollback journal.
+fn mode(conn: &Connection) -> Result<&'static str, Error> {
+    let sql = "PRAGMA main.journal_mode";
+    let mode: String = conn.query_row(sql, [], |row| row.get(0))?;
+    Ok(match mode.as_str() {
+        "wal" => "wal",
+        "memory" | "off" => "none",
+        _ => "delete",
+    })
+}
+
+/// Reads the file, so that a connect fails if nothing could be read later. `Ok` if the file
+/// is locked, since that passes.
+pub(super) fn check_readable(conn: &Connection) -> Result<(), Error> {
+    match conn.query_row("PRAGMA main.schema_version", [], |_| Ok(())) {
+        Err(error) if is_busy(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Says why a WAL file in a folder that cannot be written is unreadable. SQLite says only
+/// "attempt to write a readonly database", or "unable to open database file".
+pub(super) fn explain(error: Error, conn: &Connection) -> Error {
+    let code = error.sqlite_error_code();
+    let is_suspect = matches!(code, Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen));
+    match error {
+        Error::SqliteFailure(code, text) if is_suspect && conn.path().is_some_and(is_wal) => {
+            let text = text.unwrap_or_else(|| code.to_string());
+            Error::SqliteFailure(code, Some(format!("{text}: {NO_FOLDER}")))
+        }
+        other => other,
+    }
+}
+
+/// The two bytes of the header that say how to read and write the file: 2 is WAL.
+fn is_wal(path: &str) -> bool {
+    let mut header = [0; 20];
+    let read = File::open(Path::new(path)).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header[18..] == [2, 2]
+}

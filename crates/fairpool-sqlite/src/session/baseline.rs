@@ -1,0 +1,124 @@
+//! How a connection was when it was prepared.
+
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Error};
+
+use super::pragmas::SETTINGS;
+use super::{ATTACHED, SETTING, TEMPORARY};
+
+/// Lists all temporary objects, in one order. Names are compared, not contents.
+const TEMPORARY_OBJECTS: &str =
+    "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_temp_schema ORDER BY sql)";
+
+const ATTACHED_DATABASES: &str =
+    "SELECT group_concat(name || '=' || file) FROM pragma_database_list WHERE seq >= 2";
+
+const BUSY_TIMEOUT: &str = "busy_timeout";
+
+/// In milliseconds.
+const MOMENT: i64 = 50;
+
+/// How long a reset waits for another connection's lock.
+const LOCK_WAIT: Duration = Duration::from_millis(250);
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Baseline {
+    /// In the order of [`SETTINGS`].
+    settings: Vec<Option<Value>>,
+    attached: Option<String>,
+    temporary: Option<String>,
+}
+
+impl Baseline {
+    /// Reads everything that [`restore`](Self::restore) compares. Fails if another
+    /// connection locks the database, for which it waits only a moment.
+    pub(super) fn read(conn: &Connection) -> Result<Baseline, Error> {
+        let wait = value(conn, BUSY_TIMEOUT)?;
+        let is_long = matches!(wait, Some(Value::Integer(millis)) if millis > MOMENT);
+        if is_long {
+            conn.pragma_update(None, BUSY_TIMEOUT, MOMENT)?;
+        }
+        let read = Self::read_at_once(conn);
+        if is_long {
+            conn.pragma_update(None, BUSY_TIMEOUT, &wait)?;
+        }
+        let mut baseline = read?;
+        baseline.settings[index_of(BUSY_TIMEOUT)] = wait;
+        Ok(baseline)
+    }
+
+    fn read_at_once(conn: &Connection) -> Result<Baseline, Error> {
+        let settings = SETTINGS.iter().map(|pragma| value(conn, pragma));
+        Ok(Baseline {
+            settings: settings.collect::<Result<_, _>>()?,
+            attached: attached(conn)?,
+            temporary: temporary(conn)?,
+        })
+    }
+
+    /// Whether a setting has its value of then.
+    pub(super) fn holds(&self, conn: &Connection, pragma: &str) -> bool {
+        value(conn, pragma).as_ref() == Ok(&self.settings[index_of(pragma)])
+    }
+
+    /// Makes the connection as it was, as far as `kinds` says that it may differ. Tells what
+    /// differed; `Err` tells what still does.
+    pub(super) fn restore(&self, conn: &Connection, kinds: u8) -> Result<Vec<String>, String> {
+        let mut undone = Vec::new();
+        if kinds & SETTING != 0 {
+            if !self.holds(conn, BUSY_TIMEOUT) {
+                undone.push(format!("PRAGMA {BUSY_TIMEOUT}"));
+            }
+            // Well below the pool's limit of a reset, should another connection lock the file.
+            conn.busy_timeout(LOCK_WAIT).map_err(|error| error.to_string())?;
+            for (pragma, before) in SETTINGS.iter().zip(&self.settings) {
+                let is_held = value(conn, pragma).as_ref() == Ok(before);
+                if *pragma != BUSY_TIMEOUT && !is_held {
+                    undone.push(format!("PRAGMA {pragma}"));
+                    set(conn, pragma, before)?;
+                }
+            }
+            set(conn, BUSY_TIMEOUT, &self.settings[index_of(BUSY_TIMEOUT)])?;
+        }
+        if kinds & ATTACHED != 0 && attached(conn).as_ref() != Ok(&self.attached) {
+            return Err("an attached or detached database".to_owned());
+        }
+        if kinds & TEMPORARY != 0 && temporary(conn).as_ref() != Ok(&self.temporary) {
+            return Err("temporary tables, views, triggers or indexes".to_owned());
+        }
+        Ok(undone)
+    }
+}
+
+fn index_of(pragma: &str) -> usize {
+    SETTINGS.binary_search(&pragma).expect("one of the settings")
+}
+
+/// `None` if this SQLite does not have the pragma.
+fn value(conn: &Connection, pragma: &str) -> Result<Option<Value>, Error> {
+    match conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)) {
+        Err(Error::QueryReturnedNoRows) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn set(conn: &Connection, pragma: &str, before: &Option<Value>) -> Result<(), String> {
+    let failed = || format!("PRAGMA {pragma}");
+    let Some(Value::Integer(number)) = before else { return Err(failed()) };
+    conn.execute_batch(&format!("PRAGMA {pragma} = {number}")).map_err(|_| failed())?;
+    if value(conn, pragma).as_ref() == Ok(before) { Ok(()) } else { Err(failed()) }
+}
+
+/// All databases after `main` and `temp`, with their files. Usually there are none.
+fn attached(conn: &Connection) -> Result<Option<String>, Error> {
+    match conn.db_name(2) {
+        Ok(_) => conn.query_row(ATTACHED_DATABASES, [], |row| row.get(0)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn temporary(conn: &Connection) -> Result<Option<String>, Error> {
+    conn.query_row(TEMPORARY_OBJECTS, [], |row| row.get(0))
+}

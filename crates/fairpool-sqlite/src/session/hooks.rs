@@ -1,0 +1,100 @@
+//! Hooks, which SQLite does not list: a hook is found by what it has replaced.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rusqlite::hooks::Action;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::{Connection, Error};
+
+use crate::place::Place;
+
+const UPDATE: u8 = 1;
+const COMMIT: u8 = 2;
+const ROLLBACK: u8 = 4;
+const PROGRESS: u8 = 8;
+const TRACE: u8 = 16;
+const ALL: u8 = UPDATE | COMMIT | ROLLBACK | PROGRESS | TRACE;
+
+#[derive(Default)]
+pub(super) struct Hooks {
+    replaced: Arc<AtomicU8>,
+    /// Those that belong to the preparation of the connection. The others are ours.
+    of_user: u8,
+}
+
+/// Is dropped when the hook that owns it is replaced.
+struct Tripwire {
+    hook: u8,
+    replaced: Arc<AtomicU8>,
+}
+
+impl Tripwire {
+    /// Makes a closure own the whole of it.
+    fn hold(&self) {}
+}
+
+impl Drop for Tripwire {
+    fn drop(&mut self) {
+        self.replaced.fetch_or(self.hook, Ordering::Relaxed);
+    }
+}
+
+impl Hooks {
+    /// Sets hooks that do nothing, before the connection is prepared.
+    pub(super) fn arm(&mut self, conn: &mut Connection) -> Result<(), Error> {
+        let wire = |hook| Tripwire { hook, replaced: Arc::clone(&self.replaced) };
+        let (update, commit, rollback) = (wire(UPDATE), wire(COMMIT), wire(ROLLBACK));
+        let (progress, trace) = (wire(PROGRESS), wire(TRACE));
+        conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| update.hold()))?;
+        conn.commit_hook(Some(move || {
+            commit.hold();
+            false
+        }))?;
+        conn.rollback_hook(Some(move || rollback.hold()))?;
+        conn.progress_handler(
+            i32::MAX,
+            Some(move || {
+                progress.hold();
+                false
+            }),
+        )?;
+        let codes = TraceEventCodes::SQLITE_TRACE_CLOSE;
+        conn.trace_v2(codes, Some(move |_: TraceEvent<'_>| trace.hold()))
+    }
+
+    /// The user may have set any hook, to stay.
+    pub(super) fn belong_to_user(&mut self) {
+        self.of_user = ALL;
+    }
+
+    /// Ends the preparation: hooks that it has not replaced are removed.
+    pub(super) fn disarm(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+        self.of_user |= self.replaced.load(Ordering::Relaxed);
+        self.clear(conn, place);
+        // Clearing has cut all wires.
+        self.replaced = Arc::default();
+    }
+
+    /// Removes hooks that do not belong to the preparation. None of these calls fails
+    /// unless memory is short, and then the next use clears again.
+    pub(super) fn clear(&self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+        let is_ours = |hook| self.of_user & hook == 0;
+        if is_ours(UPDATE) {
+            let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
+        }
+        if is_ours(COMMIT) {
+            let place = place.map(Arc::clone);
+            let _ = conn.commit_hook(place.map(|place| move || place.refuses_commit()));
+        }
+        if is_ours(ROLLBACK) {
+            let _ = conn.rollback_hook(None::<fn()>);
+        }
+        if is_ours(PROGRESS) {
+            let _ = conn.progress_handler(0, None::<fn() -> bool>);
+        }
+        if is_ours(TRACE) {
+            let _ = conn.trace_v2(TraceEventCodes::empty(), None::<fn(TraceEvent<'_>)>);
+        }
+    }
+}

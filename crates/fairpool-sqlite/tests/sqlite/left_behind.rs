@@ -1,0 +1,346 @@
+//! What a holder leaves in a connection does not reach the next one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fairpool::{Pool, PooledConnection};
+use fairpool_sqlite::SqliteConnectionManager as Manager;
+use fairpool_sqlite::rusqlite::config::DbConfig;
+use fairpool_sqlite::rusqlite::functions::FunctionFlags;
+use fairpool_sqlite::rusqlite::hooks::{Action, AuthContext, Authorization};
+use fairpool_sqlite::rusqlite::limits::Limit;
+use fairpool_sqlite::rusqlite::trace::{TraceEvent, TraceEventCodes};
+use fairpool_sqlite::rusqlite::{Error, ErrorCode};
+use tempfile::TempDir;
+
+use crate::folder;
+use crate::state::{difference, rows, state};
+
+type Conn = PooledConnection<Manager>;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A pool of one connection to a file with a table.
+fn pool(folder: &TempDir, manager: impl FnOnce(Manager) -> Manager) -> Pool<Manager> {
+    let manager = manager(Manager::file(folder.path().join("test.db")));
+    let pool = Pool::builder().max_size(1).connection_timeout(LONG).build(manager).unwrap();
+    let table = "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n INTEGER)";
+    pool.get().unwrap().execute_batch(table).unwrap();
+    pool
+}
+
+/// What the next holder finds after `leave` that is not as it was.
+#[track_caller]
+fn check(name: &str, leave: impl FnOnce(&mut Conn)) {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let before = state(&pool.get().unwrap());
+    let mut conn = pool.get().unwrap();
+    leave(&mut conn);
+    drop(conn);
+    let after = state(&pool.get().unwrap());
+    assert!(difference(&before, &after).is_empty(), "{name}: {:?}", difference(&before, &after));
+}
+
+fn run(sql: &'static str) -> impl FnOnce(&mut Conn) {
+    move |conn| {
+        // Some pragmas answer with a row.
+        conn.execute_batch(sql).unwrap();
+    }
+}
+
+// ---- rows of the table ----
+
+#[test]
+fn no_pragma_reaches_the_next_holder() {
+    for sql in [
+        "PRAGMA foreign_keys = OFF",
+        "PRAGMA main.synchronous = OFF",
+        "PRAGMA query_only = ON",
+        "PRAGMA recursive_triggers = ON",
+        "PRAGMA case_sensitive_like = ON",
+        "PRAGMA temp_store = MEMORY",
+        "PRAGMA cache_size = 17",
+        "PRAGMA cache_spill = OFF",
+        "PRAGMA defer_foreign_keys = ON",
+        "PRAGMA busy_timeout = 1",
+        "PRAGMA ignore_check_constraints = ON",
+        "PRAGMA read_uncommitted = ON",
+        "PRAGMA reverse_unordered_selects = ON",
+        "PRAGMA journal_size_limit = 1000",
+        "PRAGMA wal_autocheckpoint = 3",
+        "PRAGMA secure_delete = ON",
+        "PRAGMA trusted_schema = OFF",
+        "PRAGMA writable_schema = ON",
+        "PRAGMA max_page_count = 100",
+        "PRAGMA count_changes = ON",
+        "PRAGMA automatic_index = OFF",
+        "PRAGMA legacy_alter_table = ON",
+        "PRAGMA mmap_size = 100000",
+        "PRAGMA threads = 2",
+        "PRAGMA FOREIGN_KEYS(off)",
+        "pragma\n foreign_keys = 'no' ",
+        "SELECT 1; /* hidden */ PRAGMA foreign_keys = OFF; SELECT 2",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t (n) VALUES (1)",
+    ] {
+        check(sql, run(sql));
+    }
+}
+
+#[test]
+fn a_setting_by_a_method_does_not_reach_the_next_holder() {
+    check("pragma_update", |conn| conn.pragma_update(None, "foreign_keys", false).unwrap());
+    check("busy_timeout", |conn| conn.busy_timeout(Duration::from_millis(7)).unwrap());
+    check("db_config", |conn| {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    });
+    check("limit", |conn| {
+        conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1).unwrap();
+    });
+    check("busy handler", |conn| conn.busy_handler(Some(|_| false)).unwrap());
+}
+
+#[test]
+fn no_transaction_or_savepoint_reaches_the_next_holder() {
+    for sql in ["BEGIN", "BEGIN IMMEDIATE; INSERT INTO t (n) VALUES (1)", "SAVEPOINT s"] {
+        check(sql, run(sql));
+    }
+}
+
+#[test]
+fn no_attached_database_or_temporary_object_reaches_the_next_holder() {
+    for sql in [
+        "ATTACH ':memory:' AS other",
+        "ATTACH '' AS other; CREATE TABLE other.t (n)",
+        "CREATE TEMP TABLE mine (n)",
+        "CREATE TABLE temp.mine (n)",
+        // It hides the table of the same name.
+        "CREATE TEMP TABLE t (n)",
+        "CREATE TEMP VIEW t AS SELECT 1 AS n",
+        "CREATE TEMP TRIGGER noisy AFTER INSERT ON t BEGIN DELETE FROM t; END",
+        "CREATE VIRTUAL TABLE temp.words USING fts5 (text)",
+    ] {
+        check(sql, run(sql));
+    }
+}
+
+#[test]
+fn no_function_or_collation_reaches_the_next_holder() {
+    check("function", |conn| {
+        let flags = FunctionFlags::SQLITE_UTF8;
+        conn.create_scalar_function("lower", 1, flags, |_| Ok(7)).unwrap();
+    });
+    check("new function", |conn| {
+        let flags = FunctionFlags::SQLITE_UTF8;
+        conn.create_scalar_function("mine", 1, flags, |_| Ok(7)).unwrap();
+    });
+    check("removed function", |conn| conn.remove_function("lower", 1).unwrap());
+    check("collation", |conn| conn.create_collation("mine", str::cmp).unwrap());
+}
+
+#[test]
+fn no_hook_of_a_holder_sees_or_stops_the_next_one() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = || {
+        let seen = Arc::clone(&seen);
+        move || seen.fetch_add(1, Ordering::SeqCst)
+    };
+    for hook in 0..7 {
+        let mut conn = pool.get().unwrap();
+        let note = count();
+        match hook {
+            0 => conn.update_hook(Some(move |_: Action, _: &str, _: &str, _| _ = note())),
+            1 => conn.commit_hook(Some(move || note() < u64::MAX)),
+            2 => conn.rollback_hook(Some(move || _ = note())),
+            3 => conn.progress_handler(1, Some(move || note() < u64::MAX)),
+            4 => conn.wal_hook(Some(move |_: &mut _, _| {
+                note();
+                Ok(())
+            })),
+            5 => conn.trace_v2(
+                TraceEventCodes::SQLITE_TRACE_STMT,
+                Some(move |_: TraceEvent<'_>| _ = note()),
+            ),
+            _ => conn.authorizer(Some(move |_: AuthContext<'_>| {
+                note();
+                Authorization::Deny
+            })),
+        }
+        .unwrap();
+        drop(conn);
+        // The next holder's get waits until the pool has dealt with it.
+        let conn = pool.get().unwrap();
+        seen.store(0, Ordering::SeqCst);
+        conn.execute_batch("BEGIN; INSERT INTO t (n) VALUES (1); COMMIT").unwrap();
+        conn.execute_batch("BEGIN; INSERT INTO t (n) VALUES (1); ROLLBACK").unwrap();
+        assert_eq!(seen.load(Ordering::SeqCst), 0, "hook {hook}");
+    }
+    assert_eq!(rows(&pool.get().unwrap(), "PRAGMA wal_autocheckpoint"), ["Integer(1000)"]);
+}
+
+/// Some milliseconds of work.
+const SLOW: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 20000)
+                    SELECT count(*) FROM c";
+
+#[test]
+fn a_late_interrupt_never_reaches_the_next_holder() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let is_over = AtomicBool::new(false);
+    let handle = pool.get().unwrap().get_interrupt_handle();
+    let hits = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                handle.interrupt();
+            }
+        });
+        let hits = (0..50).filter(|_| {
+            let conn = pool.get().unwrap();
+            conn.query_row(SLOW, [], |_| Ok(())).is_err()
+        });
+        let hits = hits.count();
+        is_over.store(true, Ordering::Relaxed);
+        hits
+    });
+    assert_eq!(hits, 0, "statements of 50 that another's handle interrupted");
+}
+
+#[test]
+fn a_timely_interrupt_hits_its_own_statement() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let conn = pool.get().unwrap();
+    let handle = conn.get_interrupt_handle();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                handle.interrupt();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let endless = SLOW.replace("LIMIT 20000", "");
+        let error = conn.query_row(&endless, [], |_| Ok(())).unwrap_err();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
+    });
+}
+
+// ---- what stays ----
+
+#[test]
+fn what_the_preparation_has_set_is_what_a_clean_connection_has() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| {
+        manager.with_init(|conn| {
+            conn.execute_batch(
+                "PRAGMA foreign_keys = OFF; PRAGMA cache_size = 99; PRAGMA case_sensitive_like = 1;
+                 ATTACH ':memory:' AS other; CREATE TEMP TABLE mine (n)",
+            )?;
+            conn.busy_timeout(Duration::from_millis(1234))?;
+            conn.update_hook(Some(|_: Action, _: &str, _: &str, _| {}))?;
+            conn.create_scalar_function("seven", 0, FunctionFlags::SQLITE_UTF8, |_| Ok(7))
+        })
+    });
+    let conn = pool.get().unwrap();
+    let (id, before) = (PooledConnection::info(&conn).id, state(&conn));
+    assert_eq!(before["PRAGMA cache_size"], "Integer(99)");
+    assert_eq!(before["PRAGMA busy_timeout"], "Integer(1234)");
+    drop(conn);
+    for sql in [
+        "SELECT seven()",
+        "PRAGMA foreign_keys = ON; PRAGMA cache_size = 5; PRAGMA busy_timeout = 3",
+        "BEGIN",
+        // Sets what is set already.
+        "PRAGMA foreign_keys = OFF",
+        "CREATE TEMP TABLE another (n); DROP TABLE another",
+        "ATTACH ':memory:' AS third; DETACH third",
+    ] {
+        let conn = pool.get().unwrap();
+        conn.execute_batch(sql).unwrap();
+        drop(conn);
+        let conn = pool.get().unwrap();
+        assert_eq!(difference(&before, &state(&conn)), [""; 0], "{sql}");
+        assert_eq!(PooledConnection::info(&conn).id, id, "not closed: {sql}");
+    }
+}
+
+#[test]
+fn what_a_customizer_has_set_is_what_a_clean_connection_has() {
+    #[derive(Debug)]
+    struct Customizer;
+    impl fairpool::CustomizeConnection<fairpool_sqlite::Connection, Error> for Customizer {
+        fn on_acquire(&self, conn: &mut fairpool_sqlite::Connection) -> Result<(), Error> {
+            conn.execute_batch("PRAGMA foreign_keys = OFF; ATTACH ':memory:' AS other")?;
+            conn.create_scalar_function("seven", 0, FunctionFlags::SQLITE_UTF8, |_| Ok(7))?;
+            conn.progress_handler(1000, Some(|| false))
+        }
+    }
+    let folder = folder();
+    let manager = Manager::file(folder.path().join("test.db"));
+    let pool = Pool::builder()
+        .max_size(1)
+        .connection_customizer(Box::new(Customizer))
+        .build(manager)
+        .unwrap();
+    let before = state(&pool.get().unwrap());
+    for _ in 0..3 {
+        let conn = pool.get().unwrap();
+        assert_eq!(difference(&before, &state(&conn)), [""; 0]);
+        assert_eq!(rows(&conn, "SELECT seven()"), ["Integer(7)"]);
+        conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    }
+    assert_eq!(pool.stats().opened, 1, "{:?}", pool.stats());
+}
+
+#[test]
+fn what_changes_only_the_database_leaves_the_connection_open() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    for sql in [
+        "CREATE TABLE IF NOT EXISTS u (n INTEGER); INSERT INTO u VALUES (1); DROP TABLE u",
+        "PRAGMA user_version = 3",
+        "PRAGMA table_info(t)",
+        "PRAGMA foreign_keys",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA optimize; ANALYZE; VACUUM; REINDEX",
+        "PRAGMA integrity_check(5)",
+        "SELECT * FROM pragma_table_info('t'), pragma_foreign_keys",
+        "BEGIN; SAVEPOINT s; INSERT INTO t (n) VALUES (1); RELEASE s; COMMIT",
+    ] {
+        pool.get().unwrap().execute_batch(sql).unwrap();
+        drop(pool.get().unwrap());
+    }
+    let mut conn = pool.get().unwrap();
+    conn.transaction().unwrap().commit().unwrap();
+    drop(conn.savepoint().unwrap());
+    drop(conn);
+    drop(pool.get().unwrap());
+    assert_eq!(pool.stats().opened, 1, "{:?}", pool.stats());
+}
+
+#[test]
+fn a_cached_statement_of_a_clean_use_is_seen_when_it_is_used_again() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let before = state(&pool.get().unwrap());
+    let conn = pool.get().unwrap();
+    // It ends as it began.
+    conn.prepare_cached("CREATE TEMP TABLE mine (n)").unwrap().execute([]).unwrap();
+    conn.execute_batch("DROP TABLE mine").unwrap();
+    let mut off = conn.prepare_cached("PRAGMA foreign_keys = OFF").unwrap();
+    off.execute([]).unwrap();
+    drop(off);
+    conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    drop(conn);
+    let conn = pool.get().unwrap();
+    conn.prepare_cached("CREATE TEMP TABLE mine (n)").unwrap().execute([]).unwrap();
+    conn.prepare_cached("PRAGMA foreign_keys = OFF").unwrap().execute([]).unwrap();
+    drop(conn);
+    assert_eq!(difference(&before, &state(&pool.get().unwrap())), [""; 0]);
+}

@@ -79,13 +79,13 @@ struct Complain;
 
 impl HandleError<Refused> for Complain {
     fn handle_error(&self, error: Refused) {
-        println!("  cannot connect: {error}");
+        println!("  cannot connect: {error:#}");
     }
 
     /// fairpool: new and optional. It borrows the error, which then becomes the typed cause of
     /// the callers' timeouts.
     fn inspect_error(&self, error: &Refused) -> bool {
-        println!("  cannot connect: {error}");
+        println!("  cannot connect: {error:#}");
         true
     }
 }
@@ -133,7 +133,7 @@ fn main() -> Result<(), fairpool::Error> {
         // fairpool: the text counts the connections and the waiters and names who
         // holds one; the cause is a value, not a text.
         Err(error) => {
-            println!("  {error}");
+            println!("  {error:#}");
             let cause = error.source().is_some_and(|cause| cause.is::<Refused>());
             println!("  timed out: {}, because of Refused: {cause}", error.is_timeout());
         }

@@ -387,7 +387,7 @@ fn p9_password_changed_under_load_is_told_until_it_is_right_again() {
     for Refusal { error, .. } in refusals {
         // A rotation passes, so nobody is refused before its deadline.
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert!(error.to_string().contains("password authentication failed"), "{error}");
+        assert!(format!("{error:#}").contains("password authentication failed"), "{error}");
         let cause = error.source().and_then(|source| source.downcast_ref());
         let code = cause.and_then(postgres::Error::code);
         // One with little time is told the last error, of before its wait.

@@ -46,7 +46,7 @@ fn assert_the_driver_speaks(manager: Manager) {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     let cause = std::error::Error::source(driver_error(&error)).unwrap().to_string();
     assert_eq!(cause, "connection timed out", "{error}");
-    let text = error.to_string();
+    let text = format!("{error:#}");
     assert!(text.contains("connection timed out") && !text.contains("hung"), "{text}");
     assert_eq!(pool.stats().abandoned, 0);
 }
@@ -109,7 +109,7 @@ fn a_check_of_a_silent_server_is_told_in_the_drivers_words() {
     for (_, line) in told() {
         assert!(line.contains("failed its check: timeout waiting for server"), "{line}");
     }
-    assert!(error.to_string().contains("timeout waiting for server"), "{error}");
+    assert!(format!("{error:#}").contains("timeout waiting for server"), "{error}");
     assert_eq!(logged("pool 'silent check': the check of "), []);
     proxy.set(Flow::Pass);
 }

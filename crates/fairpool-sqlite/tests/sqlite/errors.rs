@@ -84,10 +84,10 @@ fn in_a_folder_that_cannot_be_written(folder: &Path) {
             let manager = Manager::file(&path).with_flags(flags).wal(wal);
             let error = manager.connect().unwrap_err();
             assert!(!manager.is_permanent(&error), "the folder's rights can change: {error:?}");
-            assert!(error.to_string().contains("immutable=1"), "{error}");
+            assert!(format!("{error:#}").contains("immutable=1"), "{error}");
             let patience = Duration::from_millis(500);
             let error = Pool::builder().connection_timeout(patience).build(manager).unwrap_err();
-            assert!(error.to_string().contains("immutable=1"), "{error}");
+            assert!(format!("{error:#}").contains("immutable=1"), "{error}");
         }
     }
     let uri = format!("file:{}?immutable=1", path.display());

@@ -86,7 +86,7 @@ fn the_error_of_a_build_on_a_locked_file_says_locked() {
     let source = error.source().expect("a cause").downcast_ref::<rusqlite::Error>();
     let code = source.expect("the driver's error").sqlite_error_code();
     assert_eq!(code, Some(ErrorCode::DatabaseBusy));
-    assert!(error.to_string().contains("locked"), "{error}");
+    assert!(format!("{error:#}").contains("locked"), "{error}");
     locker.execute_batch("COMMIT").unwrap();
     Pool::builder().max_size(1).build(Manager::file(&path)).expect("a pool");
 }
@@ -104,7 +104,7 @@ fn a_preparation_that_waits_for_a_lock_fails_before_the_pool_gives_up() {
     let patience = Duration::from_secs(4);
     let error =
         Pool::builder().max_size(1).connection_timeout(patience).build(manager).unwrap_err();
-    assert!(error.to_string().contains("locked"), "{error}");
+    assert!(format!("{error:#}").contains("locked"), "{error}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_short_limit_of_the_pool_shortens_the_wait_for_a_lock() {
         .connection_timeout(Duration::from_secs(3))
         .build(Manager::file(&path))
         .unwrap_err();
-    assert!(error.to_string().contains("locked"), "{error}");
+    assert!(format!("{error:#}").contains("locked"), "{error}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_name_that_gives_each_connection_its_own_database_is_refused_at_once() {
     ] {
         let error = is_shared(Manager::file(name)).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Connect, "{name}: not after waiting");
-        assert!(error.to_string().contains("a database of its own"), "{name}: {error}");
+        assert!(format!("{error:#}").contains("a database of its own"), "{name}: {error}");
     }
     let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_MEMORY;
     assert!(is_shared(Manager::file("flag.db").with_flags(flags)).is_err());

@@ -226,7 +226,7 @@ fn it_is_deleted_and_stays_away() {
     a_tick_passes();
     drop((one, other));
     let error = pool.get_timeout(Duration::from_millis(300)).unwrap_err();
-    assert!(error.to_string().contains("unable to open"), "{error}");
+    assert!(format!("{error:#}").contains("unable to open"), "{error}");
     assert_eq!(pool.stats().closed.broken, 2, "{:?}", pool.stats());
     // It comes back, for example with its mount.
     make(&path, 3);

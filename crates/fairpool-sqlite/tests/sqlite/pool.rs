@@ -183,7 +183,7 @@ fn a_pool_waits_for_a_folder_that_appears_later_and_says_what_is_missing() {
     let short = Pool::builder().connection_timeout(Duration::from_millis(300));
     let error = short.build(manager()).unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    assert!(error.to_string().contains("unable to open database file"), "{error}");
+    assert!(format!("{error:#}").contains("unable to open database file"), "{error}");
 
     let pool = builder().max_size(2).build_unchecked(manager());
     thread::scope(|scope| {

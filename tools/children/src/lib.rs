@@ -88,7 +88,7 @@ impl Child {
 ///
 /// # Panics
 ///
-/// As [`fork`].
+/// As [`fork()`].
 pub fn fork_and_return() -> Option<Child> {
     let (words, _) = pipe().expect("a pipe");
     match fork::fork().expect("a child") {

@@ -68,7 +68,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         match shared.way(now) {
             Way::Plain => {
                 let lease = shared.try_core(|core| core.acquire_fast(now, caller))??;
-                Some(PooledConnection::new(shared, lease, now))
+                Some(PooledConnection::new(shared, lease, now, now))
             }
             Way::Observed => PooledConnection::try_observed(shared, caller),
             Way::None => None,
@@ -80,36 +80,37 @@ impl<M: ManageConnection> PooledConnection<M> {
     fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
         let lease = shared.try_core_observed(|core| core.acquire_noted(now, caller))?;
-        let start = match shared.config.event_handler {
-            // The handler is notified of each get, with its exact duration.
-            Some(_) => now,
-            None => shared.clock.recently(),
-        };
-        Some(PooledConnection::new(shared, lease?, start))
+        Some(PooledConnection::new(shared, lease?, now, shared.clock.recently()))
     }
 
     /// The guard exists before any handler runs, so that a handler that panics does not
-    /// lose the connection.
+    /// lose the connection. The get began at `start`, and this is called in the `tick` of the
+    /// coarse clock.
     #[inline]
-    pub(super) fn new(shared: &Shared<M>, lease: PoolLease<M>, start: Time) -> PooledConnection<M> {
+    pub(super) fn new(
+        shared: &Shared<M>,
+        lease: PoolLease<M>,
+        start: Time,
+        tick: Time,
+    ) -> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
         conn.home = thread::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
-        if conn.sampler.is_due(start, conn.uses) {
-            guard.sample(shared, start);
+        if conn.sampler.is_due(tick, conn.uses) {
+            guard.sample(shared, start, tick);
         }
         guard
     }
 
     /// Times this use if it is to be timed, and notifies the handler of it.
     #[cold]
-    fn sample(&mut self, shared: &Shared<M>, start: Time) {
+    fn sample(&mut self, shared: &Shared<M>, start: Time, tick: Time) {
         let conn = self.conn_mut();
         let has_handler = shared.config.event_handler.is_some();
         let exact = || shared.clock.now();
-        let earlier = conn.sampler.begin(start, conn.uses, has_handler, exact);
+        let earlier = conn.sampler.begin(tick, conn.uses, has_handler, exact);
         shared.record_uses(earlier);
         if has_handler {
             let duration = conn.sampler.last_read().since(start);

@@ -119,7 +119,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         };
         let checkout = Checkout { caller, start, deadline, cancel, only_idle };
         let lease = shared.checkout(&checkout)?;
-        Ok(PooledConnection::new(shared, lease, start))
+        Ok(PooledConnection::new(shared, lease, start, shared.clock.recently()))
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
         let got = pool.request().priority(255).timeout(Duration::ZERO).get();
         let got = got.expect("the third connection");
         let others = cells.map(|cell| match cell.wait_until(Some(std::time::Instant::now())) {
-            Some(Answer::Granted(lease)) => PooledConnection::new(shared, lease, soon),
+            Some(Answer::Granted(lease)) => PooledConnection::new(shared, lease, soon, soon),
             _ => panic!("it was not served"),
         });
         let stats = pool.stats();

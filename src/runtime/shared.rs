@@ -20,7 +20,7 @@ use crate::core::{
     Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time,
 };
 use crate::sync::{
-    Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering, Turnstile,
+    self, Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering,
 };
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
@@ -88,7 +88,6 @@ pub(crate) struct Shared<M: ManageConnection> {
     /// destructor of a connection or an error. Only these locks are ever taken inside it:
     /// those of waiters' cells, of the notifications, and of threads' names.
     core: Mutex<PoolCore<M>>,
-    turnstile: Turnstile,
     /// Notified when something has changed that `build` or `close` wait for.
     progress: Condvar,
     pub(crate) config: Config<M>,
@@ -122,7 +121,6 @@ impl<M: ManageConnection> Shared<M> {
         let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
             core: Mutex::new(Core::new(policy)),
-            turnstile: Turnstile::default(),
             progress: Condvar::new(),
             workers: Workers::new(Arc::clone(&config.name)),
             reaper: Reaper::new(),
@@ -165,10 +163,7 @@ impl<M: ManageConnection> Shared<M> {
     /// lock, and what the step holds is forgotten.
     #[inline]
     pub(crate) fn try_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> Option<R> {
-        let core = self.core.try_lock();
-        // A lock that was taken when this process was made is so for ever.
-        let here = || !self.home.is_left();
-        let Some(mut core) = core.or_else(|| self.turnstile.pass(&self.core, here)) else {
+        let Some(mut core) = self.core.try_lock().or_else(|| self.lock_here()) else {
             std::mem::forget(step);
             return None;
         };
@@ -187,11 +182,13 @@ impl<M: ManageConnection> Shared<M> {
         Some(result)
     }
 
-    /// The lock of a pool that is known to be of this process.
-    #[inline]
-    fn lock(&self) -> MutexGuard<'_, PoolCore<M>> {
-        let core = self.core.try_lock();
-        core.or_else(|| self.turnstile.pass(&self.core, || true)).expect("BUG: it may wait")
+    /// Waits for the lock, unless this is another process: a lock that was taken when that
+    /// was made stays so. It costs a system call to ask for the process, so this first waits
+    /// as long as a usual holder needs.
+    #[cold]
+    fn lock_here(&self) -> Option<MutexGuard<'_, PoolCore<M>>> {
+        let soon = sync::spin(|| self.core.try_lock());
+        soon.or_else(|| (!self.home.is_left()).then(|| self.core.lock()))
     }
 
     /// The pool as another process sees it: closed and empty. What that process has a copy
@@ -205,7 +202,7 @@ impl<M: ManageConnection> Shared<M> {
         if self.home.is_left() {
             return step(&mut self.core_elsewhere());
         }
-        step(&mut self.lock())
+        step(&mut self.core.lock())
     }
 
     /// A transition that gives something back to the core. In another process that is
@@ -242,7 +239,7 @@ impl<M: ManageConnection> Shared<M> {
         step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
     ) -> R {
         let mut fx = Effects::at(self.clock.now());
-        let mut core = self.lock();
+        let mut core = self.core.lock();
         let result = step(&mut core, &mut fx);
         let cells = if fx.answers.is_empty() { Vec::new() } else { fill(fx.answers) };
         let added = self.notifications.add(fx.notices, fx.now);
@@ -293,7 +290,7 @@ impl<M: ManageConnection> Shared<M> {
         deadline: Option<Instant>,
         mut ready: impl FnMut(&PoolCore<M>) -> bool,
     ) -> bool {
-        let mut core = self.lock();
+        let mut core = self.core.lock();
         while !ready(&core) {
             let until = self.reaper.sleep_limit(deadline);
             let timed_out = match until {
@@ -311,7 +308,7 @@ impl<M: ManageConnection> Shared<M> {
                 self.ensure_reaper();
                 // After the pool has ended there is no reaper either.
                 self.workers.retry(self);
-                core = self.lock();
+                core = self.core.lock();
             }
         }
         true
@@ -322,7 +319,7 @@ impl<M: ManageConnection> Shared<M> {
         if self.home.is_left() {
             return; // A hook has forked, and its worker ends in the child.
         }
-        drop(self.lock());
+        drop(self.core.lock());
         self.progress.notify_all();
     }
 

@@ -107,57 +107,18 @@ impl Home {
     }
 }
 
-/// Where threads wait for a lock that may be needed in a child made by `fork`, within the
-/// tick in which nobody asks for the process.
-///
-/// `parking_lot` keeps the threads that sleep for any of its locks in lists of the whole
-/// process, each with a lock of its own. Who unlocks a lock for which others sleep takes the
-/// lock of the list, and in a child that one may be taken for ever. So nobody sleeps for this
-/// lock: the first who waits looks again and again, and the others wait for their turn to
-/// look, in a lock of `std`, which has no lists.
-#[derive(Default)]
-pub(crate) struct Turnstile(std::sync::Mutex<()>);
-
-impl Turnstile {
-    /// How often the first yields before it sleeps between two looks. Not often: where many
-    /// threads can run, one that yields comes last.
-    const YIELDS: u32 = 3;
-
-    /// Between two looks. The system makes some 70 µs of it.
-    const PAUSE: Duration = Duration::from_micros(20);
-
-    /// Waits for the lock. Before that it looks a few times, as long as a usual holder needs,
-    /// and then asks whether it may wait.
-    #[cold]
-    pub(crate) fn pass<'a, T>(
-        &self,
-        lock: &'a Mutex<T>,
-        may_wait: impl FnOnce() -> bool,
-    ) -> Option<MutexGuard<'a, T>> {
-        for round in 1..=3 {
+/// Tries a few times, for some microseconds at most if there is a processor for each thread.
+pub(crate) fn spin<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    const SPINS: u32 = 3;
+    const YIELDS: u32 = 7;
+    (1..=SPINS + YIELDS).find_map(|round| {
+        if round <= SPINS {
             (0..1 << round).for_each(|_| std::hint::spin_loop());
-            if let Some(guard) = lock.try_lock() {
-                return Some(guard);
-            }
+        } else {
+            std::thread::yield_now();
         }
-        may_wait().then(|| self.wait(lock))
-    }
-
-    fn wait<'a, T>(&self, lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
-        let _turn = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut looks = 0;
-        loop {
-            if let Some(guard) = lock.try_lock() {
-                return guard;
-            }
-            looks += 1;
-            if looks <= Turnstile::YIELDS {
-                std::thread::yield_now();
-            } else {
-                sleep(Turnstile::PAUSE);
-            }
-        }
-    }
+        attempt()
+    })
 }
 
 /// The pool's clock. It is monotonic and starts with the pool.

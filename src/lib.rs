@@ -89,7 +89,8 @@
 //!
 //! Nothing waits there for a thread that does not exist. Gets and returns ask for the process
 //! once in each tick of the coarse clock (see below). So a get in the tick of the fork may still
-//! be given a connection that was idle in the parent: let a tick pass, or build a pool first.
+//! be given a connection that was idle in the parent, or even hang: let a tick pass, or build a
+//! pool of the child's own.
 //!
 //! # How exact times are
 //!

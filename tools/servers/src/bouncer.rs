@@ -40,6 +40,7 @@ cd / && rm -rf "$2"
 
 /// A PgBouncer with its own folder; dropping it stops it.
 pub struct Bouncer {
+    database: &'static str,
     port: u16,
     keeper: Child,
     answers: BufReader<process::ChildStdout>,
@@ -62,6 +63,20 @@ impl Bouncer {
     ///
     /// If there is no PgBouncer, or it does not start.
     pub fn start_with_mode(server_port: u16, server_connections: u32, mode: &str) -> Bouncer {
+        Self::start_for("postgres", server_port, server_connections, mode)
+    }
+
+    /// Starts one that serves this database, and no other.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_with_mode`](Self::start_with_mode).
+    pub fn start_for(
+        database: &'static str,
+        server_port: u16,
+        server_connections: u32,
+        mode: &str,
+    ) -> Bouncer {
         let program = host::find_program(&["pgbouncer"], &FOLDERS)
             .unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
         let owner = Owner::choose().unwrap_or_else(|why| panic!("{why}"));
@@ -69,7 +84,7 @@ impl Bouncer {
         let port = host::free_port(PORTS);
         let text = format!(
             "[databases]\n\
-             postgres = host=127.0.0.1 port={server_port} dbname=postgres user=postgres\n\
+             {database} = host=127.0.0.1 port={server_port} dbname={database} user=postgres\n\
              [pgbouncer]\n\
              listen_addr = 127.0.0.1\n\
              listen_port = {port}\n\
@@ -92,7 +107,7 @@ impl Bouncer {
             .stderr(Stdio::null());
         let mut keeper = command.spawn().expect("sh starts");
         let answers = BufReader::new(keeper.stdout.take().expect("a pipe"));
-        let mut bouncer = Bouncer { port, keeper, answers };
+        let mut bouncer = Bouncer { database, port, keeper, answers };
         bouncer.answer();
         bouncer.wait_until_it_accepts(&folder);
         bouncer
@@ -102,7 +117,7 @@ impl Bouncer {
     pub fn config(&self) -> postgres::Config {
         let mut config = postgres::Config::new();
         config.host("127.0.0.1").port(self.port);
-        config.user("postgres").dbname("postgres");
+        config.user("postgres").dbname(self.database);
         config
     }
 

@@ -198,10 +198,19 @@ impl Cluster {
     ///
     /// If the SQL fails or the server is stopped.
     pub fn psql(&self, sql: &str) -> String {
+        self.psql_in("postgres", sql)
+    }
+
+    /// Runs SQL in this database, as [`psql`](Self::psql) does.
+    ///
+    /// # Panics
+    ///
+    /// As [`psql`](Self::psql).
+    pub fn psql_in(&self, database: &str, sql: &str) -> String {
         let mut command = Command::new(self.bin.join("psql"));
         command
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
-            .args(["-d", "postgres", "-c", sql])
+            .args(["-d", database, "-c", sql])
             .arg("-h")
             .arg(&self.folder)
             .arg("-p")

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::{Mutex, Once, OnceLock};
@@ -35,14 +36,52 @@ pub(crate) fn shared() -> &'static Cluster {
     SHARED.get_or_init(|| Cluster::start_with(&[("max_connections", "200")]))
 }
 
-/// A manager for [`shared`] whose connections the server lists under this name.
-pub(crate) fn named(name: &str) -> Manager {
-    Manager::new(shared().config(), NoTls).application_name(name)
+thread_local! {
+    /// The database of this test on [`shared`].
+    static DATABASE: Cell<&'static str> = const { Cell::new("postgres") };
 }
 
-/// A manager for [`shared`].
+/// Until this is dropped, the test has a database of its own.
+pub(crate) struct OwnDatabase(());
+
+impl Drop for OwnDatabase {
+    fn drop(&mut self) {
+        DATABASE.set("postgres");
+    }
+}
+
+/// Creates a database on [`shared`] for a test whose tables or channels others could have too.
+/// [`named`], [`manager`] and [`psql`] then use it on the test's thread.
+pub(crate) fn own_database(name: &'static str) -> OwnDatabase {
+    shared().psql(&format!("CREATE DATABASE {name}"));
+    DATABASE.set(name);
+    OwnDatabase(())
+}
+
+/// The name of the test's database.
+pub(crate) fn database() -> &'static str {
+    DATABASE.get()
+}
+
+fn config() -> Config {
+    let mut config = shared().config();
+    config.dbname(database());
+    config
+}
+
+/// Runs SQL in the test's database on [`shared`].
+pub(crate) fn psql(sql: &str) -> String {
+    shared().psql_in(database(), sql)
+}
+
+/// A manager for the test's database whose connections the server lists under this name.
+pub(crate) fn named(name: &str) -> Manager {
+    manager().application_name(name)
+}
+
+/// A manager for the test's database.
 pub(crate) fn manager() -> Manager {
-    manager_of(shared())
+    Manager::new(config(), NoTls)
 }
 
 pub(crate) fn manager_of(cluster: &Cluster) -> Manager {

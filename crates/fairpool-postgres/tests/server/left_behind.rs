@@ -11,7 +11,9 @@ use fairpool_postgres::postgres::fallible_iterator::FallibleIterator;
 use fairpool_postgres::postgres::{self, IsolationLevel};
 use fairpool_postgres::{Client, Reset};
 
-use crate::common::{Guard, LONG, Manager, backend, builder, named, session, shared};
+use crate::common::{
+    Guard, LONG, Manager, OwnDatabase, backend, builder, named, own_database, psql, session, shared,
+};
 
 /// What the next holder meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ fn has_lock(client: &mut Client) -> bool {
 /// Whether the server still works for the last holder, of whom nothing was read.
 fn is_active(_: &mut Client) -> bool {
     let pid = PID.load(Ordering::SeqCst);
-    shared().psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active"
+    psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active"
 }
 
 /// The backend of the holder before, for questions that must not be asked on its session.
@@ -210,7 +212,7 @@ fn all_rows() -> Vec<Row> {
             SESSION,
             |client| {
                 does(client, "LISTEN news");
-                shared().psql("NOTIFY news, 'for the last holder'");
+                psql("NOTIFY news, 'for the last holder'");
                 does(client, "SELECT 1");
             },
             |client| client.notifications().iter().next().unwrap().is_some(),
@@ -340,8 +342,9 @@ fn all_rows() -> Vec<Row> {
 /// Far more than the buffers between server and client hold.
 const BIG: &str = "SELECT repeat('x', 10000), generate_series(1, 10000)";
 
-fn make_objects() {
-    shared().psql(
+fn make_objects(name: &'static str) -> OwnDatabase {
+    let database = own_database(name);
+    psql(
         "CREATE TABLE left_behind (n int); CREATE SEQUENCE numbers; \
          CREATE FUNCTION locks() RETURNS int LANGUAGE plpgsql AS \
              'BEGIN PERFORM pg_advisory_lock(7); RETURN 1; END'; \
@@ -351,6 +354,7 @@ fn make_objects() {
          CREATE TRIGGER t BEFORE INSERT ON triggering FOR EACH ROW EXECUTE FUNCTION on_insert(); \
          GRANT ALL ON ALL TABLES IN SCHEMA public TO app",
     );
+    database
 }
 
 /// What the next holder meets after `leave`.
@@ -374,18 +378,18 @@ fn next_holder(reset: Reset, row: &Row) -> Next {
 
 #[test]
 fn every_row_of_the_table_of_what_a_session_can_be_left_with() {
-    make_objects();
+    let _database = make_objects("rows");
     for row in all_rows() {
         for (reset, expected) in LEVELS.into_iter().zip(row.next) {
             assert_eq!(next_holder(reset, &row), expected, "{}, {reset:?}", row.what);
         }
     }
-    assert_eq!(shared().psql("SELECT count(*) FROM left_behind"), "0");
+    assert_eq!(psql("SELECT count(*) FROM left_behind"), "0");
 }
 
 #[test]
 fn by_default_a_forgotten_begin_does_not_lose_the_next_holders_write() {
-    make_objects();
+    let _database = make_objects("forgotten_begin");
     let mut kept = Vec::new();
     for manager in [named("begin").reset_on_return(Reset::Off), named("begin")] {
         let pool = builder().max_size(1).build(manager).unwrap();
@@ -395,7 +399,7 @@ fn by_default_a_forgotten_begin_does_not_lose_the_next_holders_write() {
             pool.get().unwrap().execute(insert, &[&n]).unwrap();
         }
         assert!(pool.close(std::time::Instant::now() + LONG).is_complete());
-        kept.push(shared().psql("SELECT count(*) FROM left_behind"));
+        kept.push(psql("SELECT count(*) FROM left_behind"));
     }
     println!(
         "figure: kept of 20 writes after a forgotten BEGIN: off {}, default {}",
@@ -406,7 +410,7 @@ fn by_default_a_forgotten_begin_does_not_lose_the_next_holders_write() {
 
 #[test]
 fn by_default_no_borrower_reads_the_last_ones_notifications() {
-    make_objects();
+    let _database = make_objects("notifications");
     let mut read = Vec::new();
     for manager in [named("news").reset_on_return(Reset::Off), named("news")] {
         let pool = builder().max_size(1).build(manager).unwrap();
@@ -415,7 +419,7 @@ fn by_default_no_borrower_reads_the_last_ones_notifications() {
             let mut conn = pool.get().unwrap();
             others += conn.notifications().iter().count().unwrap();
             conn.batch_execute("LISTEN news").unwrap();
-            shared().psql("NOTIFY news, 'mine'");
+            psql("NOTIFY news, 'mine'");
             conn.batch_execute("SELECT 1").unwrap();
         }
         read.push(others);
@@ -458,11 +462,11 @@ impl ManageConnection for Counting {
 
 #[test]
 fn a_use_that_left_nothing_is_not_reset() {
-    make_objects();
+    let _database = make_objects("clean_uses");
     let resets = Arc::new(AtomicUsize::new(0));
     let manager = named("clean").harmless_functions(["double*"]);
     let manager = Counting { manager, resets: Arc::clone(&resets) };
-    shared().psql("CREATE FUNCTION double_it(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n'");
+    psql("CREATE FUNCTION double_it(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n'");
     let pool = fairpool::Pool::builder().max_size(1).build(manager).unwrap();
     for n in 0..20 {
         let mut conn = pool.get().unwrap();
@@ -521,5 +525,5 @@ fn a_half_read_result_does_not_hold_up_the_next_holder_for_longer_than_the_reset
     let took = crate::common::wait_until("the next holder is served", || next.is_finished());
     println!("figure: behind an endless result the next holder is served after {took:.1?}");
     assert_ne!(next.join().unwrap(), before);
-    shared().psql(&format!("SELECT pg_terminate_backend({before})"));
+    psql(&format!("SELECT pg_terminate_backend({before})"));
 }

@@ -9,7 +9,7 @@ use fairpool_postgres::postgres::SimpleQueryMessage;
 use fairpool_postgres::{Client, Reset};
 use rand::prelude::*;
 
-use crate::common::{Manager, manager, shared};
+use crate::common::{Manager, OwnDatabase, manager, own_database, psql};
 
 /// What is left on a session, in one row; empty if nothing is.
 const LEFT: &str = "SELECT pg_catalog.concat_ws(' ', \
@@ -223,8 +223,9 @@ fn dress(text: &str, rng: &mut StdRng) -> String {
     dressed
 }
 
-fn make_objects() {
-    shared().psql(
+fn make_objects(name: &'static str) -> OwnDatabase {
+    let database = own_database(name);
+    psql(
         "CREATE TABLE plain (n int); INSERT INTO plain VALUES (1); \
          CREATE FUNCTION locks() RETURNS int LANGUAGE plpgsql AS \
              'BEGIN PERFORM pg_advisory_lock(7); RETURN 1; END'; \
@@ -232,6 +233,7 @@ fn make_objects() {
          CREATE PROCEDURE takes_lock() LANGUAGE sql AS 'SELECT locks()'; \
          GRANT ALL ON ALL TABLES IN SCHEMA public TO app",
     );
+    database
 }
 
 /// What is left, asked on the session itself, or why it cannot be asked.
@@ -283,7 +285,7 @@ fn try_statements(manager: &Manager, seed: u64, number: usize, tally: &mut Tally
 
 #[test]
 fn what_generated_statements_leave_is_always_noticed() {
-    make_objects();
+    let _database = make_objects("generated");
     let number = env::var("FAIRPOOL_STATEMENTS").ok().and_then(|number| number.parse().ok());
     let number = number.unwrap_or(2400) / 4;
     let mut tally = Tally::default();
@@ -304,7 +306,7 @@ fn what_generated_statements_leave_is_always_noticed() {
 
 #[test]
 fn an_open_transaction_is_always_noticed_on_the_level_rollback() {
-    make_objects();
+    let _database = make_objects("generated_rollback");
     let manager = manager().reset_on_return(Reset::Rollback);
     let mut rng = StdRng::seed_from_u64(7);
     let mut client = manager.connect().unwrap();

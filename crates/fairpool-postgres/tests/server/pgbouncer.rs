@@ -1,7 +1,6 @@
 //! A pool on a PgBouncer, in each of its modes.
 
 use std::io::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +13,10 @@ use fairpool_postgres::postgres::{self, Config, SimpleQueryMessage};
 use fairpool_postgres::{Client, NoTls, Reset};
 use fairpool_servers::bouncer::Bouncer;
 
-use crate::common::{Manager, builder, driver_error, millis, refused, shared, take_all};
+use crate::common::{
+    Manager, builder, database, driver_error, logged, millis, own_database, psql, refused, shared,
+    start_log, take_all,
+};
 
 /// The value of an answer with one row. Uses simple queries, because a PgBouncer that pools
 /// transactions may not know a prepared statement the next time.
@@ -145,46 +147,27 @@ fn through_pgbouncer_in_transaction_mode_every_query_works_with_the_setting() {
     assert_eq!(failed[1], 0);
 }
 
-/// Keeps the warnings of this program.
-struct Warnings(Mutex<Vec<String>>);
-
-static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
-
-impl log::Log for Warnings {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_transaction_pooler_that_nobody_told_of_is_named_in_one_warning() {
-    log::set_logger(&WARNINGS).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    start_log();
     let bouncer = Bouncer::start(shared().port(), 2);
     let pool = builder().max_size(8).build(manager(bouncer.config(), "untold")).unwrap();
     assert!(failures(&pool, doubles) > 0);
-    let warnings = WARNINGS.0.lock().unwrap();
-    let named: Vec<_> =
-        warnings.iter().filter(|w| w.contains("transaction_pooler(true)")).collect();
-    assert_eq!(named.len(), 1, "{warnings:?}");
-    println!("figure: the warning: {}", named[0]);
+    let warnings = logged("transaction_pooler(true)");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let (level, warning) = &warnings[0];
+    assert_eq!(*level, log::Level::Warn);
+    println!("figure: the warning: {warning}");
 }
 
 #[test]
 fn through_pgbouncer_in_transaction_mode_the_whole_client_works_with_the_setting() {
-    shared().psql(
+    let _database = own_database("through");
+    psql(
         "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE through (n int, m mood); \
          CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n'",
     );
-    let bouncer = Bouncer::start(shared().port(), 2);
+    let bouncer = Bouncer::start_for(database(), shared().port(), 2, "transaction");
     let manager = manager(bouncer.config(), "whole").transaction_pooler(true);
     let pool = builder().max_size(8).build(manager).unwrap();
     let work = |client: &mut Client, n: i32| -> Result<bool, postgres::Error> {
@@ -207,22 +190,26 @@ fn through_pgbouncer_in_transaction_mode_the_whole_client_works_with_the_setting
     };
     let failed = failures(&pool, |client, n| work(client, n).unwrap_or_else(|e| panic!("{e:?}")));
     assert_eq!(failed, 0);
-    assert_eq!(shared().psql("SELECT count(*) FROM through"), "0");
+    assert_eq!(psql("SELECT count(*) FROM through"), "0");
     let stats = pool.stats();
     assert_eq!(stats.closed.total(), 0, "{stats:?}");
     assert_eq!(
-        shared().psql("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in trans%'"),
+        psql(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND state LIKE 'idle in trans%'"
+        ),
         "0"
     );
 }
 
 #[test]
 fn through_pgbouncer_in_transaction_mode_the_databases_own_types_are_known_on_every_session() {
-    shared().psql(
+    let _database = own_database("types");
+    psql(
         "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE size AS ENUM ('s', 'xl'); \
          CREATE TYPE pair AS (m mood, s size)",
     );
-    let bouncer = Bouncer::start(shared().port(), 2);
+    let bouncer = Bouncer::start_for(database(), shared().port(), 2, "transaction");
     let manager = manager(bouncer.config(), "types").transaction_pooler(true);
     let pool = builder().max_size(8).build(manager).unwrap();
     let ask = |client: &mut Client, n: i32| {

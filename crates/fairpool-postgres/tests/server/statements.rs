@@ -4,7 +4,7 @@ use fairpool::{Pool, PooledConnection};
 use fairpool_postgres::postgres::{self, Error, Row};
 use fairpool_postgres::{Client, Reset, Statement};
 
-use crate::common::{Guard, Manager, builder, named, shared};
+use crate::common::{Guard, Manager, builder, named, own_database, psql};
 
 /// The statement that a program keeps with the connection.
 struct Kept(Statement);
@@ -27,22 +27,24 @@ const LEVELS: [Reset; 4] = [Reset::Off, Reset::Rollback, Reset::Session, Reset::
 
 #[test]
 fn after_ddl_a_kept_statement_fails_once_and_its_connection_is_retired() {
-    shared().psql("CREATE TABLE changing (a int)");
+    let _database = own_database("ddl");
+    psql("CREATE TABLE changing (a int)");
     for reset in LEVELS {
         let pool = builder().max_size(1).build(named("ddl").reset_on_return(reset)).unwrap();
         assert_eq!(failures(&pool), 0);
-        shared().psql("ALTER TABLE changing ADD COLUMN b int");
+        psql("ALTER TABLE changing ADD COLUMN b int");
         let failed = failures(&pool);
         println!("figure: failed of 20 uses after DDL, {reset:?}: {failed}");
         assert_eq!(failed, 1, "{reset:?}");
-        shared().psql("ALTER TABLE changing DROP COLUMN b");
+        psql("ALTER TABLE changing DROP COLUMN b");
         assert_eq!(failures(&pool), 1, "{reset:?}");
     }
 }
 
 #[test]
 fn after_discard_all_a_kept_statement_fails_no_more_than_once() {
-    shared().psql("CREATE TABLE changing (a int)");
+    let _database = own_database("discard");
+    psql("CREATE TABLE changing (a int)");
     for reset in LEVELS {
         let pool = builder().max_size(1).build(named("discard").reset_on_return(reset)).unwrap();
         assert_eq!(failures(&pool), 0);
@@ -56,7 +58,8 @@ fn after_discard_all_a_kept_statement_fails_no_more_than_once() {
 
 #[test]
 fn a_lost_statement_that_only_run_sees_retires_the_connection() {
-    shared().psql("CREATE TABLE changing (a int)");
+    let _database = own_database("lost");
+    psql("CREATE TABLE changing (a int)");
     let changes = ["ALTER TABLE changing ADD COLUMN b int", "ALTER TABLE changing DROP COLUMN b"];
     for change in changes {
         let pool = builder().max_size(1).build(named("run").reset_on_return(Reset::Off)).unwrap();
@@ -64,7 +67,7 @@ fn a_lost_statement_that_only_run_sees_retires_the_connection() {
         let driver: &mut postgres::Client = &mut conn;
         let statement = driver.prepare("SELECT * FROM changing").unwrap();
         driver.query(&statement, &[]).unwrap();
-        shared().psql(change);
+        psql(change);
         // The driver's client, lent: nothing but `run` sees the error.
         let use_it = |client: &mut Client| {
             let driver: &mut postgres::Client = client;

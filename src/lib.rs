@@ -95,10 +95,11 @@
 //! # How exact times are
 //!
 //! Waits and deadlines are measured with the exact clock; checkouts and returns with the
-//! cheapest clock of the platform. On Linux that clock is one or two ticks late, and a tick
-//! takes 1 to 10 ms. So lifetimes, idle times, the time since the last check, leaks and
-//! the time for which a connection is held are exact to a tick or two, and a shorter
-//! setting has the effect of a tick. Events of checkouts and returns have exact times.
+//! cheapest clock of the platform. On Linux that clock is up to two ticks behind, and a tick
+//! takes 1 to 10 ms. The pool allows for that: nothing happens before its time. Lifetimes,
+//! idle times and leaks are late by up to two ticks, and a check before use by up to four. The
+//! time for which a connection has been held is reported up to two ticks too short. Events of
+//! checkouts and returns have exact times.
 //!
 //! # Inside
 //!

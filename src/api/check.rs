@@ -21,7 +21,8 @@ impl<M: ManageConnection> Builder<M> {
         Ok(self.config)
     }
 
-    /// Checks every setting. No time is too long: `Duration::MAX` is no limit. `Err` describes the first one whose value is not allowed.
+    /// Checks every setting. No time is too long: `Duration::MAX` is no limit. `Err` describes
+    /// the first setting whose value is not allowed.
     fn check(&self) -> Result<(), String> {
         let (config, policy) = (&self.config, &self.config.policy);
         positive_if_set("max_lifetime", policy.max_lifetime)?;

@@ -89,7 +89,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Ok::<(), fairpool::Error>(())
     /// ```
     pub fn close(&self, deadline: Instant) -> CloseReport {
-        if self.shared.home.is_left() {
+        if self.shared.process.is_forked() {
             return CloseReport::default();
         }
         let (elapsed, joining) = self.shared.close(deadline);

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::core::{Check, Leased, Time, Verdict};
-use crate::runtime::shared::{PoolConn, PoolLease, PoolRef, Shared, Way};
+use crate::runtime::shared::{FastPath, PoolConn, PoolLease, PoolRef, Shared};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
 use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection};
@@ -65,13 +65,13 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[inline]
     pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.recently();
-        match shared.way(now) {
-            Way::Plain => {
+        match shared.fast_path(now) {
+            FastPath::Open => {
                 let lease = shared.try_core(|core| core.acquire_fast(now, caller))??;
                 Some(PooledConnection::new(shared, lease, now, now))
             }
-            Way::Observed => PooledConnection::try_observed(shared, caller),
-            Way::None => None,
+            FastPath::Observed => PooledConnection::try_observed(shared, caller),
+            FastPath::Forked => None,
         }
     }
 
@@ -96,7 +96,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
-        conn.home = thread::guard_taken();
+        conn.thread = thread::guard_taken();
         conn.moved.store(false, Ordering::Relaxed);
         if conn.sampler.is_due(tick, conn.uses) {
             guard.sample(shared, start, tick);
@@ -131,7 +131,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// must know when another thread uses a connection.
     #[inline]
     fn note_use(&self) {
-        if !thread::is_current(self.conn().home) {
+        if !thread::is_current(self.conn().thread) {
             PooledConnection::unbind(self);
         }
     }
@@ -153,7 +153,7 @@ impl<M: ManageConnection> PooledConnection<M> {
             return;
         }
         let shared = &lease.conn.pool.shared;
-        if !shared.home.is_left() {
+        if !shared.process.is_forked() {
             shared.try_core(|core| core.guard_moved(&lease.permit));
         }
     }
@@ -200,7 +200,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// for it.
     pub fn detach(mut this: Self) -> M::Connection {
         let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
-        thread::guard_dropped(conn.home);
+        thread::guard_dropped(conn.thread);
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
         let now = shared.clock.recently();
@@ -269,23 +269,23 @@ impl<M: ManageConnection> PooledConnection<M> {
         shared.give_back(|core, fx| core.checkin(lease, Verdict::Keep, fx));
     }
 
-    /// Returns what is broken or due for a check. The handler is told of a broken connection
-    /// after that, so that it may get another.
+    /// Returns a connection that is broken or due for a check. If it is broken, the handler is
+    /// notified after that, so that it may get another connection.
     #[cold]
     fn give_back(shared: &Arc<Shared<M>>, mut lease: PoolLease<M>, verdict: Verdict) {
-        let is_told = verdict == Verdict::Broken && shared.config.event_handler.is_some();
-        let release = is_told.then(|| shared.release_of(&lease.conn));
-        lease.conn.release_told = is_told;
+        let notifies_now = verdict == Verdict::Broken && shared.config.event_handler.is_some();
+        let release = notifies_now.then(|| shared.release_event(&lease.conn));
+        lease.conn.release_notified = notifies_now;
         shared.give_back(|core, fx| core.checkin(lease, verdict, fx));
         if let Some(event) = release {
-            shared.tell_release(event);
+            shared.notify_release(event);
         }
     }
 
-    /// In another process a guard's drop does nothing: the connection is the parent's.
+    /// In a child a guard's drop does nothing: the connection is the parent's.
     #[cold]
     fn forget(lease: PoolLease<M>, pool: Arc<PoolRef<M>>) {
-        thread::guard_dropped(lease.conn.home);
+        thread::guard_dropped(lease.conn.thread);
         std::mem::forget((lease, pool));
     }
 
@@ -316,7 +316,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let pool = Arc::clone(&lease.conn.pool);
         let shared = &pool.shared;
         let mut now = shared.clock.recently();
-        if shared.way(now) == Way::None {
+        if shared.fast_path(now) == FastPath::Forked {
             return PooledConnection::forget(lease, pool);
         }
         if lease.conn.sampler.is_recorded(now) {
@@ -325,7 +325,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Only now: the user code above may get another connection while this thread
         // still holds this one.
-        thread::guard_dropped(lease.conn.home);
+        thread::guard_dropped(lease.conn.thread);
         if verdict != Verdict::Keep {
             return PooledConnection::give_back(shared, lease, verdict);
         }

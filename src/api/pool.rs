@@ -49,7 +49,7 @@ struct CloseOnDrop<M: ManageConnection>(Arc<Shared<M>>);
 
 impl<M: ManageConnection> Drop for CloseOnDrop<M> {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.close_at_last_drop();
     }
 }
 

@@ -42,7 +42,7 @@ impl WeakPool {
     pub(crate) fn new<M: ManageConnection>(shared: &Arc<Shared<M>>) -> WeakPool {
         let name = Arc::clone(&shared.config.name);
         let pool: Weak<Shared<M>> = Arc::downgrade(shared);
-        WeakPool { name, pool, process: shared.home.process }
+        WeakPool { name, pool, process: shared.process.built_in }
     }
 
     pub(crate) fn pool(&self) -> Option<Arc<dyn AnyPool>> {

@@ -52,7 +52,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Refuses new callers, fails the waiters, retires idle connections now and the others
-    /// as they are returned. Returns whether that is new.
+    /// as they are returned. Returns `false` if the pool was closed before.
     pub(crate) fn close(&mut self, fx: &mut Effects<T>) -> bool {
         if self.closed {
             return false;
@@ -67,10 +67,10 @@ impl<T: PoolTypes> Core<T> {
         true
     }
 
-    /// Whether the pool is closed and so is every connection that nobody holds, as far as
-    /// that is known to come: the last handle waits for this. It waits neither for a holder
-    /// nor for a connect, and not for calls that are abandoned.
-    pub(crate) fn has_left(&self) -> bool {
+    /// Whether the pool is closed, and no connection is idle, being checked or being closed.
+    /// The drop of the last handle waits for this. So it waits neither for holders, nor for
+    /// connects, nor for abandoned calls.
+    pub(crate) fn has_closed_unheld(&self) -> bool {
         self.closed && self.checking + self.closing() == 0
     }
 }

@@ -30,7 +30,7 @@ impl<T: PoolTypes> Core<T> {
         self.slots[index as usize].held(now)
     }
 
-    /// Who got this connection last. It need not be a holder any more.
+    /// The caller that got this connection last, even if it has returned it.
     pub(crate) fn last_caller(&self, permit: &Permit) -> Option<T::Caller> {
         self.slots[permit.index()].caller
     }

@@ -57,7 +57,7 @@ impl<T: PoolTypes> Core<T> {
 
     fn abandon(&mut self, index: usize, fx: &mut Effects<T>) {
         let kind = self.end_call(index);
-        // Whoever waits for the end of the pool need not wait for this call.
+        // A wait for the end of the pool does not include this call.
         fx.progress = true;
         let (since, connection_id) = (self.slots[index].since, self.slots[index].connection_id);
         if kind == CallKind::Connect && self.count_connect_failure(since, fx.now, false) {

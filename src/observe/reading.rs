@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::core::{Counters, Gauges};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
-#[cfg(feature = "histograms")]
-use crate::types::times::Distributions;
 use crate::types::{Health, ManageConnection, Stats};
+#[cfg(feature = "histograms")]
+use crate::types::{Recorder, times::Distributions};
 
 /// All figures of a pool at one instant, for exporters of metrics. It has no lists, unlike
 /// a [`Snapshot`](crate::snapshot::Snapshot). From
@@ -42,6 +43,32 @@ pub struct Reading {
     /// by default.)
     #[cfg(feature = "histograms")]
     pub times: Distributions,
+}
+
+impl<M: ManageConnection> Shared<M> {
+    pub(crate) fn stats(&self) -> Stats {
+        let (gauges, counters) = self.with_core(|core| (core.gauges(), *core.counters()));
+        self.stats_of(&gauges, &counters)
+    }
+
+    pub(super) fn stats_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
+        Stats {
+            #[cfg(feature = "histograms")]
+            times: self.with_times(|times| times.times(counters)),
+            ..self.counts_of(gauges, counters)
+        }
+    }
+
+    /// [`stats_of`](Shared::stats_of) without the times.
+    fn counts_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
+        Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
+    }
+
+    /// Reads the recorded times. A child has none: their locks may be locked there for ever.
+    #[cfg(feature = "histograms")]
+    fn with_times<R>(&self, read: impl FnOnce(&Recorder) -> R) -> R {
+        if self.process.is_forked() { read(&Recorder::new()) } else { read(&self.times) }
+    }
 }
 
 /// [`Pool::reading`](crate::Pool::reading).

@@ -12,16 +12,16 @@ impl<M: ManageConnection> Shared<M> {
     /// The last handle is dropped: closes the pool, and waits until every connection that
     /// nobody holds is closed, for up to `drop_timeout`. A thread of a pool does not wait: the
     /// close may wait for it.
-    pub(crate) fn leave(self: &Arc<Self>) {
-        if self.home.is_left() {
-            // Never dropped in this process: its threads' handles name threads of another.
+    pub(crate) fn close_at_last_drop(self: &Arc<Self>) {
+        if self.process.is_forked() {
+            // In a child the pool is leaked: its thread handles name the parent's threads.
             return std::mem::forget(Arc::clone(self));
         }
         let (start, is_new) = self.transition_here(|core, fx| (fx.now, core.close(fx)));
         let timeout = self.config.drop_timeout;
         if is_new && !timeout.is_zero() && !threads::is_pool_thread() {
             let deadline = self.clock.instant_of(start.after(timeout));
-            self.wait_for(deadline, |core| core.has_left());
+            self.wait_for(deadline, |core| core.has_closed_unheld());
         }
     }
 

@@ -21,12 +21,12 @@ pub(crate) struct Conn<C, P> {
     pub(crate) sampler: UseSampler,
     /// It must not be used again: `mark_broken` was called, or an error was fatal.
     pub(crate) marked_broken: bool,
-    /// The event handler has been told that it leaves the pool.
-    pub(crate) release_told: bool,
+    /// The event handler has been notified that it leaves the pool.
+    pub(crate) release_notified: bool,
     /// A use of it panicked.
     pub(crate) unfinished: bool,
     /// The number of the thread that got it last.
-    pub(crate) home: u64,
+    pub(crate) thread: u64,
     /// Another thread has used it since.
     pub(crate) moved: AtomicBool,
     pub(crate) close: CloseMutex,
@@ -45,9 +45,9 @@ impl<C, P> Conn<C, P> {
             uses: 0,
             sampler: UseSampler::new(seed),
             marked_broken: false,
-            release_told: false,
+            release_notified: false,
             unfinished: false,
-            home: 0,
+            thread: 0,
             moved: AtomicBool::new(false),
             close: CloseMutex::default(),
         }

@@ -48,8 +48,8 @@ impl<M: ManageConnection> Shared<M> {
         let customizer = &self.config.connection_customizer;
         match self.call_driver("on_acquire", || customizer.on_acquire(&mut value)) {
             Ok(()) => {
-                let ready = || self.manager.prepared(&mut value);
-                let _ = self.logger.catch_panic("prepared", ready);
+                let customized = || self.manager.customized(&mut value);
+                let _ = self.logger.catch_panic("customized", customized);
                 self.record_since(Timed::Connect, begun);
                 self.connected(permit, value);
             }
@@ -80,7 +80,7 @@ enum Failure<E> {
     Panic(&'static str, String),
 }
 
-/// A check that failed, and how loudly to say so.
+/// A check that failed, and the level at which to log it.
 struct Failed<E> {
     reason: Reason,
     failure: Failure<E>,
@@ -128,7 +128,7 @@ impl<M: ManageConnection> Shared<M> {
         let manager = &self.manager;
         if check.reset {
             let result = self.call_driver("reset", || manager.reset(lease.conn.value_mut()));
-            // If something was left behind, a warning that comes once per second tells it.
+            // What was left behind is in a warning of its own, once per second at most.
             let level = if self.warn_of_leftovers(lease) { Level::Debug } else { Level::Warn };
             result.map_err(|failure| Failed { reason: Reason::Broken, failure, level })?;
         }
@@ -144,7 +144,8 @@ impl<M: ManageConnection> Shared<M> {
         Ok(())
     }
 
-    /// Logs what the last holder left behind, once per second. Whether there was anything.
+    /// Logs what the last holder left behind, once per second at most. Returns whether there
+    /// was anything.
     fn warn_of_leftovers(&self, lease: &mut Leased<PoolConn<M>>) -> bool {
         let value = lease.conn.value_mut();
         let found = self.logger.catch_panic("left_behind", || self.manager.left_behind(value));
@@ -178,8 +179,8 @@ impl<M: ManageConnection> Shared<M> {
             &[("connection_id", conn.id.into()), ("reason", Value::from_display(&reason))],
             format_args!("closing connection {}: {reason}", conn.id),
         );
-        if !conn.release_told {
-            self.tell_release(self.release_of(&conn));
+        if !conn.release_notified {
+            self.notify_release(self.release_event(&conn));
         }
         self.record_uses(conn.sampler.flush(conn.uses));
         // The state moves under the close mutex. The driver closes after it is released.
@@ -196,12 +197,12 @@ impl<M: ManageConnection> Shared<M> {
         self.give_back(|core, fx| core.close_finished(permit, fx));
     }
 
-    /// The news that this connection leaves the pool.
-    pub(crate) fn release_of(&self, conn: &PoolConn<M>) -> ReleaseEvent {
+    /// The event that this connection leaves the pool.
+    pub(crate) fn release_event(&self, conn: &PoolConn<M>) -> ReleaseEvent {
         ReleaseEvent { id: conn.id, age: self.ago(conn.opened_at) }
     }
 
-    pub(crate) fn tell_release(&self, event: ReleaseEvent) {
+    pub(crate) fn notify_release(&self, event: ReleaseEvent) {
         self.notify("handle_release", |handler| handler.handle_release(event));
     }
 

@@ -22,7 +22,7 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Judges the figures, and reports a change of level.
     pub(crate) fn judge_health(self: &Arc<Self>, figures: Pressure, now: Time) -> Health {
-        if self.home.is_left() {
+        if self.process.is_forked() {
             return Health::of(HealthLevel::Healthy, figures, Duration::ZERO);
         }
         let (health, left, added) = {

@@ -32,7 +32,7 @@ impl<M: ManageConnection> Host for Shared<M> {
         let mut next = first;
         while let Some(task) = next {
             self.run_task(task);
-            if self.home.is_left() {
+            if self.process.is_forked() {
                 return; // A hook has forked: this is the child, which has no such pool.
             }
             next = self.workers.next();

@@ -65,7 +65,7 @@ impl<M: ManageConnection> Shared<M> {
                 "subscribe: capacity must be between 1 and {MOST_EVENTS}, but is {capacity}"
             )));
         }
-        if self.home.is_left() {
+        if self.process.is_forked() {
             return Err(self.forked());
         }
         let mut list = self.subscribers.list.lock();
@@ -85,7 +85,7 @@ impl<M: ManageConnection> Shared<M> {
             list: Arc::clone(&self.subscribers) as _,
             events,
             source: Arc::downgrade(self) as _,
-            process: self.home.process,
+            process: self.process.built_in,
         };
         Ok((subscription, read))
     }
@@ -197,7 +197,7 @@ impl<M: ManageConnection> Shared<M> {
 
 impl<M: ManageConnection> EventSource for Shared<M> {
     fn deliver(&self) {
-        if !self.home.is_left() {
+        if !self.process.is_forked() {
             self.deliver_events();
         }
     }

@@ -16,14 +16,12 @@ use super::threads::Threads;
 use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
 use super::workers::Workers;
-use crate::core::{
-    Answer, Core, Counters, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time,
-};
+use crate::core::{Answer, Core, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
 use crate::sync::{
-    self, Arc, AtomicBool, Clock, Condvar, Home, Mutex, MutexGuard, PlainBool, PlainOrdering,
+    self, Arc, AtomicBool, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
 };
 use crate::types::{
-    Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Stats, Timed,
+    Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
 };
 
 /// The core's types for pools of the manager `M`.
@@ -65,14 +63,14 @@ fn fill<M: ManageConnection>(
     answers.into_iter().map(fill).collect()
 }
 
-/// How a get or a return goes about its fast path.
+/// What a get or a return may do on its fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Plain,
-    /// With exact times, and noted for subscribers.
+pub(crate) enum FastPath {
+    Open,
+    /// The same, with exact times, and noted for subscribers.
     Observed,
-    /// Not at all: this is another process.
-    None,
+    /// Nothing: this process is a child of the one that built the pool.
+    Forked,
 }
 
 /// What a worker does.
@@ -102,7 +100,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) times: Recorder,
     /// There is an event handler or a subscriber, which get exact times.
     pub(crate) observed: PlainBool,
-    pub(crate) home: Home,
+    pub(crate) process: PoolProcess,
     pub(crate) slow_gets: RateLimit,
     pub(crate) leftovers: RateLimit,
     pub(crate) logger: Logger,
@@ -130,7 +128,7 @@ impl<M: ManageConnection> Shared<M> {
             probe: HealthProbe::default(),
             times: Recorder::new(),
             observed: PlainBool::new(config.event_handler.is_some()),
-            home: Home::new(),
+            process: PoolProcess::new(),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
             logger: Logger::new(&config.name),
@@ -141,26 +139,26 @@ impl<M: ManageConnection> Shared<M> {
         })
     }
 
-    /// How a get or a return may go about its fast path at this time of the coarse clock.
+    /// What a get or a return may do on its fast path in this tick of the coarse clock.
     #[inline]
-    pub(crate) fn way(&self, recently: Time) -> Way {
-        if self.home.is_open(recently) { Way::Plain } else { self.find_way(recently) }
+    pub(crate) fn fast_path(&self, tick: Time) -> FastPath {
+        if self.process.is_checked(tick) { FastPath::Open } else { self.find_fast_path(tick) }
     }
 
     #[cold]
-    fn find_way(&self, recently: Time) -> Way {
-        if self.home.is_left() {
-            return Way::None;
+    fn find_fast_path(&self, tick: Time) -> FastPath {
+        if self.process.is_forked() {
+            return FastPath::Forked;
         }
         if self.observed.load(PlainOrdering::Relaxed) {
-            return Way::Observed;
+            return FastPath::Observed;
         }
-        self.home.open(recently);
-        Way::Plain
+        self.process.set_checked(tick);
+        FastPath::Open
     }
 
-    /// Runs a step of a fast path, which has no effects. `None`: another process has the
-    /// lock, and what the step holds is forgotten.
+    /// Runs a step of a fast path, which has no effects. `None`: this process is a child, in
+    /// which the lock may be locked for ever. Then what the step owns is leaked.
     #[inline]
     pub(crate) fn try_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> Option<R> {
         let Some(mut core) = self.core.try_lock().or_else(|| self.lock_here()) else {
@@ -182,53 +180,53 @@ impl<M: ManageConnection> Shared<M> {
         Some(result)
     }
 
-    /// Waits for the lock, unless this is another process: a lock that was taken when that
-    /// was made stays so. It costs a system call to ask for the process, so this first waits
-    /// as long as a usual holder needs.
+    /// Waits for the lock. `None`: this process is a child, in which a lock that was locked at
+    /// the fork stays so. To check the process costs a system call, so this first waits for as
+    /// long as a holder usually needs.
     #[cold]
     fn lock_here(&self) -> Option<MutexGuard<'_, PoolCore<M>>> {
         let soon = sync::spin(|| self.core.try_lock());
-        soon.or_else(|| (!self.home.is_left()).then(|| self.core.lock()))
+        soon.or_else(|| (!self.process.is_forked()).then(|| self.core.lock()))
     }
 
-    /// The pool as another process sees it: closed and empty. What that process has a copy
-    /// of may be half changed, and its connections are the parent's.
-    fn core_elsewhere(&self) -> PoolCore<M> {
+    /// The core as a child sees it: closed and empty. The child's copy of the real one may be
+    /// half changed, and the connections in it are the parent's.
+    fn core_of_child(&self) -> PoolCore<M> {
         Core::closed(self.config.policy.clone())
     }
 
-    /// Reads the core. In another process that is an empty one.
+    /// Reads the core. In a child that is an empty one.
     pub(crate) fn with_core<R>(&self, step: impl FnOnce(&mut PoolCore<M>) -> R) -> R {
-        if self.home.is_left() {
-            return step(&mut self.core_elsewhere());
+        if self.process.is_forked() {
+            return step(&mut self.core_of_child());
         }
         step(&mut self.core.lock())
     }
 
-    /// A transition that gives something back to the core. In another process that is
-    /// forgotten.
+    /// A transition that gives something back to the core. In a child what the step owns is
+    /// leaked.
     pub(crate) fn give_back(
         self: &Arc<Self>,
         step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>),
     ) {
-        if self.home.is_left() {
+        if self.process.is_forked() {
             std::mem::forget(step);
         } else {
             self.transition_here(step);
         }
     }
 
-    /// Runs one transition of the core, and carries out its effects. In another process it
-    /// has none.
+    /// Runs one transition of the core, and carries out its effects. In a child it runs on an
+    /// empty core, and its effects are not carried out.
     pub(crate) fn transition<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut PoolCore<M>, &mut Effects<Runtime<M>>) -> R,
     ) -> R {
-        if !self.home.is_left() {
+        if !self.process.is_forked() {
             return self.transition_here(step);
         }
         let mut fx = Effects::at(self.clock.now());
-        let result = step(&mut self.core_elsewhere(), &mut fx);
+        let result = step(&mut self.core_of_child(), &mut fx);
         std::mem::forget(fx);
         result
     }
@@ -316,8 +314,8 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Wakes `wait_for` for changes that are not the core's.
     pub(crate) fn notify_progress(&self) {
-        if self.home.is_left() {
-            return; // A hook has forked, and its worker ends in the child.
+        if self.process.is_forked() {
+            return; // A hook has forked: this is its worker, which ends in the child.
         }
         drop(self.core.lock());
         self.progress.notify_all();
@@ -355,11 +353,11 @@ impl<M: ManageConnection> Shared<M> {
         self.times.record(what, self.ago(began), 1);
     }
 
-    /// Records uses of a connection. Not in a child that uses one in the tick of its fork: the
-    /// recorder's lock may be taken there for ever.
+    /// Records uses of a connection, but not in a child: the recorder's lock may be locked
+    /// there for ever.
     #[inline]
     pub(crate) fn record_uses(&self, record: Record) {
-        if record.times != 0 && !self.home.is_left() {
+        if record.times != 0 && !self.process.is_forked() {
             self.times.record(Timed::InUse, Duration::from_nanos(record.nanos), record.times);
         }
     }
@@ -373,33 +371,9 @@ impl<M: ManageConnection> Shared<M> {
         self.with_core(|core| core.gauges())
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        let (gauges, counters) = self.with_core(|core| (core.gauges(), *core.counters()));
-        self.stats_of(&gauges, &counters)
-    }
-
-    pub(crate) fn stats_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
-        Stats {
-            #[cfg(feature = "histograms")]
-            times: self.with_times(|times| times.times(counters)),
-            ..self.counts_of(gauges, counters)
-        }
-    }
-
-    /// Reads the recorded times. Another process has none: their locks may be taken for ever.
-    #[cfg(feature = "histograms")]
-    pub(crate) fn with_times<R>(&self, read: impl FnOnce(&Recorder) -> R) -> R {
-        if self.home.is_left() { read(&Recorder::new()) } else { read(&self.times) }
-    }
-
-    /// [`stats_of`](Shared::stats_of) without the times.
-    pub(crate) fn counts_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
-        Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
-    }
-
-    /// The error of a call in another process.
+    /// The error of a call in a child.
     pub(crate) fn forked(&self) -> Error {
-        Error::forked(&self.config.name, self.home.process)
+        Error::forked(&self.config.name, self.process.built_in)
     }
 
     /// The holders of connections, longest first.

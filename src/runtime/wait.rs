@@ -6,7 +6,7 @@ use log::Level;
 
 use super::logger::millis;
 use super::refusal::Refusal;
-use super::shared::{PoolCell, PoolCore, PoolLease, Runtime, Shared, Way};
+use super::shared::{FastPath, PoolCell, PoolCore, PoolLease, Runtime, Shared};
 use super::wait_cell::WaitCell;
 use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
 use crate::sync::Arc;
@@ -46,13 +46,13 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
         // Overtakes waiters, if the fairness bound allows it: nearly a fast path, so that it
         // asks for the process no more often than one.
-        if self.way(self.clock.recently()) != Way::None && !is_cancelled(checkout) {
+        if self.fast_path(self.clock.recently()) != FastPath::Forked && !is_cancelled(checkout) {
             let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
             if let Some(lease) = self.try_core(overtake).flatten() {
                 return Ok(lease);
             }
         }
-        if self.home.is_left() {
+        if self.process.is_forked() {
             return Err(self.forked());
         }
         if is_cancelled(checkout) {

@@ -51,7 +51,7 @@ pub(crate) fn wait_until<T>(
 }
 
 /// The process in which something was made. A child made by `fork` has a copy of its
-/// memory, but none of its other threads: nobody answers there, and a lock that another
+/// memory, but none of its other threads. So nothing answers there, and a lock that another
 /// thread held stays locked for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(u32);
@@ -77,33 +77,34 @@ impl Default for Process {
     }
 }
 
-/// The process of a pool. The fast paths ask for it only once in each tick of the coarse
+/// The process of a pool. The fast paths check it only once in each tick of the coarse
 /// clock.
-pub(crate) struct Home {
-    pub(crate) process: Process,
-    /// The tick in which the fast paths need not ask.
-    open: PlainU64,
+pub(crate) struct PoolProcess {
+    /// The process that built the pool.
+    pub(crate) built_in: Process,
+    /// The last tick in which a fast path has checked the process.
+    checked: PlainU64,
 }
 
-impl Home {
-    pub(crate) fn new() -> Home {
-        Home { process: Process::current(), open: PlainU64::new(Time::NEVER.0) }
+impl PoolProcess {
+    pub(crate) fn new() -> PoolProcess {
+        PoolProcess { built_in: Process::current(), checked: PlainU64::new(Time::NEVER.0) }
     }
 
-    /// Whether this is called in another process.
-    pub(crate) fn is_left(&self) -> bool {
-        self.process.is_another()
+    /// Whether this process is a child, made by `fork`, of the one that built the pool.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.built_in.is_another()
     }
 
-    /// Whether the fast paths need not ask at this time of the coarse clock.
+    /// Whether a fast path has checked the process in this tick.
     #[inline]
-    pub(crate) fn is_open(&self, recently: Time) -> bool {
-        recently.0 == self.open.load(PlainOrdering::Relaxed)
+    pub(crate) fn is_checked(&self, tick: Time) -> bool {
+        tick.0 == self.checked.load(PlainOrdering::Relaxed)
     }
 
-    /// The fast paths need not ask again in this tick.
-    pub(crate) fn open(&self, recently: Time) {
-        self.open.store(recently.0, PlainOrdering::Relaxed);
+    /// The fast paths need not check again in this tick.
+    pub(crate) fn set_checked(&self, tick: Time) {
+        self.checked.store(tick.0, PlainOrdering::Relaxed);
     }
 }
 

@@ -18,8 +18,9 @@ pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 ///
 /// The text has what is needed to find the cause from a log alone: how long the caller
 /// waited, where all connections are, and the holder that has held one longest. `{}` leaves
-/// out the driver's error, which is the [`source`](error::Error::source), so that who prints
-/// the chain prints it once; `{:#}` has it too, for who prints only this error.
+/// out the driver's error, which is the [`source`](error::Error::source), so that a
+/// program that prints the whole chain prints it once. `{:#}` has it too, for a program that
+/// prints only this error.
 ///
 /// `source()` is the driver's own error, in its own type, if connecting or a check failed
 /// *during this wait* and no connection has been opened since. An earlier error that may

@@ -85,9 +85,10 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// A limit that a driver keeps for itself must be well below the pool's limit of the
     /// same call. Otherwise the pool abandons the call just before the driver says why it
     /// failed. The pool calls this once, on the thread that builds it and before any other
-    /// method. A manager may keep `limits`, so as to stay within them. For what it cannot
-    /// keep it returns a sentence, such as "connect_timeout (5 s) is not below open_timeout
-    /// (5 s)". The pool logs each as a warning. Must not block. The default returns none.
+    /// method. A manager may store `limits`, to stay within them. For each of its own limits
+    /// that does not fit it returns a sentence, such as "connect_timeout (5 s) is not below
+    /// open_timeout (5 s)", which the pool logs as a warning. Must not block. The default
+    /// returns none.
     fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
         let _ = limits;
         Vec::new()
@@ -104,13 +105,13 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// see also [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
 
-    /// Notes how a new connection is, for a later [`reset`](ManageConnection::reset).
+    /// Notes the state of a new connection, so that each later
+    /// [`reset`](ManageConnection::reset) can restore it.
     ///
-    /// Called once, after `connect` and
+    /// Called once, after `connect` and the customizer's
     /// [`on_acquire`](CustomizeConnection::on_acquire), on the same thread and within the
-    /// same limit: what a connection has now is what its later holders shall find again.
-    /// The default does nothing.
-    fn prepared(&self, conn: &mut Self::Connection) {
+    /// same limit. So a reset keeps what the customizer has set. The default does nothing.
+    fn customized(&self, conn: &mut Self::Connection) {
         let _ = conn;
     }
 
@@ -158,8 +159,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// again, with backoff. After the first success no error ends a wait, whatever this
     /// says.
     ///
-    /// Be sure: what somebody may put right while a caller waits (create the database,
-    /// rotate the password, start the server, free descriptors) is not permanent. A wrong
+    /// Return `true` only if you are sure. What can be put right while a caller waits (create
+    /// the database, rotate the password, start the server, free descriptors) is not permanent.
+    /// A wrong
     /// `true` ends waits that would have been served; a wrong `false` costs a caller its
     /// time, and it still gets this error as the cause. The default is `false`.
     fn is_permanent(&self, error: &Self::Error) -> bool {

@@ -53,8 +53,8 @@ pub(crate) trait EventSource: Send + Sync {
 }
 
 impl Subscription {
-    /// The channel. `None` in another process, where nobody sends, and where its locks may be
-    /// taken for ever.
+    /// The channel. `None` in a child made by `fork`: nothing is sent there, and its locks may
+    /// be locked for ever.
     fn events(&self) -> Option<&Receiver<Event>> {
         (!self.process.is_another()).then_some(&self.events)
     }
@@ -149,7 +149,8 @@ impl<'a> IntoIterator for &'a Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if self.process.is_another() {
-            // One receiver too many, so that the drop of `events` has nobody to tell.
+            // Another receiver is leaked, so that `events` is not the last one: the drop of
+            // the last one locks the channel.
             return std::mem::forget(self.events.clone());
         }
         self.list.remove(self.number);

@@ -36,10 +36,10 @@ pub(crate) fn guard_taken() -> u64 {
     NUMBER.with(Cell::get)
 }
 
-/// Counts a guard that this thread drops and thread `home` got.
+/// Counts a guard that this thread drops and thread `holder` got.
 #[inline]
-pub(crate) fn guard_dropped(home: u64) {
-    if is_current(home) {
+pub(crate) fn guard_dropped(holder: u64) {
+    if is_current(holder) {
         GUARDS.with(|guards| guards.set(guards.get().saturating_sub(1)));
     }
 }

@@ -96,8 +96,8 @@ impl ManageConnection for Noting {
     fn connect(&self) -> Result<Self::Connection, StubError> {
         Ok(vec!["connect"])
     }
-    fn prepared(&self, conn: &mut Self::Connection) {
-        conn.push("prepared");
+    fn customized(&self, conn: &mut Self::Connection) {
+        conn.push("customized");
         assert_ne!(conn.len(), 2, "without on_acquire");
     }
     fn is_valid(&self, _: &mut Self::Connection) -> Result<(), StubError> {
@@ -116,12 +116,12 @@ impl CustomizeConnection<Vec<&'static str>, StubError> for Diary {
 }
 
 #[test]
-fn a_connection_is_prepared_once_after_the_customizer_and_before_its_first_holder() {
+fn customized_is_called_once_after_the_customizer_and_before_its_first_holder() {
     let customizer = Box::new(Diary::default());
     let pool = Pool::builder().max_size(1).connection_customizer(customizer).build(Noting);
     let pool = pool.unwrap();
     drop(pool.get().unwrap());
-    assert_eq!(*pool.get().unwrap(), ["connect", "on_acquire", "prepared"]);
+    assert_eq!(*pool.get().unwrap(), ["connect", "on_acquire", "customized"]);
 }
 
 /// Refuses the first connection.

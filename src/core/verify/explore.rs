@@ -172,7 +172,7 @@ impl World {
 
     fn apply(&mut self, action: Action) {
         let mut fx = Effects::at(self.now);
-        let (now, had_left) = (self.now, self.core.has_left());
+        let (now, had_closed_unheld) = (self.now, self.core.has_closed_unheld());
         match action {
             Action::Get(client) => drop(self.get(client, &mut fx)),
             Action::GetAtOnce(client) => self.get_at_once(client, &mut fx),
@@ -218,7 +218,7 @@ impl World {
             Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
             Action::Close => assert!(self.core.close(&mut fx), "it was open"),
         }
-        self.check_leaving(had_left, &fx);
+        self.check_leaving(had_closed_unheld, &fx);
         self.carry_out(fx);
         // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
@@ -230,10 +230,10 @@ impl World {
     fn tick(&mut self) {
         let mut fx = Effects::at(self.now);
         let planned = self.core.wake_at;
-        let had_left = self.core.has_left();
+        let had_closed_unheld = self.core.has_closed_unheld();
         let next = self.core.tick(&mut fx);
         assert!(next > self.now, "the reaper spins");
-        self.check_leaving(had_left, &fx);
+        self.check_leaving(had_closed_unheld, &fx);
         let core = &self.core;
         let nothing_is_lent = core.busy_slots().all(|slot| slot.leaking);
         let rests = nothing_is_lent && core.idle.is_empty() && core.queue.is_empty();
@@ -246,10 +246,10 @@ impl World {
 
     /// What the last handle waits for: it is woken when that comes, and until then a call
     /// is under way that brings it nearer. It waits for no holder and no connect.
-    fn check_leaving(&self, had_left: bool, fx: &Effects<Toy>) {
+    fn check_leaving(&self, had_closed_unheld: bool, fx: &Effects<Toy>) {
         use ConnectionState::*;
-        if self.core.has_left() {
-            assert!(had_left || fx.progress, "P6: nobody wakes the last handle");
+        if self.core.has_closed_unheld() {
+            assert!(had_closed_unheld || fx.progress, "P6: nobody wakes the last handle");
             let unheld = |slot: &super::super::slot::Slot<Toy>| {
                 matches!(slot.state, Idle | Checking | Retired | Closing)
             };

@@ -110,7 +110,7 @@ impl ManageConnection for SqliteConnectionManager {
     }
 
     /// Takes over what the pool's customizer has set.
-    fn prepared(&self, conn: &mut Connection) {
+    fn customized(&self, conn: &mut Connection) {
         if conn.session().is_unsettled() {
             self.settle(conn);
         }

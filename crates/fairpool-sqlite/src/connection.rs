@@ -12,10 +12,10 @@ use std::sync::Arc;
 use rusqlite::Error;
 
 pub use self::interrupt::InterruptHandle;
-use crate::place::Place;
 use crate::session::Session;
+use crate::watched_file::WatchedFile;
 
-pub(crate) use self::closing::{File, Home};
+pub(crate) use self::closing::{CloseTurns, Siblings};
 
 /// A [`rusqlite::Connection`] that a pool lends.
 ///
@@ -46,34 +46,34 @@ pub struct Connection {
     /// `None` only while it is dropped.
     driver: Option<rusqlite::Connection>,
     session: Session,
-    place: Option<Arc<Place>>,
-    file: Arc<File>,
-    home: Arc<Home>,
+    file: Option<Arc<WatchedFile>>,
+    turns: Arc<CloseTurns>,
+    siblings: Arc<Siblings>,
     interrupts: OnceCell<InterruptHandle>,
 }
 
 /// A connection taken apart.
 pub(crate) struct Parts<'a> {
     pub(crate) session: &'a mut Session,
-    /// The driver's connection, without the suspicion that `deref_mut` raises.
+    /// The driver's connection. Unlike `deref_mut`, this does not mark the session as lent.
     pub(crate) driver: &'a mut rusqlite::Connection,
-    pub(crate) place: Option<&'a Arc<Place>>,
+    pub(crate) file: Option<&'a Arc<WatchedFile>>,
 }
 
 impl Connection {
     pub(crate) fn new(
         driver: rusqlite::Connection,
-        place: Option<Place>,
-        home: &Arc<Home>,
+        file: Option<WatchedFile>,
+        siblings: &Arc<Siblings>,
     ) -> Connection {
-        let file = File::of(driver.path().unwrap_or_default());
-        home.opened();
+        let turns = CloseTurns::of(driver.path().unwrap_or_default());
+        siblings.opened();
         Connection {
             driver: Some(driver),
             session: Session::default(),
-            place: place.map(Arc::new),
-            file,
-            home: Arc::clone(home),
+            file: file.map(Arc::new),
+            turns,
+            siblings: Arc::clone(siblings),
             interrupts: OnceCell::new(),
         }
     }
@@ -94,14 +94,14 @@ impl Connection {
     pub(crate) fn parts(&mut self) -> Parts<'_> {
         let driver = self.driver.as_mut();
         let driver = driver.expect("a connection has its driver's until it is dropped");
-        Parts { session: &mut self.session, driver, place: self.place.as_ref() }
+        Parts { session: &mut self.session, driver, file: self.file.as_ref() }
     }
 
-    pub(crate) fn place(&self) -> Option<&Arc<Place>> {
-        self.place.as_ref()
+    pub(crate) fn file(&self) -> Option<&Arc<WatchedFile>> {
+        self.file.as_ref()
     }
 
-    /// From now on no handle of this use interrupts anything.
+    /// Ends the interrupt handles of this use: they do nothing from now on.
     pub(crate) fn end_interrupts(&mut self) {
         if let Some(handle) = self.interrupts.take() {
             handle.end();
@@ -121,15 +121,15 @@ impl Connection {
 
     fn close_driver(&mut self) -> Result<(), Error> {
         let Some(driver) = self.driver.take() else { return Ok(()) };
-        let moved = self.place.as_ref().is_some_and(|place| place.look());
-        closing::close(driver, &self.file, &self.home, moved)
+        let moved = self.file.as_ref().is_some_and(|file| file.look());
+        closing::close(driver, &self.turns, &self.siblings, moved)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         self.end_interrupts();
-        // As in the driver: an error of a close at drop has nobody to go to.
+        // A drop cannot return an error. The driver's own drop ignores it, too.
         let _ = self.close_driver();
     }
 }

@@ -28,9 +28,8 @@
 //!   because waiting could not help. Start a transaction that will write with
 //!   [`TransactionBehavior::Immediate`](rusqlite::TransactionBehavior).
 //! - **What a holder changes in its connection is undone** before the next one gets it:
-//!   pragmas, attached databases, temporary tables, hooks. [`Reset`] has the table. What all
-//!   connections shall have belongs in
-//!   [`with_init`](SqliteConnectionManager::with_init).
+//!   pragmas, attached databases, temporary tables, hooks. [`Reset`] has the table. To set
+//!   something for all connections, use [`with_init`](SqliteConnectionManager::with_init).
 //! - **A close copies the write-ahead log into the file**, which can take a while. The pool
 //!   closes on its closer threads. Connections to one file close in turn, each waits for its
 //!   turn for at most 2 s and half of `close_timeout`, and the last one of a manager makes a
@@ -41,9 +40,9 @@
 //! - **The path must go on to mean the same file.** A commit is refused with
 //!   `SQLITE_CONSTRAINT_COMMITHOOK` once the file was moved, deleted or replaced, or its
 //!   `-wal` or `-shm` file, or a symbolic link on the way. The connection is closed when it
-//!   returns. Both look at most once per tick of the clock (10 ms at most on Linux), so
-//!   commits within one tick of the change can be lost. Reads of an idle connection see the
-//!   old file for one use. Only on Unix: other systems keep the name of an open file. Hard
+//!   returns. Commits and returns look for such a change at most once per tick of the clock
+//!   (10 ms at most on Linux), so commits within one tick of the change can be lost. A
+//!   connection that was idle then reads the old file in its next use. Only on Unix: other systems keep the name of an open file. Hard
 //!   links to one database are not noticed: SQLite keeps a log for each name, which damages
 //!   the file.
 //! - **A relative path** is taken from the folder that the process had when the manager was
@@ -87,9 +86,9 @@
 
 mod connection;
 mod manager;
-mod place;
 mod reset;
 mod session;
+mod watched_file;
 
 pub use rusqlite;
 

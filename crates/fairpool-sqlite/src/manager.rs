@@ -16,7 +16,7 @@ use rusqlite::{Connection as Driver, Error, OpenFlags};
 use self::calls::Limits;
 use self::journal::Journal;
 use self::source::Source;
-use crate::connection::Home;
+use crate::connection::Siblings;
 use crate::reset::Reset;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub struct SqliteConnectionManager {
     reset: Reset,
     init: Option<Box<Init>>,
     limits: OnceLock<Limits>,
-    home: Arc<Home>,
+    siblings: Arc<Siblings>,
     journal: Journal,
 }
 
@@ -116,7 +116,7 @@ impl SqliteConnectionManager {
             reset: Reset::default(),
             init: None,
             limits: OnceLock::new(),
-            home: Arc::default(),
+            siblings: Arc::default(),
             journal: Journal::default(),
         }
     }
@@ -141,8 +141,8 @@ impl SqliteConnectionManager {
     /// Sets a function that prepares each new connection, after everything else; default
     /// none. If it fails, `connect` fails with its error.
     ///
-    /// What it sets (pragmas, functions, hooks, attached databases) is what each holder of
-    /// the connection finds: a [reset](Reset) keeps it, and undoes what differs.
+    /// Each holder of the connection finds what this function sets (pragmas, functions, hooks,
+    /// attached databases): a [reset](Reset) keeps it, and undoes what differs.
     ///
     /// # Examples
     ///
@@ -178,8 +178,9 @@ impl SqliteConnectionManager {
     /// Sets whether connections switch a database file to WAL, so that readers and the
     /// writer do not wait for each other; default `true`.
     ///
-    /// A file that somebody uses cannot be switched. The connection then goes on in the
-    /// present mode, after at most 1 s; later connects and checks try again, without waiting.
+    /// A file that another connection uses cannot be switched. The new connection then stays
+    /// in the present mode, after at most 1 s; later connects and checks try again, without
+    /// waiting.
     ///
     /// The file keeps the mode: `false` does not switch back. The setting has no effect
     /// on a database in memory, one that is opened read-only, and on file systems that
@@ -196,7 +197,7 @@ impl SqliteConnectionManager {
         self
     }
 
-    /// Sets what a returned connection is reset to; default [`Reset::Session`], because a
+    /// Sets what is undone when a connection returns; default [`Reset::Session`], because a
     /// use that left nothing pays next to nothing for it. [`Reset`] has the costs.
     #[must_use]
     pub fn reset_on_return(mut self, reset: Reset) -> Self {

@@ -1,6 +1,6 @@
 //! What a returned connection is reset to.
 
-/// How much of what a holder leaves in a connection is kept from the next holder.
+/// What the pool undoes on a connection that its holder has returned.
 ///
 /// Set by [`reset_on_return`](crate::SqliteConnectionManager::reset_on_return). The default
 /// is [`Session`](Reset::Session): a use that left nothing costs nothing more, so there is
@@ -16,7 +16,7 @@
 ///
 /// | left behind | noticed | then |
 /// |---|---|---|
-/// | a transaction, a savepoint | always | rolled back (`Transaction` does this too) |
+/// | a transaction, a savepoint | always | rolled back (`Rollback` does this too) |
 /// | an interrupt handle | [always](crate::InterruptHandle) | does nothing any more |
 /// | `PRAGMA foreign_keys`, `synchronous`, `query_only`, `recursive_triggers`, `cache_size`, `busy_timeout` and others that say their value | always | compared and undone |
 /// | other pragmas: `journal_mode`, `locking_mode`, `temp_store`, `case_sensitive_like`, … | always | closed |
@@ -26,7 +26,7 @@
 /// | a function, a collation, a limit, a `db_config` flag, a capacity of the statement cache, a transaction behavior | if set by a method of [`Connection`](crate::Connection) | closed |
 /// | the same by a function that was given `&rusqlite::Connection`; a module, an extension, a pre-update hook; rows in temporary tables of `with_init` | no | set them in `with_init` |
 /// | the driver's own interrupt handle, taken from a `&rusqlite::Connection` or a transaction | no | take it from the guard |
-/// | a statement that was not read to its end | cannot be: it borrows the connection | |
+/// | a statement that was not read to its end | impossible: it borrows the connection | |
 /// | cached statements, `last_insert_rowid()`, `changes()` | not looked for | stay |
 ///
 /// A hook of `with_init` that a holder has replaced stays replaced. An authorizer of
@@ -35,13 +35,13 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reset {
-    /// Nothing, unless the holder panicked: then as [`Transaction`](Reset::Transaction). An
+    /// Nothing, unless the holder panicked: then as [`Rollback`](Reset::Rollback). An
     /// open transaction is then the next holder's, who may lose it, and it locks the
     /// database meanwhile.
     Off,
     /// An open transaction is rolled back. Costs a load from memory.
-    Transaction,
-    /// As `Transaction`, and everything in the table above. The default.
+    Rollback,
+    /// As `Rollback`, and everything in the table above. The default.
     ///
     /// A use that left nothing pays some 20 ns at its return. Each `prepare` that is not
     /// cached pays for the authorizer that notices, some 30 ns for each column that it

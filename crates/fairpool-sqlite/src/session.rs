@@ -18,15 +18,15 @@ use rusqlite::{Connection, Error, ffi};
 
 use self::baseline::Baseline;
 use self::hooks::Hooks;
-use crate::place::Place;
+use crate::watched_file::WatchedFile;
 
-/// A pragma that has a value to go back to.
+/// A pragma whose value can be set back.
 const SETTING: u8 = 1;
 const ATTACHED: u8 = 2;
 const TEMPORARY: u8 = 4;
 /// What cannot be undone.
 const OTHER: u8 = 8;
-/// Our authorizer was replaced, so there may be anything.
+/// Our authorizer was replaced, so anything may be left.
 const UNWATCHED: u8 = 16;
 
 /// What was noted since the last [`Notes::take`].
@@ -61,11 +61,12 @@ pub(crate) struct Session {
     /// `&mut rusqlite::Connection` was lent, with which hooks can be set.
     was_lent_mutably: bool,
     watches_sql: bool,
-    /// The authorizer belongs to the user, since the connection was prepared.
+    /// The user's preparation has set an authorizer of its own.
     is_unwatched: bool,
-    left: Option<String>,
+    /// What the last reset found, for the pool to log.
+    report: Option<String>,
     /// The file's write-ahead log is to be emptied when the connection is reset.
-    pub(crate) log_is_large: bool,
+    pub(crate) must_empty_log: bool,
 }
 
 impl Session {
@@ -87,56 +88,61 @@ impl Session {
     pub(crate) fn watch(
         &mut self,
         conn: &mut Connection,
-        place: Option<&Arc<Place>>,
+        file: Option<&Arc<WatchedFile>>,
         sql: bool,
     ) -> Result<(), Error> {
-        self.hooks.arm(conn)?;
+        self.hooks.set_tripwires(conn)?;
         self.watches_sql = sql;
         if !sql {
             return Ok(());
         }
-        let watch = Watch { notes: Arc::clone(&self.notes), place: place.cloned() };
+        let watch = Watch { notes: Arc::clone(&self.notes), file: file.cloned() };
         conn.authorizer(Some(move |context: AuthContext<'_>| {
             watch.note(&context);
             Authorization::Allow
         }))
     }
 
-    /// Takes the connection as it is for what its holders shall find.
-    pub(crate) fn settle(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+    /// Notes the present state of the connection as the baseline, which a reset restores.
+    pub(crate) fn take_baseline(&mut self, conn: &mut Connection, file: Option<&Arc<WatchedFile>>) {
         let kinds = self.notes.kinds();
         self.is_unwatched |= kinds & UNWATCHED != 0;
         if std::mem::take(&mut self.was_lent_mutably) {
-            self.hooks.belong_to_user();
+            self.hooks.assume_set_by_user();
         }
-        self.hooks.disarm(conn, place);
-        // Statements that the preparation cached would run unseen.
+        self.hooks.remove_tripwires(conn, file);
+        // The authorizer does not see a cached statement of the preparation when it runs.
         conn.flush_prepared_statement_cache();
         if self.watches_sql {
             self.baseline = Baseline::read(conn).ok();
         }
-        self.forget();
+        self.drop_notes();
     }
 
-    /// True if `settle` has something to take over since it last ran.
-    pub(crate) fn is_unsettled(&self) -> bool {
+    /// Whether something may have changed since the baseline was taken.
+    pub(crate) fn is_baseline_outdated(&self) -> bool {
         self.was_lent_mutably || self.notes.kinds() != 0
     }
 
     /// Whether the last use may have left something behind. Usually two loads.
     #[inline]
-    pub(crate) fn is_suspect(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) -> bool {
+    pub(crate) fn is_suspect(
+        &mut self,
+        conn: &mut Connection,
+        file: Option<&Arc<WatchedFile>>,
+    ) -> bool {
         if self.was_lent_mutably {
-            self.look_for_hooks(conn, place);
+            self.look_for_hooks(conn, file);
         }
         self.notes.kinds() != 0 || self.is_unwatched
     }
 
-    /// Removes hooks, and notes the two that stand in place of a setting.
+    /// Removes hooks, and notes the two hooks that replace a setting: the busy handler
+    /// replaces `busy_timeout`, the WAL hook `wal_autocheckpoint`.
     #[cold]
-    fn look_for_hooks(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+    fn look_for_hooks(&mut self, conn: &mut Connection, file: Option<&Arc<WatchedFile>>) {
         self.was_lent_mutably = false;
-        self.hooks.clear(conn, place);
+        self.hooks.clear(conn, file);
         for pragma in ["busy_timeout", "wal_autocheckpoint"] {
             if !self.baseline.as_ref().is_some_and(|baseline| baseline.holds(conn, pragma)) {
                 self.note_setting(pragma);
@@ -155,7 +161,7 @@ impl Session {
         if kinds == 0 {
             return Ok(());
         }
-        // A statement in the cache would run unseen the next time.
+        // The authorizer would not see a cached statement when it runs again.
         conn.flush_prepared_statement_cache();
         let result = if kinds & (OTHER | UNWATCHED) != 0 {
             Err(texts.join(", "))
@@ -165,37 +171,37 @@ impl Session {
                 None => Err(texts.join(", ")),
             }
         };
-        self.forget();
+        self.drop_notes();
         match result {
             Ok(undone) => {
-                undone.iter().for_each(|text| self.leave(text));
+                undone.iter().for_each(|text| self.report(text));
                 Ok(())
             }
             Err(left) => {
-                self.leave(&left);
+                self.report(&left);
                 Err(left)
             }
         }
     }
 
     /// Drops the notes about statements of our own.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn drop_notes(&self) {
         self.notes.take();
     }
 
-    /// Adds to what the pool reports.
-    pub(crate) fn leave(&mut self, text: &str) {
-        match &mut self.left {
+    /// Adds to what the pool logs as left behind.
+    pub(crate) fn report(&mut self, text: &str) {
+        match &mut self.report {
             Some(left) => {
                 left.push_str(", ");
                 left.push_str(text);
             }
-            None => self.left = Some(text.to_owned()),
+            None => self.report = Some(text.to_owned()),
         }
     }
 
-    pub(crate) fn take_left(&mut self) -> Option<String> {
-        self.left.take()
+    pub(crate) fn take_report(&mut self) -> Option<String> {
+        self.report.take()
     }
 }
 
@@ -208,7 +214,7 @@ pub(crate) fn not_undone(left: &str) -> Error {
 /// Belongs to our authorizer: SQLite drops it when another authorizer takes its place.
 struct Watch {
     notes: Arc<Notes>,
-    place: Option<Arc<Place>>,
+    file: Option<Arc<WatchedFile>>,
 }
 
 impl Watch {
@@ -244,10 +250,10 @@ impl Watch {
     #[cold]
     fn pragma(&self, name: &str) {
         let name = name.to_ascii_lowercase();
-        if let Some(place) = &self.place
+        if let Some(file) = &self.file
             && name == "journal_mode"
         {
-            place.watch_beside(false);
+            file.watch_beside(false);
         }
         match pragmas::kind(&name) {
             pragmas::Kind::Harmless => {}

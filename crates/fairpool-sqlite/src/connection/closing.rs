@@ -1,8 +1,8 @@
 //! Connections to one file close in turn.
 //!
 //! SQLite empties the write-ahead log when the last connection to a file closes. Of several
-//! that close at once, each sees the others, so none is the last, and the log stays. (The
-//! log of a file that another process uses stays in any case. So the last connection of a
+//! that close at once, each sees the others, so none is the last, and the log stays. (If
+//! another process uses the file, the log stays in any case. So the last connection of a
 //! manager copies it into the file before it closes.)
 
 use std::collections::HashMap;
@@ -18,20 +18,20 @@ use rusqlite::{Connection, Error};
 /// takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// What the connections of one manager share.
+/// The connections of one manager: how many are open, and how long a close may take.
 #[derive(Default)]
-pub(crate) struct Home {
+pub(crate) struct Siblings {
     open: AtomicUsize,
     close_limit: OnceLock<Duration>,
 }
 
-impl Home {
+impl Siblings {
     pub(super) fn opened(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// True for the last connection.
-    fn closes(&self) -> bool {
+    /// One of them closes. Returns whether it is the last.
+    fn closes_last(&self) -> bool {
         self.open.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
@@ -45,58 +45,58 @@ impl Home {
     }
 }
 
-/// What all connections of the process to one file share.
+/// Lets all connections of the process to one file close in turn.
 #[derive(Default)]
-pub(crate) struct File {
+pub(crate) struct CloseTurns {
     turn: Mutex<()>,
-    /// A close holds its turn for too long. The others do not wait until it ends.
+    /// A close takes too long. Until it ends, the others do not wait for their turn.
     is_stuck: AtomicBool,
 }
 
-impl File {
-    pub(super) fn of(path: &str) -> Arc<File> {
-        static FILES: Mutex<Option<HashMap<String, Weak<File>>>> = Mutex::new(None);
+impl CloseTurns {
+    pub(super) fn of(path: &str) -> Arc<CloseTurns> {
+        static TURNS: Mutex<Option<HashMap<String, Weak<CloseTurns>>>> = Mutex::new(None);
         if path.is_empty() {
-            return Arc::new(File::default());
+            return Arc::new(CloseTurns::default());
         }
-        let mut files = FILES.lock();
-        let files = files.get_or_insert_default();
-        if let Some(file) = files.get(path).and_then(Weak::upgrade) {
-            return file;
+        let mut all = TURNS.lock();
+        let all = all.get_or_insert_default();
+        if let Some(turns) = all.get(path).and_then(Weak::upgrade) {
+            return turns;
         }
-        files.retain(|_, file| file.strong_count() > 0);
-        let file = Arc::new(File::default());
-        files.insert(path.to_owned(), Arc::downgrade(&file));
-        file
+        all.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(CloseTurns::default());
+        all.insert(path.to_owned(), Arc::downgrade(&turns));
+        turns
     }
 }
 
 /// Closes the connection when its turn comes, or without a turn if that takes too long.
 pub(super) fn close(
     driver: Connection,
-    file: &File,
-    home: &Home,
+    turns: &CloseTurns,
+    siblings: &Siblings,
     has_moved: bool,
 ) -> Result<(), Error> {
-    let mut turn = file.turn.try_lock();
-    if turn.is_none() && !file.is_stuck.load(Ordering::Relaxed) {
-        turn = file.turn.try_lock_for(home.wait());
-        file.is_stuck.store(turn.is_none(), Ordering::Relaxed);
+    let mut turn = turns.turn.try_lock();
+    if turn.is_none() && !turns.is_stuck.load(Ordering::Relaxed) {
+        turn = turns.turn.try_lock_for(siblings.wait());
+        turns.is_stuck.store(turn.is_none(), Ordering::Relaxed);
     }
     // A file that has moved may have another one's log beside it.
-    if home.closes() && !has_moved && !wants_no_checkpoint(&driver) {
+    if siblings.closes_last() && !has_moved && !wants_no_checkpoint(&driver) {
         // The mode PASSIVE waits for nobody: readers of other processes may keep some of
         // the log. The close does not depend on it.
         let _ = driver.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
     let result = driver.close().map_err(|(_, error)| error);
     if turn.is_some() {
-        file.is_stuck.store(false, Ordering::Relaxed);
+        turns.is_stuck.store(false, Ordering::Relaxed);
     }
     result
 }
 
-/// The user has told SQLite to leave the log alone at a close.
+/// Whether the user has set SQLite's flag to leave the log alone at a close.
 fn wants_no_checkpoint(driver: &Connection) -> bool {
     driver.db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE).unwrap_or(false)
 }

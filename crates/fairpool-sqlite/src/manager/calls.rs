@@ -40,8 +40,8 @@ impl SqliteConnectionManager {
         self.limits.get().copied().unwrap_or(Limits::WITHOUT_A_POOL)
     }
 
-    /// Sets the user's own busy timeout, unless the preparation has chosen another.
-    fn end_of_lock_wait(&self, conn: &Driver) -> Result<(), Error> {
+    /// Sets the user's own busy timeout, unless `with_init` has set another.
+    fn set_user_busy_timeout(&self, conn: &Driver) -> Result<(), Error> {
         if busy_timeout(conn)? == whole_milliseconds(self.lock_wait()) {
             conn.busy_timeout(whole_milliseconds(self.busy_timeout))?;
         }
@@ -49,30 +49,30 @@ impl SqliteConnectionManager {
     }
 
     fn prepare(&self, conn: &mut Connection) -> Result<(), Error> {
-        let Parts { session, driver, place } = conn.parts();
+        let Parts { session, driver, file } = conn.parts();
         driver.busy_timeout(whole_milliseconds(self.lock_wait()))?;
-        if self.wal && place.is_some() {
+        if self.wal && file.is_some() {
             let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
             switched.map_err(|error| journal::explain(error, driver))?;
         }
-        session.watch(driver, place, self.reset == Reset::Session)?;
+        session.watch(driver, file, self.reset == Reset::Session)?;
         if let Some(init) = &self.init {
             init(driver)?;
         }
-        if place.is_some() {
+        if file.is_some() {
             journal::check_readable(driver).map_err(|error| journal::explain(error, driver))?;
         }
-        self.end_of_lock_wait(driver)?;
-        self.settle(conn);
+        self.set_user_busy_timeout(driver)?;
+        self.take_baseline(conn);
         Ok(())
     }
 
-    fn settle(&self, conn: &mut Connection) {
-        let Parts { session, driver, place } = conn.parts();
-        session.settle(driver, place);
-        if let Some(place) = place {
+    fn take_baseline(&self, conn: &mut Connection) {
+        let Parts { session, driver, file } = conn.parts();
+        session.take_baseline(driver, file);
+        if let Some(file) = file {
             // Notes the files beside the database.
-            place.look();
+            file.look();
         }
     }
 }
@@ -81,10 +81,10 @@ impl ManageConnection for SqliteConnectionManager {
     type Connection = Connection;
     type Error = Error;
 
-    /// Keeps the limits. A connect and a reset wait for locks less long, whatever
-    /// [`busy_timeout`](SqliteConnectionManager::busy_timeout) says.
+    /// Stores the limits: a connect and a reset wait less long for locks, even if
+    /// [`busy_timeout`](SqliteConnectionManager::busy_timeout) is longer.
     fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
-        self.home.limit_closes(limits.close);
+        self.siblings.limit_closes(limits.close);
         let _ = self.limits.set(Limits { open: limits.open, reset: limits.reset });
         Vec::new()
     }
@@ -103,16 +103,16 @@ impl ManageConnection for SqliteConnectionManager {
     /// On the disk, and while another connection locks the file: for each lock up to the
     /// busy timeout, or two fifths of the pool's `open_timeout` if that is less.
     fn connect(&self) -> Result<Connection, Error> {
-        let (driver, place) = self.source.open(self.flags)?;
-        let mut conn = Connection::new(driver, place, &self.home);
+        let (driver, file) = self.source.open(self.flags)?;
+        let mut conn = Connection::new(driver, file, &self.siblings);
         self.prepare(&mut conn)?;
         Ok(conn)
     }
 
-    /// Takes over what the pool's customizer has set.
+    /// Notes what the pool's customizer has set, so that a reset keeps it.
     fn customized(&self, conn: &mut Connection) {
-        if conn.session().is_unsettled() {
-            self.settle(conn);
+        if conn.session().is_baseline_outdated() {
+            self.take_baseline(conn);
         }
     }
 
@@ -128,18 +128,18 @@ impl ManageConnection for SqliteConnectionManager {
     /// file, or a file that SQLite keeps beside it, was moved, deleted or replaced.
     fn is_valid(&self, conn: &mut Connection) -> Result<(), Error> {
         conn.query_row("PRAGMA busy_timeout", [], |_| Ok(()))?;
-        if conn.place().is_some_and(|place| place.look()) {
+        if conn.file().is_some_and(|file| file.look()) {
             let code = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
             let text = "the database file was moved, deleted or replaced".to_owned();
             return Err(Error::SqliteFailure(code, Some(text)));
         }
         if self.journal.is_pending() {
             // Without waiting. If it fails, the connection is as good as before.
-            let Parts { session, driver, place } = conn.parts();
+            let Parts { session, driver, file } = conn.parts();
             let none = Duration::ZERO;
             let _ = waiting(driver, none, || self.journal.switch_to_wal(driver, none))?;
-            session.forget();
-            place.inspect(|place| place.watch_beside(true));
+            session.drop_notes();
+            file.inspect(|file| file.watch_beside(true));
         }
         Ok(())
     }
@@ -149,14 +149,14 @@ impl ManageConnection for SqliteConnectionManager {
     /// Asks the file system at most once per tick of the clock, some milliseconds.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         conn.end_interrupts();
-        conn.place().is_some_and(|place| place.look_if_due())
+        conn.file().is_some_and(|file| file.look_if_due())
     }
 
     /// True if every attempt must fail in the same way: a path that SQLite does not accept,
     /// or one that gives each connection a database of its own.
     ///
-    /// A file or folder that is missing, locked, not readable or no database is not: it may
-    /// be mounted, copied or repaired meanwhile.
+    /// A file or folder that is missing, locked, not readable or no database is not
+    /// permanent: it may be mounted, copied or repaired while callers wait.
     fn is_permanent(&self, error: &Error) -> bool {
         errors::is_permanent(error)
     }
@@ -174,15 +174,15 @@ impl ManageConnection for SqliteConnectionManager {
     /// [`reset_on_return`](SqliteConnectionManager::reset_on_return) covers. Usually costs a
     /// few loads from memory.
     fn needs_reset(&self, conn: &mut Connection) -> bool {
-        let Parts { session, driver, place } = conn.parts();
-        session.log_is_large = place.is_some_and(|place| self.journal.is_large(place));
+        let Parts { session, driver, file } = conn.parts();
+        session.must_empty_log = file.is_some_and(|file| self.journal.is_emptying_due(file));
         let is_left = match self.reset {
             Reset::Off => false,
-            Reset::Transaction => !driver.is_autocommit(),
+            Reset::Rollback => !driver.is_autocommit(),
             // Not with `||`: it also looks for hooks, which the reset cannot see.
-            Reset::Session => session.is_suspect(driver, place) | !driver.is_autocommit(),
+            Reset::Session => session.is_suspect(driver, file) | !driver.is_autocommit(),
         };
-        is_left || session.log_is_large
+        is_left || session.must_empty_log
     }
 
     /// Rolls back an open transaction, and undoes what else the last holder left.
@@ -191,25 +191,25 @@ impl ManageConnection for SqliteConnectionManager {
     ///
     /// If that fails, or something is left that cannot be undone.
     fn reset(&self, conn: &mut Connection) -> Result<(), Error> {
-        let Parts { session, driver, place } = conn.parts();
+        let Parts { session, driver, file } = conn.parts();
         if !driver.is_autocommit() {
-            session.leave("an open transaction");
+            session.report("an open transaction");
             driver.execute_batch("ROLLBACK")?;
         }
         if self.reset == Reset::Session {
             session.restore(driver).map_err(|left| session::not_undone(&left))?;
         }
-        if let Some(place) = place
-            && std::mem::take(&mut session.log_is_large)
+        if let Some(file) = file
+            && std::mem::take(&mut session.must_empty_log)
         {
             let wait = journal::ATTEMPT.min(self.limits().reset / (4 * journal::ATTEMPTS));
-            waiting(driver, wait, || self.journal.empty(driver, place))?;
+            waiting(driver, wait, || self.journal.empty(driver, file))?;
         }
         Ok(())
     }
 
     fn left_behind(&self, conn: &mut Connection) -> Option<Cow<'static, str>> {
-        conn.parts().session.take_left().map(Cow::Owned)
+        conn.parts().session.take_report().map(Cow::Owned)
     }
 }
 

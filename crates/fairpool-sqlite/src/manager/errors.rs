@@ -2,16 +2,16 @@
 
 use rusqlite::{Error, ErrorCode, ffi};
 
-/// Sure to come back at every attempt: nothing but the program can change it.
+/// Whether the error comes back at every attempt, because only the program can change it.
 ///
-/// Codes that depend on files, folders, mounts, locks, descriptors, memory or rights are
-/// not: all of these come and go while a program runs.
+/// Codes that depend on files, folders, mounts, locks, descriptors, memory or rights are not
+/// permanent: all of these change while a program runs.
 pub(super) fn is_permanent(error: &Error) -> bool {
     matches!(error, Error::InvalidPath(_) | Error::NulError(_))
         || error.sqlite_error_code() == Some(ErrorCode::ApiMisuse)
 }
 
-/// Leaves doubt whether the connection is still good.
+/// Whether the connection may no longer be good after this error.
 pub(super) fn is_fatal(error: &Error) -> bool {
     match error.sqlite_extended_error_code() {
         // Our commit hook has refused: the file is another one.

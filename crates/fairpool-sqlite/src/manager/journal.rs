@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::source::is_busy;
-use crate::place::{Place, clock};
+use crate::watched_file::{WatchedFile, clock};
 
 /// The pause between attempts to switch a busy file to WAL.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// A larger log is emptied with more effort than SQLite makes by itself.
+/// A log of more bytes than this is emptied by checkpoints that wait for readers, which
+/// SQLite's own do not.
 const LARGE: u64 = 64 << 20;
-/// So much effort comes once in this time.
-const EFFORT_PAUSE: Duration = Duration::from_secs(10);
-/// An effort is some attempts, each of which waits this long for readers, and keeps writers
-/// waiting. Many short ones do better than a long one: an attempt waits for readers that
-/// came after its beginning, which the next attempt need not wait for.
+/// The log is emptied at most once in this time.
+const EMPTYING_PAUSE: Duration = Duration::from_secs(10);
+/// Each of the attempts to empty the log waits this long for readers, and writers wait
+/// meanwhile. Several short attempts are better than a long one: an attempt also waits for
+/// readers that came after its beginning; the next attempt need not.
 pub(super) const ATTEMPT: Duration = Duration::from_millis(100);
 pub(super) const ATTEMPTS: u32 = 5;
 
@@ -32,9 +33,10 @@ const NO_FOLDER: &str = "the file is in WAL mode, and SQLite cannot create or wr
 /// What a manager remembers of its file's journal.
 #[derive(Default)]
 pub(super) struct Journal {
-    /// A switch to WAL was too busy. Later connections try it once, without waiting.
+    /// A switch to WAL failed because the file was in use. Later connections try it once,
+    /// without waiting.
     is_pending: AtomicBool,
-    next_effort: AtomicU64,
+    next_emptying: AtomicU64,
 }
 
 impl Journal {
@@ -42,8 +44,8 @@ impl Journal {
     ///
     /// Two connections that both want to switch cannot wait for each other in the busy
     /// timeout: each holds what the other needs, so SQLite fails one of them at once. That
-    /// one tries again until the time is over. If somebody still uses the file then, the
-    /// connection goes on in the present mode, which is as good but slower.
+    /// one tries again until `wait` is over. If the file is still in use then, the connection
+    /// stays in the present mode, which is correct but slower.
     pub(super) fn switch_to_wal(&self, conn: &Connection, wait: Duration) -> Result<(), Error> {
         if conn.is_readonly("main")? || mode(conn)? != "delete" {
             return Ok(());
@@ -74,31 +76,32 @@ impl Journal {
         self.is_pending.load(Ordering::Relaxed)
     }
 
-    /// True once in a while if the log is large.
+    /// Whether the caller must empty the log: it is large, and the last emptying began long
+    /// enough ago.
     #[inline]
-    pub(super) fn is_large(&self, place: &Place) -> bool {
-        place.wal_bytes() > LARGE && self.takes_turn()
+    pub(super) fn is_emptying_due(&self, file: &WatchedFile) -> bool {
+        file.wal_bytes() > LARGE && self.claims_emptying()
     }
 
     #[cold]
-    fn takes_turn(&self) -> bool {
-        let (now, next) = (clock::tick(), self.next_effort.load(Ordering::Relaxed));
-        let later = now + EFFORT_PAUSE.as_nanos() as u64;
+    fn claims_emptying(&self) -> bool {
+        let (now, next) = (clock::tick(), self.next_emptying.load(Ordering::Relaxed));
+        let later = now + EMPTYING_PAUSE.as_nanos() as u64;
         let order = Ordering::Relaxed;
-        now >= next && self.next_effort.compare_exchange(next, later, order, order).is_ok()
+        now >= next && self.next_emptying.compare_exchange(next, later, order, order).is_ok()
     }
 
     /// Empties the log. SQLite's own checkpoints wait for nobody, so readers that overlap
     /// let the log grow for ever. This one waits for them, and says so if they do not end.
     ///
     /// The connection's busy timeout is [`ATTEMPT`].
-    pub(super) fn empty(&self, conn: &Connection, place: &Place) {
+    pub(super) fn empty(&self, conn: &Connection, file: &WatchedFile) {
         let sql = "PRAGMA main.wal_checkpoint(TRUNCATE)";
         let attempt =
             |_| conn.query_row(sql, [], |row| row.get(0)).is_ok_and(|busy: i64| busy == 0);
         let emptied = (0..ATTEMPTS).any(attempt);
-        let path = place.path().display();
-        let size = place.wal_bytes() >> 20;
+        let path = file.path().display();
+        let size = file.wal_bytes() >> 20;
         if emptied {
             log::info!("the write-ahead log of {path} had {size} MiB and was emptied");
         } else {
@@ -108,11 +111,11 @@ impl Journal {
                  readers overlap without a gap"
             );
         }
-        place.look();
+        file.look();
     }
 }
 
-/// "delete" stands for every mode with a rollback journal.
+/// Returns "wal", "none", or "delete" for each mode with a rollback journal.
 fn mode(conn: &Connection) -> Result<&'static str, Error> {
     let sql = "PRAGMA main.journal_mode";
     let mode: String = conn.query_row(sql, [], |row| row.get(0))?;

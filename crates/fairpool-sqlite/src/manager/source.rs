@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
 
-use crate::place::Place;
+use crate::watched_file::WatchedFile;
 
 use super::secrets;
 
@@ -24,10 +24,10 @@ const PRIVATE: &str = "this name gives each connection a database of its own, wh
 pub(super) enum Source {
     File {
         path: PathBuf,
-        /// Of the process when the manager was made. A relative path goes on to mean the
-        /// same file if the process changes it.
+        /// The folder of the process when the manager was made. A relative path means the
+        /// same file even after the process has changed its folder.
         folder: Option<PathBuf>,
-        /// Of a memory database that the path names.
+        /// Keeps a memory database alive, if the path names one.
         anchor: Mutex<Option<Connection>>,
     },
     Memory {
@@ -55,18 +55,21 @@ impl Source {
         Source::Memory { name, anchor: Mutex::new(None) }
     }
 
-    /// Opens a connection. The place is `None` for a database that is not in a file.
-    pub(super) fn open(&self, flags: OpenFlags) -> Result<(Connection, Option<Place>), Error> {
+    /// Opens a connection. The file is `None` for a database that is not in a file.
+    pub(super) fn open(
+        &self,
+        flags: OpenFlags,
+    ) -> Result<(Connection, Option<WatchedFile>), Error> {
         match self {
             Source::File { path, folder, anchor } => {
                 let name = name::absolute(path, folder.as_deref());
                 let opened = Connection::open_with_flags(&name, flags);
                 let conn = opened.map_err(|error| secrets::of_open(error, &name))?;
-                let place = place_of(&conn, &name);
-                if place.is_none() {
+                let file = watched_file_of(&conn, &name);
+                if file.is_none() {
                     anchor_if_shared(&conn, anchor, &name, flags)?;
                 }
-                Ok((conn, place))
+                Ok((conn, file))
             }
             Source::Memory { name, anchor } => {
                 open_anchor(name, flags, anchor)?;
@@ -100,14 +103,14 @@ fn open_anchor(
     Ok(())
 }
 
-fn place_of(conn: &Connection, name: &Path) -> Option<Place> {
+fn watched_file_of(conn: &Connection, name: &Path) -> Option<WatchedFile> {
     let path = name::file_of(name)?;
     // SQLite's own path has no symbolic links, is empty for what is no file, and is missing
     // if it is not UTF-8.
     match conn.path() {
         Some("") => None,
-        Some(resolved) => Place::of(path, Path::new(resolved)),
-        None => Place::of(path.clone(), &path),
+        Some(resolved) => WatchedFile::of(path, Path::new(resolved)),
+        None => WatchedFile::of(path.clone(), &path),
     }
 }
 
@@ -138,12 +141,12 @@ fn excludes(one: &Connection, other: &Connection) -> Result<bool, Error> {
     const BEGIN: &str = "BEGIN IMMEDIATE";
     other.busy_timeout(std::time::Duration::ZERO)?;
     if one.is_readonly("main")? {
-        // An empty memory that nobody can write is of no use, but does no harm.
+        // A memory database that is read-only and empty is useless, but harmless.
         return Ok(true);
     }
     match one.execute_batch(BEGIN) {
         Ok(()) => {}
-        // Somebody else writes, so it is shared.
+        // Another connection writes, so the database is shared.
         Err(error) if is_busy(&error) => return Ok(true),
         Err(error) => return Err(error),
     }

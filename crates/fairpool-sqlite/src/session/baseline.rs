@@ -1,4 +1,4 @@
-//! How a connection was when it was prepared.
+//! The state of a connection after its preparation, which a reset restores.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const ATTACHED_DATABASES: &str =
 
 const BUSY_TIMEOUT: &str = "busy_timeout";
 
-/// In milliseconds.
-const MOMENT: i64 = 50;
+/// How long the reading of a baseline waits for another connection's lock, in milliseconds.
+const BASELINE_WAIT: i64 = 50;
 
 /// How long a reset waits for another connection's lock.
 const LOCK_WAIT: Duration = Duration::from_millis(250);
@@ -36,9 +36,9 @@ impl Baseline {
     /// connection locks the database, for which it waits only a moment.
     pub(super) fn read(conn: &Connection) -> Result<Baseline, Error> {
         let wait = value(conn, BUSY_TIMEOUT)?;
-        let is_long = matches!(wait, Some(Value::Integer(millis)) if millis > MOMENT);
+        let is_long = matches!(wait, Some(Value::Integer(millis)) if millis > BASELINE_WAIT);
         if is_long {
-            conn.pragma_update(None, BUSY_TIMEOUT, MOMENT)?;
+            conn.pragma_update(None, BUSY_TIMEOUT, BASELINE_WAIT)?;
         }
         let read = Self::read_at_once(conn);
         if is_long {
@@ -58,13 +58,13 @@ impl Baseline {
         })
     }
 
-    /// Whether a setting has its value of then.
+    /// Whether a setting still has its value of the baseline.
     pub(super) fn holds(&self, conn: &Connection, pragma: &str) -> bool {
         value(conn, pragma).as_ref() == Ok(&self.settings[index_of(pragma)])
     }
 
-    /// Makes the connection as it was, as far as `kinds` says that it may differ. Tells what
-    /// differed; `Err` tells what still does.
+    /// Sets the connection back to the baseline, as far as `kinds` says that it may differ.
+    /// Returns what differed; `Err` is what still differs.
     pub(super) fn restore(&self, conn: &Connection, kinds: u8) -> Result<Vec<String>, String> {
         let mut undone = Vec::new();
         if kinds & SETTING != 0 {

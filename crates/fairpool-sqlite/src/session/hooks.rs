@@ -1,4 +1,5 @@
-//! Hooks, which SQLite does not list: a hook is found by what it has replaced.
+//! The hooks of a connection. SQLite does not list them. So the crate sets hooks of its own
+//! first, and notices when another hook replaces one of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,7 +8,7 @@ use rusqlite::hooks::Action;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, Error};
 
-use crate::place::Place;
+use crate::watched_file::WatchedFile;
 
 const UPDATE: u8 = 1;
 const COMMIT: u8 = 2;
@@ -19,18 +20,18 @@ const ALL: u8 = UPDATE | COMMIT | ROLLBACK | PROGRESS | TRACE;
 #[derive(Default)]
 pub(super) struct Hooks {
     replaced: Arc<AtomicU8>,
-    /// Those that belong to the preparation of the connection. The others are ours.
+    /// Hooks that the user's preparation of the connection has set. The others are ours.
     of_user: u8,
 }
 
-/// Is dropped when the hook that owns it is replaced.
+/// A value that a hook of ours owns. SQLite drops both when another hook takes their place.
 struct Tripwire {
     hook: u8,
     replaced: Arc<AtomicU8>,
 }
 
 impl Tripwire {
-    /// Makes a closure own the whole of it.
+    /// Does nothing; but a closure that calls it owns the tripwire.
     fn hold(&self) {}
 }
 
@@ -42,7 +43,7 @@ impl Drop for Tripwire {
 
 impl Hooks {
     /// Sets hooks that do nothing, before the connection is prepared.
-    pub(super) fn arm(&mut self, conn: &mut Connection) -> Result<(), Error> {
+    pub(super) fn set_tripwires(&mut self, conn: &mut Connection) -> Result<(), Error> {
         let wire = |hook| Tripwire { hook, replaced: Arc::clone(&self.replaced) };
         let (update, commit, rollback) = (wire(UPDATE), wire(COMMIT), wire(ROLLBACK));
         let (progress, trace) = (wire(PROGRESS), wire(TRACE));
@@ -63,29 +64,33 @@ impl Hooks {
         conn.trace_v2(codes, Some(move |_: TraceEvent<'_>| trace.hold()))
     }
 
-    /// The user may have set any hook, to stay.
-    pub(super) fn belong_to_user(&mut self) {
+    /// From now on all hooks count as the user's, because any may have been set.
+    pub(super) fn assume_set_by_user(&mut self) {
         self.of_user = ALL;
     }
 
     /// Ends the preparation: hooks that it has not replaced are removed.
-    pub(super) fn disarm(&mut self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+    pub(super) fn remove_tripwires(
+        &mut self,
+        conn: &mut Connection,
+        file: Option<&Arc<WatchedFile>>,
+    ) {
         self.of_user |= self.replaced.load(Ordering::Relaxed);
-        self.clear(conn, place);
-        // Clearing has cut all wires.
+        self.clear(conn, file);
+        // The clearing has dropped all tripwires, which is not to be noted.
         self.replaced = Arc::default();
     }
 
     /// Removes hooks that do not belong to the preparation. None of these calls fails
     /// unless memory is short, and then the next use clears again.
-    pub(super) fn clear(&self, conn: &mut Connection, place: Option<&Arc<Place>>) {
+    pub(super) fn clear(&self, conn: &mut Connection, file: Option<&Arc<WatchedFile>>) {
         let is_ours = |hook| self.of_user & hook == 0;
         if is_ours(UPDATE) {
             let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
         }
         if is_ours(COMMIT) {
-            let place = place.map(Arc::clone);
-            let _ = conn.commit_hook(place.map(|place| move || place.refuses_commit()));
+            let file = file.map(Arc::clone);
+            let _ = conn.commit_hook(file.map(|file| move || file.refuses_commit()));
         }
         if is_ours(ROLLBACK) {
             let _ = conn.rollback_hook(None::<fn()>);

@@ -24,13 +24,19 @@ fn rollback_file(path: &Path) -> rusqlite::Connection {
     conn
 }
 
-#[test]
-fn a_pool_is_built_while_somebody_reads_a_file_in_rollback_mode_and_gets_wal_later() {
-    let folder = folder();
-    let path = folder.path().join("read.db");
-    let reader = rollback_file(&path);
+/// A connection with a transaction that reads a file in rollback mode.
+fn reader_of(path: &Path) -> rusqlite::Connection {
+    let reader = rollback_file(path);
     reader.execute_batch("BEGIN").unwrap();
     reader.query_row("SELECT n FROM t", [], |_| Ok(())).unwrap();
+    reader
+}
+
+#[test]
+fn a_pool_is_built_while_another_connection_reads_a_file_in_rollback_mode_and_gets_wal_later() {
+    let folder = folder();
+    let path = folder.path().join("read.db");
+    let reader = reader_of(&path);
 
     // With the default limits, of which each is 5 s.
     let pool = Pool::builder().max_size(2).build(Manager::file(&path)).expect("a pool");
@@ -54,9 +60,7 @@ fn a_pool_is_built_while_somebody_reads_a_file_in_rollback_mode_and_gets_wal_lat
 fn a_check_makes_up_for_a_switch_to_wal_that_was_too_busy() {
     let folder = folder();
     let path = folder.path().join("read.db");
-    let reader = rollback_file(&path);
-    reader.execute_batch("BEGIN").unwrap();
-    reader.query_row("SELECT n FROM t", [], |_| Ok(())).unwrap();
+    let reader = reader_of(&path);
     let manager = Manager::file(&path).busy_timeout(Duration::from_millis(100));
     let mut conn = manager.connect().unwrap();
     manager.is_valid(&mut conn).unwrap();

@@ -116,7 +116,7 @@ fn the_report_says_what_was_found() {
 fn the_levels_do_what_they_say() {
     for (level, transaction, pragma) in [
         (Reset::Off, Fate::Kept, Fate::Kept),
-        (Reset::Transaction, reset("an open transaction"), Fate::Kept),
+        (Reset::Rollback, reset("an open transaction"), Fate::Kept),
         (Reset::Session, reset("an open transaction"), reset("PRAGMA foreign_keys")),
     ] {
         let (manager, mut conn) = memory(level);

@@ -101,7 +101,7 @@ fn a_log_that_overlapping_readers_keep_is_emptied() {
 }
 
 #[test]
-fn a_reader_that_never_ends_is_told_of() {
+fn a_reader_that_never_ends_is_named_in_a_warning() {
     let folder = folder();
     let path = folder.path().join("read.db");
     let pool = pool(&path);

@@ -1,4 +1,4 @@
-//! Whether the path still means the file that a connection has open.
+//! Watches whether the path still means the file that a connection has open.
 //!
 //! A connection keeps its file open. So while it lives no other file gets the same number,
 //! and one `stat` of the path tells whether a rename, a removal, a symbolic link or a new
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 /// The numbers of a file: device and file.
 type Id = (u64, u64);
 
-pub(crate) struct Place {
+/// The file of a connection, and what the file system last said about it.
+pub(crate) struct WatchedFile {
     /// As the user wrote it, and absolute.
     path: PathBuf,
     main: Id,
@@ -32,18 +33,18 @@ struct Beside {
     id: Option<Id>,
 }
 
-impl Place {
-    /// The place of a connection that was just opened. `None` if it is no file.
+impl WatchedFile {
+    /// The file of a connection that was just opened. `None` if it has none.
     ///
     /// `resolved` is the path by which SQLite knows it.
-    pub(crate) fn of(path: PathBuf, resolved: &Path) -> Option<Place> {
+    pub(crate) fn of(path: PathBuf, resolved: &Path) -> Option<WatchedFile> {
         let main = id(&fs::metadata(resolved).ok()?);
         let beside = ["-wal", "-shm"].map(|suffix| {
             let mut path = resolved.as_os_str().to_owned();
             path.push(suffix);
             Mutex::new(Beside { path: path.into(), id: None })
         });
-        Some(Place {
+        Some(WatchedFile {
             path,
             main,
             beside,
@@ -58,8 +59,8 @@ impl Place {
         &self.path
     }
 
-    /// [`look`](Self::look), at most once per tick of the clock: a `stat` takes longer than
-    /// a short use. A tick is at most 10 ms on Linux, and 1 ms elsewhere.
+    /// As [`look`](Self::look), but looks at most once per tick of the clock: a `stat` takes
+    /// longer than a short use. A tick is at most 10 ms on Linux, and 1 ms elsewhere.
     #[inline]
     pub(crate) fn look_if_due(&self) -> bool {
         let now = clock::tick();
@@ -70,7 +71,8 @@ impl Place {
         self.has_moved.load(Ordering::Relaxed)
     }
 
-    /// Whether the path, or a file beside it, now means something else.
+    /// Looks at the file system. Returns whether the path, or that of a file beside it, means
+    /// something else than before.
     #[cold]
     pub(crate) fn look(&self) -> bool {
         let is_there = match fs::metadata(&self.path) {
@@ -83,8 +85,8 @@ impl Place {
         self.has_moved.load(Ordering::Relaxed)
     }
 
-    /// Whether the files beside the database must stay. Not while a holder changes the
-    /// journal mode.
+    /// Sets whether the files beside the database are watched. They are not while a holder
+    /// changes the journal mode.
     pub(crate) fn watch_beside(&self, watch: bool) {
         self.watches_beside.store(watch, Ordering::Relaxed);
     }
@@ -115,8 +117,8 @@ impl Place {
         self.wal_bytes.load(Ordering::Relaxed)
     }
 
-    /// Called by SQLite before a commit: true turns it into a rollback, so that no write is
-    /// reported as done that nobody will find.
+    /// SQLite calls this before a commit. `true` turns the commit into a rollback, so that a
+    /// write into the old file is not reported as done.
     pub(crate) fn refuses_commit(&self) -> bool {
         let refuses = self.look_if_due();
         if refuses {
@@ -129,7 +131,7 @@ impl Place {
     }
 }
 
-/// Certainly not there. Other errors say nothing about the file.
+/// Whether the file is certainly absent. Other errors say nothing about it.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
@@ -141,7 +143,7 @@ fn id(metadata: &Metadata) -> Id {
     (metadata.dev(), metadata.ino())
 }
 
-/// Other systems do not let go of the name of a file that is open.
+/// On other systems a file that is open keeps its name, so nothing is compared.
 #[cfg(not(unix))]
 fn id(_: &Metadata) -> Id {
     (0, 0)
@@ -163,7 +165,7 @@ pub(crate) mod clock {
         use std::time::Instant;
 
         static START: OnceLock<Instant> = OnceLock::new();
-        // Never zero, which means that nobody has looked yet.
+        // Never zero, which means "not looked yet".
         (START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1) * 1_000_000
     }
 }

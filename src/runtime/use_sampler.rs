@@ -20,8 +20,8 @@ use crate::core::Time;
 /// coarse clock.
 const WINDOW: u64 = 16_000_000;
 
-/// A connection that has fewer than two uses in this time, in nanoseconds, has each of them
-/// timed. Of one that has twice as many, one in four is timed, and so on.
+/// If a connection has fewer than two uses in this time, in nanoseconds, each use is timed. If it
+/// has twice as many, one in four is timed, and so on.
 const SPACING: u64 = 80_000;
 
 /// The largest block is the square of this: 256 uses.
@@ -40,27 +40,29 @@ impl Record {
 
 /// The sampling state of one connection. Its uses are numbered from 1.
 pub(crate) struct UseSampler {
-    /// The tick in which this use began, or the last one seen. `NEVER` while a use is timed.
+    /// The tick of the last call of `end`. `NEVER` while a use is timed.
     tick: Time,
-    /// `begin` must be called for the use with this number.
-    stop: u64,
+    /// `begin` must be called for the use with this number, even within the same tick.
+    next_due: u64,
     /// The tick in which the timed use began.
     began: Time,
     /// The timed use is the first in its tick.
     is_first: bool,
     /// When the exact clock was last read.
-    read: Time,
-    /// The use at whose end that was.
-    read_at: u64,
-    /// The same for the first use that ended in its tick.
-    seen: Time,
-    first_read: Time,
-    first_read_at: u64,
+    last_read: Time,
+    /// The last use at whose end the exact clock was read.
+    last_read_use: u64,
+    /// The pace of uses is that since the first reading at the end of a use in this tick.
+    pace_tick: Time,
+    /// When that reading was.
+    pace_start: Time,
+    /// The use at whose end it was.
+    pace_start_use: u64,
     /// How long the last short use took that was timed.
-    last: u64,
+    last_short: u64,
     block: Block,
-    /// Short uses of earlier blocks that no sample stands for: the drawn use outlasted its
-    /// tick. The next sample does.
+    /// Short uses of earlier blocks that have no sample, because the drawn use lasted beyond its
+    /// tick. The next sample stands for them, too.
     owed: u64,
     /// Where the window began in which the rate of uses is judged.
     window: (Time, u64),
@@ -86,15 +88,15 @@ impl UseSampler {
     pub(crate) fn new(seed: u64) -> UseSampler {
         UseSampler {
             tick: Time::NEVER,
-            stop: 1,
+            next_due: 1,
             began: Time::START,
             is_first: false,
-            read: Time::START,
-            read_at: 0,
-            seen: Time::NEVER,
-            first_read: Time::START,
-            first_read_at: 0,
-            last: 0,
+            last_read: Time::START,
+            last_read_use: 0,
+            pace_tick: Time::NEVER,
+            pace_start: Time::START,
+            pace_start_use: 0,
+            last_short: 0,
             block: Block { first: 1, end: 1, drawn: 1, alone: 0, sample: None },
             owed: 0,
             window: (Time::START, 0),
@@ -106,7 +108,7 @@ impl UseSampler {
     /// Whether [`begin`](UseSampler::begin) must be called for the use that begins now.
     #[inline]
     pub(crate) fn is_due(&self, tick: Time, number: u64) -> bool {
-        tick != self.tick || number >= self.stop
+        tick != self.tick || number >= self.next_due
     }
 
     /// A use begins. `every_use`: each is to be timed. Returns what can be recorded of earlier
@@ -127,13 +129,13 @@ impl UseSampler {
         self.is_first = tick != self.tick;
         let block = &mut self.block;
         if self.is_first {
-            // It takes no place in the block.
+            // It stands for itself alone, so the block becomes longer by one.
             block.end += 1;
             block.drawn += u64::from(block.drawn >= number);
         }
-        self.stop = if number < block.drawn { block.drawn } else { block.end };
+        self.next_due = if number < block.drawn { block.drawn } else { block.end };
         if self.is_first || number == block.drawn {
-            (self.tick, self.began, self.read) = (Time::NEVER, tick, exact());
+            (self.tick, self.began, self.last_read) = (Time::NEVER, tick, exact());
         }
         earlier
     }
@@ -149,17 +151,17 @@ impl UseSampler {
     pub(crate) fn end(&mut self, tick: Time, number: u64, exact: Time) -> (u64, Record) {
         let is_timed = self.tick == Time::NEVER;
         let is_short = is_timed && tick == self.began;
-        let mut took = exact.0.saturating_sub(self.read.0);
+        let mut took = exact.0.saturating_sub(self.last_read.0);
         if !is_timed {
-            // It began in the tick in which the clock was last read, after some short uses.
+            // It began in the tick of the last reading, after some short uses.
             took = took.saturating_sub(self.until_start(number));
         }
-        if tick != self.seen {
-            (self.seen, self.first_read, self.first_read_at) = (tick, exact, number);
+        if tick != self.pace_tick {
+            (self.pace_tick, self.pace_start, self.pace_start_use) = (tick, exact, number);
         }
-        (self.tick, self.read, self.read_at) = (tick, exact, number);
+        (self.tick, self.last_read, self.last_read_use) = (tick, exact, number);
         if is_short {
-            self.last = took;
+            self.last_short = took;
         }
         let record = if self.is_first || !is_short {
             self.block.alone += 1;
@@ -173,23 +175,24 @@ impl UseSampler {
         (took, record)
     }
 
-    /// From the last reading of the exact clock to the begin of this use, by the pace of the
-    /// uses before it in the same tick.
+    /// The time from the last reading of the exact clock to the start of this use, estimated by
+    /// the pace of the uses before it in the same tick.
     fn until_start(&self, number: u64) -> u64 {
-        let (time, uses) = (self.read.0 - self.first_read.0, self.read_at - self.first_read_at);
-        let pace = time.checked_div(uses).unwrap_or(self.last);
-        (pace * (number - self.read_at)).saturating_sub(self.last)
+        let (time, uses) =
+            (self.last_read.0 - self.pace_start.0, self.last_read_use - self.pace_start_use);
+        let pace = time.checked_div(uses).unwrap_or(self.last_short);
+        (pace * (number - self.last_read_use)).saturating_sub(self.last_short)
     }
 
     /// When the exact clock was last read.
     pub(crate) fn last_read(&self) -> Time {
-        self.read
+        self.last_read
     }
 
     /// The connection ends after this many uses. Returns what is not recorded yet.
     pub(crate) fn flush(&mut self, uses: u64) -> Record {
         self.block.end = uses + 1;
-        self.block.sample = self.block.sample.or(Some(self.last));
+        self.block.sample = self.block.sample.or(Some(self.last_short));
         self.close_block()
     }
 

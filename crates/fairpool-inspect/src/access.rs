@@ -1,5 +1,5 @@
-//! Who may ask for what. A website must not use the server through the browser of a user who can
-//! reach it: it can neither read answers nor have anything made.
+//! Which requests are refused. A website must not use the server through the browser of a user who
+//! can reach it: it can neither read answers nor start anything.
 
 use hyper::header::{self, HeaderName};
 use hyper::{Method, Request};
@@ -22,12 +22,12 @@ impl HostRule {
         if !self.any && host.is_some_and(|host| !host.to_str().is_ok_and(is_local_name)) {
             return Some(OTHER_NAME);
         }
-        (is_from_website(request) && !is_visit(request)).then_some(WEBSITE)
+        (is_from_website(request) && !is_page_navigation(request)).then_some(WEBSITE)
     }
 }
 
-/// Whether a browser sends this because another website wants it. Another port of this machine
-/// is another website, too.
+/// Whether a browser sends this request for another website. Another port of this machine counts
+/// as another website.
 fn is_from_website<B>(request: &Request<B>) -> bool {
     let site = header(request, "sec-fetch-site");
     // The browser knows its own address, which a proxy may have changed since.
@@ -40,8 +40,8 @@ fn is_from_website<B>(request: &Request<B>) -> bool {
     foreign || request.headers().contains_key(header::ORIGIN) && !has_own_origin(request)
 }
 
-/// Whether a user follows a link to the page: the only thing that another website may cause.
-fn is_visit<B>(request: &Request<B>) -> bool {
+/// Whether a user follows a link to the page, which is all that another website may cause.
+fn is_page_navigation<B>(request: &Request<B>) -> bool {
     let is_page = request.uri().path() == "/"
         && [Method::GET, Method::HEAD].contains(request.method())
         && !request.headers().contains_key(header::ORIGIN);
@@ -57,7 +57,7 @@ fn has_own_origin<B>(request: &Request<B>) -> bool {
 }
 
 fn header<'a, B>(request: &'a Request<B>, name: &'static str) -> Option<&'a str> {
-    // One that is no text is not what a browser sends; it must not pass for absent.
+    // A browser sends no header that is not a text. Such a header must not count as absent.
     let value = request.headers().get(HeaderName::from_static(name))?;
     Some(value.to_str().unwrap_or("?"))
 }

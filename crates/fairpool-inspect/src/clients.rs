@@ -1,4 +1,4 @@
-//! The clients that are connected: few at a time, and none that keeps others out.
+//! The clients that are connected: few at a time, and none can keep others out for long.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -21,45 +21,51 @@ const SHARE: usize = 8;
 /// But at least this many.
 const FEWEST: usize = 4;
 
-/// No client is turned out sooner: an honest one has sent its request by then.
+/// No client is disconnected sooner: a usual one has sent its request by then.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How often a newcomer looks for a place.
-const LOOK: Duration = Duration::from_millis(10);
+/// The pause before a newcomer tries again to get a place.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The pause after the process ran out of descriptors, which others can use then.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after the process ran out of descriptors, in which others can use those that were
+/// given back.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// After a shortage, there may be one client more each time this has passed.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// A client's stay, which ends with its connection.
-pub(crate) struct Visit {
-    /// Since then the server has waited for it: to send its request, or to take the answer.
-    since: Cell<Instant>,
-    asked: Cell<bool>,
-    /// There are few of these: such a client does not count, and is never turned out.
+/// The state of a connected client. It is dropped when the client's connection ends.
+pub(crate) struct ClientState {
+    /// Since when the server has waited for the client: to send its request, or to read the
+    /// answer.
+    waiting_since: Cell<Instant>,
+    has_request: Cell<bool>,
+    /// The client's right to a recording. There are few permits, so a client that has one does
+    /// not count toward the limit, and is never disconnected.
     permit: OnceCell<Arc<Permit>>,
 }
 
-impl Visit {
-    pub(crate) fn begin() -> Rc<Visit> {
-        let since = Cell::new(Instant::now());
-        Rc::new(Visit { since, asked: Cell::new(false), permit: OnceCell::new() })
+impl ClientState {
+    pub(crate) fn new() -> Rc<ClientState> {
+        Rc::new(ClientState {
+            waiting_since: Cell::new(Instant::now()),
+            has_request: Cell::new(false),
+            permit: OnceCell::new(),
+        })
     }
 
     /// Its request has arrived.
-    pub(crate) fn asks(&self) {
-        self.since.set(Instant::now());
-        self.asked.set(true);
+    pub(crate) fn request_arrived(&self) {
+        self.waiting_since.set(Instant::now());
+        self.has_request.set(true);
     }
 
-    pub(crate) fn has_asked(&self) -> bool {
-        self.asked.get()
+    pub(crate) fn has_request(&self) -> bool {
+        self.has_request.get()
     }
 
-    /// It keeps the right to its recording until its connection ends.
-    pub(crate) fn records(&self, permit: Arc<Permit>) {
+    /// Keeps the right to a recording until the connection ends.
+    pub(crate) fn keep_permit(&self, permit: Arc<Permit>) {
         let _ = self.permit.set(permit);
     }
 }
@@ -67,16 +73,16 @@ impl Visit {
 /// A connected client.
 struct Client {
     task: AbortHandle,
-    visit: Weak<Visit>,
+    state: Weak<ClientState>,
 }
 
 impl Client {
-    fn records(&self) -> bool {
-        self.visit.upgrade().is_some_and(|visit| visit.permit.get().is_some())
+    fn is_recording(&self) -> bool {
+        self.state.upgrade().is_some_and(|state| state.permit.get().is_some())
     }
 }
 
-/// All clients. Their number is that of those who do not record.
+/// All connected clients. Those with a recording do not count toward the limit.
 pub(crate) struct Clients {
     connected: Vec<Client>,
     limit: usize,
@@ -90,33 +96,33 @@ impl Clients {
         Clients { connected: Vec::new(), limit, shortage: None }
     }
 
-    pub(crate) fn add(&mut self, visit: Weak<Visit>, task: AbortHandle) {
-        self.connected.push(Client { task, visit });
+    pub(crate) fn add(&mut self, state: Weak<ClientState>, task: AbortHandle) {
+        self.connected.push(Client { task, state });
     }
 
-    /// Waits until there is room for one more. If all places are taken, it turns out the client
+    /// Waits until there is room for one more. If all places are taken, it disconnects the client
     /// that has kept the server waiting longest.
     pub(crate) async fn room(&mut self) {
         while self.number() >= self.limit_now() {
-            if !self.turn_out_slowest().await {
-                time::sleep(LOOK).await;
+            if !self.disconnect_slowest().await {
+                time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 
-    /// No client could be accepted: the process has no descriptor left, or no memory. Gives back
-    /// half of what clients hold, and leaves it to others for a while: above all, pools need
-    /// descriptors for their connections.
-    pub(crate) async fn make_do_with_less(&mut self) {
+    /// No client could be accepted, because the process has no descriptor or no memory left.
+    /// Disconnects half of the clients, and accepts none for a while, so that others can use the
+    /// descriptors: above all, pools need them for their connections.
+    pub(crate) async fn disconnect_half(&mut self) {
         let half = self.number() / 2;
         self.shortage = Some((half.max(1), Instant::now()));
-        while self.number() > half && self.turn_out_slowest().await {}
-        time::sleep(PAUSE).await;
+        while self.number() > half && self.disconnect_slowest().await {}
+        time::sleep(SHORTAGE_PAUSE).await;
     }
 
     fn number(&mut self) -> usize {
-        self.connected.retain(|client| client.visit.strong_count() > 0);
-        self.connected.iter().filter(|client| !client.records()).count()
+        self.connected.retain(|client| client.state.strong_count() > 0);
+        self.connected.iter().filter(|client| !client.is_recording()).count()
     }
 
     fn limit_now(&self) -> usize {
@@ -125,23 +131,24 @@ impl Clients {
         limit.saturating_add(usize::try_from(more).unwrap_or(usize::MAX)).min(self.limit)
     }
 
-    /// Returns whether there was one that may be turned out.
-    async fn turn_out_slowest(&self) -> bool {
-        let others = self.connected.iter().filter(|client| !client.records());
-        let since = others.filter_map(|client| Some((client.visit.upgrade()?.since.get(), client)));
+    /// Returns whether there was one that may be disconnected.
+    async fn disconnect_slowest(&self) -> bool {
+        let others = self.connected.iter().filter(|client| !client.is_recording());
+        let since =
+            others.filter_map(|client| Some((client.state.upgrade()?.waiting_since.get(), client)));
         let slowest = since.min_by_key(|(since, _)| *since);
         let Some((_, client)) = slowest.filter(|(since, _)| since.elapsed() >= GRACE) else {
             return false;
         };
         client.task.abort();
-        // It goes when this task rests.
+        // Its task is dropped when this one yields.
         yield_now().await;
         true
     }
 }
 
 /// Whether a connection ended before it was accepted.
-pub(crate) fn is_of_one_client(error: &io::Error) -> bool {
+pub(crate) fn is_about_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
 }

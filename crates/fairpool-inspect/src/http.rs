@@ -19,7 +19,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time;
 
 use crate::access::HostRule;
-use crate::clients::{Clients, Visit, is_of_one_client};
+use crate::clients::{ClientState, Clients, is_about_one_client};
 use crate::routes::{Site, answer};
 use crate::stream::Stream;
 use crate::view::{SAMPLE_EVERY, View};
@@ -76,24 +76,24 @@ async fn accept(listener: TcpListener, site: Rc<Site>) {
         match listener.accept().await {
             Ok((tcp, _)) => {
                 clients.room().await;
-                let visit = Visit::begin();
-                let watched = Rc::downgrade(&visit);
-                let task = spawn_local(serve(tcp, Rc::clone(&site), visit));
+                let state = ClientState::new();
+                let watched = Rc::downgrade(&state);
+                let task = spawn_local(serve(tcp, Rc::clone(&site), state));
                 clients.add(watched, task.abort_handle());
             }
-            Err(error) if is_of_one_client(&error) => {}
-            Err(_) => clients.make_do_with_less().await,
+            Err(error) if is_about_one_client(&error) => {}
+            Err(_) => clients.disconnect_half().await,
         }
     }
 }
 
-async fn serve(tcp: TcpStream, site: Rc<Site>, visit: Rc<Visit>) {
-    let stream = Stream::new(tcp, Rc::clone(&visit));
+async fn serve(tcp: TcpStream, site: Rc<Site>, state: Rc<ClientState>) {
+    let stream = Stream::new(tcp, Rc::clone(&state));
     let service = service_fn(move |request| {
-        let (site, visit) = (Rc::clone(&site), Rc::clone(&visit));
+        let (site, state) = (Rc::clone(&site), Rc::clone(&state));
         async move {
-            visit.asks();
-            Ok::<_, Infallible>(answer(&site, &request, &visit).await)
+            state.request_arrived();
+            Ok::<_, Infallible>(answer(&site, &request, &state).await)
         }
     });
     let connection = http1::Builder::new()

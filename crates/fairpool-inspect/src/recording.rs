@@ -12,7 +12,7 @@ use hyper::header::{self, HeaderValue};
 use tokio::sync::oneshot;
 use tokio::time;
 
-use crate::clients::Visit;
+use crate::clients::ClientState;
 use crate::response::{Answer, JSON, text, with_type};
 use crate::view::View;
 
@@ -50,14 +50,14 @@ impl Drop for Permit {
 }
 
 /// Records for so many seconds, and answers with the file.
-pub(crate) async fn answer(view: &View, seconds: u64, visit: &Visit) -> Answer {
+pub(crate) async fn answer(view: &View, seconds: u64, state: &ClientState) -> Answer {
     let Some(permit) = Permit::take() else {
         let why = format!(
             "{MOST} recordings are under way in this process, or not fetched yet: try again later\n"
         );
         return text(StatusCode::TOO_MANY_REQUESTS, why);
     };
-    visit.records(Arc::clone(&permit));
+    state.keep_permit(Arc::clone(&permit));
     let recorder = match Recorder::start_with(&view.pools(), Trace::with_limit(SLICES)) {
         Ok(recorder) => recorder,
         Err(error) => {

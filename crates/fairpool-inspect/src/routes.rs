@@ -6,7 +6,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
 use crate::access::HostRule;
-use crate::clients::Visit;
+use crate::clients::ClientState;
 use crate::page;
 use crate::recording;
 use crate::response::{Answer, JSON, TEXT, text, with_type};
@@ -28,7 +28,11 @@ impl Site {
     }
 }
 
-pub(crate) async fn answer<B: Body>(site: &Site, request: &Request<B>, visit: &Visit) -> Answer {
+pub(crate) async fn answer<B: Body>(
+    site: &Site,
+    request: &Request<B>,
+    state: &ClientState,
+) -> Answer {
     if let Some(why) = site.host.refusal(request) {
         return text(StatusCode::FORBIDDEN, why);
     }
@@ -50,7 +54,7 @@ pub(crate) async fn answer<B: Body>(site: &Site, request: &Request<B>, visit: &V
         "/snapshot.json" => with_type(JSON, site.view.overview().json()),
         "/history.json" => history(site, query),
         "/dump" => with_type(TEXT, site.view.overview().text().to_owned()),
-        _ => trace(site, query, visit).await,
+        _ => trace(site, query, state).await,
     }
 }
 
@@ -81,9 +85,9 @@ fn history(site: &Site, query: &str) -> Answer {
     }
 }
 
-async fn trace(site: &Site, query: &str, visit: &Visit) -> Answer {
+async fn trace(site: &Site, query: &str, state: &ClientState) -> Answer {
     match number(query, "seconds", recording::DEFAULT_SECONDS, recording::SECONDS) {
-        Ok(seconds) => recording::answer(&site.view, seconds, visit).await,
+        Ok(seconds) => recording::answer(&site.view, seconds, state).await,
         Err(why) => text(StatusCode::BAD_REQUEST, why),
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::clients::Visit;
+use crate::clients::ClientState;
 use crate::response::FOR_ALL;
 
 /// A client may stop reading its answer for this long.
@@ -20,14 +20,14 @@ const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// read.
 pub(crate) struct Stream {
     tcp: Pin<Box<TimeoutStream<TcpStream>>>,
-    visit: Rc<Visit>,
+    state: Rc<ClientState>,
 }
 
 impl Stream {
-    pub(crate) fn new(tcp: TcpStream, visit: Rc<Visit>) -> Stream {
+    pub(crate) fn new(tcp: TcpStream, state: Rc<ClientState>) -> Stream {
         let mut tcp = TimeoutStream::new(tcp);
         tcp.set_write_timeout(Some(STALL_LIMIT));
-        Stream { tcp: Box::pin(tcp), visit }
+        Stream { tcp: Box::pin(tcp), state }
     }
 }
 
@@ -47,7 +47,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.visit.has_asked() {
+        if self.state.has_request() {
             return self.tcp.as_mut().poll_write(cx, buf);
         }
         // It is short, and the first that is written: the system has room for all of it.

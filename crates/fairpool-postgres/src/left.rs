@@ -1,5 +1,5 @@
 //! What a use may have left behind on its session, as far as the text of its statements
-//! tells.
+//! shows.
 
 mod functions;
 mod lexer;
@@ -20,7 +20,7 @@ impl Left {
     pub(crate) const NOTHING: Left = Left(0);
     /// An open transaction.
     pub(crate) const TRANSACTION: Left = Left(1);
-    /// Rows or an answer that nobody has read yet.
+    /// Rows or an answer that is not read yet.
     pub(crate) const UNREAD: Left = Left(1 << 1);
     /// Parameters, roles.
     pub(crate) const SETTINGS: Left = Left(1 << 2);
@@ -34,17 +34,17 @@ impl Left {
     pub(crate) const LOCKS: Left = Left(1 << 6);
     /// Statements named by an SQL `PREPARE`.
     pub(crate) const PREPARED: Left = Left(1 << 7);
-    /// What `currval` and `lastval` tell, and cached values of sequences.
+    /// What `currval` and `lastval` return, and cached values of sequences.
     pub(crate) const SEQUENCES: Left = Left(1 << 8);
-    /// A function that nobody knows may leave any of the above but a transaction.
+    /// Anything of the above but a transaction, because an unknown function was called.
     pub(crate) const UNKNOWN: Left = Left(1 << 9);
     /// What only the end of the session removes.
     pub(crate) const BEYOND_RESET: Left = Left(1 << 10);
 
-    /// Everything that a reset can undo: the text says nothing, or was not seen.
+    /// Everything that a reset can undo: for a text that is unreadable, or was not seen.
     pub(crate) const ANYTHING: Left = Left((1 << 10) - 1);
 
-    /// What has no place behind a pooler that pools transactions, wherever it happens.
+    /// What is refused behind a transaction pooler, also inside a transaction.
     pub(crate) const NEEDS_OWN_SESSION: Left = Left(
         Left::SETTINGS.0 | Left::LISTEN.0 | Left::LOCKS.0 | Left::PREPARED.0 | Left::BEYOND_RESET.0,
     );

@@ -165,8 +165,9 @@ where
         Ok(Client::new(client, Arc::clone(&self.rules)))
     }
 
-    /// Fits the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout)
-    /// into the pool's `open_timeout`, and compares a value of the user's with it.
+    /// Sets the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout) so
+    /// that it fits into the pool's `open_timeout`. If the user has set a value that does not
+    /// fit, returns a sentence that says so.
     fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
         self.limits.set(limits);
         limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
@@ -202,9 +203,9 @@ where
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or
-    /// the network does. Nothing that comes from outside is permanent, because somebody may
-    /// change it while callers wait. They then wait until their deadlines, and their errors
-    /// have this error as the cause; the pool logs it when it first occurs.
+    /// the network does. Nothing that comes from outside is permanent, because it may change
+    /// while callers wait. They wait until their deadlines, and their errors have this error as
+    /// the cause; the pool logs it when it first occurs.
     ///
     /// | `connect` fails because | permanent | reason |
     /// |---|---|---|
@@ -261,13 +262,13 @@ where
         let left = client.state().left();
         let apply_settings = |client: &mut postgres::Client| self.apply_settings(client);
         let was_open = reset::undo(client.inner(), level, left, apply_settings)?;
-        client.state().is_clean();
-        client.state().found = was_open.then_some("an open transaction");
+        client.state().set_clean();
+        client.state().left_behind = was_open.then_some("an open transaction");
         Ok(())
     }
 
     /// Returns "an open transaction" if the last reset rolled one back.
     fn left_behind(&self, client: &mut Client) -> Option<Cow<'static, str>> {
-        client.state().found.take().map(Cow::Borrowed)
+        client.state().left_behind.take().map(Cow::Borrowed)
     }
 }

@@ -1,5 +1,5 @@
-//! One call of the driver: with a statement that has a name on the server, or, behind a pooler
-//! that pools transactions, with one that has none.
+//! One call of the driver. Its statement has a name on the server, or, behind a transaction
+//! pooler, none.
 
 use std::sync::Arc;
 
@@ -96,7 +96,8 @@ pub(super) fn query_opt<C: GenericClient>(
     })
 }
 
-/// To prepare a statement does not execute it; its effect is that of its later executions.
+/// Prepares a statement, which does not execute it: so its effect is noted with the statement,
+/// for its later executions.
 pub(super) fn prepare<C: GenericClient>(
     inner: &mut C,
     state: &mut State,

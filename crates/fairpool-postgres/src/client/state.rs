@@ -1,4 +1,5 @@
-//! What is known of a connection's session.
+//! What the client knows about its session: what the use may have left, and whether the
+//! connection has failed.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use crate::Reset;
 use crate::left::{Effect, Harmless, Left};
 use crate::manager::is_fatal;
 
-/// Behind a pooler, the types of so many statements are remembered per connection.
+/// Behind a transaction pooler, a connection remembers the types of this many statements.
 const REMEMBERED_STATEMENTS: usize = 256;
 
 /// What the manager's settings ask of every connection.
@@ -25,7 +26,7 @@ pub(crate) struct Rules {
     pub(crate) reset: Reset,
     pub(crate) harmless: Harmless,
     pub(crate) transaction_pooler: bool,
-    /// Whether the symptoms of a pooler were reported. One report is enough for a manager.
+    /// Whether a warning has named the symptoms of a pooler. A manager warns once.
     warned: Arc<AtomicBool>,
 }
 
@@ -40,15 +41,17 @@ impl Rules {
     }
 }
 
+/// What the client knows about its session.
 pub(crate) struct State {
     rules: Arc<Rules>,
     left: Left,
-    /// A call had an error after which the connection is of no use.
+    /// A call had a fatal error, so the connection must not be used again.
     has_failed: bool,
-    /// Made for the first token of a use.
+    /// Created with the first cancel token of a use.
     this_use: OnceCell<ThisUse>,
-    /// What the last reset found.
-    pub(crate) found: Option<&'static str>,
+    /// What the last reset has undone, for the pool to log.
+    pub(crate) left_behind: Option<&'static str>,
+    /// The types of parameters, by text. Only behind a transaction pooler.
     types: HashMap<Box<str>, Arc<[Type]>>,
 }
 
@@ -59,7 +62,7 @@ impl State {
             left: Left::NOTHING,
             has_failed: false,
             this_use: OnceCell::new(),
-            found: None,
+            left_behind: None,
             types: HashMap::new(),
         }
     }
@@ -75,9 +78,9 @@ impl State {
     /// Ends a use. Returns whether the connection must not be used again.
     pub(crate) fn end_use(&mut self) -> bool {
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
-        let is_spoilt =
+        let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
-        is_cancelled || is_spoilt || self.has_failed
+        is_cancelled || is_beyond_reset || self.has_failed
     }
 
     pub(crate) fn needs_reset(&self) -> bool {
@@ -89,7 +92,7 @@ impl State {
         }
     }
 
-    /// What a reset has to look for. If nothing was seen, it is asked for because the holder
+    /// What a reset has to undo. If nothing was seen, the pool resets because the holder
     /// panicked, or always: then anything may be left.
     pub(crate) fn left(&self) -> Left {
         let is_sure = !self.left.is_nothing()
@@ -97,7 +100,7 @@ impl State {
         if is_sure { self.left } else { Left::ANYTHING }
     }
 
-    pub(crate) fn is_clean(&mut self) {
+    pub(crate) fn set_clean(&mut self) {
         self.left = Left::NOTHING;
     }
 
@@ -141,7 +144,7 @@ impl State {
     ) -> Result<(), Error> {
         let is_inside = self.left.intersects(Left::TRANSACTION);
         let ends_with_transaction = Left::TEMPORARY | Left::CURSOR;
-        // Unreadable texts are let through: the server knows better.
+        // Unreadable texts are sent: the server decides.
         let is_readable = !Left::ANYTHING.without(leaves).is_nothing();
         let needs_session = leaves.intersects(Left::NEEDS_OWN_SESSION)
             || leaves.intersects(ends_with_transaction)
@@ -164,7 +167,7 @@ impl State {
         self.admit(inner, source)
     }
 
-    /// Chooses how to execute a statement with so many parameters.
+    /// Chooses how to execute a statement with this number of parameters.
     pub(super) fn plan<'s, C: GenericClient>(
         &mut self,
         inner: &mut C,
@@ -185,12 +188,12 @@ impl State {
             None if params == 0 => Arc::new([]),
             None => self.types_of(inner, sql, &[])?,
         };
-        // With the wrong number the driver's own error is the better one.
+        // If the number is wrong, the driver's own error says so.
         Ok(if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) })
     }
 
-    /// The types of a statement's parameters, which the server knows. Asked once: inside a
-    /// transaction, so that the pooler keeps to one session meanwhile.
+    /// The types of a statement's parameters. The server is asked for them once per text, inside
+    /// a transaction, during which the pooler stays on one session.
     pub(super) fn types_of<C: GenericClient>(
         &mut self,
         inner: &mut C,
@@ -288,7 +291,7 @@ impl State {
     #[cold]
     fn failed(&mut self, source: Source<'_>, effect: Effect, error: &Error) {
         if let Source::Text(sql) = source {
-            // They may have changed.
+            // The types may have changed.
             self.types.remove(sql);
         }
         let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
@@ -296,7 +299,7 @@ impl State {
         self.has_failed |= is_duplicate || is_fatal(error);
         let is_lost_at_once = (is_duplicate || is_lost_statement(error))
             && matches!(source, Source::Text(_))
-            && names_drivers(error);
+            && quotes_driver_name(error);
         if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
             let message = error.as_db_error().map_or("", |db| db.message());
             log::warn!(
@@ -318,8 +321,8 @@ pub(crate) fn is_lost_statement(error: &Error) -> bool {
     is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
 }
 
-/// Whether the error quotes a name as the driver makes them: `"s12"`.
-fn names_drivers(error: &Error) -> bool {
+/// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.
+fn quotes_driver_name(error: &Error) -> bool {
     let Some(db) = error.as_db_error() else { return false };
     let name = db.message().split('"').nth(1).and_then(|name| name.strip_prefix('s'));
     name.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))

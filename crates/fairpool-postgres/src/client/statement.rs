@@ -83,10 +83,10 @@ impl fmt::Debug for Statement {
 
 /// What can be executed: a text, a [`Statement`], or a [`postgres::Statement`].
 ///
-/// Of a statement that was prepared with the driver's own client the text is not known, so
-/// the session is reset after its execution.
+/// The text of a statement that was prepared with the driver's own client is not known, so the
+/// session is reset after its execution.
 ///
-/// The trait is sealed. The driver's own [`postgres::ToStatement`] does not tell the text.
+/// The trait is sealed. The driver's own [`postgres::ToStatement`] does not give the text.
 pub trait ToStatement: sealed::Sealed {}
 
 pub(super) mod sealed {

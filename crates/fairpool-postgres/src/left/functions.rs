@@ -114,7 +114,7 @@ pub(super) static NEVER_FUNCTIONS: &[&str] = &[
     "xmltable",
 ];
 
-/// The functions that the user knows to leave nothing.
+/// The functions that leave nothing, as the user has named them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Harmless(Vec<String>);
 

@@ -1,5 +1,5 @@
-//! The lexical structure of PostgreSQL's SQL, as far as needed to tell words, parentheses
-//! and the ends of statements from the contents of strings and comments.
+//! The lexical structure of PostgreSQL's SQL, as far as needed to distinguish words,
+//! parentheses and the ends of statements from the contents of strings and comments.
 
 /// A piece of a statement. Strings, numbers, parameters and operators are all `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum Token<'a> {
     Other,
 }
 
-/// The text does not end, or its meaning depends on a setting of the server.
+/// The error of a text that does not end, or whose meaning depends on a setting of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 

@@ -34,8 +34,8 @@ pub(super) struct Scan<'a> {
     /// Inside CREATE INDEX.
     index: bool,
     depth: usize,
-    /// The depth inside the arguments of `set_config`, and what its end shows: whether its last
-    /// argument is TRUE, so that it lasts no longer than the transaction.
+    /// The depth of the arguments of `set_config`, while the scan is inside them. Their end shows
+    /// whether the last one is TRUE: then the setting ends with the transaction.
     set_config: Option<usize>,
     before_previous: Option<Token<'a>>,
 }
@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
     }
 
     fn on_word(&mut self, word: &str) {
-        // Most words are none of these, so they are told apart by their length first.
+        // Most words are none of these, so their length is compared first.
         let is = |candidates: &[&str]| candidates.iter().any(|c| word.eq_ignore_ascii_case(c));
         let (announces, temporary, in_definitions): (&[_], &[_], &[_]) = match word.len() {
             2 => (&["as"], &[], &[]),

@@ -15,8 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// connect to another continent.
 const SHORTEST: Duration = Duration::from_millis(500);
 
-/// The limits of the manager's pool, once there is one. A clone of the manager has none yet:
-/// it is for another pool.
+/// The limits of the manager's pool, once there is one. A clone of the manager has none,
+/// because it is for another pool.
 #[derive(Default)]
 pub(super) struct PoolLimits(OnceLock<CallLimits>);
 
@@ -51,7 +51,7 @@ pub(super) fn default_connect_timeout(config: &Config, pool: Option<&CallLimits>
     (share / addresses(config, 2)).max(SHORTEST.min(share))
 }
 
-/// Says so if the connects to all addresses do not fit into the pool's limit.
+/// A sentence for the log if the connects to all addresses do not fit into the pool's limit.
 pub(super) fn connect_timeout_misfit(config: &Config, pool: &CallLimits) -> Option<String> {
     let timeout = *config.get_connect_timeout()?;
     let addresses = addresses(config, 1);
@@ -71,8 +71,8 @@ pub(super) fn connect_timeout_misfit(config: &Config, pool: &CallLimits) -> Opti
     ))
 }
 
-/// To how many addresses the driver connects in turn if none answers, if each name has
-/// this many. A Unix socket answers at once.
+/// The number of addresses to which the driver connects one after the other if none answers.
+/// A name counts as `of_name` addresses, and a Unix socket as none: it answers at once.
 fn addresses(config: &Config, of_name: u32) -> u32 {
     let of_host = |host: &Host| match host {
         Host::Tcp(name) if name.parse::<IpAddr>().is_ok() => 1,

@@ -40,7 +40,7 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 /// | cursors `WITH HOLD` | stay | stay | closed |
 /// | advisory locks of the session | stay, and block others | stay | released |
 /// | statements named by an SQL `PREPARE` | stay | stay | removed |
-/// | what `currval` and `lastval` tell, cached values of sequences | stay | stay | removed, after an explicit `nextval` or `setval` or with anything else |
+/// | what `currval` and `lastval` return, cached values of sequences | stay | stay | removed, after an explicit `nextval` or `setval` or with anything else |
 /// | `LOAD`, `setseed`, `SET seed`, a backup, a temporary replication slot, a replication origin, connections of dblink | stay | stay | the connection is closed |
 /// | `DISCARD ALL`, `DEALLOCATE ALL`: the driver's own statements are gone | stays so, until an error shows it | as `Off` | the connection is closed |
 /// | a prepared statement that the server has lost (26000), or whose result has changed by DDL (0A000) | the connection is closed after the error | as `Off` | as `Off` |
@@ -55,7 +55,7 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 ///
 /// The text of a statement does not show what functions do that are called by views, triggers,
 /// rules, policies, operators, casts, defaults and constraints: an `INSERT` that fills a column
-/// from its sequence does not reset what `lastval` tells. It does not show whether the database
+/// from its sequence does not reset what `lastval` returns. It does not show whether the database
 /// has a function of its own by the name of one of PostgreSQL's, or a `search_path` that starts
 /// with `pg_temp`. Use [`Always`](Reset::Always) if something there leaves state. No reset knows
 /// the variables of procedural languages (plperl, plpython) and what extensions keep in memory.
@@ -70,8 +70,8 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 pub enum Reset {
     /// Nothing, unless the holder panicked: then as [`Rollback`](Reset::Rollback).
     ///
-    /// For those who can be sure that no code leaves anything. An open transaction loses the
-    /// next caller's writes.
+    /// Use it only if no code leaves anything: an open transaction loses the next caller's
+    /// writes.
     Off,
     /// An open transaction is rolled back, after a use that may have left one.
     ///
@@ -86,7 +86,7 @@ pub enum Reset {
     Session,
     /// As [`Session`](Reset::Session), after every use, whatever was seen.
     ///
-    /// Costs two round trips per return, on a connection that nobody can use meanwhile.
+    /// Costs two round trips per return, during which the connection is not available.
     Always,
 }
 

@@ -31,7 +31,7 @@ impl fmt::Debug for Shown<'_> {
         let mut shown = f.debug_struct("Config");
         shown.field("user", &user);
         shown.field("password", &config.get_password().map(|_| Hidden));
-        if is_torn(config) {
+        if has_password_in_address(config) {
             shown.field("address", &Hidden);
             shown.field("note", &"an @ in a host or database name: escape the password as %40");
         } else {
@@ -58,9 +58,9 @@ impl fmt::Debug for Shown<'_> {
     }
 }
 
-/// Whether a password seems to reach into the address. No host has an `@`, and hardly any
-/// database.
-fn is_torn(config: &Config) -> bool {
+/// Whether the address seems to contain the rest of a password: no host has an `@` in its
+/// name, and hardly any database.
+fn has_password_in_address(config: &Config) -> bool {
     let of_host = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
     config.get_hosts().iter().any(of_host)
         || config.get_dbname().is_some_and(|name| name.contains('@'))
@@ -73,11 +73,11 @@ pub(super) fn parse(text: &str) -> Result<Config, Error> {
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
         let name = cause.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`'));
         let may_be_secret = match name {
-            Some(name) => !is_option_of_libpq(name) && (!is_word(name) || may_tear(text)),
+            Some(name) => !is_option_of_libpq(name) && (!is_word(name) || may_split_password(text)),
             None => cause.starts_with("unexpected character"),
         };
         match may_be_secret {
-            true => refusal("(not shown, as it may be part of a password)"),
+            true => unknown_option("(not shown, as it may be part of a password)"),
             false => error,
         }
     })
@@ -87,12 +87,13 @@ fn is_word(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
-/// Whether a part of a password in this text may look like an option.
-fn may_tear(text: &str) -> bool {
+/// Whether this text may have a password that the driver splits, so that it takes a part of it
+/// for an option.
+fn may_split_password(text: &str) -> bool {
     text.contains("password") || text.matches('@').count() > 1
 }
 
-/// What users bring along from `libpq`, and this driver does not know.
+/// Whether this is an option of `libpq` that the driver does not have.
 fn is_option_of_libpq(name: &str) -> bool {
     const NAMES: [&str; 12] = [
         "passfile",
@@ -111,9 +112,9 @@ fn is_option_of_libpq(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// The driver's own error for an option, with this name. (Errors of the driver cannot be
-/// made otherwise.)
-fn refusal(name: &str) -> Error {
+/// The driver's own error for an unknown option of this name. (The driver offers no other way
+/// to make an error.)
+fn unknown_option(name: &str) -> Error {
     let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let parsed = format!("postgresql://?{encoded}=").parse::<Config>();
     parsed.expect_err("BUG: the driver knows this option")
@@ -122,11 +123,12 @@ fn refusal(name: &str) -> Error {
 /// The error of the statement that applies these session settings, without the server's
 /// own words, which quote the value. Errors that are not about a setting stay as they are.
 pub(super) fn of_settings(error: Error, settings: &[(String, String)]) -> Error {
-    // The server's state: resources, an operator, the system, a lost connection.
-    const ELSEWHERE: [&str; 5] = ["08", "53", "57", "58", "XX"];
+    // Classes that are not about a setting: resources, an operator, the system, a lost
+    // connection.
+    const ABOUT_THE_SERVER: [&str; 5] = ["08", "53", "57", "58", "XX"];
     let names = settings.iter().map(|(name, _)| name.as_str());
     match error.as_db_error() {
-        Some(db) if !settings.is_empty() && !ELSEWHERE.contains(&class(db)) => {
+        Some(db) if !settings.is_empty() && !ABOUT_THE_SERVER.contains(&class(db)) => {
             rejected(db, "session_setting", names.collect())
         }
         _ => error,
@@ -189,11 +191,11 @@ fn server_error(db: &DbError, text: &str) -> Error {
     let severity = db.parsed_severity().map(|severity| severity.to_string());
     let mut fields = vec![(b'S', db.severity()), (b'C', db.code().code()), (b'M', text)];
     fields.extend(severity.as_deref().map(|severity| (b'V', severity)));
-    from_server(&fields).unwrap_or_else(|| refusal(text))
+    from_server(&fields).unwrap_or_else(|| unknown_option(text))
 }
 
-/// The driver's error for a message with these fields from a server. The driver itself
-/// reads the message, since its errors cannot be made otherwise.
+/// The driver's error for a server's message with these fields. The driver itself reads the
+/// message from memory, because there is no other way to make such an error.
 pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
     let mut fields = Vec::new();
     for &(field, value) in all {
@@ -209,7 +211,7 @@ pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
     config.user("nobody").ssl_mode(tokio_postgres::config::SslMode::Disable);
     let server = tokio::io::join(message.as_slice(), tokio::io::sink());
     let answered = pin!(config.connect_raw(server, NoTls));
-    // Nothing in it waits: one poll is enough.
+    // The message is in memory, so that one poll is enough.
     match answered.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer.err(),
         Poll::Pending => None,

@@ -156,11 +156,11 @@ impl<T> PostgresConnectionManager<T> {
     /// Names functions that leave nothing on a session; default none.
     ///
     /// After a statement that calls a function which is not PostgreSQL's own, the session is
-    /// reset: it may have left anything, and nobody asks the function. That costs a hop to a
-    /// worker thread and a round trip (50 µs on one machine), in which nobody has the
-    /// connection. Name those functions that set no parameter, take no lock of the session, make
-    /// no temporary table and so on: as `name`, as `schema.name`, or with a `*` at the end for
-    /// all that begin alike. Case does not matter.
+    /// reset, because the function may have left anything. That costs a hop to a worker thread
+    /// and a round trip (50 µs on one machine), during which the connection is not available.
+    /// Name those functions that set no parameter, take no lock of the session, make no
+    /// temporary table and so on: as `name`, as `schema.name`, or with a `*` at the end for all
+    /// names that begin alike. Case does not matter.
     ///
     /// # Examples
     ///
@@ -182,8 +182,8 @@ impl<T> PostgresConnectionManager<T> {
         self
     }
 
-    /// Says that a pooler which pools *transactions* stands between, such as PgBouncer with
-    /// `pool_mode = transaction`; default `false`.
+    /// Sets whether connections go through a pooler that pools *transactions*, such as
+    /// PgBouncer with `pool_mode = transaction`; default `false`.
     ///
     /// There, consecutive transactions of one connection run on different sessions of the
     /// server. Without this setting most queries fail with 26000, "prepared statement does not

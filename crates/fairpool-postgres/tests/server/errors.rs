@@ -20,7 +20,7 @@ use crate::common::{
 
 // ---- permanent or not ----
 
-/// What somebody may put right while callers wait.
+/// What can be put right while callers wait.
 struct Passing {
     what: &'static str,
     manager: Manager,
@@ -164,7 +164,7 @@ fn set_of(cluster: &Cluster, user: &str, database: &str) -> Manager {
 }
 
 #[test]
-fn what_a_server_refuses_is_waited_for_until_somebody_puts_it_right() {
+fn what_a_server_refuses_is_waited_for_until_it_is_put_right() {
     let cluster = Cluster::start();
     for Passing { what, manager, code, repair } in all_that_passes(&cluster) {
         let error = refusal(&manager);

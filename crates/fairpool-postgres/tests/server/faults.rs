@@ -362,7 +362,7 @@ fn faults_max_connections_reached_by_others() {
 }
 
 #[test]
-fn p9_password_changed_under_load_is_told_until_it_is_right_again() {
+fn p9_password_changed_under_load_is_reported_until_it_is_right_again() {
     const NAME: &str = "password";
     let cluster = Cluster::start();
     let pool = full_pool(manager(cluster.app_config(APP_PASSWORD), NAME));
@@ -390,7 +390,7 @@ fn p9_password_changed_under_load_is_told_until_it_is_right_again() {
         assert!(format!("{error:#}").contains("password authentication failed"), "{error}");
         let cause = error.source().and_then(|source| source.downcast_ref());
         let code = cause.and_then(postgres::Error::code);
-        // One with little time is told the last error, of before its wait.
+        // The error of a caller with little time names the last error, of before its wait.
         assert!(cause.is_none() || code == Some(&SqlState::INVALID_PASSWORD), "{error}");
     }
     assert_none_left(&cluster, pool, NAME);

@@ -52,14 +52,14 @@ fn assert_the_driver_speaks(manager: Manager) {
 }
 
 #[test]
-fn an_address_that_never_answers_is_told_in_the_drivers_words() {
+fn an_address_that_never_answers_is_reported_in_the_drivers_words() {
     let hole = BlackHole::at([127, 0, 0, 1]);
     let url = format!("postgresql://u@{}/d", hole.address);
     assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap());
 }
 
 #[test]
-fn two_addresses_that_never_answer_are_told_in_the_drivers_words() {
+fn two_addresses_that_never_answer_are_reported_in_the_drivers_words() {
     let holes = [BlackHole::at([127, 0, 0, 1]), BlackHole::at([127, 0, 0, 2])];
     let mut config = Config::new();
     config.user("u");
@@ -73,7 +73,7 @@ fn two_addresses_that_never_answer_are_told_in_the_drivers_words() {
 
 /// Two servers on a link that loses every packet.
 #[test]
-fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
+fn a_host_behind_a_black_hole_is_reported_in_the_drivers_words() {
     let network = match Network::make() {
         Ok(network) => network,
         Err(why) => {
@@ -83,7 +83,7 @@ fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
             return assert_the_driver_speaks(Manager::from_url(&url, NoTls).unwrap());
         }
     };
-    // The system must know the way, or it tells by itself that there is none.
+    // There must be a route: without one the system itself fails the connect at once.
     let refused = TcpStream::connect((network.inside().as_str(), 5432)).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     network.swallow();
@@ -92,7 +92,7 @@ fn a_host_behind_a_black_hole_is_told_in_the_drivers_words() {
 }
 
 #[test]
-fn a_check_of_a_silent_server_is_told_in_the_drivers_words() {
+fn a_check_of_a_silent_server_is_reported_in_the_drivers_words() {
     start_log();
     let proxy = Proxy::start(shared().port());
     let pool = builder()
@@ -104,9 +104,9 @@ fn a_check_of_a_silent_server_is_told_in_the_drivers_words() {
         .unwrap();
     proxy.set(Flow::Hold);
     let error = refused(pool.get_timeout(millis(6000)));
-    let told = || logged("pool 'silent check': connection ");
-    wait_until("a check has failed", || !told().is_empty());
-    for (_, line) in told() {
+    let failures = || logged("pool 'silent check': connection ");
+    wait_until("a check has failed", || !failures().is_empty());
+    for (_, line) in failures() {
         assert!(line.contains("failed its check: timeout waiting for server"), "{line}");
     }
     assert!(format!("{error:#}").contains("timeout waiting for server"), "{error}");

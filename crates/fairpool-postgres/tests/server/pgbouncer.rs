@@ -148,7 +148,7 @@ fn through_pgbouncer_in_transaction_mode_every_query_works_with_the_setting() {
 }
 
 #[test]
-fn a_transaction_pooler_that_nobody_told_of_is_named_in_one_warning() {
+fn a_transaction_pooler_without_its_setting_is_named_in_one_warning() {
     start_log();
     let bouncer = Bouncer::start(shared().port(), 2);
     let pool = builder().max_size(8).build(manager(bouncer.config(), "untold")).unwrap();

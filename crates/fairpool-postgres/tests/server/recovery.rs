@@ -23,7 +23,7 @@ use crate::common::{
 // ---- connecting fails ----
 
 #[test]
-fn what_the_server_refuses_is_logged_at_once_and_told_when_build_gives_up() {
+fn what_the_server_refuses_is_logged_at_once_and_reported_when_build_gives_up() {
     start_log();
     let wrong = Manager::new(shared().app_config("wrong"), NoTls);
     let mut config = shared().config();

@@ -44,8 +44,8 @@ fn is_cancelled(checkout: &Checkout<'_>) -> bool {
 impl<M: ManageConnection> Shared<M> {
     /// A get that the fast path could not serve.
     pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
-        // Overtakes waiters, if the fairness bound allows it: nearly a fast path, so that it
-        // asks for the process no more often than one.
+        // Overtakes waiters, if the fairness bound allows it. This is nearly a fast path, so it
+        // checks the process as rarely as a fast path does.
         if self.fast_path(self.clock.recently()) != FastPath::Forked && !is_cancelled(checkout) {
             let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
             if let Some(lease) = self.try_core(overtake).flatten() {

@@ -84,6 +84,7 @@
 //! has to create files beside it. `connect` says so. If nobody writes the database, open it
 //! as `file:PATH?immutable=1`.
 
+mod busy;
 mod connection;
 mod manager;
 mod reset;

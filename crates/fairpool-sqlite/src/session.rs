@@ -11,6 +11,7 @@ mod pragmas;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -28,6 +29,8 @@ const TEMPORARY: u8 = 4;
 const OTHER: u8 = 8;
 /// Our authorizer was replaced, so anything may be left.
 const UNWATCHED: u8 = 16;
+/// A pragma whose value went to attached databases too, where it is not compared.
+const EVERYWHERE: u8 = 32;
 
 /// What was noted since the last [`Notes::take`].
 #[derive(Default)]
@@ -91,7 +94,7 @@ impl Session {
         file: Option<&Arc<WatchedFile>>,
         sql: bool,
     ) -> Result<(), Error> {
-        self.hooks.set_tripwires(conn)?;
+        self.hooks.set_tripwires(conn, file)?;
         self.watches_sql = sql;
         if !sql {
             return Ok(());
@@ -104,19 +107,26 @@ impl Session {
     }
 
     /// Notes the present state of the connection as the baseline, which a reset restores.
-    pub(crate) fn take_baseline(&mut self, conn: &mut Connection, file: Option<&Arc<WatchedFile>>) {
-        let kinds = self.notes.kinds();
-        self.is_unwatched |= kinds & UNWATCHED != 0;
-        if std::mem::take(&mut self.was_lent_mutably) {
-            self.hooks.assume_set_by_user();
-        }
-        self.hooks.remove_tripwires(conn, file);
+    pub(crate) fn take_baseline(&mut self, conn: &Connection) {
+        self.is_unwatched |= self.notes.kinds() & UNWATCHED != 0;
+        self.was_lent_mutably = false;
+        self.hooks.keep_replaced();
         // The authorizer does not see a cached statement of the preparation when it runs.
         conn.flush_prepared_statement_cache();
         if self.watches_sql {
             self.baseline = Baseline::read(conn).ok();
         }
         self.drop_notes();
+    }
+
+    /// The pool's customizer has had its turn too: hooks that are set from now on are a
+    /// holder's.
+    pub(crate) fn end_preparation(
+        &mut self,
+        conn: &mut Connection,
+        file: Option<&Arc<WatchedFile>>,
+    ) {
+        self.hooks.clear(conn, file);
     }
 
     /// Whether something may have changed since the baseline was taken.
@@ -153,7 +163,7 @@ impl Session {
     /// Undoes what the last use left, apart from a transaction, which is over.
     ///
     /// `Err` describes what cannot be undone.
-    pub(crate) fn restore(&mut self, conn: &Connection) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, conn: &Connection, wait: Duration) -> Result<(), String> {
         let (mut kinds, texts) = self.notes.take();
         if self.is_unwatched {
             kinds |= SETTING | ATTACHED | TEMPORARY;
@@ -167,7 +177,7 @@ impl Session {
             Err(texts.join(", "))
         } else {
             match &self.baseline {
-                Some(baseline) => baseline.restore(conn, kinds),
+                Some(baseline) => baseline.restore(conn, kinds, wait),
                 None => Err(texts.join(", ")),
             }
         };
@@ -220,7 +230,9 @@ struct Watch {
 impl Watch {
     fn note(&self, context: &AuthContext<'_>) {
         match context.action {
-            AuthAction::Pragma { pragma_name, pragma_value: Some(_) } => self.pragma(pragma_name),
+            AuthAction::Pragma { pragma_name, pragma_value: Some(_) } => {
+                self.pragma(pragma_name, context.database_name);
+            }
             AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
                 self.notes.add(ATTACHED, "an attached database");
             }
@@ -248,17 +260,28 @@ impl Watch {
     }
 
     #[cold]
-    fn pragma(&self, name: &str) {
+    fn pragma(&self, name: &str, database: Option<&str>) {
         let name = name.to_ascii_lowercase();
+        // The baseline has the values of `main`.
+        let other = database.filter(|database| *database != "main");
         if let Some(file) = &self.file
             && name == "journal_mode"
+            && other.is_none()
         {
             file.watch_beside(false);
         }
+        let text = match other {
+            Some(database) => format!("PRAGMA {database}.{name}"),
+            None => format!("PRAGMA {name}"),
+        };
         match pragmas::kind(&name) {
             pragmas::Kind::Harmless => {}
-            pragmas::Kind::Setting => self.notes.add(SETTING, format!("PRAGMA {name}")),
-            pragmas::Kind::Other => self.notes.add(OTHER, format!("PRAGMA {name}")),
+            pragmas::Kind::Setting if other.is_none() => {
+                let reaches_all = database.is_none() && pragmas::reaches_attached(&name);
+                let everywhere = if reaches_all { EVERYWHERE } else { 0 };
+                self.notes.add(SETTING | everywhere, text);
+            }
+            pragmas::Kind::Setting | pragmas::Kind::Other => self.notes.add(OTHER, text),
         }
     }
 

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use fairpool::text::Plain;
 use parking_lot::Mutex;
 
 /// The numbers of a file: device and file.
@@ -48,7 +49,7 @@ impl WatchedFile {
             path,
             main,
             beside,
-            watches_beside: AtomicBool::new(true),
+            watches_beside: AtomicBool::new(false),
             has_moved: AtomicBool::new(false),
             looked_at: AtomicU64::new(0),
             wal_bytes: AtomicU64::new(0),
@@ -85,9 +86,11 @@ impl WatchedFile {
         self.has_moved.load(Ordering::Relaxed)
     }
 
-    /// Sets whether the files beside the database are watched. They are not while a holder
-    /// changes the journal mode.
+    /// Sets whether the files beside the database are watched, from those on that are there
+    /// at the next look. They are not watched while the connection is prepared, and after its
+    /// holder changes the journal mode, which makes or removes them.
     pub(crate) fn watch_beside(&self, watch: bool) {
+        self.beside.iter().for_each(|beside| beside.lock().id = None);
         self.watches_beside.store(watch, Ordering::Relaxed);
     }
 
@@ -124,7 +127,7 @@ impl WatchedFile {
         if refuses {
             log::warn!(
                 "a commit is refused: the file of {} was moved, deleted or replaced",
-                self.path.display()
+                Plain(&self.path.to_string_lossy())
             );
         }
         refuses

@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
+use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Error};
 
 /// How long a close waits for its turn, if the pool allows it: longer than a good close
 /// takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// SQLite's flag to leave the log alone at a close, which users may set too.
+const NO_CHECKPOINT: DbConfig = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 
 /// The connections of one manager: how many are open, and how long a close may take.
 #[derive(Default)]
@@ -83,22 +87,22 @@ pub(super) fn close(
         turn = turns.turn.try_lock_for(siblings.wait());
         turns.is_stuck.store(turn.is_none(), Ordering::Relaxed);
     }
-    // A file that has moved may have another one's log beside it.
-    if siblings.closes_last() && !has_moved && !wants_no_checkpoint(&driver) {
-        // The mode PASSIVE waits for nobody: readers of other processes may keep some of
-        // the log. The close does not depend on it.
-        let _ = driver.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    // A close waits for no lock. It does not depend on what fails here.
+    let _ = driver.busy_timeout(Duration::ZERO);
+    if has_moved {
+        // The log that this connection has open, or the file, is not the one that others use
+        // now. To copy an old log would overwrite what they have written since.
+        let _ = driver.set_db_config(NO_CHECKPOINT, true);
+    }
+    if siblings.closes_last() && !driver.db_config(NO_CHECKPOINT).unwrap_or(false) {
+        // Readers of other processes may keep some of the log.
+        let _ = driver.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE);
     }
     let result = driver.close().map_err(|(_, error)| error);
     if turn.is_some() {
         turns.is_stuck.store(false, Ordering::Relaxed);
     }
     result
-}
-
-/// Whether the user has set SQLite's flag to leave the log alone at a close.
-fn wants_no_checkpoint(driver: &Connection) -> bool {
-    driver.db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE).unwrap_or(false)
 }
 
 #[cfg(test)]

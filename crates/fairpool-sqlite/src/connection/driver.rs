@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SqlFnOutput};
 use rusqlite::limits::Limit;
-use rusqlite::{Name, Result, Savepoint, Transaction, TransactionBehavior};
+use rusqlite::{FileControl, Name, Result, Savepoint, Transaction, TransactionBehavior};
 
 use super::{Connection, InterruptHandle};
 
@@ -108,6 +108,29 @@ impl Connection {
         self.driver().set_limit(limit, value)
     }
 
+    /// [`rusqlite::Connection::file_control`]. The connection is closed when it returns, unless
+    /// this only asked for a state (`DataVersion`, `HasMoved`).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn file_control<N: Name>(
+        &self,
+        database: Option<N>,
+        operation: FileControl<'_>,
+    ) -> Result<()> {
+        let only_asks = match &operation {
+            FileControl::DataVersion(_) => true,
+            #[cfg(unix)]
+            FileControl::HasMoved(_) => true,
+            _ => false,
+        };
+        if !only_asks {
+            self.session.note_other("a file_control operation");
+        }
+        self.driver().file_control(database, operation)
+    }
+
     /// [`rusqlite::Connection::create_scalar_function`]. The connection is closed when it
     /// returns; functions for all belong in
     /// [`with_init`](crate::SqliteConnectionManager::with_init).
@@ -173,6 +196,19 @@ impl Connection {
     {
         self.session.note_other("a collation");
         self.driver().create_collation(name, compare)
+    }
+
+    /// [`rusqlite::Connection::collation_needed`]. The connection is closed when it returns.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn collation_needed(
+        &self,
+        callback: fn(&rusqlite::Connection, &str) -> Result<()>,
+    ) -> Result<()> {
+        self.session.note_other("a callback for collations");
+        self.driver().collation_needed(callback)
     }
 
     /// [`rusqlite::Connection::remove_collation`]. The connection is closed when it returns.

@@ -7,12 +7,16 @@ use fairpool::{CallLimits, ManageConnection};
 use rusqlite::{Connection as Driver, Error, ffi};
 
 use super::{SqliteConnectionManager, errors, journal};
+use crate::busy::{busy_timeout, waiting_at_most, whole_milliseconds};
 use crate::connection::{Connection, Parts};
 use crate::reset::Reset;
 use crate::session;
 
 /// How much of its limit a connect may wait for a lock.
 const CONNECT_SHARE: f64 = 0.4;
+
+/// How long a reset waits for another connection's lock.
+const RESET_WAIT: Duration = Duration::from_millis(250);
 
 /// The pool's limits of calls that may wait for a lock.
 #[derive(Clone, Copy)]
@@ -53,14 +57,14 @@ impl SqliteConnectionManager {
         driver.busy_timeout(whole_milliseconds(self.lock_wait()))?;
         if self.wal && file.is_some() {
             let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
-            switched.map_err(|error| journal::explain(error, driver))?;
+            switched.map_err(journal::explain)?;
         }
         session.watch(driver, file, self.reset == Reset::Session)?;
         if let Some(init) = &self.init {
             init(driver)?;
         }
         if file.is_some() {
-            journal::check_readable(driver).map_err(|error| journal::explain(error, driver))?;
+            journal::check_readable(driver).map_err(journal::explain)?;
         }
         self.set_user_busy_timeout(driver)?;
         self.take_baseline(conn);
@@ -69,9 +73,10 @@ impl SqliteConnectionManager {
 
     fn take_baseline(&self, conn: &mut Connection) {
         let Parts { session, driver, file } = conn.parts();
-        session.take_baseline(driver, file);
+        session.take_baseline(driver);
         if let Some(file) = file {
-            // Notes the files beside the database.
+            // The preparation may have changed the journal mode, and so these files.
+            file.watch_beside(true);
             file.look();
         }
     }
@@ -114,6 +119,8 @@ impl ManageConnection for SqliteConnectionManager {
         if conn.session().is_baseline_outdated() {
             self.take_baseline(conn);
         }
+        let Parts { session, driver, file } = conn.parts();
+        session.end_preparation(driver, file);
     }
 
     /// Runs a statement that does not read the file, and checks that the file is still the
@@ -137,7 +144,7 @@ impl ManageConnection for SqliteConnectionManager {
             // Without waiting. If it fails, the connection is as good as before.
             let Parts { session, driver, file } = conn.parts();
             let none = Duration::ZERO;
-            let _ = waiting(driver, none, || self.journal.switch_to_wal(driver, none))?;
+            let _ = waiting_at_most(driver, none, || self.journal.switch_to_wal(driver, none))?;
             session.drop_notes();
             file.inspect(|file| file.watch_beside(true));
         }
@@ -197,52 +204,20 @@ impl ManageConnection for SqliteConnectionManager {
             driver.execute_batch("ROLLBACK")?;
         }
         if self.reset == Reset::Session {
-            session.restore(driver).map_err(|left| session::not_undone(&left))?;
+            // Well below the pool's limit: such a wait can come twice.
+            let wait = RESET_WAIT.min(self.limits().reset / 8);
+            session.restore(driver, wait).map_err(|left| session::not_undone(&left))?;
         }
         if let Some(file) = file
             && std::mem::take(&mut session.must_empty_log)
         {
             let wait = journal::ATTEMPT.min(self.limits().reset / (4 * journal::ATTEMPTS));
-            waiting(driver, wait, || self.journal.empty(driver, file))?;
+            waiting_at_most(driver, wait, || self.journal.empty(driver, file))?;
         }
         Ok(())
     }
 
     fn left_behind(&self, conn: &mut Connection) -> Option<Cow<'static, str>> {
         conn.parts().session.take_report().map(Cow::Owned)
-    }
-}
-
-fn busy_timeout(conn: &Driver) -> Result<Duration, Error> {
-    let millis: i64 = conn.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
-    Ok(Duration::from_millis(millis.unsigned_abs()))
-}
-
-/// Calls `work` with another busy timeout.
-fn waiting<R>(conn: &Driver, wait: Duration, work: impl FnOnce() -> R) -> Result<R, Error> {
-    let before = busy_timeout(conn)?;
-    conn.busy_timeout(whole_milliseconds(wait))?;
-    let result = work();
-    conn.busy_timeout(before)?;
-    Ok(result)
-}
-
-/// Rounds up to SQLite's unit and caps at its `int`, beyond which `rusqlite` panics.
-fn whole_milliseconds(limit: Duration) -> Duration {
-    let up = limit.as_nanos().div_ceil(1_000_000);
-    let capped = up.min(i32::MAX as u128);
-    Duration::from_millis(capped as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_duration_is_a_legal_busy_timeout() {
-        let millis = |limit| whole_milliseconds(limit).as_millis();
-        assert_eq!(millis(Duration::ZERO), 0);
-        assert_eq!(millis(Duration::from_nanos(1)), 1);
-        assert_eq!(millis(Duration::MAX), i32::MAX as u128);
     }
 }

@@ -1,19 +1,21 @@
 //! The journal mode, and the write-ahead log's size.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fairpool::text::Plain;
+use parking_lot::Mutex;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::source::is_busy;
+use crate::busy::waiting_at_most;
 use crate::watched_file::{WatchedFile, clock};
 
-/// The pause between attempts to switch a busy file to WAL.
-const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// Each of the attempts to switch a busy file to WAL waits this long for readers, and then
+/// pauses as long. While it waits, nobody else can begin to read a file in rollback mode. So
+/// a long wait would block, and fail, other connects and programs.
+const SWITCH_ATTEMPT: Duration = Duration::from_millis(10);
 
 /// A log of more bytes than this is emptied by checkpoints that wait for readers, which
 /// SQLite's own do not.
@@ -26,8 +28,8 @@ const EMPTYING_PAUSE: Duration = Duration::from_secs(10);
 pub(super) const ATTEMPT: Duration = Duration::from_millis(100);
 pub(super) const ATTEMPTS: u32 = 5;
 
-const NO_FOLDER: &str = "the file is in WAL mode, and SQLite cannot create or write the -wal and \
-                         -shm files beside it; if nobody writes the database, open it as \
+const NO_FOLDER: &str = "if the file is in WAL mode, SQLite must be able to create and write the \
+                         -wal and -shm files beside it; if nobody writes the database, open it as \
                          file:PATH?immutable=1";
 
 /// What a manager remembers of its file's journal.
@@ -36,26 +38,34 @@ pub(super) struct Journal {
     /// A switch to WAL failed because the file was in use. Later connections try it once,
     /// without waiting.
     is_pending: AtomicBool,
+    /// One connection switches at a time. The others find the file in WAL then.
+    switching: Mutex<()>,
     next_emptying: AtomicU64,
 }
 
 impl Journal {
-    /// Switches to WAL, even if other connections to the file do the same at the same time.
+    /// Switches the file to WAL, even if other connections use it or do the same.
     ///
-    /// Two connections that both want to switch cannot wait for each other in the busy
-    /// timeout: each holds what the other needs, so SQLite fails one of them at once. That
-    /// one tries again until `wait` is over. If the file is still in use then, the connection
-    /// stays in the present mode, which is correct but slower.
+    /// If the file is still in use after `wait`, the connection stays in the present mode,
+    /// which is correct but slower. `Err` if the file cannot even be read: then SQLite has
+    /// waited for as long as the connection's busy timeout.
     pub(super) fn switch_to_wal(&self, conn: &Connection, wait: Duration) -> Result<(), Error> {
+        let wait = if self.is_pending() { Duration::ZERO } else { wait };
+        let deadline = Instant::now() + wait;
         if conn.is_readonly("main")? || mode(conn)? != "delete" {
             return Ok(());
         }
-        let wait = if self.is_pending.load(Ordering::Relaxed) { Duration::ZERO } else { wait };
-        let deadline = Instant::now() + wait;
+        let Some(_turn) = self.switching.try_lock_until(deadline) else { return Ok(()) };
+        let attempt = SWITCH_ATTEMPT.min(wait);
+        waiting_at_most(conn, attempt, || self.switch_until(conn, deadline))?
+    }
+
+    /// Tries once at least.
+    fn switch_until(&self, conn: &Connection, deadline: Instant) -> Result<(), Error> {
         loop {
             match conn.query_row("PRAGMA main.journal_mode = WAL", [], |_| Ok(())) {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
-                    thread::sleep(RETRY_PAUSE);
+                    thread::sleep(SWITCH_ATTEMPT);
                 }
                 Err(error) if is_busy(&error) => {
                     if !self.is_pending.swap(true, Ordering::Relaxed) {
@@ -94,13 +104,15 @@ impl Journal {
     /// Empties the log. SQLite's own checkpoints wait for nobody, so readers that overlap
     /// let the log grow for ever. This one waits for them, and says so if they do not end.
     ///
-    /// The connection's busy timeout is [`ATTEMPT`].
+    /// It waits as long as the connection's busy timeout at each attempt. The copying takes
+    /// the time that the disk needs.
     pub(super) fn empty(&self, conn: &Connection, file: &WatchedFile) {
         let sql = "PRAGMA main.wal_checkpoint(TRUNCATE)";
         let attempt =
             |_| conn.query_row(sql, [], |row| row.get(0)).is_ok_and(|busy: i64| busy == 0);
         let emptied = (0..ATTEMPTS).any(attempt);
-        let path = file.path().display();
+        let path = file.path().to_string_lossy();
+        let path = Plain(&path);
         let size = file.wal_bytes() >> 20;
         if emptied {
             log::info!("the write-ahead log of {path} had {size} MiB and was emptied");
@@ -127,9 +139,10 @@ fn mode(conn: &Connection) -> Result<&'static str, Error> {
 }
 
 /// Reads the file, so that a connect fails if nothing could be read later. `Ok` if the file
-/// is locked, since that passes.
+/// is locked, since that passes; so it waits for no lock.
 pub(super) fn check_readable(conn: &Connection) -> Result<(), Error> {
-    match conn.query_row("PRAGMA main.schema_version", [], |_| Ok(())) {
+    let read = || conn.query_row("PRAGMA main.schema_version", [], |_| Ok(()));
+    match waiting_at_most(conn, Duration::ZERO, read)? {
         Err(error) if is_busy(&error) => Ok(()),
         result => result,
     }
@@ -137,21 +150,17 @@ pub(super) fn check_readable(conn: &Connection) -> Result<(), Error> {
 
 /// Says why a WAL file in a folder that cannot be written is unreadable. SQLite says only
 /// "attempt to write a readonly database", or "unable to open database file".
-pub(super) fn explain(error: Error, conn: &Connection) -> Error {
+///
+/// Whether the file is in WAL mode is not looked up: POSIX takes all locks of a process from a
+/// file when the process closes any descriptor of it, also those of good connections.
+pub(super) fn explain(error: Error) -> Error {
     let code = error.sqlite_error_code();
     let is_suspect = matches!(code, Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen));
     match error {
-        Error::SqliteFailure(code, text) if is_suspect && conn.path().is_some_and(is_wal) => {
+        Error::SqliteFailure(code, text) if is_suspect => {
             let text = text.unwrap_or_else(|| code.to_string());
             Error::SqliteFailure(code, Some(format!("{text}: {NO_FOLDER}")))
         }
         other => other,
     }
-}
-
-/// The two bytes of the header that say how to read and write the file: 2 is WAL.
-fn is_wal(path: &str) -> bool {
-    let mut header = [0; 20];
-    let read = File::open(Path::new(path)).and_then(|mut file| file.read_exact(&mut header));
-    read.is_ok() && header[18..] == [2, 2]
 }

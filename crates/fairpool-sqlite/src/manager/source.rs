@@ -139,7 +139,9 @@ fn anchor_if_shared(
 /// Whether two connections lock the same database. Writes nothing.
 fn excludes(one: &Connection, other: &Connection) -> Result<bool, Error> {
     const BEGIN: &str = "BEGIN IMMEDIATE";
-    other.busy_timeout(std::time::Duration::ZERO)?;
+    for conn in [one, other] {
+        conn.busy_timeout(std::time::Duration::ZERO)?;
+    }
     if one.is_readonly("main")? {
         // A memory database that is read-only and empty is useless, but harmless.
         return Ok(true);

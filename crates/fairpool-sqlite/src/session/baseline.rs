@@ -6,7 +6,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Error};
 
 use super::pragmas::SETTINGS;
-use super::{ATTACHED, SETTING, TEMPORARY};
+use super::{ATTACHED, EVERYWHERE, SETTING, TEMPORARY};
+use crate::busy::waiting_at_most;
 
 /// Lists all temporary objects, in one order. Names are compared, not contents.
 const TEMPORARY_OBJECTS: &str =
@@ -17,11 +18,8 @@ const ATTACHED_DATABASES: &str =
 
 const BUSY_TIMEOUT: &str = "busy_timeout";
 
-/// How long the reading of a baseline waits for another connection's lock, in milliseconds.
-const BASELINE_WAIT: i64 = 50;
-
-/// How long a reset waits for another connection's lock.
-const LOCK_WAIT: Duration = Duration::from_millis(250);
+/// How long the reading of a baseline waits for another connection's lock.
+const BASELINE_WAIT: Duration = Duration::from_millis(50);
 
 #[derive(Debug, PartialEq)]
 pub(super) struct Baseline {
@@ -36,15 +34,7 @@ impl Baseline {
     /// connection locks the database, for which it waits only a moment.
     pub(super) fn read(conn: &Connection) -> Result<Baseline, Error> {
         let wait = value(conn, BUSY_TIMEOUT)?;
-        let is_long = matches!(wait, Some(Value::Integer(millis)) if millis > BASELINE_WAIT);
-        if is_long {
-            conn.pragma_update(None, BUSY_TIMEOUT, BASELINE_WAIT)?;
-        }
-        let read = Self::read_at_once(conn);
-        if is_long {
-            conn.pragma_update(None, BUSY_TIMEOUT, &wait)?;
-        }
-        let mut baseline = read?;
+        let mut baseline = waiting_at_most(conn, BASELINE_WAIT, || Self::read_at_once(conn))??;
         baseline.settings[index_of(BUSY_TIMEOUT)] = wait;
         Ok(baseline)
     }
@@ -65,30 +55,48 @@ impl Baseline {
 
     /// Sets the connection back to the baseline, as far as `kinds` says that it may differ.
     /// Returns what differed; `Err` is what still differs.
-    pub(super) fn restore(&self, conn: &Connection, kinds: u8) -> Result<Vec<String>, String> {
+    ///
+    /// Should another connection lock the file, it waits for that for `wait`.
+    pub(super) fn restore(
+        &self,
+        conn: &Connection,
+        kinds: u8,
+        wait: Duration,
+    ) -> Result<Vec<String>, String> {
         let mut undone = Vec::new();
+        if kinds & SETTING != 0 && !self.holds(conn, BUSY_TIMEOUT) {
+            undone.push(format!("PRAGMA {BUSY_TIMEOUT}"));
+            set(conn, BUSY_TIMEOUT, &self.settings[index_of(BUSY_TIMEOUT)])?;
+        }
+        let rest = waiting_at_most(conn, wait, || self.restore_rest(conn, kinds, &mut undone));
+        rest.map_err(|error| error.to_string())??;
+        Ok(undone)
+    }
+
+    fn restore_rest(
+        &self,
+        conn: &Connection,
+        kinds: u8,
+        undone: &mut Vec<String>,
+    ) -> Result<(), String> {
         if kinds & SETTING != 0 {
-            if !self.holds(conn, BUSY_TIMEOUT) {
-                undone.push(format!("PRAGMA {BUSY_TIMEOUT}"));
-            }
-            // Well below the pool's limit of a reset, should another connection lock the file.
-            conn.busy_timeout(LOCK_WAIT).map_err(|error| error.to_string())?;
             for (pragma, before) in SETTINGS.iter().zip(&self.settings) {
-                let is_held = value(conn, pragma).as_ref() == Ok(before);
-                if *pragma != BUSY_TIMEOUT && !is_held {
+                if *pragma != BUSY_TIMEOUT && value(conn, pragma).as_ref() != Ok(before) {
                     undone.push(format!("PRAGMA {pragma}"));
                     set(conn, pragma, before)?;
                 }
             }
-            set(conn, BUSY_TIMEOUT, &self.settings[index_of(BUSY_TIMEOUT)])?;
         }
         if kinds & ATTACHED != 0 && attached(conn).as_ref() != Ok(&self.attached) {
             return Err("an attached or detached database".to_owned());
         }
+        if kinds & EVERYWHERE != 0 && self.attached.is_some() {
+            return Err("a pragma of an attached database".to_owned());
+        }
         if kinds & TEMPORARY != 0 && temporary(conn).as_ref() != Ok(&self.temporary) {
             return Err("temporary tables, views, triggers or indexes".to_owned());
         }
-        Ok(undone)
+        Ok(())
     }
 }
 

@@ -15,12 +15,11 @@ const COMMIT: u8 = 2;
 const ROLLBACK: u8 = 4;
 const PROGRESS: u8 = 8;
 const TRACE: u8 = 16;
-const ALL: u8 = UPDATE | COMMIT | ROLLBACK | PROGRESS | TRACE;
 
 #[derive(Default)]
 pub(super) struct Hooks {
     replaced: Arc<AtomicU8>,
-    /// Hooks that the user's preparation of the connection has set. The others are ours.
+    /// Hooks that the user's preparation has set or removed. The others are ours.
     of_user: u8,
 }
 
@@ -42,15 +41,21 @@ impl Drop for Tripwire {
 }
 
 impl Hooks {
-    /// Sets hooks that do nothing, before the connection is prepared.
-    pub(super) fn set_tripwires(&mut self, conn: &mut Connection) -> Result<(), Error> {
+    /// Sets hooks that do nothing of their own, before the connection is prepared. They stay
+    /// until [`clear`](Self::clear).
+    pub(super) fn set_tripwires(
+        &mut self,
+        conn: &mut Connection,
+        file: Option<&Arc<WatchedFile>>,
+    ) -> Result<(), Error> {
         let wire = |hook| Tripwire { hook, replaced: Arc::clone(&self.replaced) };
         let (update, commit, rollback) = (wire(UPDATE), wire(COMMIT), wire(ROLLBACK));
         let (progress, trace) = (wire(PROGRESS), wire(TRACE));
         conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| update.hold()))?;
+        let file = file.map(Arc::clone);
         conn.commit_hook(Some(move || {
             commit.hold();
-            false
+            file.as_ref().is_some_and(|file| file.refuses_commit())
         }))?;
         conn.rollback_hook(Some(move || rollback.hold()))?;
         conn.progress_handler(
@@ -64,21 +69,9 @@ impl Hooks {
         conn.trace_v2(codes, Some(move |_: TraceEvent<'_>| trace.hold()))
     }
 
-    /// From now on all hooks count as the user's, because any may have been set.
-    pub(super) fn assume_set_by_user(&mut self) {
-        self.of_user = ALL;
-    }
-
-    /// Ends the preparation: hooks that it has not replaced are removed.
-    pub(super) fn remove_tripwires(
-        &mut self,
-        conn: &mut Connection,
-        file: Option<&Arc<WatchedFile>>,
-    ) {
+    /// Hooks that were replaced so far belong to the preparation.
+    pub(super) fn keep_replaced(&mut self) {
         self.of_user |= self.replaced.load(Ordering::Relaxed);
-        self.clear(conn, file);
-        // The clearing has dropped all tripwires, which is not to be noted.
-        self.replaced = Arc::default();
     }
 
     /// Removes hooks that do not belong to the preparation. None of these calls fails

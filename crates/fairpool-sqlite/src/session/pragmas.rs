@@ -42,6 +42,11 @@ pub(super) const SETTINGS: &[&str] = &[
     "writable_schema",
 ];
 
+/// Settings that apply to all attached databases too, if they are given none.
+pub(super) fn reaches_attached(name: &str) -> bool {
+    matches!(name, "mmap_size" | "secure_delete")
+}
+
 /// Their value is an argument, or belongs to the database and not to the connection.
 const HARMLESS: &[&str] = &[
     "application_id",

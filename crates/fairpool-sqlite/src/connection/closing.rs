@@ -57,9 +57,11 @@ pub(crate) struct CloseTurns {
     is_stuck: AtomicBool,
 }
 
+/// Those of all files that are open.
+static TURNS: Mutex<Option<HashMap<String, Weak<CloseTurns>>>> = Mutex::new(None);
+
 impl CloseTurns {
     pub(super) fn of(path: &str) -> Arc<CloseTurns> {
-        static TURNS: Mutex<Option<HashMap<String, Weak<CloseTurns>>>> = Mutex::new(None);
         if path.is_empty() {
             return Arc::new(CloseTurns::default());
         }

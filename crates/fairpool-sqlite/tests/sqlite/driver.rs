@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::ManageConnection;
+use fairpool::{ManageConnection, Pool};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::{
     Connection, Error, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi,
@@ -161,6 +161,13 @@ fn without_wal_the_file_keeps_its_mode() {
     assert_eq!(journal_mode(&conn), "wal");
 }
 
+/// A manager whose connects may take long. Nothing else uses the pool.
+fn patient(path: &Path) -> Pool<Manager> {
+    let patience = Duration::from_secs(60);
+    let builder = Pool::builder().min_idle(Some(0)).open_timeout(patience);
+    builder.build_unchecked(Manager::file(path).busy_timeout(patience))
+}
+
 #[test]
 fn eight_openers_of_a_new_file_all_get_wal() {
     let folder = folder();
@@ -171,9 +178,9 @@ fn eight_openers_of_a_new_file_all_get_wal() {
             for _ in 0..WRITERS {
                 scope.spawn(|| {
                     // One manager each, as in different processes.
-                    let manager = Manager::file(&path);
+                    let pool = patient(&path);
                     start.wait();
-                    let conn = manager.connect().expect("a connection");
+                    let conn = pool.manager().connect().expect("a connection");
                     assert_eq!(journal_mode(&conn), "wal");
                 });
             }
@@ -201,9 +208,9 @@ fn openers_get_wal_beside_writers() {
                     }
                 });
                 scope.spawn(|| {
-                    let manager = Manager::file(&path).busy_timeout(patience);
+                    let pool = patient(&path);
                     start.wait();
-                    let conn = manager.connect().expect("a connection");
+                    let conn = pool.manager().connect().expect("a connection");
                     assert_eq!(journal_mode(&conn), "wal");
                 });
             }

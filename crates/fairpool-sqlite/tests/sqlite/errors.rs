@@ -20,7 +20,7 @@ const ROLE: &str = "FAIRPOOL_SQLITE_ROLE";
 const NOBODY: u32 = 65534;
 
 /// Runs this program again for one test, as a process of its own; `command` may change it.
-fn again(test: &str, folder: &Path, command: impl FnOnce(&Path) -> Command) {
+pub fn again(test: &str, folder: &Path, command: impl FnOnce(&Path) -> Command) {
     // Others may not reach the folder of the build.
     let program = folder.join("test-program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -37,7 +37,7 @@ fn again(test: &str, folder: &Path, command: impl FnOnce(&Path) -> Command) {
     assert!(text.contains("1 passed"), "{text}");
 }
 
-fn role() -> Option<PathBuf> {
+pub fn role() -> Option<PathBuf> {
     std::env::var_os(ROLE).map(PathBuf::from)
 }
 
@@ -105,6 +105,35 @@ fn in_a_folder_that_cannot_be_written(folder: &Path) {
         let error = conn.execute_batch("INSERT INTO t VALUES (2)").unwrap_err();
         assert!(!pool.manager().is_fatal(&error), "{error:?}");
     }
+}
+
+#[test]
+fn a_connect_that_fails_takes_no_lock_from_good_connections() {
+    const NAME: &str = "errors::a_connect_that_fails_takes_no_lock_from_good_connections";
+    if let Some(folder) = role() {
+        let other = rusqlite::Connection::open(folder.join("file.db")).unwrap();
+        other.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        return;
+    }
+    let folder = folder();
+    let path = folder.path().join("file.db");
+    let (wal, aside) = (folder.path().join("file.db-wal"), folder.path().join("aside"));
+    let manager = Manager::file(&path);
+    let conn = manager.connect().unwrap();
+    conn.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1)").unwrap();
+    // Nobody can open the log for a moment.
+    fs::rename(&wal, &aside).unwrap();
+    fs::create_dir(&wal).unwrap();
+    let error = manager.connect().unwrap_err();
+    assert!(format!("{error}").contains("immutable=1"), "{error}");
+    fs::remove_dir(&wal).unwrap();
+    fs::rename(&aside, &wal).unwrap();
+    // Another process comes and goes. Without the locks it takes itself for the last one.
+    again(NAME, folder.path(), |program| Command::new(program));
+    assert!(wal.exists(), "the log of an open connection was deleted");
+    let rows: i64 = conn.query_row("SELECT sum(n) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3);
+    conn.execute_batch("INSERT INTO t VALUES (4)").unwrap();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use fairpool_sqlite::rusqlite::functions::FunctionFlags;
 use fairpool_sqlite::rusqlite::hooks::{Action, AuthContext, Authorization};
 use fairpool_sqlite::rusqlite::limits::Limit;
 use fairpool_sqlite::rusqlite::trace::{TraceEvent, TraceEventCodes};
-use fairpool_sqlite::rusqlite::{Error, ErrorCode};
+use fairpool_sqlite::rusqlite::{Connection, Error, ErrorCode, FileControl};
 use tempfile::TempDir;
 
 use crate::folder;
@@ -139,6 +139,151 @@ fn no_function_or_collation_reaches_the_next_holder() {
     });
     check("removed function", |conn| conn.remove_function("lower", 1).unwrap());
     check("collation", |conn| conn.create_collation("mine", str::cmp).unwrap());
+}
+
+#[test]
+fn no_callback_for_collations_or_file_control_reaches_the_next_holder() {
+    let folder = folder();
+    let pool = pool(&folder, |manager| manager);
+    let stranger = "SELECT 'a' < 'b' COLLATE stranger";
+    let conn = pool.get().unwrap();
+    conn.collation_needed(|conn, name| conn.create_collation(name, str::cmp)).unwrap();
+    conn.query_row(stranger, [], |_| Ok(())).unwrap();
+    drop(conn);
+    let conn = pool.get().unwrap();
+    assert!(conn.query_row(stranger, [], |_| Ok(())).is_err());
+    let mut persist = 1;
+    conn.file_control(Some("main"), FileControl::PersistWal(&mut persist)).unwrap();
+    drop(conn);
+    let conn = pool.get().unwrap();
+    let (mut persist, mut version) = (-1, 0);
+    conn.file_control(Some("main"), FileControl::PersistWal(&mut persist)).unwrap();
+    assert_eq!(persist, 0, "as a fresh connection has it");
+    drop(conn);
+    // To ask leaves nothing.
+    let conn = pool.get().unwrap();
+    let id = PooledConnection::info(&conn).id;
+    conn.file_control(Some("main"), FileControl::DataVersion(&mut version)).unwrap();
+    drop(conn);
+    assert_eq!(PooledConnection::info(&pool.get().unwrap()).id, id);
+}
+
+/// What these pragmas say of an attached database and of `temp`.
+fn settings_of_others(conn: &Connection) -> Vec<String> {
+    let pragmas = ["synchronous", "cache_size", "secure_delete", "journal_size_limit", "mmap_size"];
+    let of = |database: &str| {
+        let sql = pragmas.map(|pragma| format!("PRAGMA {database}.{pragma}"));
+        sql.map(|sql| rows(conn, &sql).join(";")).join(" ")
+    };
+    vec![of("aux"), of("temp")]
+}
+
+#[test]
+fn no_pragma_of_an_attached_database_reaches_the_next_holder() {
+    let folder = folder();
+    let aux = folder.path().join("aux.db").display().to_string();
+    let pool = pool(&folder, |manager| {
+        manager.with_init(move |conn| {
+            conn.execute("ATTACH ?1 AS aux", [&aux])?;
+            conn.execute_batch(
+                "CREATE TABLE IF NOT EXISTS aux.x (n); CREATE TEMP TABLE mine (n);
+                 PRAGMA aux.secure_delete = 1; PRAGMA main.secure_delete = 0;
+                 PRAGMA aux.mmap_size = 65536; PRAGMA main.mmap_size = 0",
+            )
+        })
+    });
+    let id = |conn: &Conn| PooledConnection::info(conn).id;
+    let before = settings_of_others(&pool.get().unwrap());
+    for sql in [
+        "PRAGMA aux.synchronous = OFF",
+        "PRAGMA AUX.cache_size = 7",
+        "PRAGMA aux.secure_delete = 0",
+        "PRAGMA aux.journal_size_limit = 5",
+        "PRAGMA temp.cache_size = 7",
+        // These go to all of them. The value of `main` stays as it was.
+        "PRAGMA secure_delete = 0",
+        "PRAGMA mmap_size = 0",
+    ] {
+        pool.get().unwrap().execute_batch(sql).unwrap();
+        assert_eq!(settings_of_others(&pool.get().unwrap()), before, "{sql}");
+    }
+    let kept = id(&pool.get().unwrap());
+    for sql in [
+        "PRAGMA aux.user_version = 3; PRAGMA aux.table_info(x); PRAGMA aux.synchronous",
+        "PRAGMA main.synchronous = OFF; PRAGMA synchronous = OFF",
+    ] {
+        pool.get().unwrap().execute_batch(sql).unwrap();
+        let conn = pool.get().unwrap();
+        assert_eq!((settings_of_others(&conn), id(&conn)), (before.clone(), kept), "{sql}");
+    }
+}
+
+#[test]
+fn what_the_preparation_has_attached_or_made_in_temp_is_there_for_the_next_holder() {
+    for change in [
+        "DETACH other",
+        "ALTER TABLE mine RENAME TO yours",
+        "ALTER TABLE temp.mine ADD COLUMN m",
+        "DROP TABLE mine",
+    ] {
+        let folder = folder();
+        let pool = pool(&folder, |manager| {
+            manager.with_init(|conn| {
+                conn.execute_batch("ATTACH ':memory:' AS other; CREATE TEMP TABLE mine (n)")
+            })
+        });
+        let before = state(&pool.get().unwrap());
+        pool.get().unwrap().execute_batch(change).unwrap();
+        let after = state(&pool.get().unwrap());
+        assert_eq!(difference(&before, &after), [""; 0], "{change}");
+    }
+}
+
+/// Lends `&mut rusqlite::Connection`, and sets one of the hooks.
+#[derive(Debug)]
+struct Mutably(Arc<AtomicU64>);
+
+impl fairpool::CustomizeConnection<fairpool_sqlite::Connection, Error> for Mutably {
+    fn on_acquire(&self, conn: &mut fairpool_sqlite::Connection) -> Result<(), Error> {
+        fn migrate(conn: &mut Connection) -> Result<(), Error> {
+            let transaction = conn.transaction()?;
+            transaction.execute_batch("CREATE TABLE IF NOT EXISTS t (id INTEGER, n INTEGER)")?;
+            transaction.commit()
+        }
+        migrate(conn)?;
+        let seen = Arc::clone(&self.0);
+        conn.rollback_hook(Some(move || _ = seen.fetch_add(1, Ordering::SeqCst)))
+    }
+}
+
+#[test]
+fn no_hook_of_a_holder_sees_the_next_one_after_a_customizer_that_borrowed_mutably() {
+    let folder = folder();
+    let (of_customizer, of_holder) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let pool = Pool::builder()
+        .max_size(1)
+        .connection_customizer(Box::new(Mutably(Arc::clone(&of_customizer))))
+        .build(Manager::file(folder.path().join("test.db")))
+        .unwrap();
+    let mut conn = pool.get().unwrap();
+    let id = PooledConnection::info(&conn).id;
+    let note = || {
+        let seen = Arc::clone(&of_holder);
+        move || seen.fetch_add(1, Ordering::SeqCst) < u64::MAX
+    };
+    let (update, trace) = (note(), note());
+    conn.update_hook(Some(move |_: Action, _: &str, _: &str, _| _ = update())).unwrap();
+    conn.commit_hook(Some(note())).unwrap();
+    conn.progress_handler(1, Some(note())).unwrap();
+    let codes = TraceEventCodes::SQLITE_TRACE_STMT;
+    conn.trace_v2(codes, Some(move |_: TraceEvent<'_>| _ = trace())).unwrap();
+    drop(conn);
+    let conn = pool.get().unwrap();
+    of_holder.store(0, Ordering::SeqCst);
+    conn.execute_batch("INSERT INTO t (n) VALUES (1); BEGIN; ROLLBACK").unwrap();
+    assert_eq!(of_holder.load(Ordering::SeqCst), 0, "the last holder's hooks");
+    assert_eq!(of_customizer.load(Ordering::SeqCst), 1, "the customizer's hook stays");
+    assert_eq!(PooledConnection::info(&conn).id, id, "not closed");
 }
 
 #[test]
@@ -343,4 +488,27 @@ fn a_cached_statement_of_a_clean_use_is_seen_when_it_is_used_again() {
     conn.prepare_cached("PRAGMA foreign_keys = OFF").unwrap().execute([]).unwrap();
     drop(conn);
     assert_eq!(difference(&before, &state(&pool.get().unwrap())), [""; 0]);
+}
+
+const MAKE: &str = "CREATE TEMP TABLE made (n)";
+
+/// Prepares a statement, which stays in the cache, and does not run it.
+fn prepare_only(conn: &Connection) -> Result<(), Error> {
+    conn.prepare_cached(MAKE).map(drop)
+}
+
+#[test]
+fn a_cached_statement_that_was_never_run_is_seen_when_it_is() {
+    let run = |pool: &Pool<Manager>| {
+        let before = state(&pool.get().unwrap());
+        pool.get().unwrap().prepare_cached(MAKE).unwrap().execute([]).unwrap();
+        assert_eq!(difference(&before, &state(&pool.get().unwrap())), [""; 0]);
+    };
+    let of_preparation = folder();
+    run(&pool(&of_preparation, |manager| manager.with_init(|conn| prepare_only(conn))));
+    let of_holder = folder();
+    let pool = pool(&of_holder, |manager| manager);
+    prepare_only(&pool.get().unwrap()).unwrap();
+    drop(pool.get().unwrap());
+    run(&pool);
 }

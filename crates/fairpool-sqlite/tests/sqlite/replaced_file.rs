@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use fairpool::{ManageConnection, Pool, PooledConnection};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::{self, Connection};
 
+use crate::errors::{again, role};
 use crate::folder;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -256,6 +258,105 @@ fn the_log_or_its_shared_memory_is_removed_or_replaced() {
             assert!(manager.is_valid(&mut conn).is_err());
         }
     }
+}
+
+/// The log vanishes under a connection that a pool is about to lend: its commit is refused.
+#[track_caller]
+fn the_log_is_watched(path: &Path, manager: &Manager, conn: &mut fairpool_sqlite::Connection) {
+    assert!(!manager.has_broken(conn));
+    conn.execute_batch("INSERT INTO t VALUES (5)").unwrap();
+    a_tick_passes();
+    assert!(!manager.has_broken(conn));
+    fs::remove_file(with_suffix(path, "-wal")).unwrap();
+    a_tick_passes();
+    let error = conn.execute_batch("INSERT INTO t VALUES (6)").expect_err("a lost insert");
+    assert!(manager.is_fatal(&error), "{error:?}");
+    assert!(manager.has_broken(conn));
+}
+
+const WAL: &str = "PRAGMA journal_mode = WAL";
+
+#[test]
+fn a_log_is_watched_that_the_preparation_has_begun() {
+    for wal in [true, false] {
+        let folder = folder();
+        let path = file(folder.path());
+        let manager = Manager::file(&path).wal(wal).with_init(|conn| conn.execute_batch(WAL));
+        let mut conn = manager.connect().unwrap();
+        manager.customized(&mut conn);
+        the_log_is_watched(&path, &manager, &mut conn);
+    }
+}
+
+#[test]
+fn a_log_is_watched_that_a_customizer_has_begun() {
+    fn switch(conn: &mut Connection) {
+        conn.transaction().unwrap().rollback().unwrap();
+        conn.execute_batch(WAL).unwrap();
+    }
+    for wal in [true, false] {
+        let folder = folder();
+        let path = file(folder.path());
+        let manager = Manager::file(&path).wal(wal);
+        let mut conn = manager.connect().unwrap();
+        switch(&mut conn);
+        manager.customized(&mut conn);
+        the_log_is_watched(&path, &manager, &mut conn);
+    }
+}
+
+#[test]
+fn a_log_is_watched_that_a_check_has_begun() {
+    let folder = folder();
+    let path = file(folder.path());
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    first(&reader).unwrap();
+    let manager = Manager::file(&path).busy_timeout(Duration::from_millis(100));
+    let mut conn = manager.connect().unwrap();
+    manager.customized(&mut conn);
+    reader.execute_batch("COMMIT").unwrap();
+    manager.is_valid(&mut conn).unwrap();
+    the_log_is_watched(&path, &manager, &mut conn);
+}
+
+#[test]
+fn the_preparation_and_a_customizer_may_end_the_log() {
+    let end = "INSERT INTO t VALUES (2); PRAGMA journal_mode = DELETE; INSERT INTO t VALUES (3)";
+    for (init, customizer) in [(end, "SELECT 1"), ("SELECT 1", end)] {
+        let folder = folder();
+        let path = file(folder.path());
+        let manager = Manager::file(&path).with_init(|conn| conn.execute_batch(init));
+        let mut conn = manager.connect().unwrap();
+        a_tick_passes();
+        conn.execute_batch(customizer).unwrap();
+        manager.customized(&mut conn);
+        a_tick_passes();
+        conn.execute_batch("INSERT INTO t VALUES (4)").unwrap();
+        assert!(!manager.has_broken(&mut conn) && !manager.needs_reset(&mut conn));
+    }
+}
+
+#[test]
+fn a_close_copies_no_log_that_has_no_name_any_more() {
+    const NAME: &str = "replaced_file::a_close_copies_no_log_that_has_no_name_any_more";
+    if let Some(folder) = role() {
+        // Another process writes, with a log of its own, and copies it.
+        let newer = Connection::open(folder.join("main.db")).unwrap();
+        newer.execute_batch("UPDATE t SET n = 3; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        return;
+    }
+    let folder = folder();
+    let path = file(folder.path());
+    let manager = Manager::file(&path);
+    let old = manager.connect().unwrap();
+    old.execute_batch("UPDATE t SET n = 2").unwrap();
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(with_suffix(&path, suffix)).unwrap();
+    }
+    again(NAME, folder.path(), |program| Command::new(program));
+    drop(old);
+    assert_eq!(first(&Connection::open(&path).unwrap()).unwrap(), 3, "the later write");
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn a_use_that_left_nothing_needs_no_reset() {
         "BEGIN; INSERT INTO t VALUES (1); COMMIT",
         "PRAGMA foreign_keys; PRAGMA user_version = 7; PRAGMA table_info(t)",
         "CREATE INDEX i ON t (n); DROP INDEX i",
+        "ALTER TABLE t ADD COLUMN m; ALTER TABLE t DROP COLUMN m",
     ] {
         conn.execute_batch(sql).unwrap();
         assert_eq!(give_back(&manager, &mut conn), Fate::Kept, "{sql}");

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::Pool;
+use fairpool::text::Plain;
+use fairpool::{ManageConnection, Pool};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::Connection;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -32,9 +33,13 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// A name that would begin a line of its own.
+const ODD_NAME: &str = "re\nad.db";
+
 fn logged(path: &Path, level: Level) -> Vec<String> {
     let all = LOGGER.0.lock().unwrap();
-    let path = path.display().to_string();
+    let path = Plain(path.to_str().unwrap()).to_string();
+    assert!(path.contains("re\\nad.db"), "{path}");
     let mine = all.iter().filter(|(of, text)| *of == level && text.contains(&path));
     mine.map(|(_, text)| text.clone()).collect()
 }
@@ -43,8 +48,9 @@ fn pool(path: &Path) -> Pool<Manager> {
     // The second of two tests of one process finds it set.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(LevelFilter::Info);
-    let quick = |conn: &mut Connection| conn.execute_batch("PRAGMA synchronous = OFF");
-    let manager = Manager::file(path).with_init(quick);
+    // As many programs do. The file is in WAL mode already.
+    let init = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF";
+    let manager = Manager::file(path).with_init(|conn| conn.execute_batch(init));
     let pool = Pool::builder().max_size(4).connection_timeout(LONG).build(manager).unwrap();
     pool.get().unwrap().execute_batch("CREATE TABLE t (data BLOB)").unwrap();
     pool
@@ -67,7 +73,7 @@ fn count(conn: &Connection) {
 #[test]
 fn a_log_that_overlapping_readers_keep_is_emptied() {
     let folder = folder();
-    let path = folder.path().join("read.db");
+    let path = folder.path().join(ODD_NAME);
     let pool = pool(&path);
     let is_over = AtomicBool::new(false);
     let most = thread::scope(|scope| {
@@ -103,7 +109,7 @@ fn a_log_that_overlapping_readers_keep_is_emptied() {
 #[test]
 fn a_reader_that_never_ends_is_named_in_a_warning() {
     let folder = folder();
-    let path = folder.path().join("read.db");
+    let path = folder.path().join(ODD_NAME);
     let pool = pool(&path);
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("BEGIN").unwrap();
@@ -126,4 +132,17 @@ fn a_reader_that_never_ends_is_named_in_a_warning() {
         pool.get().unwrap().query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap();
     assert_eq!(timeout, 5000, "as before");
     assert_eq!(pool.stats().closed.total(), 0, "{:?}", pool.stats());
+}
+
+#[test]
+fn a_refused_commit_is_logged_with_its_path_in_one_line() {
+    let folder = folder();
+    let path = folder.path().join(ODD_NAME);
+    let pool = pool(&path);
+    let conn = pool.manager().connect().unwrap();
+    fs::rename(&path, path.with_extension("moved")).unwrap();
+    thread::sleep(Duration::from_millis(30));
+    conn.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
+    let warnings = logged(&path, Level::Warn);
+    assert!(warnings[0].starts_with("a commit is refused"), "{warnings:?}");
 }

@@ -57,4 +57,7 @@ fn each_path_has_turns_of_its_own_which_are_dropped_after_use() {
     let weak = Arc::downgrade(&one);
     drop(one);
     assert!(weak.upgrade().is_none());
+    let _other = CloseTurns::of("/c");
+    let is_kept = |path| TURNS.lock().as_ref().is_some_and(|all| all.contains_key(path));
+    assert!(is_kept("/c") && !is_kept("/a"));
 }

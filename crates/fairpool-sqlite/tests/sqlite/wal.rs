@@ -76,7 +76,7 @@ fn a_log_that_overlapping_readers_keep_is_emptied() {
     let path = folder.path().join(ODD_NAME);
     let pool = pool(&path);
     let is_over = AtomicBool::new(false);
-    let most = thread::scope(|scope| {
+    let (most, last) = thread::scope(|scope| {
         // Two readers, of which one begins before the other ends.
         for _ in 0..2 {
             scope.spawn(|| {
@@ -89,21 +89,22 @@ fn a_log_that_overlapping_readers_keep_is_emptied() {
                 }
             });
         }
-        let mut most = 0;
+        let (mut most, mut last) = (0, 0);
         let started = Instant::now();
-        while logged(&path, Level::Info).is_empty() {
-            assert!(started.elapsed() < LONG, "{:?}", logged(&path, Level::Warn));
+        while logged(&path, Level::Info).is_empty() && started.elapsed() < LONG {
             rewrite(&pool.get().unwrap());
-            most = most.max(wal_bytes(&path));
+            last = wal_bytes(&path);
+            most = most.max(last);
             thread::sleep(Duration::from_millis(1));
         }
-        assert!(wal_bytes(&path) < most, "it was {most}");
+        last = last.min(wal_bytes(&path));
         is_over.store(true, Ordering::Relaxed);
-        most
+        (most, last)
     });
+    assert!(last < most, "it was {most}, and {last} at the end");
     assert!(most > LARGE, "the readers have kept the log: {most}");
     let emptied = logged(&path, Level::Info);
-    assert!(emptied[0].contains("and was emptied"), "{emptied:?}");
+    assert!(emptied.iter().any(|text| text.contains("and was emptied")), "{emptied:?}");
 }
 
 #[test]

@@ -42,9 +42,14 @@
 //!   `-wal` or `-shm` file, or a symbolic link on the way. The connection is closed when it
 //!   returns. Commits and returns look for such a change at most once per tick of the clock
 //!   (10 ms at most on Linux), so commits within one tick of the change can be lost. A
-//!   connection that was idle then reads the old file in its next use. Only on Unix: other systems keep the name of an open file. Hard
-//!   links to one database are not noticed: SQLite keeps a log for each name, which damages
-//!   the file.
+//!   connection that was idle then reads the old file in its next use. A close copies no
+//!   log that has lost its name. Only on Unix: other systems keep the name of an open file.
+//!   Hard links to one database are not noticed: SQLite keeps a log for each name, which
+//!   damages the file.
+//! - **Open the file only with SQLite** while a pool uses it. When a process closes any
+//!   descriptor of a file (after `std::fs::read` or `copy`, for example), POSIX takes all
+//!   its locks from that file, those of SQLite too; other processes then write over it or
+//!   delete its log. `VACUUM INTO` makes a copy.
 //! - **A relative path** is taken from the folder that the process had when the manager was
 //!   made.
 //!
@@ -57,8 +62,10 @@
 //!
 //! When a connection returns and the log has more than 64 MiB, a worker of the pool tries to
 //! empty it, at most every 10 s. It makes five attempts, each of which waits for readers for
-//! 100 ms at most; writers wait meanwhile. That ends the growth beside overlapping readers
-//! that are shorter than that. If it fails, it logs a warning with the log's size. Find the
+//! 100 ms at most, and never longer than `busy_timeout`; writers wait meanwhile. That ends the
+//! growth beside overlapping readers that are shorter than that. Copying takes the time that
+//! the disk needs: if `reset_timeout` (2 s) is too short for it, the pool abandons the call
+//! and replaces the connection, and the copying ends on its own. If it fails, it logs a warning with the log's size. Find the
 //! reader with [`Pool::holders`](fairpool::Pool::holders) then.
 //!
 //! # Errors

@@ -179,8 +179,10 @@ impl SqliteConnectionManager {
     /// writer do not wait for each other; default `true`.
     ///
     /// A file that another connection uses cannot be switched. The new connection then stays
-    /// in the present mode, after at most 1 s; later connects and checks try again, without
-    /// waiting.
+    /// in the present mode, after half of the wait that
+    /// [`busy_timeout`](Self::busy_timeout) describes (1 s); later connects and checks try
+    /// again, without waiting. A file that cannot even be read, because another connection
+    /// locks it, fails the connect after that whole wait.
     ///
     /// The file keeps the mode: `false` does not switch back. The setting has no effect
     /// on a database in memory, one that is opened read-only, and on file systems that

@@ -19,19 +19,22 @@
 /// | a transaction, a savepoint | always | rolled back (`Rollback` does this too) |
 /// | an interrupt handle | [always](crate::InterruptHandle) | does nothing any more |
 /// | `PRAGMA foreign_keys`, `synchronous`, `query_only`, `recursive_triggers`, `cache_size`, `busy_timeout` and others that say their value | always | compared and undone |
+/// | these of an attached database or of `temp` (`PRAGMA other.synchronous = 0`); `secure_delete` and `mmap_size` without a name, if `with_init` has attached a database | always | closed |
 /// | other pragmas: `journal_mode`, `locking_mode`, `temp_store`, `case_sensitive_like`, … | always | closed |
 /// | `ATTACH`, `DETACH`; tables, views, triggers in `temp` | always | closed, unless everything is as before |
-/// | an update, commit, rollback, WAL, progress, trace or busy hook | always | removed |
+/// | an update, commit, rollback, progress or trace hook | always | removed |
+/// | a busy handler or WAL hook | unless `busy_timeout` or `wal_autocheckpoint` of a clean connection is 0 | removed |
 /// | an authorizer | always | closed |
-/// | a function, a collation, a limit, a `db_config` flag, a capacity of the statement cache, a transaction behavior | if set by a method of [`Connection`](crate::Connection) | closed |
-/// | the same by a function that was given `&rusqlite::Connection`; a module, an extension, a pre-update hook; rows in temporary tables of `with_init` | no | set them in `with_init` |
+/// | a function, a collation or the callback for missing ones, a limit, a `db_config` flag, a `file_control` operation, a capacity of the statement cache, a transaction behavior | if set by a method of [`Connection`](crate::Connection) | closed |
+/// | the same by a function that was given `&rusqlite::Connection`; a window function, a module, an extension, a pre-update hook, client data, `deserialize`; rows in temporary tables of `with_init` | no | set them in `with_init` |
 /// | the driver's own interrupt handle, taken from a `&rusqlite::Connection` or a transaction | no | take it from the guard |
 /// | a statement that was not read to its end | impossible: it borrows the connection | |
 /// | cached statements, `last_insert_rowid()`, `changes()` | not looked for | stay |
 ///
-/// A hook of `with_init` that a holder has replaced stays replaced. An authorizer of
+/// A hook of `with_init` or the customizer that a holder has replaced stays replaced, and so
+/// does one that they had only removed. An authorizer of
 /// `with_init` takes the place of the one that notices SQL; each return then compares
-/// pragmas, databases and temporary objects on a worker thread.
+/// `main`'s pragmas, databases and temporary objects on a worker thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reset {

@@ -89,15 +89,14 @@ pub(super) fn close(
         turn = turns.turn.try_lock_for(siblings.wait());
         turns.is_stuck.store(turn.is_none(), Ordering::Relaxed);
     }
-    // A close waits for no lock. It does not depend on what fails here.
-    let _ = driver.busy_timeout(Duration::ZERO);
     if has_moved {
         // The log that this connection has open, or the file, is not the one that others use
         // now. To copy an old log would overwrite what they have written since.
         let _ = driver.set_db_config(NO_CHECKPOINT, true);
     }
     if siblings.closes_last() && !driver.db_config(NO_CHECKPOINT).unwrap_or(false) {
-        // Readers of other processes may keep some of the log.
+        // Readers of other processes may keep some of the log. The close does not depend on
+        // it. Unlike the pragma, it does not read the schema, and so waits for no lock.
         let _ = driver.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE);
     }
     let result = driver.close().map_err(|(_, error)| error);

@@ -235,7 +235,10 @@ fn a_check_waits_for_no_lock() {
     let reader = reader_of(&path);
     let manager = Manager::file(&path).busy_timeout(LONG);
     let mut conn = manager.connect().unwrap();
-    reader.execute_batch("COMMIT; BEGIN EXCLUSIVE").unwrap();
+    reader.execute_batch("COMMIT").unwrap();
+    // After this SQLite reads the schema again.
+    conn.execute_batch("BEGIN; CREATE TABLE u (n); ROLLBACK").unwrap();
+    reader.execute_batch("BEGIN EXCLUSIVE").unwrap();
     without_waiting(|| manager.is_valid(&mut conn)).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Names that mean memory, or nothing lasting; and names that depend on the process.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use fairpool::{ErrorKind, ManageConnection, Pool};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
@@ -93,4 +94,19 @@ fn change_folder() {
         manager.is_valid(&mut conn).unwrap();
         assert!(manager.connect().unwrap().table_exists(None, "t").unwrap(), "{manager:?}");
     }
+}
+
+#[test]
+fn a_connect_to_a_shared_memory_does_not_wait_for_its_writer() {
+    let waits = (0..3).map(|round| {
+        let name = format!("file:/written_{round}?vfs=memdb");
+        let writer = rusqlite::Connection::open(&name).unwrap();
+        writer.execute_batch("CREATE TABLE t (n); BEGIN IMMEDIATE").unwrap();
+        let started = Instant::now();
+        Manager::file(&name).connect().unwrap();
+        started.elapsed()
+    });
+    // The driver's own busy timeout is 5 s.
+    let shortest = waits.min().unwrap();
+    assert!(shortest < Duration::from_secs(4), "{shortest:?}");
 }

@@ -26,3 +26,5 @@ mod recovery;
 mod returns;
 mod secrets;
 mod statements;
+mod unmarked;
+mod words;

@@ -101,7 +101,7 @@ pub(super) static NEVER_FUNCTIONS: &[&str] = &[
     "dec", "decimal", "default", "deferrable", "desc", "distinct", "do", "else", "end",
     "except", "exists", "extract", "false", "fetch", "float", "for", "foreign", "from",
     "grant", "greatest", "group", "grouping", "having", "in", "initially", "inout", "int",
-    "integer", "intersect", "interval", "into", "join", "lateral", "leading", "least",
+    "integer", "intersect", "interval", "into", "lateral", "leading", "least",
     "limit", "localtime", "localtimestamp", "national", "nchar", "none", "normalize", "not",
     "null", "nullif", "numeric", "offset", "on", "only", "or", "order", "out", "overlay",
     "placing", "position", "precision", "primary", "real", "references", "returning", "row",

@@ -23,6 +23,14 @@ struct Name<'a> {
     is_declared: bool,
 }
 
+/// A `JOIN (`, which may also be a call of a function of that name. What follows decides.
+#[derive(Clone, Copy, PartialEq)]
+enum Join {
+    Decided,
+    Opened,
+    Values,
+}
+
 /// Takes the tokens of a statement one by one.
 pub(super) struct Scan<'a> {
     kind: Kind,
@@ -38,6 +46,7 @@ pub(super) struct Scan<'a> {
     expects_set: bool,
     /// An `ON CONFLICT` may be the condition of a join.
     joins: bool,
+    join: Join,
     depth: usize,
     /// By depth, whether the open parenthesis is one of a call. Of the first 64 depths.
     calls: u64,
@@ -61,6 +70,7 @@ impl<'a> Scan<'a> {
             declares: false,
             expects_set: kind == Kind::Update,
             joins: false,
+            join: Join::Decided,
             depth: 0,
             calls: 0,
             closed_call: false,
@@ -76,6 +86,9 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn token(&mut self, token: Token<'a>) {
+        if self.join != Join::Decided {
+            self.in_join(token);
+        }
         match token {
             Token::Word(_) | Token::Quoted(_) => self.on_name(token),
             Token::Dot => {}
@@ -210,18 +223,40 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether this word, which may also name a function, is syntax after that token.
-    fn is_syntax(&self, word: &str, before: Option<Token<'_>>) -> bool {
+    fn is_syntax(&mut self, word: &str, before: Option<Token<'_>>) -> bool {
         let follows = |words: &[&str]| match before {
             Some(Token::Word(before)) => words.iter().any(|word| before.eq_ignore_ascii_case(word)),
             _ => false,
         };
         match word {
             "by" => follows(&["order", "group", "partition"]),
+            "join" => {
+                // These cannot stand before an expression.
+                let kinds = ["inner", "left", "right", "full", "outer", "cross", "natural"];
+                if !follows(&kinds) {
+                    self.join = Join::Opened;
+                }
+                true
+            }
             "conflict" => follows(&["on"]) && !self.joins,
             "key" => follows(&["primary", "foreign"]),
             "sets" => follows(&["grouping"]),
             "varying" => follows(&["character", "char"]),
             _ => false,
+        }
+    }
+
+    /// No list of arguments starts with a query that has no parentheses of its own.
+    fn in_join(&mut self, token: Token<'a>) {
+        let is = |word: &str| matches!(token, Token::Word(t) if t.eq_ignore_ascii_case(word));
+        let is_query = match self.join {
+            Join::Values => token == Token::Open,
+            _ => ["select", "with", "table"].into_iter().any(is),
+        };
+        let is_values = self.join == Join::Opened && is("values");
+        self.join = if is_values { Join::Values } else { Join::Decided };
+        if !is_query && !is_values {
+            self.left |= functions::call(None, "join", true, self.harmless);
         }
     }
 

@@ -176,6 +176,8 @@ fn a_word_of_syntax_may_be_the_name_of_a_function() {
             "SELECT 1 FROM a JOIN b ON conflict(1)",
             "MERGE INTO a USING b ON conflict(1) WHEN MATCHED THEN DO NOTHING",
             "SELECT a ILIKE ilike(1)",
+            "SELECT join(1), join(values), join()",
+            "SELECT 1 FROM a JOIN b ON join(1)",
             "SELECT json_value(1)",
             "SELECT json_array(1)",
             "SELECT merge_action(1)",
@@ -194,6 +196,8 @@ fn a_word_of_syntax_may_be_the_name_of_a_function() {
             "SELECT ((((rank() over (order by a)))))",
             "SELECT mode() WITHIN GROUP (ORDER BY a) FILTER (WHERE b) FROM t",
             "WITH x AS NOT MATERIALIZED (SELECT 1) TABLE x",
+            "SELECT FROM a JOIN (SELECT 1) x ON (true) JOIN (VALUES (1)) y ON (true)",
+            "SELECT FROM a LEFT JOIN (b CROSS JOIN (c INNER JOIN d USING (n))) ON (true)",
         ],
     );
 }

@@ -96,7 +96,7 @@ const PLACES: &[&str] = &[
 fn a_call_of_a_function_named_like_syntax_is_noticed_wherever_it_stands() {
     let _database = make_objects("calls");
     let words = make_functions_named_like_syntax();
-    for word in ["set", "by", "over", "filter", "conflict", "materialized", "json_value", "ilike"] {
+    for word in ["set", "by", "over", "filter", "conflict", "materialized", "join", "ilike"] {
         assert!(words.iter().any(|other| other == word), "{word} in {words:?}");
     }
     let mut used = Used::new(manager());

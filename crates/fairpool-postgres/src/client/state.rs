@@ -264,13 +264,14 @@ impl State {
     /// As [`note`](Self::note), for a call whose answer is read later.
     pub(super) fn streams<R>(
         &mut self,
+        source: Source<'_>,
         effect: Effect,
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         if let Err(error) = &result {
-            self.has_failed |= is_fatal(error);
+            self.failed(source, effect, error);
         }
-        self.mark(Left::UNREAD | effect.leaves);
+        self.mark(Left::UNREAD);
         result
     }
 

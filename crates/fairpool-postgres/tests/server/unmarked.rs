@@ -84,10 +84,10 @@ impl Maker<'_> {
     }
 
     fn expression(&mut self) -> String {
-        match self.rng.random_range(0..300) {
+        match self.rng.random_range(0..150) {
             0 => self.pick(LEAVING),
-            1 => format!("{}(1)", self.functions.choose(self.rng).unwrap()),
-            2..60 => {
+            1..3 => format!("{}(1)", self.functions.choose(self.rng).unwrap()),
+            3..40 => {
                 let (a, b) = (self.expression(), self.expression());
                 match self.rng.random_range(0..4) {
                     0 => format!("concat({a},~{b})"),

@@ -4,7 +4,8 @@ use fairpool::ManageConnection;
 
 use crate::common::manager;
 use crate::marks::{
-    Seen, Used, known_words, make_functions_named_like_syntax, make_objects, what_is_left,
+    SYNTAX, Seen, Used, asked_for, known_words, make_functions_named_like_syntax, make_objects,
+    what_is_left,
 };
 
 /// Where an expression may stand. `{e}` is a call that takes a lock.
@@ -100,9 +101,14 @@ fn a_call_of_a_function_named_like_syntax_is_noticed_wherever_it_stands() {
         assert!(words.iter().any(|other| other == word), "{word} in {words:?}");
     }
     let mut used = Used::new(manager());
-    let (mut had_left, mut unnoticed) = (0, Vec::new());
-    for word in &words {
-        for place in PLACES {
+    let (mut tried, mut had_left, mut unnoticed) = (0, 0, Vec::new());
+    for (n, word) in words.iter().enumerate() {
+        let is_syntax = SYNTAX.split_whitespace().any(|syntax| syntax == word);
+        for (m, place) in PLACES.iter().enumerate() {
+            if !is_syntax && is_left_out(n + m) {
+                continue;
+            }
+            tried += 1;
             let sql = place.replace("{e}", &format!("{word}(1)"));
             let (seen, left) = used.left_by(&[&sql]);
             if !left.is_empty() {
@@ -112,16 +118,24 @@ fn a_call_of_a_function_named_like_syntax_is_noticed_wherever_it_stands() {
         }
     }
     println!(
-        "figure: {} words in {} places, {} calls not noticed",
+        "figure: {} words in {} places, {tried} calls tried, {} not noticed",
         words.len(),
         PLACES.len(),
         unnoticed.len()
     );
     assert!(unnoticed.is_empty(), "{unnoticed:#?}");
     // Of every eighth.
-    let tried = words.len() * PLACES.len() / 8;
-    assert!(had_left * 2 > tried, "{had_left} of {tried}: most of the calls are valid");
+    assert!(had_left * 16 > tried, "{had_left} of an eighth of {tried}: most calls are valid");
 }
+
+/// Most words are like each other: by default each is tried in every fourth place.
+fn is_left_out(number: usize) -> bool {
+    number % 4 != 0 && asked_for().is_none()
+}
+
+/// Words that may stand where a name starts, too.
+const BEFORE_NAMES: [&str; 7] =
+    ["all", "constraints", "local", "prepare", "session", "transaction", "work"];
 
 /// Where a name may stand, `{n}`. The texts of a use, one after another, are separated by `|`.
 const NAMED: &[&str] = &[
@@ -177,9 +191,13 @@ const NAMED: &[&str] = &[
 fn what_a_statement_leaves_is_noticed_also_if_its_names_are_words_of_syntax() {
     let _database = make_objects("named_like_syntax");
     let mut used = Used::new(manager());
-    let mut unnoticed = Vec::new();
-    for word in known_words() {
-        for place in NAMED {
+    let (mut tried, mut unnoticed) = (0, Vec::new());
+    for (n, word) in known_words().into_iter().enumerate() {
+        for (m, place) in NAMED.iter().enumerate() {
+            if !BEFORE_NAMES.contains(&word) && is_left_out(n + m) {
+                continue;
+            }
+            tried += 1;
             let place = place.replace("{n}", word);
             let texts: Vec<&str> = place.split('|').collect();
             let (_, left) = used.left_by(&texts);
@@ -188,7 +206,7 @@ fn what_a_statement_leaves_is_noticed_also_if_its_names_are_words_of_syntax() {
             }
         }
     }
-    println!("figure: {} uses not noticed", unnoticed.len());
+    println!("figure: {tried} uses with such names, {} not noticed", unnoticed.len());
     assert!(unnoticed.is_empty(), "{unnoticed:#?}");
     let mut client = manager().connect().unwrap();
     client.batch_execute("SET local.x = 'y'; PREPARE transaction AS SELECT 1").unwrap();

@@ -76,7 +76,8 @@ impl<'a> Transaction<'a> {
             Ok(statement) => inner.bind(statement, params),
             Err(sql) => inner.bind(sql, params),
         };
-        state.note(query.source(), effect, result)
+        // Bound, and not executed yet: not even a COMMIT has ended anything.
+        state.note(query.source(), Effect { ends_transaction: false, ..effect }, result)
     }
 
     /// Returns the next rows of a portal; all of them if `max_rows` is not above zero.

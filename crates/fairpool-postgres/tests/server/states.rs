@@ -11,27 +11,30 @@ use crate::common::{
     start_log,
 };
 
-/// Begins a savepoint, and ends it in one of the ways.
-type Savepoint = fn(&mut Transaction<'_>);
+/// Something that ends, but not the transaction.
+type Inner = fn(&mut Transaction<'_>);
 
-const SAVEPOINTS: [(&str, Savepoint); 6] = [
+const INNER: [(&str, Inner); 7] = [
     ("commit", |outer| outer.transaction().unwrap().commit().unwrap()),
     ("rollback", |outer| outer.transaction().unwrap().rollback().unwrap()),
     ("drop", |outer| drop(outer.transaction().unwrap())),
     ("commit, named", |outer| outer.savepoint("s").unwrap().commit().unwrap()),
     ("rollback, named", |outer| outer.savepoint("s").unwrap().rollback().unwrap()),
     ("drop, named", |outer| drop(outer.savepoint("s").unwrap())),
+    ("a COMMIT that is bound and not executed", |outer| {
+        outer.bind("COMMIT", &[]).unwrap();
+    }),
 ];
 
 #[test]
-fn the_end_of_a_savepoint_is_not_taken_for_the_end_of_the_transaction() {
+fn the_end_of_something_inside_is_not_taken_for_the_end_of_the_transaction() {
     let _database = own_database("savepoints");
     psql("CREATE TABLE kept (n int)");
     let pool = builder().max_size(1).build(named("savepoints")).unwrap();
-    for (how, savepoint) in SAVEPOINTS {
+    for (what, inner) in INNER {
         let mut conn = pool.get().unwrap();
         let mut transaction = conn.transaction().unwrap();
-        savepoint(&mut transaction);
+        inner(&mut transaction);
         // Not ended, and not seen to be.
         mem::forget(transaction);
         drop(conn);
@@ -41,7 +44,7 @@ fn the_end_of_a_savepoint_is_not_taken_for_the_end_of_the_transaction() {
         assert_eq!(
             psql("WITH x AS (DELETE FROM kept RETURNING 1) SELECT count(*) FROM x"),
             "1",
-            "{how}"
+            "{what}"
         );
     }
     assert!(pool.close(std::time::Instant::now() + LONG).is_complete());

@@ -202,7 +202,7 @@ fn a_word_of_syntax_may_be_the_name_of_a_function() {
     );
 }
 
-/// Whether reading this many copies of a text ends, on a stack as small as a thread's may be.
+/// Reads this many copies of a piece and an end, on a stack as small as a thread's may be.
 fn read_many(piece: &str, number: usize, end: &str) -> Effect {
     let sql = piece.repeat(number) + end;
     let read = move || Effect::of(&sql, &Harmless::default());

@@ -380,7 +380,7 @@ impl Used {
         }
         let mut seen = Seen::Nothing;
         if manager.needs_reset(client) {
-            let had_left = (self.uses % 8 == 0).then(|| !what_is_left(client).is_empty());
+            let had_left = self.uses.is_multiple_of(8).then(|| !what_is_left(client).is_empty());
             seen = Seen::Marked { had_left };
             manager.reset(client).unwrap();
         }

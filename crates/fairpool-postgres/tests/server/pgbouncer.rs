@@ -233,6 +233,8 @@ fn behind_a_transaction_pooler_session_state_is_refused_plainly() {
     let mut client = pooled.connect().unwrap();
     for sql in [
         "SET work_mem = '1MB'",
+        "SET local.x = 'y'",
+        "SET transaction.x = 'y'",
         "LISTEN news",
         "SELECT pg_advisory_lock(1)",
         "PREPARE p AS SELECT 1",

@@ -119,7 +119,9 @@ impl Maker<'_> {
             7 => format!("SELECT~count(*)~FROM~plain~GROUP~BY~{e}~HAVING~({f})~IS~NULL"),
             8 => format!("SELECT~1~FROM~plain~a~JOIN~plain~b~ON~({e})~IS~NULL"),
             9 => format!("WITH~{name}~(a)~AS~MATERIALIZED~(SELECT~{e})~SELECT~a~FROM~{name}"),
-            10 => format!("INSERT~INTO~keyed~(n,~m)~VALUES~(1,~2)~ON~CONFLICT~(n)~DO~NOTHING"),
+            10 => format!(
+                "INSERT~INTO~keyed~(n,~m)~SELECT~1,~2~FROM~plain~{name}~ON~CONFLICT~(n)~DO~NOTHING"
+            ),
             11 => format!(
                 "INSERT~INTO~keyed~AS~{name}~(n)~VALUES~(1)~ON~CONFLICT~(n)~DO~UPDATE~\
                  SET~(n,~m)~=~(1,~2)~WHERE~({e})~IS~NULL"

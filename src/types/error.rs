@@ -74,8 +74,9 @@ impl Error {
 
     pub(crate) fn forked(pool: &str, built_in: Process) -> Error {
         let message = format!(
-            "pool '{pool}' was built in process {}, and this is its child {}: build the pool \
+            "pool '{}' was built in process {}, and this is its child {}: build the pool \
              after the fork",
+            Plain(pool),
             built_in.id(),
             Process::current().id(),
         );

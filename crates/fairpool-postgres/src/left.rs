@@ -93,3 +93,9 @@ impl Effect {
         statement::read(sql, harmless).unwrap_or(Effect::ANYTHING)
     }
 }
+
+/// Whether the driver gives such names to the statements that it prepares: `s12`.
+pub(crate) fn is_name_of_driver(name: &str) -> bool {
+    let number = name.strip_prefix(['s', 'S']);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}

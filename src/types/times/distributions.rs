@@ -46,7 +46,8 @@ pub struct Times {
     /// more than some 25,000 times a second, only some uses are timed. Chance decides which,
     /// and they stand for the others; uses of some milliseconds and longer are all recorded.
     /// Of such a connection, the last few hundred uses are counted with its next ones, or
-    /// when it ends.
+    /// when it ends; and a use that follows a pause, is not timed, and lasts beyond the clock's
+    /// tick (4 ms on most systems) may be recorded as longer by that pause.
     pub in_use: Quantiles,
     /// How long connecting took (with `on_acquire`) if it succeeded.
     pub connect: Quantiles,

@@ -63,7 +63,18 @@ impl Child {
     ///
     /// If it panicked, was killed by a signal, or hangs.
     #[track_caller]
-    pub fn join(mut self) {
+    pub fn join(self) {
+        assert!(self.ends(), "the child hangs");
+    }
+
+    /// Waits until the child has ended. Returns `false` if it hangs; then it is killed.
+    ///
+    /// # Panics
+    ///
+    /// If it panicked, or was killed by a signal.
+    #[track_caller]
+    #[must_use]
+    pub fn ends(mut self) -> bool {
         let status = loop {
             if let Some(status) = fork::waitpid_nohang(self.pid).expect("the child's status") {
                 break status;
@@ -71,7 +82,7 @@ impl Child {
             if self.began.elapsed() > WATCHDOG {
                 let _ = Command::new("kill").args(["-9", &self.pid.to_string()]).status();
                 let _ = fork::waitpid(self.pid);
-                panic!("the child hangs");
+                return false;
             }
             thread::sleep(Duration::from_millis(2));
         };
@@ -80,6 +91,7 @@ impl Child {
             let _ = self.words.read_to_string(&mut text);
         }
         assert_eq!(status, 0, "the child ended with this status: {text}");
+        true
     }
 }
 

@@ -106,7 +106,8 @@ pub(super) fn prepare<C: GenericClient>(
 ) -> Result<Statement, Error> {
     let effect = state.effect_of(sql);
     if state.rules().transaction_pooler {
-        let types = state.types_of(inner, sql, types)?;
+        let types = state.types_of(inner, sql, types);
+        let types = state.note(Source::Text(sql), Effect::default(), types)?;
         return Ok(Statement::unnamed(sql, types, effect));
     }
     let result = inner.prepare_typed(sql, types);

@@ -88,15 +88,15 @@ macro_rules! statement_methods {
             let (inner, state) = self.parts();
             let params = params.into_iter();
             let effect = state.admit(inner, query.source())?;
-            let plan = state.plan(inner, query.source(), params.len())?;
-            let result = match plan {
+            let plan = state.plan(inner, query.source(), params.len());
+            let result = plan.and_then(|plan| match plan {
                 call::Plan::Text(sql) => inner.query_raw(sql, params),
                 call::Plan::Named(statement) => inner.query_raw(statement, params),
                 call::Plan::Unnamed(sql, types) => {
                     inner.query_typed_raw(sql, params.zip(types.iter().cloned()))
                 }
-            };
-            state.streams(effect, result)
+            });
+            state.streams(query.source(), effect, result)
         }
 
         /// Executes a statement whose parameters have these types, in one round trip.
@@ -174,7 +174,7 @@ macro_rules! statement_methods {
             let (inner, state) = self.parts();
             let effect = state.admit(inner, call::Source::Text(query))?;
             let result = inner.query_typed_raw(query, params);
-            state.streams(effect, result)
+            state.streams(call::Source::Text(query), effect, result)
         }
 
         /// Prepares a statement, which can be executed as long as the connection lives.
@@ -211,7 +211,7 @@ macro_rules! statement_methods {
                 Ok(statement) => inner.copy_in(statement),
                 Err(sql) => inner.copy_in(sql),
             };
-            state.streams(effect, result)
+            state.streams(query.source(), effect, result)
         }
 
         /// Executes a `COPY TO STDOUT`, and returns a reader of its data.
@@ -229,7 +229,7 @@ macro_rules! statement_methods {
                 Ok(statement) => inner.copy_out(statement),
                 Err(sql) => inner.copy_out(sql),
             };
-            state.streams(effect, result)
+            state.streams(query.source(), effect, result)
         }
 
         /// Executes the statements of a text, and returns their answers as text.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fairpool::text::Plain;
 use postgres::error::SqlState;
 use postgres::types::Type;
 use postgres::{Error, GenericClient};
@@ -14,7 +15,7 @@ use super::call::{Plan, Source};
 use super::cancel::ThisUse;
 use super::pooler::refuse;
 use crate::Reset;
-use crate::left::{Effect, Harmless, Left};
+use crate::left::{Effect, Harmless, Left, is_name_of_driver};
 use crate::manager::is_fatal;
 
 /// Behind a transaction pooler, a connection remembers the types of this many statements.
@@ -263,13 +264,14 @@ impl State {
     /// As [`note`](Self::note), for a call whose answer is read later.
     pub(super) fn streams<R>(
         &mut self,
+        source: Source<'_>,
         effect: Effect,
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         if let Err(error) = &result {
-            self.has_failed |= is_fatal(error);
+            self.failed(source, effect, error);
         }
-        self.mark(Left::UNREAD | effect.leaves);
+        self.mark(Left::UNREAD);
         result
     }
 
@@ -301,7 +303,7 @@ impl State {
             && matches!(source, Source::Text(_))
             && quotes_driver_name(error);
         if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
-            let message = error.as_db_error().map_or("", |db| db.message());
+            let message = Plain(error.as_db_error().map_or("", |db| db.message()));
             log::warn!(
                 "the server lost a prepared statement between two messages: {message}. Probably a \
                  pooler stands between that pools transactions, such as PgBouncer with \
@@ -324,6 +326,5 @@ pub(crate) fn is_lost_statement(error: &Error) -> bool {
 /// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.
 fn quotes_driver_name(error: &Error) -> bool {
     let Some(db) = error.as_db_error() else { return false };
-    let name = db.message().split('"').nth(1).and_then(|name| name.strip_prefix('s'));
-    name.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    db.message().split('"').nth(1).is_some_and(is_name_of_driver)
 }

@@ -7,12 +7,12 @@ use postgres::{
     CopyInWriter, CopyOutReader, Error, IsolationLevel, Portal, Row, RowIter, SimpleQueryMessage,
 };
 
-use super::call;
+use super::call::{self, Source};
 use super::cancel::CancelToken;
 use super::methods::statement_methods;
 use super::state::State;
 use super::statement::{Statement, ToStatement};
-use crate::left::Left;
+use crate::left::{Effect, Left};
 
 /// A transaction of a [`Client`](crate::Client), or a savepoint in one. Its drop rolls back.
 ///
@@ -76,7 +76,8 @@ impl<'a> Transaction<'a> {
             Ok(statement) => inner.bind(statement, params),
             Err(sql) => inner.bind(sql, params),
         };
-        state.note(query.source(), effect, result)
+        // Bound, and not executed yet: not even a COMMIT has ended anything.
+        state.note(query.source(), Effect { ends_transaction: false, ..effect }, result)
     }
 
     /// Returns the next rows of a portal; all of them if `max_rows` is not above zero.
@@ -101,8 +102,8 @@ impl<'a> Transaction<'a> {
         max_rows: i32,
     ) -> Result<RowIter<'_>, Error> {
         let (inner, state) = self.parts();
-        state.mark(Left::UNREAD);
-        inner.query_portal_raw(portal, max_rows)
+        let result = inner.query_portal_raw(portal, max_rows);
+        state.streams(Source::Text(""), Effect::default(), result)
     }
 
     /// Returns a token that can cancel this use's queries from another thread.
@@ -119,7 +120,7 @@ impl<'a> Transaction<'a> {
     /// As [`postgres::Transaction::transaction`].
     pub fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let (inner, state) = self.parts();
-        let inner = Some(inner.transaction()?);
+        let inner = Some(state.answered(inner.transaction())?);
         Ok(Transaction { inner, state, is_outermost: false })
     }
 
@@ -133,7 +134,7 @@ impl<'a> Transaction<'a> {
         I: Into<String>,
     {
         let (inner, state) = self.parts();
-        let inner = Some(inner.savepoint(name)?);
+        let inner = Some(state.answered(inner.savepoint(name))?);
         Ok(Transaction { inner, state, is_outermost: false })
     }
 }

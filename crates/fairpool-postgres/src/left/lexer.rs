@@ -75,7 +75,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_comment(&mut self) -> Result<(), Unreadable> {
-        let mut depth = 0;
+        let mut depth = 0_usize;
         loop {
             match (self.peek(0).ok_or(Unreadable)?, self.peek(1)) {
                 (b'/', Some(b'*')) => (depth, self.at) = (depth + 1, self.at + 2),

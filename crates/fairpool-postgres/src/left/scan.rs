@@ -8,6 +8,7 @@ use super::lexer::Token;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Query,
+    Update,
     Definition,
 }
 
@@ -22,6 +23,14 @@ struct Name<'a> {
     is_declared: bool,
 }
 
+/// A `JOIN (`, which may also be a call of a function of that name. What follows decides.
+#[derive(Clone, Copy, PartialEq)]
+enum Join {
+    Decided,
+    Opened,
+    Values,
+}
+
 /// Takes the tokens of a statement one by one.
 pub(super) struct Scan<'a> {
     kind: Kind,
@@ -33,7 +42,16 @@ pub(super) struct Scan<'a> {
     declares: bool,
     /// Inside CREATE INDEX.
     index: bool,
+    /// The SET of an UPDATE is still to come.
+    expects_set: bool,
+    /// An `ON CONFLICT` may be the condition of a join.
+    joins: bool,
+    join: Join,
     depth: usize,
+    /// By depth, whether the open parenthesis is one of a call. Of the first 64 depths.
+    calls: u64,
+    /// The last parenthesis closed was one of a call.
+    closed_call: bool,
     /// The depth of the arguments of `set_config`, while the scan is inside them. Their end shows
     /// whether the last one is TRUE: then the setting ends with the transaction.
     set_config: Option<usize>,
@@ -50,7 +68,12 @@ impl<'a> Scan<'a> {
             name: None,
             previous: None,
             declares: false,
+            expects_set: kind == Kind::Update,
+            joins: false,
+            join: Join::Decided,
             depth: 0,
+            calls: 0,
+            closed_call: false,
             set_config: None,
             before_previous: None,
         }
@@ -63,14 +86,17 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn token(&mut self, token: Token<'a>) {
+        if self.join != Join::Decided {
+            self.in_join(token);
+        }
         match token {
             Token::Word(_) | Token::Quoted(_) => self.on_name(token),
             Token::Dot => {}
             Token::Open => {
                 self.depth += 1;
-                if let Some(name) = self.name.take() {
-                    self.on_parenthesis(name);
-                }
+                let is_call = self.name.take().is_some_and(|name| self.on_parenthesis(name));
+                let bit = self.at_depth();
+                self.calls = if is_call { self.calls | bit } else { self.calls & !bit };
                 self.declares = false;
             }
             Token::Close => {
@@ -100,11 +126,29 @@ impl<'a> Scan<'a> {
             self.name = Some(Name { schema: Some(name.last), last: token, ..name });
             return;
         }
-        let is_declared = std::mem::take(&mut self.declares);
+        let mut is_declared = std::mem::take(&mut self.declares);
         if let Token::Word(word) = token {
+            is_declared |= self.is_clause(word);
             self.on_word(word);
         }
         self.name = Some(Name { schema: None, last: token, before: self.previous, is_declared });
+    }
+
+    /// Whether this word, which may also name a function, starts a clause here that has
+    /// parentheses.
+    fn is_clause(&mut self, word: &str) -> bool {
+        let is = |candidate| word.eq_ignore_ascii_case(candidate);
+        match word.len() {
+            // A table of this name would follow one of those words.
+            3 if self.expects_set && self.depth == 0 && is("set") => {
+                self.expects_set = self.follows_any(&["update", "only", "as"]);
+                !self.expects_set
+            }
+            4 | 6 if is("over") || is("filter") => {
+                self.previous == Some(Token::Close) && self.closed_call
+            }
+            _ => false,
+        }
     }
 
     fn on_word(&mut self, word: &str) {
@@ -112,9 +156,11 @@ impl<'a> Scan<'a> {
         let is = |candidates: &[&str]| candidates.iter().any(|c| word.eq_ignore_ascii_case(c));
         let (announces, temporary, in_definitions): (&[_], &[_], &[_]) = match word.len() {
             2 => (&["as"], &[], &[]),
+            // AS NOT MATERIALIZED
+            3 if self.follows("as") => (&["not"], &[], &[]),
             4 => (&["into", "with"], &["temp"], &["view"]),
             5 => (&["table"], &["local"], &[]),
-            6 => (&[], &["global"], &["exists"]),
+            6 => (&["update"], &["global"], &["exists"]),
             8 => (&[], &[], &["function"]),
             9 => (&["recursive"], &["temporary"], &["procedure", "aggregate"]),
             10 => (&["references"], &[], &[]),
@@ -122,7 +168,7 @@ impl<'a> Scan<'a> {
         };
         if is(announces) || self.kind == Kind::Definition && is(in_definitions) {
             self.declares = true;
-        } else if is(temporary) && ["into", "local", "global"].iter().any(|w| self.follows(w)) {
+        } else if is(temporary) && self.follows_any(&["into", "local", "global"]) {
             self.left |= Left::TEMPORARY;
             self.declares = true;
         } else if self.index && is(&["on", "using"]) {
@@ -132,25 +178,35 @@ impl<'a> Scan<'a> {
         {
             self.left |= Left::UNKNOWN;
         }
+        self.joins |= matches!(word.len(), 4 | 5) && is(&["join", "merge"]);
     }
 
     fn follows(&self, word: &str) -> bool {
         matches!(self.previous, Some(Token::Word(other)) if other.eq_ignore_ascii_case(word))
     }
 
-    fn on_parenthesis(&mut self, name: Name<'a>) {
+    fn follows_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.follows(word))
+    }
+
+    /// Returns whether OVER or FILTER may follow the parenthesis's end, and an expression cannot.
+    fn on_parenthesis(&mut self, name: Name<'a>) -> bool {
         if name.is_declared {
-            return;
+            return true;
         }
         let mut buffer = [0; 64];
         let last = match name.last {
             Token::Word(word) => lower(word, &mut buffer),
             Token::Quoted(name) => name,
-            _ => return,
+            _ => return false,
         };
         let is_plain = name.schema.is_none() && matches!(name.last, Token::Word(_));
-        if is_plain && (functions::is_never_function(last) || is_syntax(last, name.before)) {
-            return;
+        if is_plain && functions::is_never_function(last) {
+            // Of these only WITHIN GROUP belongs to a call.
+            return last == "group";
+        }
+        if is_plain && self.is_syntax(last, name.before) {
+            return false;
         }
         let (schema, of_server) = match name.schema {
             Some(Token::Word(schema)) => (Some(schema), schema.eq_ignore_ascii_case("pg_catalog")),
@@ -163,9 +219,54 @@ impl<'a> Scan<'a> {
         } else {
             self.left |= left;
         }
+        true
+    }
+
+    /// Whether this word, which may also name a function, is syntax after that token.
+    fn is_syntax(&mut self, word: &str, before: Option<Token<'_>>) -> bool {
+        let follows = |words: &[&str]| match before {
+            Some(Token::Word(before)) => words.iter().any(|word| before.eq_ignore_ascii_case(word)),
+            _ => false,
+        };
+        match word {
+            "by" => follows(&["order", "group", "partition"]),
+            "join" => {
+                // These cannot stand before an expression.
+                let kinds = ["inner", "left", "right", "full", "outer", "cross", "natural"];
+                if !follows(&kinds) {
+                    self.join = Join::Opened;
+                }
+                true
+            }
+            "conflict" => follows(&["on"]) && !self.joins,
+            "key" => follows(&["primary", "foreign"]),
+            "sets" => follows(&["grouping"]),
+            "varying" => follows(&["character", "char"]),
+            _ => false,
+        }
+    }
+
+    /// No list of arguments starts with a query that has no parentheses of its own.
+    fn in_join(&mut self, token: Token<'a>) {
+        let is = |word: &str| matches!(token, Token::Word(t) if t.eq_ignore_ascii_case(word));
+        let is_query = match self.join {
+            Join::Values => token == Token::Open,
+            _ => ["select", "with", "table"].into_iter().any(is),
+        };
+        let is_values = self.join == Join::Opened && is("values");
+        self.join = if is_values { Join::Values } else { Join::Decided };
+        if !is_query && !is_values {
+            self.left |= functions::call(None, "join", true, self.harmless);
+        }
+    }
+
+    /// The bit of this depth in `calls`; none of one that is too deep.
+    fn at_depth(&self) -> u64 {
+        u32::try_from(self.depth).ok().and_then(|depth| 1_u64.checked_shl(depth)).unwrap_or(0)
     }
 
     fn on_close(&mut self) {
+        self.closed_call = self.calls & self.at_depth() != 0;
         if self.set_config == Some(self.depth) {
             self.set_config = None;
             let is_local = self.follows("true") && self.before_previous == Some(Token::Comma);
@@ -174,35 +275,6 @@ impl<'a> Scan<'a> {
             }
         }
         self.depth = self.depth.saturating_sub(1);
-    }
-}
-
-/// Whether this word, which may also name a function, is syntax after that token.
-fn is_syntax(word: &str, before: Option<Token<'_>>) -> bool {
-    let follows = |words: &[&str]| match before {
-        Some(Token::Word(before)) => words.iter().any(|word| before.eq_ignore_ascii_case(word)),
-        _ => false,
-    };
-    match word {
-        "over" | "filter" => before == Some(Token::Close),
-        "by" => follows(&["order", "group", "partition"]),
-        // After UPDATE, or after a table's name.
-        "set" => follows(&["update"]) || before.is_some_and(is_name),
-        "conflict" => follows(&["on"]),
-        "key" => follows(&["primary", "foreign"]),
-        "sets" => follows(&["grouping"]),
-        "materialized" => follows(&["as", "not"]),
-        "varying" => follows(&["character", "char"]),
-        "group" => follows(&["within"]),
-        _ => false,
-    }
-}
-
-fn is_name(token: Token<'_>) -> bool {
-    match token {
-        Token::Word(word) => !functions::is_never_function(lower(word, &mut [0; 64])),
-        Token::Quoted(_) => true,
-        _ => false,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::functions::Harmless;
 use super::lexer::{Lexer, Token, Unreadable};
 use super::scan::{Kind, Scan, lower};
-use super::{Effect, Left};
+use super::{Effect, Left, is_name_of_driver};
 
 /// Reads a text of one or more statements.
 pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable> {
@@ -77,11 +77,9 @@ impl<'a> Reader<'a> {
     }
 
     fn statement(&mut self, is_first: bool) -> Result<(), Unreadable> {
-        while matches!(self.token, Some(Token::Open)) {
-            self.advance()?;
-        }
+        let is_first = !self.skip_to_verb()? && is_first;
         let Some(Token::Word(word)) = self.token else {
-            if self.token != Some(Token::Semicolon) {
+            if !matches!(self.token, None | Some(Token::Semicolon)) {
                 self.left |= Left::ANYTHING;
             }
             return self.scan(Kind::Query);
@@ -89,9 +87,9 @@ impl<'a> Reader<'a> {
         let mut buffer = [0; 16];
         match lower(word, &mut buffer) {
             // The word itself is part of the scan: it may announce a name.
-            "select" | "insert" | "update" | "delete" | "merge" | "values" | "table" | "with"
-            | "show" | "fetch" | "move" | "close" => return self.scan(Kind::Query),
-            "explain" => return self.explain(),
+            "update" => return self.scan(Kind::Update),
+            "select" | "insert" | "delete" | "merge" | "values" | "table" | "with" | "show"
+            | "fetch" | "move" | "close" => return self.scan(Kind::Query),
             "create" | "alter" | "drop" => self.define()?,
             "truncate" | "comment" | "grant" | "revoke" | "vacuum" | "analyze" | "analyse"
             | "reindex" | "cluster" | "refresh" | "lock" | "notify" | "unlisten" | "checkpoint"
@@ -119,21 +117,23 @@ impl<'a> Reader<'a> {
         self.scan(Kind::Definition)
     }
 
-    /// `EXPLAIN ANALYZE` executes what follows.
-    fn explain(&mut self) -> Result<(), Unreadable> {
-        self.advance()?;
-        if matches!(self.token, Some(Token::Open)) {
-            self.advance()?;
-            if self.is_any(EXPLAIN_OPTIONS) {
-                self.skip_to_close()?;
+    /// Skips parentheses, and `EXPLAIN` with its options: `EXPLAIN ANALYZE` executes what
+    /// follows. Returns whether there was one. Not recursive: a text may have any number of them.
+    fn skip_to_verb(&mut self) -> Result<bool, Unreadable> {
+        let mut is_explained = false;
+        loop {
+            if self.token == Some(Token::Open) {
+                self.advance()?;
+                if is_explained && self.is_any(EXPLAIN_OPTIONS) {
+                    self.skip_to_close()?;
+                }
+            } else if is_explained && self.is_any(&["analyze", "analyse", "verbose"]) {
+                self.advance()?;
+            } else if self.eat("explain")? {
+                is_explained = true;
+            } else {
+                return Ok(is_explained);
             }
-        }
-        while self.is_any(&["analyze", "analyse", "verbose"]) {
-            self.advance()?;
-        }
-        match self.token {
-            Some(_) => self.statement(false),
-            None => Ok(()),
         }
     }
 
@@ -170,6 +170,10 @@ impl<'a> Reader<'a> {
             self.advance()?;
             self.advance()?;
         }
+        self.skip_list()
+    }
+
+    fn skip_list(&mut self) -> Result<(), Unreadable> {
         if self.token == Some(Token::Open) {
             self.skip_to_close()?;
         }
@@ -205,38 +209,49 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Takes the next token if it is this word, and if the word is not itself a name here: the
+    /// first part of a parameter's, as in `local.x`.
+    fn eat_before_name(&mut self, word: &str) -> Result<bool, Unreadable> {
+        Ok(self.eat(word)? && matches!(self.token, Some(Token::Word(_) | Token::Quoted(_))))
+    }
+
     fn set(&mut self) -> Result<(), Unreadable> {
         self.advance()?;
-        let local = self.eat("local")?;
-        let _ = self.eat("session")?;
-        // A parameter that RESET ALL leaves as it is.
-        if self.is("seed") || self.token == Some(Token::Quoted("seed")) {
-            self.left |= Left::BEYOND_RESET;
-        }
-        if !local && !self.is_any(&["transaction", "constraints"]) {
+        let local = self.eat_before_name("local")?;
+        let _ = self.eat_before_name("session")?;
+        let ends_with_transaction =
+            local || self.eat_before_name("transaction")? || self.eat_before_name("constraints")?;
+        if !ends_with_transaction {
             self.left |= Left::SETTINGS;
         }
         Ok(())
     }
 
-    /// Without their statements, a driver and those who keep its statements fail.
+    /// Without its statements, a driver fails, and so do those who keep some.
     fn discard(&mut self) -> Result<(), Unreadable> {
         self.advance()?;
         let _ = self.eat("prepare")?;
         if self.is("all") {
             self.left |= Left::SETTINGS | Left::BEYOND_RESET;
         }
+        if let Some(Token::Word(name) | Token::Quoted(name)) = self.token
+            && is_name_of_driver(name)
+        {
+            self.left |= Left::BEYOND_RESET;
+        }
         Ok(())
     }
 
     fn prepare(&mut self) -> Result<(), Unreadable> {
         self.advance()?;
-        if self.is("transaction") {
+        let is_transaction = self.eat("transaction")?;
+        if is_transaction && self.token == Some(Token::Other) {
             self.open = Some(false);
             return Ok(());
         }
         self.left |= Left::PREPARED;
-        self.skip_name_and_list()
+        // Without a string that was the name of a statement.
+        if is_transaction { self.skip_list() } else { self.skip_name_and_list() }
     }
 
     /// Reads to the end of the statement, and looks for calls of functions and for names of

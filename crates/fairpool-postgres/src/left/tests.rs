@@ -94,9 +94,9 @@ fn each_kind_of_state_is_marked() {
     leaves(Left::SEQUENCES, &["SELECT nextval('s')", "INSERT INTO t VALUES (nextval('s'))"]);
     leaves(
         Left::BEYOND_RESET,
-        &["LOAD 'auto_explain'", "SELECT setseed(0.5)", "SET seed = 1"][..2],
+        &["LOAD 'auto_explain'", "DEALLOCATE s12", "DEALLOCATE PREPARE \"s0\"; deallocate S1"],
     );
-    assert!(left("SET LOCAL \"seed\" = 1").intersects(Left::BEYOND_RESET));
+    leaves(Left::SETTINGS, &["SELECT setseed(0.5)", "SET seed = 1"]);
     assert!(left("DISCARD ALL").intersects(Left::BEYOND_RESET));
     assert!(left("DEALLOCATE PREPARE ALL").intersects(Left::BEYOND_RESET));
     leaves(
@@ -122,6 +122,193 @@ fn each_kind_of_state_is_marked() {
             "EXPLAIN (SELECT mine(1))",
         ],
     );
+}
+
+#[test]
+fn a_word_of_syntax_may_be_the_name_of_a_parameter_or_of_a_statement() {
+    leaves(
+        Left::SETTINGS,
+        &[
+            "SET local.x = 'y'",
+            "set LOCAL . x to 'y'",
+            "SET session.x = 'y'",
+            "SET SESSION local.x = 'y'",
+            "SET SESSION session.x = 'y'",
+            "SET transaction.x = 'y'",
+            "SET constraints/**/.x = 'y'",
+            "SET \"local\".x = 'y'",
+            "RESET local.x",
+        ],
+    );
+    leaves(
+        Left::NOTHING,
+        &[
+            "SET LOCAL local.x = 'y'",
+            "SET LOCAL session.x = 'y'",
+            "SET LOCAL transaction.x = 'y'",
+            "SET LOCAL \"local\".x = 'y'",
+            "SET SESSION TRANSACTION READ ONLY",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "SET CONSTRAINTS \"all\" DEFERRED",
+            "DEALLOCATE prepare",
+            "DEALLOCATE s; DEALLOCATE s1a; DEALLOCATE \"all\"",
+        ],
+    );
+    for sql in ["PREPARE transaction AS SELECT 1", "PREPARE transaction (int) AS SELECT $1"] {
+        let effect = Effect::of(sql, &Harmless::default());
+        assert_eq!(effect, Effect { leaves: Left::PREPARED, ends_transaction: false }, "{sql}");
+    }
+}
+
+#[test]
+fn a_word_of_syntax_may_be_the_name_of_a_function() {
+    leaves(
+        Left::UNKNOWN,
+        &[
+            "SELECT 1 FROM t ORDER BY set(1)",
+            "SELECT 1 FROM t GROUP BY by(1)",
+            "SELECT 'a' LIKE set(1)",
+            "UPDATE t SET a = set(1)",
+            "UPDATE set SET a = set(1)",
+            "SELECT 1 WHERE NOT materialized(1)",
+            "SELECT DISTINCT ON (a) over(1) FROM t",
+            "SELECT DISTINCT ON (a) filter(1) FROM t",
+            "SELECT 1 FROM a JOIN b ON conflict(1)",
+            "MERGE INTO a USING b ON conflict(1) WHEN MATCHED THEN DO NOTHING",
+            "SELECT a ILIKE ilike(1)",
+            "SELECT join(1), join(values), join()",
+            "SELECT 1 FROM a JOIN b ON join(1)",
+            "SELECT json_value(1)",
+            "SELECT json_array(1)",
+            "SELECT merge_action(1)",
+            "SELECT TREAT(7 AS pg_advisory_lock)",
+        ],
+    );
+    leaves(
+        Left::NOTHING,
+        &[
+            "UPDATE t SET (a, b) = (1, 2)",
+            "UPDATE ONLY s.t * AS x SET (a, b) = (1, 2)",
+            "UPDATE set AS set SET (a, b) = (1, 2)",
+            "EXPLAIN UPDATE t SET (a) = ROW (1)",
+            "MERGE INTO a USING b ON (a.n = b.n) WHEN MATCHED THEN UPDATE SET (a, b) = (1, 2)",
+            "SELECT DISTINCT ON (a) rank() OVER (ORDER BY a), count(a) FILTER (WHERE b) OVER (w) FROM t",
+            "SELECT ((((rank() over (order by a)))))",
+            "SELECT mode() WITHIN GROUP (ORDER BY a) FILTER (WHERE b) FROM t",
+            "WITH x AS NOT MATERIALIZED (SELECT 1) TABLE x",
+            "SELECT FROM a JOIN (SELECT 1) x ON (true) JOIN (VALUES (1)) y ON (true)",
+            "SELECT FROM a LEFT JOIN (b CROSS JOIN (c INNER JOIN d USING (n))) ON (true)",
+        ],
+    );
+}
+
+/// Reads this many copies of a piece and an end, on a stack as small as a thread's may be.
+fn read_many(piece: &str, number: usize, end: &str) -> Effect {
+    let sql = piece.repeat(number) + end;
+    let read = move || Effect::of(&sql, &Harmless::default());
+    std::thread::Builder::new().stack_size(64 * 1024).spawn(read).unwrap().join().unwrap()
+}
+
+#[test]
+fn a_text_of_any_size_and_depth_is_read_without_recursion_in_linear_time() {
+    let pieces = [
+        "EXPLAIN ",
+        "EXPLAIN(ANALYZE)",
+        "(",
+        "EXPLAIN (",
+        ")",
+        "[",
+        "/*",
+        "/**/",
+        "/*/",
+        "*/",
+        "--\n",
+        ";",
+        "'",
+        "''",
+        "'a' ",
+        "\"",
+        "\"a\"",
+        "$",
+        "$a",
+        "$$",
+        "$a$ ",
+        "$a$b$",
+        "E'",
+        "E'\\\\' ",
+        "\\",
+        "a",
+        "a.",
+        "a(",
+        "set_config(",
+        "é",
+        "CASE ",
+        "WITH a AS (",
+        "SELECT ",
+        "AS ",
+        "SET ",
+        "PREPARE ",
+        "DEALLOCATE ",
+        "COMMIT AND ",
+        "BEGIN;",
+        "count(1) OVER (",
+        "U&",
+        "\u{0}",
+    ];
+    for piece in pieces {
+        // If the time were quadratic, this would take minutes.
+        let _ = read_many(piece, 200_000, "");
+    }
+    assert_eq!(read_many("EXPLAIN ", 100_000, "SELECT mine(1)").leaves, Left::UNKNOWN);
+    assert_eq!(read_many("(", 100_000, "SELECT mine(1)").leaves, Left::UNKNOWN);
+    let comments = "/*".repeat(100_000) + &"*/".repeat(100_000) + "LISTEN a";
+    assert_eq!(left(&comments), Left::LISTEN);
+    // Deeper than is kept account of: what follows a parenthesis may be a call.
+    let deep = "(".repeat(100) + "rank() over(1)";
+    assert_eq!(left(&format!("SELECT {deep}")), Left::UNKNOWN);
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    use rand::prelude::*;
+    let pieces = [
+        "é",
+        "\u{2028}",
+        "'",
+        "\"",
+        "$",
+        "$é$",
+        "\\",
+        "E'",
+        "U&\"",
+        "/*",
+        "*/",
+        "--",
+        "\n",
+        ".",
+        "(",
+        ")",
+        ",",
+        ";",
+        "1",
+        "SELECT ",
+        "set_config",
+        "EXPLAIN ",
+        "PREPARE ",
+        "transaction",
+        "COPY ",
+        "SET ",
+        "local",
+        "UPDATE ",
+        "as ",
+        " ",
+    ];
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..50_000 {
+        let number = rng.random_range(0..12);
+        let sql: String = (0..number).map(|_| *pieces.choose(&mut rng).unwrap()).collect();
+        let _ = Effect::of(&sql, &Harmless::default());
+    }
 }
 
 #[test]

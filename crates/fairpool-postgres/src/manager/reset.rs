@@ -1,5 +1,8 @@
 //! What is undone on a connection that returns to the pool.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use postgres::error::SqlState;
 use postgres::{Client, Error, SimpleQueryMessage};
 
@@ -19,6 +22,15 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
      UNLISTEN *; CLOSE ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
      DISCARD TEMP; DISCARD SEQUENCES;";
 
+/// The seed of `random`, which `RESET ALL` leaves as it is. A new one has no default: as for a new
+/// session, nobody can guess it.
+fn new_seed() -> String {
+    // Keys from the system's source of randomness.
+    let random = RandomState::new().build_hasher().finish();
+    // Below 1, with as many digits as the server takes into account.
+    format!("SELECT pg_catalog.setseed(0.{:015});", random % 1_000_000_000_000_000)
+}
+
 /// What to undo on a connection that returns to the pool.
 ///
 /// Set by [`PostgresConnectionManager::reset_on_return`]. The default undoes everything that
@@ -35,14 +47,15 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 /// | a transaction, open or failed: `BEGIN` without an end, a [`Transaction`](crate::Transaction) that was forgotten | stays: the next caller's work becomes part of it, and is lost with it | rolled back, and reported | as `Rollback` |
 /// | answers that nobody has read: a `query_raw` or a `COPY` that was dropped half-way | the next caller waits for them | read to their end, within `reset_timeout`, else closed | as `Rollback` |
 /// | parameters: `SET`, `set_config`, `SET ROLE`, session authorization, `statement_timeout`, `session_replication_role` | stay | stay | reset, and the manager's settings applied again. Parameters with a dot in their name stay known, with an empty value |
+/// | the seed of `random`: `setseed`, `SET seed` | stays: the next caller's numbers can be foreseen | stays | a new one, at random |
 /// | `LISTEN`, and notifications that have arrived | stay: the next caller reads them; while nobody does, they take memory | stay | removed |
 /// | temporary tables, views, functions, schemas | stay | stay | dropped |
 /// | cursors `WITH HOLD` | stay | stay | closed |
 /// | advisory locks of the session | stay, and block others | stay | released |
 /// | statements named by an SQL `PREPARE` | stay | stay | removed |
 /// | what `currval` and `lastval` return, cached values of sequences | stay | stay | removed, after an explicit `nextval` or `setval` or with anything else |
-/// | `LOAD`, `setseed`, `SET seed`, a backup, a temporary replication slot, a replication origin, connections of dblink | stay | stay | the connection is closed |
-/// | `DISCARD ALL`, `DEALLOCATE ALL`: the driver's own statements are gone | stays so, until an error shows it | as `Off` | the connection is closed |
+/// | `LOAD`, a backup, a temporary replication slot, a replication origin, connections of dblink | stay | stay | the connection is closed |
+/// | `DISCARD ALL`, `DEALLOCATE ALL`, or `DEALLOCATE` of a name such as `s12`: the driver's own statements are gone | stays so, until an error shows it | as `Off` | the connection is closed |
 /// | a prepared statement that the server has lost (26000), or whose result has changed by DDL (0A000) | the connection is closed after the error | as `Off` | as `Off` |
 /// | a [`CancelToken`](crate::CancelToken) that is still held | it does nothing after the return; after a cancel the connection is closed | as `Off` | as `Off` |
 /// | open large objects, savepoints, `SET LOCAL`, row and table locks, cursors without `HOLD` | stay as long as the transaction | end with it | end with it |
@@ -55,9 +68,10 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 ///
 /// The text of a statement does not show what functions do that are called by views, triggers,
 /// rules, policies, operators, casts, defaults and constraints: an `INSERT` that fills a column
-/// from its sequence does not reset what `lastval` returns. It does not show whether the database
-/// has a function of its own by the name of one of PostgreSQL's, or a `search_path` that starts
-/// with `pg_temp`. Use [`Always`](Reset::Always) if something there leaves state. No reset knows
+/// from its sequence does not reset what `lastval` returns. Nor does it show that `t.f` calls the
+/// function `f` if the table `t` has no such column, whether the database has a function of its own
+/// by the name of one of PostgreSQL's, of any version, or a `search_path` that starts with
+/// `pg_temp`. Use [`Always`](Reset::Always) if something there leaves state. No reset knows
 /// the variables of procedural languages (plperl, plpython) and what extensions keep in memory.
 ///
 /// A function that is not PostgreSQL's own may leave anything, so its use is followed by a reset.
@@ -106,7 +120,7 @@ fn end_transaction(client: &mut Client) -> Result<bool, Error> {
 
 /// Makes the session like new.
 fn clean_session(client: &mut Client) -> Result<(), Error> {
-    let answer = client.simple_query(CLEAN_SESSION)?;
+    let answer = client.simple_query(&format!("{CLEAN_SESSION} {}", new_seed()))?;
     let named = answer
         .iter()
         .skip_while(|message| !matches!(message, SimpleQueryMessage::RowDescription(_)))

@@ -77,6 +77,13 @@ fn has_lock(client: &mut Client) -> bool {
     counts(client, sql)
 }
 
+/// Whether the next random number is the first after the seed 0.5.
+fn is_seeded(client: &mut Client) -> bool {
+    let next: f64 = client.query_one("SELECT random()", &[]).unwrap().get(0);
+    does(client, "SELECT setseed(0.5)");
+    next == client.query_one("SELECT random()", &[]).unwrap().get::<_, f64>(0)
+}
+
 /// Whether the server still works for the last holder, of whom nothing was read.
 fn is_active(_: &mut Client) -> bool {
     let pid = PID.load(Ordering::SeqCst);
@@ -320,16 +327,41 @@ fn all_rows() -> Vec<Row> {
             },
         ),
         row(
-            "the seed of random",
-            BEYOND,
+            "the seed of random, by setseed",
+            SESSION,
             |client| does(client, "SELECT setseed(0.5)"),
+            is_seeded,
+        ),
+        row("the seed of random", SESSION, |client| does(client, "SET seed = 0.5"), is_seeded),
+        row(
+            "the seed of random, by set_config with a parameter",
+            SESSION,
             |client| {
-                let next: f64 = client.query_one("SELECT random()", &[]).unwrap().get(0);
-                does(client, "SELECT setseed(0.5)");
-                next == client.query_one("SELECT random()", &[]).unwrap().get::<_, f64>(0)
+                client.query_one("SELECT set_config($1, '0.5', false)", &[&"seed"]).unwrap();
             },
+            is_seeded,
+        ),
+        row(
+            "the seed of random, by DO",
+            SESSION,
+            |client| does(client, "DO $$ BEGIN PERFORM setseed(0.5); END $$"),
+            is_seeded,
         ),
         row("DISCARD ALL", BEYOND, |client| does(client, "DISCARD ALL"), |_| true),
+        row(
+            "DEALLOCATE of a statement of the driver",
+            BEYOND,
+            |client| {
+                let statement = client.prepare("SELECT 12345").unwrap();
+                let name = "SELECT name FROM pg_prepared_statements \
+                     WHERE statement = 'SELECT 12345'";
+                let name: String = client.query_one(name, &[]).unwrap().get(0);
+                does(client, &format!("DEALLOCATE {name}"));
+                // Its drop would close what is no longer there.
+                std::mem::forget(statement);
+            },
+            |_| true,
+        ),
         row(
             "what a trigger does",
             HIDDEN,

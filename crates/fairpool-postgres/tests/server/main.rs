@@ -26,3 +26,6 @@ mod recovery;
 mod returns;
 mod secrets;
 mod statements;
+mod states;
+mod unmarked;
+mod words;

@@ -153,10 +153,11 @@ fn a_transaction_pooler_without_its_setting_is_named_in_one_warning() {
     let bouncer = Bouncer::start(shared().port(), 2);
     let pool = builder().max_size(8).build(manager(bouncer.config(), "untold")).unwrap();
     assert!(failures(&pool, doubles) > 0);
-    let warnings = logged("transaction_pooler(true)");
+    let warnings = logged("between two messages: prepared statement");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let (level, warning) = &warnings[0];
     assert_eq!(*level, log::Level::Warn);
+    assert!(warning.contains("transaction_pooler(true)"), "{warning}");
     println!("figure: the warning: {warning}");
 }
 
@@ -232,6 +233,8 @@ fn behind_a_transaction_pooler_session_state_is_refused_plainly() {
     let mut client = pooled.connect().unwrap();
     for sql in [
         "SET work_mem = '1MB'",
+        "SET local.x = 'y'",
+        "SET transaction.x = 'y'",
         "LISTEN news",
         "SELECT pg_advisory_lock(1)",
         "PREPARE p AS SELECT 1",

@@ -144,7 +144,7 @@ impl ManageConnection for SqliteConnectionManager {
             // Without waiting. If it fails, the connection is as good as before.
             let Parts { session, driver, file } = conn.parts();
             let none = Duration::ZERO;
-            let _ = self.journal.switch_to_wal(driver, none);
+            let _ = waiting_at_most(driver, none, || self.journal.switch_to_wal(driver, none))?;
             session.drop_notes();
             file.inspect(|file| file.watch_beside(true));
         }

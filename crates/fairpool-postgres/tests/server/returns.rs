@@ -54,7 +54,9 @@ fn a_lock_timeout_ends_a_wait_that_would_block_the_pool() {
                 INSERT INTO orders VALUES (12345, 0)";
     admin.batch_execute(make).unwrap();
     let manager = named("locks").lock_timeout(millis(50));
-    let pool = builder().max_size(2).build(manager).unwrap();
+    // One connection: PostgreSQL 15 reports a timeout that coincides with another session's as
+    // a cancel by the user (57014), about once in 4,000 pairs on a busy machine.
+    let pool = builder().max_size(1).build(manager).unwrap();
     let mut long = admin.transaction().unwrap();
     long.batch_execute("UPDATE orders SET n = 1 WHERE id = 12345").unwrap();
     thread::scope(|scope| {

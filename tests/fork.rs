@@ -84,7 +84,9 @@ fn no_other_call_in_a_child_hangs_or_does_anything() {
     let (weak, events) = (pool.downgrade(), pool.subscribe(100).expect("a capacity"));
     drop(pool.get().expect("a connection"));
     let token = CancelToken::new();
+    let mut all = Some((pool, weak, events));
     in_child(|| {
+        let (pool, weak, events) = all.take().expect("a copy for each child");
         at_once("refresh", || pool.refresh());
         at_once("pause", || pool.pause());
         at_once("resume", || pool.resume());

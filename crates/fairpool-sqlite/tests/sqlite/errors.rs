@@ -21,9 +21,11 @@ const NOBODY: u32 = 65534;
 
 /// Runs this program again for one test, as a process of its own; `command` may change it.
 pub fn again(test: &str, folder: &Path, command: impl FnOnce(&Path) -> Command) {
-    // Others may not reach the folder of the build.
+    // Others may not reach the folder of the build. A copy that this process writes would be
+    // open in the child of a test beside this one, and could not be started.
     let program = folder.join("test-program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    assert!(copied.unwrap().success());
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let output = command(&program)
         .args([test, "--exact", "--nocapture"])

@@ -103,6 +103,8 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) process: PoolProcess,
     pub(crate) slow_gets: RateLimit,
     pub(crate) leftovers: RateLimit,
+    /// Limits the log records of connections in doubt.
+    pub(crate) doubts: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
     pub(super) spawn_failing: AtomicBool,
@@ -131,6 +133,7 @@ impl<M: ManageConnection> Shared<M> {
             process: PoolProcess::new(),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
+            doubts: RateLimit::default(),
             logger: Logger::new(&config.name),
             spawn_failing: AtomicBool::new(false),
             clock,

@@ -362,8 +362,13 @@ impl World {
                 self.core.check_finished(lease, Ok(()), fx);
             }
             (Job::Check(lease, check), _) => {
-                // Dead when the check began, or at any time until the reset failed.
-                self.doubted = self.doubted.max(if check.validate { begun } else { self.steps });
+                // Dead when the check began, or at any time until the reset failed. If it has
+                // overrun its limit, that is known.
+                let slot = &self.core.slots[lease.permit.index()];
+                if slot.state == ConnectionState::Checking {
+                    let since = if check.validate { begun } else { self.steps };
+                    self.doubted = self.doubted.max(since);
+                }
                 self.core.check_finished(lease, Err((check.failure(), 1)), fx);
             }
             (Job::Close(lease, _), _) => {
@@ -522,7 +527,11 @@ impl World {
             let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
             // Of its proof matters whether it counts, and which checks would put it in doubt.
-            let proof = if slot.proof <= self.core.doubted {
+            let closes = slot.call() == Some(CallKind::Close)
+                || slot.abandoned.is_some_and(|(kind, _)| kind == CallKind::Close);
+            let proof = if closes {
+                String::new()
+            } else if slot.proof <= self.core.doubted {
                 "d".to_string()
             } else {
                 let is_later = |proof: &&u64| **proof > slot.proof;
@@ -819,6 +828,7 @@ fn setups_with_doubt() -> Vec<Setup> {
         ..plain("doubt: errors, failed checks, and one that only tries", 3, &[5, 5, 6])
     };
     doubt.policy.fairness_bound = nanos(1);
+    doubt.policy.priority_ageing = nanos(1);
 
     let mut late = Setup {
         faults: true,

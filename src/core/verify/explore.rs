@@ -236,7 +236,11 @@ impl World {
             Action::Close => assert!(self.core.close(&mut fx), "it was open"),
         }
         self.check_leaving(had_closed_unheld, &fx);
-        self.carry_out(fx);
+        let at_once = match action {
+            Action::GetAtOnce(client) => Some(client),
+            _ => None,
+        };
+        self.carry_out(fx, at_once);
         // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
             self.tick();
@@ -259,7 +263,7 @@ impl World {
             let is_quiet = fx.jobs.is_empty() && next == Time::NEVER;
             assert!(!fx.jobs.is_empty() || is_quiet, "the reaper plans to run for nothing");
         }
-        self.carry_out(fx);
+        self.carry_out(fx, None);
     }
 
     /// A validation that overruns its limit has failed, as far as the others are concerned.
@@ -378,13 +382,15 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, fx: Effects<Toy>) {
+    fn carry_out(&mut self, fx: Effects<Toy>, at_once: Option<usize>) {
         for (cell, answer) in fx.answers {
             let client = usize::from(cell);
             match answer {
                 Answer::Granted(lease) => self.served(client, lease),
                 Answer::Nudged => match &mut self.clients[client].wait {
                     Some(wait) => wait.nudged = true,
+                    // It joined, was nudged for what lay below the top, and has claimed it.
+                    None if at_once == Some(client) => {}
                     None => panic!("P4: nudged a client that does not wait"),
                 },
                 Answer::Failed(..) | Answer::SelfDeadlock(_) => {
@@ -529,9 +535,12 @@ impl World {
             // Of its proof matters whether it counts, and which checks would put it in doubt.
             let closes = slot.call() == Some(CallKind::Close)
                 || slot.abandoned.is_some_and(|(kind, _)| kind == CallKind::Close);
+            let fresh_for = self.core.policy.fresh_for;
+            let is_due =
+                slot.state == ConnectionState::Idle && self.now.since(slot.fresh_at) >= fresh_for;
             let proof = if closes {
                 String::new()
-            } else if slot.proof <= self.core.doubted {
+            } else if is_due || slot.proof <= self.core.doubted {
                 "d".to_string()
             } else {
                 let is_later = |proof: &&u64| **proof > slot.proof;

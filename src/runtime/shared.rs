@@ -6,7 +6,7 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::conn::Conn;
+use super::conn::{Conn, Unfinished};
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
 use super::probe::HealthProbe;
@@ -77,6 +77,8 @@ pub(crate) enum FastPath {
 pub(crate) enum Task<M: ManageConnection> {
     /// A driver call that the core asked for.
     Call(Job<Runtime<M>>),
+    /// The rest of a check that a caller has begun on its own thread, at this time.
+    RestOfCheck(PoolLease<M>, Time, Unfinished<M::Error>),
     /// Announces pending notifications.
     Announce,
 }

@@ -34,6 +34,7 @@ mod builder;
 mod controls;
 mod guards;
 mod hooks;
+mod own_checks;
 mod requests;
 
 // What the pool reports.

@@ -202,6 +202,12 @@ where
         client.is_valid(limit)
     }
 
+    /// True outside an async runtime: a check keeps its limit by itself, also on a silent server,
+    /// and may be repeated. Inside one, where the driver would panic, the pool's own threads check.
+    fn checks_within_limit(&self) -> bool {
+        tokio::runtime::Handle::try_current().is_err()
+    }
+
     /// True for errors that this process's own configuration decides, whatever a server or
     /// the network does. Nothing that comes from outside is permanent, because it may change
     /// while callers wait. They wait until their deadlines, and their errors have this error as

@@ -834,10 +834,18 @@ fn setups_with_doubt() -> Vec<Setup> {
             Verdict::Check(Check { reset: true, validate: false }),
         ],
         last_only_tries: true,
-        ..plain("doubt: errors, failed checks, and one that only tries", 3, &[5, 5, 6])
+        ..plain("doubt: errors, failed checks, and one that only tries", 2, &[5, 5, 6])
     };
     doubt.policy.fairness_bound = nanos(1);
     doubt.policy.priority_ageing = nanos(1);
+
+    let three = Setup {
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        most_held: 2,
+        horizon: 1,
+        ..plain("doubt: three connections", 3, &[5, 5])
+    };
 
     let mut late = Setup {
         faults: true,
@@ -849,7 +857,7 @@ fn setups_with_doubt() -> Vec<Setup> {
     late.policy.validation_limit = nanos(2);
     late.policy.keepalive = Some(nanos(3));
 
-    vec![doubt, late]
+    vec![doubt, three, late]
 }
 
 /// A subscriber receives what happened, and changes nothing.

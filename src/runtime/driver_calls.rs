@@ -109,7 +109,10 @@ impl<M: ManageConnection> Shared<M> {
         let share = self.validation_share();
         let limit = share.min(most).min(self.config.policy.patience);
         let rest = match self.validate(&mut lease, limit) {
-            Ok(()) => return self.end_check(lease, begun, Ok(())),
+            Ok(()) => {
+                self.record_since(Timed::Validate, begun);
+                return self.transition_here(|core, fx| core.check_finished(lease, Ok(()), fx));
+            }
             Err(failed) if limit < share && failed.is_error() && self.ago(begun) >= limit => {
                 self.drop_error(failed);
                 Unfinished::Validation

@@ -193,13 +193,13 @@ where
         client.state().end_use() || client.is_closed()
     }
 
-    /// Makes one round trip of at most `limit`.
+    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again.
     ///
     /// # Errors
     ///
     /// As [`is_valid`](ManageConnection::is_valid).
     fn is_valid_within(&self, client: &mut Client, limit: Duration) -> Result<(), Error> {
-        client.is_valid(limit)
+        client.check(limit)
     }
 
     /// True outside an async runtime: a check keeps its limit by itself, also on a silent server,

@@ -29,8 +29,12 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
-        for lease in self.idle.iter().filter(|lease| self.is_in_doubt(&lease.permit)) {
-            assert_eq!(lease.fit_until, Time::START, "P13: in doubt, and lent without a check");
+        for lease in &self.idle {
+            let fit_until = match self.is_in_doubt(&lease.permit) {
+                true => Time::START,
+                false => self.slots[lease.permit.index()].fit_until(self.fresh_nanos),
+            };
+            assert_eq!(lease.fit_until, fit_until, "P13: lent without a check that is due");
         }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();

@@ -143,12 +143,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The top of the stack is due for a check.
+    /// The top of the stack is due for a check, or in doubt.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
         self.idle.back().is_some_and(|top| {
             let slot = &self.slots[top.permit.index()];
-            let due = now.since(slot.fresh_at) >= self.policy.fresh_for;
-            now < slot.expires && (due || self.is_in_doubt(&top.permit))
+            now < slot.expires && (now >= top.fit_until || self.fresh_nanos == 0)
         })
     }
 

@@ -18,7 +18,8 @@ use postgres::{Config, Error, Socket};
 use self::limits::PoolLimits;
 pub use self::reset::Reset;
 use self::secrets::Shown;
-use crate::client::{Client, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
+pub(crate) use self::secrets::from_server;
+use crate::client::{Client, Role, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
 
 const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
      the role instead, with ALTER ROLE ... SET";
@@ -162,7 +163,8 @@ where
         } else {
             learn_own_types(&mut client)?;
         }
-        Ok(Client::new(client, Arc::clone(&self.rules)))
+        let role = Role::of(config.get_target_session_attrs(), self.is_read_only());
+        Ok(Client::new(client, Arc::clone(&self.rules), role))
     }
 
     /// Sets the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout) so
@@ -183,7 +185,7 @@ where
     /// If the server did not answer in time, or the connection is broken. A client that
     /// timed out still waits for the answer: its drop may hang.
     fn is_valid(&self, client: &mut Client) -> Result<(), Error> {
-        client.is_valid(VALIDATION_TIMEOUT)
+        client.check(VALIDATION_TIMEOUT)
     }
 
     /// Ends the use, and returns whether the connection must not be used again: because a call
@@ -199,7 +201,7 @@ where
     ///
     /// As [`is_valid`](ManageConnection::is_valid).
     fn is_valid_within(&self, client: &mut Client, limit: Duration) -> Result<(), Error> {
-        client.is_valid(limit)
+        client.check(limit)
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or
@@ -262,6 +264,8 @@ where
         let left = client.state().left();
         let apply_settings = |client: &mut postgres::Client| self.apply_settings(client);
         let was_open = reset::undo(client.inner(), level, left, apply_settings)?;
+        let role = client.state().role_in_doubt();
+        client.check_role(role)?;
         client.state().set_clean();
         client.state().left_behind = was_open.then_some("an open transaction");
         Ok(())

@@ -159,7 +159,7 @@ impl<'a> Deref for Transaction<'a> {
 /// Lends the driver's transaction: from here on anything may be left on the session.
 impl DerefMut for Transaction<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.state.mark(Left::ANYTHING);
+        self.state.lend();
         self.inner.as_mut().expect(ENDED)
     }
 }

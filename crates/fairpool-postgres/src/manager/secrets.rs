@@ -191,12 +191,12 @@ fn server_error(db: &DbError, text: &str) -> Error {
     let severity = db.parsed_severity().map(|severity| severity.to_string());
     let mut fields = vec![(b'S', db.severity()), (b'C', db.code().code()), (b'M', text)];
     fields.extend(severity.as_deref().map(|severity| (b'V', severity)));
-    from_server(&fields).unwrap_or_else(|| unknown_option(text))
+    from_server(&fields)
 }
 
 /// The driver's error for a server's message with these fields. The driver itself reads the
 /// message from memory, because there is no other way to make such an error.
-pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
+pub(crate) fn from_server(all: &[(u8, &str)]) -> Error {
     let mut fields = Vec::new();
     for &(field, value) in all {
         fields.push(field);
@@ -213,8 +213,8 @@ pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
     let answered = pin!(config.connect_raw(server, NoTls));
     // The message is in memory, so that one poll is enough.
     match answered.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer.err(),
-        Poll::Pending => None,
+        Poll::Ready(Err(error)) => error,
+        Poll::Ready(Ok(_)) | Poll::Pending => unreachable!("BUG: the driver reads no error"),
     }
 }
 

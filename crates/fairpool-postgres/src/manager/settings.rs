@@ -250,6 +250,15 @@ impl<T> PostgresConnectionManager<T> {
         config
     }
 
+    /// Whether the settings make each session read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        let is_default = |name: &str| name.eq_ignore_ascii_case("default_transaction_read_only");
+        let is_off = |value: &str| {
+            ["off", "false", "no", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
+        };
+        self.settings.iter().any(|(name, value)| is_default(name) && !is_off(value))
+    }
+
     pub(super) fn has_settings(&self) -> bool {
         !self.settings.is_empty()
     }

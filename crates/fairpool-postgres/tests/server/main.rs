@@ -24,6 +24,7 @@ mod pgbouncer;
 mod pool;
 mod recovery;
 mod returns;
+mod roles;
 mod secrets;
 mod statements;
 mod states;

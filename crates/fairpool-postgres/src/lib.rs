@@ -83,7 +83,7 @@ pub use crate::blockers::{Blocker, blockers};
 pub use crate::client::{
     CancelToken, Client, Statement, ToStatement, Transaction, TransactionBuilder,
 };
-pub use crate::manager::{PostgresConnectionManager, Reset};
+pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -1,5 +1,6 @@
 //! The manager: what the pool asks of PostgreSQL's driver.
 
+mod credentials;
 mod errors;
 mod limits;
 mod reset;
@@ -15,6 +16,8 @@ use fairpool::{CallLimits, ManageConnection};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Error, Socket};
 
+use self::credentials::Source;
+pub use self::credentials::{Credentials, WhyAsked};
 use self::limits::PoolLimits;
 pub use self::reset::Reset;
 use self::secrets::Shown;
@@ -65,6 +68,7 @@ pub struct PostgresConnectionManager<T> {
     config: Config,
     tls: T,
     settings: Vec<(String, String)>,
+    credentials: Option<Arc<Source>>,
     rules: Arc<Rules>,
     limits: PoolLimits,
 }
@@ -89,7 +93,8 @@ impl<T> PostgresConnectionManager<T> {
     #[must_use]
     pub fn new(config: Config, tls: T) -> Self {
         let limits = PoolLimits::default();
-        Self { config, tls, settings: Vec::new(), rules: Arc::default(), limits }
+        let settings = Vec::new();
+        Self { config, tls, settings, credentials: None, rules: Arc::default(), limits }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -121,6 +126,7 @@ impl<T> fmt::Debug for PostgresConnectionManager<T> {
         f.debug_struct("PostgresConnectionManager")
             .field("config", &Shown(&self.config()))
             .field("settings", &self.settings.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("credentials", &self.credentials.as_ref().map(|_| "asked for"))
             .field("reset", &self.rules.reset)
             .finish_non_exhaustive()
     }
@@ -153,9 +159,15 @@ where
     /// Up to [`connect_timeout`](PostgresConnectionManager::connect_timeout) for each
     /// address, and without a limit for DNS, TLS, authentication and the settings.
     fn connect(&self) -> Result<Client, Error> {
-        let config = self.config();
-        let connected = config.connect(self.tls.clone());
-        let mut client = connected.map_err(|error| secrets::of_connect(error, &config))?;
+        let log_in = |config: &Config| {
+            let config = self.with_defaults(config);
+            let connected = config.connect(self.tls.clone());
+            connected.map_err(|error| secrets::of_connect(error, &config))
+        };
+        let mut client = match &self.credentials {
+            Some(source) => source.log_in(&self.config, log_in)?,
+            None => log_in(&self.config)?,
+        };
         if !self.rules.transaction_pooler {
             self.apply_settings(&mut client)?;
         } else if self.has_settings() {
@@ -163,7 +175,7 @@ where
         } else {
             learn_own_types(&mut client)?;
         }
-        let role = Role::of(config.get_target_session_attrs(), self.is_read_only());
+        let role = Role::of(self.config.get_target_session_attrs(), self.is_read_only());
         Ok(Client::new(client, Arc::clone(&self.rules), role))
     }
 

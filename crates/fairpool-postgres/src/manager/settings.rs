@@ -231,7 +231,11 @@ impl<T> PostgresConnectionManager<T> {
     /// ```
     #[must_use]
     pub fn config(&self) -> Config {
-        let mut config = self.config.clone();
+        self.with_defaults(&self.config)
+    }
+
+    pub(super) fn with_defaults(&self, config: &Config) -> Config {
+        let mut config = config.clone();
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(default_connect_timeout(&config, self.limits.get()));
         }

@@ -13,6 +13,7 @@ mod blockers;
 mod cancels;
 mod closes;
 mod common;
+mod credentials;
 mod driver;
 mod errors;
 mod faults;

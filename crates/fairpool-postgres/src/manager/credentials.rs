@@ -26,7 +26,7 @@ impl<T> PostgresConnectionManager<T> {
     /// - Each connect asks, unless the last answer is still
     ///   [`valid_for`](Credentials::valid_for) some time. Connects that start while the closure
     ///   runs share its answer; if that takes more than a second, each asks by itself.
-    /// - If the server refuses a login (28P01, 28000), the same connect asks once more, with
+    /// - If the server refuses a login (28P01, 28000, or PgBouncer's words for that), the same connect asks once more, with
     ///   [`WhyAsked::Refused`], and tries again. Only if that is refused too has the connect
     ///   failed. So a rotation costs one failed login at most for each connect of that moment,
     ///   and no caller an error. With several hosts the driver reports only what the last one

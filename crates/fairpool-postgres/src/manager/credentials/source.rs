@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
+use postgres::error::DbError;
 use postgres::{Config, Error};
 
 use super::{Credentials, WhyAsked, number_of_hosts};
@@ -206,10 +206,19 @@ impl Drop for Running<'_> {
 
 /// Whether a server has refused the credentials of this age, or may have.
 fn is_refusal(error: &Error, config: &Config, asked: Instant) -> bool {
-    const REFUSALS: [SqlState; 2] =
-        [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
-    error.code().is_some_and(|code| REFUSALS.contains(code))
+    error.as_db_error().is_some_and(refuses_login)
         || number_of_hosts(config) > 1 && asked.elapsed() > SUSPECT_AFTER
+}
+
+fn refuses_login(error: &DbError) -> bool {
+    match error.code().code() {
+        "28P01" | "28000" => true,
+        // PgBouncer has one code for all causes.
+        "08P01" => ["authentication failed", "no such user"]
+            .iter()
+            .any(|text| error.message().contains(text)),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

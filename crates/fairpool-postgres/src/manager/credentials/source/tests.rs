@@ -184,6 +184,21 @@ fn hosts_are_tried_after_those_of_the_configuration_each_with_its_port() {
     assert_eq!(ports("host=a,b port=7,8"), (4, vec![7, 8, 1, 2]));
 }
 
+#[test]
+fn what_a_server_and_pgbouncer_say_of_a_refused_login_is_known() {
+    let config: Config = "host=a".parse().unwrap();
+    let refused = |code, text| {
+        let error = from_server(&[(b'S', "FATAL"), (b'C', code), (b'M', text)]);
+        is_refusal(&error, &config, Instant::now())
+    };
+    assert!(refused("28P01", "password authentication failed for user \"a\""));
+    assert!(refused("28000", "role \"a\" is not permitted to log in"));
+    assert!(refused("08P01", "SASL authentication failed"));
+    assert!(refused("08P01", "no such user: a"));
+    assert!(!refused("08P01", "no such database: a"));
+    assert!(!refused("3D000", "database \"a\" does not exist"));
+}
+
 /// With several hosts, the last one's error hides what another has said.
 #[test]
 fn with_several_hosts_only_an_old_answer_is_in_question() {

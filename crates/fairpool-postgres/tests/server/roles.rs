@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairpool::{ManageConnection, Pool, PooledConnection};
 use fairpool_postgres::postgres::config::TargetSessionAttrs;
@@ -15,7 +15,8 @@ use fairpool_servers::cluster::Cluster;
 use fairpool_servers::pair::Pair;
 
 use crate::common::{
-    Guard, Manager, PROMPT, ask, backend, builder, logged, show, start_log, take_all, wait_until,
+    Guard, Manager, PROMPT, ask, backend, builder, logged, millis, refused, show, start_log,
+    take_all, wait_until,
 };
 
 const SIZE: u32 = 4;
@@ -128,7 +129,8 @@ fn assert_read_only_at_most(errors: &[postgres::Error], most: u32) {
 #[test]
 fn p13_a_server_that_turns_read_only_costs_each_connection_one_error_at_most() {
     let pair = two_primaries();
-    let pool = pool(read_write(pair.config()));
+    start_log();
+    let pool = builder().name("turned").max_size(SIZE).build(read_write(pair.config())).unwrap();
     let errors = with_writers(&pool, |writers| {
         turn_read_only(pair.first());
         wait_until("each connection is on the other", || {
@@ -137,6 +139,9 @@ fn p13_a_server_that_turns_read_only_costs_each_connection_one_error_at_most() {
         });
     });
     assert_read_only_at_most(&errors, SIZE);
+    let told = logged("pool 'turned'");
+    let says_why = |line: &&(_, String)| line.1.contains("the server no longer allows writes");
+    assert!(told.iter().filter(says_why).count() > 0, "{told:?}");
     for conn in &mut take_all(&pool) {
         assert_eq!(port(conn), pair.second().port().to_string());
     }
@@ -349,4 +354,29 @@ fn a_check_of_the_role_is_one_statement_and_says_what_is_wrong() {
     assert_eq!(text, expected);
     // It lives, and answers.
     assert_eq!(ask(&mut client, "SELECT 'yes'"), "yes");
+}
+
+/// The driver has no limit for this check, so the pool's holds.
+#[test]
+fn p1_a_check_of_the_role_on_a_silent_server_keeps_nobody_past_the_deadline() {
+    let cluster = Cluster::start();
+    let pool = builder()
+        .max_size(2)
+        .skip_check_within(Duration::ZERO)
+        .validation_timeout(millis(300))
+        .open_timeout(millis(300))
+        .close_timeout(millis(300))
+        .build(read_write(cluster.config()))
+        .unwrap();
+    drop(take_all(&pool));
+    let frozen = cluster.freeze();
+    for limit in [50, 800] {
+        let asked = Instant::now();
+        let error = refused(pool.get_timeout(millis(limit)));
+        assert!(error.is_timeout(), "{error}");
+        assert!(asked.elapsed() < millis(limit) + PROMPT, "{:?}", asked.elapsed());
+    }
+    drop(frozen);
+    drop(take_all(&pool));
+    wait_until("no call is hung", || pool.stats().abandoned == 0);
 }

@@ -45,6 +45,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
 /// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
+/// | role and password | the configuration's | [`credentials`](Self::credentials) |
 ///
 /// A value in the configuration always takes precedence.
 ///
@@ -147,7 +148,7 @@ where
     /// # Errors
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
-    /// value); or if there are session settings and a
+    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if there are session settings and a
     /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
@@ -157,7 +158,8 @@ where
     /// # Blocking
     ///
     /// Up to [`connect_timeout`](PostgresConnectionManager::connect_timeout) for each
-    /// address, and without a limit for DNS, TLS, authentication and the settings.
+    /// address, and without a limit for DNS, TLS, authentication and the settings. As long as the
+    /// closure of [`credentials`](PostgresConnectionManager::credentials) does.
     fn connect(&self) -> Result<Client, Error> {
         let log_in = |config: &Config| {
             let config = self.with_defaults(config);
@@ -187,15 +189,16 @@ where
         limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
     }
 
-    /// Makes one round trip of at most 2 s.
+    /// Makes one round trip of at most 2 s. Where the configuration's `target_session_attrs` asks
+    /// for a role, it asks the server whether that still holds, without a limit.
     ///
     /// A pool calls [`is_valid_within`](ManageConnection::is_valid_within) instead, with
     /// its own limit.
     ///
     /// # Errors
     ///
-    /// If the server did not answer in time, or the connection is broken. A client that
-    /// timed out still waits for the answer: its drop may hang.
+    /// If the server did not answer in time, no longer has the role, or the connection is broken.
+    /// A client that timed out still waits for the answer: its drop may hang.
     fn is_valid(&self, client: &mut Client) -> Result<(), Error> {
         client.check(VALIDATION_TIMEOUT)
     }
@@ -207,7 +210,8 @@ where
         client.state().end_use() || client.is_closed()
     }
 
-    /// Makes one round trip of at most `limit`.
+    /// Makes one round trip of at most `limit`. Where `target_session_attrs` asks for a role, only
+    /// the pool limits it: the driver has no limit for that question.
     ///
     /// # Errors
     ///
@@ -228,6 +232,7 @@ where
     /// | TLS is required and the connector is [`NoTls`](crate::NoTls); `sslnegotiation=direct` without `sslmode=require` | yes | the driver refuses before or whatever the server says |
     /// | there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | yes | both are of the configuration |
     /// | the password is wrong (28P01), missing, or of another method than the server asks for | no | rotated; the role is being created; `pg_hba.conf` is reloaded |
+    /// | the closure of [`credentials`](PostgresConnectionManager::credentials) fails | no | another service's state |
     /// | the role may not log in, or no line of `pg_hba.conf` fits (28000) | no | as above; `NOLOGIN` during maintenance |
     /// | the database does not exist (3D000), is being created or restored (55000, 55006), or may not be used (42501) | no | `createdb`, `pg_restore --clean`, a rename, a `GRANT` |
     /// | the server rejects a session setting or `options` (22023, 42704, 55P02 …) | no | it may name a role or tablespace to come; the server may be upgraded, or the next host another version |
@@ -254,23 +259,26 @@ where
         is_fatal(error)
     }
 
-    /// True if the use may have left what the [`Reset`] of this manager undoes, and the client is
-    /// not closed.
+    /// True if the use may have left what the [`Reset`] of this manager undoes, or the server has
+    /// refused to write (25006) where `target_session_attrs=read-write`; and the client is not
+    /// closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
         client.state().needs_reset() && !client.is_closed()
     }
 
     /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
-    /// panicked; then it does the same as [`Reset::Rollback`].
+    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. After a refused
+    /// write, or a use of the driver's own client, it asks for the role that
+    /// `target_session_attrs` says.
     ///
     /// # Errors
     ///
-    /// If any statement fails. The pool then closes the connection, because a transaction
+    /// If any statement fails, or the role is another. The pool then closes the connection, because a transaction
     /// may still be open.
     ///
     /// # Blocking
     ///
-    /// One to four round trips, without a limit of their own.
+    /// One to five round trips, without a limit of their own.
     fn reset(&self, client: &mut Client) -> Result<(), Error> {
         let level = self.rules.level();
         let left = client.state().left();

@@ -149,19 +149,27 @@ fn p13_a_server_that_turns_read_only_costs_each_connection_one_error_at_most() {
 }
 
 #[test]
-fn p13_a_write_that_was_refused_in_a_transaction_casts_doubt_too() {
-    let pair = two_primaries();
-    let pool = builder().max_size(1).build(read_write(pair.config())).unwrap();
-    let mut conn = pool.get().unwrap();
-    let old = backend(&mut conn);
-    turn_read_only(pair.first());
-    let mut transaction = conn.transaction().unwrap();
-    assert!(transaction.execute(INSERT, &[]).is_err());
-    drop(transaction);
-    drop(conn);
-    let mut conn = pool.get().unwrap();
-    assert_eq!(port(&mut conn), pair.second().port().to_string());
-    assert_ne!(backend(&mut conn), old);
+fn p13_a_refused_write_in_a_transaction_or_by_the_drivers_own_client_makes_the_pool_ask() {
+    fn in_transaction(conn: &mut Guard) -> Result<u64, postgres::Error> {
+        conn.transaction().unwrap().execute(INSERT, &[])
+    }
+    fn by_the_driver(conn: &mut Guard) -> Result<u64, postgres::Error> {
+        let lent: &mut postgres::Client = conn;
+        lent.execute(INSERT, &[])
+    }
+    for (number, write) in [in_transaction, by_the_driver].into_iter().enumerate() {
+        let pair = two_primaries();
+        let unchecked = builder().max_size(1).test_on_check_out(false);
+        let pool = unchecked.build(read_write(pair.config())).unwrap();
+        let mut conn = pool.get().unwrap();
+        turn_read_only(pair.first());
+        let error = write(&mut conn).unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION));
+        drop(conn);
+        let new = port(&mut pool.get().unwrap());
+        assert_eq!(new, pair.second().port().to_string(), "{number}");
+        assert_eq!(pool.stats().closed.broken, 1);
+    }
 }
 
 #[test]

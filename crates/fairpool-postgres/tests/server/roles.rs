@@ -314,6 +314,22 @@ fn p13_the_read_only_transaction_of_a_user_is_no_fault() {
 }
 
 #[test]
+fn a_role_in_doubt_is_asked_for_once() {
+    let cluster = Cluster::start_with(&[("log_statement", "all")]);
+    cluster.psql("CREATE TABLE item (n int)");
+    let pool = builder().max_size(1).build(read_write(cluster.config())).unwrap();
+    own_read_only(&mut pool.get().unwrap(), 0);
+    drop(pool.get().unwrap());
+    let asked = || cluster.log().matches("SHOW transaction_read_only").count();
+    let before = asked();
+    for _ in 0..20 {
+        insert(&mut pool.get().unwrap()).unwrap();
+    }
+    // Some, if the machine stands still in between, so that the connection is checked.
+    assert!(asked() - before < 20, "after each use");
+}
+
+#[test]
 fn where_no_role_was_asked_for_a_refused_write_is_only_an_error() {
     let pair = Pair::start_with(&[("log_statement", "all")]);
     pair.first().psql("CREATE TABLE item (n int)");

@@ -75,6 +75,23 @@ fn what_is_refused_twice_has_failed_and_each_later_connect_logs_in_once() {
 }
 
 #[test]
+fn a_connect_logs_in_twice_at_most_whoever_asks_in_between() {
+    let (send, told) = mpsc::channel();
+    let source = Source::new(counting(LONG, send));
+    let logins = AtomicUsize::new(0);
+    let refused = |config: &Config| {
+        if logins.fetch_add(1, Ordering::SeqCst) == 0 {
+            // Another connect is refused too, and asks.
+            assert_eq!(source.log_in(&Config::new(), only(&["2"])).unwrap(), "2");
+        }
+        only(&[])(config)
+    };
+    assert_eq!(code(source.log_in(&Config::new(), refused)), "28P01");
+    assert_eq!(logins.load(Ordering::SeqCst), 2);
+    assert_eq!(told.try_iter().count(), 2);
+}
+
+#[test]
 fn another_error_of_a_login_asks_for_nothing() {
     let (send, told) = mpsc::channel();
     let source = Source::new(counting(LONG, send));
@@ -128,7 +145,11 @@ fn asks_of_four(fails: bool) -> usize {
 #[test]
 fn connects_that_start_during_an_ask_share_its_answer_or_its_error() {
     for fails in [false, true] {
-        assert!((0..100).any(|_| asks_of_four(fails) == 1), "fails: {fails}");
+        let is_shared_at_once = |_| {
+            let start = Instant::now();
+            asks_of_four(fails) == 1 && start.elapsed() < SHARED_FOR
+        };
+        assert!((0..30).any(is_shared_at_once), "fails: {fails}");
     }
 }
 
@@ -168,6 +189,7 @@ fn a_closure_that_panics_is_asked_again() {
     let log_in = || source.log_in(&Config::new(), only(&["1"])).unwrap();
     thread::scope(|scope| assert!(scope.spawn(log_in).join().is_err()));
     assert_eq!(log_in(), "1");
+    assert_eq!(source.lock().running, 0);
 }
 
 #[test]

@@ -118,13 +118,16 @@ impl Client {
         self.state.answered(result)
     }
 
-    /// Whether the server answers, in the role that was asked for. One round trip.
+    /// The pool's check: whether the server answers, in the role that was asked for. One round trip.
+    /// If it runs out of time it may be made again: so its failure is not noted, which would end the
+    /// connection.
     pub(crate) fn check(&mut self, limit: Duration) -> Result<(), Error> {
         match self.state.role() {
             // The only call of the driver that has a limit.
-            Role::Any => self.is_valid(limit),
-            role => self.check_role(role),
+            Role::Any => self.inner.is_valid(limit)?,
+            role => role.check(&mut self.inner)?,
         }
+        self.state.answered(Ok(()))
     }
 
     /// Asks the server whether it has this role.

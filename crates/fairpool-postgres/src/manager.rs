@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairpool::{CallLimits, ManageConnection};
+use postgres::config::TargetSessionAttrs;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Error, Socket};
 
@@ -210,14 +211,24 @@ where
         client.state().end_use() || client.is_closed()
     }
 
-    /// Makes one round trip of at most `limit`. Where `target_session_attrs` asks for a role, only
-    /// the pool limits it: the driver has no limit for that question.
+    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again. Where
+    /// `target_session_attrs` asks for a role, only the pool limits it: the driver has no limit for
+    /// that question.
     ///
     /// # Errors
     ///
     /// As [`is_valid`](ManageConnection::is_valid).
     fn is_valid_within(&self, client: &mut Client, limit: Duration) -> Result<(), Error> {
         client.check(limit)
+    }
+
+    /// True outside an async runtime, if `target_session_attrs` asks for no role: then a check keeps
+    /// its limit by itself, also on a silent server, and may be repeated. Otherwise the pool's own
+    /// threads check: the driver panics inside a runtime, and has no limit for the question of the
+    /// role.
+    fn checks_within_limit(&self) -> bool {
+        self.config.get_target_session_attrs() == TargetSessionAttrs::Any
+            && tokio::runtime::Handle::try_current().is_err()
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or

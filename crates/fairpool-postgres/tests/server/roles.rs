@@ -393,6 +393,7 @@ fn p1_a_check_of_the_role_on_a_silent_server_keeps_nobody_past_the_deadline() {
         .build(read_write(cluster.config()))
         .unwrap();
     drop(take_all(&pool));
+    assert!(!read_write(cluster.config()).checks_within_limit());
     let frozen = cluster.freeze();
     for limit in [50, 800] {
         let asked = Instant::now();

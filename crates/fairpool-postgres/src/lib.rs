@@ -63,9 +63,10 @@
 //! writes (in the order of the list, unless `load_balance_hosts=random`). The role is asked for
 //! again:
 //!
-//! - After a write that the server refused (25006), when the connection returns. If the server is
-//!   now read-only, or a standby, the connection is closed as broken. If only the transaction was
-//!   `READ ONLY`, nothing happens.
+//! - After a write that the server refused (25006): at once, or when the transaction around it is
+//!   rolled back, or when the connection is reset. If the server is now read-only, or a standby, the
+//!   connection is closed as broken when it returns, with a warning in the log. If only the
+//!   transaction was `READ ONLY`, nothing happens.
 //! - After a use to which the driver's client was lent, if that is reset.
 //! - In each check, also for `read-only`: a standby that was promoted is left.
 //!

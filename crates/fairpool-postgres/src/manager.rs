@@ -205,7 +205,8 @@ where
     }
 
     /// Ends the use, and returns whether the connection must not be used again: because a call
-    /// had an error that is fatal, because the client has noticed the end of its connection, because
+    /// had an error that is fatal, because a write was refused and the server no longer has the role
+    /// that `target_session_attrs` asks for, because the client has noticed the end of its connection, because
     /// a cancel was sent, or because something is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
         client.state().end_use() || client.is_closed()
@@ -270,16 +271,16 @@ where
         is_fatal(error)
     }
 
-    /// True if the use may have left what the [`Reset`] of this manager undoes, or the server has
-    /// refused to write (25006) where `target_session_attrs=read-write`; and the client is not
-    /// closed.
+    /// True if the use may have left what the [`Reset`] of this manager undoes, or whether the
+    /// server still has the role that `target_session_attrs` asks for is in doubt; and the client is
+    /// not closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
         client.state().needs_reset() && !client.is_closed()
     }
 
     /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
-    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. After a refused
-    /// write, or a use of the driver's own client, it asks for the role that
+    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If that is in
+    /// doubt, or the driver's own client was lent, it asks for the role that
     /// `target_session_attrs` says.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
-use postgres::{Client, Error, SimpleQueryMessage};
+use postgres::{Client, Error, GenericClient, SimpleQueryMessage, Transaction};
 
 use crate::manager::from_server;
 
@@ -47,20 +47,50 @@ impl Role {
     }
 
     /// Asks the server in one round trip, outside a transaction.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer, or has another role.
     pub(crate) fn check(self, client: &mut Client) -> Result<(), Error> {
-        let (question, wrong, code, text) = match self {
-            Role::Any => return Ok(()),
-            Role::ReadWrite => (IS_READ_ONLY, "on", "25006", "the server no longer allows writes"),
-            Role::NoStandby => (IS_STANDBY, "on", "25006", "the server has become a standby"),
-            Role::ReadOnly => (IS_READ_ONLY, "off", "55000", "the server now allows writes"),
-        };
-        let answer = client.simple_query(question)?;
+        if self == Role::Any || self.holds(client)? { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// Asks the server in one round trip, outside a transaction.
+    pub(super) fn holds<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
+        self.ask(client, self.question())
+    }
+
+    /// The same inside a transaction, which is rolled back, and another one is begun: whoever has
+    /// the transaction ends one.
+    pub(super) fn holds_after_rollback(
+        self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<bool, Error> {
+        self.ask(transaction, &format!("ROLLBACK; {}; BEGIN", self.question()))
+    }
+
+    fn ask<C: GenericClient>(self, client: &mut C, sql: &str) -> Result<bool, Error> {
+        let wrong = if self == Role::ReadOnly { "off" } else { "on" };
         let is_wrong = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(wrong));
-        if answer.iter().any(is_wrong) {
-            let asked = if self == Role::ReadOnly { "read-only" } else { "read-write" };
-            let text = format!("{text}, and target_session_attrs asks for {asked}");
-            return Err(from_server(&[(b'S', "ERROR"), (b'C', code), (b'M', &text)]));
-        }
-        Ok(())
+        Ok(!client.simple_query(sql)?.iter().any(is_wrong))
+    }
+
+    fn question(self) -> &'static str {
+        if self == Role::NoStandby { IS_STANDBY } else { IS_READ_ONLY }
+    }
+
+    fn error(self) -> Error {
+        let code = if self == Role::ReadOnly { "55000" } else { "25006" };
+        from_server(&[(b'S', "ERROR"), (b'C', code), (b'M', &self.fault())])
+    }
+
+    /// What is wrong if it does not hold.
+    pub(super) fn fault(self) -> String {
+        let (what, asked) = match self {
+            Role::ReadOnly => ("now allows writes", "read-only"),
+            Role::NoStandby => ("has become a standby", "read-write"),
+            Role::ReadWrite | Role::Any => ("no longer allows writes", "read-write"),
+        };
+        format!("the server {what}, and target_session_attrs asks for {asked}")
     }
 }

@@ -260,7 +260,11 @@ impl State {
     ) -> Result<R, Error> {
         let effect = self.admit(inner, source)?;
         let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
-        self.note(source, effect, result)
+        let result = self.note(source, effect, result);
+        if self.is_role_in_doubt {
+            self.ask_at_once(inner);
+        }
+        result
     }
 
     /// A call whose text is sent as it is.
@@ -272,7 +276,41 @@ impl State {
     ) -> Result<R, Error> {
         let effect = self.admit(inner, Source::Text(sql))?;
         let result = call(inner);
-        self.note(Source::Text(sql), effect, result)
+        let result = self.note(Source::Text(sql), effect, result);
+        if self.is_role_in_doubt {
+            self.ask_at_once(inner);
+        }
+        result
+    }
+
+    /// After a refused write: asks for the role, if the session is as it was opened. So the pool
+    /// knows of a change when the connection returns, before it lends the next one.
+    #[cold]
+    fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
+        if self.left.is_nothing() {
+            let holds = self.role.holds(inner);
+            self.settle_role(holds);
+        }
+    }
+
+    /// The same before the end of a transaction that is rolled back.
+    pub(super) fn ask_in_rollback(&mut self, inner: &mut postgres::Transaction<'_>) {
+        if self.is_role_in_doubt && self.left.without(Left::TRANSACTION).is_nothing() {
+            let holds = self.role.holds_after_rollback(inner);
+            self.settle_role(holds);
+        }
+    }
+
+    fn settle_role(&mut self, holds: Result<bool, Error>) {
+        match holds {
+            Ok(true) => self.is_role_in_doubt = false,
+            Ok(false) => {
+                log::warn!("a write was refused: {}", self.role.fault());
+                self.has_failed = true;
+            }
+            // Not outside a transaction, after all: the reset asks.
+            Err(error) => self.has_failed |= is_fatal(&error),
+        }
     }
 
     /// Takes note of a call's result.

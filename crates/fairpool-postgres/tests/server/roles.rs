@@ -139,13 +139,76 @@ fn p13_a_server_that_turns_read_only_costs_each_connection_one_error_at_most() {
         });
     });
     assert_read_only_at_most(&errors, SIZE);
-    let told = logged("pool 'turned'");
-    let says_why = |line: &&(_, String)| line.1.contains("the server no longer allows writes");
-    assert!(told.iter().filter(says_why).count() > 0, "{told:?}");
+    assert_ne!(logged("a write was refused"), []);
+    assert_ne!(logged("the server no longer allows writes"), []);
     for conn in &mut take_all(&pool) {
         assert_eq!(port(conn), pair.second().port().to_string());
     }
     assert_ne!(pair.second().psql("SELECT count(*) FROM item"), "0");
+}
+
+/// Before the pool lends the next connection, it knows that this one is on the wrong server.
+#[test]
+fn p13_a_server_that_turned_read_only_is_known_when_the_connection_returns() {
+    type Write = fn(&mut Client) -> Result<(), postgres::Error>;
+    const WRITES: [Write; 6] = [
+        |client| client.batch_execute(INSERT),
+        |client| client.execute(INSERT, &[]).map(drop),
+        |client| client.query_typed(INSERT, &[]).map(drop),
+        |client| {
+            let statement = client.prepare("INSERT INTO item VALUES ($1)")?;
+            client.query(&statement, &[&1]).map(drop)
+        },
+        |client| {
+            let mut transaction = client.transaction()?;
+            transaction.execute(INSERT, &[])?;
+            transaction.commit()
+        },
+        |client| {
+            let mut transaction = client.transaction()?;
+            let refused = transaction.batch_execute(INSERT);
+            transaction.rollback()?;
+            refused
+        },
+    ];
+    let cluster = Cluster::start();
+    cluster.psql("CREATE TABLE item (n int)");
+    let manager = read_write(cluster.config());
+    let mut clients = WRITES.map(|_| manager.connect().unwrap());
+    // The same by the user's own doing: then nothing is left to ask.
+    for (client, write) in clients.iter_mut().zip(WRITES) {
+        client.batch_execute("SET default_transaction_read_only = on").unwrap();
+        write(client).unwrap_err();
+        assert!(!manager.has_broken(client) && manager.needs_reset(client));
+        manager.reset(client).unwrap();
+        let mut own = client.build_transaction().read_only(true).start().unwrap();
+        own.execute(INSERT, &[]).unwrap_err();
+        drop(own);
+        assert!(!manager.has_broken(client) && !manager.needs_reset(client));
+    }
+    turn_read_only(&cluster);
+    for (number, (client, write)) in clients.iter_mut().zip(WRITES).enumerate() {
+        let error = write(client).unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION), "{number}");
+        assert!(manager.has_broken(client), "{number}");
+        // The call's own end: no transaction is left open.
+        client.batch_execute("SELECT 1").unwrap();
+    }
+}
+
+#[test]
+fn p13_a_server_that_turned_read_only_costs_a_single_user_one_error() {
+    for round in 0..3 {
+        let pair = two_primaries();
+        let unchecked = builder().max_size(8).test_on_check_out(false);
+        let pool = unchecked.build(read_write(pair.config())).unwrap();
+        drop(take_all(&pool));
+        turn_read_only(pair.first());
+        let failed = (0..100).filter(|_| insert(&mut pool.get().unwrap()).is_err()).count();
+        assert_eq!(failed, 1, "{round}");
+        drop(take_all(&pool));
+        assert_eq!(pool.stats().closed.broken, 1, "{}", pool.stats());
+    }
 }
 
 #[test]

@@ -1,0 +1,439 @@
+//! The staff: the threads that work for the pools of a process.
+//!
+//! The *reaper* acts on the passing of time, for all pools: it sleeps until the earliest plan
+//! of any of them. *Workers* call the drivers. A job goes to an idle worker or to a new one;
+//! only in a burst it waits a moment, so no job waits behind another that hangs. A worker that
+//! has been idle for a while ends. A worker that hangs in a driver is not needed any more: the
+//! core abandons the call, and the worker is free when the driver returns. All threads end
+//! with the last pool.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use super::roster::{
+    Due, Duties, Employer, Job, Offer, Order, Roster, SPAWN_RETRY, Seat, Signal, Work,
+};
+use super::threads::{self, Handover, Role};
+use super::wait_cell::WaitCell;
+use crate::sync::{
+    self, Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, PlainBool, PlainOrdering, Process,
+    Weak, wait_until,
+};
+use crate::types::text_of_panic;
+
+/// An idle worker ends after this long: long enough that a burst reuses its threads,
+/// short enough that a process at rest has none.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// After a bug the reaper looks at that pool again after this time.
+const AFTER_A_BUG: Duration = Duration::from_secs(1);
+
+/// The one of this process, unless its last pool has gone.
+static CURRENT: sync::PlainMutex<Option<Weak<Staff>>> = sync::PlainMutex::new(None);
+
+pub(crate) struct Staff {
+    process: Process,
+    /// A leaf: held for a moment, and nothing is called under it.
+    pub(super) roster: Mutex<Roster>,
+    /// Notified when the reaper should look at the roster.
+    woken: Condvar,
+    /// Notified when something has ended that `close` waits for.
+    pub(super) ended: Condvar,
+    /// The reaper runs, or is being started. Changed under the roster's lock.
+    has_reaper: AtomicBool,
+}
+
+impl Staff {
+    pub(crate) fn new() -> Staff {
+        Staff {
+            process: Process::current(),
+            roster: Mutex::default(),
+            woken: Condvar::new(),
+            ended: Condvar::new(),
+            has_reaper: AtomicBool::new(false),
+        }
+    }
+
+    /// The staff of this process.
+    pub(crate) fn of_this_process() -> Arc<Staff> {
+        // In a child made by `fork` the lock may be locked for ever. A model has several
+        // pools at a time that know nothing of each other.
+        let soon = || (0..100).find_map(|_| sync::spin(|| CURRENT.try_lock()));
+        let current = if sync::THREADS { soon() } else { None };
+        let Some(mut current) = current else { return Arc::new(Staff::new()) };
+        let there = current.as_ref().and_then(Weak::upgrade);
+        // That of the parent has no threads here.
+        there.filter(|staff| !staff.process.is_another()).unwrap_or_else(|| {
+            let staff = Arc::new(Staff::new());
+            *current = Some(Arc::downgrade(&staff));
+            staff
+        })
+    }
+
+    /// Spawns a thread. Its handle is kept until it is joined.
+    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.roster.lock().starting += 1;
+        let spawned = sync::spawn(name, body);
+        let mut roster = self.roster.lock();
+        roster.starting -= 1;
+        let result = spawned.map(|handle| roster.handles.push(handle));
+        drop(roster);
+        // Not lost: `close` checks the roster under its lock before it sleeps.
+        self.ended.notify_all();
+        result
+    }
+
+    /// Waits until there is a pool again, or a handle to join if `joins`, or until all threads
+    /// have ended; or until the deadline. Returns how many threads have not ended, zero if they
+    /// are those of a pool.
+    pub(super) fn wait_for_threads(&self, deadline: Instant, joins: bool) -> usize {
+        let mut roster = self.roster.lock();
+        let has_reaper = || usize::from(self.has_reaper.load(Ordering::Relaxed));
+        wait_until(&self.ended, &mut roster, Some(deadline), |roster| {
+            let joins = joins && !roster.handles.is_empty();
+            joins || !roster.is_empty() || roster.threads(has_reaper()) == 0
+        });
+        if roster.is_empty() { roster.threads(has_reaper()) } else { 0 }
+    }
+
+    /// A thread was joined, or its joiner could not be started.
+    pub(super) fn joined(&self) {
+        self.roster.lock().joining -= 1;
+        // Not lost: `close` checks the roster under its lock before it sleeps.
+        self.ended.notify_all();
+    }
+
+    /// Something has ended. If it was the last of all pools, the staff ends.
+    fn settle(&self, mut roster: MutexGuard<'_, Roster>) {
+        let dismissed = if roster.is_empty() {
+            roster.calls_reaper = true;
+            roster.dismiss()
+        } else {
+            Vec::new()
+        };
+        drop(roster);
+        for seat in dismissed {
+            order(&seat, Order::Leave);
+        }
+        // Not lost: both check the roster under its lock before they sleep.
+        self.woken.notify_one();
+        self.ended.notify_all();
+    }
+}
+
+/// Gives an idle worker its order, after the roster's lock was released.
+fn order(seat: &Seat, order: Order) {
+    let replaced = seat.fill(order);
+    debug_assert!(replaced.is_none(), "BUG: an idle worker has two orders");
+    seat.wake();
+}
+
+// ---- the reaper ----
+
+impl Staff {
+    /// The caller is the reaper from now on, or must start one. `false`: there is one.
+    pub(crate) fn lacks_reaper(&self) -> bool {
+        let _roster = self.roster.lock();
+        !self.has_reaper.swap(true, Ordering::AcqRel)
+    }
+
+    /// Starts the reaper if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, when it has no more threads to give.
+    fn ensure_reaper(self: &Arc<Self>) -> io::Result<()> {
+        if !sync::THREADS || !self.lacks_reaper() {
+            return Ok(());
+        }
+        let staff = Arc::clone(self);
+        let spawned = self.spawn("fairpool-reaper".to_string(), move || staff.run_reaper());
+        if spawned.is_err() {
+            let _roster = self.roster.lock();
+            self.has_reaper.store(false, Ordering::Release);
+        }
+        spawned
+    }
+
+    /// The life of the reaper.
+    pub(crate) fn run_reaper(self: &Arc<Self>) {
+        threads::take_role(Role::Reaper);
+        while let Some(due) = self.sleep() {
+            due.into_iter().for_each(|due| self.attend(due));
+            self.start_workers();
+        }
+    }
+
+    /// Sleeps until a pool has to be looked at, or a worker to be started. `None`: the last
+    /// pool has gone, and with it the reaper's work.
+    pub(crate) fn sleep(&self) -> Option<Vec<Due>> {
+        let mut roster = self.roster.lock();
+        if !roster.calls_reaper {
+            let at = roster.sleep_until();
+            wait_until(&self.woken, &mut roster, at, |roster| roster.calls_reaper);
+        }
+        if roster.is_empty() {
+            // Under the lock: a pool that comes later finds that there is no reaper.
+            self.has_reaper.store(false, Ordering::Release);
+            drop(roster);
+            self.ended.notify_all();
+            return None;
+        }
+        Some(roster.take_due(sync::instant()))
+    }
+
+    /// Lets a pool act on the passing of time.
+    pub(crate) fn attend(self: &Arc<Self>, due: Due) {
+        let Due { number, pool, duties, has_ended } = due;
+        if has_ended {
+            return self.end_pool(number, pool);
+        }
+        let tended = catch_unwind(AssertUnwindSafe(|| pool.tend(duties)));
+        let next = tended.unwrap_or_else(|_| (duties, Some(sync::instant() + AFTER_A_BUG)));
+        self.put_back(number, Some(next));
+    }
+
+    pub(crate) fn put_back(&self, number: u64, next: Option<(Duties, Option<Instant>)>) {
+        let mut roster = self.roster.lock();
+        if roster.put_back(number, next) {
+            self.settle(roster);
+        }
+    }
+
+    /// Lets go of a pool that has ended.
+    fn end_pool(self: &Arc<Self>, number: u64, pool: Arc<dyn Employer>) {
+        pool.end();
+        if let Some(job) = pool.release() {
+            let _ = self.submit(Work { pool: number, job });
+        }
+        self.put_back(number, None);
+    }
+
+    /// Starts workers for jobs that have waited for one.
+    fn start_workers(self: &Arc<Self>) {
+        loop {
+            let next = self.roster.lock().start_next(sync::instant());
+            let Some(work) = next else { return };
+            if self.start_worker(work).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+// ---- the workers ----
+
+impl Staff {
+    /// Finds a worker without blocking. `Some`: a thread had to be started, or could not be.
+    fn submit(self: &Arc<Self>, work: Work) -> Option<io::Result<()>> {
+        let offer = self.roster.lock().offer(work, sync::instant);
+        match offer {
+            Offer::Hand(seat, work) => order(&seat, Order::Run(work)),
+            Offer::Start(work) => return Some(self.start_worker(work)),
+            // Not lost: the reaper checks the roster under its lock before it sleeps.
+            Offer::Queued => _ = self.woken.notify_one(),
+        }
+        None
+    }
+
+    /// Starts a worker with its first job. If there is no thread, the job waits.
+    fn start_worker(self: &Arc<Self>, work: Work) -> io::Result<()> {
+        static STARTED: AtomicU64 = AtomicU64::new(1);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let first = Handover::new(work);
+        let body = {
+            let (staff, first) = (Arc::clone(self), first.clone());
+            move || staff.run_worker(first.take())
+        };
+        let spawned = self.spawn(format!("fairpool-worker-{number}"), body);
+        let left = if spawned.is_err() { first.take() } else { None };
+        self.roster.lock().started(left.map_or(Ok(()), Err), sync::instant);
+        if spawned.is_err() {
+            self.woken.notify_one();
+        }
+        spawned
+    }
+
+    /// The life of a worker, which has been counted.
+    pub(crate) fn run_worker(self: &Arc<Self>, first: Option<Work>) {
+        threads::take_role(Role::Worker);
+        let seat = Arc::new(WaitCell::new());
+        let mut next = first.or_else(|| self.next_work(None, &seat));
+        while let Some(Work { pool, job }) = next {
+            // A panic in it is that of the manager's destructor, or a bug.
+            let _ = catch_unwind(AssertUnwindSafe(job)).map_err(text_of_panic);
+            if self.process.is_another() {
+                // A hook has forked: this is the child, which has no such staff.
+                return std::mem::forget(Arc::clone(self));
+            }
+            next = self.next_work(Some(pool), &seat);
+        }
+        self.join_finished();
+    }
+
+    /// The next work of a worker that is done with a job of the pool `last`. `None`: it has
+    /// left.
+    fn next_work(&self, last: Option<u64>, seat: &Seat) -> Option<Work> {
+        let mut roster = self.roster.lock();
+        let is_over = last.is_some_and(|pool| roster.done(pool));
+        let work = roster.take();
+        let rests = work.is_none() && !roster.is_empty();
+        if rests {
+            roster.rest(seat);
+        }
+        let leaves = work.is_none() && !rests;
+        roster.workers -= usize::from(leaves);
+        if is_over || leaves {
+            self.settle(roster);
+        } else {
+            drop(roster);
+        }
+        if rests { self.rest(seat) } else { work }
+    }
+
+    /// Waits for an order, for a while.
+    fn rest(&self, seat: &Seat) -> Option<Work> {
+        let rested = seat.wait_until(Some(sync::instant() + KEEP_ALIVE));
+        let order = rested.or_else(|| {
+            let has_left = self.roster.lock().leave(seat);
+            // Otherwise the order is on its way.
+            if has_left { None } else { seat.wait_until(None) }
+        });
+        match order {
+            Some(Order::Run(work)) => Some(work),
+            Some(Order::Leave) | None => {
+                self.roster.lock().workers -= 1;
+                self.ended.notify_all();
+                None
+            }
+        }
+    }
+
+    /// Joins threads that have ended. A worker does that before it ends: a thread whose
+    /// thread-local destructors still run counts until they are done.
+    fn join_finished(&self) {
+        let finished: Vec<_> = {
+            let handles = &mut self.roster.lock().handles;
+            handles.extract_if(.., |handle| handle.is_finished()).collect()
+        };
+        finished.into_iter().for_each(|handle| drop(handle.join()));
+    }
+
+    /// A job that waits for a worker. In a model its own threads run them.
+    #[cfg(all(test, fairpool_model))]
+    pub(crate) fn take(&self) -> Option<Work> {
+        self.roster.lock().take()
+    }
+}
+
+/// A pool's place with the staff.
+pub(crate) struct Post {
+    pub(crate) staff: Arc<Staff>,
+    number: u64,
+    /// The staff knows the pool.
+    is_hired: PlainBool,
+    /// The pool has ended.
+    has_ended: PlainBool,
+}
+
+impl Post {
+    pub(crate) fn new(staff: Arc<Staff>) -> Post {
+        let number = staff.roster.lock().number();
+        Post { staff, number, is_hired: PlainBool::new(false), has_ended: PlainBool::new(false) }
+    }
+
+    /// Whether the staff tends the pool. If not, it should be [`hire`](Post::hire)d.
+    #[inline]
+    pub(crate) fn is_served(&self) -> bool {
+        self.is_hired.load(PlainOrdering::Relaxed) && self.has_reaper()
+    }
+
+    #[inline]
+    fn has_reaper(&self) -> bool {
+        !sync::THREADS || self.staff.has_reaper.load(Ordering::Relaxed)
+    }
+
+    /// Makes the pool known to the staff, and starts the reaper if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, when it has no more threads to give. The next transition of a
+    /// pool tries again.
+    #[cold]
+    pub(crate) fn hire(&self, pool: impl FnOnce() -> Arc<dyn Employer>) -> io::Result<()> {
+        let mut roster = self.staff.roster.lock();
+        if !self.has_ended.load(PlainOrdering::Relaxed) {
+            roster.hire(self.number, pool);
+            self.is_hired.store(true, PlainOrdering::Relaxed);
+        }
+        let has_work = !roster.is_empty();
+        drop(roster);
+        // Who waits for the end of all threads does so no more.
+        self.staff.ended.notify_all();
+        if has_work { self.staff.ensure_reaper() } else { Ok(()) }
+    }
+
+    /// Has the reaper look at the pool now.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let is_new = self.staff.roster.lock().signal(self.number, signal);
+        // Not lost: the reaper checks the roster under its lock before it sleeps. If it has
+        // been called already, it has been or will be woken for that.
+        if is_new {
+            self.staff.woken.notify_one();
+        }
+    }
+
+    /// The pool has ended.
+    pub(crate) fn stop(&self) {
+        if self.has_ended.load(PlainOrdering::Relaxed) {
+            return;
+        }
+        let mut roster = self.staff.roster.lock();
+        self.has_ended.store(true, PlainOrdering::Relaxed);
+        if self.staff.has_reaper.load(Ordering::Relaxed) {
+            drop(roster);
+            return self.signal(Signal::Stop);
+        }
+        let pool = roster.take_ended(self.number);
+        drop(roster);
+        if let Some(pool) = pool {
+            self.staff.end_pool(self.number, pool);
+        }
+    }
+
+    /// Has a worker do this, without blocking. If the system has no thread to give, the job
+    /// waits for a worker that comes free. `Some`: a thread had to be started, or could not be.
+    pub(crate) fn submit(&self, job: Job) -> Option<io::Result<()>> {
+        self.staff.submit(Work { pool: self.number, job })
+    }
+
+    /// How many workers run jobs of the pool.
+    pub(crate) fn running(&self) -> usize {
+        self.staff.roster.lock().running(self.number)
+    }
+
+    /// Whether the staff has nothing more to do for the pool, and holds no reference to it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.staff.roster.lock().is_gone(self.number)
+    }
+
+    /// Waits until that is so, or until the deadline.
+    pub(crate) fn wait_until_done(&self, deadline: Option<Instant>) -> bool {
+        let mut roster = self.staff.roster.lock();
+        let number = self.number;
+        wait_until(&self.staff.ended, &mut roster, deadline, |roster| roster.is_gone(number));
+        roster.is_gone(number)
+    }
+
+    /// Caps a sleep at `at`. Without a reaper thread, which is so only while the system
+    /// has no thread to give, waiters wake every 100 ms to retry the spawn: there may be
+    /// no other event.
+    pub(crate) fn sleep_limit(&self, at: Option<Instant>) -> Option<Instant> {
+        if self.has_reaper() {
+            return at;
+        }
+        let soon = sync::instant() + SPAWN_RETRY;
+        Some(at.map_or(soon, |at| at.min(soon)))
+    }
+}

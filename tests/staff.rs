@@ -66,7 +66,7 @@ fn close_all<M: fairpool::ManageConnection>(pools: Vec<Pool<M>>) {
 fn k12_500_pools_at_rest_take_six_threads_8_kb_each_and_wake_nobody() {
     let _alone = alone();
     // What the process allocates once is none of theirs.
-    drop(Pool::builder().max_size(1).build(StubManager).expect("a stub"));
+    close_all(vec![Pool::builder().max_size(1).build(StubManager).expect("a stub")]);
     let before = threads();
     let region = Region::new(ALLOCATOR);
     let pools: Vec<_> = (0..POOLS)

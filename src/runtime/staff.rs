@@ -413,12 +413,8 @@ impl Post {
         self.staff.roster.lock().running(self.number)
     }
 
-    /// Whether the staff has nothing more to do for the pool, and holds no reference to it.
-    pub(crate) fn is_done(&self) -> bool {
-        self.staff.roster.lock().is_gone(self.number)
-    }
-
-    /// Waits until that is so, or until the deadline.
+    /// Waits until the staff has nothing more to do for the pool, and holds no reference to it;
+    /// or until the deadline.
     pub(crate) fn wait_until_done(&self, deadline: Option<Instant>) -> bool {
         let mut roster = self.staff.roster.lock();
         let number = self.number;

@@ -15,6 +15,11 @@ const AT_ONCE: usize = 16;
 /// The time for which [`AT_ONCE`] counts.
 const PACE: Duration = Duration::from_millis(2);
 
+/// A pool with so many jobs under way leaves one worker to the other pools, also when the
+/// system has no more threads to give: its calls may hang. With its default settings a pool
+/// has no more unless some hang.
+const MANY: usize = 8;
+
 /// After a thread could not be started, the next attempt follows after this time.
 pub(crate) const SPAWN_RETRY: Duration = Duration::from_millis(100);
 
@@ -123,6 +128,8 @@ pub(crate) struct Roster {
     idle: Vec<Seat>,
     /// Workers that have not left.
     pub(crate) workers: usize,
+    /// Those of them that were started without a job, and have not asked for one yet.
+    fresh: usize,
     pace: Pace,
     /// The last thread could not be started; the next attempt follows then.
     starved_until: Option<Instant>,
@@ -160,15 +167,13 @@ impl Roster {
         self.last_number
     }
 
-    /// Takes a pool on. Returns whether it is the first.
-    pub(crate) fn hire(&mut self, number: u64, pool: impl FnOnce() -> Arc<dyn Employer>) -> bool {
-        let is_first = self.members.is_empty();
+    /// Takes a pool on, if it is not here yet. The reaper must be woken.
+    pub(crate) fn hire(&mut self, number: u64, pool: impl FnOnce() -> Arc<dyn Employer>) {
         let member = self.members.entry(number).or_insert_with(Member::new);
         if member.pool.is_none() {
             member.pool = Some(pool());
             self.signal(number, Signal::Tick);
         }
-        is_first
     }
 
     /// Returns whether the reaper must be woken.
@@ -291,13 +296,14 @@ impl Roster {
     /// What becomes of new work.
     pub(crate) fn offer(&mut self, work: Work, now: impl FnOnce() -> Instant) -> Offer {
         self.members.entry(work.pool).or_insert_with(Member::new);
-        if self.may_have(work.pool)
+        if self.may_have(work.pool, self.idle.len())
             && let Some(seat) = self.idle.pop()
         {
             self.begin(work.pool);
             return Offer::Hand(seat, work);
         }
-        if sync::THREADS && self.queues.is_empty() && self.pace.admit(now(), false) {
+        let may_start = sync::THREADS && self.queues.is_empty() && !self.lacks_reserve(work.pool);
+        if may_start && self.pace.admit(now(), false) {
             self.begin(work.pool);
             self.workers += 1;
             return Offer::Start(work);
@@ -310,27 +316,37 @@ impl Roster {
 
     /// The next job for a worker that is free.
     pub(crate) fn take(&mut self) -> Option<Work> {
-        let work = self.take_where(|roster, number| roster.may_have(number));
-        self.pace.taken += usize::from(work.is_some());
-        work
+        // This one, and those that are idle.
+        let there = self.idle.len() + 1;
+        let pool = self.next_in_queue().filter(|&pool| self.may_have(pool, there))?;
+        self.pace.taken += 1;
+        self.take_of(pool)
     }
 
-    /// A job for a worker that the reaper starts now, if it is time for one.
-    pub(crate) fn start_next(&mut self, now: Instant) -> Option<Work> {
+    /// Whether the reaper has to start a worker now for what is queued, and its job. `None` as
+    /// a job: it is to be idle.
+    pub(crate) fn start_next(&mut self, now: Instant) -> Option<Option<Work>> {
         if self.next_start().is_none_or(|at| at > now) || !self.pace.admit(now, true) {
             return None;
         }
+        let pool = self.next_in_queue()?;
         self.workers += 1;
-        self.take_where(|_, _| true)
+        if self.lacks_reserve(pool) {
+            self.fresh += 1;
+            return Some(None);
+        }
+        Some(self.take_of(pool))
     }
 
-    /// The next job in the queues. The pool with the fewest jobs under way goes first, so that
+    /// The pool whose job is the next in the queues: one with the fewest under way, so that
     /// calls that hang take no worker from another pool; of those, the one whose last job began
     /// first.
-    fn take_where(&mut self, may_have: impl Fn(&Roster, u64) -> bool) -> Option<Work> {
-        let numbers = self.queues.keys().copied().filter(|&number| may_have(self, number));
-        let next = numbers.min_by_key(|number| self.members.get(number).map(|it| (it.running, it.turn)));
-        let number = next?;
+    fn next_in_queue(&self) -> Option<u64> {
+        let order = |number: &u64| self.members.get(number).map(|it| (it.running, it.turn));
+        self.queues.keys().copied().min_by_key(order)
+    }
+
+    fn take_of(&mut self, number: u64) -> Option<Work> {
         let queue = self.queues.get_mut(&number)?;
         let job = queue.pop_front()?;
         if queue.is_empty() {
@@ -340,18 +356,28 @@ impl Roster {
         Some(Work { pool: number, job })
     }
 
-    /// A worker has started, or its work comes back: the system has no thread to give.
-    pub(crate) fn started(&mut self, result: Result<(), Work>, now: impl FnOnce() -> Instant) {
-        match result {
-            Ok(()) => self.starved_until = None,
-            Err(Work { pool, job }) => {
-                self.starved_until = Some(now() + SPAWN_RETRY);
-                self.calls_reaper = true;
-                self.workers -= 1;
+    /// A worker has started.
+    pub(crate) fn started(&mut self) {
+        self.starved_until = None;
+    }
+
+    /// The system has no thread to give: its work comes back.
+    pub(crate) fn not_started(&mut self, work: Option<Work>, now: Instant) {
+        self.starved_until = Some(now + SPAWN_RETRY);
+        self.calls_reaper = true;
+        self.workers -= 1;
+        match work {
+            None => self.fresh -= 1,
+            Some(Work { pool, job }) => {
                 self.members.get_mut(&pool).into_iter().for_each(|member| member.running -= 1);
                 self.queues.entry(pool).or_default().push_front(job);
             }
         }
+    }
+
+    /// A worker that was started without a job asks for one.
+    pub(crate) fn arrived(&mut self) {
+        self.fresh = self.fresh.saturating_sub(1);
     }
 
     /// A job has ended, and everything that it held is dropped. Returns whether nothing is
@@ -366,10 +392,14 @@ impl Roster {
         self.idle.push(Arc::clone(seat));
     }
 
-    /// The worker has rested for long. `false`: an order for it is on its way.
+    /// The worker has rested for long. `true`: it has left. Otherwise an order for it is on its
+    /// way, or it is kept for the other pools.
     pub(crate) fn leave(&mut self, seat: &Seat) -> bool {
         let place = self.idle.iter().position(|other| Arc::ptr_eq(other, seat));
-        place.map(|place| self.idle.remove(place)).is_some()
+        let is_kept = self.idle.len() == 1 && self.members.keys().any(|&it| self.has_many(it));
+        let leaves = place.filter(|_| !is_kept).map(|place| self.idle.remove(place)).is_some();
+        self.workers -= usize::from(leaves);
+        leaves
     }
 
     /// There is no pool any more: these workers are told to leave.
@@ -385,12 +415,20 @@ impl Roster {
         }
     }
 
-    /// Whether this pool may have one more worker of those that are there. While the system
-    /// gives no more, calls that hang may not take the last one from other pools.
-    fn may_have(&self, number: u64) -> bool {
+    /// Whether this pool may have one of so many workers that are free.
+    fn may_have(&self, number: u64, free: usize) -> bool {
+        free > 1 || !self.has_many(number)
+    }
+
+    /// Whether a worker for this pool would leave none to the others.
+    fn lacks_reserve(&self, number: u64) -> bool {
+        self.has_many(number) && self.idle.is_empty() && self.fresh == 0
+    }
+
+    /// Whether this pool has many jobs under way, and is not the only one.
+    fn has_many(&self, number: u64) -> bool {
         let running = self.members.get(&number).map_or(0, |member| member.running);
-        let is_alone = self.members.len() == 1 || self.workers < 2;
-        self.starved_until.is_none() || is_alone || running + 1 < self.workers
+        running >= MANY && self.members.len() > 1
     }
 
     /// When the reaper may start a worker for what is queued. `None`: nothing is.

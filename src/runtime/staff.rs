@@ -214,8 +214,8 @@ impl Staff {
     fn start_workers(self: &Arc<Self>) {
         loop {
             let next = self.roster.lock().start_next(sync::instant());
-            let Some(work) = next else { return };
-            if self.start_worker(work).is_err() {
+            let Some(first) = next else { return };
+            if self.start_worker(first).is_err() {
                 return;
             }
         }
@@ -230,26 +230,29 @@ impl Staff {
         let offer = self.roster.lock().offer(work, sync::instant);
         match offer {
             Offer::Hand(seat, work) => order(&seat, Order::Run(work)),
-            Offer::Start(work) => return Some(self.start_worker(work)),
+            Offer::Start(work) => return Some(self.start_worker(Some(work))),
             // Not lost: the reaper checks the roster under its lock before it sleeps.
             Offer::Queued => _ = self.woken.notify_one(),
         }
         None
     }
 
-    /// Starts a worker with its first job. If there is no thread, the job waits.
-    fn start_worker(self: &Arc<Self>, work: Work) -> io::Result<()> {
+    /// Starts a worker with its first job, or to be idle. If there is no thread, the job waits.
+    fn start_worker(self: &Arc<Self>, first: Option<Work>) -> io::Result<()> {
         static STARTED: AtomicU64 = AtomicU64::new(1);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let first = Handover::new(work);
+        let first = Handover::new(first);
         let body = {
             let (staff, first) = (Arc::clone(self), first.clone());
-            move || staff.run_worker(first.take())
+            move || staff.run_worker(first.take().flatten())
         };
         let spawned = self.spawn(format!("fairpool-worker-{number}"), body);
-        let left = if spawned.is_err() { first.take() } else { None };
-        self.roster.lock().started(left.map_or(Ok(()), Err), sync::instant);
-        if spawned.is_err() {
+        if spawned.is_ok() {
+            self.roster.lock().started();
+        } else {
+            let work = first.take().flatten();
+            self.roster.lock().not_started(work, sync::instant());
+            // Not lost: the reaper checks the roster under its lock before it sleeps.
             self.woken.notify_one();
         }
         spawned
@@ -277,6 +280,9 @@ impl Staff {
     fn next_work(&self, last: Option<u64>, seat: &Seat) -> Option<Work> {
         let mut roster = self.roster.lock();
         let is_over = last.is_some_and(|pool| roster.done(pool));
+        if last.is_none() {
+            roster.arrived();
+        }
         let work = roster.take();
         let rests = work.is_none() && !roster.is_empty();
         if rests {
@@ -292,20 +298,22 @@ impl Staff {
         if rests { self.rest(seat) } else { work }
     }
 
-    /// Waits for an order, for a while.
+    /// Waits for an order, for a while. `None`: the worker has left.
     fn rest(&self, seat: &Seat) -> Option<Work> {
-        let rested = seat.wait_until(Some(sync::instant() + KEEP_ALIVE));
-        let order = rested.or_else(|| {
-            let has_left = self.roster.lock().leave(seat);
-            // Otherwise the order is on its way.
-            if has_left { None } else { seat.wait_until(None) }
-        });
-        match order {
-            Some(Order::Run(work)) => Some(work),
-            Some(Order::Leave) | None => {
-                self.roster.lock().workers -= 1;
-                self.ended.notify_all();
-                None
+        loop {
+            match seat.wait_until(Some(sync::instant() + KEEP_ALIVE)) {
+                Some(Order::Run(work)) => return Some(work),
+                Some(Order::Leave) => {
+                    self.roster.lock().workers -= 1;
+                    self.ended.notify_all();
+                    return None;
+                }
+                // Otherwise an order is on its way, or it is to stay.
+                None if self.roster.lock().leave(seat) => {
+                    self.ended.notify_all();
+                    return None;
+                }
+                None => {}
             }
         }
     }
@@ -369,7 +377,9 @@ impl Post {
         }
         let has_work = !roster.is_empty();
         drop(roster);
-        // Who waits for the end of all threads does so no more.
+        // Not lost: both check the roster under its lock before they sleep. Who waits for the end
+        // of all threads does so no more.
+        self.staff.woken.notify_one();
         self.staff.ended.notify_all();
         if has_work { self.staff.ensure_reaper() } else { Ok(()) }
     }

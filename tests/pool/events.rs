@@ -19,7 +19,7 @@ use fairpool::{
 };
 use fairpool_testing::dice::{Dice, seed};
 use fairpool_testing::stub::{
-    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic, threads_named,
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic,
     watched,
 };
 

@@ -20,6 +20,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+mod ends;
+
 const POOLS: usize = 500;
 
 const fn ms(millis: u64) -> Duration {
@@ -55,6 +57,7 @@ fn wake_ups(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u6
     woken.map(|(id, sleeps)| sleeps - before.get(id).unwrap_or(&0)).sum()
 }
 
+/// Each of them is complete.
 fn close_all<M: fairpool::ManageConnection>(pools: Vec<Pool<M>>) {
     for pool in pools {
         let report = pool.close(Instant::now() + WATCHDOG);

@@ -35,7 +35,7 @@ static CURRENT: sync::PlainMutex<Option<Weak<Staff>>> = sync::PlainMutex::new(No
 pub(crate) struct Staff {
     process: Process,
     /// A leaf: held for a moment, and nothing is called under it.
-    pub(super) roster: Mutex<Roster>,
+    pub(crate) roster: Mutex<Roster>,
     /// Notified when the reaper should look at the roster.
     woken: Condvar,
     /// Notified when something has ended that `close` waits for.
@@ -326,12 +326,6 @@ impl Staff {
             handles.extract_if(.., |handle| handle.is_finished()).collect()
         };
         finished.into_iter().for_each(|handle| drop(handle.join()));
-    }
-
-    /// A job that waits for a worker. In a model its own threads run them.
-    #[cfg(all(test, fairpool_model))]
-    pub(crate) fn take(&self) -> Option<Work> {
-        self.roster.lock().take()
     }
 }
 

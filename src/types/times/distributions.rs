@@ -23,7 +23,7 @@ const LONGEST: u64 = 3_600_000_000_000;
 /// Significant digits: times are exact to 1 %.
 const DIGITS: u8 = 2;
 
-/// So many records are kept as they are. Only for more a histogram is worth its 4 to 30 kB.
+/// So many records are kept as they are. Only for more a histogram is worth its 30 kB.
 const FEW: usize = 32;
 
 /// How long waits, uses, connects, checks and closes took since the pool was built. From
@@ -150,10 +150,9 @@ impl Records {
     fn histogram(&self) -> Cow<'_, Histogram<u64>> {
         match self {
             Records::Few(few) => {
-                let histogram = Histogram::new_with_bounds(SHORTEST, 2 * SHORTEST, DIGITS);
+                let histogram = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS);
                 let mut histogram = histogram.expect("BUG: the bounds are legal");
-                histogram.auto(true);
-                few.iter().for_each(|&(nanos, times)| record(&mut histogram, nanos, times));
+                few.iter().for_each(|&(nanos, times)| histogram.saturating_record_n(nanos, times));
                 Cow::Owned(histogram)
             }
             Records::Many(histogram) => Cow::Borrowed(histogram),
@@ -162,21 +161,19 @@ impl Records {
 
     fn add(&mut self, nanos: u64, times: u64) {
         match self {
-            Records::Few(few) if few.len() < FEW => few.push((nanos, times)),
+            Records::Few(few) if few.len() < FEW => {
+                // At once, so that a distribution allocates twice in its life.
+                few.reserve_exact(if few.is_empty() { FEW } else { 0 });
+                few.push((nanos, times));
+            }
             Records::Few(_) => {
                 let mut histogram = self.histogram().into_owned();
-                record(&mut histogram, nanos, times);
+                histogram.saturating_record_n(nanos, times);
                 *self = Records::Many(Box::new(histogram));
             }
-            Records::Many(histogram) => record(histogram, nanos, times),
+            Records::Many(histogram) => histogram.saturating_record_n(nanos, times),
         }
     }
-}
-
-/// The histogram grows with its longest value.
-fn record(histogram: &mut Histogram<u64>, nanos: u64, times: u64) {
-    let recorded = histogram.record_n(nanos.min(LONGEST), times);
-    recorded.expect("BUG: a value of up to an hour has a place");
 }
 
 impl Distribution {
@@ -232,9 +229,7 @@ impl Distribution {
         let (now, earlier_histogram) = (self.records.histogram(), earlier.records.histogram());
         for step in now.iter_recorded() {
             let value = step.value_iterated_to();
-            // Beyond its longest value, it would tell the count of that.
-            let was_there = value <= earlier_histogram.high();
-            let before = if was_there { earlier_histogram.count_at(value) } else { 0 };
+            let before = earlier_histogram.count_at(value);
             let count = step.count_since_last_iteration().saturating_sub(before);
             if count > 0 {
                 gained.records.add(value, count);

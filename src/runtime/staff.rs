@@ -24,7 +24,7 @@ use crate::types::text_of_panic;
 
 /// An idle worker ends after this long: long enough that a burst reuses its threads,
 /// short enough that a process at rest has none.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// After a bug the reaper looks at that pool again after this time.
 const AFTER_A_BUG: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ impl Staff {
     }
 
     /// Something has ended. If it was the last of all pools, the staff ends.
-    fn settle(&self, mut roster: MutexGuard<'_, Roster>) {
+    pub(crate) fn settle(&self, mut roster: MutexGuard<'_, Roster>) {
         let dismissed = if roster.is_empty() {
             roster.calls_reaper = true;
             roster.dismiss()

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::roster::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
-use super::staff::Staff;
-use super::threads::{self, Handover, Role};
+use super::staff::{Handover, Role, Staff, role};
 use crate::sync::{self, Arc, JoinHandle};
 use crate::types::ManageConnection;
 
@@ -20,7 +19,7 @@ impl<M: ManageConnection> Shared<M> {
         }
         let (start, is_new) = self.transition_here(|core, fx| (fx.now, core.close(fx)));
         let timeout = self.config.drop_timeout;
-        if is_new && !timeout.is_zero() && threads::role() == Role::User {
+        if is_new && !timeout.is_zero() && role() == Role::User {
             let deadline = self.clock.instant_of(start.after(timeout));
             self.wait_for(deadline, |core| core.has_closed_unheld());
         }

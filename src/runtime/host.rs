@@ -8,7 +8,7 @@ use log::Level;
 
 use super::roster::{Duties, Employer, Job, Signal};
 use super::shared::{Shared, Task};
-use super::threads::{self, Role};
+use super::staff::{Role, role};
 use crate::core::Time;
 use crate::sync::{Arc, PlainOrdering as Ordering};
 use crate::types::ManageConnection;
@@ -47,8 +47,8 @@ impl<M: ManageConnection> Employer for Shared<M> {
 impl<M: ManageConnection> Shared<M> {
     /// Returns when the next tick is due.
     fn tick(self: &Arc<Self>) -> Time {
-        let next = self.transition(|core, fx| core.tick(fx));
-        next.max(self.clock.now().after(SHORTEST_SLEEP))
+        let (began, next) = self.transition(|core, fx| (fx.now, core.tick(fx)));
+        next.max(began.after(SHORTEST_SLEEP))
     }
 
     /// Has a worker do this, without blocking.
@@ -71,7 +71,7 @@ impl<M: ManageConnection> Shared<M> {
     /// runs no user code.
     pub(crate) fn drop_errors<E: Send + 'static>(self: &Arc<Self>, errors: Vec<E>) {
         for error in errors {
-            match threads::role() {
+            match role() {
                 Role::Reaper => self.submit(Task::Drop(Box::new(error) as Box<dyn Any + Send>)),
                 Role::User | Role::Worker => self.drop_error(error),
             }
@@ -97,7 +97,7 @@ impl<M: ManageConnection> Shared<M> {
     /// A failure is logged once until a spawn succeeds. The reaper, which may not call a logger,
     /// leaves that to others.
     fn note_spawn(&self, spawned: io::Result<()>) {
-        if threads::role() == Role::Reaper {
+        if role() == Role::Reaper {
             return;
         }
         let failed_before = self.spawn_failing.swap(spawned.is_err(), Ordering::Relaxed);

@@ -230,7 +230,11 @@ impl Roster {
     }
 
     /// The reaper is done with a pool for now. Returns whether nothing is left of it.
-    pub(crate) fn put_back(&mut self, number: u64, next: Option<(Duties, Option<Instant>)>) -> bool {
+    pub(crate) fn put_back(
+        &mut self,
+        number: u64,
+        next: Option<(Duties, Option<Instant>)>,
+    ) -> bool {
         let Some(member) = self.members.get_mut(&number) else { return false };
         member.is_attended = false;
         if let Some((duties, plan)) = next {
@@ -264,11 +268,10 @@ impl Roster {
     }
 
     fn forget_if_gone(&mut self, number: u64) -> bool {
-        let is_gone = |member: &Member| {
-            member.pool.is_none() && !member.is_attended && member.running == 0
-        };
-        let gone = self.members.get(&number).is_some_and(is_gone)
-            && !self.queues.contains_key(&number);
+        let is_gone =
+            |member: &Member| member.pool.is_none() && !member.is_attended && member.running == 0;
+        let gone =
+            self.members.get(&number).is_some_and(is_gone) && !self.queues.contains_key(&number);
         if gone {
             self.members.remove(&number);
         }

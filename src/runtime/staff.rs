@@ -7,18 +7,16 @@
 //! core abandons the call, and the worker is free when the driver returns. All threads end
 //! with the last pool.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::roster::{
-    Due, Duties, Employer, Job, Offer, Order, Roster, SPAWN_RETRY, Seat, Signal, Work,
-};
-use super::threads::{self, Handover, Role};
+use super::roster::{Due, Duties, Employer, Offer, Order, Roster, Seat, Work};
 use super::wait_cell::WaitCell;
 use crate::sync::{
-    self, Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, PlainBool, PlainOrdering, Process,
-    Weak, wait_until,
+    self, Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Process, Weak,
+    per_thread, wait_until,
 };
 use crate::types::text_of_panic;
 
@@ -37,11 +35,11 @@ pub(crate) struct Staff {
     /// A leaf: held for a moment, and nothing is called under it.
     pub(crate) roster: Mutex<Roster>,
     /// Notified when the reaper should look at the roster.
-    woken: Condvar,
+    pub(super) woken: Condvar,
     /// Notified when something has ended that `close` waits for.
     pub(super) ended: Condvar,
     /// The reaper runs, or is being started. Changed under the roster's lock.
-    has_reaper: AtomicBool,
+    pub(super) has_reaper: AtomicBool,
 }
 
 impl Staff {
@@ -143,7 +141,7 @@ impl Staff {
     /// # Errors
     ///
     /// The operating system's, when it has no more threads to give.
-    fn ensure_reaper(self: &Arc<Self>) -> io::Result<()> {
+    pub(super) fn ensure_reaper(self: &Arc<Self>) -> io::Result<()> {
         if !sync::THREADS || !self.lacks_reaper() {
             return Ok(());
         }
@@ -158,7 +156,7 @@ impl Staff {
 
     /// The life of the reaper.
     pub(crate) fn run_reaper(self: &Arc<Self>) {
-        threads::take_role(Role::Reaper);
+        take_role(Role::Reaper);
         while let Some(due) = self.sleep() {
             due.into_iter().for_each(|due| self.attend(due));
             self.start_workers();
@@ -202,7 +200,7 @@ impl Staff {
     }
 
     /// Lets go of a pool that has ended.
-    fn end_pool(self: &Arc<Self>, number: u64, pool: Arc<dyn Employer>) {
+    pub(super) fn end_pool(self: &Arc<Self>, number: u64, pool: Arc<dyn Employer>) {
         pool.end();
         if let Some(job) = pool.release() {
             let _ = self.submit(Work { pool: number, job });
@@ -226,7 +224,7 @@ impl Staff {
 
 impl Staff {
     /// Finds a worker without blocking. `Some`: a thread had to be started, or could not be.
-    fn submit(self: &Arc<Self>, work: Work) -> Option<io::Result<()>> {
+    pub(super) fn submit(self: &Arc<Self>, work: Work) -> Option<io::Result<()>> {
         let offer = self.roster.lock().offer(work, sync::instant);
         match offer {
             Offer::Hand(seat, work) => order(&seat, Order::Run(work)),
@@ -260,7 +258,7 @@ impl Staff {
 
     /// The life of a worker, which has been counted.
     pub(crate) fn run_worker(self: &Arc<Self>, first: Option<Work>) {
-        threads::take_role(Role::Worker);
+        take_role(Role::Worker);
         let seat = Arc::new(WaitCell::new());
         let mut next = first.or_else(|| self.next_work(None, &seat));
         while let Some(Work { pool, job }) = next {
@@ -329,111 +327,50 @@ impl Staff {
     }
 }
 
-/// A pool's place with the staff.
-pub(crate) struct Post {
-    pub(crate) staff: Arc<Staff>,
-    number: u64,
-    /// The staff knows the pool.
-    is_hired: PlainBool,
-    /// The pool has ended.
-    has_ended: PlainBool,
+// ---- the threads ----
+
+/// What a thread is to the pools of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Of the program: it may call a pool.
+    User,
+    /// Makes driver calls: others may wait for what it is doing.
+    Worker,
+    /// Acts on the passing of time, for all pools: it may call no user code.
+    Reaper,
 }
 
-impl Post {
-    pub(crate) fn new(staff: Arc<Staff>) -> Post {
-        let number = staff.roster.lock().number();
-        Post { staff, number, is_hired: PlainBool::new(false), has_ended: PlainBool::new(false) }
+per_thread! {
+    static ROLE: Cell<Role> = const { Cell::new(Role::User) };
+}
+
+/// The calling thread has this role from now on.
+fn take_role(role: Role) {
+    ROLE.with(|own| own.set(role));
+}
+
+/// The role of the calling thread.
+pub(super) fn role() -> Role {
+    // Thread-local values may be gone already: then this is a thread that ends.
+    ROLE.try_with(Cell::get).unwrap_or(Role::User)
+}
+
+/// A value in a thread's body that survives a failed spawn: the body takes it out, and
+/// if the body never ran, so can the caller.
+pub(super) struct Handover<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Handover<T> {
+    pub(super) fn new(value: T) -> Handover<T> {
+        Handover(Arc::new(Mutex::new(Some(value))))
     }
 
-    /// Whether the staff tends the pool. If not, it should be [`hire`](Post::hire)d.
-    #[inline]
-    pub(crate) fn is_served(&self) -> bool {
-        self.is_hired.load(PlainOrdering::Relaxed) && self.has_reaper()
+    pub(super) fn take(&self) -> Option<T> {
+        self.0.lock().take()
     }
+}
 
-    #[inline]
-    fn has_reaper(&self) -> bool {
-        !sync::THREADS || self.staff.has_reaper.load(Ordering::Relaxed)
-    }
-
-    /// Makes the pool known to the staff, and starts the reaper if there is none.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, when it has no more threads to give. The next transition of a
-    /// pool tries again.
-    #[cold]
-    pub(crate) fn hire(&self, pool: impl FnOnce() -> Arc<dyn Employer>) -> io::Result<()> {
-        let mut roster = self.staff.roster.lock();
-        if !self.has_ended.load(PlainOrdering::Relaxed) {
-            roster.hire(self.number, pool);
-            self.is_hired.store(true, PlainOrdering::Relaxed);
-        }
-        let has_work = !roster.is_empty();
-        drop(roster);
-        // Not lost: both check the roster under its lock before they sleep. Who waits for the end
-        // of all threads does so no more.
-        self.staff.woken.notify_one();
-        self.staff.ended.notify_all();
-        if has_work { self.staff.ensure_reaper() } else { Ok(()) }
-    }
-
-    /// Has the reaper look at the pool now.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let is_new = self.staff.roster.lock().signal(self.number, signal);
-        // Not lost: the reaper checks the roster under its lock before it sleeps. If it has
-        // been called already, it has been or will be woken for that.
-        if is_new {
-            self.staff.woken.notify_one();
-        }
-    }
-
-    /// The pool has ended.
-    pub(crate) fn stop(&self) {
-        if self.has_ended.load(PlainOrdering::Relaxed) {
-            return;
-        }
-        let mut roster = self.staff.roster.lock();
-        self.has_ended.store(true, PlainOrdering::Relaxed);
-        if self.staff.has_reaper.load(Ordering::Relaxed) {
-            drop(roster);
-            return self.signal(Signal::Stop);
-        }
-        let pool = roster.take_ended(self.number);
-        drop(roster);
-        if let Some(pool) = pool {
-            self.staff.end_pool(self.number, pool);
-        }
-    }
-
-    /// Has a worker do this, without blocking. If the system has no thread to give, the job
-    /// waits for a worker that comes free. `Some`: a thread had to be started, or could not be.
-    pub(crate) fn submit(&self, job: Job) -> Option<io::Result<()>> {
-        self.staff.submit(Work { pool: self.number, job })
-    }
-
-    /// How many workers run jobs of the pool.
-    pub(crate) fn running(&self) -> usize {
-        self.staff.roster.lock().running(self.number)
-    }
-
-    /// Waits until the staff has nothing more to do for the pool, and holds no reference to it;
-    /// or until the deadline.
-    pub(crate) fn wait_until_done(&self, deadline: Option<Instant>) -> bool {
-        let mut roster = self.staff.roster.lock();
-        let number = self.number;
-        wait_until(&self.staff.ended, &mut roster, deadline, |roster| roster.is_gone(number));
-        roster.is_gone(number)
-    }
-
-    /// Caps a sleep at `at`. Without a reaper thread, which is so only while the system
-    /// has no thread to give, waiters wake every 100 ms to retry the spawn: there may be
-    /// no other event.
-    pub(crate) fn sleep_limit(&self, at: Option<Instant>) -> Option<Instant> {
-        if self.has_reaper() {
-            return at;
-        }
-        let soon = sync::instant() + SPAWN_RETRY;
-        Some(at.map_or(soon, |at| at.min(soon)))
+impl<T> Clone for Handover<T> {
+    fn clone(&self) -> Handover<T> {
+        Handover(Arc::clone(&self.0))
     }
 }

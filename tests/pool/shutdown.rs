@@ -74,11 +74,8 @@ fn p11_close_names_the_holders_that_never_return() {
 #[test]
 fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     let (server, gate) = (Server::new(), Gate::new());
-    let pool = builder(3)
-        .close_timeout(ms(10))
-        .open_timeout(ms(10))
-        .build(server.manager())
-        .unwrap();
+    let pool =
+        builder(3).close_timeout(ms(10)).open_timeout(ms(10)).build(server.manager()).unwrap();
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     server.on(Op::Close, Does::Hang(gate.clone()));
     server.on(Op::Connect, Does::Hang(gate.clone()));
@@ -297,10 +294,8 @@ fn p11_a_pool_can_be_closed_or_dropped_from_inside_its_hooks() {
         for on in ["acquire", "release", "checkout", "timeout", "checkin"] {
             let server = Server::new();
             let hook = FromInside { pool: Arc::default(), on, close };
-            let pool = builder(1)
-                .event_handler(Box::new(hook.clone()))
-                .build(server.manager())
-                .unwrap();
+            let pool =
+                builder(1).event_handler(Box::new(hook.clone())).build(server.manager()).unwrap();
             let weak = pool.downgrade();
             *lock(&hook.pool) = Some(pool.clone());
             watched(on, move || {

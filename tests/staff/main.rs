@@ -154,10 +154,12 @@ fn go_round(pools: &[Pool<Manager>], span: Duration) -> (Duration, u64, u64) {
     };
     thread::scope(|scope| {
         let users: Vec<_> = (0..users).map(|user| scope.spawn(move || go(user))).collect();
-        users.into_iter().map(|user| user.join().expect("a user")).fold(
-            (Duration::ZERO, 0, 0),
-            |all, one| (all.0.max(one.0), all.1 + one.1, all.2 + one.2),
-        )
+        users
+            .into_iter()
+            .map(|user| user.join().expect("a user"))
+            .fold((Duration::ZERO, 0, 0), |all, one| {
+                (all.0.max(one.0), all.1 + one.1, all.2 + one.2)
+            })
     })
 }
 

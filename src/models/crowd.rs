@@ -3,9 +3,8 @@
 //! that an execution can be repeated.
 //!
 //! Three threads are the staff: the reaper and two workers. Time passes as long as there are
-//! callers. So a
-//! waiter that is never woken does not stop the others, and the clock must notice that
-//! nobody makes progress.
+//! callers. So a waiter that is never woken does not stop the others, and the clock must
+//! notice that nobody makes progress.
 
 use std::time::Duration;
 

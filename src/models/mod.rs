@@ -1148,24 +1148,26 @@ fn worker_left(shared: &Arc<Shared<Driver>>, worker: JoinHandle<()>) -> bool {
 }
 
 /// The last pool ends, and with it the reaper, while another pool begins: that has a reaper,
-/// the old one or a new one, which sees its first connection through its idle timeout.
+/// the old one or a new one.
 #[test]
 fn p3_the_end_of_the_reaper_against_a_new_pool() {
     let outcomes = ["the old reaper", "a new reaper"];
     explore("the end of the reaper against a new pool", 3, &outcomes, || {
-        let first = Bench::new(settings());
-        let staff = Arc::clone(&first.shared.post.staff);
+        let Bench { pool, shared, ledger } = Bench::new(settings());
+        let staff = Arc::clone(&shared.post.staff);
         assert!(staff.lacks_reaper());
         let old = reaper(&staff);
-        let closer = thread::spawn(move || first.end(None));
+        let closer = thread::spawn(move || drop(pool));
         let second = Bench::beside(settings(), Arc::clone(&staff));
         let is_new = staff.lacks_reaper();
-        let new = is_new.then(|| reaper(&staff));
-        closer.join().expect("the closer");
-        second.end(None);
-        for reaper in new.into_iter().chain([old]) {
-            reaper.join().expect("a reaper");
+        let mut last = old;
+        if is_new {
+            let old = std::mem::replace(&mut last, reaper(&staff));
+            old.join().expect("the old reaper");
         }
+        closer.join().expect("the closer");
+        second.end(Some(last));
+        ended(shared, &ledger);
         if is_new { "a new reaper" } else { "the old reaper" }.to_string()
     });
 }
@@ -1185,9 +1187,11 @@ fn p11_the_last_close_against_a_new_pool() {
         let second = Bench::beside(settings(), staff);
         let report = closer.join().expect("the closer");
         assert!(report.is_complete(), "{report}");
-        first.end(None);
+        let Bench { pool, shared, ledger } = first;
+        drop(pool);
         second.end(None);
         worker.join().expect("the worker");
+        ended(shared, &ledger);
         "complete".to_string()
     });
 }

@@ -480,3 +480,6 @@ impl Pace {
         self.since.map(|since| if self.left > 0 { since } else { since + PACE })
     }
 }
+
+#[cfg(test)]
+mod tests;

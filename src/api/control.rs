@@ -95,7 +95,7 @@ impl<M: ManageConnection> Pool<M> {
         if self.shared.process.is_forked() {
             return CloseReport::default();
         }
-        let (elapsed, joining) = self.shared.close(deadline);
+        let (elapsed, threads) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,
@@ -105,8 +105,8 @@ impl<M: ManageConnection> Pool<M> {
             closing: gauges.closing,
             abandoned: gauges.abandoned,
             // Last: a close that ends meanwhile must not make the report look complete while
-            // its thread lives.
-            threads: self.shared.workers.running() + joining,
+            // a worker is at it.
+            threads: threads + self.shared.post.running(),
         }
     }
 }

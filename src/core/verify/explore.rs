@@ -773,15 +773,18 @@ fn setups() -> Vec<Setup> {
     leaving.policy.close_limit = nanos(1);
     leaving.policy.reset_limit = nanos(1);
 
-    let mut checks = Setup {
-        faults: true,
-        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
-        leave: true,
-        ..plain("failing and hanging checks", 2, &[5, 5])
-    };
+    let mut checks =
+        Setup { faults: true, leave: true, ..plain("failing and hanging checks", 2, &[5, 5]) };
     checks.policy.fresh_for = nanos(1);
     checks.policy.validation_limit = nanos(1);
-    checks.policy.reset_limit = nanos(1);
+
+    let mut resets = Setup {
+        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
+        leave: true,
+        ..plain("hanging resets", 2, &[5, 5])
+    };
+    resets.policy.validation_limit = nanos(1);
+    resets.policy.reset_limit = nanos(1);
 
     // Its priority tells the client that only tries from the others in the key.
     let mut always = Setup {
@@ -821,7 +824,10 @@ fn setups() -> Vec<Setup> {
     leaks.policy.leak_threshold = Some(nanos(2));
     leaks.policy.idle_timeout = Some(nanos(3));
 
-    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks]
+    vec![
+        strict, bounded, full, faults, slow, owner, leaving, checks, resets, always, ageing,
+        nested, leaks,
+    ]
 }
 
 /// Those in which connections die, and others are in doubt because of it.

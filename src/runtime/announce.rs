@@ -33,6 +33,7 @@ impl<M: ManageConnection> Shared<M> {
             }
         }
         self.end_events_when_done();
+        self.notify_progress();
     }
 
     fn announce(&self, at: Time, notification: Notification) {

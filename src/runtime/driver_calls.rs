@@ -103,7 +103,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn check_here(self: &Arc<Self>, mut lease: PoolLease<M>, most: Duration) {
         let is_trusted = || self.manager.checks_within_limit();
         if !self.logger.catch_panic("checks_within_limit", is_trusted).unwrap_or(false) {
-            return self.workers.submit(self, Task::Call(Job::Check(lease, Check::VALIDATE)));
+            return self.submit(Task::Call(Job::Check(lease, Check::VALIDATE)));
         }
         let begun = self.clock.now();
         let share = self.validation_share();
@@ -119,7 +119,7 @@ impl<M: ManageConnection> Shared<M> {
             }
             Err(failed) => Unfinished::Failure(failed),
         };
-        self.workers.submit(self, Task::RestOfCheck(lease, begun, rest));
+        self.submit(Task::RestOfCheck(lease, begun, rest));
     }
 
     /// The rest of a check that a caller has begun.

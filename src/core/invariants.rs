@@ -1,7 +1,7 @@
 //! The promises that can be read off a state.
 
 use super::slot::Slot;
-use super::{ConnectionState, Core, PoolTypes, ThreadId};
+use super::{ConnectionState, Core, PoolTypes, ThreadId, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// Asserts the invariants, in debug builds; not of large pools, since it visits every
@@ -29,6 +29,9 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
+        for lease in self.idle.iter().filter(|lease| self.is_in_doubt(&lease.permit)) {
+            assert_eq!(lease.fit_until, Time::START, "P13: in doubt, and lent without a check");
+        }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();
         }

@@ -65,10 +65,16 @@
 //! # What runs where
 //!
 //! A caller's thread never calls the driver's `connect`, `is_valid`, `reset` or close.
-//! These run on the pool's worker threads, which start on demand and end when they have
-//! been idle for a while. So a caller leaves at its deadline even if the driver hangs. A
-//! driver call that overruns its limit is *abandoned*: the pool goes on without it, and
-//! handles its result if it ever returns.
+//! These run on worker threads, which start on demand and end when they have been idle for a
+//! while. So a caller leaves at its deadline even if the driver hangs. A driver call that
+//! overruns its limit is *abandoned*: the pool goes on without it, and handles its result if it
+//! ever returns.
+//!
+//! All pools of a process share these workers, and one more thread, the reaper, which acts on
+//! the passing of time. Their names are `fairpool-worker-` with a number, and
+//! `fairpool-reaper`. A process at rest has only the reaper, however many pools it has, and
+//! without a pool not even that. A call that hangs takes no worker from another pool. What a
+//! driver keeps in thread-local storage stays until its worker ends, also after its pool has.
 //!
 //! No user code runs while the pool holds its lock, so managers, hooks and connections may
 //! use the pool from every method. But a hook that *owns* a [`Pool`] keeps it alive: the

@@ -23,61 +23,54 @@ const KEEPALIVE: Duration = Duration::from_millis(100);
 
 pub fn measure(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
-    let without: Vec<NamedPool> =
-        scale.pools.iter().map(|&size| NamedPool::new("n", size, None)).collect();
-    rows.extend(rounds(scale, "longest get in 5 ms, no pass", each(&without, stall, scale)));
-    drop(without);
-    let pools: Vec<NamedPool> =
-        scale.pools.iter().map(|&size| NamedPool::new("p", size, Some(PASS))).collect();
-    rows.extend(rounds(scale, "longest get in 5 ms with a pass", each(&pools, stall, scale)));
-    rows.extend(rounds(scale, "CPU of a pass, all idle", each(&pools, pass, scale)));
-    for named in &pools {
-        let all = (0..named.size).map(|_| get(&named.pool));
-        named.guards.borrow_mut().extend(all);
+    // One pool after another, because all pools of a process share the reaper.
+    for &size in scale.pools {
+        let pool = Filled::new(size, None);
+        rows.extend(rounds(scale, "longest get in 5 ms, no pass", probe(&pool, stall, scale)));
     }
-    rows.extend(rounds(scale, "CPU of a pass, all lent", each(&pools, pass, scale)));
-    drop(pools);
+    for &size in scale.pools {
+        let pool = Filled::new(size, Some(PASS));
+        rows.extend(rounds(scale, "longest get in 5 ms with a pass", probe(&pool, stall, scale)));
+        rows.extend(rounds(scale, "CPU of a pass, all idle", probe(&pool, pass, scale)));
+        pool.guards.borrow_mut().extend((0..size).map(|_| get(&pool.pool)));
+        rows.extend(rounds(scale, "CPU of a pass, all lent", probe(&pool, pass, scale)));
+    }
     rows.extend(sweeps(scale));
     rows
 }
 
-/// A pool, with the name by which its reaper thread is found.
-struct NamedPool {
+/// A pool with all its connections.
+struct Filled {
     size: u32,
-    /// Short, because the kernel keeps fifteen bytes of a thread's name.
-    name: String,
     pool: StubPool,
     guards: RefCell<Vec<StubGuard>>,
 }
 
-impl NamedPool {
-    fn new(series: &str, size: u32, leak_threshold: Option<Duration>) -> NamedPool {
-        let name = format!("{series}{size}");
-        let builder = builder(size).name(&*name).leak_threshold(leak_threshold);
-        let pool = builder.build(Stub).expect("the stub never fails");
-        NamedPool { size, name, pool, guards: RefCell::default() }
+impl Filled {
+    fn new(size: u32, leak_threshold: Option<Duration>) -> Filled {
+        let pool = builder(size).leak_threshold(leak_threshold).build(Stub);
+        Filled { size, pool: pool.expect("the stub never fails"), guards: RefCell::default() }
     }
 }
 
-fn each<'a>(
-    pools: &'a [NamedPool],
-    probe: fn(&NamedPool, Duration) -> f64,
+fn probe<'a>(
+    filled: &'a Filled,
+    probe: fn(&Filled, Duration) -> f64,
     scale: &'a Scale,
-) -> impl Iterator<Item = (u32, Probe<'a>)> {
-    let probe = move |named| -> Probe { Box::new(move || probe(named, scale.length)) };
-    pools.iter().map(move |named| (named.size, probe(named)))
+) -> [(u32, Probe<'a>); 1] {
+    [(filled.size, Box::new(move || probe(filled, scale.length)))]
 }
 
 /// The longest get and return within the time of one pass: the median over many such
 /// times, so that one interruption by another process does not count.
-fn stall(named: &NamedPool, length: Duration) -> f64 {
+fn stall(filled: &Filled, length: Duration) -> f64 {
     let (begin, mut longest) = (Instant::now(), Vec::new());
     while begin.elapsed() < length {
         let window = Instant::now();
         let mut most = Duration::ZERO;
         while window.elapsed() < PASS {
             let start = Instant::now();
-            drop(get(&named.pool));
+            drop(get(&filled.pool));
             most = most.max(start.elapsed());
         }
         longest.push(most.as_nanos() as f64);
@@ -86,10 +79,10 @@ fn stall(named: &NamedPool, length: Duration) -> f64 {
 }
 
 /// The reaper's CPU time per turn on a CPU.
-fn pass(named: &NamedPool, length: Duration) -> f64 {
-    let before = Spent::by_reaper(&named.name);
+fn pass(_: &Filled, length: Duration) -> f64 {
+    let before = Spent::by_reaper();
     thread::sleep(length);
-    let after = Spent::by_reaper(&named.name);
+    let after = Spent::by_reaper();
     let turns = (after.turns - before.turns).max(1);
     (after.nanos - before.nanos) as f64 / turns as f64
 }
@@ -101,12 +94,11 @@ struct Spent {
 }
 
 impl Spent {
-    fn by_reaper(pool: &str) -> Spent {
-        let name = format!("{pool}-reaper");
+    fn by_reaper() -> Spent {
         let find = || {
             let tasks = fs::read_dir("/proc/self/task").expect("a Linux kernel");
             let mut tasks = tasks.map(|task| task.expect("a thread's folder").path());
-            let is_it = |comm: &str| comm.trim_end() == name;
+            let is_it = |comm: &str| comm.trim_end() == "fairpool-reaper";
             tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|c| is_it(&c)))
         };
         // A thread sets its name when it begins to run, which may be a moment later.
@@ -116,7 +108,7 @@ impl Spent {
                 None
             })
         });
-        let folder = folder.expect("a pool has a reaper");
+        let folder = folder.expect("a process with pools has a reaper");
         let text = fs::read_to_string(folder.join("schedstat")).expect("schedstat");
         let mut numbers = text.split_whitespace().map(|n| n.parse().expect("a number"));
         let (nanos, turns) = (numbers.next(), numbers.nth(1));
@@ -152,20 +144,20 @@ fn sweeps(scale: &Scale) -> Vec<Growth> {
     let mut rows = Vec::new();
     // One after another, because the sweeps of several pools would delay each other.
     for &size in scale.pools {
-        let (driver, name) = (Counting::default(), format!("k{size}"));
-        let builder = builder(size).name(&*name).keepalive(Some(KEEPALIVE));
+        let driver = Counting::default();
+        let builder = builder(size).keepalive(Some(KEEPALIVE));
         let _pool = builder.build(driver.clone()).expect("the stub never fails");
         let length = (4 * scale.length).max(2 * KEEPALIVE);
-        let probe: Probe = Box::new(move || sweep(&name, &driver, length));
+        let probe: Probe = Box::new(move || sweep(&driver, length));
         rows.extend(rounds(scale, "reaper's CPU per keepalive", [(size, probe)]));
     }
     rows
 }
 
-fn sweep(name: &str, driver: &Counting, length: Duration) -> f64 {
+fn sweep(driver: &Counting, length: Duration) -> f64 {
     let checks = || driver.checks.load(Ordering::Relaxed);
-    let (before, checks_before) = (Spent::by_reaper(name), checks());
+    let (before, checks_before) = (Spent::by_reaper(), checks());
     thread::sleep(length);
-    let (after, checks_after) = (Spent::by_reaper(name), checks());
+    let (after, checks_after) = (Spent::by_reaper(), checks());
     (after.nanos - before.nanos) as f64 / (checks_after - checks_before).max(1) as f64
 }

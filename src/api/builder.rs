@@ -52,7 +52,7 @@ impl<M: ManageConnection> Builder<M> {
         Builder::default()
     }
 
-    /// The pool's name, which appears in errors, logs, metrics and names of threads.
+    /// The pool's name, which appears in errors, logs, metrics and events.
     ///
     /// Default: `fairpool`. Set it in a process with several pools.
     pub fn name(mut self, name: impl Into<String>) -> Builder<M> {

@@ -67,8 +67,10 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// Waiters and new callers get [`ErrorKind::Closed`](crate::ErrorKind::Closed) at
     /// once. Idle connections are closed now, those in use when they are returned. It
-    /// returns when every connection is closed and the pool's threads have ended, or at
+    /// returns when every connection is closed and no thread is at work for the pool, or at
     /// the deadline; the rest is then closed in the background. A second call waits again.
+    /// The threads belong to all pools of the process. If this was the last one, they end, and
+    /// `close` waits for that too, so that a library may be unloaded after it.
     /// The drop of the last handle waits for less: see
     /// [`Builder::drop_timeout`](crate::Builder::drop_timeout). In a child made by `fork`
     /// there is nothing to close, and the report is complete.
@@ -76,7 +78,7 @@ impl<M: ManageConnection> Pool<M> {
     /// # Blocking
     ///
     /// Until the deadline at most. A call from a thread that holds a connection, or from
-    /// one of the pool's own threads (in a hook, for example), always waits until the
+    /// a thread that is at work for the pool (in a hook, for example), always waits until the
     /// deadline, because the close cannot finish before that call returns.
     ///
     /// # Examples
@@ -128,12 +130,15 @@ pub struct CloseReport {
     pub closing: u32,
     /// Driver calls that overran their limit and have not returned.
     pub abandoned: u32,
-    /// Threads that have not ended, mostly those of driver calls that hang.
+    /// Threads that are at work for the pool, mostly in driver calls that hang. If it was the
+    /// last pool of the process, then all threads of the pools that have not ended: those that
+    /// have done their work may hang in a destructor of the driver's thread-local values.
     pub threads: usize,
 }
 
 impl CloseReport {
-    /// Whether the close is complete: no connection, call or thread is left.
+    /// Whether the close is complete: no connection or call is left, nor any of those
+    /// [`threads`](CloseReport::threads).
     pub fn is_complete(&self) -> bool {
         self.holders.is_empty()
             && self.checking + self.opening + self.closing + self.abandoned == 0

@@ -17,7 +17,7 @@ use crate::types::{Config, Error, ManageConnection};
 /// Clones are handles of the same pool. When the last handle is dropped, the pool closes:
 /// idle connections at once, and that drop waits for it, 1 second at most
 /// ([`Builder::drop_timeout`]); those in use when they are returned. [`close`](Pool::close)
-/// waits for those too, and for the pool's threads.
+/// waits for those too, and for the threads that work for the pool.
 ///
 /// A pool belongs to the process that built it: see [Processes](crate#processes).
 ///

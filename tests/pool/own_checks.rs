@@ -148,7 +148,7 @@ fn a_manager_whose_checks_keep_their_limit_is_called_on_the_callers_thread() {
     manager.0.trusted.store(false, Ordering::Relaxed);
     lock(&manager.0.checks).clear();
     drop(pool.get().unwrap());
-    assert!(manager.threads()[0].starts_with("own-worker-"), "{:?}", manager.threads());
+    assert!(manager.threads()[0].starts_with("fairpool-worker-"), "{:?}", manager.threads());
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn p1_a_silent_server_keeps_the_caller_no_longer_than_a_check_by_a_worker() {
     assert_eq!(checks[0], (here(), ms(250)), "{checks:?}");
     eventually("a worker goes on", || manager.checks().len() > 1);
     let (thread, rest) = manager.checks().remove(1);
-    assert!(thread.starts_with("own-worker-"), "{thread}");
+    assert!(thread.starts_with("fairpool-worker-"), "{thread}");
     // Of 2 s, four fifths are the driver's, and 250 ms are over.
     assert!(rest <= ms(1350), "{rest:?}");
     drop(conn);
@@ -233,7 +233,7 @@ fn p1_what_follows_a_failed_check_does_not_run_on_the_callers_thread() {
     drop(pool.get().unwrap());
     assert_eq!(manager.threads(), [here()]);
     let handled = lock(&threads).clone();
-    assert!(handled.len() == 1 && handled[0].starts_with("own-worker-"), "{handled:?}");
+    assert!(handled.len() == 1 && handled[0].starts_with("fairpool-worker-"), "{handled:?}");
 }
 
 /// A manager that promised too much holds up the caller, as a query that hangs would. The
@@ -273,7 +273,7 @@ fn one_who_may_be_cancelled_leaves_the_check_to_a_worker() {
     token.cancel();
     let error = watched("the get", move || waiting.join()).unwrap().unwrap_err();
     assert!(error.is_cancelled(), "{error}");
-    assert!(manager.threads()[0].starts_with("own-worker-"));
+    assert!(manager.threads()[0].starts_with("fairpool-worker-"));
     manager.0.gate.open();
 }
 
@@ -298,7 +298,7 @@ fn p7_own_checks_of_many_threads_lose_and_double_nothing() {
     let stats = pool.stats();
     assert_eq!((stats.gets, stats.timeouts, stats.check_failures), (4800, 0, 0), "{stats}");
     assert!(stats.open <= 4, "{stats}");
-    let own = manager.threads().iter().filter(|thread| !thread.starts_with("own-worker-")).count();
+    let own = manager.threads().iter().filter(|thread| !thread.starts_with("fairpool-worker-")).count();
     assert!(own > 0, "no caller has made its check itself");
     let report = pool.close(Instant::now() + WATCHDOG);
     assert!(report.is_complete(), "{report}");

@@ -70,7 +70,15 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Drops driver's errors, or values that hold one: on a worker if this is the reaper, which
     /// runs no user code.
+    #[inline]
     pub(crate) fn drop_errors<E: Send + 'static>(self: &Arc<Self>, errors: Vec<E>) {
+        if !errors.is_empty() {
+            self.drop_each(errors);
+        }
+    }
+
+    #[cold]
+    fn drop_each<E: Send + 'static>(self: &Arc<Self>, errors: Vec<E>) {
         for error in errors {
             match role() {
                 Role::Reaper => self.submit(Task::Drop(Box::new(error) as Box<dyn Any + Send>)),

@@ -10,9 +10,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | [`Core`]: its fields, their counts, the change of a slot's state |
-//! | `fast_path`, `gate` | a get and a return that need no decision |
+//! | `fast_path` | a get and a return that need no decision |
 //! | `checkout` | all other gets and returns |
-//! | `serve` | who is next, and what is opened or checked for whom |
+//! | `serve` | who is next, and what is checked for whom |
+//! | `pace` | how many connects start, when, and how long each is counted on |
 //! | `retire` | which connections end, and when their close starts |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
@@ -28,13 +29,13 @@ mod driver_events;
 mod effects;
 mod events;
 mod fast_path;
-mod gate;
 mod holders;
 mod invariants;
 mod journal;
 mod kinds;
 mod outage;
 mod overruns;
+mod pace;
 mod picture;
 mod policy;
 mod queue;

@@ -5,7 +5,8 @@ use std::mem;
 use std::time::Duration;
 
 use super::events::Journal;
-use super::gate::Gate;
+use super::fast_path::Gate;
+use super::pace::Pace;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::{
@@ -133,6 +134,7 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) closed: bool,
     pub(super) paused: bool,
     pub(super) outage: Option<Outage>,
+    pub(super) pace: Pace,
     /// The last error of a connect or a check, until a connection is opened.
     pub(super) last_error: Option<(Time, T::Cause)>,
     pub(super) random: u64,
@@ -153,6 +155,7 @@ impl<T: PoolTypes> Core<T> {
             lag_nanos: Time::START.after(policy.clock_lag).0,
             queue: Queue::new(policy.priority_ageing),
             random: policy.seed | 1,
+            pace: Pace::new(&policy),
             slots: Vec::new(),
             free: Vec::new(),
             idle: VecDeque::new(),

@@ -91,7 +91,13 @@ fn p8_a_newcomer_is_not_refused_because_the_nudged_one_is_slow() {
 
 #[test]
 fn p3_an_open_that_hangs_is_not_counted_on() {
-    let patience = Policy { patience: SECOND, open_limit: SECOND * 5, max_opening: 3, ..policy(3) };
+    let patience = Policy {
+        patience_min: SECOND,
+        patience_max: SECOND,
+        open_limit: SECOND * 5,
+        max_opening: 3,
+        ..policy(3)
+    };
     let mut core: Core<Toy> = Core::new(patience);
     let mut asked = fx(at(0));
     let id = core.join(waiter(at(0), 0), &mut asked).expect("room to wait");

@@ -290,7 +290,7 @@ impl World {
             Err(ErrorKind::Closed) => assert!(self.core.closed),
             Err(ErrorKind::Connect) => {
                 assert!(
-                    self.core.open_count() == 0 && self.core.fails_permanently(),
+                    self.core.open_count() == 0 && self.core.outage.is_some(),
                     "P3: refused"
                 );
             }
@@ -661,7 +661,7 @@ fn setups() -> Vec<Setup> {
 
     let mut slow =
         Setup { leave: true, ..plain("connects that are no longer counted on", 3, &[5, 5, 5]) };
-    slow.policy.patience = nanos(1);
+    (slow.policy.patience_min, slow.policy.patience_max) = (nanos(1), nanos(1));
     slow.policy.open_limit = nanos(2);
 
     let owner = Setup {

@@ -42,6 +42,7 @@ pub(super) struct Call {
     pub(super) what: What,
     pub(super) since: Time,
     pub(super) generation: u32,
+    pub(super) patience_ends: Time,
     pub(super) slow: bool,
     pub(super) overdue: bool,
     pub(super) abandoned: bool,
@@ -117,6 +118,12 @@ pub(super) struct Reference {
     pub(super) paused: bool,
     pub(super) generation: u32,
     pub(super) failing: Option<Failing>,
+    /// How long connects usually take, times three, within the policy's limits.
+    pub(super) usual: Option<Duration>,
+    /// How many connects that are not slow there may be at once.
+    pub(super) at_once: u32,
+    /// When a connect last began or ended.
+    pub(super) moved_at: Time,
     pub(super) last_error: Option<(Time, u8)>,
     pub(super) deadlocked: Option<Time>,
     pub(super) counters: Counters,
@@ -137,6 +144,9 @@ pub(super) struct Reference {
 impl Reference {
     pub(super) fn new(policy: Policy) -> Reference {
         Reference {
+            usual: None,
+            at_once: policy.max_opening,
+            moved_at: Time::START,
             policy,
             now: Time::START,
             lagging: None,
@@ -244,10 +254,6 @@ impl Reference {
         self.calls(|call| call.what == What::Connect && !call.slow)
     }
 
-    pub(super) fn opening_on_record(&self) -> u32 {
-        self.calls(|call| call.what == What::Connect && !call.overdue)
-    }
-
     pub(super) fn checking(&self) -> u32 {
         self.calls(|call| matches!(call.what, What::Check(..)))
     }
@@ -290,8 +296,18 @@ impl Reference {
         }
     }
 
-    pub(super) fn has_none_for_good(&self) -> bool {
-        self.open(0) == 0 && self.fails_for_good()
+    /// From when on callers fail at once.
+    pub(super) fn hopeless_from(&self) -> Time {
+        match &self.failing {
+            Some(_) if self.open(0) > 0 || !self.serving() => Time::NEVER,
+            Some(failing) if failing.permanent => Time::START,
+            Some(failing) => failing.began.after_opt(self.policy.fail_fast_after),
+            None => Time::NEVER,
+        }
+    }
+
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.now >= self.hopeless_from()
     }
 
     pub(super) fn fails_for_good(&self) -> bool {

@@ -7,9 +7,7 @@
 use std::time::Duration;
 
 use super::reap::KEEPALIVES_AT_ONCE;
-use super::{
-    ConnectionState, Core, Effects, Lease, Notice, Permit, PoolTypes, Reason, Time,
-};
+use super::{ConnectionState, Core, Effects, Lease, Notice, Permit, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// A connection was opened.

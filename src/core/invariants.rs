@@ -32,6 +32,11 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
+        if let Some(outage) = self.outage.as_ref().filter(|_| self.tries_by_itself()) {
+            let tries = self.opening_soon() > 0 || self.wake_at <= outage.retry_at;
+            let room = self.occupied() < self.policy.max_size;
+            assert!(tries || !room, "P9: nobody tries to end an outage in which callers fail");
+        }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();
         }

@@ -114,8 +114,9 @@ impl<T: PoolTypes> Core<T> {
     /// Some waiters have no connect, since `max_opening` others are under way. Those may
     /// hang: if none ends, one more starts at this time. `NEVER` if it is not so.
     pub(super) fn held_up_until(&self) -> Time {
-        let (at_once, most) = (self.pace.at_once, self.policy.max_opening);
-        if at_once < most || self.opening_soon() < most || self.unserved() == 0 {
+        let most = self.policy.max_opening;
+        let is_slowed_down = self.outage.is_some() || self.pace.at_once < most;
+        if is_slowed_down || self.opening_soon() < most || self.unserved() == 0 {
             return Time::NEVER;
         }
         self.pace.moved_at.after(self.policy.patience_min)

@@ -25,7 +25,7 @@ impl Reference {
     fn held_up_until(&self) -> Time {
         let most = self.policy.max_opening;
         let held_up = self.opening_in_time() >= most && self.at_once == most;
-        if held_up && self.without_any() > 0 {
+        if held_up && self.failing.is_none() && self.without_any() > 0 {
             self.moved_at.after(self.policy.patience_min)
         } else {
             Time::NEVER

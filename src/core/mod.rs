@@ -10,7 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | [`Core`]: its fields, their counts, the change of a slot's state |
-//! | `fast_path` | a get and a return that need no decision |
+//! | `fast_path`, `gate` | a get and a return that need no decision |
 //! | `checkout` | all other gets and returns |
 //! | `serve` | who is next, and what is checked for whom |
 //! | `pace` | how many connects start, when, and how long each is counted on |
@@ -29,6 +29,7 @@ mod driver_events;
 mod effects;
 mod events;
 mod fast_path;
+mod gate;
 mod holders;
 mod invariants;
 mod journal;
@@ -46,7 +47,6 @@ mod serve;
 mod slot;
 mod state;
 mod time;
-mod types;
 #[cfg(test)]
 mod verify;
 
@@ -55,9 +55,8 @@ pub(crate) use effects::{Answer, Effects, Job, NestedWait, Notice};
 pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
 pub(crate) use picture::{Call, Pressure, SlotView, Waiting};
-pub(crate) use policy::Policy;
+pub(crate) use policy::{Policy, PoolTypes, ThreadId};
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;
-pub(crate) use types::{PoolTypes, ThreadId};

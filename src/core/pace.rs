@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::state::Pace;
 use super::{CallKind, Core, Effects, Job, Policy, PoolTypes, Time};
 
 /// A connect is usual if it takes at most this many times what most have taken.
@@ -18,21 +19,7 @@ const USUAL: u32 = 3;
 /// connect itself, a waiter loses less than a second to those that hang.
 const HEDGE_EVERY: Duration = Duration::from_millis(900);
 
-/// What the connects so far have taught.
-pub(super) struct Pace {
-    /// How long the next connect is counted on; `None` until one has succeeded.
-    pub(super) patience: Option<Duration>,
-    /// How many connects that are counted on there may be at once.
-    pub(super) at_once: u32,
-    /// When a connect last began or ended.
-    pub(super) moved_at: Time,
-}
-
 impl Pace {
-    pub(super) fn new(policy: &Policy) -> Pace {
-        Pace { patience: None, at_once: policy.max_opening, moved_at: Time::START }
-    }
-
     /// A connect has failed, or takes unusually long.
     pub(super) fn slow_down(&mut self) {
         self.at_once = 1;

@@ -5,8 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::events::Journal;
-use super::fast_path::Gate;
-use super::pace::Pace;
+use super::gate::Gate;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::{
@@ -86,6 +85,16 @@ pub(super) struct Outage {
     pub(super) permanent: bool,
 }
 
+/// What the connects so far have taught.
+pub(super) struct Pace {
+    /// How long the next connect is counted on; `None` until one has succeeded.
+    pub(super) patience: Option<Duration>,
+    /// How many connects that are counted on there may be at once.
+    pub(super) at_once: u32,
+    /// When a connect last began or ended.
+    pub(super) moved_at: Time,
+}
+
 /// The pool's state. Its fields are in the order in which the fast paths need them: the
 /// first share the cache lines of the lock.
 #[repr(C)]
@@ -155,7 +164,7 @@ impl<T: PoolTypes> Core<T> {
             lag_nanos: Time::START.after(policy.clock_lag).0,
             queue: Queue::new(policy.priority_ageing),
             random: policy.seed | 1,
-            pace: Pace::new(&policy),
+            pace: Pace { patience: None, at_once: policy.max_opening, moved_at: Time::START },
             slots: Vec::new(),
             free: Vec::new(),
             idle: VecDeque::new(),

@@ -15,8 +15,8 @@ use super::{CallKind, Core, Effects, Job, Policy, PoolTypes, Time};
 /// A connect is usual if it takes at most this many times what most have taken.
 const USUAL: u32 = 3;
 
-/// Where the connects of all waiters hang, another is tried this often at least. With the
-/// connect itself, a waiter loses less than a second to those that hang.
+/// Where a connect is late for each waiter, another one is tried this often. With the connect
+/// itself, a waiter loses less than a second to those that hang.
 const HEDGE_EVERY: Duration = Duration::from_millis(900);
 
 impl Pace {
@@ -111,13 +111,14 @@ impl<T: PoolTypes> Core<T> {
 
     /// How long a connect that starts now is counted on.
     fn patience(&self) -> Duration {
-        let longest = self.policy.patience_max;
-        let usual = self.pace.patience.unwrap_or(longest);
-        // If a connect hangs for every waiter, and the server does not, this one helps. If
-        // the server is only slow, yet another would make it slower.
-        let is_further = self.past_patience.connects >= self.waiting_to_open();
-        let hedges = is_further && self.past_patience.connects > 0;
-        if hedges { usual.max(HEDGE_EVERY.min(longest)) } else { usual }
+        let (usual, longest) = (self.pace.patience, self.policy.patience_max);
+        let late = self.past_patience.connects;
+        if late == 0 || late < self.waiting_to_open() {
+            return usual.unwrap_or(longest);
+        }
+        // Each waiter has a late one, and this one comes on top. If the server is only slow,
+        // many more would make it slower.
+        usual.unwrap_or(self.policy.patience_min).max(HEDGE_EVERY.min(longest))
     }
 
     /// A connect has succeeded that began then.

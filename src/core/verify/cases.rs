@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::toy::{Toy, policy};
 use crate::core::*;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn at(seconds: u64) -> Time {
+pub(super) fn at(seconds: u64) -> Time {
     Time::START.after(SECOND * seconds as u32)
 }
 
-fn fx(now: Time) -> Effects<Toy> {
+pub(super) fn fx(now: Time) -> Effects<Toy> {
     Effects::at(now)
 }
 
@@ -27,11 +27,11 @@ fn filled(policy: Policy) -> Core<Toy> {
     core
 }
 
-fn waiter(since: Time, client: u8) -> Waiter<Toy> {
+pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
     Waiter { since, priority: 5, caller: client, cell: client, only_idle: false, nested: false }
 }
 
-fn opens(fx: &Effects<Toy>) -> usize {
+pub(super) fn opens(fx: &Effects<Toy>) -> usize {
     fx.jobs.iter().filter(|job| matches!(job, Job::Connect(_))).count()
 }
 

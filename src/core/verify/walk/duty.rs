@@ -45,14 +45,13 @@ impl Reference {
     /// How long a call that starts now is counted on.
     pub(super) fn patience(&self, what: What) -> Duration {
         let Policy { patience_min, patience_max, .. } = self.policy;
-        let usual = self.usual.unwrap_or(patience_max);
         let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
         let slow = slow.filter(|call| call.what == What::Connect).count() as u32;
         match what {
             What::Connect if slow > 0 && slow >= self.waiting_to_open() => {
-                usual.max(Duration::from_millis(900).min(patience_max))
+                self.usual.unwrap_or(patience_min).max(Duration::from_millis(900).min(patience_max))
             }
-            What::Connect => usual,
+            What::Connect => self.usual.unwrap_or(patience_max),
             What::Check(..) => patience_min,
             What::Close => Duration::MAX,
         }

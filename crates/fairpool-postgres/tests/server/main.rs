@@ -25,6 +25,7 @@ mod pool;
 mod recovery;
 mod returns;
 mod secrets;
+mod stampede;
 mod statements;
 mod states;
 mod unmarked;

@@ -39,7 +39,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// Ends all waits, if they are hopeless; plans for the time from which they are.
     pub(super) fn fail_if_hopeless(&mut self, fx: &mut Effects<T>) {
-        if self.queue.is_empty() {
+        if self.outage.is_none() || self.queue.is_empty() {
             return;
         }
         let from = self.hopeless_from();

@@ -42,7 +42,11 @@ impl Pace {
 impl<T: PoolTypes> Core<T> {
     /// Starts the missing connects, as many as may start now, and plans for the others.
     pub(super) fn open_as_needed(&mut self, fx: &mut Effects<T>) {
-        for _ in 0..self.missing().min(self.may_start(fx.now)) {
+        let missing = self.missing();
+        if missing == 0 {
+            return;
+        }
+        for _ in 0..missing.min(self.may_start(fx.now)) {
             self.open_one(fx);
         }
         self.wake_reaper_at(self.next_start(fx.now), fx);
@@ -59,14 +63,14 @@ impl<T: PoolTypes> Core<T> {
 
     /// How many connections should be opened, if there is room for them.
     fn missing(&self) -> u32 {
-        if self.closed {
+        let room = self.policy.max_size.saturating_sub(self.occupied());
+        if room == 0 || self.closed {
             return 0;
         }
         // A connection for which nobody waits can wait for a slow call too.
         let kept = self.waiting_to_open().saturating_add(self.policy.min_idle_now());
         let later = self.idle_len() + self.opening + self.checking;
         let attempts = u32::from(self.tries_by_itself()).saturating_sub(self.opening_soon());
-        let room = self.policy.max_size.saturating_sub(self.occupied());
         self.unserved().max(kept.saturating_sub(later)).max(attempts).min(room)
     }
 

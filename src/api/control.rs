@@ -56,6 +56,9 @@ impl<M: ManageConnection> Pool<M> {
 
     /// Replaces every connection that exists now, for example after a failover or a
     /// change of password: idle connections at once, those in use when they are returned.
+    ///
+    /// New connections come from the manager's `connect`, as ever. So it must know the new
+    /// password first: `fairpool-postgres` asks a closure for it.
     pub fn refresh(&self) {
         self.shared.transition(|core, fx| core.refresh(fx));
     }
@@ -92,7 +95,7 @@ impl<M: ManageConnection> Pool<M> {
         if self.shared.process.is_forked() {
             return CloseReport::default();
         }
-        let (elapsed, joining) = self.shared.close(deadline);
+        let (elapsed, threads) = self.shared.close(deadline);
         let gauges = self.shared.gauges();
         CloseReport {
             elapsed,
@@ -102,8 +105,8 @@ impl<M: ManageConnection> Pool<M> {
             closing: gauges.closing,
             abandoned: gauges.abandoned,
             // Last: a close that ends meanwhile must not make the report look complete while
-            // its thread lives.
-            threads: self.shared.workers.running() + joining,
+            // a worker is at it.
+            threads: threads + self.shared.post.running(),
         }
     }
 }

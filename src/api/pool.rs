@@ -8,6 +8,7 @@ use super::builder::Builder;
 use super::guard::PooledConnection;
 use super::request::{self, Request};
 use crate::runtime::shared::Shared;
+use crate::runtime::staff::Staff;
 use crate::sync::Arc;
 use crate::types::{Config, Error, ManageConnection};
 
@@ -79,9 +80,13 @@ impl<M: ManageConnection> Pool<M> {
     }
 
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
-        let shared = Shared::new(config, manager);
+        Pool::start_with(config, manager, Staff::of_this_process())
+    }
+
+    pub(crate) fn start_with(config: Config<M>, manager: M, staff: Arc<Staff>) -> Pool<M> {
+        let shared = Shared::new(config, manager, staff);
         shared.check_limits();
-        // The first tick opens what `min_idle` asks for, and spawns the reaper.
+        // The first tick opens what `min_idle` asks for, and makes the pool known to the staff.
         shared.transition(|core, fx| core.tick(fx));
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }

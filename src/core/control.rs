@@ -48,6 +48,8 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn refresh(&mut self, fx: &mut Effects<T>) {
         self.generation = self.generation.wrapping_add(1);
         self.retire_idle(Reason::Stale, fx);
+        // The others must not return by the fast path.
+        self.doubt(self.proofs);
         self.finish(fx);
     }
 

@@ -140,11 +140,12 @@ impl<T: PoolTypes> Core<T> {
     /// Nobody asked for the check: the connection remains idle, at the bottom.
     fn end_keepalive(&mut self, mut lease: Lease<T::Conn>, idle_since: Time, fx: &mut Effects<T>) {
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
+        let in_doubt = self.is_in_doubt(&lease.permit);
         let slot = &mut self.slots[lease.permit.index()];
         slot.since = idle_since;
         slot.fresh_at = fx.now;
         let expires = slot.expires;
-        lease.fit_until = slot.fit_until(self.fresh_nanos);
+        lease.fit_until = if in_doubt { Time::START } else { slot.fit_until(self.fresh_nanos) };
         self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
         self.plan_for_returns(fx);
         self.idle.push_front(lease);

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::gate::Gate;
+use super::Gate;
 use super::{ConnectionState, Core, Lease, Permit, PoolTypes, Time};
 
 impl<T: PoolTypes> Core<T> {
@@ -115,7 +115,7 @@ impl<T: PoolTypes> Core<T> {
         let slot = &self.slots[lease.permit.index()];
         let keep = self.idle.len() < gate.ceiling
             && now < gate.until
-            && slot.generation == self.generation
+            && slot.proof > self.doubted
             && now < slot.expires
             && slot.expires >= self.wake_at
             && !slot.leaking;
@@ -138,7 +138,8 @@ impl<T: PoolTypes> Core<T> {
         self.counters.gets += 1;
     }
 
-    /// [`enter`](Core::enter) for `Idle`; the caller notes it.
+    /// [`enter`](Core::enter) for `Idle`, of a connection that is not in doubt; the caller notes
+    /// it.
     pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, stamp: Time) {
         let slot = &mut self.slots[lease.permit.index()];
         slot.state = ConnectionState::Idle;

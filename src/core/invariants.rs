@@ -1,7 +1,7 @@
 //! The promises that can be read off a state.
 
 use super::slot::Slot;
-use super::{ConnectionState, Core, PoolTypes, ThreadId};
+use super::{ConnectionState, Core, PoolTypes, ThreadId, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// Asserts the invariants, in debug builds; not of large pools, since it visits every
@@ -36,6 +36,13 @@ impl<T: PoolTypes> Core<T> {
             let tries = self.opening_soon() > 0 || self.wake_at <= outage.retry_at;
             let room = self.occupied() < self.policy.max_size;
             assert!(tries || !room, "P9: nobody tries to end an outage in which callers fail");
+        }
+        for lease in &self.idle {
+            let fit_until = match self.is_in_doubt(&lease.permit) {
+                true => Time::START,
+                false => self.slots[lease.permit.index()].fit_until(self.fresh_nanos),
+            };
+            assert_eq!(lease.fit_until, fit_until, "P13: lent without a check that is due");
         }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();

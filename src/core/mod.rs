@@ -10,7 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | [`Core`]: its fields, their counts, the change of a slot's state |
-//! | `fast_path`, `gate` | a get and a return that need no decision |
+//! | `fast_path` | a get and a return that need no decision |
 //! | `checkout` | all other gets and returns |
 //! | `serve` | who is next, and what is checked for whom |
 //! | `pace` | how many connects start, when, and how long each is counted on |
@@ -18,6 +18,7 @@
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
+//! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, close |
 //! | `events`, `journal`, `picture` | what others may know of it |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -25,11 +26,11 @@
 
 mod checkout;
 mod control;
+mod doubt;
 mod driver_events;
 mod effects;
 mod events;
 mod fast_path;
-mod gate;
 mod holders;
 mod invariants;
 mod journal;
@@ -55,8 +56,46 @@ pub(crate) use effects::{Answer, Effects, Job, NestedWait, Notice};
 pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
 pub(crate) use picture::{Call, Pressure, SlotView, Waiting};
-pub(crate) use policy::{Policy, PoolTypes, ThreadId};
+pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;
+
+/// The parameters of a pool's core: what it passes on without knowing it.
+pub(crate) trait PoolTypes {
+    /// A connection, owned.
+    type Conn;
+    /// Who asks for one: thread, call site, label.
+    type Caller: ThreadId;
+    /// Where a waiter finds its answer.
+    type Cell: Clone;
+    /// Why connecting or a check failed.
+    type Cause: Clone;
+
+    /// The number of a connection; never zero.
+    fn connection_id(conn: &Self::Conn) -> u64;
+}
+
+/// Tells the threads of callers apart.
+pub(crate) trait ThreadId: Copy {
+    /// The number of the thread. No two threads have the same.
+    fn thread_id(&self) -> u64;
+}
+
+/// The conditions of the fast paths, computed at the end of every other transition.
+/// The fast paths only move connections between the stack and their holders, which
+/// changes none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gate {
+    /// Newcomers may overtake waiters until then; `NEVER` if the queue is empty.
+    until: Time,
+    /// A newcomer may take an idle connection while more than this many are idle.
+    floor: usize,
+    /// A connection may be returned while fewer than this many are idle.
+    ceiling: usize,
+}
+
+impl Gate {
+    const SHUT: Gate = Gate { until: Time::START, floor: usize::MAX, ceiling: 0 };
+}

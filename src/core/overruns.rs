@@ -50,11 +50,17 @@ impl<T: PoolTypes> Core<T> {
                 continue;
             }
             let slot = &mut self.slots[index];
+            let check = slot.check;
             if self.abandoned < self.policy.max_abandoned {
                 self.abandon(index, fx);
             } else if !slot.past_limit {
                 slot.past_limit = true;
                 *self.past_limit.of(kind) += 1;
+            } else {
+                continue; // It is known.
+            }
+            if kind == CallKind::Check {
+                self.doubt_because_of(index, check.failure(), fx);
             }
         }
         self.start_closes(fx);

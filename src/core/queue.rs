@@ -67,7 +67,8 @@ pub(crate) struct Queue<T: PoolTypes> {
     ageing: Duration,
     /// One bit for each class that has a waiter.
     occupied: [u64; CLASSES / 64],
-    lists: Box<[List; CLASSES]>,
+    /// By class, up to the least important one that has ever had a waiter.
+    lists: Vec<List>,
 }
 
 impl<T: PoolTypes> Queue<T> {
@@ -80,7 +81,7 @@ impl<T: PoolTypes> Queue<T> {
             arrivals: 0,
             ageing,
             occupied: [0; CLASSES / 64],
-            lists: Box::new([EMPTY; CLASSES]),
+            lists: Vec::new(),
         }
     }
 
@@ -110,6 +111,9 @@ impl<T: PoolTypes> Queue<T> {
         let turn = self.turn(waiter.since, waiter.priority);
         self.arrivals += u128::from(waiter.since.0);
         self.serial += 1;
+        if class >= self.lists.len() {
+            self.lists.resize(class + 1, EMPTY);
+        }
         let tail = self.lists[class].tail;
         let node = Node { waiter: Some(waiter), turn, serial: self.serial, prev: tail, next: NONE };
         let index = self.allocate(node);

@@ -57,10 +57,13 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Gives a connection that was opened or validated for a waiter to the first waiter.
+    /// Gives a connection that was opened or validated for a waiter to the first waiter,
+    /// unless doubt was cast on it meanwhile.
     pub(super) fn offer(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         match self.queue.first() {
-            Some(first) if self.serving() => self.grant(first, lease, fx),
+            Some(first) if self.serving() && !self.is_in_doubt(&lease.permit) => {
+                self.grant(first, lease, fx);
+            }
             _ => self.shelve(lease, fx),
         }
     }
@@ -141,11 +144,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The top of the stack is due for a check.
+    /// The top of the stack is due for a check, or in doubt.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
         self.idle.back().is_some_and(|top| {
             let slot = &self.slots[top.permit.index()];
-            now < slot.expires && now.since(slot.fresh_at) >= self.policy.fresh_for
+            now < slot.expires && (now >= top.fit_until || self.fresh_nanos == 0)
         })
     }
 
@@ -169,13 +172,20 @@ impl<T: PoolTypes> Core<T> {
         Some(!self.top_is_stale(fx.now))
     }
 
-    /// Puts a connection onto the stack, and plans for its expiry and its time there.
-    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+    /// Puts a connection onto the stack, and plans for its expiry and its time there. One
+    /// that is in doubt goes to the bottom: those above it need no check.
+    pub(super) fn shelve(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         let expires = self.slot(&lease.permit).expires;
         self.wake_reaper_at(expires, fx);
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
-        self.push_idle(lease, fx.now);
+        if self.is_in_doubt(&lease.permit) {
+            self.slot(&lease.permit).fresh_at = fx.now;
+            lease.fit_until = Time::START;
+            self.idle.push_front(lease);
+        } else {
+            self.push_idle(lease, fx.now);
+        }
     }
 
     /// Starts the check of a connection that is in no list. `idle_since` is set for a
@@ -189,6 +199,9 @@ impl<T: PoolTypes> Core<T> {
     ) {
         self.enter(lease.permit.index(), ConnectionState::Checking, None, fx.now);
         let patience_ends = fx.now.after(self.policy.patience_min);
+        if check.validate {
+            self.slot(&lease.permit).proof = self.number_proof();
+        }
         let slot = self.slot(&lease.permit);
         (slot.check, slot.idle_since, slot.patience_ends) = (check, idle_since, patience_ends);
         self.checking += 1;

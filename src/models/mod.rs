@@ -2,9 +2,10 @@
 //! order that their locks allow, up to a number of preemptions. `shuttle` runs them, and
 //! larger ones, in random orders. `scripts/models` does both.
 //!
-//! A model runs the real code of the shell and the core, but without the threads of the
-//! pool: one of its own threads, the [`crew`], does their work. Time passes only when a
-//! model advances it.
+//! A model runs the real code of the shell and the core, but the staff starts no threads:
+//! threads of the model take their places. Those that are about something else have one for
+//! all, the [`crew`]. Each pool has a staff of its own, unless a model gives it one. Time
+//! passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
 //! woken. The other checks are in [`Bench::end`] and in the outcomes that each model
@@ -20,8 +21,9 @@ use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
 use crate::core::Gauges;
 use crate::runtime::conn::CloseMutex;
-use crate::runtime::reaper::Woken;
+use crate::runtime::roster::Work;
 use crate::runtime::shared::Shared;
+use crate::runtime::staff::{KEEP_ALIVE, Staff};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;
@@ -57,6 +59,8 @@ const fn ms(millis: u64) -> Duration {
 struct Driver {
     ledger: Arc<Ledger>,
     permanent: bool,
+    /// Callers make their checks themselves.
+    trusted: bool,
 }
 
 /// Read only after all threads have ended, so it need not be modelled.
@@ -115,6 +119,10 @@ impl ManageConnection for Driver {
     fn is_permanent(&self, _: &Unreachable) -> bool {
         self.permanent
     }
+
+    fn checks_within_limit(&self) -> bool {
+        self.trusted
+    }
 }
 
 type Guard = PooledConnection<Driver>;
@@ -149,17 +157,30 @@ impl Bench {
         Bench::of(settings.config().expect("legal settings"), driver)
     }
 
-    fn of(mut config: Config<Driver>, driver: Driver) -> Bench {
+    fn of(config: Config<Driver>, driver: Driver) -> Bench {
+        Bench::at(config, driver, Staff::of_this_process())
+    }
+
+    /// A pool that shares its staff.
+    fn beside(settings: Builder<Driver>, staff: Arc<Staff>) -> Bench {
+        Bench::at(settings.config().expect("legal settings"), Driver::default(), staff)
+    }
+
+    fn at(mut config: Config<Driver>, driver: Driver, staff: Arc<Staff>) -> Bench {
         let ledger = Arc::clone(&driver.ledger);
         // So that an execution can be repeated.
         config.policy.seed = 1;
-        let pool = Pool::start(config, driver);
+        let pool = Pool::start_with(config, driver, staff);
         Bench { shared: Arc::clone(&pool.shared), pool, ledger }
     }
 
     /// A pool with this many idle connections.
     fn filled(settings: Builder<Driver>, connections: u32) -> Bench {
-        let bench = Bench::new(settings.min_idle(Some(connections)));
+        Bench::filled_with(settings, Driver::default(), connections)
+    }
+
+    fn filled_with(settings: Builder<Driver>, driver: Driver, connections: u32) -> Bench {
+        let bench = Bench::with(settings.min_idle(Some(connections)), driver);
         work(&bench.shared);
         bench.pool.set_min_idle(Some(0)).expect("a legal size");
         assert_eq!(bench.pool.state().idle_connections, connections);
@@ -241,7 +262,7 @@ fn ended(shared: Arc<Shared<Driver>>, ledger: &Ledger) {
     work(&shared);
     let gauges = shared.gauges();
     assert!(shared.with_core(|core| core.is_drained()), "{gauges:?}");
-    assert!(shared.workers.are_done());
+    assert!(shared.post.wait_until_done(Some(instant())), "the staff has work left");
     let (opened, closed) = (count(&ledger.opened), count(&ledger.closed));
     assert_eq!(opened, closed, "each connection is closed, and once");
     let stats = shared.stats();
@@ -253,43 +274,49 @@ fn count(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
 
-/// Runs the tasks in the backlog.
+/// Runs the jobs for which there was no worker.
 fn work(shared: &Arc<Shared<Driver>>) {
-    while let Some(job) = shared.workers.take_from_backlog() {
-        shared.run_task(job);
-    }
-}
-
-/// The work of the pool's threads on one thread: the tasks, and the reaper's if `reaps`.
-/// Ends with the pool.
-fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
+    let staff = &shared.post.staff;
     loop {
-        let mut next = None;
-        if reaps {
-            let at = shared.transition(|core, fx| core.tick(fx));
-            next = shared.clock.instant_of(at);
-        }
-        work(shared);
-        if shared.reaper.sleep_until(next) == Woken::ToStop {
-            break;
+        let next = staff.roster.lock().take();
+        let Some(Work { pool, job }) = next else { return };
+        job();
+        let mut roster = staff.roster.lock();
+        if roster.done(pool) {
+            staff.settle(roster);
         }
     }
 }
 
-/// Spawns a worker: it runs the backlog, counts as running meanwhile, and ends with the
+/// The work of a staff on one thread: the jobs, and the reaper's if `reaps`. Ends with the
 /// pool.
-fn worker(bench: &Bench) -> JoinHandle<()> {
-    let shared = Arc::clone(&bench.shared);
-    thread::spawn(move || {
-        loop {
-            let running = shared.workers.count(&shared);
-            work(&shared);
-            drop(running);
-            if shared.reaper.sleep_until(None) == Woken::ToStop {
-                break;
+fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
+    let staff = &shared.post.staff;
+    assert!(staff.lacks_reaper());
+    loop {
+        work(shared);
+        let Some(all) = staff.sleep() else { return };
+        for due in all {
+            if reaps || due.has_ended {
+                staff.attend(due);
+            } else {
+                staff.put_back(due.number, Some((due.duties, None)));
             }
         }
-    })
+    }
+}
+
+/// Spawns a worker, which ends with the pool.
+fn worker(bench: &Bench) -> JoinHandle<()> {
+    let staff = Arc::clone(&bench.shared.post.staff);
+    staff.roster.lock().workers += 1;
+    thread::spawn(move || staff.run_worker(None))
+}
+
+/// Spawns the reaper, which ends with the last pool.
+fn reaper(staff: &Arc<Staff>) -> JoinHandle<()> {
+    let staff = Arc::clone(staff);
+    thread::spawn(move || staff.run_reaper())
 }
 
 /// Spawns a thread that gets a connection and drops it; its result is the connection's id.
@@ -685,6 +712,43 @@ fn p4_check_against_timeout() {
     });
 }
 
+/// Two callers and one connection, which one of them checks itself while the other waits, or
+/// they check it one after the other. The check that fails is ended by a worker.
+#[test]
+fn p4_a_check_of_a_callers_own() {
+    for invalid in [0, 1] {
+        explore("a check of a caller's own", 2, &["granted, granted"], move || {
+            let driver = Driver { trusted: true, ..Driver::default() };
+            driver.ledger.invalid_left.store(invalid, Ordering::Relaxed);
+            let bench = Bench::filled_with(settings().test_on_check_out(true), driver, 1);
+            let crew = bench.crew();
+            let other = bench.caller(MAX);
+            let own = outcome(bench.pool.get_timeout(MAX));
+            let other = other.join().expect("the other caller");
+            bench.end(Some(crew));
+            format!("{own}, {other}")
+        });
+    }
+}
+
+/// The pool is closed while a caller makes its own check.
+#[test]
+fn p4_a_check_of_a_callers_own_against_close() {
+    explore("a check of a caller's own against close", 3, &["granted", "Closed"], || {
+        let driver = Driver { trusted: true, ..Driver::default() };
+        let bench = Bench::filled_with(settings().test_on_check_out(true), driver, 1);
+        let caller = bench.caller(MAX);
+        let closer = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || drop(pool.close(instant())))
+        };
+        closer.join().expect("the closer");
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
+        outcome
+    });
+}
+
 /// The only connection is detached while a caller comes: another is opened for it.
 #[test]
 fn p3_detach_against_waiter() {
@@ -925,8 +989,8 @@ fn p3_the_reaper_hears_of_an_earlier_end() {
 fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
-        let shared = Arc::clone(&bench.shared);
-        let reaper = thread::spawn(move || shared.tick_until_stopped());
+        assert!(bench.shared.post.staff.lacks_reaper());
+        let reaper = reaper(&bench.shared.post.staff);
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");
@@ -1078,6 +1142,125 @@ fn p11_two_who_close() {
         "complete".to_string()
     });
 }
+
+// ---- one staff for several pools ----
+
+/// An idle worker has rested for long and leaves while a job comes: the job is not lost.
+#[test]
+fn p3_a_job_against_the_end_of_a_workers_rest() {
+    let outcomes = ["done by the worker", "left for another"];
+    explore("a job against the end of a worker's rest", 4, &outcomes, || {
+        let bench = Bench::new(settings());
+        let worker = worker(&bench);
+        let clock = thread::spawn(|| advance(KEEP_ALIVE));
+        let done = Arc::new(AtomicU64::new(0));
+        let job = Arc::clone(&done);
+        let _ = bench.shared.post.submit(Box::new(move || _ = job.fetch_add(1, Ordering::Relaxed)));
+        clock.join().expect("the clock");
+        drop(bench.pool.close(instant()));
+        let Bench { pool, shared, ledger } = bench;
+        let left = worker_left(&shared, worker);
+        drop(pool);
+        ended(shared, &ledger);
+        assert_eq!(count(&done), 1);
+        if left { "left for another" } else { "done by the worker" }.to_string()
+    });
+}
+
+/// Waits for the end of the worker. Whether a job was left, which is done now.
+fn worker_left(shared: &Arc<Shared<Driver>>, worker: JoinHandle<()>) -> bool {
+    // The worker ends with the last job of the pool. If it left before, this thread does that.
+    let staff = &shared.post.staff;
+    let mut left = false;
+    loop {
+        let next = {
+            let mut roster = staff.roster.lock();
+            if roster.workers == 0 { roster.take() } else { None }
+        };
+        match next {
+            Some(Work { pool, job }) => {
+                left = true;
+                job();
+                let mut roster = staff.roster.lock();
+                if roster.done(pool) {
+                    staff.settle(roster);
+                }
+            }
+            None if staff.roster.lock().workers == 0 => break,
+            None => thread::yield_now(),
+        }
+    }
+    worker.join().expect("the worker");
+    left
+}
+
+/// The last pool ends, and with it the reaper, while another pool begins: that has a reaper,
+/// the old one or a new one.
+#[test]
+fn p3_the_end_of_the_reaper_against_a_new_pool() {
+    let outcomes = ["the old reaper", "a new reaper"];
+    explore("the end of the reaper against a new pool", 3, &outcomes, || {
+        let Bench { pool, shared, ledger } = Bench::new(settings());
+        let staff = Arc::clone(&shared.post.staff);
+        assert!(staff.lacks_reaper());
+        let old = reaper(&staff);
+        let closer = thread::spawn(move || drop(pool));
+        let second = Bench::beside(settings(), Arc::clone(&staff));
+        let is_new = staff.lacks_reaper();
+        let mut last = old;
+        if is_new {
+            let old = std::mem::replace(&mut last, reaper(&staff));
+            old.join().expect("the old reaper");
+        }
+        closer.join().expect("the closer");
+        second.end(Some(last));
+        ended(shared, &ledger);
+        if is_new { "a new reaper" } else { "the old reaper" }.to_string()
+    });
+}
+
+/// The last pool is closed while another begins. The close does not wait for the worker, which
+/// works for the other from then on.
+#[test]
+fn p11_the_last_close_against_a_new_pool() {
+    explore("the last close against a new pool", 3, &["complete"], || {
+        let first = Bench::new(settings());
+        let staff = Arc::clone(&first.shared.post.staff);
+        let worker = worker(&first);
+        let closer = {
+            let pool = first.pool.clone();
+            thread::spawn(move || pool.close(instant() + ms(1000)))
+        };
+        let second = Bench::beside(settings(), staff);
+        let report = closer.join().expect("the closer");
+        assert!(report.is_complete(), "{report}");
+        let Bench { pool, shared, ledger } = first;
+        drop(pool);
+        second.end(None);
+        worker.join().expect("the worker");
+        ended(shared, &ledger);
+        "complete".to_string()
+    });
+}
+
+/// Two pools share a worker, and both have a caller: both are served.
+#[test]
+fn p3_two_pools_share_a_worker() {
+    explore("two pools share a worker", 2, &["granted, granted"], || {
+        let first = Bench::new(settings());
+        let second = Bench::beside(settings(), Arc::clone(&first.shared.post.staff));
+        let worker = worker(&first);
+        let caller = first.caller(MAX);
+        let other = outcome(second.pool.get_timeout(MAX));
+        let one = caller.join().expect("the caller");
+        let (Bench { pool, .. }, Bench { pool: others, .. }) = (first, second);
+        drop((pool, others));
+        worker.join().expect("the worker");
+        format!("{one}, {other}")
+    });
+}
+
+// ---- the close mutex ----
 
 /// Of three closers of one connection, one closes.
 #[test]

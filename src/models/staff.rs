@@ -1,15 +1,10 @@
-//! What a crowd of callers needs: chance, time, and the pool's threads.
+//! What a crowd of callers needs: chance, time, and a staff.
 
-use std::collections::VecDeque;
-
-use super::{Bench, Driver, Plain, ms, work};
-use crate::runtime::reaper::Woken;
+use super::{Bench, Driver, Plain, ms};
 use crate::runtime::shared::Shared;
-use crate::runtime::shared::Task;
-use crate::runtime::workers::Running;
 use crate::sync::checker::rand::{Rng, thread_rng};
 use crate::sync::checker::thread::{self, JoinHandle};
-use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, advance};
+use crate::sync::{Arc, AtomicU64, Ordering, advance};
 
 // ---- chance ----
 
@@ -63,75 +58,31 @@ pub(super) fn clock(
     })
 }
 
-// ---- the pool's threads ----
+// ---- the staff ----
 
-type Work = (Running<Shared<Driver>>, Task<Driver>);
-
-/// The tasks of the helpers; `None` after the last.
-struct Desk {
-    tasks: Mutex<Option<VecDeque<Work>>>,
-    laid: Condvar,
-}
-
-impl Desk {
-    fn lay(&self, work: Work) {
-        self.tasks.lock().as_mut().expect("an open desk").push_back(work);
-        self.laid.notify_one();
-    }
-
-    fn take(&self) -> Option<Work> {
-        let mut tasks = self.tasks.lock();
-        loop {
-            match tasks.as_mut()?.pop_front() {
-                None => self.laid.wait(&mut tasks),
-                work => return work,
-            }
-            // Tasks from before the desk was closed still run.
-        }
-    }
-}
-
-/// Spawns the reaper, which ends with the pool, and its helpers, which end after it.
+/// Spawns the reaper and two workers, which end with the pool.
 pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || {
-        let tasks = Mutex::new(Some(VecDeque::new()));
-        let desk = Arc::new(Desk { tasks, laid: Condvar::new() });
-        let helpers = [(); 2].map(|()| {
-            let (shared, desk) = (Arc::clone(&shared), Arc::clone(&desk));
-            thread::spawn(move || {
-                while let Some((running, task)) = desk.take() {
-                    shared.run_task(task);
-                    work(&shared);
-                    drop(running);
+    let staff = Arc::clone(&shared.post.staff);
+    assert!(staff.lacks_reaper());
+    let worker = || {
+        let staff = Arc::clone(&staff);
+        thread::spawn(move || {
+            // One whose rest is over is replaced, as the real staff would when work comes.
+            loop {
+                {
+                    let mut roster = staff.roster.lock();
+                    if roster.is_empty() {
+                        return;
+                    }
+                    roster.workers += 1;
                 }
-            })
-        });
-        loop {
-            let next = shared.transition(|core, fx| core.tick(fx));
-            hand_out(&shared, &desk);
-            let next = shared.deliver_events().map_or(next, |at| at.min(next));
-            if shared.reaper.sleep_until(shared.clock.instant_of(next)) == Woken::ToStop {
-                break;
+                staff.run_worker(None);
             }
-        }
-        hand_out(&shared, &desk);
-        while !desk.tasks.lock().as_ref().expect("an open desk").is_empty() {
-            thread::yield_now();
-        }
-        drop(desk.tasks.lock().take());
-        desk.laid.notify_all();
-        helpers.into_iter().for_each(|helper| helper.join().expect("a helper"));
+        })
+    };
+    let workers = [worker(), worker()];
+    thread::spawn(move || {
+        staff.run_reaper();
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker"));
     })
-}
-
-fn hand_out(shared: &Arc<Shared<Driver>>, desk: &Desk) {
-    while let Some(task) = shared.workers.take_from_backlog() {
-        let running = shared.workers.count(shared);
-        if one_in(3) {
-            shared.run_task(task);
-        } else {
-            desk.lay((running, task));
-        }
-    }
 }

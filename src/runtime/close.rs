@@ -2,87 +2,103 @@
 
 use std::time::{Duration, Instant};
 
-use super::reaper::SPAWN_RETRY;
+use super::roster::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
-use super::threads::{self, Handover};
+use super::staff::{Handover, Role, Staff, role};
 use crate::sync::{self, Arc, JoinHandle};
 use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Shared<M> {
     /// The last handle is dropped: closes the pool, and waits until every connection that
-    /// nobody holds is closed, for up to `drop_timeout`. A thread of a pool does not wait: the
-    /// close may wait for it.
+    /// nobody holds is closed, for up to `drop_timeout`. A thread of the staff does not
+    /// wait: the close may wait for it.
     pub(crate) fn close_at_last_drop(self: &Arc<Self>) {
         if self.process.is_forked() {
-            // In a child the pool is leaked: its thread handles name the parent's threads.
+            // In a child the pool is leaked: its staff's handles name the parent's threads.
             return std::mem::forget(Arc::clone(self));
         }
         let (start, is_new) = self.transition_here(|core, fx| (fx.now, core.close(fx)));
         let timeout = self.config.drop_timeout;
-        if is_new && !timeout.is_zero() && !threads::is_pool_thread() {
+        if is_new && !timeout.is_zero() && role() == Role::User {
             let deadline = self.clock.instant_of(start.after(timeout));
             self.wait_for(deadline, |core| core.has_closed_unheld());
         }
     }
 
-    /// Closes the pool, and waits until everything is closed and all its threads have ended,
-    /// or until the deadline. Returns how long that took, and how many threads have done their
-    /// work but have not ended.
+    /// Closes the pool, and waits until everything is closed and the staff is done with it, or
+    /// until the deadline. If it was the last pool of the process, also until the threads have
+    /// ended. Returns how long that took, and how many of those have not ended.
     pub(crate) fn close(self: &Arc<Self>, deadline: Instant) -> (Duration, usize) {
         let start = self.clock.now();
         self.transition(|core, fx| core.close(fx));
-        let is_done = |core: &PoolCore<M>| {
-            core.is_drained() && self.workers.are_done() && self.notifications.are_done()
-        };
-        let joining = if self.wait_for(Some(deadline), is_done) {
-            self.join_threads(deadline)
-        } else {
-            self.threads.joining()
-        };
-        (self.ago(start), joining)
+        let is_closed = |core: &PoolCore<M>| core.is_drained() && self.notifications.are_done();
+        let is_done = self.wait_for(Some(deadline), is_closed) && self.wait_for_staff(deadline);
+        let threads = if is_done { self.post.staff.wait_for_end(deadline) } else { 0 };
+        (self.ago(start), threads)
     }
 
-    /// Waits for the end of threads that have done their work. Returns how many have not
-    /// ended by the deadline. They may still run destructors of the driver's thread-local
+    /// Waits until no worker has a job of the pool, or until the deadline.
+    fn wait_for_staff(self: &Arc<Self>, deadline: Instant) -> bool {
+        loop {
+            let until = self.post.sleep_limit(Some(deadline));
+            let is_done = self.post.wait_until_done(until);
+            if is_done || until == Some(deadline) {
+                return is_done;
+            }
+            self.ensure_reaper();
+        }
+    }
+}
+
+impl Staff {
+    /// If there is no pool any more, waits for the end of all threads, or until the deadline.
+    /// Returns how many have not ended.
+    ///
+    /// Threads that have done their work may still run destructors of the driver's thread-local
     /// values, which may hang. So each is joined by a thread of its own, which goes on after
     /// this returns.
-    fn join_threads(self: &Arc<Self>, deadline: Instant) -> usize {
+    fn wait_for_end(self: &Arc<Self>, deadline: Instant) -> usize {
         let mut joiners = Vec::new();
         loop {
-            let unjoined = self.spawn_joiners(&mut joiners);
+            let unjoined = self.start_joiners(&mut joiners);
             let until = match unjoined {
                 0 => deadline,
                 _ => deadline.min(sync::instant() + SPAWN_RETRY),
             };
-            let all_joined = |_: &_| unjoined == 0 && self.threads.joining() == 0;
-            if self.wait_for(Some(until), all_joined) {
+            let left = self.wait_for_threads(until, unjoined == 0);
+            if left == 0 {
                 // Does not block: the joiners are at the end of their bodies.
                 joiners.into_iter().for_each(|joiner| drop(joiner.join()));
                 return 0;
             }
-            if until == deadline {
-                return self.threads.joining() + unjoined;
+            if sync::instant() >= deadline {
+                return left;
             }
         }
     }
 
-    /// Spawns a joiner for each handle. Returns the number of handles for which no joiner
-    /// could be spawned.
-    fn spawn_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
+    /// Starts a joiner for each handle. Returns the number of handles for which no joiner
+    /// could be started.
+    fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
+        let handles = {
+            let mut roster = self.roster.lock();
+            // The threads of a pool that has come meanwhile do not end.
+            if roster.is_empty() { roster.take_handles() } else { Vec::new() }
+        };
         let mut left = Vec::new();
-        for handle in self.threads.take_handles() {
-            match self.spawn_joiner(handle) {
+        for handle in handles {
+            match self.start_joiner(handle) {
                 Ok(joiner) => joiners.push(joiner),
                 Err(handle) => left.extend(handle),
             }
         }
         let unjoined = left.len();
-        self.threads.put_back(left);
+        self.roster.lock().handles.extend(left);
         unjoined
     }
 
     /// `Err`: the system has no thread to give; the handle is still there.
-    fn spawn_joiner(
+    fn start_joiner(
         self: &Arc<Self>,
         handle: JoinHandle<()>,
     ) -> Result<JoinHandle<()>, Option<JoinHandle<()>>> {
@@ -94,16 +110,15 @@ impl<M: ManageConnection> Shared<M> {
                 drop(joining);
             }
         };
-        sync::spawn(format!("{}-joiner", self.config.name), body).map_err(|_| handover.take())
+        sync::spawn("fairpool-joiner".to_string(), body).map_err(|_| handover.take())
     }
 }
 
 /// A thread that is being joined, counted until this is dropped.
-struct Joining<M: ManageConnection>(Arc<Shared<M>>);
+struct Joining(Arc<Staff>);
 
-impl<M: ManageConnection> Drop for Joining<M> {
+impl Drop for Joining {
     fn drop(&mut self) {
-        self.0.threads.joined();
-        self.0.notify_progress();
+        self.0.joined();
     }
 }

@@ -35,7 +35,7 @@ impl<M: ManageConnection> Shared<M> {
             (health, left, self.notifications.add(change, now))
         };
         if added.is_some_and(|added| added.needs_worker) {
-            self.workers.submit(self, Task::Announce);
+            self.submit(Task::Announce);
         }
         if left.is_some() && !health.is_healthy() {
             self.keep_probing();
@@ -51,7 +51,7 @@ impl<M: ManageConnection> Shared<M> {
             && !self.probe.probing.load(Ordering::Relaxed)
             && !self.probe.probing.swap(true, Ordering::AcqRel)
         {
-            self.reaper.wake();
+            self.wake_reaper();
         }
     }
 

@@ -1,102 +1,120 @@
-//! What the pool's threads run.
+//! The pool as its staff knows it: what it does as time passes, and what it asks of workers.
 
-use std::time::Duration;
+use std::any::Any;
+use std::io;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::reaper::{SPAWN_RETRY, Woken};
+use super::roster::{Duties, Employer, Job, Signal};
 use super::shared::{Shared, Task};
-use super::threads::{self, Host};
+use super::staff::{Role, role};
 use crate::core::Time;
-use crate::sync::{self, Arc, Ordering};
+use crate::sync::{Arc, PlainOrdering as Ordering};
 use crate::types::ManageConnection;
 
 /// The core's `tick` does not run more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-impl<M: ManageConnection> Host for Shared<M> {
-    type Task = Task<M>;
-
-    /// A failure is logged once until a spawn succeeds.
-    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> bool {
-        let spawned = self.threads.spawn(name, body);
-        let failed_before = self.spawn_failing.swap(spawned.is_err(), Ordering::Relaxed);
-        if let (Err(error), false) = (&spawned, failed_before) {
-            self.logger.log(Level::Error, &[], format_args!("cannot spawn a thread: {error}"));
+impl<M: ManageConnection> Employer for Shared<M> {
+    /// Lets the core act on the passing of time, probes the pool's health, and delivers events.
+    fn tend(self: Arc<Self>, duties: Duties) -> (Duties, Option<Instant>) {
+        #[cfg(test)]
+        self.tended.fetch_add(1, Ordering::Relaxed);
+        let Duties { mut tick_at, mut probe_at } = duties;
+        let now = self.clock.now();
+        if tick_at <= now {
+            tick_at = self.tick();
         }
-        spawned.is_ok()
-    }
-
-    fn run_worker(self: &Arc<Self>, first: Option<Task<M>>) {
-        threads::mark_as_pool_thread();
-        let mut next = first;
-        while let Some(task) = next {
-            self.run_task(task);
-            if self.process.is_forked() {
-                return; // A hook has forked: this is the child, which has no such pool.
-            }
-            next = self.workers.next();
+        // Not at each delivery of events, of which there may be many in this time.
+        if probe_at <= now {
+            probe_at = self.probe_health().unwrap_or(Time::NEVER);
         }
-        self.threads.join_finished();
+        let deliver_at = self.deliver_events().unwrap_or(Time::NEVER);
+        let plan = self.clock.instant_of(tick_at.min(probe_at).min(deliver_at));
+        (Duties { tick_at, probe_at }, plan)
     }
 
-    fn run_reaper(self: &Arc<Self>) {
-        threads::mark_as_pool_thread();
-        self.tick_until_stopped();
+    fn end(&self) {
+        self.reaper_ended();
     }
 
-    fn wake_reaper(&self) {
-        self.reaper.wake();
-    }
-
-    fn notify_progress(&self) {
-        Shared::notify_progress(self);
+    fn release(self: Arc<Self>) -> Option<Job> {
+        Arc::into_inner(self).map(|last| -> Job { Box::new(move || drop(last)) })
     }
 }
 
 impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn run_task(self: &Arc<Self>, task: Task<M>) {
-        match task {
-            Task::Call(job) => self.run_call(job),
-            Task::Announce => self.announce_all(),
-        }
-    }
-
-    /// The life of the reaper: it lets the core act on the passing of time, retries the
-    /// backlog, probes the pool's health, and delivers events.
-    pub(crate) fn tick_until_stopped(self: &Arc<Self>) {
-        let (mut tick_at, mut probe_at) = (Time::START, Time::START);
-        loop {
-            let now = self.clock.now();
-            if tick_at <= now {
-                tick_at = self.tick();
-            }
-            // Not at each delivery of events, of which there may be many in this time.
-            if probe_at <= now {
-                probe_at = self.probe_health().unwrap_or(Time::NEVER);
-            }
-            let deliver_at = self.deliver_events().unwrap_or(Time::NEVER);
-            let sleep_until = tick_at.min(probe_at).min(deliver_at);
-            match self.reaper.sleep_until(self.clock.instant_of(sleep_until)) {
-                Woken::ToStop => break,
-                Woken::ToTick => (tick_at, probe_at) = (Time::START, Time::START),
-                Woken::Otherwise => {}
-            }
-        }
-        self.reaper_ended();
-        // The pool has ended, but abandoned calls may have left tasks behind.
-        while self.workers.retry(self) {
-            sync::sleep(SPAWN_RETRY);
-        }
-    }
-
     /// Returns when the next tick is due.
     fn tick(self: &Arc<Self>) -> Time {
-        let next = self.transition(|core, fx| core.tick(fx));
-        let has_backlog = self.workers.retry(self);
-        let now = self.clock.now();
-        let next = next.max(now.after(SHORTEST_SLEEP));
-        if has_backlog { next.min(now.after(SPAWN_RETRY)) } else { next }
+        let (began, next) = self.transition(|core, fx| (fx.now, core.tick(fx)));
+        next.max(began.after(SHORTEST_SLEEP))
+    }
+
+    /// Has a worker do this, without blocking.
+    pub(crate) fn submit(self: &Arc<Self>, task: Task<M>) {
+        let pool = Arc::clone(self);
+        if let Some(spawned) = self.post.submit(Box::new(move || pool.run_task(task))) {
+            self.note_spawn(spawned);
+        }
+    }
+
+    fn run_task(self: &Arc<Self>, task: Task<M>) {
+        match task {
+            Task::Call(job) => self.run_call(job),
+            Task::RestOfCheck(lease, begun, rest) => self.finish_check(lease, begun, rest),
+            Task::Announce => self.announce_all(),
+            Task::Drop(value) => self.drop_error(value),
+        }
+    }
+
+    /// Drops driver's errors, or values that hold one: on a worker if this is the reaper, which
+    /// runs no user code.
+    pub(crate) fn drop_errors<E: Send + 'static>(self: &Arc<Self>, errors: Vec<E>) {
+        for error in errors {
+            match role() {
+                Role::Reaper => self.submit(Task::Drop(Box::new(error) as Box<dyn Any + Send>)),
+                Role::User | Role::Worker => self.drop_error(error),
+            }
+        }
+    }
+
+    /// Makes the pool known to the staff, and has it tended.
+    #[inline]
+    pub(crate) fn ensure_reaper(self: &Arc<Self>) {
+        if !self.post.is_served() {
+            self.hire_staff();
+        }
+    }
+
+    #[cold]
+    fn hire_staff(self: &Arc<Self>) {
+        let hired = self.post.hire(|| Arc::clone(self) as Arc<dyn Employer>);
+        if hired.is_err() {
+            self.note_spawn(hired);
+        }
+    }
+
+    /// A failure is logged once until a spawn succeeds. The reaper, which may not call a logger,
+    /// leaves that to others.
+    fn note_spawn(&self, spawned: io::Result<()>) {
+        if role() == Role::Reaper {
+            return;
+        }
+        let failed_before = self.spawn_failing.swap(spawned.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (&spawned, failed_before) {
+            self.logger.log(Level::Error, &[], format_args!("cannot spawn a thread: {error}"));
+        }
+    }
+
+    /// Wakes the reaper to run `tick` now.
+    pub(crate) fn wake_reaper(&self) {
+        self.post.signal(Signal::Tick);
+    }
+
+    /// Wakes the reaper to deliver events now.
+    pub(crate) fn wake_to_deliver(&self) {
+        self.post.signal(Signal::Deliver);
     }
 }
 
@@ -128,7 +146,7 @@ mod tests {
     }
 
     fn wake_ups(pool: &Pool<StubManager>) -> u64 {
-        pool.shared.reaper.wake_ups.load(PlainOrdering::Relaxed)
+        pool.shared.tended.load(PlainOrdering::Relaxed)
     }
 
     #[track_caller]

@@ -1,7 +1,7 @@
 //! What obeys the state machine: the lock, waiting callers, the pool's threads, the
 //! driver calls, and the delivery of events.
 //!
-//! From the bottom up: the parts (`wait_cell`, `conn`, `workers`, `reaper`, …), then
+//! From the bottom up: the parts (`wait_cell`, `conn`, `staff`, …), then
 //! `shared`, which is made of them and has the lock, then what acts on a pool.
 
 pub(crate) mod announce;
@@ -12,16 +12,16 @@ pub(crate) mod health;
 pub(crate) mod host;
 pub(crate) mod logger;
 pub(crate) mod notifications;
+pub(crate) mod post;
 pub(crate) mod probe;
 pub(crate) mod publish;
-pub(crate) mod reaper;
 pub(crate) mod refusal;
+pub(crate) mod roster;
 pub(crate) mod shared;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
+pub(crate) mod staff;
 pub(crate) mod subscribers;
-pub(crate) mod threads;
 pub(crate) mod use_sampler;
 pub(crate) mod wait;
 pub(crate) mod wait_cell;
-pub(crate) mod workers;

@@ -3,22 +3,22 @@
 //! The only place that locks the core. Every change of it has the same shape: lock,
 //! transition, answers into their cells, unlock, everything else.
 
+use std::any::Any;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::conn::Conn;
+use super::conn::{Conn, Unfinished};
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
+use super::post::Post;
 use super::probe::HealthProbe;
-use super::reaper::Reaper;
+use super::staff::Staff;
 use super::subscribers::Subscribers;
-use super::threads::Threads;
 use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
-use super::workers::Workers;
 use crate::core::{Answer, Core, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
 use crate::sync::{
-    self, Arc, AtomicBool, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
+    self, Arc, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
 };
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
@@ -77,8 +77,12 @@ pub(crate) enum FastPath {
 pub(crate) enum Task<M: ManageConnection> {
     /// A driver call that the core asked for.
     Call(Job<Runtime<M>>),
+    /// The rest of a check that a caller has begun on its own thread, at this time.
+    RestOfCheck(PoolLease<M>, Time, Unfinished<M::Error>),
     /// Announces pending notifications.
     Announce,
+    /// Drops what holds a driver's error.
+    Drop(Box<dyn Any + Send>),
 }
 
 pub(crate) struct Shared<M: ManageConnection> {
@@ -91,9 +95,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) config: Config<M>,
     pub(crate) manager: M,
     pub(crate) clock: Clock,
-    pub(crate) workers: Workers<Task<M>>,
-    pub(crate) reaper: Reaper,
-    pub(crate) threads: Threads,
+    pub(crate) post: Post,
     pub(crate) notifications: Notifications,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) probe: HealthProbe,
@@ -103,9 +105,14 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) process: PoolProcess,
     pub(crate) slow_gets: RateLimit,
     pub(crate) leftovers: RateLimit,
+    /// Limits the log records of connections in doubt.
+    pub(crate) doubts: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
-    pub(super) spawn_failing: AtomicBool,
+    pub(super) spawn_failing: PlainBool,
+    /// How often the reaper has looked at the pool.
+    #[cfg(test)]
+    pub(super) tended: sync::PlainU64,
 }
 
 // A panic leaves it whole: no user code runs under its locks, and panics of the user code
@@ -114,15 +121,13 @@ impl<M: ManageConnection> UnwindSafe for Shared<M> {}
 impl<M: ManageConnection> RefUnwindSafe for Shared<M> {}
 
 impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn new(config: Config<M>, manager: M) -> Arc<Shared<M>> {
+    pub(crate) fn new(config: Config<M>, manager: M, staff: Arc<Staff>) -> Arc<Shared<M>> {
         let clock = Clock::start();
         let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
             core: Mutex::new(Core::new(policy)),
             progress: Condvar::new(),
-            workers: Workers::new(Arc::clone(&config.name)),
-            reaper: Reaper::new(),
-            threads: Threads::default(),
+            post: Post::new(staff),
             notifications: Notifications::default(),
             subscribers: Arc::default(),
             probe: HealthProbe::default(),
@@ -131,8 +136,11 @@ impl<M: ManageConnection> Shared<M> {
             process: PoolProcess::new(),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
+            doubts: RateLimit::default(),
             logger: Logger::new(&config.name),
-            spawn_failing: AtomicBool::new(false),
+            spawn_failing: PlainBool::new(false),
+            #[cfg(test)]
+            tended: sync::PlainU64::new(0),
             clock,
             config,
             manager,
@@ -175,7 +183,7 @@ impl<M: ManageConnection> Shared<M> {
     ) -> Option<R> {
         let (result, wants_delivery) = self.try_core(|core| (step(core), core.wants_delivery()))?;
         if wants_delivery {
-            self.reaper.wake_to_deliver();
+            self.wake_to_deliver();
         }
         Some(result)
     }
@@ -249,13 +257,13 @@ impl<M: ManageConnection> Shared<M> {
 
         cells.iter().for_each(|cell| cell.wake());
         for job in fx.jobs {
-            self.workers.submit(self, Task::Call(job));
+            self.submit(Task::Call(job));
         }
         if fx.wake_reaper {
-            self.reaper.wake();
+            self.wake_reaper();
         }
         if wants_delivery {
-            self.reaper.wake_to_deliver();
+            self.wake_to_deliver();
         }
         if fx.progress {
             // Not lost: `wait_for` checks under the core's lock before it sleeps, and
@@ -263,22 +271,17 @@ impl<M: ManageConnection> Shared<M> {
             self.progress.notify_all();
         }
         if drained {
-            self.workers.stop();
-            self.reaper.stop();
+            self.post.stop();
         } else {
             self.ensure_reaper();
         }
         if let Some(Added { needs_worker, lost }) = added {
             if needs_worker {
-                self.workers.submit(self, Task::Announce);
+                self.submit(Task::Announce);
             }
-            for notification in lost {
-                self.drop_error(notification);
-            }
+            self.drop_errors(lost);
         }
-        for error in fx.garbage {
-            self.drop_error(error);
-        }
+        self.drop_errors(fx.garbage);
         result
     }
 
@@ -290,7 +293,7 @@ impl<M: ManageConnection> Shared<M> {
     ) -> bool {
         let mut core = self.core.lock();
         while !ready(&core) {
-            let until = self.reaper.sleep_limit(deadline);
+            let until = self.post.sleep_limit(deadline);
             let timed_out = match until {
                 None => {
                     self.progress.wait(&mut core);
@@ -304,8 +307,6 @@ impl<M: ManageConnection> Shared<M> {
             if timed_out {
                 drop(core);
                 self.ensure_reaper();
-                // After the pool has ended there is no reaper either.
-                self.workers.retry(self);
                 core = self.core.lock();
             }
         }
@@ -319,12 +320,6 @@ impl<M: ManageConnection> Shared<M> {
         }
         drop(self.core.lock());
         self.progress.notify_all();
-    }
-
-    /// Spawns the reaper's thread if it does not run.
-    #[inline]
-    pub(crate) fn ensure_reaper(self: &Arc<Self>) {
-        self.reaper.ensure(self, &self.config.name);
     }
 
     /// Calls a method of the event handler, if there is one.

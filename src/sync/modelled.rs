@@ -24,7 +24,7 @@ pub(crate) use shuttle as checker;
 
 use checker::sync::atomic::AtomicU64 as ModelledU64;
 
-pub(crate) use checker::sync::atomic::{AtomicBool, AtomicUsize};
+pub(crate) use checker::sync::atomic::AtomicBool;
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The pool spawns no threads: `loom` allows only five, and a channel would block either

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use super::ticks::Ticks;
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use std::thread_local as per_thread;
 
 /// Whether the pool may spawn threads. A model runs their work itself.

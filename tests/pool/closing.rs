@@ -49,7 +49,6 @@ fn p6_many_slow_closes_go_side_by_side_and_nobody_waits_for_them() {
 fn p6_no_driver_call_but_has_broken_runs_on_a_callers_thread() {
     let server = Server::new();
     let pool = builder(2)
-        .name("p6-off")
         .test_on_check_out(true)
         .idle_timeout(Some(ms(20)))
         .build(server.manager())
@@ -67,7 +66,7 @@ fn p6_no_driver_call_but_has_broken_runs_on_a_callers_thread() {
         let threads = server.threads(op);
         assert!(!threads.is_empty(), "{op:?} was never called");
         for thread in threads {
-            assert!(thread.starts_with("p6-off-worker-"), "{op:?} on '{thread}'");
+            assert!(thread.starts_with("fairpool-worker-"), "{op:?} on '{thread}'");
         }
     }
     server.check();

@@ -19,8 +19,7 @@ use fairpool::{
 };
 use fairpool_testing::dice::{Dice, seed};
 use fairpool_testing::stub::{
-    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic, threads_named,
-    watched,
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, silent_panic, watched,
 };
 
 use crate::support::ms;

@@ -1,8 +1,6 @@
 //! The probe: a level from the number of waiters and their waits, kept until the pool is calm,
 //! updated without a question, and reported to handlers and subscribers.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +9,7 @@ use crate::feed::Feed;
 use fairpool::event::{EventKind, HealthEvent};
 use fairpool::health::{Health, HealthLevel, HealthThresholds};
 use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, Pool, PooledConnection};
-use fairpool_testing::stub::{Gate, Manager, Server, WATCHDOG, builder, eventually, lock};
+use fairpool_testing::stub::{Gate, Manager, Server, builder, eventually, lock};
 
 use crate::support::ms;
 
@@ -328,58 +326,4 @@ fn a_handler_that_hangs_holds_up_nobody_but_itself() {
     eventually("the pool has long since recovered", || queue.level() == Healthy);
     assert_eq!(gate.entered(), 1, "one event after the other");
     gate.open();
-}
-
-// ---------------------------------------------------------------------------
-// At rest
-
-/// How often each thread with this name has gone to sleep.
-fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    tasks
-        .filter_map(|task| {
-            let path = task.ok()?.path();
-            let name = fs::read_to_string(path.join("comm")).ok()?;
-            let status = fs::read_to_string(path.join("status")).ok()?;
-            let line = status.lines().find_map(|it| it.strip_prefix("voluntary_ctxt_switches:"))?;
-            let id = path.file_name()?.to_string_lossy().into_owned();
-            name.starts_with(prefix).then(|| (id, line.trim().parse().unwrap()))
-        })
-        .collect()
-}
-
-/// Fails unless the pool's resident thread sleeps through a second.
-#[track_caller]
-fn assert_asleep(what: &str, name: &str) {
-    // A thread sets its name when it starts.
-    eventually("the thread is there", || sleeps(name).len() == 1);
-    let deadline = Instant::now() + WATCHDOG;
-    loop {
-        let before = sleeps(name);
-        thread::sleep(ms(1000));
-        let after = sleeps(name);
-        // It may have had some work left.
-        if before == after {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{what}: it wakes up: {before:?}, {after:?}");
-    }
-}
-
-#[test]
-fn a_pool_at_rest_wakes_nobody() {
-    let pool = builder(2).name("resting").build(Server::new().manager()).unwrap();
-    drop((pool.get().unwrap(), pool.get().unwrap()));
-    assert_asleep("a pool at rest", "resting-reaper");
-
-    let events = pool.subscribe(100).unwrap();
-    drop(pool.get().unwrap());
-    events.recv_timeout(WATCHDOG).unwrap();
-    assert_asleep("with a subscriber but no events", "resting-reaper");
-
-    let held = (pool.get().unwrap(), pool.get().unwrap());
-    pool.get_timeout(ms(1)).unwrap_err();
-    assert!(pool.health().is_healthy());
-    assert_asleep("after all waiters have left", "resting-reaper");
-    drop(held);
 }

@@ -1,10 +1,9 @@
-//! Promises when two things happen at once: concurrent closes, a thread that ends, a pending
-//! notification, an error whose source panics.
+//! Promises when two things happen at once: a close and a pending notification, an error whose
+//! source panics.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,16 +23,6 @@ fn until(what: impl Fn() -> bool) {
         thread::sleep(ms(1));
     }
 }
-
-/// A thread-local of the driver.
-struct Slow(Duration, Arc<AtomicUsize>);
-impl Drop for Slow {
-    fn drop(&mut self) {
-        thread::sleep(self.0);
-        self.1.fetch_add(1, SeqCst);
-    }
-}
-thread_local!(static LOCAL: RefCell<Option<Slow>> = const { RefCell::new(None) });
 
 #[derive(Debug, Clone)]
 struct Evil;
@@ -77,71 +66,6 @@ impl HandleEvent for Log {
         thread::sleep(self.1);
         self.0.lock().unwrap().push("end");
     }
-}
-
-/// A thread that has finished its work may still run destructors of thread-locals.
-#[test]
-fn p11_close_counts_a_thread_whose_destructors_run() {
-    let done = Arc::new(AtomicUsize::new(0));
-    let first = AtomicBool::new(true);
-    let d = done.clone();
-    let pool = Pool::builder()
-        .max_size(2)
-        .min_idle(Some(0))
-        .build(M(Arc::new(move || {
-            if first.swap(false, SeqCst) {
-                LOCAL.set(Some(Slow(ms(6000), d.clone())));
-            }
-            Ok(())
-        })))
-        .unwrap();
-    let held = pool.get().unwrap();
-    thread::sleep(ms(2500)); // its worker has ended, and is in the destructor
-    let second = pool.get().unwrap(); // starts another worker
-    drop((held, second));
-    let report = pool.close(soon(500));
-    assert!(
-        done.load(SeqCst) == 1 || !report.is_complete(),
-        "{report} beside a thread that still runs"
-    );
-}
-
-#[test]
-fn p11_of_two_closes_at_once_neither_returns_before_the_threads() {
-    let mut early = 0;
-    for _ in 0..100 {
-        let done = Arc::new(AtomicUsize::new(0));
-        let d = done.clone();
-        let pool = Pool::builder()
-            .max_size(1)
-            .min_idle(Some(0))
-            .build(M(Arc::new(move || {
-                LOCAL.set(Some(Slow(ms(20), d.clone())));
-                Ok(())
-            })))
-            .unwrap();
-        let held = pool.get().unwrap();
-        let barrier = Barrier::new(3);
-        thread::scope(|s| {
-            let closers: Vec<_> = (0..2)
-                .map(|_| {
-                    s.spawn(|| {
-                        barrier.wait();
-                        let report = pool.close(soon(20_000));
-                        assert!(report.elapsed < ms(10_000), "not woken by the last thread's end");
-                        report.is_complete() && done.load(SeqCst) == 0
-                    })
-                })
-                .collect();
-            barrier.wait();
-            thread::sleep(ms(1));
-            drop(held);
-            for c in closers {
-                early += usize::from(c.join().unwrap());
-            }
-        });
-    }
-    assert_eq!(early, 0, "closes that returned 'complete' before the thread had ended");
 }
 
 #[test]

@@ -6,22 +6,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
-use fairpool::{HandleEvent, ManageConnection, Pool, PooledConnection};
+use fairpool::{HandleEvent, Pool, PooledConnection};
 use fairpool_testing::stub::{
-    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, threads_named, watched,
+    Does, Gate, Manager, Op, Server, WATCHDOG, builder, eventually, lock, watched,
 };
 
 use crate::support::{allowed_overshoot, ms, waiter};
 
 #[test]
-fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
+fn p11_close_wakes_waiters_and_waits_for_holders() {
     let server = Server::new();
-    let pool = builder(2).name("p11-all").build(server.manager()).unwrap();
+    let pool = builder(2).build(server.manager()).unwrap();
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     let outcomes: Vec<_> = (0..3).map(|_| waiter(&pool, Duration::MAX)).collect();
-    if cfg!(target_os = "linux") {
-        assert!(threads_named("p11-all") > 0);
-    }
     let closing = {
         let pool = pool.clone();
         thread::spawn(move || pool.close(Instant::now() + WATCHDOG))
@@ -40,31 +37,15 @@ fn p11_close_wakes_waiters_waits_for_holders_and_ends_the_threads() {
     assert!(report.is_complete(), "{report}");
     assert!(report.elapsed < WATCHDOG, "{report}");
     assert_eq!(server.live(), 0);
-    // A thread that was joined may be listed for a moment longer.
-    eventually("no thread is left", || threads_named("p11-all") == 0);
     let again = pool.close(Instant::now());
     assert!(again.is_complete(), "{again}");
     server.check();
 }
 
-/// Without a close, an idle worker ends after two seconds.
-#[test]
-fn p11_idle_threads_end_at_once_when_the_pool_is_closed() {
-    let soon = (0..5).any(|_| {
-        let server = Server::new();
-        let pool = builder(2).build(server.manager()).unwrap();
-        drop(pool.get().unwrap());
-        let report = pool.close(Instant::now() + WATCHDOG);
-        assert!(report.is_complete(), "{report}");
-        report.elapsed < ms(1000)
-    });
-    assert!(soon, "five pools at rest took a second each to close");
-}
-
 #[test]
 fn p11_close_names_the_holders_that_never_return() {
     let server = Server::new();
-    let pool = builder(3).name("p11-held").build(server.manager()).unwrap();
+    let pool = builder(3).build(server.manager()).unwrap();
     let hoard = {
         let pool = pool.clone();
         let get = move || pool.request().label("nightly").get().unwrap();
@@ -86,19 +67,15 @@ fn p11_close_names_the_holders_that_never_return() {
     assert!(text.contains("hoarder") && text.contains(file!()), "{text}");
     drop((hoard, mine));
     eventually("it ends in the background", || {
-        server.live() == 0 && threads_named("p11-held") == 0
+        server.live() == 0 && pool.close(Instant::now()).is_complete()
     });
 }
 
 #[test]
 fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     let (server, gate) = (Server::new(), Gate::new());
-    let pool = builder(3)
-        .name("p11-hung")
-        .close_timeout(ms(10))
-        .open_timeout(ms(10))
-        .build(server.manager())
-        .unwrap();
+    let pool =
+        builder(3).close_timeout(ms(10)).open_timeout(ms(10)).build(server.manager()).unwrap();
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     server.on(Op::Close, Does::Hang(gate.clone()));
     server.on(Op::Connect, Does::Hang(gate.clone()));
@@ -118,49 +95,7 @@ fn p11_close_ends_at_its_deadline_beside_a_driver_that_hangs() {
     let report = pool.close(Instant::now() + WATCHDOG);
     assert!(report.is_complete(), "{report}");
     assert_eq!(server.live(), 0);
-    eventually("no thread is left", || threads_named("p11-hung") == 0);
     server.check();
-}
-
-/// Its destructor runs when a thread of the pool ends.
-struct SlowToLeave;
-
-impl Drop for SlowToLeave {
-    fn drop(&mut self) {
-        thread::sleep(Duration::from_secs(3));
-    }
-}
-
-struct ThreadLocalManager;
-
-impl ManageConnection for ThreadLocalManager {
-    type Connection = ();
-    type Error = std::convert::Infallible;
-
-    fn connect(&self) -> Result<(), Self::Error> {
-        thread_local! {
-            static LOCAL: SlowToLeave = const { SlowToLeave };
-        }
-        LOCAL.with(|_| ());
-        Ok(())
-    }
-
-    fn is_valid(&self, (): &mut ()) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    fn has_broken(&self, (): &mut ()) -> bool {
-        false
-    }
-}
-
-#[test]
-fn p11_close_does_not_wait_past_its_deadline_for_a_thread_to_end() {
-    let pool = Pool::builder().max_size(1).build(ThreadLocalManager).unwrap();
-    let start = Instant::now();
-    let report = pool.close(start + ms(100));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}: {report}", start.elapsed());
-    assert!(!report.is_complete() && report.threads == 1, "{report}");
 }
 
 #[test]
@@ -274,8 +209,8 @@ fn p6_the_drop_waits_while_its_thread_panics_too() {
 #[test]
 fn p11_without_a_timeout_the_drop_closes_in_the_background() {
     let (server, gate) = (Server::new(), Gate::new());
-    let pool = builder(3).name("p11-drop").drop_timeout(Duration::ZERO);
-    let pool = pool.build(server.manager()).unwrap();
+    let pool = builder(3).drop_timeout(Duration::ZERO).build(server.manager()).unwrap();
+    let weak = pool.downgrade();
     let held = pool.get().unwrap();
     drop(pool.get().unwrap());
     server.on(Op::Close, Does::Hang(gate.clone()));
@@ -288,7 +223,7 @@ fn p11_without_a_timeout_the_drop_closes_in_the_background() {
     watched("a return to a pool that is gone", move || drop(held));
     gate.await_entered(2);
     gate.open();
-    eventually("all is gone", || server.live() == 0 && threads_named("p11-drop") == 0);
+    eventually("all is gone", || server.live() == 0 && weak.is_gone());
     server.check();
 }
 
@@ -298,14 +233,13 @@ fn p11_a_pool_that_could_not_be_built_leaves_nothing_behind() {
     server.on(Op::Connect, Does::Fail);
     server.next(Op::Connect, Does::Succeed);
     let error = builder(2)
-        .name("p11-unbuilt")
         .min_idle(None)
         .connection_timeout(ms(50))
         .build(server.manager())
         .map(drop)
         .unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    eventually("all is gone", || server.live() == 0 && threads_named("p11-unbuilt") == 0);
+    eventually("all is gone", || server.live() == 0);
 }
 
 /// Closes the pool from every hook, or drops a last handle there.
@@ -360,11 +294,9 @@ fn p11_a_pool_can_be_closed_or_dropped_from_inside_its_hooks() {
         for on in ["acquire", "release", "checkout", "timeout", "checkin"] {
             let server = Server::new();
             let hook = FromInside { pool: Arc::default(), on, close };
-            let pool = builder(1)
-                .name("p11-in")
-                .event_handler(Box::new(hook.clone()))
-                .build(server.manager())
-                .unwrap();
+            let pool =
+                builder(1).event_handler(Box::new(hook.clone())).build(server.manager()).unwrap();
+            let weak = pool.downgrade();
             *lock(&hook.pool) = Some(pool.clone());
             watched(on, move || {
                 if let Ok(conn) = pool.get() {
@@ -373,21 +305,11 @@ fn p11_a_pool_can_be_closed_or_dropped_from_inside_its_hooks() {
                     PooledConnection::discard(conn);
                 }
             });
-            eventually("all is gone", || server.live() == 0 && threads_named("p11-in") == 0);
+            eventually("all is gone", || server.live() == 0 && weak.is_gone());
             assert!(lock(&hook.pool).is_none(), "{on} was not called");
             server.check();
         }
     }
-}
-
-#[test]
-fn p11_a_pool_at_rest_has_one_thread_at_most() {
-    let server = Server::new();
-    let pool = builder(4).name("p11-rest").min_idle(Some(4)).build(server.manager()).unwrap();
-    let held: Vec<_> = (0..4).map(|_| pool.get().unwrap()).collect();
-    held.into_iter().for_each(PooledConnection::discard);
-    eventually("the workers have ended", || threads_named("p11-rest") <= 1);
-    assert_eq!(server.live(), 4);
 }
 
 /// The call waits until all other handles are gone, and drops the last one.
@@ -397,8 +319,8 @@ fn p11_the_last_handle_may_be_dropped_inside_any_driver_call() {
     let returns = [Op::HasBroken, Op::NeedsReset, Op::Reset, Op::Close];
     for at in asks.into_iter().chain(returns) {
         let (server, gate) = (Server::new(), Gate::new());
-        let pool =
-            builder(2).name("p11-last").test_on_check_out(true).build(server.manager()).unwrap();
+        let pool = builder(2).test_on_check_out(true).build(server.manager()).unwrap();
+        let weak = pool.downgrade();
         let (held, mut second) = (pool.get().unwrap(), Some(pool.get().unwrap()));
         match at {
             Op::Connect | Op::IsPermanent => {
@@ -436,7 +358,7 @@ fn p11_the_last_handle_may_be_dropped_inside_any_driver_call() {
             drop((second, held));
         });
         eventually("the last handle is dropped", || lock(&last).is_none());
-        eventually("all is gone", || server.live() == 0 && threads_named("p11-last") == 0);
+        eventually("all is gone", || server.live() == 0 && weak.is_gone());
         server.no_spy();
         server.check();
     }

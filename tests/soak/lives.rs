@@ -14,7 +14,7 @@ use fairpool_testing::dice::Dice;
 use fairpool_testing::hostile::{Call, Rates};
 use fairpool_testing::hostile::{Hooks, Manager};
 use fairpool_testing::hostile::{Limits, World, time_in_calls};
-use fairpool_testing::stub::{WATCHDOG, eventually, lock, threads_named};
+use fairpool_testing::stub::{WATCHDOG, eventually, lock};
 
 /// The users of each pool.
 pub const USERS: u64 = 16;
@@ -263,7 +263,7 @@ pub fn live(lane: u64, number: u64, seed: u64, storm: Duration, tally: &Arc<Tall
     let ending = Ending::random(&mut dice);
     tally.add(ending.action(), 1);
     let pool = end(ending, pool, second, &mut dice);
-    account(pool, &world, &name, &crews);
+    account(pool, &world, &crews);
 }
 
 /// No new faults, but calls still hang: they are abandoned and cost no connection.
@@ -440,8 +440,8 @@ fn await_ambush(call: Call, receiver: &mpsc::Receiver<()>, world: &World) {
     }
 }
 
-/// Every connection, waiter and thread is gone.
-fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<Crew>]) {
+/// Every connection and waiter is gone, and the pool itself.
+fn account(pool: Option<Pool<Manager>>, world: &World, crews: &[Arc<Crew>]) {
     let tally = &crews[0].tally;
     if let Some(pool) = pool {
         let report = pool.close(Instant::now() + WATCHDOG);
@@ -456,7 +456,6 @@ fn account(pool: Option<Pool<Manager>>, world: &World, name: &str, crews: &[Arc<
         world.end_audit();
     }
     eventually("the server has no connection left", || world.live() == 0);
-    eventually("no thread is left", || threads_named(name) == 0);
     // The crews' cancel tokens still exist; they must not keep anything of the pool alive.
     eventually("the pool itself is gone", || world.drivers() == 0);
     let detached: usize = crews.iter().map(|crew| lock(&crew.detached).drain(..).count()).sum();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use fairpool_testing::dice;
 use fairpool_testing::hostile::{Call, FAULTS, Fault};
-use fairpool_testing::stub::from_env;
+use fairpool_testing::stub::{eventually, from_env, threads_named};
 use users::Tally;
 
 /// How many pools run side by side.
@@ -85,6 +85,7 @@ fn p1_to_p11_a_pool_keeps_its_promises_beside_a_hostile_driver() {
             Err(_) => println!("{}", progress(&tally, start.elapsed())),
         }
     }
+    eventually("no thread is left", || threads_named("fairpool-") == 0);
     report(&tally, start.elapsed());
     let counted = tally.counted();
     // The pool's clock starts earlier than the server's, by the time a thread takes to start:

@@ -5,6 +5,7 @@
 //! often only some are timed, by chance, and stand for the others (see `use_sampler`, and
 //! `docs/decisions/0010-times.md`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const LONGEST: u64 = 3_600_000_000_000;
 
 /// Significant digits: times are exact to 1 %.
 const DIGITS: u8 = 2;
+
+/// So many records are kept as they are. Only for more a histogram is worth its 30 kB.
+const FEW: usize = 32;
 
 /// How long waits, uses, connects, checks and closes took since the pool was built. From
 /// [`Stats::times`](crate::stats::Stats::times).
@@ -128,33 +132,68 @@ impl fmt::Display for Times {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Distribution {
-    histogram: Histogram<u64>,
+    records: Records,
     /// The exact sum, in nanoseconds.
     sum: u128,
     /// The exact longest value, in nanoseconds.
     longest: u64,
 }
 
+#[derive(Clone, Debug)]
+enum Records {
+    /// Values in nanoseconds, and how many times each was recorded: [`FEW`] at most.
+    Few(Vec<(u64, u64)>),
+    Many(Box<Histogram<u64>>),
+}
+
+impl Records {
+    fn histogram(&self) -> Cow<'_, Histogram<u64>> {
+        match self {
+            Records::Few(few) => {
+                let histogram = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS);
+                let mut histogram = histogram.expect("BUG: the bounds are legal");
+                few.iter().for_each(|&(nanos, times)| histogram.saturating_record_n(nanos, times));
+                Cow::Owned(histogram)
+            }
+            Records::Many(histogram) => Cow::Borrowed(histogram),
+        }
+    }
+
+    fn add(&mut self, nanos: u64, times: u64) {
+        match self {
+            Records::Few(few) if few.len() < FEW => {
+                // At once, so that a distribution allocates twice in its life.
+                few.reserve_exact(if few.is_empty() { FEW } else { 0 });
+                few.push((nanos, times));
+            }
+            Records::Few(_) => {
+                let mut histogram = self.histogram().into_owned();
+                histogram.saturating_record_n(nanos, times);
+                *self = Records::Many(Box::new(histogram));
+            }
+            Records::Many(histogram) => histogram.saturating_record_n(nanos, times),
+        }
+    }
+}
+
 impl Distribution {
     fn new() -> Distribution {
-        let histogram = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS);
-        Distribution {
-            histogram: histogram.expect("BUG: the bounds are legal"),
-            sum: 0,
-            longest: 0,
-        }
+        Distribution { records: Records::Few(Vec::new()), sum: 0, longest: 0 }
     }
 
     fn add(&mut self, span: Duration, times: u64) {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        self.histogram.saturating_record_n(nanos, times);
+        self.records.add(nanos, times);
         self.sum += u128::from(nanos) * u128::from(times);
         self.longest = self.longest.max(nanos);
     }
 
     /// The number of values.
     pub fn count(&self) -> u64 {
-        self.histogram.len()
+        match &self.records {
+            Records::Few(few) => few.iter().map(|(_, times)| times).sum(),
+            Records::Many(histogram) => histogram.len(),
+        }
     }
 
     /// The sum of the values.
@@ -167,10 +206,11 @@ impl Distribution {
     /// larger: the cumulative buckets of a Prometheus histogram.
     pub fn cumulative_counts(&self, bounds: &[Duration]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len()];
-        for step in self.histogram.iter_recorded() {
+        let histogram = self.records.histogram();
+        for step in histogram.iter_recorded() {
             let nanos = u128::from(step.value_iterated_to());
             // The value stands for a bucket that is 1 % wide. Its lower end decides.
-            let lowest = u128::from(self.histogram.lowest_equivalent(nanos as u64));
+            let lowest = u128::from(histogram.lowest_equivalent(nanos as u64));
             let fits = bounds.partition_point(|bound| bound.as_nanos() < lowest);
             if let Some(count) = counts.get_mut(fits) {
                 *count += step.count_since_last_iteration();
@@ -186,12 +226,13 @@ impl Distribution {
     /// distribution.
     pub fn since(&self, earlier: &Distribution) -> Distribution {
         let mut gained = Distribution::new();
-        for step in self.histogram.iter_recorded() {
+        let (now, earlier_histogram) = (self.records.histogram(), earlier.records.histogram());
+        for step in now.iter_recorded() {
             let value = step.value_iterated_to();
-            let before = earlier.histogram.count_at(value);
+            let before = earlier_histogram.count_at(value);
             let count = step.count_since_last_iteration().saturating_sub(before);
             if count > 0 {
-                gained.histogram.saturating_record_n(value, count);
+                gained.records.add(value, count);
             }
         }
         gained.sum = self.sum.saturating_sub(earlier.sum);
@@ -202,12 +243,12 @@ impl Distribution {
     /// The values, from the shortest to the longest, each with the number of times it was
     /// recorded.
     pub fn values(&self) -> Vec<ValueCount> {
-        let steps: Vec<(f64, f64, u64)> = self
-            .histogram
+        let histogram = self.records.histogram();
+        let steps: Vec<(f64, f64, u64)> = histogram
             .iter_recorded()
             .map(|step| {
                 let highest = step.value_iterated_to();
-                let lowest = self.histogram.lowest_equivalent(highest);
+                let lowest = histogram.lowest_equivalent(highest);
                 (lowest as f64, (highest - lowest) as f64, step.count_since_last_iteration())
             })
             .collect();
@@ -223,7 +264,7 @@ impl Distribution {
     /// The quantile `part`, from 0 to 1: 0.5 is the median. `None` if nothing was
     /// recorded.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let value = self.histogram.value_at_quantile(part);
+        let value = self.records.histogram().value_at_quantile(part);
         (self.count() > 0).then(|| Duration::from_nanos(value.min(self.longest)))
     }
 
@@ -233,6 +274,7 @@ impl Distribution {
         if count == 0 {
             return Quantiles::default();
         }
+        let histogram = self.records.histogram();
         let at = |permille: u128| {
             // In integers, because a rounding error could lead to the next larger value.
             let rank = (u128::from(count) * permille).div_ceil(1000) as u64;
@@ -241,7 +283,7 @@ impl Distribution {
             };
             // Half a rank lower, because the histogram rounds up.
             let quantile = (rank as f64 - 0.5) / self.count() as f64;
-            let value = self.histogram.value_at_quantile(quantile);
+            let value = histogram.value_at_quantile(quantile);
             // A bucket's upper end may be larger than every recorded value.
             Duration::from_nanos(value.min(self.longest))
         };

@@ -59,9 +59,9 @@ pub fn silent_panic() -> ! {
     resume_unwind(Box::new("a scripted panic"))
 }
 
-/// How many threads of this process have a name that starts with `prefix`. A pool's threads
-/// start with the pool's name; the system keeps the first 15 bytes. Always 0 on systems
-/// without `/proc`.
+/// How many threads of this process have a name that starts with `prefix`. Those of the pools
+/// start with `fairpool-`; the system keeps the first 15 bytes. Always 0 on systems without
+/// `/proc`.
 pub fn threads_named(prefix: &str) -> usize {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
     tasks

@@ -107,10 +107,16 @@ impl Reference {
         let unfit = self.unfit_conn(conn, too_many);
         self.take_back(conn);
         match (verdict, unfit) {
-            (Verdict::Broken, _) => self.retire(conn, Reason::Broken),
+            (Verdict::Broken, _) => {
+                self.doubt_because_of(conn, Reason::Broken, 0);
+                self.retire(conn, Reason::Broken);
+            }
             (_, Some(reason)) => self.retire(conn, reason),
             (Verdict::Keep, _) => self.stack(conn),
-            (Verdict::Check(check), _) => self.due.checks.push((conn, check, None)),
+            (Verdict::Check(check), _) => {
+                let validate = check.validate || self.in_doubt(conn);
+                self.due.checks.push((conn, Check { validate, ..check }, None));
+            }
         }
     }
 
@@ -152,7 +158,7 @@ impl Reference {
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
         let call = self.end_call(permit);
         self.learn(self.now.since(call.since));
-        let generation = call.generation;
+        let (generation, proved) = (call.generation, call.begun);
         self.conns.push(Facts {
             permit,
             alive: true,
@@ -163,6 +169,7 @@ impl Reference {
             truly_idle_since: self.now,
             retired_at: Time::NEVER,
             generation,
+            proved,
         });
         match self.unfit(generation, expires, too_many) {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
@@ -246,6 +253,9 @@ impl Reference {
         let unfit = self.unfit_conn(conn, too_many);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
+        if result.is_ok() && check.validate {
+            self.conns[conn as usize].proved = call.begun;
+        }
         if call.abandoned {
             return match result {
                 Ok(()) => {
@@ -263,6 +273,9 @@ impl Reference {
             && !self.fails_for_good()
         {
             self.last_error = Some((self.now, cause));
+        }
+        if let Err((reason, _)) = result {
+            self.doubt_because_of(conn, reason, call.begun);
         }
         match (result, unfit, idle_since) {
             (Err((reason, _)), ..) => self.retire(conn, reason),
@@ -308,6 +321,24 @@ impl Reference {
         assert!(alive, "P7: connection {conn} is closed twice");
     }
 
+    /// The connection is dead, or the check that began then does not end. What was proved
+    /// before must be checked: after an error, before now; else before that check.
+    fn doubt_because_of(&mut self, conn: u32, reason: Reason, checked: u64) {
+        let doubted = match reason {
+            Reason::Broken => self.order + self.due.checks.len() as u64,
+            Reason::Invalid => checked - 1,
+            _ => panic!("{reason:?} says nothing of the others"),
+        };
+        let known: Vec<bool> = self.idle.iter().map(|&idle| self.in_doubt(idle)).collect();
+        self.doubted = self.doubted.max(doubted);
+        let idle = self.idle.iter().zip(known);
+        let newly = idle.filter(|&(&idle, known)| self.in_doubt(idle) && !known).count();
+        if newly > 0 {
+            let id = Toy::connection_id(&conn);
+            self.due.notices.push(format!("{id} is {reason}: {newly} in doubt"));
+        }
+    }
+
     pub(super) fn retire(&mut self, conn: u32, reason: Reason) {
         self.counters.closed[reason as usize] += 1;
         self.conns[conn as usize].retired_at = self.now;
@@ -325,12 +356,14 @@ impl Reference {
         let facts = &mut self.conns[conn as usize];
         (facts.fresh_at, facts.idle_since) = (stamp, stamp);
         (facts.truly_fresh_at, facts.truly_idle_since) = (truth, truth);
-        self.idle.push(conn);
+        // What is in doubt is used last.
+        let place = if self.in_doubt(conn) { 0 } else { self.idle.len() };
+        self.idle.insert(place, conn);
         self.note_move_of(conn, ConnectionState::Idle, None);
     }
 
     fn offer(&mut self, conn: u32) {
-        if self.serving() && !self.queue.is_empty() {
+        if self.serving() && !self.queue.is_empty() && !self.in_doubt(conn) {
             self.due.grant = Some(conn);
         } else {
             self.stack(conn);
@@ -385,6 +418,7 @@ impl Reference {
         let mut abandoned = 0;
         let mut failed = Vec::new();
         let late = |reference: &Reference, call: &Call| reference.limit(call) <= reference.now;
+        self.calls.sort_by_key(|call| call.permit);
         for index in 0..self.calls.len() {
             let call = self.calls[index];
             if call.abandoned {
@@ -403,6 +437,12 @@ impl Reference {
                 self.abandoned_now(call);
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
+            }
+            let after = self.calls[index];
+            let news = after.abandoned || (after.overdue && !call.overdue);
+            if let (What::Check(check, _), Some(conn), true) = (call.what, call.conn, news) {
+                let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
+                self.doubt_because_of(conn, reason, call.begun);
             }
             if self.calls[index].abandoned && call.what == What::Connect {
                 failed.push(call.since);

@@ -75,6 +75,7 @@ impl Taken {
 
 impl Reference {
     pub(super) fn settle(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
+        self.beginning = fx.jobs.iter().map(slot_of).collect();
         let waiting = self.queue.len() as u32;
         let stack = self.idle.clone();
         let mut taken = Taken { stack, upper: Vec::new(), handed: Vec::new(), lower: Vec::new() };
@@ -109,6 +110,7 @@ impl Reference {
         self.compare(core);
         self.judge_service(how);
         self.judge_plan(core, fx, how);
+        self.order += fx.jobs.len() as u64;
     }
 
     /// The connections that the event itself retired are known. More may have expired above
@@ -222,7 +224,8 @@ impl Reference {
                 others += 1;
                 assert!(*check == Check::VALIDATE && self.stale(conn) && !self.expired(conn));
                 let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
-                assert!(unused_for >= self.policy.fresh_for, "checked early");
+                let due = unused_for >= self.policy.fresh_for || self.in_doubt(conn);
+                assert!(due, "checked early");
                 assert!(self.serving() && waiting > 0, "checked for nobody");
                 taken.upper.push(conn);
             }
@@ -235,6 +238,7 @@ impl Reference {
 
     pub(super) fn start(&mut self, permit: u32, conn: Option<u32>, what: What, abandoned: bool) {
         let (slow, overdue, since) = (false, false, self.now);
+        let place = self.beginning.iter().position(|&it| it == permit).expect("it begins");
         let generation = self.generation;
         let patience_ends = since.after(self.patience(what));
         self.moved_at = if what == What::Connect { since } else { self.moved_at };
@@ -245,6 +249,7 @@ impl Reference {
             since,
             generation,
             patience_ends,
+            begun: self.order + place as u64 + 1,
             slow,
             overdue,
             abandoned,
@@ -314,6 +319,9 @@ impl Reference {
             Notice::OutageEnded { failures, lasted } => {
                 format!("outage ended after {failures}, {lasted:?}")
             }
+            Notice::Doubt { connection_id, reason, idle } => {
+                format!("{connection_id} is {reason}: {idle} in doubt")
+            }
             Notice::Abandoned { kind, connection_id, after } => {
                 format!("abandoned {kind:?} of {connection_id} after {after:?}")
             }
@@ -372,6 +380,13 @@ impl Reference {
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
         assert_eq!(summary(&core.self_deadlock(now)), waits, "P9: who waits for itself");
+    }
+}
+
+fn slot_of(job: &Job<Toy>) -> u32 {
+    match job {
+        Job::Connect(permit) => permit.0,
+        Job::Check(lease, _) | Job::Close(lease, _) => lease.permit.0,
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Call {
     pub(super) since: Time,
     pub(super) generation: u32,
     pub(super) patience_ends: Time,
+    /// Its place in the order of all calls.
+    pub(super) begun: u64,
     pub(super) slow: bool,
     pub(super) overdue: bool,
     pub(super) abandoned: bool,
@@ -70,6 +72,8 @@ pub(super) struct Facts {
     pub(super) truly_idle_since: Time,
     pub(super) retired_at: Time,
     pub(super) generation: u32,
+    /// When the last connect or validation began that has succeeded.
+    pub(super) proved: u64,
 }
 
 pub(super) struct Failing {
@@ -117,6 +121,12 @@ pub(super) struct Reference {
     pub(super) closed: bool,
     pub(super) paused: bool,
     pub(super) generation: u32,
+    /// How many calls have begun before this transition.
+    pub(super) order: u64,
+    /// The slots of the calls that begin in this transition, in order.
+    pub(super) beginning: Vec<u32>,
+    /// What was proved by a call that began no later than this, must be checked before use.
+    pub(super) doubted: u64,
     pub(super) failing: Option<Failing>,
     /// How long connects usually take, times three, within the policy's limits.
     pub(super) usual: Option<Duration>,
@@ -160,6 +170,9 @@ impl Reference {
             closed: false,
             paused: false,
             generation: 0,
+            order: 0,
+            beginning: Vec::new(),
+            doubted: 0,
             failing: None,
             last_error: None,
             deadlocked: None,
@@ -226,7 +239,13 @@ impl Reference {
     }
 
     pub(super) fn stale(&self, conn: u32) -> bool {
-        self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for
+        let due = self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for;
+        due || self.in_doubt(conn)
+    }
+
+    /// Another connection has proved dead, and this one was not proved since.
+    pub(super) fn in_doubt(&self, conn: u32) -> bool {
+        self.conns[conn as usize].proved <= self.doubted
     }
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {

@@ -165,6 +165,7 @@ impl Walk {
                 Notice::SelfDeadlock(_) => "deadlocks noticed",
                 Notice::Outage(_) => "outages",
                 Notice::OutageEnded { .. } => "outages that ended",
+                Notice::Doubt { .. } => "doubts",
                 Notice::Abandoned { .. } => "calls reported as abandoned",
             });
         }
@@ -422,6 +423,7 @@ impl Walk {
         match kind {
             Kind::Refresh => {
                 self.reference.generation += 1;
+                self.reference.doubted = self.reference.order;
                 self.reference.retire_idle(Reason::Stale);
                 self.transition(How::Served, |core, fx| core.refresh(fx));
             }

@@ -223,7 +223,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 32] = [
+const HAPPENS: [&str; 33] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -256,6 +256,7 @@ const HAPPENS: [&str; 32] = [
     "outages",
     "outages that ended",
     "calls reported as abandoned",
+    "doubts",
 ];
 
 const REASONS: [Reason; 8] = [

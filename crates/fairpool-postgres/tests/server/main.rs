@@ -28,6 +28,7 @@ mod recovery;
 mod returns;
 mod roles;
 mod secrets;
+mod stampede;
 mod statements;
 mod states;
 mod unmarked;

@@ -13,7 +13,7 @@
 //! | `fast_path`, `gate` | a get and a return that need no decision |
 //! | `checkout` | all other gets and returns |
 //! | `serve` | who is next, and what is opened or checked for whom |
-//! | `retire` | which connections end, and when their close starts |
+//! | `replace` | which connections end, when their close starts, and what takes their places |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
@@ -39,7 +39,7 @@ mod picture;
 mod policy;
 mod queue;
 mod reap;
-mod retire;
+mod replace;
 mod self_deadlock;
 mod serve;
 mod slot;

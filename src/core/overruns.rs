@@ -81,7 +81,10 @@ impl<T: PoolTypes> Core<T> {
             *self.past_limit.of(kind) -= 1;
         }
         match kind {
-            CallKind::Connect => self.opening -= 1,
+            CallKind::Connect => {
+                self.opening -= 1;
+                self.stop_succession_without_connect();
+            }
             CallKind::Check => self.checking -= 1,
             CallKind::Close => self.closers -= 1,
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::replace::Succession;
 use super::{
     Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
     Reason, Step, ThreadId, Time, Waiter, WaiterId,
@@ -16,6 +17,7 @@ impl<T: PoolTypes> Core<T> {
         if self.only_idle != 0 && self.idle.is_empty() && self.checking == 0 {
             self.dismiss_only_idle(fx);
         }
+        self.replace_old(fx);
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
             let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
             self.retire(lease, Reason::Excess, fx);
@@ -27,8 +29,10 @@ impl<T: PoolTypes> Core<T> {
     fn serve_from_idle(&mut self, fx: &mut Effects<T>) {
         while self.serving() {
             let Some(first) = self.queue.first() else { return };
-            let Some(is_fresh) = self.is_top_fresh(fx) else { return };
-            if !is_fresh {
+            if self.idle.is_empty() {
+                return;
+            }
+            if self.top_is_stale(fx.now) {
                 if self.checking_soon() >= self.queue.len() {
                     return;
                 }
@@ -144,7 +148,7 @@ impl<T: PoolTypes> Core<T> {
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
         self.idle.back().is_some_and(|top| {
             let slot = &self.slots[top.permit.index()];
-            now < slot.expires && now.since(slot.fresh_at) >= self.policy.fresh_for
+            now.since(slot.fresh_at) >= self.policy.fresh_for
         })
     }
 
@@ -154,24 +158,12 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Takes the top of the stack if it needs no check.
-    pub(super) fn pop_fresh(&mut self, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
-        if self.is_top_fresh(fx)? { self.idle.pop_back() } else { None }
+    pub(super) fn pop_fresh(&mut self, now: Time) -> Option<Lease<T::Conn>> {
+        if self.top_is_stale(now) { None } else { self.idle.pop_back() }
     }
 
-    /// Retires expired connections from the top of the stack. Returns whether the next one
-    /// needs no check; `None` if there is none.
-    fn is_top_fresh(&mut self, fx: &mut Effects<T>) -> Option<bool> {
-        while fx.now >= self.slots[self.idle.back()?.permit.index()].expires {
-            let lease = self.idle.pop_back()?;
-            self.retire(lease, Reason::Expired, fx);
-        }
-        Some(!self.top_is_stale(fx.now))
-    }
-
-    /// Puts a connection onto the stack, and plans for its expiry and its time there.
+    /// Puts a connection onto the stack, and plans for its time there.
     pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
-        let expires = self.slot(&lease.permit).expires;
-        self.wake_reaper_at(expires, fx);
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         self.push_idle(lease, fx.now);
@@ -211,6 +203,9 @@ impl<T: PoolTypes> Core<T> {
             Some(_) => may.min(1_u32.saturating_sub(self.opening_soon())),
             None => may,
         };
+        if may > 0 && self.needed() == 0 && self.succession == Succession::None {
+            self.succession = Succession::Opening;
+        }
         for _ in 0..missing.min(may) {
             let permit = self.occupy(fx.now);
             self.schedule_deadline(&permit, fx);
@@ -218,17 +213,22 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// How many connections should be opened, if there is room for them.
+    /// How many connections should be opened, as far as there is room for them.
     pub(super) fn missing(&self) -> u32 {
         if self.closed {
             return 0;
         }
+        let room = self.policy.max_size.saturating_sub(self.occupied());
+        if room == 0 { 0 } else { self.needed().max(u32::from(self.wants_successor())).min(room) }
+    }
+
+    /// How many more connections the waiters and `min_idle` need.
+    fn needed(&self) -> u32 {
         let waiting = self.queue.len() - self.only_idle;
         let soon = self.idle_len() + self.opening_soon() + self.checking_soon();
         // A connection for which nobody waits can wait for a slow call too.
         let kept = waiting.saturating_add(self.policy.min_idle_now());
         let later = self.idle_len() + self.opening + self.checking;
-        let room = self.policy.max_size.saturating_sub(self.occupied());
-        waiting.saturating_sub(soon).max(kept.saturating_sub(later)).min(room)
+        waiting.saturating_sub(soon).max(kept.saturating_sub(later))
     }
 }

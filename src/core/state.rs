@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::events::Journal;
 use super::gate::Gate;
 use super::queue::Queue;
+use super::replace::Succession;
 use super::slot::Slot;
 use super::{
     CallKind, ConnectionState, Effects, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
@@ -23,6 +24,8 @@ pub(crate) struct Gauges {
     pub(crate) closing: u32,
     pub(crate) abandoned: u32,
     pub(crate) waiting: u32,
+    /// Those that are idle, busy or being checked, and are to be replaced.
+    pub(crate) old: u32,
 }
 
 /// What has happened so far.
@@ -123,6 +126,9 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) retired: VecDeque<(Lease<T::Conn>, Reason)>,
     pub(super) checking: u32,
     pub(super) opening: u32,
+    /// Those of the open connections that are to be replaced.
+    pub(super) old: u32,
+    pub(super) succession: Succession,
     /// Closes under way.
     pub(super) closers: u32,
     pub(super) abandoned: u32,
@@ -164,6 +170,8 @@ impl<T: PoolTypes> Core<T> {
             busy: 0,
             checking: 0,
             opening: 0,
+            old: 0,
+            succession: Succession::None,
             closers: 0,
             abandoned: 0,
             past_patience: InFlight::default(),
@@ -199,6 +207,7 @@ impl<T: PoolTypes> Core<T> {
             closing: self.closing(),
             abandoned: self.abandoned,
             waiting: self.queue.len(),
+            old: self.old,
         }
     }
 
@@ -263,6 +272,10 @@ impl<T: PoolTypes> Core<T> {
         let slot = &mut self.slots[index];
         let from = mem::replace(&mut slot.state, state);
         slot.since = now;
+        if slot.old && !slot.is_open() {
+            slot.old = false;
+            self.forget_old();
+        }
         if self.journal.is_open() {
             self.note_move(index, from, state, reason, now);
         }

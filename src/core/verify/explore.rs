@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::listener::Listener;
 use super::toy::{Toy, policy};
+use crate::core::replace::Succession;
 use crate::core::*;
 
 fn buffer() -> EventBuffer<u8> {
@@ -171,6 +172,28 @@ impl World {
     }
 
     fn apply(&mut self, action: Action) {
+        let aged = self.ended_by_age();
+        // What was being opened when a refresh came is not open yet.
+        let opens = match action {
+            Action::Finish(job, _) => matches!(self.jobs[job], Job::Connect(_)),
+            _ => false,
+        };
+        self.take(action);
+        if self.ended_by_age() > aged && !opens {
+            let policy = &self.core.policy;
+            let kept = policy.min_idle_now().min(policy.max_size - 1);
+            assert!(self.core.open_count() >= kept, "P17: too few are left after {action:?}");
+        }
+        self.check(action);
+    }
+
+    /// How many connections the pool has ended without need.
+    fn ended_by_age(&self) -> u64 {
+        let by = [Reason::Expired, Reason::Stale, Reason::IdleTooLong];
+        by.iter().map(|&reason| self.core.counters.closed[reason as usize]).sum()
+    }
+
+    fn take(&mut self, action: Action) {
         let mut fx = Effects::at(self.now);
         let (now, had_closed_unheld) = (self.now, self.core.has_closed_unheld());
         match action {
@@ -224,7 +247,6 @@ impl World {
         if self.core.wake_at <= self.now {
             self.tick();
         }
-        self.check(action);
     }
 
     fn tick(&mut self) {
@@ -437,11 +459,14 @@ impl World {
         assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
-        for lease in &core.idle {
-            let slot = &core.slots[lease.permit.index()];
-            let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
-            assert!(until > self.now, "an idle connection outlived its time after {action:?}");
+        for slot in core.slots.iter().filter(|slot| slot.is_open()) {
+            let young = slot.expires > self.now;
+            assert!(young || slot.old, "nobody saw a lifetime end after {action:?}");
         }
+        let idle = core.idle.iter().map(|lease| &core.slots[lease.permit.index()]);
+        let too_long = idle.filter(|slot| slot.idle_until() <= self.now).count();
+        let kept = core.policy.min_idle_now() as usize;
+        assert!(too_long <= kept, "an idle connection outlived its time after {action:?}");
         for slot in core.busy_slots().filter(|slot| !slot.leaking) {
             let until = slot.since.after_opt(core.policy.leak_threshold);
             assert!(until > self.now, "a leak is not reported in time after {action:?}");
@@ -465,9 +490,11 @@ impl World {
         let slot = |permit: &Permit| {
             let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
-            let (slow, overran) = (slot.past_patience, slot.past_limit);
+            let (slow, overran, old) = (slot.past_patience, slot.past_limit, slot.old);
+            let ages = self.setup.policy.max_lifetime.is_some() || self.setup.owner.contains(&Action::Refresh);
+            let unused = ages && slot.caller.is_none();
             format!(
-                "{:?},{},{},{},{stale},{slow},{overran}",
+                "{:?},{},{},{},{stale},{slow},{overran},{old}{unused}",
                 match slot.state {
                     ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
                     ConnectionState::Busy => (1, None, None),
@@ -522,7 +549,8 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{}{:?}{:?}{:?}{:?}",
+            "{jobs:?}{:?}{}{}{}{}{:?}{:?}{:?}{:?}",
+            self.core.succession,
             self.core.never_connected(),
             self.core.closed,
             self.core.paused,
@@ -564,6 +592,9 @@ impl World {
             if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
                 assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
+                let core = &self.core;
+                let done = core.old == 0 && core.succession == Succession::None;
+                assert!(done || core.closed || core.outage.is_some(), "P17: nobody replaces what is old");
                 return;
             }
             self.apply(Action::Advance);
@@ -740,7 +771,25 @@ fn setups() -> Vec<Setup> {
     leaks.policy.leak_threshold = Some(nanos(2));
     leaks.policy.idle_timeout = Some(nanos(3));
 
-    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks]
+    let mut replaced = Setup {
+        faults: true,
+        owner: &[Action::Refresh],
+        ..plain("successors, refresh, failing connects", 3, &[5])
+    };
+    replaced.policy.min_idle = Some(2);
+
+    let mut all_kept = Setup {
+        horizon: 5,
+        verdicts: KEEP_OR_BREAK,
+        ..plain("lifetimes in a full pool, failing uses", 2, &[5, 5])
+    };
+    all_kept.policy.min_idle = None;
+    all_kept.policy.max_lifetime = Some(nanos(4));
+
+    vec![
+        strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks,
+        replaced, all_kept,
+    ]
 }
 
 /// A subscriber receives what happened, and changes nothing.

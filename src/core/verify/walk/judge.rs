@@ -46,7 +46,9 @@ struct Taken {
     upper: Vec<u32>,
     /// Those of them that callers got, in that order.
     handed: Vec<usize>,
-    /// From the bottom.
+    /// Old ones, from anywhere.
+    old: Vec<u32>,
+    /// From the bottom of the rest.
     lower: Vec<u32>,
 }
 
@@ -61,15 +63,12 @@ impl Taken {
     }
 
     /// The remaining stack, provided connections were only taken from its ends.
-    fn rest(mut self) -> Vec<u32> {
-        assert!(self.stack.starts_with(&self.lower), "trimmed, but not the oldest");
-        let mut rest = self.stack.split_off(self.lower.len());
-        let upper = rest.split_off(rest.len() - self.upper.len());
+    fn rest(&mut self) -> Vec<u32> {
+        let mut expected = self.stack.split_off(self.stack.len() - self.upper.len());
         self.upper.sort_unstable();
-        let mut expected = upper;
         expected.sort_unstable();
         assert_eq!(self.upper, expected, "taken, but not from the top of the stack");
-        rest
+        std::mem::take(&mut self.stack)
     }
 }
 
@@ -77,11 +76,16 @@ impl Reference {
     pub(super) fn settle(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
         let waiting = self.queue.len() as u32;
         let stack = self.idle.clone();
-        let mut taken = Taken { stack, upper: Vec::new(), handed: Vec::new(), lower: Vec::new() };
-        let expired_on_the_way = self.see_retired(core, fx, &mut taken);
+        let mut taken = Taken {
+            stack,
+            upper: Vec::new(),
+            handed: Vec::new(),
+            old: Vec::new(),
+            lower: Vec::new(),
+        };
+        self.see_retired(core, fx, &mut taken);
         let dismissed = self.see_answers(fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
-        let before_newcomer = taken.stack.len() - taken.upper.len();
         if let How::Asked { client, priority, got: Some(conn), .. } = how {
             assert!(self.serving(), "served while paused or closed");
             assert!(self.may_overtake(priority), "P2: overtaken past the bound");
@@ -91,16 +95,12 @@ impl Reference {
             self.lend(conn, client, Duration::ZERO);
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
-        let trimmed = taken.lower.len();
         self.idle = taken.rest();
         self.judge_dismissals(how, dismissed);
-        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
-        let excess = match self.queue.is_empty() && how.serves() {
-            true => before_newcomer.saturating_sub(most),
-            false => 0,
-        };
-        assert_eq!(trimmed, excess, "idle connections that were trimmed");
-        self.see_opens(fx, how, expired_on_the_way);
+        let came = matches!(how, How::Asked { got: Some(_), .. });
+        self.replace_old(how, &taken.old);
+        self.trim(how, usize::from(came), &taken.lower);
+        self.see_opens(fx, how);
         self.see_closes(fx);
         self.see_deadlock(fx, how);
         self.see_notices(fx);
@@ -110,9 +110,42 @@ impl Reference {
         self.judge_plan(core, fx, how);
     }
 
-    /// The connections that the event itself retired are known. More may have expired above
-    /// a fit one, or be too many idle ones.
-    fn see_retired(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, taken: &mut Taken) -> bool {
+    /// Old idle connections end if they may, the oldest first; those that nobody has used and
+    /// nobody needs end too.
+    fn replace_old(&mut self, how: How, actual: &[u32]) {
+        let mut ended = Vec::new();
+        while how.serves() && self.queue.is_empty() {
+            let may_end = self.may_end_old(0);
+            let surplus = self.idle.len() as u32 > self.kept();
+            let ends = |&conn: &u32| {
+                let facts = &self.conns[conn as usize];
+                facts.old && (may_end || (surplus && !facts.used))
+            };
+            let Some(place) = self.idle.iter().position(ends) else { break };
+            let conn = self.idle.remove(place);
+            let reason = self.reason_of_age(conn);
+            self.end_old(conn, may_end);
+            self.retire(conn, reason);
+            assert!(self.idle.len() as u32 >= self.kept() || self.open(0) + 1 >= self.policy.max_size, "P17");
+            ended.push(conn);
+        }
+        assert_eq!(actual, ended, "P17: the old connections that ended");
+    }
+
+    fn trim(&mut self, how: How, came: usize, actual: &[u32]) {
+        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
+        let mut excess = Vec::new();
+        while self.queue.is_empty() && how.serves() && self.idle.len() + came > most && !self.idle.is_empty() {
+            let conn = self.idle.remove(0);
+            self.retire(conn, Reason::Excess);
+            excess.push(conn);
+        }
+        assert_eq!(actual, excess, "idle connections that were trimmed");
+    }
+
+    /// The connections that the event itself retired are known. More may be old, or too many
+    /// idle ones.
+    fn see_retired(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, taken: &mut Taken) {
         let late = &self.due.late_closes;
         let mut closing: Vec<(u32, Reason)> =
             closes(fx).filter(|close| !late.contains(close)).collect();
@@ -121,16 +154,15 @@ impl Reference {
         assert!(closing.starts_with(&self.retired), "P7: not what was retired first is closed");
         for &(conn, reason) in &closing[known..] {
             match reason {
-                Reason::Expired => {
-                    assert!(self.expired(conn), "retired before its time");
-                    taken.upper.push(conn);
+                Reason::Expired | Reason::Stale => {
+                    assert!(self.conns[conn as usize].old, "retired before its time");
+                    assert_eq!(reason, self.reason_of_age(conn));
+                    taken.old.push(conn);
                 }
                 Reason::Excess => taken.lower.push(conn),
                 _ => panic!("connection {conn} is retired as {reason:?}, and nothing says so"),
             }
-            self.retire(conn, reason);
         }
-        !taken.upper.is_empty()
     }
 
     /// Returns the clients that failed because no idle connection is fit.
@@ -193,7 +225,8 @@ impl Reference {
         let first = self.first().expect("P4: nudged, but nobody waits");
         assert_eq!(client, first.client, "P2: nudged out of turn");
         assert!(!self.passed_bound(first), "P2: it may not be overtaken any more");
-        let mut left = taken.stack.iter().filter(|conn| !taken.upper.contains(conn));
+        let gone = |conn| taken.upper.contains(conn) || taken.old.contains(conn);
+        let mut left = taken.stack.iter().filter(|&conn| !gone(conn));
         assert!(left.any(|&conn| self.may_be_handed_out(conn)), "nudged for nothing");
         self.nudged = Some(client);
     }
@@ -210,7 +243,7 @@ impl Reference {
             let idle_since = known.and_then(|place| due.swap_remove(place).2);
             if known.is_none() {
                 others += 1;
-                assert!(*check == Check::VALIDATE && self.stale(conn) && !self.expired(conn));
+                assert!(*check == Check::VALIDATE && self.stale(conn));
                 let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
                 assert!(unused_for >= self.policy.fresh_for, "checked early");
                 assert!(self.serving() && waiting > 0, "checked for nobody");

@@ -363,8 +363,8 @@ impl Walk {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
                 let mut fx = Effects::at(self.now);
                 self.core.connect_finished(Leased::new(permit, conn), &mut fx);
-                let expires = self.core.slots[place as usize].expires;
-                self.reference.opened(place, conn, expires);
+                let slot = &self.core.slots[place as usize];
+                self.reference.opened(place, conn, slot.expires, slot.idle_time);
                 self.judged(|_, judged| {
                     *judged = fx;
                     ((), How::Served)
@@ -421,7 +421,7 @@ impl Walk {
         match kind {
             Kind::Refresh => {
                 self.reference.generation += 1;
-                self.reference.retire_idle(Reason::Stale);
+                self.reference.make_old(Time::NEVER);
                 self.transition(How::Served, |core, fx| core.refresh(fx));
             }
             Kind::Pause => {

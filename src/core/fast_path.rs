@@ -113,10 +113,7 @@ impl<T: PoolTypes> Core<T> {
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.index()];
-        let keep = self.idle.len() < gate.ceiling
-            && now < gate.until
-            && !slot.old
-            && !slot.leaking;
+        let keep = self.idle.len() < gate.ceiling && now < gate.until && !slot.old && !slot.leaking;
         if !keep {
             return Err(lease);
         }
@@ -180,7 +177,8 @@ impl<T: PoolTypes> Core<T> {
             0
         } else {
             let most = self.policy.max_idle_now();
-            let most = if self.awaits_return() { most.min(self.policy.min_idle_now()) } else { most };
+            let most =
+                if self.awaits_return() { most.min(self.policy.min_idle_now()) } else { most };
             most as usize
         };
         Gate { until, floor, ceiling }

@@ -39,8 +39,13 @@ fn p17_a_quiet_pool_connects_only_for_lifetimes() {
     let unset = || Pool::<StubManager>::builder().max_size(10);
     let forever = quiet_day(unset().max_lifetime(None));
     let usual = quiet_day(unset());
-    println!("figure: connects of a quiet pool of 10 in a day: {} by default, {} with connections that live for ever", usual.opened, forever.opened);
-    let two = quiet_day(unset().min_idle(Some(2)).max_lifetime(None).idle_timeout(Some(Duration::from_secs(1))));
+    println!(
+        "figure: connects of a quiet pool of 10 in a day: {} by default, {} with connections that live for ever",
+        usual.opened, forever.opened
+    );
+    let two = quiet_day(
+        unset().min_idle(Some(2)).max_lifetime(None).idle_timeout(Some(Duration::from_secs(1))),
+    );
     println!("min_idle 2: {}", two.opened);
 }
 
@@ -60,5 +65,8 @@ fn p17_expiry_under_a_steady_load_is_not_noticed() {
     let (with, stats) = run(pool().max_lifetime(Some(ms(4000))), four_in_use());
     let figures = |waits: &[Duration]| [990, 999].map(|permille| percentile(waits, permille));
     let (without, with) = (figures(&without), figures(&with));
-    println!("figure: p99 and p99.9 of a get: {with:?} with expiry, {without:?} without; {}, {:?}", stats.opened, stats.closed);
+    println!(
+        "figure: p99 and p99.9 of a get: {with:?} with expiry, {without:?} without; {}, {:?}",
+        stats.opened, stats.closed
+    );
 }

@@ -491,7 +491,8 @@ impl World {
             let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
             let (slow, overran, old) = (slot.past_patience, slot.past_limit, slot.old);
-            let ages = self.setup.policy.max_lifetime.is_some() || self.setup.owner.contains(&Action::Refresh);
+            let ages = self.setup.policy.max_lifetime.is_some()
+                || self.setup.owner.contains(&Action::Refresh);
             let unused = ages && slot.caller.is_none();
             format!(
                 "{:?},{},{},{},{stale},{slow},{overran},{old}{unused}",
@@ -594,7 +595,10 @@ impl World {
                 assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
                 let core = &self.core;
                 let done = core.old == 0 && core.succession == Succession::None;
-                assert!(done || core.closed || core.outage.is_some(), "P17: nobody replaces what is old");
+                assert!(
+                    done || core.closed || core.outage.is_some(),
+                    "P17: nobody replaces what is old"
+                );
                 return;
             }
             self.apply(Action::Advance);

@@ -24,7 +24,7 @@ impl Reference {
     }
 
     fn opens_wanted(&self) -> u32 {
-        self.opens_needed().max(u32::from(self.wants_successor()))
+        self.opens_needed(0).max(u32::from(self.wants_successor()))
     }
 
     fn wants_successor(&self) -> bool {
@@ -36,19 +36,20 @@ impl Reference {
         wanted && !self.closed && self.opening() == 0
     }
 
-    fn opens_needed(&self) -> u32 {
+    /// `more` connections are idle than the list has.
+    fn opens_needed(&self, more: u32) -> u32 {
         let waiting = self.queue.iter().filter(|waiting| !waiting.only_idle).count() as u32;
         let kept = self.kept();
         if self.closed {
             return 0;
         }
-        let idle = self.idle.len() as u32;
+        let idle = self.idle.len() as u32 + more;
         let in_time = idle + self.opening_in_time() + self.checking_in_time();
         let in_all = idle + self.opening() + self.checking();
         waiting.saturating_sub(in_time).max((waiting + kept).saturating_sub(in_all))
     }
 
-    pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How) {
+    pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, came: u32) {
         let opens = fx.jobs.iter().filter_map(|job| match job {
             Job::Connect(permit) => Some(permit.0),
             _ => None,
@@ -56,7 +57,8 @@ impl Reference {
         let opens: Vec<u32> = opens.collect();
         let expected = if how.serves() { self.opens_due() } else { 0 };
         assert_eq!(opens.len() as u32, expected, "P3: opens");
-        if expected > 0 && self.opens_needed() == 0 && self.succession == Succession::None {
+        let only_for_age = self.opens_needed(came) == 0 && self.wants_successor();
+        if expected > 0 && only_for_age && self.succession == Succession::None {
             self.succession = Succession::Opening;
         }
         for permit in opens {
@@ -194,7 +196,8 @@ impl Reference {
         let policy = &self.policy;
         let keepalive = policy.keepalive.filter(|_| self.checking() < 4);
         let fresh = |&conn: &u32| self.conns[conn as usize].fresh_at.after_opt(keepalive);
-        let mut idle_ends: Vec<Time> = self.idle.iter().map(|&conn| self.idle_until(conn)).collect();
+        let mut idle_ends: Vec<Time> =
+            self.idle.iter().map(|&conn| self.idle_until(conn)).collect();
         idle_ends.sort_unstable();
         let idle_end = idle_ends.into_iter().nth(self.kept() as usize);
         let idle = self.idle.iter().map(fresh).chain(idle_end).chain(self.next_old());

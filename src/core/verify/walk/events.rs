@@ -196,7 +196,10 @@ impl Reference {
                 let shortest = life.as_nanos() as u64 * u64::from(kept) / 1000;
                 let lead = (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
                 // One nanosecond for rounding.
-                assert!(expires.0 + 1 >= self.now.0 + shortest - lead, "a lifetime that is too short");
+                assert!(
+                    expires.0 + 1 >= self.now.0 + shortest - lead,
+                    "a lifetime that is too short"
+                );
                 assert!(expires <= self.now.after(life), "a lifetime that is too long");
             }
         }

@@ -97,10 +97,11 @@ impl Reference {
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
         self.idle = taken.rest();
         self.judge_dismissals(how, dismissed);
-        let came = matches!(how, How::Asked { got: Some(_), .. });
+        // A newcomer's connection was idle when the pool first looked.
+        let came = u32::from(matches!(how, How::Asked { got: Some(_), .. }));
         self.replace_old(how, &taken.old);
-        self.trim(how, usize::from(came), &taken.lower);
-        self.see_opens(fx, how);
+        self.trim(how, came as usize, &taken.lower);
+        self.see_opens(fx, how, came);
         self.see_closes(fx);
         self.see_deadlock(fx, how);
         self.see_notices(fx);
@@ -126,7 +127,10 @@ impl Reference {
             let reason = self.reason_of_age(conn);
             self.end_old(conn, may_end);
             self.retire(conn, reason);
-            assert!(self.idle.len() as u32 >= self.kept() || self.open(0) + 1 >= self.policy.max_size, "P17");
+            assert!(
+                self.idle.len() as u32 >= self.kept() || self.open(0) + 1 >= self.policy.max_size,
+                "P17"
+            );
             ended.push(conn);
         }
         assert_eq!(actual, ended, "P17: the old connections that ended");
@@ -135,7 +139,11 @@ impl Reference {
     fn trim(&mut self, how: How, came: usize, actual: &[u32]) {
         let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
         let mut excess = Vec::new();
-        while self.queue.is_empty() && how.serves() && self.idle.len() + came > most && !self.idle.is_empty() {
+        while self.queue.is_empty()
+            && how.serves()
+            && self.idle.len() + came > most
+            && !self.idle.is_empty()
+        {
             let conn = self.idle.remove(0);
             self.retire(conn, Reason::Excess);
             excess.push(conn);
@@ -329,6 +337,7 @@ impl Reference {
         let retired = core.retired.iter().map(|(lease, reason)| (lease.conn, *reason));
         assert!(retired.eq(self.retired.iter().copied()), "those that wait for a closer");
         assert_eq!(core.gauges(), self.gauges());
+        assert_eq!(core.succession, self.succession, "P17: the succession");
         assert_eq!(*core.counters(), self.counters);
         assert_eq!(core.last_error(), self.last_error, "P9: the last error");
         assert_eq!(core.has_none_for_good(), self.has_none_for_good());

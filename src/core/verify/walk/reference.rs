@@ -225,9 +225,7 @@ impl Reference {
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
         let facts = &self.conns[conn as usize];
-        facts.alive
-            && !self.stale(conn)
-            && self.is_truly_fresh(conn)
+        facts.alive && !self.stale(conn) && self.is_truly_fresh(conn)
     }
 
     pub(super) fn top_needs_check(&self) -> bool {

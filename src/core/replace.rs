@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::slot::Slot;
 use super::{
     CallKind, ConnectionState, Core, Effects, Job, Lease, Permit, PoolTypes, Reason, Time,
 };
@@ -159,19 +160,19 @@ impl<T: PoolTypes> Core<T> {
     /// used in all its life has no successor, unless `min_idle` needs one.
     pub(super) fn replace_old(&mut self, fx: &mut Effects<T>) {
         while self.old > 0 && self.queue.is_empty() {
-            let may_end = self.may_end_old(self.idle_len());
             let surplus = self.idle_len() > self.policy.min_idle_now();
-            let ends = |lease: &Lease<T::Conn>| {
+            let unneeded = |slot: &Slot<T>| surplus && slot.caller.is_none();
+            let old = |lease: &Lease<T::Conn>| {
                 let slot = &self.slots[lease.permit.index()];
-                slot.old && (may_end || (surplus && slot.caller.is_none()))
+                slot.old && (unneeded(slot) || self.may_end_old(self.idle_len()))
             };
-            let Some(place) = self.idle.iter().position(ends) else { return };
+            let Some(place) = self.idle.iter().position(old) else { return };
             let lease = self.idle.remove(place).expect("BUG: the old connection is gone");
             let reason = self.reason_of_age(&lease.permit);
-            if may_end {
-                self.retire_unfit(lease, reason, fx);
-            } else {
+            if surplus && self.slot(&lease.permit).caller.is_none() {
                 self.retire(lease, reason, fx);
+            } else {
+                self.retire_unfit(lease, reason, fx);
             }
         }
     }

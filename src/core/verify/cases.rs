@@ -494,11 +494,11 @@ fn p2_at_the_bound_a_return_serves_the_first_waiter() {
 fn at_the_end_of_life() -> (Core<Toy>, Lease<u32>, Effects<Toy>) {
     let aged = Policy { max_lifetime: Some(SECOND * 10), fresh_for: SECOND, ..policy(2) };
     let mut core = filled(aged);
-    core.set_max_size(3, &mut fx(at(0)));
     core.policy.min_idle = Some(1);
     let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
     let other = core.acquire(5, 8, &mut fx(at(0))).expect("another is");
     core.checkin(other, Verdict::Keep, &mut fx(at(0)));
+    core.set_max_size(3, &mut fx(at(0)));
     let mut ended = fx(at(10));
     core.tick(&mut ended);
     (core, lease, ended)

@@ -125,7 +125,7 @@ impl Reference {
             let Some(place) = self.idle.iter().position(ends) else { break };
             let conn = self.idle.remove(place);
             let reason = self.reason_of_age(conn);
-            self.end_old(conn, may_end);
+            self.end_old(conn, !surplus || self.conns[conn as usize].used);
             self.retire(conn, reason);
             assert!(
                 self.idle.len() as u32 >= self.kept() || self.open(0) + 1 >= self.policy.max_size,

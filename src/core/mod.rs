@@ -53,7 +53,7 @@ pub(crate) use checkout::Verdict;
 pub(crate) use effects::{Answer, Effects, Job, NestedWait, Notice};
 pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
-pub(crate) use picture::{Call, Pressure, SlotView, Waiting};
+pub(crate) use picture::{Call, Pressure, Prospect, SlotView, Waiting};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};

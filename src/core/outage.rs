@@ -30,6 +30,11 @@ impl<T: PoolTypes> Core<T> {
         self.serving() && self.has_none_for_good() && self.outage.as_ref().is_some_and(not_yet)
     }
 
+    /// No backoff is under way.
+    pub(super) fn may_retry(&self, now: Time) -> bool {
+        self.outage.as_ref().is_none_or(|outage| now >= outage.retry_at)
+    }
+
     /// The last error of a connect or a check and its time, unless a connection was
     /// opened since.
     pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {

@@ -207,10 +207,14 @@ impl<T: PoolTypes> Core<T> {
             self.succession = Succession::Opening;
         }
         for _ in 0..missing.min(may) {
-            let permit = self.occupy(fx.now);
-            self.schedule_deadline(&permit, fx);
-            fx.jobs.push(Job::Connect(permit));
+            self.start_connect(fx);
         }
+    }
+
+    pub(super) fn start_connect(&mut self, fx: &mut Effects<T>) {
+        let permit = self.occupy(fx.now);
+        self.schedule_deadline(&permit, fx);
+        fx.jobs.push(Job::Connect(permit));
     }
 
     /// How many connections should be opened, as far as there is room for them.

@@ -242,6 +242,11 @@ impl<T: PoolTypes> Core<T> {
         self.opening + self.open_count() + self.closing()
     }
 
+    /// There is no room for another connection.
+    pub(super) fn is_full(&self) -> bool {
+        self.occupied() >= self.policy.max_size
+    }
+
     /// Connects that should succeed soon.
     pub(super) fn opening_soon(&self) -> u32 {
         self.opening - self.past_patience.connects

@@ -42,6 +42,7 @@ enum Action {
     Finish(usize, Outcome),
     Advance,
     Refresh,
+    Prove,
     Pause,
     Resume,
     SetMax(u32),
@@ -236,6 +237,7 @@ impl World {
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
             Action::Refresh => self.core.refresh(&mut fx),
+            Action::Prove => self.core.prove(nanos(1), &mut fx),
             Action::Pause => self.core.pause(),
             Action::Resume => self.core.resume(&mut fx),
             Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
@@ -777,8 +779,8 @@ fn setups() -> Vec<Setup> {
 
     let mut replaced = Setup {
         faults: true,
-        owner: &[Action::Refresh],
-        ..plain("successors, refresh, failing connects", 3, &[5])
+        owner: &[Action::Refresh, Action::Prove],
+        ..plain("successors, refresh, proofs, faults", 3, &[5])
     };
     replaced.policy.min_idle = Some(2);
 

@@ -23,6 +23,11 @@ impl Reference {
         self.opens_wanted().min(room).min(may)
     }
 
+    /// How many connects are missing, though none may be started now.
+    pub(super) fn opens_missing(&self) -> u32 {
+        self.opens_wanted().min(self.policy.max_size.saturating_sub(self.live()))
+    }
+
     fn opens_wanted(&self) -> u32 {
         self.opens_needed(0).max(u32::from(self.wants_successor()))
     }
@@ -55,10 +60,11 @@ impl Reference {
             _ => None,
         });
         let opens: Vec<u32> = opens.collect();
-        let expected = if how.serves() { self.opens_due() } else { 0 };
+        let proof = u32::from(std::mem::take(&mut self.due.proof));
+        let expected = if how.serves() { self.opens_due() + proof } else { 0 };
         assert_eq!(opens.len() as u32, expected, "P3: opens");
         let only_for_age = self.opens_needed(came) == 0 && self.wants_successor();
-        if expected > 0 && only_for_age && self.succession == Succession::None {
+        if expected > proof && only_for_age && self.succession == Succession::None {
             self.succession = Succession::Opening;
         }
         for permit in opens {

@@ -524,6 +524,27 @@ impl Reference {
         }
     }
 
+    /// Returns whether something is done to find out whether the pool works.
+    pub(super) fn prove(&mut self, proof_lasts: Duration) -> bool {
+        let open = self.idle.iter().copied().chain(self.held.iter().map(|holding| holding.conn));
+        let proved = open.map(|conn| self.conns[conn as usize].fresh_at).max();
+        let proved = proved.is_some_and(|at| self.now.since(at) < proof_lasts);
+        let comes = self.checking() + self.opening() > 0 || self.opens_missing() > 0;
+        if !self.serving() || !self.queue.is_empty() || proved || comes {
+            return false;
+        }
+        let waits_for_retry = self.failing.as_ref().is_some_and(|f| self.now < f.retry_at);
+        if !self.idle.is_empty() {
+            let conn = self.idle.remove(0);
+            let since = self.conns[conn as usize].idle_since;
+            self.due.checks.push((conn, Check::VALIDATE, Some(since)));
+        } else {
+            let room = self.live() < self.policy.max_size;
+            self.due.proof = self.held.is_empty() && room && !waits_for_retry;
+        }
+        true
+    }
+
     fn find_leaks(&mut self) {
         let Some(threshold) = self.policy.leak_threshold else { return };
         for holding in &mut self.held {

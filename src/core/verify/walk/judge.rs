@@ -371,6 +371,7 @@ impl Reference {
         // By a clock that ticks, a later holder may seem to be earlier.
         let short = expected.unwrap_or_default().saturating_sub(longest.unwrap_or_default());
         assert!(short.as_nanos() <= u128::from(TICK), "P9: not the longest holder");
+        assert_eq!(core.prospect(now), self.prospect(), "P9: whether it is ready");
         let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
         let slowest = core.slowest_call().map(|(_, since)| since);
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");

@@ -52,6 +52,11 @@ impl Reference {
             waiting,
             mean_age: Duration::from_nanos(mean),
             oldest_age: ages().max().unwrap_or_default(),
+            out_for: self
+                .failing
+                .as_ref()
+                .filter(|_| self.open(0) == 0)
+                .map(|failing| self.now.since(failing.began)),
         }
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Due {
     pub(super) grant: Option<u32>,
     /// For a keepalive, with the time since which the connection has been idle.
     pub(super) checks: Vec<(u32, Check, Option<Time>)>,
+    /// One connect, to see whether connecting works.
+    pub(super) proof: bool,
     /// At least one connection from the top of the stack must be checked.
     pub(super) another_check: bool,
     /// Closes of connections that abandoned calls brought.
@@ -288,6 +290,23 @@ impl Reference {
             abandoned: self.abandoned(),
             waiting: self.queue.len() as u32,
             old: self.old(),
+        }
+    }
+
+    pub(super) fn prospect(&self) -> Prospect {
+        let checked = self.calls.iter().filter(|call| !call.abandoned && call.what != What::Close);
+        let held = self.held.iter().map(|holding| holding.conn);
+        let open =
+            self.idle.iter().copied().chain(held).chain(checked.filter_map(|call| call.conn));
+        let proofs: Vec<Time> = open.map(|conn| self.conns[conn as usize].fresh_at).collect();
+        match &self.failing {
+            _ if self.closed => Prospect::Closed,
+            _ if self.paused => Prospect::Paused,
+            Some(failing) if proofs.iter().all(|&at| at < failing.began) => {
+                Prospect::Failing(self.now.since(failing.began))
+            }
+            _ if proofs.is_empty() => Prospect::Empty,
+            _ => Prospect::Ready,
         }
     }
 

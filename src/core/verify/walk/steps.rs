@@ -424,6 +424,12 @@ impl Walk {
                 self.reference.make_old(Time::NEVER);
                 self.transition(How::Served, |core, fx| core.refresh(fx));
             }
+            Kind::Prove => {
+                let proof_lasts = Duration::from_nanos(self.random.pick(&[0, 4, 32]));
+                let due = self.reference.prove(proof_lasts);
+                let how = if due { How::Served } else { How::Quiet };
+                self.transition(how, |core, fx| core.prove(proof_lasts, fx));
+            }
             Kind::Pause => {
                 self.reference.paused = true;
                 self.transition(How::Quiet, |core, _| core.pause());

@@ -167,6 +167,7 @@ impl<T: PoolTypes> Core<T> {
                 self.wake_reaper_at(expires, fx);
                 self.uncount_abandoned(fx);
                 self.offer(lease, fx);
+                self.forget_successor_without_room();
             }
             None | Some(Reason::Excess) => self.close_late(lease, otherwise, fx),
             Some(reason) => self.close_late(lease, reason, fx),

@@ -177,9 +177,9 @@ impl<T: PoolTypes> Core<T> {
             0
         } else {
             let most = self.policy.max_idle_now();
-            let most =
-                if self.awaits_return() { most.min(self.policy.min_idle_now()) } else { most };
-            most as usize
+            // With more than `min_idle`, an old one may end.
+            let kept = if self.has_old_idle() { self.policy.min_idle_now() } else { most };
+            most.min(kept) as usize
         };
         Gate { until, floor, ceiling }
     }

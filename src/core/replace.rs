@@ -120,7 +120,7 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// `max_size` has changed.
+    /// The pool is full again: `max_size` has changed, or an abandoned call has succeeded.
     pub(super) fn forget_successor_without_room(&mut self) {
         let full = self.open_count() + self.opening >= self.policy.max_size;
         if self.succession == Succession::Short && full {
@@ -134,13 +134,15 @@ impl<T: PoolTypes> Core<T> {
         let wanted = match self.succession {
             Succession::None => self.old > 0,
             Succession::Short => true,
-            Succession::Opening | Succession::Ready => false,
+            Succession::Opening => false,
+            // Others needed the one that was opened.
+            Succession::Ready => self.has_old_idle() && !self.may_end_old(self.idle_len()),
         };
         wanted && self.opening == 0
     }
 
-    /// If a return makes more than `min_idle` connections idle, an old one of them may end.
-    pub(super) fn awaits_return(&self) -> bool {
+    /// An old connection is idle.
+    pub(super) fn has_old_idle(&self) -> bool {
         let is_old = |lease: &Lease<T::Conn>| self.slots[lease.permit.index()].old;
         self.old > 0 && self.idle.iter().any(is_old)
     }

@@ -36,7 +36,11 @@ impl Reference {
         let wanted = match self.succession {
             Succession::None => self.old() > 0,
             Succession::Short => true,
-            _ => false,
+            Succession::Opening => false,
+            Succession::Ready => {
+                let old_idle = self.idle.iter().any(|&conn| self.conns[conn as usize].old);
+                old_idle && !self.may_end_old(0)
+            }
         };
         wanted && !self.closed && self.opening() == 0
     }

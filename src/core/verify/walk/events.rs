@@ -401,10 +401,21 @@ impl Reference {
     fn take_in(&mut self, conn: u32, otherwise: Reason) {
         let full = self.live() >= self.policy.max_size;
         match self.unfit_new(self.conns[conn as usize].generation, full) {
-            None => self.offer(conn),
+            None => {
+                self.offer(conn);
+                self.full_again(u32::from(self.due.grant.is_some()));
+            }
             // Without room for it, the reason is what made it late.
             Some(Reason::Excess) => self.close_late(conn, otherwise),
             Some(reason) => self.close_late(conn, reason),
+        }
+    }
+
+    /// A pool that is full waits for no successor of what has ended; `granted` counts too.
+    fn full_again(&mut self, granted: u32) {
+        let full = self.open(granted) + self.opening() >= self.policy.max_size;
+        if full && self.succession == Succession::Short {
+            self.succession = Succession::None;
         }
     }
 
@@ -419,9 +430,7 @@ impl Reference {
             let oldest = self.idle.remove(0);
             self.retire(oldest, Reason::Excess);
         }
-        if self.succession == Succession::Short && self.open(0) + self.opening() >= max_size {
-            self.succession = Succession::None;
-        }
+        self.full_again(0);
     }
 
     pub(super) fn retire_idle(&mut self, reason: Reason) {

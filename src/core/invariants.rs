@@ -1,5 +1,6 @@
 //! The promises that can be read off a state.
 
+use super::replace::Succession;
 use super::slot::Slot;
 use super::{ConnectionState, Core, PoolTypes, ThreadId};
 
@@ -29,6 +30,11 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
+        match self.succession {
+            Succession::None | Succession::Short => {}
+            Succession::Opening => assert!(self.old > 0 && self.opening > 0, "P17: opens nothing"),
+            Succession::Ready => assert!(self.old > 0, "P17: a successor of none"),
+        }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();
         }
@@ -53,6 +59,8 @@ impl<T: PoolTypes> Core<T> {
         }
         let past_patience = count(&|slot| slot.past_patience) as u32;
         assert_eq!(past_patience, self.past_patience.total(), "past patience");
+        assert_eq!(count(&|slot| slot.old) as u32, self.old, "old ones");
+        assert!(self.slots.iter().all(|slot| slot.is_open() || !slot.old), "old, but not open");
         let past_limit = count(&|slot| slot.past_limit) as u32;
         assert_eq!(past_limit, self.past_limit.total(), "past their limit");
     }

@@ -171,6 +171,7 @@ impl<T: PoolTypes> Core<T> {
             let Some(place) = self.idle.iter().position(old) else { return };
             let lease = self.idle.remove(place).expect("BUG: the old connection is gone");
             let reason = self.reason_of_age(&lease.permit);
+            debug_assert!(surplus || self.open_count() + 1 >= self.policy.max_size, "P17");
             if surplus && self.slot(&lease.permit).caller.is_none() {
                 self.retire(lease, reason, fx);
             } else {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fairpool::{Pool, WeakPool};
 use fairpool_inspect::{Inspector, ServeError, Server};
 use fairpool_testing::stub::{
-    self, Manager, WATCHDOG, builder, eventually, threads_named, watched,
+    self, Does, Manager, Op, WATCHDOG, builder, eventually, threads_named, watched,
 };
 use serde_json::Value;
 

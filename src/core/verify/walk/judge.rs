@@ -99,7 +99,7 @@ impl Reference {
         self.judge_dismissals(how, dismissed);
         // A newcomer's connection was idle when the pool first looked.
         let came = u32::from(matches!(how, How::Asked { got: Some(_), .. }));
-        self.replace_old(how, &taken.old);
+        self.replace_old(how, came, &taken.old);
         self.trim(how, came as usize, &taken.lower);
         self.see_opens(fx, how, came);
         self.see_closes(fx);
@@ -112,12 +112,12 @@ impl Reference {
     }
 
     /// Old idle connections end if they may, the oldest first; those that nobody has used and
-    /// nobody needs end too.
-    fn replace_old(&mut self, how: How, actual: &[u32]) {
+    /// nobody needs end too. What came for a newcomer was idle then.
+    fn replace_old(&mut self, how: How, came: u32, actual: &[u32]) {
         let mut ended = Vec::new();
         while how.serves() && self.queue.is_empty() {
-            let may_end = self.may_end_old(0);
-            let surplus = self.idle.len() as u32 > self.kept();
+            let may_end = self.may_end_old(came);
+            let surplus = self.idle.len() as u32 + came > self.kept();
             let ends = |&conn: &u32| {
                 let facts = &self.conns[conn as usize];
                 facts.old && (may_end || (surplus && !facts.used))
@@ -127,10 +127,8 @@ impl Reference {
             let reason = self.reason_of_age(conn);
             self.end_old(conn, !surplus || self.conns[conn as usize].used);
             self.retire(conn, reason);
-            assert!(
-                self.idle.len() as u32 >= self.kept() || self.open(0) + 1 >= self.policy.max_size,
-                "P17"
-            );
+            let idle = self.idle.len() as u32 + came;
+            assert!(idle >= self.kept() || self.open(1) >= self.policy.max_size, "P17: too few");
             ended.push(conn);
         }
         assert_eq!(actual, ended, "P17: the old connections that ended");

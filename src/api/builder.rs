@@ -127,7 +127,7 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// Whether connections are checked before they are handed out: `true`, each time;
-    /// `false`, never.
+    /// `false`, only if they are [in doubt](Builder::skip_check_within#doubt).
     ///
     /// Default: not set. A connection is then checked if it was neither used nor checked
     /// within [`skip_check_within`](Builder::skip_check_within). (`r2d2`'s default is
@@ -142,7 +142,25 @@ impl<M: ManageConnection> Builder<M> {
     /// four ticks of the system's clock (16 ms on most Linux systems), and never shorter.
     ///
     /// Default: 500 ms. So a busy pool never checks, and a connection that died while the
-    /// pool was idle is found before a caller gets it.
+    /// pool was idle is found before a caller gets it. `Duration::MAX`: age is never a reason.
+    ///
+    /// # Doubt
+    ///
+    /// What ended one connection may have ended all: the server restarted, for example. So
+    /// when a connection is closed because it is broken (a fatal error in
+    /// [`run`](crate::PooledConnection::run), [`mark_broken`], [`discard`], `has_broken`, a
+    /// reset that fails), or because a check failed or overran its limit, every connection
+    /// that was not proved since is *in doubt*. It is checked before it is handed out, whatever
+    /// this setting and `test_on_check_out` say. A connect or a validation that began later
+    /// and succeeds is a proof, and one is enough.
+    ///
+    /// So the users of dead connections see at most as many errors as were in use when the
+    /// first error came back. It costs one check for each connection, when a caller needs it;
+    /// the pool does not check all at once. A user that discards connections for reasons of
+    /// its own pays that too. With a driver whose `is_valid` does nothing, doubt means nothing.
+    ///
+    /// [`mark_broken`]: crate::PooledConnection::mark_broken
+    /// [`discard`]: crate::PooledConnection::discard
     pub fn skip_check_within(mut self, skip_check_within: Duration) -> Builder<M> {
         self.skip_check_within = skip_check_within;
         self.with_fresh_for()

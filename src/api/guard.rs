@@ -184,13 +184,16 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// Marks the connection as broken: when it is dropped, it is closed instead of
     /// returned to the pool. For use after an error that leaves its state unknown, or
     /// after a query on it was cancelled.
+    ///
+    /// The pool's other connections are then [in doubt](crate::Builder::skip_check_within#doubt):
+    /// each is checked before its next use.
     pub fn mark_broken(this: &mut Self) {
         this.note_use();
         this.conn_mut().marked_broken = true;
     }
 
     /// Closes the connection instead of returning it to the pool, in the background. The
-    /// same as [`mark_broken`](PooledConnection::mark_broken) and a drop.
+    /// same as [`mark_broken`](PooledConnection::mark_broken) and a drop, so it casts doubt too.
     pub fn discard(mut this: Self) {
         PooledConnection::mark_broken(&mut this);
     }
@@ -215,7 +218,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// Calls `use_it` with the connection, and marks the connection as broken if that
-    /// fails with an error for which [`ManageConnection::is_fatal`] returns `true`.
+    /// fails with an error for which [`ManageConnection::is_fatal`] returns `true`. So the first
+    /// user of a dead connection spares the others an error: see
+    /// [`mark_broken`](PooledConnection::mark_broken).
     ///
     /// # Errors
     ///

@@ -165,7 +165,11 @@ impl<T: PoolTypes> Core<T> {
         match (verdict, unfit) {
             (Verdict::Broken, _) => self.retire(lease, Reason::Broken, fx),
             (_, Some(reason)) => self.retire_unfit(lease, reason, fx),
-            (Verdict::Check(check), None) => self.start_check(lease, check, None, fx),
+            (Verdict::Check(check), None) => {
+                // If it is in doubt, a reset alone would leave a check to the next caller.
+                let validate = check.validate || self.is_in_doubt(&lease.permit);
+                self.start_check(lease, Check { validate, ..check }, None, fx);
+            }
             (Verdict::Keep, None) => self.shelve(lease, fx),
         }
         self.finish(fx);

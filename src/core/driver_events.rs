@@ -145,11 +145,12 @@ impl<T: PoolTypes> Core<T> {
     /// Nobody asked for the check: the connection remains idle, at the bottom.
     fn end_keepalive(&mut self, mut lease: Lease<T::Conn>, idle_since: Time, fx: &mut Effects<T>) {
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
+        let in_doubt = self.is_in_doubt(&lease.permit);
         let slot = &mut self.slots[lease.permit.index()];
         slot.since = idle_since;
         slot.fresh_at = fx.now;
         let idle_until = slot.idle_until();
-        lease.fit_until = slot.fit_until(self.fresh_nanos);
+        lease.fit_until = if in_doubt { Time::START } else { slot.fit_until(self.fresh_nanos) };
         self.idle.push_front(lease);
         if self.idle_len() > self.policy.min_idle_now() {
             self.wake_reaper_at(idle_until, fx);

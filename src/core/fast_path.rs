@@ -113,7 +113,11 @@ impl<T: PoolTypes> Core<T> {
         lease: Lease<T::Conn>,
     ) -> Result<(), Lease<T::Conn>> {
         let slot = &self.slots[lease.permit.index()];
-        let keep = self.idle.len() < gate.ceiling && now < gate.until && !slot.old && !slot.leaking;
+        let keep = self.idle.len() < gate.ceiling
+            && now < gate.until
+            && slot.proof > self.doubted
+            && !slot.old
+            && !slot.leaking;
         if !keep {
             return Err(lease);
         }
@@ -133,7 +137,8 @@ impl<T: PoolTypes> Core<T> {
         self.counters.gets += 1;
     }
 
-    /// [`enter`](Core::enter) for `Idle`; the caller notes it.
+    /// [`enter`](Core::enter) for `Idle`, of a connection that is not in doubt; the caller notes
+    /// it.
     pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, stamp: Time) {
         let slot = &mut self.slots[lease.permit.index()];
         slot.state = ConnectionState::Idle;

@@ -2,7 +2,7 @@
 
 use super::replace::Succession;
 use super::slot::Slot;
-use super::{ConnectionState, Core, PoolTypes, ThreadId};
+use super::{ConnectionState, Core, PoolTypes, ThreadId, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// Asserts the invariants, in debug builds; not of large pools, since it visits every
@@ -34,6 +34,9 @@ impl<T: PoolTypes> Core<T> {
             Succession::None | Succession::Short => {}
             Succession::Opening => assert!(self.old > 0 && self.opening > 0, "P17: opens nothing"),
             Succession::Ready => assert!(self.old > 0, "P17: a successor of none"),
+        }
+        for lease in self.idle.iter().filter(|lease| self.is_in_doubt(&lease.permit)) {
+            assert_eq!(lease.fit_until, Time::START, "P13: in doubt, and lent without a check");
         }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();

@@ -17,6 +17,7 @@
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
+//! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, close |
 //! | `events`, `journal`, `picture` | what others may know of it |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -24,6 +25,7 @@
 
 mod checkout;
 mod control;
+mod doubt;
 mod driver_events;
 mod effects;
 mod events;
@@ -45,7 +47,6 @@ mod serve;
 mod slot;
 mod state;
 mod time;
-mod types;
 #[cfg(test)]
 mod verify;
 
@@ -59,4 +60,24 @@ pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;
-pub(crate) use types::{PoolTypes, ThreadId};
+
+/// The parameters of a pool's core: what it passes on without knowing it.
+pub(crate) trait PoolTypes {
+    /// A connection, owned.
+    type Conn;
+    /// Who asks for one: thread, call site, label.
+    type Caller: ThreadId;
+    /// Where a waiter finds its answer.
+    type Cell: Clone;
+    /// Why connecting or a check failed.
+    type Cause: Clone;
+
+    /// The number of a connection; never zero.
+    fn connection_id(conn: &Self::Conn) -> u64;
+}
+
+/// Tells the threads of callers apart.
+pub(crate) trait ThreadId: Copy {
+    /// The number of the thread. No two threads have the same.
+    fn thread_id(&self) -> u64;
+}

@@ -45,11 +45,17 @@ impl<T: PoolTypes> Core<T> {
             if slot.limit_ends(&self.policy).is_none_or(|at| at > fx.now) {
                 continue;
             }
+            let check = slot.check;
             if self.abandoned < self.policy.max_abandoned {
                 self.abandon(index, fx);
             } else if !slot.past_limit {
                 slot.past_limit = true;
                 *self.past_limit.of(kind) += 1;
+            } else {
+                continue; // It is known.
+            }
+            if kind == CallKind::Check {
+                self.doubt_because_of(index, check.failure(), fx);
             }
         }
         self.start_closes(fx);

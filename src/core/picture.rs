@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::slot::Slot;
 use super::{
     CallKind, ConnectionRef, ConnectionState, Core, Counters, Gauges, Held, NestedWait, Policy,
     PoolTypes, Time,
@@ -131,9 +132,13 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// When one of the open connections was last known to work.
+    /// When one of the open connections was last known to work, without those that are in doubt
+    /// or being checked.
     pub(super) fn proved_at(&self) -> Option<Time> {
-        self.slots.iter().filter(|slot| slot.is_open()).map(|slot| slot.fresh_at).max()
+        use ConnectionState::*;
+        let is_known =
+            |slot: &&Slot<T>| matches!(slot.state, Idle | Busy) && slot.proof > self.doubted;
+        self.slots.iter().filter(is_known).map(|slot| slot.fresh_at).max()
     }
 
     pub(crate) fn picture(&self, now: Time) -> Picture<T> {

@@ -221,6 +221,7 @@ impl<T: PoolTypes> Core<T> {
     /// Retires a connection that is in no list. Its close starts when a closer is free.
     pub(super) fn retire(&mut self, lease: Lease<T::Conn>, reason: Reason, fx: &mut Effects<T>) {
         self.counters.closed[reason as usize] += 1;
+        self.doubt_because_of(lease.permit.index(), reason, fx);
         self.enter(lease.permit.index(), ConnectionState::Retired, Some(reason), fx.now);
         self.retired.push_back((lease, reason));
         self.start_closes(fx);

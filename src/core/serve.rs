@@ -60,10 +60,13 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Gives a connection that was opened or validated for a waiter to the first waiter.
+    /// Gives a connection that was opened or validated for a waiter to the first waiter,
+    /// unless doubt was cast on it meanwhile.
     pub(super) fn offer(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         match self.queue.first() {
-            Some(first) if self.serving() => self.grant(first, lease, fx),
+            Some(first) if self.serving() && !self.is_in_doubt(&lease.permit) => {
+                self.grant(first, lease, fx);
+            }
             _ => self.shelve(lease, fx),
         }
     }
@@ -148,7 +151,7 @@ impl<T: PoolTypes> Core<T> {
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
         self.idle.back().is_some_and(|top| {
             let slot = &self.slots[top.permit.index()];
-            now.since(slot.fresh_at) >= self.policy.fresh_for
+            now.since(slot.fresh_at) >= self.policy.fresh_for || self.is_in_doubt(&top.permit)
         })
     }
 
@@ -162,11 +165,18 @@ impl<T: PoolTypes> Core<T> {
         if self.top_is_stale(now) { None } else { self.idle.pop_back() }
     }
 
-    /// Puts a connection onto the stack, and plans for its time there.
-    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+    /// Puts a connection onto the stack, and plans for its time there. One that is in doubt
+    /// goes to the bottom: those above it need no check.
+    pub(super) fn shelve(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
-        self.push_idle(lease, fx.now);
+        if self.is_in_doubt(&lease.permit) {
+            self.slot(&lease.permit).fresh_at = fx.now;
+            lease.fit_until = Time::START;
+            self.idle.push_front(lease);
+        } else {
+            self.push_idle(lease, fx.now);
+        }
     }
 
     /// Starts the check of a connection that is in no list. `idle_since` is set for a
@@ -179,6 +189,9 @@ impl<T: PoolTypes> Core<T> {
         fx: &mut Effects<T>,
     ) {
         self.enter(lease.permit.index(), ConnectionState::Checking, None, fx.now);
+        if check.validate {
+            self.slot(&lease.permit).proof = self.number_proof();
+        }
         let slot = self.slot(&lease.permit);
         (slot.check, slot.idle_since) = (check, idle_since);
         self.checking += 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CallKind, ConnectionState, Policy, PoolTypes, Time};
+use super::{CallKind, ConnectionState, Policy, PoolTypes, Reason, Time};
 
 /// The right to one live connection, as the server counts them.
 ///
@@ -27,8 +27,8 @@ pub(crate) type Lease<C> = Box<Leased<C>>;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leased<C> {
     pub(crate) permit: Permit,
-    /// Until then it may be handed out without a check, if it is idle. Kept here because a
-    /// checkout reads the lease anyway.
+    /// Until then it may be handed out without a check, if it is idle: it is neither in
+    /// doubt nor due for validation. Kept here because a checkout reads the lease anyway.
     pub(super) fit_until: Time,
     pub(crate) conn: C,
 }
@@ -48,6 +48,11 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
+
+    /// Why a connection is retired whose check has failed, as far as is known.
+    pub(super) fn failure(self) -> Reason {
+        if self.validate { Reason::Invalid } else { Reason::Broken }
+    }
 }
 
 /// A connection that is, or was, lent.
@@ -79,6 +84,8 @@ pub(super) struct Slot<T: PoolTypes> {
     /// It is to be replaced (while it is open).
     pub(super) old: bool,
     pub(super) generation: u32,
+    /// The number of the last connect or validation that showed it to work, or is about to.
+    pub(super) proof: u64,
     /// Zero until it is open.
     pub(super) connection_id: u64,
     /// The abandoned driver call, or the close of the connection that it brought too late
@@ -109,6 +116,7 @@ impl<T: PoolTypes> Slot<T> {
             idle_time: None,
             old: false,
             generation: 0,
+            proof: 0,
             connection_id: 0,
             abandoned: None,
             past_patience: false,

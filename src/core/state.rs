@@ -97,7 +97,8 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) idle: VecDeque<Lease<T::Conn>>,
     pub(super) slots: Vec<Slot<T>>,
     pub(super) busy: u32,
-    pub(super) generation: u32,
+    /// The proofs up to this number count no more.
+    pub(super) doubted: u64,
     /// When the reaper runs next.
     pub(super) wake_at: Time,
     /// It runs before anything is due for a connection that is lent from now on.
@@ -110,6 +111,9 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) lag_nanos: u64,
     pub(super) counters: Counters,
     pub(super) policy: Policy,
+    pub(super) generation: u32,
+    /// How many proofs have begun: connects and validations.
+    pub(super) proofs: u64,
     /// Vacant slots.
     pub(super) free: Vec<u32>,
     pub(super) queue: Queue<T>,
@@ -178,6 +182,8 @@ impl<T: PoolTypes> Core<T> {
             past_limit: InFlight::default(),
             closed: false,
             paused: false,
+            doubted: 0,
+            proofs: 0,
             generation: 0,
             outage: None,
             last_error: None,
@@ -293,9 +299,10 @@ impl<T: PoolTypes> Core<T> {
             self.slots.len() as u32 - 1
         });
         let permit = Permit(index);
-        let generation = self.generation;
+        let (generation, proof) = (self.generation, self.number_proof());
         self.enter(permit.index(), ConnectionState::Opening, None, now);
-        self.slot(&permit).generation = generation;
+        let slot = self.slot(&permit);
+        (slot.generation, slot.proof) = (generation, proof);
         self.opening += 1;
         permit
     }

@@ -10,7 +10,7 @@ use log::kv::Value;
 use super::logger::millis;
 use super::notifications::Notification;
 use super::shared::Shared;
-use crate::core::{CallKind, Time};
+use crate::core::{CallKind, Reason, Time};
 use crate::types::{
     Chain, EventKind, Health, HealthEvent, HealthLevel, Holder, LeakEvent, ManageConnection,
     NestedGet, NestedList, SelfDeadlockEvent,
@@ -60,6 +60,9 @@ impl<M: ManageConnection> Shared<M> {
                 );
                 self.publish(at, || EventKind::OutageEnded { failures, lasted });
             }
+            Notification::Doubt { connection_id, reason, idle } => {
+                self.announce_doubt(at, connection_id, reason, idle);
+            }
             Notification::Abandoned { kind, connection_id, after } => {
                 self.announce_abandoned(at, kind, connection_id, after);
             }
@@ -88,6 +91,29 @@ impl<M: ManageConnection> Shared<M> {
         self.notify("handle_self_deadlock", |handler| {
             handler.handle_self_deadlock(SelfDeadlockEvent { nested });
         });
+    }
+
+    /// Once per second at most: each of a burst of errors may cast doubt on what was opened
+    /// since the one before. Only to the log: subscribers see the connection that is retired.
+    fn announce_doubt(&self, at: Time, connection_id: u64, reason: Reason, idle: u32) {
+        let Some(suppressed) = self.doubts.admit(at) else { return };
+        let more = match suppressed {
+            0 => String::new(),
+            more => format!("; {more} more such reports since the last one"),
+        };
+        let connections = if idle == 1 { "connection is" } else { "connections are" };
+        self.logger.log(
+            Level::Info,
+            &[
+                ("connection_id", connection_id.into()),
+                ("reason", Value::from_display(&reason)),
+                ("idle", idle.into()),
+            ],
+            format_args!(
+                "connection {connection_id} is {reason}: {idle} idle {connections} checked before \
+                 the next use{more}"
+            ),
+        );
     }
 
     fn announce_abandoned(&self, at: Time, call: CallKind, connection_id: u64, after: Duration) {

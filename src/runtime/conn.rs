@@ -1,7 +1,9 @@
-//! One physical connection, and its close mutex.
+//! One physical connection, its close mutex, and how a driver call on it fails.
+
+use log::Level;
 
 use super::use_sampler::UseSampler;
-use crate::core::Time;
+use crate::core::{Reason, Time};
 use crate::sync::{Arc, AtomicBool, Mutex};
 use crate::types::Extensions;
 
@@ -121,6 +123,35 @@ impl CloseMutex {
             *phase = to;
         }
         legal
+    }
+}
+
+/// Why a driver call failed.
+pub(crate) enum Failure<E> {
+    Error(E),
+    /// Which call panicked, and the panic's message.
+    Panic(&'static str, String),
+}
+
+/// What is left to do of a check that a caller has begun.
+pub(crate) enum Unfinished<E> {
+    /// It could take no more time on the caller's thread.
+    Validation,
+    /// It has failed: log that, and tell the core.
+    Failure(Failed<E>),
+}
+
+/// A check that failed, and the level at which to log it.
+pub(crate) struct Failed<E> {
+    pub(super) reason: Reason,
+    pub(super) failure: Failure<E>,
+    pub(super) level: Level,
+}
+
+impl<E> Failed<E> {
+    /// The driver has said so; it did not panic.
+    pub(super) fn is_error(&self) -> bool {
+        matches!(self.failure, Failure::Error(_))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Calls into the driver, on a worker's thread. Each ends in exactly one event of the
 //! core, whatever the driver does.
 
+use std::time::Duration;
+
 use log::Level;
 use log::kv::Value;
 
-use super::shared::{PoolConn, PoolRef, Runtime, Shared};
-use crate::core::{Check, Job, Lease, Leased, Permit, Reason};
+use super::conn::{Failed, Failure, Unfinished};
+use super::shared::{PoolConn, PoolLease, PoolRef, Runtime, Shared, Task};
+use crate::core::{Check, Job, Lease, Leased, Permit, Reason, Time};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::{
     AcquireEvent, CallLimits, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent,
@@ -73,20 +76,6 @@ impl<M: ManageConnection> Shared<M> {
     }
 }
 
-/// Why a driver call failed.
-enum Failure<E> {
-    Error(E),
-    /// Which call panicked, and the panic's message.
-    Panic(&'static str, String),
-}
-
-/// A check that failed, and the level at which to log it.
-struct Failed<E> {
-    reason: Reason,
-    failure: Failure<E>,
-    level: Level,
-}
-
 impl<M: ManageConnection> Shared<M> {
     fn connect_failed(self: &Arc<Self>, permit: Permit, failure: Failure<M::Error>) {
         let permanent = match &failure {
@@ -103,7 +92,61 @@ impl<M: ManageConnection> Shared<M> {
 
     fn run_check(self: &Arc<Self>, mut lease: Lease<PoolConn<M>>, check: Check) {
         let begun = self.clock.now();
-        let result = match self.reset_and_validate(&mut lease, check) {
+        let result = self.reset_and_validate(&mut lease, check);
+        self.end_check(lease, begun, result);
+    }
+
+    /// Validates a connection on the thread of a caller that waits for one, if the manager
+    /// allows that: for `most` at the most, and no longer than the policy's patience, after
+    /// which the pool tries another for it. The caller finds the result in its cell, as if a
+    /// worker had made the call. All but success is left to a worker: what logs and handles an
+    /// error is user code, which may take its time.
+    pub(crate) fn check_here(self: &Arc<Self>, mut lease: PoolLease<M>, most: Duration) {
+        let is_trusted = || self.manager.checks_within_limit();
+        if !self.logger.catch_panic("checks_within_limit", is_trusted).unwrap_or(false) {
+            return self.workers.submit(self, Task::Call(Job::Check(lease, Check::VALIDATE)));
+        }
+        let begun = self.clock.now();
+        let share = self.validation_share();
+        let limit = share.min(most).min(self.config.policy.patience);
+        let rest = match self.validate(&mut lease, limit) {
+            Ok(()) => {
+                self.record_since(Timed::Validate, begun);
+                return self.transition_here(|core, fx| core.check_finished(lease, Ok(()), fx));
+            }
+            Err(failed) if limit < share && failed.is_error() && self.ago(begun) >= limit => {
+                self.drop_error(failed);
+                Unfinished::Validation
+            }
+            Err(failed) => Unfinished::Failure(failed),
+        };
+        self.workers.submit(self, Task::RestOfCheck(lease, begun, rest));
+    }
+
+    /// The rest of a check that a caller has begun.
+    pub(crate) fn finish_check(
+        self: &Arc<Self>,
+        mut lease: PoolLease<M>,
+        begun: Time,
+        rest: Unfinished<M::Error>,
+    ) {
+        let result = match rest {
+            Unfinished::Failure(failed) => Err(failed),
+            Unfinished::Validation => {
+                let left = self.validation_share().saturating_sub(self.ago(begun));
+                self.validate(&mut lease, left)
+            }
+        };
+        self.end_check(lease, begun, result);
+    }
+
+    fn end_check(
+        self: &Arc<Self>,
+        lease: PoolLease<M>,
+        begun: Time,
+        result: Result<(), Failed<M::Error>>,
+    ) {
+        let result = match result {
             Ok(()) => Ok(()),
             Err(Failed { reason, failure, level }) => {
                 let (id, cause) = (lease.conn.id, self.cause_of(failure));
@@ -134,15 +177,25 @@ impl<M: ManageConnection> Shared<M> {
             result.map_err(|failure| Failed { reason: Reason::Broken, failure, level })?;
         }
         if check.validate {
-            let value = lease.conn.value_mut();
-            // A fifth less than the pool's own limit: the driver must be able to say what
-            // is wrong before the pool abandons the call.
-            let limit = self.config.policy.validation_limit / 5 * 4;
-            self.call_driver("is_valid", || manager.is_valid_within(value, limit)).map_err(
-                |failure| Failed { reason: Reason::Invalid, failure, level: Level::Warn },
-            )?;
+            self.validate(lease, self.validation_share())?;
         }
         Ok(())
+    }
+
+    /// How long the driver's validation may take. A fifth less than the pool's own limit: the
+    /// driver must be able to say what is wrong before the pool abandons the call.
+    fn validation_share(&self) -> Duration {
+        self.config.policy.validation_limit / 5 * 4
+    }
+
+    fn validate(
+        &self,
+        lease: &mut Leased<PoolConn<M>>,
+        limit: Duration,
+    ) -> Result<(), Failed<M::Error>> {
+        let value = lease.conn.value_mut();
+        let result = self.call_driver("is_valid", || self.manager.is_valid_within(value, limit));
+        result.map_err(|failure| Failed { reason: Reason::Invalid, failure, level: Level::Warn })
     }
 
     /// Logs what the last holder left behind, once per second at most. Returns whether there

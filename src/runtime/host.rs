@@ -58,6 +58,7 @@ impl<M: ManageConnection> Shared<M> {
     pub(crate) fn run_task(self: &Arc<Self>, task: Task<M>) {
         match task {
             Task::Call(job) => self.run_call(job),
+            Task::RestOfCheck(lease, begun, rest) => self.finish_check(lease, begun, rest),
             Task::Announce => self.announce_all(),
         }
     }

@@ -1,10 +1,10 @@
 //! What the pool reports by itself, until it is announced: leaks, self-deadlocks,
-//! outages, abandoned calls, changes of health.
+//! outages, doubt, abandoned calls, changes of health.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::core::{CallKind, Notice, PoolTypes, Time};
+use crate::core::{CallKind, Notice, PoolTypes, Reason, Time};
 use crate::sync::Mutex;
 use crate::types::{Caller, Cause, Health, HealthLevel, Holder, NestedGet};
 
@@ -18,6 +18,7 @@ pub(crate) enum Notification {
     SelfDeadlock(Vec<NestedGet>),
     Outage(Option<Cause>),
     OutageEnded { failures: u32, lasted: Duration },
+    Doubt { connection_id: u64, reason: Reason, idle: u32 },
     Abandoned { kind: CallKind, connection_id: u64, after: Duration },
     Health { from: HealthLevel, health: Health },
 }
@@ -33,6 +34,9 @@ impl<T: PoolTypes<Caller = Caller, Cause = Cause>> From<Notice<T>> for Notificat
             Notice::Outage(cause) => Notification::Outage(cause),
             Notice::OutageEnded { failures, lasted } => {
                 Notification::OutageEnded { failures, lasted }
+            }
+            Notice::Doubt { connection_id, reason, idle } => {
+                Notification::Doubt { connection_id, reason, idle }
             }
             Notice::Abandoned { kind, connection_id, after } => {
                 Notification::Abandoned { kind, connection_id, after }

@@ -6,7 +6,7 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::conn::Conn;
+use super::conn::{Conn, Unfinished};
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
 use super::probe::HealthProbe;
@@ -77,6 +77,8 @@ pub(crate) enum FastPath {
 pub(crate) enum Task<M: ManageConnection> {
     /// A driver call that the core asked for.
     Call(Job<Runtime<M>>),
+    /// The rest of a check that a caller has begun on its own thread, at this time.
+    RestOfCheck(PoolLease<M>, Time, Unfinished<M::Error>),
     /// Announces pending notifications.
     Announce,
 }
@@ -103,6 +105,8 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) process: PoolProcess,
     pub(crate) slow_gets: RateLimit,
     pub(crate) leftovers: RateLimit,
+    /// Limits the log records of connections in doubt.
+    pub(crate) doubts: RateLimit,
     pub(crate) logger: Logger,
     /// The last spawn failed.
     pub(super) spawn_failing: AtomicBool,
@@ -131,6 +135,7 @@ impl<M: ManageConnection> Shared<M> {
             process: PoolProcess::new(),
             slow_gets: RateLimit::default(),
             leftovers: RateLimit::default(),
+            doubts: RateLimit::default(),
             logger: Logger::new(&config.name),
             spawn_failing: AtomicBool::new(false),
             clock,

@@ -8,7 +8,7 @@ use super::logger::millis;
 use super::refusal::Refusal;
 use super::shared::{FastPath, PoolCell, PoolCore, PoolLease, Runtime, Shared};
 use super::wait_cell::WaitCell;
-use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
+use crate::core::{Answer, Check, Effects, Job, Time, Waiter, WaiterId};
 use crate::sync::Arc;
 use crate::types::thread;
 use crate::types::{
@@ -33,12 +33,30 @@ enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
     /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
-    Enqueued(WaiterId, Arc<PoolCell<M>>),
+    /// The caller may make this check itself.
+    Enqueued(WaiterId, Arc<PoolCell<M>>, Option<PoolLease<M>>),
     Refused(Refusal),
 }
 
 fn is_cancelled(checkout: &Checkout<'_>) -> bool {
     checkout.cancel.is_some_and(CancelToken::is_cancelled)
+}
+
+/// Takes over a check that this caller's coming has started. One who may be cancelled waits
+/// instead: that ends a wait at once, but no check.
+fn take_check<M: ManageConnection>(
+    checkout: &Checkout<'_>,
+    fx: &mut Effects<Runtime<M>>,
+) -> Option<PoolLease<M>> {
+    if fx.jobs.is_empty() || checkout.cancel.is_some() {
+        return None;
+    }
+    let is_check = |job: &Job<Runtime<M>>| matches!(job, Job::Check(_, Check::VALIDATE));
+    let place = fx.jobs.iter().position(is_check)?;
+    match fx.jobs.remove(place) {
+        Job::Check(lease, _) => Some(lease),
+        _ => unreachable!("it is a check"),
+    }
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -80,7 +98,12 @@ impl<M: ManageConnection> Shared<M> {
                 Ok(lease)
             }
             Outcome::Refused(refusal) => Err(refusal.into_error(checkout.caller.label())),
-            Outcome::Enqueued(id, cell) => self.wait_in_queue(checkout, id, &cell),
+            Outcome::Enqueued(id, cell, check) => {
+                if let Some(lease) = check {
+                    self.check_here(lease, checkout.deadline.since(checkout.start));
+                }
+                self.wait_in_queue(checkout, id, &cell)
+            }
         }
     }
 
@@ -117,9 +140,9 @@ impl<M: ManageConnection> Shared<M> {
             Ok(id) if checkout.deadline <= now => match core.claim(id, fx) {
                 Some(lease) => Outcome::Claimed(lease),
                 None if core.leave(id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
-                None => Outcome::Enqueued(id, cell),
+                None => Outcome::Enqueued(id, cell, None),
             },
-            Ok(id) => Outcome::Enqueued(id, cell),
+            Ok(id) => Outcome::Enqueued(id, cell, take_check(checkout, fx)),
         }
     }
 

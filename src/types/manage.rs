@@ -29,7 +29,8 @@ pub struct CallLimits {
 /// others have defaults.
 ///
 /// The pool calls every method outside its locks. `connect`, [`is_valid`],
-/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may block. Each has
+/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may block (but see
+/// [`checks_within_limit`]). Each has
 /// a limit (see [`Builder`](crate::Builder)), after which the pool abandons the call and
 /// goes on without it. [`has_broken`] and [`needs_reset`] run on the thread that returns a
 /// connection and must not block. A panic in any of them is caught and counts as a
@@ -37,6 +38,7 @@ pub struct CallLimits {
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within
+/// [`checks_within_limit`]: ManageConnection::checks_within_limit
 /// [`reset`]: ManageConnection::reset
 /// [`has_broken`]: ManageConnection::has_broken
 /// [`needs_reset`]: ManageConnection::needs_reset
@@ -149,6 +151,24 @@ pub trait ManageConnection: Send + Sync + 'static {
     ) -> Result<(), Self::Error> {
         let _ = limit;
         self.is_valid(conn)
+    }
+
+    /// Whether [`is_valid_within`](ManageConnection::is_valid_within) may run on the thread of
+    /// the caller that waits for the check, which spares it a hand-over to a worker and back.
+    ///
+    /// Return `true` only if that call
+    ///
+    /// - keeps its limit by itself, to a few milliseconds, also when the server is silent: the
+    ///   pool cannot abandon a call on a caller's thread. The limit is then 250 ms, or the
+    ///   caller's own time if that is less;
+    /// - can be made again after it ran out of time, and succeeds if the server has answered
+    ///   after all: a worker does so, with what is left of the usual limit.
+    ///
+    /// Asked on the caller's thread before each such check, so the answer may depend on the
+    /// thread: a driver that cannot run within an async context returns `false` there. It
+    /// must not block. The default is `false`: a worker makes the check.
+    fn checks_within_limit(&self) -> bool {
+        false
     }
 
     /// Whether `connect` failed in a way that no retry can cure, because the configuration

@@ -14,6 +14,7 @@ mod bounded_wait; // P1
 mod capacity; // P5
 mod closing; // P6, P7
 mod counters; // P12
+mod doubt; // P13
 mod errors; // P9
 mod lock; // P6: nothing foreign runs under the pool's lock
 mod never_empty;
@@ -34,6 +35,7 @@ mod builder;
 mod controls;
 mod guards;
 mod hooks;
+mod own_checks;
 mod requests;
 
 // What the pool reports.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{CancelToken, Fairness, PooledConnection};
-use fairpool_testing::stub::{Server, WATCHDOG, builder};
+use fairpool_testing::stub::{Server, WATCHDOG, builder, eventually};
 
 use crate::support::{assert_whole, await_waiting, ms, rounds, served, waiter};
 
@@ -88,6 +88,8 @@ fn p4_grants_that_race_with_timeouts_and_cancels_lose_no_connection() {
                 });
             }
         });
+        // A check may be under way for one that has left.
+        eventually("no check is under way", || pool.stats().checking == 0);
         let stats = pool.stats();
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         println!("{fairness:?}: {stats}");

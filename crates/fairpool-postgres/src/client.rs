@@ -117,6 +117,13 @@ impl Client {
         self.state.answered(result)
     }
 
+    /// The pool's check. If it runs out of time it may be made again: so its failure is not noted,
+    /// which would end the connection.
+    pub(crate) fn check(&mut self, limit: Duration) -> Result<(), Error> {
+        self.inner.is_valid(limit)?;
+        self.state.answered(Ok(()))
+    }
+
     /// Makes a round trip without a limit; see [`postgres::Client::check_connection`].
     ///
     /// # Errors

@@ -193,13 +193,19 @@ where
         client.state().end_use() || client.is_closed()
     }
 
-    /// Makes one round trip of at most `limit`.
+    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again.
     ///
     /// # Errors
     ///
     /// As [`is_valid`](ManageConnection::is_valid).
     fn is_valid_within(&self, client: &mut Client, limit: Duration) -> Result<(), Error> {
-        client.is_valid(limit)
+        client.check(limit)
+    }
+
+    /// True outside an async runtime: a check keeps its limit by itself, also on a silent server,
+    /// and may be repeated. Inside one, where the driver would panic, the pool's own threads check.
+    fn checks_within_limit(&self) -> bool {
+        tokio::runtime::Handle::try_current().is_err()
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or

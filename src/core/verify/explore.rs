@@ -7,7 +7,8 @@
 //! setup.
 //!
 //! Checked on every step: the invariants of the core (P3, P4, P5), the order of service
-//! (P2), and that each connection has one owner and is closed once (P7). Checked from
+//! (P2), that each connection has one owner and is closed once (P7), and that nobody gets one
+//! that was not proved since another has proved dead (P13). Checked from
 //! every state: when faults stop, every waiter is served. Some setups are explored again
 //! with a subscriber: that changes nothing, and the events are what has happened.
 
@@ -102,6 +103,14 @@ struct World {
     now: Time,
     clients: Vec<Client>,
     jobs: Vec<Job<Toy>>,
+    /// At which step each of the jobs began.
+    begun: Vec<u64>,
+    /// How many steps there were.
+    steps: u64,
+    /// At which step the call began that last showed each connection to work.
+    proved: BTreeMap<u32, u64>,
+    /// What was proved before this step must not be lent.
+    doubted: u64,
     /// Each connection ever opened, and whether it is still open.
     conns: BTreeMap<u32, bool>,
     listener: Option<Listener>,
@@ -119,6 +128,10 @@ impl World {
             now: Time::START,
             clients: setup.priorities.iter().map(|_| Client::default()).collect(),
             jobs: Vec::new(),
+            begun: Vec::new(),
+            steps: 0,
+            proved: BTreeMap::new(),
+            doubted: 0,
             conns: BTreeMap::new(),
         };
         world.tick();
@@ -173,6 +186,7 @@ impl World {
     }
 
     fn apply(&mut self, action: Action) {
+        self.steps += 1;
         let aged = self.ended_by_age();
         // What was being opened when a refresh came is not open yet.
         let opens = match action {
@@ -218,6 +232,9 @@ impl World {
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
+                if verdict == Verdict::Broken {
+                    self.doubted = self.steps;
+                }
                 let lease = match verdict {
                     Verdict::Keep if self.setup.subscribed => {
                         self.core.checkin_noted(now, lease).err()
@@ -244,7 +261,11 @@ impl World {
             Action::Close => assert!(self.core.close(&mut fx), "it was open"),
         }
         self.check_leaving(had_closed_unheld, &fx);
-        self.carry_out(fx);
+        let at_once = match action {
+            Action::GetAtOnce(client) => Some(client),
+            _ => None,
+        };
+        self.carry_out(fx, at_once);
         // The reaper runs when it planned to, and at no other time.
         if self.core.wake_at <= self.now {
             self.tick();
@@ -256,6 +277,7 @@ impl World {
         let planned = self.core.wake_at;
         let had_closed_unheld = self.core.has_closed_unheld();
         let next = self.core.tick(&mut fx);
+        self.see_overruns();
         assert!(next > self.now, "the reaper spins");
         self.check_leaving(had_closed_unheld, &fx);
         let core = &self.core;
@@ -265,7 +287,18 @@ impl World {
             let is_quiet = fx.jobs.is_empty() && next == Time::NEVER;
             assert!(!fx.jobs.is_empty() || is_quiet, "the reaper plans to run for nothing");
         }
-        self.carry_out(fx);
+        self.carry_out(fx, None);
+    }
+
+    /// A validation that overruns its limit has failed, as far as the others are concerned.
+    fn see_overruns(&mut self) {
+        for (job, begun) in self.jobs.iter().zip(&self.begun) {
+            let Job::Check(lease, Check { validate: true, .. }) = job else { continue };
+            let slot = &self.core.slots[lease.permit.index()];
+            if slot.past_limit || slot.state == ConnectionState::Abandoned {
+                self.doubted = self.doubted.max(*begun);
+            }
+        }
     }
 
     /// What the last handle waits for: it is woken when that comes, and until then a call
@@ -293,6 +326,7 @@ impl World {
         let lease = fast.or_else(|| self.core.acquire(priority, client as u8, fx));
         if let Some(lease) = lease {
             self.assert_may_overtake(priority);
+            self.assert_proved(lease.conn);
             self.clients[client].held.push(lease);
             return None;
         }
@@ -337,19 +371,33 @@ impl World {
     }
 
     fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
+        let begun = self.begun.swap_remove(job);
         match (self.jobs.swap_remove(job), outcome) {
             (Job::Connect(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
+                self.proved.insert(conn, begun);
                 self.core.connect_finished(Leased::new(permit, conn), fx);
             }
             (Job::Connect(permit), outcome) => {
                 let permanent = outcome == Outcome::Permanent;
                 self.core.connect_failed(permit, 0, permanent, fx);
             }
-            (Job::Check(lease, _), Outcome::Good) => self.core.check_finished(lease, Ok(()), fx),
-            (Job::Check(lease, _), _) => {
-                self.core.check_finished(lease, Err((Reason::Invalid, 1)), fx);
+            (Job::Check(lease, check), Outcome::Good) => {
+                if check.validate {
+                    self.proved.insert(lease.conn, begun);
+                }
+                self.core.check_finished(lease, Ok(()), fx);
+            }
+            (Job::Check(lease, check), _) => {
+                // Dead when the check began, or at any time until the reset failed. If it has
+                // overrun its limit, that is known.
+                let slot = &self.core.slots[lease.permit.index()];
+                if slot.state == ConnectionState::Checking {
+                    let since = if check.validate { begun } else { self.steps };
+                    self.doubted = self.doubted.max(since);
+                }
+                self.core.check_finished(lease, Err((check.failure(), 1)), fx);
             }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
@@ -358,13 +406,15 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, fx: Effects<Toy>) {
+    fn carry_out(&mut self, fx: Effects<Toy>, at_once: Option<usize>) {
         for (cell, answer) in fx.answers {
             let client = usize::from(cell);
             match answer {
                 Answer::Granted(lease) => self.served(client, lease),
                 Answer::Nudged => match &mut self.clients[client].wait {
                     Some(wait) => wait.nudged = true,
+                    // It joined, was nudged for what lay below the top, and has claimed it.
+                    None if at_once == Some(client) => {}
                     None => panic!("P4: nudged a client that does not wait"),
                 },
                 Answer::Failed(..) | Answer::SelfDeadlock(_) => {
@@ -373,6 +423,7 @@ impl World {
             }
         }
         self.jobs.extend(fx.jobs);
+        self.begun.resize(self.jobs.len(), self.steps);
         self.deliver();
     }
 
@@ -393,6 +444,7 @@ impl World {
             panic!("P4: a connection for a client that does not wait");
         };
         assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
+        self.assert_proved(lease.conn);
         for (other, waiting) in self.clients.iter().enumerate() {
             let Some(Wait { id: other_id, since: theirs, .. }) = waiting.wait else { continue };
             if self.core.queue.get(other_id).is_none() {
@@ -421,6 +473,12 @@ impl World {
             let waited = self.now.since(waiter.since);
             assert!(waited < self.setup.policy.fairness_bound, "P2: overtaken past the bound");
         }
+    }
+
+    /// Nobody gets a connection that was not proved since another has proved dead.
+    fn assert_proved(&self, conn: u32) {
+        let proved = self.proved[&conn];
+        assert!(proved >= self.doubted, "P13: proved at {proved}, in doubt since {}", self.doubted);
     }
 
     fn close_conn(&mut self, conn: u32) {
@@ -489,15 +547,38 @@ impl World {
             time if time > self.now => format!("+{}", time.0 - self.now.0),
             time => (self.now.0 - time.0).min(self.setup.horizon).to_string(),
         };
+        let validating: Vec<u64> = self
+            .core
+            .slots
+            .iter()
+            .filter_map(|slot| {
+                let validates = slot.state == ConnectionState::Checking && slot.check.validate;
+                validates.then_some(slot.proof)
+            })
+            .collect();
         let slot = |permit: &Permit| {
             let slot = &self.core.slots[permit.index()];
             let stale = slot.generation != self.core.generation;
+            // Of its proof matters whether it counts, and which checks would put it in doubt.
+            let closes = slot.call() == Some(CallKind::Close)
+                || slot.abandoned.is_some_and(|(kind, _)| kind == CallKind::Close);
+            let fresh_for = self.core.policy.fresh_for;
+            let is_due =
+                slot.state == ConnectionState::Idle && self.now.since(slot.fresh_at) >= fresh_for;
+            let proof = if closes {
+                String::new()
+            } else if is_due || slot.proof <= self.core.doubted {
+                "d".to_string()
+            } else {
+                let is_later = |proof: &&u64| **proof > slot.proof;
+                validating.iter().filter(is_later).count().to_string()
+            };
             let (slow, overran, old) = (slot.past_patience, slot.past_limit, slot.old);
             let ages = self.setup.policy.max_lifetime.is_some()
                 || self.setup.owner.contains(&Action::Refresh);
             let unused = ages && slot.caller.is_none();
             format!(
-                "{:?},{},{},{},{stale},{slow},{overran},{old}{unused}",
+                "{:?},{},{},{},{proof}{stale},{slow},{overran},{old}{unused}",
                 match slot.state {
                     ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
                     ConnectionState::Busy => (1, None, None),
@@ -780,15 +861,11 @@ fn setups() -> Vec<Setup> {
     let mut replaced = Setup {
         faults: true,
         owner: &[Action::Refresh, Action::Prove],
-        ..plain("successors, refresh, proofs, faults", 3, &[5])
+        ..plain("successors, refresh, proofs, faults", 2, &[5])
     };
-    replaced.policy.min_idle = Some(2);
+    replaced.policy.min_idle = Some(1);
 
-    let mut all_kept = Setup {
-        horizon: 5,
-        verdicts: KEEP_OR_BREAK,
-        ..plain("lifetimes in a full pool, failing uses", 2, &[5, 5])
-    };
+    let mut all_kept = Setup { horizon: 5, ..plain("lifetimes in a full pool", 2, &[5, 5]) };
     all_kept.policy.min_idle = None;
     all_kept.policy.max_lifetime = Some(nanos(4));
 
@@ -796,6 +873,41 @@ fn setups() -> Vec<Setup> {
         strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks,
         replaced, all_kept,
     ]
+}
+
+/// Those in which connections die, and others are in doubt because of it.
+fn setups_with_doubt() -> Vec<Setup> {
+    let mut doubt = Setup {
+        faults: true,
+        verdicts: &[
+            Verdict::Keep,
+            Verdict::Broken,
+            Verdict::Check(Check { reset: true, validate: false }),
+        ],
+        last_only_tries: true,
+        ..plain("doubt: errors, failed checks, and one that only tries", 2, &[5, 5, 6])
+    };
+    doubt.policy.fairness_bound = nanos(1);
+    doubt.policy.priority_ageing = nanos(1);
+
+    let three = Setup {
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        most_held: 2,
+        horizon: 1,
+        ..plain("doubt: three connections", 3, &[5, 5])
+    };
+
+    let mut late = Setup {
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        horizon: 2,
+        ..plain("doubt: checks that hang, keepalives", 2, &[5, 5])
+    };
+    late.policy.validation_limit = nanos(1);
+    late.policy.keepalive = Some(nanos(2));
+
+    vec![doubt, three, late]
 }
 
 /// A subscriber receives what happened, and changes nothing.
@@ -816,9 +928,18 @@ fn p7_listeners_hear_the_truth_in_every_reachable_state() {
 
 #[test]
 fn p2_p3_p4_p5_p7_hold_in_every_reachable_state() {
+    explore_all(setups());
+}
+
+#[test]
+fn p13_nobody_gets_what_was_not_proved_since_in_every_reachable_state() {
+    explore_all(setups_with_doubt());
+}
+
+fn explore_all(setups: Vec<Setup>) {
     let started = std::time::Instant::now();
     let (mut states, mut transitions) = (0, 0);
-    for setup in setups() {
+    for setup in setups {
         let begun = std::time::Instant::now();
         let (some_states, some_transitions) = explore(&setup);
         println!(

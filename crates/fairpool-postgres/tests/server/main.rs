@@ -20,6 +20,7 @@ mod forks;
 mod left_behind;
 mod limits;
 mod marks;
+mod own_checks;
 mod pgbouncer;
 mod pool;
 mod recovery;

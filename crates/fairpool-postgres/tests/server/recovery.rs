@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use fairpool_postgres::postgres::error::SqlState;
 use fairpool_servers::cluster::Cluster;
 
 use crate::common::{
-    Manager, PROMPT, backend, backends, builder, driver_error, kill, logged, millis, named,
+    Guard, Manager, PROMPT, backend, backends, builder, driver_error, kill, logged, millis, named,
     refused, session, sessions_named, shared, start_log, take_all, wait_until,
 };
 
@@ -189,6 +190,107 @@ fn after_a_quiet_spell_nobody_gets_a_connection_whose_backend_was_killed() {
         assert!(alive.is_disjoint(&dead));
     }
     assert_eq!(pool.stats().closed.invalid, 24);
+}
+
+/// With `skip_check_within` so long that age is no reason for a check.
+fn never_by_age(size: u32, name: &'static str) -> Pool<Manager> {
+    let unset = builder().max_size(size).skip_check_within(Duration::MAX);
+    unset.build(named(name)).unwrap()
+}
+
+/// A user that does what `run` is for; returns whether it saw an error.
+fn use_fails(conn: &mut Guard) -> bool {
+    PooledConnection::run(conn, |client| client.query_one("SELECT 1", &[])).is_err()
+}
+
+#[test]
+fn p13_eight_idle_connections_whose_backends_were_killed_cost_one_error() {
+    let pool = never_by_age(8, "idle_siblings");
+    let mut admin = session(shared());
+    for round in 1..=5 {
+        let mut all = take_all(&pool);
+        let dead: Vec<i32> = backends(&mut all).into_iter().collect();
+        drop(all);
+        kill(&mut admin, &dead);
+        let errors = (0..32).filter(|_| use_fails(&mut pool.get().unwrap())).count();
+        println!("round {round}: 8 dead idle connections cost 32 users {errors} errors");
+        assert_eq!(errors, 1);
+    }
+}
+
+/// 32 threads use a pool of 8. All backends are killed while each of the 8 is in somebody's
+/// hands, most of them between two statements.
+#[test]
+fn p13_the_backends_of_a_full_busy_pool_are_killed_and_users_see_no_more_errors_than_it_had() {
+    let pool = never_by_age(8, "busy_siblings");
+    let mut admin = session(shared());
+    let stop = AtomicBool::new(false);
+    let (errors, late) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // As many connections were broken when the backends were killed.
+    let broken = AtomicU64::new(0);
+    let counts: Vec<usize> = thread::scope(|scope| {
+        let user = || {
+            while !stop.load(Ordering::Relaxed) {
+                let round = broken.load(Ordering::Relaxed);
+                let known = pool.stats().closed.broken > round;
+                let mut conn = pool.get().expect("a connection");
+                if use_fails(&mut conn) {
+                    errors.fetch_add(1, Ordering::Relaxed);
+                    let late_now = known && broken.load(Ordering::Relaxed) == round;
+                    late.fetch_add(usize::from(late_now), Ordering::Relaxed);
+                }
+                thread::sleep(millis(2)); // the connection is in use, without a statement
+            }
+        };
+        (0..32).for_each(|_| drop(scope.spawn(user)));
+        let counts = (0..5).map(|_| {
+            let before = errors.load(Ordering::Relaxed);
+            let closed = || pool.stats().closed;
+            let earlier = closed();
+            broken.store(earlier.broken, Ordering::Relaxed);
+            let gets = pool.stats().gets;
+            wait_until("all are in use", || pool.stats().gets > gets + 200);
+            admin.execute(KILL_BUSY, &[]).expect("signals");
+            wait_until("all are found", || {
+                let (now, before) = (closed(), earlier.broken + earlier.invalid);
+                now.broken + now.invalid == before + 8
+            });
+            errors.load(Ordering::Relaxed) - before
+        });
+        let counts = counts.collect();
+        stop.store(true, Ordering::Relaxed);
+        counts
+    });
+    let late = late.into_inner();
+    println!(
+        "errors of users when all 8 backends of a busy pool were killed: {counts:?}; of those \
+         that came after the first error was back: {late}"
+    );
+    assert!(counts.iter().all(|&errors| errors <= 8), "{counts:?}");
+    assert_eq!(late, 0);
+}
+
+const KILL_BUSY: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                         WHERE application_name = 'busy_siblings'";
+
+/// The first to notice returns a dead connection; the others return theirs without a word.
+#[test]
+fn p13_what_holders_return_without_a_statement_after_the_kill_is_lent_to_nobody() {
+    let pool = never_by_age(8, "silent_siblings");
+    let mut all = take_all(&pool);
+    let dead: Vec<i32> = backends(&mut all).into_iter().collect();
+    kill(&mut session(shared()), &dead);
+    let mut first = all.pop().unwrap();
+    assert!(use_fails(&mut first));
+    drop(first);
+    drop(all);
+    let mut errors = 0;
+    for _ in 0..4 {
+        let mut next = take_all(&pool);
+        errors += next.iter_mut().filter_map(|conn| use_fails(conn).then_some(())).count();
+    }
+    println!("after the first error, {errors} more of 7 dead connections");
+    assert_eq!(errors, 0);
 }
 
 #[test]

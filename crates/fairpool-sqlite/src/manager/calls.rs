@@ -151,6 +151,12 @@ impl ManageConnection for SqliteConnectionManager {
         Ok(())
     }
 
+    /// True: a check takes microseconds and waits for no lock. While the switch to WAL mode is due,
+    /// which a check then tries, the pool's own threads check.
+    fn checks_within_limit(&self) -> bool {
+        !self.journal.is_pending()
+    }
+
     /// True if the path no longer means the file that the connection has open.
     ///
     /// Asks the file system at most once per tick of the clock, some milliseconds.

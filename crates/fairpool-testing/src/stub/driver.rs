@@ -20,6 +20,16 @@ impl Conn {
     pub fn touch(&self) {
         self.server.expect_open(Op::IsValid, self.id);
     }
+
+    /// A query, which fails if the connection is dead: see [`Server::kill_all`].
+    ///
+    /// # Errors
+    ///
+    /// [`StubError::Query`].
+    pub fn query(&self) -> Result<(), StubError> {
+        self.touch();
+        if self.server.is_dead(self.id) { Err(StubError::Query) } else { Ok(()) }
+    }
 }
 
 impl Drop for Conn {
@@ -96,7 +106,8 @@ impl ManageConnection for Manager {
 
     fn is_valid(&self, conn: &mut Conn) -> Result<(), StubError> {
         self.0.expect_open(Op::IsValid, conn.id);
-        if self.0.says(Op::IsValid) { Err(StubError::Invalid) } else { Ok(()) }
+        let fails = self.0.says(Op::IsValid) || self.0.is_dead(conn.id);
+        if fails { Err(StubError::Invalid) } else { Ok(()) }
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {

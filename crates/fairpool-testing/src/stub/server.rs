@@ -1,6 +1,6 @@
 //! The server: its script, its counts, and the breaches that it saw.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -31,6 +31,14 @@ impl Server {
     /// Makes it a breach to have more connections than this at once, attempts included.
     pub fn limit(&self, limit: u32) {
         lock(&self.0).limit = Some(limit as usize);
+    }
+
+    /// All connections that are open now die: their queries fail, and so do their checks. The
+    /// driver does not notice by itself.
+    pub fn kill_all(&self) {
+        let state = &mut *lock(&self.0);
+        let open = state.lives.iter().filter(|(_, life)| **life == Life::Open);
+        state.dead.extend(open.map(|(id, _)| *id));
     }
 
     /// Calls `spy` in every call of the driver, before the call does anything.
@@ -120,6 +128,10 @@ impl Server {
         }
     }
 
+    pub(super) fn is_dead(&self, id: usize) -> bool {
+        lock(&self.0).dead.contains(&id)
+    }
+
     pub(super) fn count(state: &mut State) {
         let now = state.live + state.connecting;
         state.peak = state.peak.max(now);
@@ -152,6 +164,7 @@ pub(super) struct State {
     calls: HashMap<Op, usize>,
     threads: HashMap<Op, Vec<String>>,
     pub(super) lives: HashMap<usize, Life>,
+    dead: HashSet<usize>,
     pub(super) connecting: usize,
     pub(super) live: usize,
     peak: usize,

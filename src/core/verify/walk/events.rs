@@ -109,10 +109,16 @@ impl Reference {
         let unfit = self.unfit(conn);
         self.take_back(conn);
         match (verdict, unfit) {
-            (Verdict::Broken, _) => self.retire(conn, Reason::Broken),
+            (Verdict::Broken, _) => {
+                self.doubt_because_of(conn, Reason::Broken, 0);
+                self.retire(conn, Reason::Broken);
+            }
             (_, Some(reason)) => self.retire_unfit(conn, reason),
             (Verdict::Keep, _) => self.stack(conn),
-            (Verdict::Check(check), _) => self.due.checks.push((conn, check, None)),
+            (Verdict::Check(check), _) => {
+                let validate = check.validate || self.in_doubt(conn);
+                self.due.checks.push((conn, Check { validate, ..check }, None));
+            }
         }
     }
 
@@ -223,7 +229,7 @@ impl Reference {
             };
         }
         let call = self.end_call(permit);
-        let generation = call.generation;
+        let (generation, proved) = (call.generation, call.begun);
         self.conns.push(Facts {
             permit,
             alive: true,
@@ -237,6 +243,7 @@ impl Reference {
             truly_idle_since: self.now,
             retired_at: Time::NEVER,
             generation,
+            proved,
         });
         match unfit {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
@@ -305,6 +312,9 @@ impl Reference {
         let unfit = self.unfit(conn);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
+        if result.is_ok() && check.validate {
+            self.conns[conn as usize].proved = call.begun;
+        }
         if call.abandoned {
             return match result {
                 Ok(()) => {
@@ -322,6 +332,9 @@ impl Reference {
             && !self.fails_for_good()
         {
             self.last_error = Some((self.now, cause));
+        }
+        if let Err((reason, _)) = result {
+            self.doubt_because_of(conn, reason, call.begun);
         }
         match (result, unfit, idle_since) {
             (Err((reason, _)), ..) => self.retire(conn, reason),
@@ -368,6 +381,24 @@ impl Reference {
         self.forget_old(conn);
     }
 
+    /// The connection is dead, or the check that began then does not end. What was proved
+    /// before must be checked: after an error, before now; else before that check.
+    fn doubt_because_of(&mut self, conn: u32, reason: Reason, checked: u64) {
+        let doubted = match reason {
+            Reason::Broken => self.order + self.due.checks.len() as u64,
+            Reason::Invalid => checked - 1,
+            _ => panic!("{reason:?} says nothing of the others"),
+        };
+        let known: Vec<bool> = self.idle.iter().map(|&idle| self.in_doubt(idle)).collect();
+        self.doubted = self.doubted.max(doubted);
+        let idle = self.idle.iter().zip(known);
+        let newly = idle.filter(|&(&idle, known)| self.in_doubt(idle) && !known).count();
+        if newly > 0 {
+            let id = Toy::connection_id(&conn);
+            self.due.notices.push(format!("{id} is {reason}: {newly} in doubt"));
+        }
+    }
+
     pub(super) fn retire(&mut self, conn: u32, reason: Reason) {
         self.counters.closed[reason as usize] += 1;
         self.conns[conn as usize].retired_at = self.now;
@@ -386,12 +417,14 @@ impl Reference {
         let facts = &mut self.conns[conn as usize];
         (facts.fresh_at, facts.idle_since) = (stamp, stamp);
         (facts.truly_fresh_at, facts.truly_idle_since) = (truth, truth);
-        self.idle.push(conn);
+        // What is in doubt is used last.
+        let place = if self.in_doubt(conn) { 0 } else { self.idle.len() };
+        self.idle.insert(place, conn);
         self.note_move_of(conn, ConnectionState::Idle, None);
     }
 
     fn offer(&mut self, conn: u32) {
-        if self.serving() && !self.queue.is_empty() {
+        if self.serving() && !self.queue.is_empty() && !self.in_doubt(conn) {
             self.due.grant = Some(conn);
         } else {
             self.stack(conn);
@@ -458,6 +491,7 @@ impl Reference {
         let mut abandoned = 0;
         let mut failed = Vec::new();
         let late = |reference: &Reference, call: &Call| reference.limit(call) <= reference.now;
+        self.calls.sort_by_key(|call| call.permit);
         for index in 0..self.calls.len() {
             let call = self.calls[index];
             if call.abandoned {
@@ -474,6 +508,12 @@ impl Reference {
                 self.abandoned_now(call);
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
+            }
+            let after = self.calls[index];
+            let news = after.abandoned || (after.overdue && !call.overdue);
+            if let (What::Check(check, _), Some(conn), true) = (call.what, call.conn, news) {
+                let reason = if check.validate { Reason::Invalid } else { Reason::Broken };
+                self.doubt_because_of(conn, reason, call.begun);
             }
             if self.calls[index].abandoned && call.what == What::Connect {
                 failed.push(call.since);
@@ -536,7 +576,8 @@ impl Reference {
     /// Returns whether something is done to find out whether the pool works.
     pub(super) fn prove(&mut self, proof_lasts: Duration) -> bool {
         let open = self.idle.iter().copied().chain(self.held.iter().map(|holding| holding.conn));
-        let proved = open.map(|conn| self.conns[conn as usize].fresh_at).max();
+        let known = open.filter(|&conn| !self.in_doubt(conn));
+        let proved = known.map(|conn| self.conns[conn as usize].fresh_at).max();
         let proved = proved.is_some_and(|at| self.now.since(at) < proof_lasts);
         let comes = self.checking() + self.opening() > 0 || self.opens_missing() > 0;
         if !self.serving() || !self.queue.is_empty() || proved || comes {

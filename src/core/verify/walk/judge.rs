@@ -74,6 +74,7 @@ impl Taken {
 
 impl Reference {
     pub(super) fn settle(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
+        self.beginning = fx.jobs.iter().map(slot_of).collect();
         let waiting = self.queue.len() as u32;
         let stack = self.idle.clone();
         let mut taken = Taken {
@@ -109,6 +110,7 @@ impl Reference {
         self.compare(core);
         self.judge_service(how);
         self.judge_plan(core, fx, how);
+        self.order += fx.jobs.len() as u64;
     }
 
     /// Old idle connections end if they may, the oldest first; those that nobody has used and
@@ -251,7 +253,8 @@ impl Reference {
                 others += 1;
                 assert!(*check == Check::VALIDATE && self.stale(conn));
                 let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
-                assert!(unused_for >= self.policy.fresh_for, "checked early");
+                let due = unused_for >= self.policy.fresh_for || self.in_doubt(conn);
+                assert!(due, "checked early");
                 assert!(self.serving() && waiting > 0, "checked for nobody");
                 taken.upper.push(conn);
             }
@@ -264,8 +267,19 @@ impl Reference {
 
     pub(super) fn start(&mut self, permit: u32, conn: Option<u32>, what: What, abandoned: bool) {
         let (slow, overdue, since) = (false, false, self.now);
+        let place = self.beginning.iter().position(|&it| it == permit).expect("it begins");
         let generation = self.generation;
-        self.calls.push(Call { permit, conn, what, since, generation, slow, overdue, abandoned });
+        self.calls.push(Call {
+            permit,
+            conn,
+            what,
+            since,
+            generation,
+            begun: self.order + place as u64 + 1,
+            slow,
+            overdue,
+            abandoned,
+        });
         // The connection of an abandoned call makes no step.
         match what {
             _ if abandoned => {}
@@ -317,6 +331,9 @@ impl Reference {
             Notice::Outage(cause) => format!("outage {cause:?}"),
             Notice::OutageEnded { failures, lasted } => {
                 format!("outage ended after {failures}, {lasted:?}")
+            }
+            Notice::Doubt { connection_id, reason, idle } => {
+                format!("{connection_id} is {reason}: {idle} in doubt")
             }
             Notice::Abandoned { kind, connection_id, after } => {
                 format!("abandoned {kind:?} of {connection_id} after {after:?}")
@@ -375,6 +392,13 @@ impl Reference {
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
         assert_eq!(summary(&core.self_deadlock(now)), waits, "P9: who waits for itself");
+    }
+}
+
+fn slot_of(job: &Job<Toy>) -> u32 {
+    match job {
+        Job::Connect(permit) => permit.0,
+        Job::Check(lease, _) | Job::Close(lease, _) => lease.permit.0,
     }
 }
 

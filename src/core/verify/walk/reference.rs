@@ -43,6 +43,8 @@ pub(super) struct Call {
     pub(super) what: What,
     pub(super) since: Time,
     pub(super) generation: u32,
+    /// Its place in the order of all calls.
+    pub(super) begun: u64,
     pub(super) slow: bool,
     pub(super) overdue: bool,
     pub(super) abandoned: bool,
@@ -75,6 +77,8 @@ pub(super) struct Facts {
     pub(super) truly_idle_since: Time,
     pub(super) retired_at: Time,
     pub(super) generation: u32,
+    /// When the last connect or validation began that has succeeded.
+    pub(super) proved: u64,
 }
 
 pub(super) struct Failing {
@@ -125,6 +129,12 @@ pub(super) struct Reference {
     pub(super) paused: bool,
     pub(super) generation: u32,
     pub(super) succession: Succession,
+    /// How many calls have begun before this transition.
+    pub(super) order: u64,
+    /// The slots of the calls that begin in this transition, in order.
+    pub(super) beginning: Vec<u32>,
+    /// What was proved by a call that began no later than this, must be checked before use.
+    pub(super) doubted: u64,
     pub(super) failing: Option<Failing>,
     pub(super) last_error: Option<(Time, u8)>,
     pub(super) deadlocked: Option<Time>,
@@ -160,6 +170,9 @@ impl Reference {
             paused: false,
             generation: 0,
             succession: Succession::None,
+            order: 0,
+            beginning: Vec::new(),
+            doubted: 0,
             failing: None,
             last_error: None,
             deadlocked: None,
@@ -222,7 +235,13 @@ impl Reference {
     }
 
     pub(super) fn stale(&self, conn: u32) -> bool {
-        self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for
+        let due = self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for;
+        due || self.in_doubt(conn)
+    }
+
+    /// Another connection has proved dead, and this one was not proved since.
+    pub(super) fn in_doubt(&self, conn: u32) -> bool {
+        self.conns[conn as usize].proved <= self.doubted
     }
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
@@ -294,18 +313,16 @@ impl Reference {
     }
 
     pub(super) fn prospect(&self) -> Prospect {
-        let checked = self.calls.iter().filter(|call| !call.abandoned && call.what != What::Close);
         let held = self.held.iter().map(|holding| holding.conn);
-        let open =
-            self.idle.iter().copied().chain(held).chain(checked.filter_map(|call| call.conn));
-        let proofs: Vec<Time> = open.map(|conn| self.conns[conn as usize].fresh_at).collect();
+        let known = self.idle.iter().copied().chain(held).filter(|&conn| !self.in_doubt(conn));
+        let proofs: Vec<Time> = known.map(|conn| self.conns[conn as usize].fresh_at).collect();
         match &self.failing {
             _ if self.closed => Prospect::Closed,
             _ if self.paused => Prospect::Paused,
             Some(failing) if proofs.iter().all(|&at| at < failing.began) => {
                 Prospect::Failing(self.now.since(failing.began))
             }
-            _ if proofs.is_empty() => Prospect::Empty,
+            _ if self.open(0) == 0 => Prospect::Empty,
             _ => Prospect::Ready,
         }
     }

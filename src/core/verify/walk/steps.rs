@@ -164,6 +164,7 @@ impl Walk {
                 Notice::SelfDeadlock(_) => "deadlocks noticed",
                 Notice::Outage(_) => "outages",
                 Notice::OutageEnded { .. } => "outages that ended",
+                Notice::Doubt { .. } => "doubts",
                 Notice::Abandoned { .. } => "calls reported as abandoned",
             });
         }

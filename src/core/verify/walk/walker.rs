@@ -225,7 +225,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 31] = [
+const HAPPENS: [&str; 32] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -257,6 +257,7 @@ const HAPPENS: [&str; 31] = [
     "outages",
     "outages that ended",
     "calls reported as abandoned",
+    "doubts",
 ];
 
 const REASONS: [Reason; 8] = [

@@ -1,0 +1,305 @@
+//! A check on the thread of the caller that needs it, if the manager allows that.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fairpool::{Builder, CancelToken, HandleError, ManageConnection, Pool, PooledConnection};
+use fairpool_testing::stub::{Gate, WATCHDOG, eventually, lock, silent_panic, watched};
+
+use crate::support::{allowed_overshoot, ms};
+
+/// What a check does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Passes,
+    Fails,
+    Panics,
+    /// The server is silent: the check fails when its limit is over.
+    Waits,
+    /// It waits for ever, whatever it has promised.
+    Hangs,
+}
+
+/// A driver whose checks keep their limit.
+struct Driver {
+    check: Mutex<Check>,
+    trusted: AtomicBool,
+    /// The thread and the limit of each check.
+    checks: Mutex<Vec<(String, Duration)>>,
+    connects: AtomicUsize,
+    gate: Gate,
+}
+
+#[derive(Debug)]
+struct Dead;
+
+impl fmt::Display for Dead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("dead")
+    }
+}
+
+impl std::error::Error for Dead {}
+
+#[derive(Clone)]
+struct Manager(Arc<Driver>);
+
+impl ManageConnection for Manager {
+    type Connection = usize;
+    type Error = Dead;
+
+    fn connect(&self) -> Result<usize, Dead> {
+        Ok(self.0.connects.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_valid(&self, _: &mut usize) -> Result<(), Dead> {
+        panic!("the pool calls `is_valid_within`")
+    }
+
+    fn is_valid_within(&self, _: &mut usize, limit: Duration) -> Result<(), Dead> {
+        lock(&self.0.checks).push((here(), limit));
+        let check = *lock(&self.0.check);
+        match check {
+            Check::Passes => Ok(()),
+            Check::Fails => Err(Dead),
+            Check::Panics => silent_panic(),
+            Check::Waits => {
+                let start = Instant::now();
+                while start.elapsed() < limit {
+                    if *lock(&self.0.check) != Check::Waits {
+                        return Ok(());
+                    }
+                    thread::sleep(ms(1));
+                }
+                Err(Dead)
+            }
+            Check::Hangs => {
+                self.0.gate.pass();
+                Ok(())
+            }
+        }
+    }
+
+    fn has_broken(&self, _: &mut usize) -> bool {
+        false
+    }
+
+    fn checks_within_limit(&self) -> bool {
+        self.0.trusted.load(Ordering::Relaxed)
+    }
+}
+
+impl Manager {
+    fn new() -> Manager {
+        Manager(Arc::new(Driver {
+            check: Mutex::new(Check::Passes),
+            trusted: AtomicBool::new(true),
+            checks: Mutex::default(),
+            connects: AtomicUsize::new(0),
+            gate: Gate::new(),
+        }))
+    }
+
+    fn does(&self, check: Check) {
+        *lock(&self.0.check) = check;
+    }
+
+    fn checks(&self) -> Vec<(String, Duration)> {
+        lock(&self.0.checks).clone()
+    }
+
+    fn threads(&self) -> Vec<String> {
+        self.checks().into_iter().map(|(thread, _)| thread).collect()
+    }
+}
+
+fn here() -> String {
+    thread::current().name().unwrap_or("?").to_string()
+}
+
+fn builder(size: u32) -> Builder<Manager> {
+    let unset = Pool::builder().name("own").max_size(size).min_idle(Some(0));
+    unset.test_on_check_out(true).connection_timeout(WATCHDOG)
+}
+
+fn idle(builder: Builder<Manager>, manager: &Manager) -> Pool<Manager> {
+    let pool = builder.build(manager.clone()).unwrap();
+    let all: Vec<_> = (0..pool.max_size()).map(|_| pool.get().unwrap()).collect();
+    drop(all);
+    lock(&manager.0.checks).clear();
+    pool
+}
+
+#[test]
+fn a_manager_whose_checks_keep_their_limit_is_called_on_the_callers_thread() {
+    let manager = Manager::new();
+    let pool = idle(builder(2), &manager);
+    for _ in 0..3 {
+        drop(pool.get().unwrap());
+    }
+    drop(pool.try_get().unwrap());
+    assert_eq!(manager.threads(), vec![here(); 4]);
+    let stats = pool.stats();
+    assert_eq!((stats.checking, stats.check_failures, stats.abandoned_calls), (0, 0, 0));
+
+    manager.0.trusted.store(false, Ordering::Relaxed);
+    lock(&manager.0.checks).clear();
+    drop(pool.get().unwrap());
+    assert!(manager.threads()[0].starts_with("own-worker-"), "{:?}", manager.threads());
+}
+
+#[test]
+fn p1_a_check_on_the_callers_thread_gets_no_more_time_than_the_caller_has() {
+    let manager = Manager::new();
+    let pool = idle(builder(1), &manager);
+    manager.does(Check::Waits);
+    for wait in [ms(1), ms(20), ms(100)] {
+        let asked = Instant::now();
+        assert!(pool.get_timeout(wait).unwrap_err().is_timeout());
+        let took = asked.elapsed();
+        assert!(took >= wait && took < wait + allowed_overshoot(), "{took:?} for {wait:?}");
+        let first = manager.checks().remove(0);
+        assert!(first.0 == here() && first.1 <= wait, "{first:?} for {wait:?}");
+        // A worker goes on with the check, and it passes after all.
+        manager.does(Check::Passes);
+        eventually("the check has ended", || pool.stats().idle == 1);
+        manager.does(Check::Waits);
+        lock(&manager.0.checks).clear();
+    }
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.check_failures, stats.closed.total()),
+        (0, 0),
+        "nobody was impatient: {stats}"
+    );
+    assert_eq!(manager.0.connects.load(Ordering::Relaxed), 1);
+}
+
+/// The first half-second of a silent server: the caller's own check ends after the pool's
+/// patience, a worker goes on, and another connection is opened for the caller.
+#[test]
+fn p1_a_silent_server_keeps_the_caller_no_longer_than_a_check_by_a_worker() {
+    let manager = Manager::new();
+    let pool = builder(2).build(manager.clone()).unwrap();
+    drop(pool.get().unwrap()); // one of two
+    lock(&manager.0.checks).clear();
+    manager.does(Check::Waits);
+    let conn = pool.get().unwrap();
+    let checks = manager.checks();
+    assert_eq!(checks[0], (here(), ms(250)), "{checks:?}");
+    eventually("a worker goes on", || manager.checks().len() > 1);
+    let (thread, rest) = manager.checks().remove(1);
+    assert!(thread.starts_with("own-worker-"), "{thread}");
+    // Of 2 s, four fifths are the driver's, and 250 ms are over.
+    assert!(rest <= ms(1350), "{rest:?}");
+    drop(conn);
+    eventually("the check has failed in its own time", || pool.stats().check_failures == 1);
+    assert_eq!(pool.stats().abandoned_calls, 0);
+}
+
+#[test]
+fn a_failed_check_on_the_callers_thread_retires_and_the_caller_is_served() {
+    for check in [Check::Fails, Check::Panics] {
+        let manager = Manager::new();
+        let pool = idle(builder(3), &manager);
+        manager.does(check);
+        // Each that fails is replaced; the fourth is new.
+        let conn = watched("the get", {
+            let pool = pool.clone();
+            move || pool.get().unwrap()
+        });
+        assert_eq!(*conn, 3, "{check:?}");
+        assert_eq!(pool.stats().closed.invalid, 3, "{check:?}: {}", pool.stats());
+    }
+}
+
+/// A handler of errors may take its time, but not the caller's.
+#[test]
+fn p1_what_follows_a_failed_check_does_not_run_on_the_callers_thread() {
+    #[derive(Debug)]
+    struct Record(Arc<Mutex<Vec<String>>>);
+    impl HandleError<Dead> for Record {
+        fn handle_error(&self, _: Dead) {
+            lock(&self.0).push(here());
+        }
+    }
+    let (manager, threads) = (Manager::new(), Arc::default());
+    let handler = Box::new(Record(Arc::clone(&threads)));
+    let pool = idle(builder(1).error_handler(handler), &manager);
+    manager.does(Check::Fails);
+    drop(pool.get().unwrap());
+    assert_eq!(manager.threads(), [here()]);
+    let handled = lock(&threads).clone();
+    assert!(handled.len() == 1 && handled[0].starts_with("own-worker-"), "{handled:?}");
+}
+
+/// A manager that promised too much holds up the caller, as a query that hangs would. The
+/// caller may have been given another connection meanwhile.
+#[test]
+fn p5_a_check_that_breaks_its_promise_costs_the_others_no_slot_for_good() {
+    let manager = Manager::new();
+    let pool = idle(builder(2).validation_timeout(ms(50)), &manager);
+    manager.does(Check::Hangs);
+    let victim = {
+        let pool = pool.clone();
+        thread::spawn(move || pool.get().map(drop).is_ok())
+    };
+    manager.0.gate.await_entered(1);
+    eventually("it is abandoned", || pool.stats().abandoned == 1);
+    manager.does(Check::Passes);
+    drop(pool.get().expect("the other one"));
+    manager.0.gate.open();
+    assert!(watched("the victim", move || victim.join()).unwrap());
+    eventually("nothing is left over", || pool.stats().abandoned == 0);
+    drop([pool.get().unwrap(), pool.get().unwrap()]);
+    let report = pool.close(Instant::now() + WATCHDOG);
+    assert!(report.is_complete(), "{report}");
+}
+
+#[test]
+fn one_who_may_be_cancelled_leaves_the_check_to_a_worker() {
+    let manager = Manager::new();
+    let pool = idle(builder(1), &manager);
+    manager.does(Check::Hangs);
+    let token = CancelToken::new();
+    let waiting = {
+        let (pool, token) = (pool.clone(), token.clone());
+        thread::spawn(move || pool.request().cancel(&token).get().map(drop))
+    };
+    manager.0.gate.await_entered(1);
+    token.cancel();
+    let error = watched("the get", move || waiting.join()).unwrap().unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    assert!(manager.threads()[0].starts_with("own-worker-"));
+    manager.0.gate.open();
+}
+
+/// 16 threads and 4 connections, each get checked; some are discarded.
+#[test]
+fn p7_own_checks_of_many_threads_lose_and_double_nothing() {
+    let manager = Manager::new();
+    let pool = builder(4).build(manager.clone()).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for round in 0..300 {
+                    let conn = pool.get().unwrap();
+                    if round % 50 == 0 {
+                        PooledConnection::discard(conn);
+                    }
+                }
+            });
+        }
+    });
+    eventually("all is quiet", || pool.stats().in_use == 0);
+    let stats = pool.stats();
+    assert_eq!((stats.gets, stats.timeouts, stats.check_failures), (4800, 0, 0), "{stats}");
+    assert!(stats.open <= 4, "{stats}");
+    let own = manager.threads().iter().filter(|thread| !thread.starts_with("own-worker-")).count();
+    assert!(own > 0, "no caller has made its check itself");
+    let report = pool.close(Instant::now() + WATCHDOG);
+    assert!(report.is_complete(), "{report}");
+}

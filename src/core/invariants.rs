@@ -1,7 +1,7 @@
 //! The promises that can be read off a state.
 
-use super::replace::Succession;
 use super::slot::Slot;
+use super::state::Succession;
 use super::{ConnectionState, Core, PoolTypes, ThreadId, Time};
 
 impl<T: PoolTypes> Core<T> {

@@ -10,23 +10,10 @@
 use std::time::Duration;
 
 use super::slot::Slot;
+use super::state::Succession;
 use super::{
     CallKind, ConnectionState, Core, Effects, Job, Lease, Permit, PoolTypes, Reason, Time,
 };
-
-/// How far the replacement of an old connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Succession {
-    /// None is under way.
-    None,
-    /// A connection is being opened that nobody needs but to replace an old one.
-    Opening,
-    /// It is open, so the next old connection that is not in use can end.
-    Ready,
-    /// An old connection has ended first, because the pool was full. Its successor is still
-    /// to be opened.
-    Short,
-}
 
 /// Successors are opened so early that there is time for this many times the connects of all.
 const LEAD_FACTOR: u32 = 2;

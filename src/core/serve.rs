@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::replace::Succession;
+use super::state::Succession;
 use super::{
     Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
     Reason, Step, ThreadId, Time, Waiter, WaiterId,

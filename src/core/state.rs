@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::events::Journal;
 use super::gate::Gate;
 use super::queue::Queue;
-use super::replace::Succession;
 use super::slot::Slot;
 use super::{
     CallKind, ConnectionState, Effects, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
@@ -86,6 +85,20 @@ pub(super) struct Outage {
     pub(super) retry_at: Time,
     /// No retry cures the last error.
     pub(super) permanent: bool,
+}
+
+/// How far the replacement of an old connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Succession {
+    /// None is under way.
+    None,
+    /// A connection is being opened that nobody needs but to replace an old one.
+    Opening,
+    /// It is open, so the next old connection that is not in use can end.
+    Ready,
+    /// An old connection has ended first, because the pool was full. Its successor is still
+    /// to be opened.
+    Short,
 }
 
 /// The pool's state. Its fields are in the order in which the fast paths need them: the

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::listener::Listener;
 use super::toy::{Toy, policy};
-use crate::core::replace::Succession;
+use crate::core::state::Succession;
 use crate::core::*;
 
 fn buffer() -> EventBuffer<u8> {

@@ -7,7 +7,7 @@ use super::super::toy::Toy;
 use super::judge::{How, summary};
 use super::reference::{Call, Reference, What};
 use super::walker::TICK;
-use crate::core::replace::Succession;
+use crate::core::state::Succession;
 use crate::core::*;
 
 impl Reference {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, connection_ref};
-use crate::core::replace::Succession;
+use crate::core::state::Succession;
 use crate::core::*;
 
 impl Reference {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::walker::TICK;
-use crate::core::replace::Succession;
+use crate::core::state::Succession;
 use crate::core::*;
 
 pub(super) struct Waiting {

@@ -179,9 +179,10 @@ pub mod diagnosis {
 
 pub mod health {
     //! A pool's health: healthy, warning or critical, by how many callers wait and for how
-    //! long. From [`Pool::health`](crate::Pool::health).
+    //! long. From [`Pool::health`](crate::Pool::health). And whether it is ready, from
+    //! [`Pool::readiness`](crate::Pool::readiness).
 
-    pub use crate::types::{Health, HealthLevel, HealthThresholds};
+    pub use crate::types::{Health, HealthLevel, HealthThresholds, Readiness};
 }
 
 pub mod stats {

@@ -166,8 +166,18 @@ impl<M: ManageConnection> Builder<M> {
         self.with_fresh_for()
     }
 
-    /// The maximum lifetime of a connection. A connection that is in use at that time is
-    /// closed when it is returned.
+    /// The maximum lifetime of a connection. Before it ends, the pool opens a successor, one at
+    /// a time, and closes the connection when that is there: at once if it is idle, else when
+    /// it is returned. So no caller waits because a connection was too old, and an expiry
+    /// leaves the pool at least `min_idle` connections, or all but one if it is full.
+    ///
+    /// To be in time, the pool begins early: by twice the time that it would take to replace
+    /// all connections, judged by how long this one took to connect, and at most half of the
+    /// lifetime. A connection that nobody has used in all its life, and that is more than
+    /// [`min_idle`](Builder::min_idle) needs, has no successor.
+    ///
+    /// While connecting fails, connections go on beyond their lifetimes: those that work are
+    /// better than none. They are replaced when connecting succeeds again.
     ///
     /// Default: 30 minutes, as in `r2d2`. `None`: no limit.
     ///
@@ -180,9 +190,9 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// By how much lifetimes vary: each connection's lifetime is shortened at random, by
-    /// up to this part of it, so that connections that were opened together are not all
-    /// closed together.
+    /// By how much lifetimes and idle times vary, so that connections that were opened
+    /// together are not all closed together: each connection's lifetime is shortened at
+    /// random, and its [`idle_timeout`](Builder::idle_timeout) lengthened, by up to this part.
     ///
     /// Default: 0.1, a tenth. Allowed: from 0 (none) to 0.9.
     pub fn lifetime_jitter(mut self, lifetime_jitter: f64) -> Builder<M> {
@@ -191,14 +201,15 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// The maximum time for which a connection may be idle; then it is closed.
+    /// The time after which a connection that was idle all along is closed, if
+    /// [`min_idle`](Builder::min_idle) others were idle as long. So by default, where the pool
+    /// keeps all its connections, it closes none.
     ///
-    /// Never before that time, and a few milliseconds after it: up to two ticks of the
-    /// system's clock (8 ms on most Linux systems), and what the pool's thread needs to wake
-    /// up. The same holds for [`keepalive`](Builder::keepalive),
-    /// [`max_lifetime`](Builder::max_lifetime) and
-    /// [`leak_threshold`](Builder::leak_threshold). A small value makes no thread wake up
-    /// while there is nothing to do.
+    /// Never before that time. After it by the [`lifetime_jitter`](Builder::lifetime_jitter),
+    /// and by a few milliseconds: up to two ticks of the system's clock (8 ms on most Linux
+    /// systems), and what the pool's thread needs to wake up. The same holds, without jitter,
+    /// for [`keepalive`](Builder::keepalive) and [`leak_threshold`](Builder::leak_threshold). A
+    /// small value makes no thread wake up while there is nothing to do.
     ///
     /// Default: 10 minutes, as in `r2d2`. `None`: no limit.
     ///

@@ -55,7 +55,18 @@ impl<M: ManageConnection> Pool<M> {
     }
 
     /// Replaces every connection that exists now, for example after a failover or a
-    /// change of password: idle connections at once, those in use when they are returned.
+    /// change of password. It returns at once.
+    ///
+    /// The pool opens one successor at a time, as fast as connecting allows, and closes an old
+    /// connection when a successor is there: those that are idle first, the oldest first; those
+    /// in use when they are returned. A full pool closes one first, so it is short of one
+    /// meanwhile. Until its turn comes, an old connection serves callers as before;
+    /// [`Stats::outdated`](crate::stats::Stats::outdated) counts them. While connecting fails,
+    /// all of them go on, and it is tried again and again. Idle connections that nobody has
+    /// ever used, beyond `min_idle`, are closed at once.
+    ///
+    /// A connection that is known not to work any more is not for this: return it as broken
+    /// ([`PooledConnection::discard`](crate::PooledConnection::discard)).
     ///
     /// New connections come from the manager's `connect`, as ever. So it must know the new
     /// password first: `fairpool-postgres` asks a closure for it.

@@ -7,7 +7,9 @@ use super::weak::WeakPool;
 use crate::observe::diagnosis::{self, Diagnosis};
 use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
-use crate::types::{Error, Health, Holder, ManageConnection, Scene, Stats, Subscription, Waiter};
+use crate::types::{
+    Error, Health, Holder, ManageConnection, Readiness, Scene, Stats, Subscription, Waiter,
+};
 
 impl<M: ManageConnection> Pool<M> {
     /// The number of connections, as in `r2d2`; [`stats`](Pool::stats) has more.
@@ -62,8 +64,9 @@ impl<M: ManageConnection> Pool<M> {
 
     /// The pool's health now, with the figures that it is judged by.
     ///
-    /// While callers wait, the pool's resident thread judges the health ten times a
-    /// second. If the level changes there or here, the change goes to the log, to the
+    /// A pool without a connection that cannot open one is not healthy, whether callers wait
+    /// or not. While callers wait or connecting fails, the pool's resident thread judges the
+    /// health ten times a second. If the level changes there or here, the change goes to the log, to the
     /// [`HandleEvent`](crate::HandleEvent) and to subscribers.
     ///
     /// # Examples
@@ -76,6 +79,33 @@ impl<M: ManageConnection> Pool<M> {
     /// ```
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Whether the pool can be expected to serve its next caller, or why not: what a readiness
+    /// probe needs.
+    ///
+    /// An idle server and a dead one look alike, so a question makes the pool find out, in the
+    /// background: if no connection was opened, returned or checked in the last 5 seconds, it
+    /// checks an idle one, or opens one if none is open. The answer is what is known so far,
+    /// and the next one knows more. So a probe that asks every few seconds sees an outage
+    /// without callers as soon as the check has failed (it may take
+    /// [`validation_timeout`](crate::Builder::validation_timeout)) and a connect has (it may
+    /// take [`open_timeout`](crate::Builder::open_timeout)). Nobody waits for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool_testing::StubManager;
+    /// use fairpool::health::Readiness;
+    ///
+    /// let pool = fairpool::Pool::builder().max_size(2).build(StubManager)?;
+    /// assert!(pool.readiness().is_ready());
+    /// pool.pause();
+    /// assert_eq!(pool.readiness(), Readiness::Paused);
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn readiness(&self) -> Readiness {
+        self.shared.readiness()
     }
 
     /// A handle that observes the pool without keeping it alive.

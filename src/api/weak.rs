@@ -9,7 +9,7 @@ use crate::observe::reading::{self, Reading};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::runtime::shared::Shared;
 use crate::sync::{Arc, Process, Weak};
-use crate::types::{Error, Health, ManageConnection, Scene, Stats, Subscription};
+use crate::types::{Error, Health, ManageConnection, Readiness, Scene, Stats, Subscription};
 
 /// A handle that observes a pool without keeping it alive. From
 /// [`Pool::downgrade`](crate::Pool::downgrade).
@@ -88,6 +88,11 @@ impl WeakPool {
         Some(self.pool()?.health())
     }
 
+    /// As [`Pool::readiness`](crate::Pool::readiness); `None` if the pool is gone.
+    pub fn readiness(&self) -> Option<Readiness> {
+        Some(self.pool()?.readiness())
+    }
+
     /// As [`Pool::reading`](crate::Pool::reading); `None` if the pool is gone.
     pub fn reading(&self) -> Option<Reading> {
         Some(self.pool()?.reading())
@@ -149,6 +154,7 @@ pub(crate) trait AnyPool: Send + Sync + UnwindSafe + RefUnwindSafe {
     fn stats(&self) -> Stats;
     fn snapshot(self: Arc<Self>) -> Snapshot;
     fn health(self: Arc<Self>) -> Health;
+    fn readiness(self: Arc<Self>) -> Readiness;
     fn reading(self: Arc<Self>) -> Reading;
     fn subscribe(self: Arc<Self>, capacity: usize) -> Result<Subscription, Error>;
     fn follow(self: Arc<Self>, capacity: usize) -> Result<(Scene, Subscription), Error>;
@@ -165,6 +171,10 @@ impl<M: ManageConnection> AnyPool for Shared<M> {
 
     fn health(self: Arc<Self>) -> Health {
         Shared::health(&self)
+    }
+
+    fn readiness(self: Arc<Self>) -> Readiness {
+        Shared::readiness(&self)
     }
 
     fn reading(self: Arc<Self>) -> Reading {

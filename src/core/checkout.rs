@@ -29,7 +29,7 @@ impl<T: PoolTypes> Core<T> {
         // there for the taking.
         self.serve(fx);
         let may_overtake = self.may_overtake(fx.now, priority);
-        let lease = if may_overtake { self.pop_fresh(fx) } else { None };
+        let lease = if may_overtake { self.pop_fresh(fx.now) } else { None };
         if let Some(lease) = &lease {
             self.counters.overtakes += u64::from(!self.queue.is_empty());
             self.lend(&lease.permit, fx.now, caller);
@@ -98,7 +98,7 @@ impl<T: PoolTypes> Core<T> {
         }
         let mut claimed = None;
         while claimed.is_none() && self.serving() && self.queue.get(id).is_some() {
-            let Some(lease) = self.pop_fresh(fx) else {
+            let Some(lease) = self.pop_fresh(fx.now) else {
                 // If its return read a clock that lags, the top may be due for a check
                 // before the connections below it.
                 if self.top_is_stale(fx.now) && self.checking_soon() < self.queue.len() {
@@ -159,12 +159,12 @@ impl<T: PoolTypes> Core<T> {
     /// A holder returns its connection.
     pub(crate) fn checkin(&mut self, lease: Lease<T::Conn>, verdict: Verdict, fx: &mut Effects<T>) {
         // Asked while it still counts as busy.
-        let unfit = self.unfit(&lease.permit, fx.now);
+        let unfit = self.unfit(&lease.permit);
         self.busy -= 1;
         self.end_leak(&lease.permit, fx);
         match (verdict, unfit) {
             (Verdict::Broken, _) => self.retire(lease, Reason::Broken, fx),
-            (_, Some(reason)) => self.retire(lease, reason, fx),
+            (_, Some(reason)) => self.retire_unfit(lease, reason, fx),
             (Verdict::Check(check), None) => {
                 // If it is in doubt, a reset alone would leave a check to the next caller.
                 let validate = check.validate || self.is_in_doubt(&lease.permit);

@@ -16,11 +16,15 @@ impl<T: PoolTypes> Core<T> {
             let Some(lease) = self.idle.pop_front() else { break };
             self.retire(lease, Reason::Excess, fx);
         }
+        self.forget_successor_without_room();
         self.finish(fx);
     }
 
     pub(crate) fn set_min_idle(&mut self, min_idle: Option<u32>, fx: &mut Effects<T>) {
         self.policy.min_idle = min_idle;
+        // Those that have been idle too long may be too many now.
+        let idle_end = self.next_idle_end();
+        self.wake_reaper_at(idle_end, fx);
         self.finish(fx);
     }
 
@@ -44,12 +48,10 @@ impl<T: PoolTypes> Core<T> {
         self.finish(fx);
     }
 
-    /// Retires every connection that is open or being opened now.
+    /// Replaces every connection that is open or being opened now, one after another.
     pub(crate) fn refresh(&mut self, fx: &mut Effects<T>) {
         self.generation = self.generation.wrapping_add(1);
-        self.retire_idle(Reason::Stale, fx);
-        // The others must not return by the fast path.
-        self.doubt(self.proofs);
+        self.make_all_old();
         self.finish(fx);
     }
 

@@ -4,8 +4,6 @@
 //! maybe after the call was abandoned. Then its connection is taken in if there is room,
 //! and closed if not.
 
-use std::time::Duration;
-
 use super::reap::KEEPALIVES_AT_ONCE;
 use super::{ConnectionState, Core, Effects, Lease, Notice, Permit, PoolTypes, Reason, Time};
 
@@ -21,15 +19,17 @@ impl<T: PoolTypes> Core<T> {
         fx.progress = true;
         let slot = &self.slots[lease.permit.index()];
         let begun = slot.abandoned.map_or(slot.since, |(_, since)| since);
-        let lifetime = self.draw_lifetime();
+        self.draw_ages(&lease.permit, begun, fx);
         let slot = self.slot(&lease.permit);
-        slot.expires = fx.now.after_opt(lifetime);
         slot.fresh_at = fx.now;
         slot.connection_id = T::connection_id(&lease.conn);
         if slot.state == ConnectionState::Abandoned {
             self.take_in_late(lease, Reason::Excess, fx);
         } else {
-            let unfit = self.unfit(&lease.permit, fx.now);
+            let unfit = self.unfit(&lease.permit);
+            if unfit.is_none() {
+                self.end_succession();
+            }
             self.end_call(lease.permit.index(), fx.now);
             match unfit {
                 Some(reason) => self.retire(lease, reason, fx),
@@ -110,7 +110,7 @@ impl<T: PoolTypes> Core<T> {
         result: Result<(), (Reason, T::Cause)>,
         fx: &mut Effects<T>,
     ) {
-        let unfit = self.unfit(&lease.permit, fx.now);
+        let unfit = self.unfit(&lease.permit);
         let slot = self.slot(&lease.permit);
         let (validated, idle_since) = (slot.check.validate, slot.idle_since);
         let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
@@ -124,7 +124,7 @@ impl<T: PoolTypes> Core<T> {
             return self.retire(lease, reason, fx);
         }
         if let Some(reason) = unfit {
-            return self.retire(lease, reason, fx);
+            return self.retire_unfit(lease, reason, fx);
         }
         match idle_since {
             Some(idle_since) if self.queue.is_empty() => {
@@ -144,27 +144,26 @@ impl<T: PoolTypes> Core<T> {
         let slot = &mut self.slots[lease.permit.index()];
         slot.since = idle_since;
         slot.fresh_at = fx.now;
-        let expires = slot.expires;
+        let idle_until = slot.idle_until();
         lease.fit_until = if in_doubt { Time::START } else { slot.fit_until(self.fresh_nanos) };
-        self.wake_reaper_at(expires.min(idle_since.after_opt(self.policy.idle_timeout)), fx);
-        self.plan_for_returns(fx);
         self.idle.push_front(lease);
-    }
-
-    fn draw_lifetime(&mut self) -> Option<Duration> {
-        let life = self.policy.max_lifetime?;
-        let cut = self.fraction() * f64::from(self.policy.lifetime_jitter_permille) / 1000.0;
-        Some(life - life.mul_f64(cut))
+        if self.idle_len() > self.policy.min_idle_now() {
+            self.wake_reaper_at(idle_until, fx);
+        }
+        self.plan_for_returns(fx);
     }
 
     /// An abandoned call succeeded after all: takes its connection in if there is room,
     /// otherwise closes it for this reason.
     fn take_in_late(&mut self, lease: Lease<T::Conn>, otherwise: Reason, fx: &mut Effects<T>) {
         let room = self.occupied() < self.policy.max_size;
-        match self.unfit(&lease.permit, fx.now) {
+        match self.unfit(&lease.permit) {
             None if room => {
+                let expires = self.slot(&lease.permit).expires;
+                self.wake_reaper_at(expires, fx);
                 self.uncount_abandoned(fx);
                 self.offer(lease, fx);
+                self.forget_successor_without_room();
             }
             None | Some(Reason::Excess) => self.close_late(lease, otherwise, fx),
             Some(reason) => self.close_late(lease, reason, fx),

@@ -52,7 +52,7 @@ impl<T: PoolTypes> Core<T> {
         Some(lease)
     }
 
-    /// Puts a connection back onto the stack if it is fit, its expiry is planned for, and
+    /// Puts a connection back onto the stack if it need not be replaced, and
     /// nobody waits for it, or the first waiter is on its way and may still be overtaken.
     /// Otherwise returns it for [`checkin`](Core::checkin). `now` may lag a little; that
     /// long, a connection may be idle that a waiter should have.
@@ -116,8 +116,7 @@ impl<T: PoolTypes> Core<T> {
         let keep = self.idle.len() < gate.ceiling
             && now < gate.until
             && slot.proof > self.doubted
-            && now < slot.expires
-            && slot.expires >= self.wake_at
+            && !slot.old
             && !slot.leaking;
         if !keep {
             return Err(lease);
@@ -182,7 +181,10 @@ impl<T: PoolTypes> Core<T> {
         let ceiling = if wanted || too_many || !self.returns_are_planned {
             0
         } else {
-            self.policy.max_idle_now() as usize
+            let most = self.policy.max_idle_now();
+            // With more than `min_idle`, an old one may end.
+            let kept = if self.has_old_idle() { self.policy.min_idle_now() } else { most };
+            most.min(kept) as usize
         };
         Gate { until, floor, ceiling }
     }

@@ -1,6 +1,7 @@
 //! The promises that can be read off a state.
 
 use super::slot::Slot;
+use super::state::Succession;
 use super::{ConnectionState, Core, PoolTypes, ThreadId, Time};
 
 impl<T: PoolTypes> Core<T> {
@@ -32,6 +33,11 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
+        match self.succession {
+            Succession::None | Succession::Short => {}
+            Succession::Opening => assert!(self.old > 0 && self.opening > 0, "P17: opens nothing"),
+            Succession::Ready => assert!(self.old > 0, "P17: a successor of none"),
+        }
         if let Some(outage) = self.outage.as_ref().filter(|_| self.tries_by_itself()) {
             let tries = self.opening_soon() > 0 || self.wake_at <= outage.retry_at;
             let room = self.occupied() < self.policy.max_size;
@@ -68,6 +74,8 @@ impl<T: PoolTypes> Core<T> {
         }
         let past_patience = count(&|slot| slot.past_patience) as u32;
         assert_eq!(past_patience, self.past_patience.total(), "past patience");
+        assert_eq!(count(&|slot| slot.old) as u32, self.old, "old ones");
+        assert!(self.slots.iter().all(|slot| slot.is_open() || !slot.old), "old, but not open");
         let past_limit = count(&|slot| slot.past_limit) as u32;
         assert_eq!(past_limit, self.past_limit.total(), "past their limit");
     }

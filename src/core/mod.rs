@@ -14,7 +14,7 @@
 //! | `checkout` | all other gets and returns |
 //! | `serve` | who is next, and what is checked for whom |
 //! | `pace` | how many connects start, when, and how long each is counted on |
-//! | `retire` | which connections end, and when their close starts |
+//! | `replace` | which connections end, when their close starts, and what takes their places |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
@@ -42,7 +42,7 @@ mod picture;
 mod policy;
 mod queue;
 mod reap;
-mod retire;
+mod replace;
 mod self_deadlock;
 mod serve;
 mod slot;
@@ -55,7 +55,7 @@ pub(crate) use checkout::Verdict;
 pub(crate) use effects::{Answer, Effects, Job, NestedWait, Notice};
 pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
-pub(crate) use picture::{Call, Pressure, SlotView, Waiting};
+pub(crate) use picture::{Call, Pressure, Prospect, SlotView, Waiting};
 pub(crate) use policy::Policy;
 pub(crate) use queue::{Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};

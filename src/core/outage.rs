@@ -72,6 +72,11 @@ impl<T: PoolTypes> Core<T> {
         self.outage.as_ref().map(|outage| now.since(outage.began))
     }
 
+    /// No backoff is under way.
+    pub(super) fn may_retry(&self, now: Time) -> bool {
+        self.outage.as_ref().is_none_or(|outage| now >= outage.retry_at)
+    }
+
     /// The last error of a connect or a check and its time, unless a connection was
     /// opened since.
     pub(crate) fn last_error(&self) -> Option<(Time, T::Cause)> {

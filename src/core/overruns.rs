@@ -94,6 +94,7 @@ impl<T: PoolTypes> Core<T> {
         match kind {
             CallKind::Connect => {
                 self.opening -= 1;
+                self.stop_succession_without_connect();
                 self.pace.moved_at = now;
             }
             CallKind::Check => self.checking -= 1,

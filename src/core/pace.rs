@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::state::Pace;
+use super::state::{Pace, Succession};
 use super::{CallKind, Core, Effects, Job, Policy, PoolTypes, Time};
 
 /// A connect is usual if it takes at most this many times what most have taken.
@@ -46,13 +46,17 @@ impl<T: PoolTypes> Core<T> {
         if missing == 0 {
             return;
         }
-        for _ in 0..missing.min(self.may_start(fx.now)) {
+        let start = missing.min(self.may_start(fx.now));
+        if start > 0 && self.needed() == 0 && self.succession == Succession::None {
+            self.succession = Succession::Opening;
+        }
+        for _ in 0..start {
             self.open_one(fx);
         }
         self.wake_reaper_at(self.next_start(fx.now), fx);
     }
 
-    fn open_one(&mut self, fx: &mut Effects<T>) {
+    pub(super) fn open_one(&mut self, fx: &mut Effects<T>) {
         let patience_ends = fx.now.after(self.patience());
         let permit = self.occupy(fx.now);
         self.slot(&permit).patience_ends = patience_ends;
@@ -62,16 +66,21 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// How many connections should be opened, if there is room for them.
-    fn missing(&self) -> u32 {
+    pub(super) fn missing(&self) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.occupied());
         if room == 0 || self.closed {
             return 0;
         }
+        self.needed().max(u32::from(self.wants_successor())).min(room)
+    }
+
+    /// The same without the successor of an old connection.
+    fn needed(&self) -> u32 {
         // A connection for which nobody waits can wait for a slow call too.
         let kept = self.waiting_to_open().saturating_add(self.policy.min_idle_now());
         let later = self.idle_len() + self.opening + self.checking;
         let attempts = u32::from(self.tries_by_itself()).saturating_sub(self.opening_soon());
-        self.unserved().max(kept.saturating_sub(later)).max(attempts).min(room)
+        self.unserved().max(kept.saturating_sub(later)).max(attempts)
     }
 
     fn waiting_to_open(&self) -> u32 {

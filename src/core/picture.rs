@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::slot::Slot;
 use super::{
     CallKind, ConnectionRef, ConnectionState, Core, Counters, Gauges, Held, NestedWait, Policy,
     PoolTypes, Time,
@@ -46,7 +47,8 @@ impl<C> Waiting<C> {
     }
 }
 
-/// The length and the age of the queue, known without visiting all waiters.
+/// The length and the age of the queue, known without visiting all waiters; and the worst reason
+/// why others would join it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
     pub(crate) waiting: u32,
@@ -54,6 +56,20 @@ pub(crate) struct Pressure {
     pub(crate) opening: u32,
     pub(crate) mean_age: Duration,
     pub(crate) oldest_age: Duration,
+    /// For how long connecting has failed, if no connection is open.
+    pub(crate) out_for: Option<Duration>,
+}
+
+/// Whether callers can expect to get a connection that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    Ready,
+    /// No connection is open, and connecting does not fail, as far as is known.
+    Empty,
+    /// Connecting has failed for this long, and no connection has worked since.
+    Failing(Duration),
+    Paused,
+    Closed,
 }
 
 pub(crate) struct Picture<T: PoolTypes> {
@@ -99,7 +115,29 @@ impl<T: PoolTypes> Core<T> {
             opening: if self.outage.is_some() { 0 } else { self.opening_soon() },
             mean_age: self.queue.mean_age(now),
             oldest_age: self.queue.oldest().map_or(Duration::ZERO, |since| now.since(since)),
+            out_for: self.failing_for(now).filter(|_| self.open_count() == 0),
         }
+    }
+
+    pub(crate) fn prospect(&self, now: Time) -> Prospect {
+        match &self.outage {
+            _ if self.closed => Prospect::Closed,
+            _ if self.paused => Prospect::Paused,
+            Some(outage) if self.proved_at() < Some(outage.began) => {
+                Prospect::Failing(now.since(outage.began))
+            }
+            _ if self.open_count() == 0 => Prospect::Empty,
+            _ => Prospect::Ready,
+        }
+    }
+
+    /// When one of the open connections was last known to work, without those that are in doubt
+    /// or being checked.
+    pub(super) fn proved_at(&self) -> Option<Time> {
+        use ConnectionState::*;
+        let is_known =
+            |slot: &&Slot<T>| matches!(slot.state, Idle | Busy) && slot.proof > self.doubted;
+        self.slots.iter().filter(is_known).map(|slot| slot.fresh_at).max()
     }
 
     pub(crate) fn picture(&self, now: Time) -> Picture<T> {

@@ -3,6 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
+use super::slot::Slot;
 use super::{Check, Core, Effects, Lease, PoolTypes, Reason, Time};
 
 /// Keepalives are not urgent: at most this many checks at once.
@@ -13,6 +14,7 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn tick(&mut self, fx: &mut Effects<T>) -> Time {
         let planned = mem::replace(&mut self.wake_at, fx.now); // No plan below is earlier.
         self.check_calls(fx);
+        self.find_old(fx.now);
         self.reap_idle(fx);
         self.report_leaks(fx);
         self.serve(fx);
@@ -51,17 +53,16 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Retires idle connections that are too old, and starts keepalives. Visits each
+    /// Retires connections that have been idle too long, and starts keepalives. Visits each
     /// once, and keeps their order.
     fn reap_idle(&mut self, fx: &mut Effects<T>) {
+        let mut too_many = self.idle_too_long(fx.now);
         for _ in 0..self.idle.len() {
             let Some(lease) = self.idle.pop_front() else { return };
             let slot = &self.slots[lease.permit.index()];
-            let idle_until = slot.since.after_opt(self.policy.idle_timeout);
             let check_at = slot.fresh_at.after_opt(self.policy.keepalive);
-            if fx.now >= slot.expires {
-                self.retire(lease, Reason::Expired, fx);
-            } else if fx.now >= idle_until {
+            if too_many > 0 && fx.now >= slot.idle_until() {
+                too_many -= 1;
                 self.retire(lease, Reason::IdleTooLong, fx);
             } else if fx.now >= check_at && self.checking < KEEPALIVES_AT_ONCE {
                 let since = slot.since;
@@ -70,6 +71,42 @@ impl<T: PoolTypes> Core<T> {
                 self.idle.push_back(lease);
             }
         }
+    }
+
+    /// Somebody wants to know whether the pool works. If no connection has shown that for
+    /// `proof_lasts`, an idle one is checked; if none is open, one is opened.
+    pub(crate) fn prove(&mut self, proof_lasts: Duration, fx: &mut Effects<T>) {
+        let proved = self.proved_at().is_some_and(|at| fx.now.since(at) < proof_lasts);
+        let comes = self.checking + self.opening > 0 || self.missing() > 0;
+        if !self.serving() || !self.queue.is_empty() || proved || comes {
+            return;
+        }
+        if let Some(lease) = self.idle.pop_front() {
+            let since = self.slot(&lease.permit).since;
+            self.start_check(lease, Check::VALIDATE, Some(since), fx);
+        } else if self.open_count() == 0 && self.may_retry(fx.now) && !self.is_full() {
+            self.open_one(fx);
+        }
+        self.finish(fx);
+    }
+
+    /// How many connections have been idle too long, without those that the pool keeps: so
+    /// many as were not needed for all this time, while `min_idle` others were idle too.
+    fn idle_too_long(&self, now: Time) -> usize {
+        let idle = self.idle.iter().map(|lease| &self.slots[lease.permit.index()]);
+        let long = idle.filter(|slot| now >= slot.idle_until()).count();
+        long.saturating_sub(self.policy.min_idle_now() as usize)
+    }
+
+    /// When the next connection has been idle too long: those that end first are kept.
+    pub(super) fn next_idle_end(&self) -> Time {
+        let kept = self.policy.min_idle_now() as usize;
+        if self.policy.idle_timeout.is_none() || self.idle.len() <= kept {
+            return Time::NEVER;
+        }
+        let idle = self.idle.iter().map(|lease| &self.slots[lease.permit.index()]);
+        let mut ends: Vec<Time> = idle.map(Slot::idle_until).collect();
+        *ends.select_nth_unstable(kept).1
     }
 
     /// Starts the keepalive that waited for a check to end, without visiting all idle
@@ -92,15 +129,12 @@ impl<T: PoolTypes> Core<T> {
 
     /// The earliest time at which the passing of time changes something.
     fn next_deadline(&self, now: Time) -> Time {
-        let mut next = Time::NEVER;
+        let mut next = self.next_old().min(self.next_idle_end());
         // If as many checks are under way as may be, the end of one starts the next.
         let keepalive = self.policy.keepalive.filter(|_| self.checking < KEEPALIVES_AT_ONCE);
         for lease in &self.idle {
             let slot = &self.slots[lease.permit.index()];
-            next = next
-                .min(slot.expires)
-                .min(slot.since.after_opt(self.policy.idle_timeout))
-                .min(slot.fresh_at.after_opt(keepalive));
+            next = next.min(slot.fresh_at.after_opt(keepalive));
         }
         if self.opening + self.checking + self.closers != 0 {
             let calls = self.slots.iter().filter_map(|slot| slot.next_deadline(&self.policy));

@@ -17,6 +17,7 @@ impl<T: PoolTypes> Core<T> {
             self.dismiss_only_idle(fx);
         }
         self.fail_if_hopeless(fx);
+        self.replace_old(fx);
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
             let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
             self.retire(lease, Reason::Excess, fx);
@@ -28,8 +29,10 @@ impl<T: PoolTypes> Core<T> {
     fn serve_from_idle(&mut self, fx: &mut Effects<T>) {
         while self.serving() {
             let Some(first) = self.queue.first() else { return };
-            let Some(is_fresh) = self.is_top_fresh(fx) else { return };
-            if !is_fresh {
+            if self.idle.is_empty() {
+                return;
+            }
+            if self.top_is_stale(fx.now) {
                 if self.checking_soon() >= self.queue.len() {
                     return;
                 }
@@ -146,10 +149,8 @@ impl<T: PoolTypes> Core<T> {
 
     /// The top of the stack is due for a check, or in doubt.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
-        self.idle.back().is_some_and(|top| {
-            let slot = &self.slots[top.permit.index()];
-            now < slot.expires && (now >= top.fit_until || self.fresh_nanos == 0)
-        })
+        let stale = |top: &Lease<T::Conn>| now >= top.fit_until || self.fresh_nanos == 0;
+        self.idle.back().is_some_and(stale)
     }
 
     pub(super) fn check_top(&mut self, fx: &mut Effects<T>) {
@@ -158,25 +159,13 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Takes the top of the stack if it needs no check.
-    pub(super) fn pop_fresh(&mut self, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
-        if self.is_top_fresh(fx)? { self.idle.pop_back() } else { None }
+    pub(super) fn pop_fresh(&mut self, now: Time) -> Option<Lease<T::Conn>> {
+        if self.top_is_stale(now) { None } else { self.idle.pop_back() }
     }
 
-    /// Retires expired connections from the top of the stack. Returns whether the next one
-    /// needs no check; `None` if there is none.
-    fn is_top_fresh(&mut self, fx: &mut Effects<T>) -> Option<bool> {
-        while fx.now >= self.slots[self.idle.back()?.permit.index()].expires {
-            let lease = self.idle.pop_back()?;
-            self.retire(lease, Reason::Expired, fx);
-        }
-        Some(!self.top_is_stale(fx.now))
-    }
-
-    /// Puts a connection onto the stack, and plans for its expiry and its time there. One
-    /// that is in doubt goes to the bottom: those above it need no check.
+    /// Puts a connection onto the stack, and plans for its time there. One that is in doubt
+    /// goes to the bottom: those above it need no check.
     pub(super) fn shelve(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
-        let expires = self.slot(&lease.permit).expires;
-        self.wake_reaper_at(expires, fx);
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         if self.is_in_doubt(&lease.permit) {

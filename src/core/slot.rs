@@ -27,8 +27,8 @@ pub(crate) type Lease<C> = Box<Leased<C>>;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leased<C> {
     pub(crate) permit: Permit,
-    /// Until then it may be handed out without a check, if it is idle: it is neither
-    /// expired, nor in doubt, nor due for validation. Kept here because a checkout reads the lease anyway.
+    /// Until then it may be handed out without a check, if it is idle: it is neither in
+    /// doubt nor due for validation. Kept here because a checkout reads the lease anyway.
     pub(super) fit_until: Time,
     pub(crate) conn: C,
 }
@@ -76,8 +76,13 @@ pub(super) struct Slot<T: PoolTypes> {
     pub(super) idle_since: Option<Time>,
     /// When it was last known to work: opened, returned or checked.
     pub(super) fresh_at: Time,
-    /// The end of its lifetime, drawn once.
+    /// From then on it is old: the end of its lifetime, less the time that it takes to open
+    /// successors. Drawn once.
     pub(super) expires: Time,
+    /// For how long it may be idle, drawn once.
+    pub(super) idle_time: Option<Duration>,
+    /// It is to be replaced (while it is open).
+    pub(super) old: bool,
     pub(super) generation: u32,
     /// The number of the last connect or validation that showed it to work, or is about to.
     pub(super) proof: u64,
@@ -110,6 +115,8 @@ impl<T: PoolTypes> Slot<T> {
             idle_since: None,
             fresh_at: Time::START,
             expires: Time::NEVER,
+            idle_time: None,
+            old: false,
             generation: 0,
             proof: 0,
             connection_id: 0,
@@ -127,7 +134,18 @@ impl<T: PoolTypes> Slot<T> {
     /// checked, the gate is shut.)
     #[inline]
     pub(super) fn fit_until(&self, fresh_nanos: u64) -> Time {
-        self.expires.min(self.fresh_at.after_nanos(fresh_nanos))
+        self.fresh_at.after_nanos(fresh_nanos)
+    }
+
+    /// A caller has it or can get it.
+    pub(super) fn is_open(&self) -> bool {
+        use ConnectionState::*;
+        matches!(self.state, Idle | Busy | Checking)
+    }
+
+    /// If it is idle, it has been so for long enough from then on.
+    pub(super) fn idle_until(&self) -> Time {
+        self.since.after_opt(self.idle_time)
     }
 
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {

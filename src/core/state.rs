@@ -23,6 +23,8 @@ pub(crate) struct Gauges {
     pub(crate) closing: u32,
     pub(crate) abandoned: u32,
     pub(crate) waiting: u32,
+    /// Those that are idle, busy or being checked, and are to be replaced.
+    pub(crate) old: u32,
 }
 
 /// What has happened so far.
@@ -95,6 +97,20 @@ pub(super) struct Pace {
     pub(super) moved_at: Time,
 }
 
+/// How far the replacement of an old connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Succession {
+    /// None is under way.
+    None,
+    /// A connection is being opened that nobody needs but to replace an old one.
+    Opening,
+    /// It is open, so the next old connection that is not in use can end.
+    Ready,
+    /// An old connection has ended first, because the pool was full. Its successor is still
+    /// to be opened.
+    Short,
+}
+
 /// The pool's state. Its fields are in the order in which the fast paths need them: the
 /// first share the cache lines of the lock.
 #[repr(C)]
@@ -137,6 +153,9 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) retired: VecDeque<(Lease<T::Conn>, Reason)>,
     pub(super) checking: u32,
     pub(super) opening: u32,
+    /// Those of the open connections that are to be replaced.
+    pub(super) old: u32,
+    pub(super) succession: Succession,
     /// Closes under way.
     pub(super) closers: u32,
     pub(super) abandoned: u32,
@@ -180,6 +199,8 @@ impl<T: PoolTypes> Core<T> {
             busy: 0,
             checking: 0,
             opening: 0,
+            old: 0,
+            succession: Succession::None,
             closers: 0,
             abandoned: 0,
             past_patience: InFlight::default(),
@@ -217,6 +238,7 @@ impl<T: PoolTypes> Core<T> {
             closing: self.closing(),
             abandoned: self.abandoned,
             waiting: self.queue.len(),
+            old: self.old,
         }
     }
 
@@ -251,6 +273,11 @@ impl<T: PoolTypes> Core<T> {
         self.opening + self.open_count() + self.closing()
     }
 
+    /// There is no room for another connection.
+    pub(super) fn is_full(&self) -> bool {
+        self.occupied() >= self.policy.max_size
+    }
+
     /// Connects that should succeed soon.
     pub(super) fn opening_soon(&self) -> u32 {
         self.opening - self.past_patience.connects
@@ -281,6 +308,10 @@ impl<T: PoolTypes> Core<T> {
         let slot = &mut self.slots[index];
         let from = mem::replace(&mut slot.state, state);
         slot.since = now;
+        if slot.old && !slot.is_open() {
+            slot.old = false;
+            self.forget_old();
+        }
         if self.journal.is_open() {
             self.note_move(index, from, state, reason, now);
         }

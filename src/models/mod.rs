@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
-use crate::core::Gauges;
+use crate::core::{Gauges, Reason};
 use crate::runtime::conn::CloseMutex;
 use crate::runtime::roster::Work;
 use crate::runtime::shared::Shared;
@@ -978,7 +978,9 @@ fn p3_the_reaper_hears_of_an_earlier_end() {
         let reaper = bench.crew_with_reaper();
         drop(held);
         advance(ms(10));
-        bench.shared.wait_for(None, |core| core.gauges().idle == 0 && core.gauges().closing == 0);
+        bench.shared.wait_for(None, |core| {
+            core.counters().closed[Reason::Expired as usize] > 0 && core.gauges().closing == 0
+        });
         bench.end(Some(reaper));
         "closed".to_string()
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::{Counters, Gauges};
+use crate::core::{Counters, Gauges, Prospect};
 use crate::runtime::shared::Shared;
 use crate::sync::Arc;
 use crate::types::{Health, ManageConnection, Stats};
@@ -34,6 +34,9 @@ pub struct Reading {
     pub leaked: u32,
     /// For how long connecting has failed; `None` if it does not fail.
     pub failing_for: Option<Duration>,
+    /// Whether the pool is [`ready`](crate::Pool::readiness), as far as is known: a reading
+    /// makes it find out nothing.
+    pub ready: bool,
     /// How many connections the pool keeps idle.
     pub min_idle: u32,
     /// The maximum number of idle connections.
@@ -74,15 +77,17 @@ impl<M: ManageConnection> Shared<M> {
 /// [`Pool::reading`](crate::Pool::reading).
 pub(crate) fn take<M: ManageConnection>(shared: &Arc<Shared<M>>) -> Reading {
     let now = shared.clock.now();
-    let (figures, min_idle, max_idle) = shared.with_core(|core| {
+    let (figures, min_idle, max_idle, prospect) = shared.with_core(|core| {
         let policy = core.policy();
-        (core.figures(now), policy.min_idle_now(), policy.max_idle_now())
+        let (min_idle, max_idle) = (policy.min_idle_now(), policy.max_idle_now());
+        (core.figures(now), min_idle, max_idle, core.prospect(now))
     });
     Reading {
         stats: shared.counts_of(&figures.gauges, &figures.counters),
         health: shared.judge_health(figures.pressure, now),
         leaked: figures.leaked,
         failing_for: figures.failing_for,
+        ready: prospect == Prospect::Ready,
         min_idle,
         max_idle,
         #[cfg(feature = "histograms")]

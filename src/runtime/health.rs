@@ -1,4 +1,5 @@
-//! Probes a pool's health while callers wait, and reports a change of level.
+//! Probes a pool's health while callers wait or connecting fails, and reports a change of level.
+//! Says whether the pool is ready.
 
 use std::time::Duration;
 
@@ -6,11 +7,15 @@ use super::notifications::Notification;
 use super::shared::{Shared, Task};
 use crate::core::{Pressure, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
-use crate::types::{Health, HealthLevel, ManageConnection};
+use crate::types::{Chain, Health, HealthLevel, ManageConnection, Readiness};
 
-/// How often the reaper probes while callers wait, and until the pool is healthy again. A
+/// How often the reaper probes while callers wait, and until the pool is healthy again. In an
+/// outage without callers it probes until the level can rise no more. A
 /// change of level is noticed within this time.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+
+/// Whoever asks whether a pool is ready makes it find out, but not more often than this.
+const PROOF_LASTS: Duration = Duration::from_secs(5);
 
 impl<M: ManageConnection> Shared<M> {
     /// [`Pool::health`](crate::Pool::health).
@@ -18,6 +23,24 @@ impl<M: ManageConnection> Shared<M> {
         let now = self.clock.now();
         let figures = self.with_core(|core| core.pressure(now));
         self.judge_health(figures, now)
+    }
+
+    /// [`Pool::readiness`](crate::Pool::readiness).
+    pub(crate) fn readiness(self: &Arc<Self>) -> Readiness {
+        if self.process.is_forked() {
+            return Readiness::Closed;
+        }
+        let (prospect, error) = self.transition_here(|core, fx| {
+            core.prove(PROOF_LASTS, fx);
+            (core.prospect(fx.now), core.last_error())
+        });
+        let text = error.map(|(_, cause)| {
+            let text = Chain(&*cause).to_string();
+            // The pool may have dropped its own reference meanwhile.
+            self.drop_error(cause);
+            text
+        });
+        Readiness::of(prospect, text)
     }
 
     /// Judges the figures, and reports a change of level.
@@ -43,7 +66,7 @@ impl<M: ManageConnection> Shared<M> {
         health
     }
 
-    /// A caller is about to wait: the reaper probes from now on. Costs one load, and the
+    /// A caller is about to wait, or a connect has failed: the reaper probes from now on. Costs one load, and the
     /// first waiter a wake-up.
     #[inline]
     pub(crate) fn keep_probing(&self) {
@@ -66,11 +89,15 @@ impl<M: ManageConnection> Shared<M> {
         let now = self.clock.now();
         let is_at_rest = || {
             let health = self.health();
-            health.waiting == 0 && health.is_healthy()
+            let level_stays = match health.out_for {
+                None => health.is_healthy(),
+                Some(_) => health.level == HealthLevel::Critical,
+            };
+            health.waiting == 0 && level_stays
         };
         if is_at_rest() {
             // A caller that begins to wait from here on wakes the reaper again, and so does a
-            // level that rises. The second probe sees what came just before.
+            // level that rises, a connect that fails, and the end of an outage. The second probe sees what came just before.
             self.probe.probing.store(false, Ordering::Release);
             if is_at_rest() {
                 return None;

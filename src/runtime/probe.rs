@@ -61,7 +61,7 @@ mod tests {
 
     fn figures(waiting: u32, mean: u64) -> Pressure {
         let age = Duration::from_millis(mean);
-        Pressure { waiting, opening: 0, mean_age: age, oldest_age: age }
+        Pressure { waiting, opening: 0, mean_age: age, oldest_age: age, out_for: None }
     }
 
     fn levels(looks: &[(u64, u32, u64)]) -> Vec<HealthLevel> {
@@ -80,6 +80,22 @@ mod tests {
         assert_eq!(levels(&[(0, 4, 99), (1, 5, 0), (2, 15, 0)]), [Healthy, Warning, Critical]);
         assert_eq!(levels(&[(0, 1, 100), (1, 1, 500)]), [Warning, Critical]);
         assert_eq!(levels(&[(0, 1, 499), (1, 14, 499)]), [Warning, Warning]);
+    }
+
+    #[test]
+    fn an_outage_counts_as_a_wait_though_nobody_waits() {
+        use HealthLevel::*;
+        let thresholds = HealthThresholds::default();
+        let mut probe = Probe::default();
+        let mut level = |at: u64, out_for: Option<u64>| {
+            let out_for = out_for.map(Duration::from_millis);
+            let figures = Pressure { out_for, ..figures(0, 0) };
+            probe.judge(figures, &thresholds, Time(at * MS));
+            probe.level
+        };
+        let levels = [level(99, Some(99)), level(100, Some(100)), level(500, Some(500))];
+        assert_eq!(levels, [Healthy, Warning, Critical]);
+        assert_eq!([level(600, None), level(1600, None)], [Critical, Healthy]);
     }
 
     #[test]

@@ -276,6 +276,7 @@ impl<M: ManageConnection> Shared<M> {
             self.ensure_reaper();
         }
         if let Some(Added { needs_worker, lost }) = added {
+            self.keep_probing();
             if needs_worker {
                 self.submit(Task::Announce);
             }

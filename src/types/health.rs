@@ -1,9 +1,9 @@
-//! A pool's health, by how many callers wait and for how long.
+//! A pool's health, by how many callers wait and for how long; and whether it is ready.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::core::Pressure;
+use crate::core::{Pressure, Prospect};
 
 /// A level of a pool's health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,11 +33,15 @@ impl fmt::Display for HealthLevel {
 /// [`Builder::health_thresholds`](crate::Builder::health_thresholds).
 ///
 /// A level is entered as soon as one figure reaches the level's threshold. It is left when
-/// both figures have been below four fifths of the level's thresholds for `calm_for`.
+/// all figures have been below four fifths of the level's thresholds for `calm_for`.
+///
 /// A waiter for whom a connection is being opened does not count, as long as that takes no
 /// longer than usual and connecting has not failed: a first get of half a second on a server
-/// far away is no alarm. If all waiters are such, the pool is healthy; else the average is
-/// that of all of them.
+/// far away is no alarm. If all waiters are such, their waits do not count either; else the
+/// average is that of all of them.
+///
+/// The time for which no connection is open and connecting fails counts as a wait, whether a
+/// caller waits or not.
 ///
 /// Times are serialised as seconds.
 ///
@@ -122,9 +126,10 @@ impl HealthThresholds {
         // Not with `Duration::mul_f64`, which can panic for very long times.
         let without_connect = figures.waiting.saturating_sub(figures.opening);
         let reached = |waiters: u32, wait: Duration| {
+            let long = |age: Duration| age.as_secs_f64() >= wait.as_secs_f64() * part;
             f64::from(without_connect) >= f64::from(waiters) * part
-                || without_connect > 0
-                    && figures.mean_age.as_secs_f64() >= wait.as_secs_f64() * part
+                || without_connect > 0 && long(figures.mean_age)
+                || figures.out_for.is_some_and(long)
         };
         if reached(self.waiters_critical, self.wait_critical) {
             HealthLevel::Critical
@@ -153,6 +158,10 @@ pub struct Health {
     /// How long the caller that came first has waited. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub oldest_wait: Duration,
+    /// For how long connecting has failed while no connection is open, whether callers wait
+    /// or not; `None` if it does not fail. Serialised as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds_or_none"))]
+    pub out_for: Option<Duration>,
     /// For how long the pool has been at this level. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     pub lasted: Duration,
@@ -165,6 +174,7 @@ impl Health {
             waiting: figures.waiting,
             mean_wait: figures.mean_age,
             oldest_wait: figures.oldest_age,
+            out_for: figures.out_for,
             lasted,
         }
     }
@@ -182,6 +192,67 @@ impl fmt::Display for Health {
             let (mean, oldest) = (self.mean_wait, self.oldest_wait);
             write!(f, ", for {mean:.1?} on average and {oldest:.1?} at most")?;
         }
+        if let Some(out_for) = self.out_for {
+            write!(f, "; no connection, and connecting has failed for {out_for:.1?}")?;
+        }
         Ok(())
+    }
+}
+
+/// Whether a pool can be expected to serve its next caller, or why not. From
+/// [`Pool::readiness`](crate::Pool::readiness).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Readiness {
+    /// A connection is open. Connecting does not fail, or a connection has worked since it
+    /// began to fail.
+    Ready,
+    /// No connection is open. No attempt to open one has failed since the last success.
+    Opening,
+    /// Connecting has failed for some time, and no connection has worked since.
+    Failing {
+        /// For how long. Serialised as seconds.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
+        lasted: Duration,
+        /// The text of the last error and of its sources; `None` if the last connect overran
+        /// its limit. It may name hosts and users.
+        cause: Option<String>,
+    },
+    /// The pool is paused.
+    Paused,
+    /// The pool was closed, or this is a child made by `fork`.
+    Closed,
+}
+
+impl Readiness {
+    pub(crate) fn of(prospect: Prospect, cause: Option<String>) -> Readiness {
+        match prospect {
+            Prospect::Ready => Readiness::Ready,
+            Prospect::Empty => Readiness::Opening,
+            Prospect::Failing(lasted) => Readiness::Failing { lasted, cause },
+            Prospect::Paused => Readiness::Paused,
+            Prospect::Closed => Readiness::Closed,
+        }
+    }
+
+    /// Whether it is [`Readiness::Ready`].
+    pub fn is_ready(&self) -> bool {
+        *self == Readiness::Ready
+    }
+}
+
+/// Without the cause.
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Readiness::Ready => f.write_str("ready"),
+            Readiness::Opening => f.write_str("no connection is open yet"),
+            Readiness::Failing { lasted, .. } => {
+                write!(f, "connecting has failed for {lasted:.1?}")
+            }
+            Readiness::Paused => f.write_str("paused"),
+            Readiness::Closed => f.write_str("closed"),
+        }
     }
 }

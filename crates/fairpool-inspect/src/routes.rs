@@ -12,7 +12,8 @@ use crate::recording;
 use crate::response::{Answer, JSON, TEXT, text, with_type};
 use crate::view::View;
 
-const PATHS: [&str; 6] = ["/", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
+const PATHS: [&str; 8] =
+    ["/", "/healthz", "/readyz", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
 
 /// Everything that is served.
 pub(crate) struct Site {
@@ -50,6 +51,8 @@ pub(crate) async fn answer<B: Body>(
     let query = request.uri().query().unwrap_or("");
     match path {
         "/" => page::answer(),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readiness(site),
         "/metrics" => with_type(TEXT_CONTENT_TYPE, site.metrics.text()),
         "/snapshot.json" => with_type(JSON, site.view.overview().json()),
         "/history.json" => history(site, query),
@@ -76,6 +79,23 @@ fn wrong_method(method: &Method, path: &str) -> Option<Answer> {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, why);
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     Some(answer)
+}
+
+/// One line for each pool that is not ready. Causes may name hosts and users, so they are not
+/// told here.
+fn readiness(site: &Site) -> Answer {
+    let pools = site.view.pools();
+    let known: Vec<_> =
+        pools.iter().filter_map(|pool| Some((pool.name(), pool.readiness()?))).collect();
+    if known.is_empty() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "all pools are gone\n");
+    }
+    let unready = known.iter().filter(|(_, readiness)| !readiness.is_ready());
+    let why: String = unready.map(|(name, why)| format!("{name}: {why}\n")).collect();
+    match why.is_empty() {
+        true => text(StatusCode::OK, "ready\n"),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, why),
+    }
 }
 
 fn history(site: &Site, query: &str) -> Answer {

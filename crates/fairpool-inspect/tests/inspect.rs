@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fairpool::{Pool, WeakPool};
 use fairpool_inspect::{Inspector, ServeError, Server};
 use fairpool_testing::stub::{
-    self, Manager, WATCHDOG, builder, eventually, threads_named, watched,
+    self, Does, Manager, Op, WATCHDOG, builder, eventually, threads_named, watched,
 };
 use serde_json::Value;
 
@@ -295,7 +295,9 @@ fn one_can_only_look() {
     let pool = pool();
     let server = serve(&[pool.downgrade()]);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
-        for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump"] {
+        for path in
+            ["/", "/healthz", "/readyz", "/metrics", "/snapshot.json", "/history.json", "/dump"]
+        {
             let answer = ask(server.addr(), method, path);
             assert_eq!(answer.status, 405, "{method} {path}");
             assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
@@ -429,7 +431,7 @@ fn no_answer_can_be_shown_in_a_frame() {
         (400, asked("GET / HTTP/9.9", "")),
         (431, asked("GET / HTTP/1.1", &many)),
     ];
-    for path in ["/", "/metrics", "/snapshot.json", "/history.json", "/dump"] {
+    for path in ["/", "/healthz", "/metrics", "/snapshot.json", "/history.json", "/dump"] {
         answers.push((200, asked(&format!("GET {path} HTTP/1.1"), &host)));
     }
     for (status, answer) in answers {
@@ -667,4 +669,43 @@ fn addresses_that_will_not_do_are_named() {
     let server =
         Inspector::new().allow_remote(true).serve("0.0.0.0:0", &[pool.downgrade()]).unwrap();
     assert_serves(SocketAddr::from(([127, 0, 0, 1], server.addr().port())));
+}
+
+#[test]
+fn probes_are_told_whether_the_process_lives_and_whether_its_pools_are_ready() {
+    let database = stub::Server::new();
+    let orders = builder(2).name("orders").build(database.manager()).unwrap();
+    let users = pool_named("users");
+    let server = serve(&[orders.downgrade(), users.downgrade()]);
+    let alive = || {
+        let answer = get(server.addr(), "/healthz");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
+    };
+    let ready = || {
+        let answer = get(server.addr(), "/readyz");
+        (answer.status, answer.body)
+    };
+    // The question makes an empty pool connect.
+    eventually("both are ready", || ready() == (200, "ready\n".to_string()));
+    users.pause();
+    assert_eq!(ready(), (503, "users: paused\n".to_string()));
+    drop(users);
+    eventually("a pool that is gone is missed by nobody", || ready().0 == 200);
+
+    database.on(Op::Connect, Does::Fail);
+    fairpool::PooledConnection::discard(orders.get().unwrap());
+    eventually("one has none and cannot open any", || {
+        let (status, body) = ready();
+        status == 503 && body.starts_with("orders: connecting has failed for ")
+    });
+    let (_, body) = ready();
+    assert!(!body.contains("refused"), "the cause may be a secret: {body}");
+    alive();
+    drop(orders);
+    eventually("all are gone", || ready() == (503, "all pools are gone\n".to_string()));
+    alive();
+}
+
+fn pool_named(name: &str) -> Pool<Manager> {
+    builder(2).name(name).build(stub::Server::new().manager()).unwrap()
 }

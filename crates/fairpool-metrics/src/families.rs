@@ -178,6 +178,20 @@ pub const FAMILIES: &[Family] = &[
         values: Values::One(|r| r.failing_for.unwrap_or_default().into()),
     },
     Family {
+        name: "fairpool.ready",
+        help: "1 if the pool can be expected to serve its next caller, else 0",
+        kind: Kind::Gauge,
+        unit: Unit::Count("1"),
+        values: Values::One(|r| u64::from(r.ready).into()),
+    },
+    Family {
+        name: "fairpool.outdated",
+        help: "Open connections that wait for their successors",
+        kind: Kind::UpDown,
+        unit: CONNECTIONS,
+        values: Values::One(|r| r.stats.outdated.into()),
+    },
+    Family {
         name: "fairpool.check_failures",
         help: "Failed resets and validations of connections",
         kind: Kind::Counter,

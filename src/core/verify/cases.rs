@@ -127,12 +127,9 @@ fn a_lifetime_that_ends_after_a_return_is_planned() {
     let mut opened = fx(at(0));
     core.connect_finished(Leased::new(permit, 0), &mut opened);
     let Some((_, Answer::Granted(lease))) = opened.answers.pop() else { panic!("granted") };
-    assert_eq!(core.tick(&mut fx(at(8))), Time::NEVER, "it is in use");
-    let lease = core.checkin_fast(at(9), lease).expect_err("not without a plan");
-    let mut back = fx(at(9));
-    core.checkin(lease, Verdict::Keep, &mut back);
-    assert!(back.wake_reaper);
-    assert_eq!(core.tick(&mut fx(at(9))), at(10));
+    assert!(opened.wake_reaper);
+    assert_eq!(core.tick(&mut fx(at(8))), at(10), "though it is in use");
+    assert!(core.checkin_fast(at(9), lease).is_ok());
 }
 
 #[test]
@@ -196,6 +193,7 @@ fn by_a_clock_that_lags_nothing_is_early() {
         core
     };
     let mut core = used(Policy { idle_timeout: Some(SECOND * 10), ..lags.clone() });
+    core.policy.min_idle = Some(0);
     assert_eq!(core.tick(&mut fx(at(10))), at(16));
     core.tick(&mut fx(at(16)));
     assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 1);
@@ -230,6 +228,7 @@ fn sizes_do_not_overflow() {
 fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
     let mut core = filled(Policy { close_limit: SECOND, max_closers: 2, ..policy(2) });
     let mut closing = fx(at(0));
+    core.policy.min_idle = Some(0); // Nobody has used them, so they have no successors.
     core.refresh(&mut closing);
     assert_eq!(closing.jobs.len(), 2);
     // Both hang; only one may be abandoned.
@@ -253,10 +252,14 @@ fn p5_an_overrun_past_the_cap_is_abandoned_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn lifetimes_are_drawn_once_and_only_shortened() {
+fn lifetimes_and_idle_times_are_drawn_once_and_are_within_their_limits() {
     let jitter =
         Policy { max_lifetime: Some(SECOND * 100), lifetime_jitter_permille: 100, ..policy(50) };
-    let mut core = filled(Policy { max_opening: 50, ..jitter });
+    let idle_timeout = Some(SECOND * 100);
+    let mut core = filled(Policy { max_opening: 50, idle_timeout, ..jitter });
+    let idle: Vec<_> = core.slots.iter().filter_map(|slot| slot.idle_time).collect();
+    assert!(idle.iter().all(|&time| (SECOND * 100..=SECOND * 110).contains(&time)), "{idle:?}");
+    assert!(idle.iter().any(|&time| time > SECOND * 105), "they would all end together");
     let drawn: Vec<Time> = core.slots.iter().map(|slot| slot.expires).collect();
     assert!(drawn.iter().all(|&at_| at_ > at(90) && at_ <= at(100)), "{drawn:?}");
     let distinct: std::collections::HashSet<_> = drawn.iter().collect();
@@ -492,25 +495,107 @@ fn p2_at_the_bound_a_return_serves_the_first_waiter() {
     assert!(matches!(back.answers[..], [(0, Answer::Granted(_))]));
 }
 
-#[test]
-fn a_connection_expires_at_the_end_of_its_lifetime_and_the_reaper_plans_for_it_once() {
-    let mut core = filled(Policy { max_lifetime: Some(SECOND * 10), ..policy(2) });
-    let lease = core.acquire(5, 9, &mut fx(at(9))).expect("one is idle");
-    assert_eq!(core.tick(&mut fx(at(9))), at(10), "for the one that is idle");
-    let lease = core.checkin_fast(at(10), lease).expect_err("it has expired");
-    let mut back = fx(at(9));
-    core.checkin(lease, Verdict::Keep, &mut back);
-    assert!(!back.wake_reaper, "both expire together");
+/// Two connections of a pool with room for three, both used, at the end of their lifetimes:
+/// one is idle.
+fn at_the_end_of_life() -> (Core<Toy>, Lease<u32>, Effects<Toy>) {
+    let aged = Policy { max_lifetime: Some(SECOND * 10), fresh_for: SECOND, ..policy(2) };
+    let mut core = filled(aged);
+    core.policy.min_idle = Some(1);
+    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    let other = core.acquire(5, 8, &mut fx(at(0))).expect("another is");
+    core.checkin(other, Verdict::Keep, &mut fx(at(0)));
+    core.set_max_size(3, &mut fx(at(0)));
+    let mut ended = fx(at(10));
+    core.tick(&mut ended);
+    (core, lease, ended)
 }
 
 #[test]
-fn a_connection_at_the_end_of_its_lifetime_is_replaced_without_a_check() {
-    let aged = Policy { max_lifetime: Some(SECOND * 10), fresh_for: SECOND, ..policy(1) };
-    let mut core = filled(aged);
-    let mut asked = fx(at(10));
-    core.join(waiter(at(10), 0), &mut asked).expect("room to wait");
-    assert!(matches!(asked.jobs[..], [Job::Close(_, Reason::Expired), ..]));
-    assert_eq!(checks(&asked), 0);
+fn p17_an_old_connection_ends_when_its_successor_is_there() {
+    let (mut core, lease, mut ended) = at_the_end_of_life();
+    assert_eq!((opens(&ended), ended.jobs.len(), core.old), (1, 1, 2), "one at a time");
+    let lease = core.checkin_fast(at(11), lease).expect_err("it is to be replaced");
+    let mut back = fx(at(11));
+    core.checkin(lease, Verdict::Keep, &mut back);
+    assert_eq!((back.jobs.len(), core.idle.len()), (0, 2), "its successor is not there");
+    let lease = core.acquire_fast(at(11), 9).expect("it serves until then, without a check");
+    let Some(Job::Connect(permit)) = ended.jobs.pop() else { panic!("an open") };
+    let mut opened = fx(at(12));
+    core.connect_finished(Leased::new(permit, 0), &mut opened);
+    assert!(matches!(opened.jobs[..], [Job::Close(_, Reason::Expired)]), "of the idle one");
+    let mut closed = fx(at(12));
+    let Some(Job::Close(old, _)) = opened.jobs.pop() else { panic!("a close") };
+    core.close_finished(old.permit, &mut closed);
+    assert_eq!((opens(&closed), core.old), (1, 1), "the next");
+    let Some(Job::Connect(permit)) = closed.jobs.pop() else { panic!("an open") };
+    core.connect_finished(Leased::new(permit, 0), &mut fx(at(13)));
+    let mut back = fx(at(14));
+    core.checkin(lease, Verdict::Keep, &mut back);
+    assert!(matches!(back.jobs[..], [Job::Close(_, Reason::Expired)]), "it comes back too late");
+    assert_eq!((core.old, core.open_count()), (0, 2));
+}
+
+#[test]
+fn p17_while_connecting_fails_old_connections_go_on() {
+    let (mut core, lease, mut ended) = at_the_end_of_life();
+    let Some(Job::Connect(permit)) = ended.jobs.pop() else { panic!("an open") };
+    core.connect_failed(permit, 0, false, &mut fx(at(11)));
+    core.set_max_size(2, &mut fx(at(11)));
+    let mut back = fx(at(11));
+    core.checkin(lease, Verdict::Keep, &mut back);
+    assert!(back.jobs.is_empty() && core.idle.len() == 2, "a full pool that cannot connect");
+    core.set_max_size(3, &mut fx(at(11)));
+    let mut later = fx(at(12));
+    core.tick(&mut later);
+    assert_eq!(opens(&later), 1, "it goes on trying, after the backoff");
+}
+
+#[test]
+fn p17_successors_are_begun_so_early_that_all_are_there_in_time() {
+    let mut core: Core<Toy> =
+        Core::new(Policy { min_idle: None, max_lifetime: Some(SECOND * 100), ..policy(4) });
+    let mut asked = fx(at(0));
+    core.tick(&mut asked);
+    let Some(Job::Connect(permit)) = asked.jobs.pop() else { panic!("an open") };
+    let slot = permit.index();
+    core.connect_finished(Leased::new(permit, 0), &mut fx(at(3)));
+    assert_eq!(core.slots[slot].expires, at(103 - 2 * 4 * 3), "twice the connects of all");
+    let Some(Job::Connect(permit)) = asked.jobs.pop() else { panic!("another") };
+    let slot = permit.index();
+    core.connect_finished(Leased::new(permit, 1), &mut fx(at(30)));
+    assert_eq!(core.slots[slot].expires, at(80), "half its lifetime is left to it");
+}
+
+#[test]
+fn p17_what_nobody_used_and_nobody_needs_has_no_successor() {
+    let mut core = filled(Policy { max_lifetime: Some(SECOND * 10), ..policy(3) });
+    core.policy.min_idle = Some(1);
+    core.set_max_size(4, &mut fx(at(0)));
+    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
+    let mut ended = fx(at(10));
+    core.tick(&mut ended);
+    assert_eq!((core.gauges().closing, opens(&ended)), (2, 1), "only of the one that was used");
+    assert_eq!(core.open_count(), 1);
+}
+
+#[test]
+fn p17_idle_connections_are_surplus_if_min_idle_others_are_idle_as_long() {
+    let idle = Policy { idle_timeout: Some(SECOND * 10), ..policy(4) };
+    let mut core = filled(idle);
+    core.policy.min_idle = Some(2);
+    let lease = core.acquire(5, 9, &mut fx(at(5))).expect("one is idle");
+    core.checkin(lease, Verdict::Keep, &mut fx(at(5)));
+    let mut ended = fx(at(10));
+    assert_eq!(core.tick(&mut ended), at(15), "when the third of them has been idle as long");
+    assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 1, "of three that are");
+    core.tick(&mut fx(at(15)));
+    assert_eq!((core.idle.len(), core.wake_at), (2, Time::NEVER));
+    let mut fewer = fx(at(16));
+    core.set_min_idle(Some(0), &mut fewer);
+    assert!(fewer.wake_reaper, "they are too many now");
+    core.tick(&mut fx(at(16)));
+    assert_eq!(core.open_count(), 0);
 }
 
 #[test]
@@ -543,7 +628,8 @@ fn a_get_and_its_return_take_the_fast_path_until_the_connection_expires() {
         assert!(core.checkin_fast(at(2), lease).is_ok(), "nobody waits");
     }
     let lease = core.acquire_fast(at(2), 9).expect("one is idle and fresh");
-    assert!(core.checkin_fast(at(100), lease).is_err(), "it is expired");
+    core.tick(&mut fx(at(100)));
+    assert!(core.checkin_fast(at(100), lease).is_err(), "it is to be replaced");
 }
 
 // ---- what is shown ----

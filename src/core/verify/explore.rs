@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::listener::Listener;
 use super::toy::{Toy, policy};
+use crate::core::state::Succession;
 use crate::core::*;
 
 fn buffer() -> EventBuffer<u8> {
@@ -42,6 +43,7 @@ enum Action {
     Finish(usize, Outcome),
     Advance,
     Refresh,
+    Prove,
     Pause,
     Resume,
     SetMax(u32),
@@ -185,6 +187,28 @@ impl World {
 
     fn apply(&mut self, action: Action) {
         self.steps += 1;
+        let aged = self.ended_by_age();
+        // What was being opened when a refresh came is not open yet.
+        let opens = match action {
+            Action::Finish(job, _) => matches!(self.jobs[job], Job::Connect(_)),
+            _ => false,
+        };
+        self.take(action);
+        if self.ended_by_age() > aged && !opens {
+            let policy = &self.core.policy;
+            let kept = policy.min_idle_now().min(policy.max_size - 1);
+            assert!(self.core.open_count() >= kept, "P17: too few are left after {action:?}");
+        }
+        self.check(action);
+    }
+
+    /// How many connections the pool has ended without need.
+    fn ended_by_age(&self) -> u64 {
+        let by = [Reason::Expired, Reason::Stale, Reason::IdleTooLong];
+        by.iter().map(|&reason| self.core.counters.closed[reason as usize]).sum()
+    }
+
+    fn take(&mut self, action: Action) {
         let mut fx = Effects::at(self.now);
         let (now, had_closed_unheld) = (self.now, self.core.has_closed_unheld());
         match action {
@@ -230,6 +254,7 @@ impl World {
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
             Action::Refresh => self.core.refresh(&mut fx),
+            Action::Prove => self.core.prove(nanos(1), &mut fx),
             Action::Pause => self.core.pause(),
             Action::Resume => self.core.resume(&mut fx),
             Action::SetMax(size) => self.core.set_max_size(size, &mut fx),
@@ -245,7 +270,6 @@ impl World {
         if self.core.wake_at <= self.now {
             self.tick();
         }
-        self.check(action);
     }
 
     fn tick(&mut self) {
@@ -494,11 +518,14 @@ impl World {
         assert!(!hopeless || core.queue.is_empty(), "P9: a hopeless wait after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
-        for lease in &core.idle {
-            let slot = &core.slots[lease.permit.index()];
-            let until = slot.expires.min(slot.since.after_opt(core.policy.idle_timeout));
-            assert!(until > self.now, "an idle connection outlived its time after {action:?}");
+        for slot in core.slots.iter().filter(|slot| slot.is_open()) {
+            let young = slot.expires > self.now;
+            assert!(young || slot.old, "nobody saw a lifetime end after {action:?}");
         }
+        let idle = core.idle.iter().map(|lease| &core.slots[lease.permit.index()]);
+        let too_long = idle.filter(|slot| slot.idle_until() <= self.now).count();
+        let kept = core.policy.min_idle_now() as usize;
+        assert!(too_long <= kept, "an idle connection outlived its time after {action:?}");
         for slot in core.busy_slots().filter(|slot| !slot.leaking) {
             let until = slot.since.after_opt(core.policy.leak_threshold);
             assert!(until > self.now, "a leak is not reported in time after {action:?}");
@@ -545,9 +572,12 @@ impl World {
                 let is_later = |proof: &&u64| **proof > slot.proof;
                 validating.iter().filter(is_later).count().to_string()
             };
-            let (slow, overran) = (slot.past_patience, slot.past_limit);
+            let (slow, overran, old) = (slot.past_patience, slot.past_limit, slot.old);
+            let ages = self.setup.policy.max_lifetime.is_some()
+                || self.setup.owner.contains(&Action::Refresh);
+            let unused = ages && slot.caller.is_none();
             format!(
-                "{:?},{},{},{},{},{proof}{stale},{slow},{overran}",
+                "{:?},{},{},{},{},{proof}{stale},{slow},{overran},{old}{unused}",
                 match slot.state {
                     ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
                     ConnectionState::Busy => (1, None, None),
@@ -603,7 +633,8 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{}{:?}{:?}{:?}{:?}{:?}",
+            "{jobs:?}{:?}{}{}{}{}{:?}{:?}{:?}{:?}{:?}",
+            self.core.succession,
             self.core.never_connected(),
             self.core.closed,
             self.core.paused,
@@ -655,6 +686,12 @@ impl World {
             if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 && !tries {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
                 assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
+                let core = &self.core;
+                let done = core.old == 0 && core.succession == Succession::None;
+                assert!(
+                    done || core.closed || core.outage.is_some(),
+                    "P17: nobody replaces what is old"
+                );
                 return;
             }
             self.apply(Action::Advance);
@@ -862,9 +899,20 @@ fn setups() -> Vec<Setup> {
     leaks.policy.leak_threshold = Some(nanos(2));
     leaks.policy.idle_timeout = Some(nanos(3));
 
+    let mut replaced = Setup {
+        faults: true,
+        owner: &[Action::Refresh, Action::Prove],
+        ..plain("successors, refresh, proofs, faults", 2, &[5])
+    };
+    replaced.policy.min_idle = Some(1);
+
+    let mut all_kept = Setup { horizon: 5, ..plain("lifetimes in a full pool", 2, &[5, 5]) };
+    all_kept.policy.min_idle = None;
+    all_kept.policy.max_lifetime = Some(nanos(4));
+
     vec![
         strict, bounded, full, faults, slow, hedges, ramp, fails_fast, owner, leaving, checks,
-        resets, always, ageing, nested, leaks,
+        resets, always, ageing, nested, leaks, replaced, all_kept,
     ]
 }
 

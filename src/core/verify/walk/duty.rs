@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::judge::{How, summary};
-use super::reference::{Reference, What};
+use super::reference::{Call, Reference, What};
 use super::walker::TICK;
+use crate::core::state::Succession;
 use crate::core::*;
 
 impl Reference {
@@ -25,7 +26,7 @@ impl Reference {
     fn held_up_until(&self) -> Time {
         let most = self.policy.max_opening;
         let held_up = self.opening_in_time() >= most && self.at_once == most;
-        if held_up && self.failing.is_none() && self.without_any() > 0 {
+        if held_up && self.failing.is_none() && self.without_any(0) > 0 {
             self.moved_at.after(self.policy.patience_min)
         } else {
             Time::NEVER
@@ -37,9 +38,10 @@ impl Reference {
     }
 
     /// How many callers wait for which there is neither a connection nor a call in time.
-    fn without_any(&self) -> u32 {
+    /// `more` connections are idle than the list has.
+    fn without_any(&self, more: u32) -> u32 {
         let in_time = self.opening_in_time() + self.checking_in_time();
-        self.waiting_to_open().saturating_sub(self.idle.len() as u32 + in_time)
+        self.waiting_to_open().saturating_sub(self.idle.len() as u32 + more + in_time)
     }
 
     /// How long a call that starts now is counted on.
@@ -57,34 +59,54 @@ impl Reference {
         }
     }
 
+    /// How many connects are missing, though none may be started now.
+    pub(super) fn opens_missing(&self) -> u32 {
+        self.opens_wanted().min(self.policy.max_size.saturating_sub(self.live()))
+    }
+
     fn opens_wanted(&self) -> u32 {
-        let max_size = self.policy.max_size;
-        let most = self.policy.max_idle.unwrap_or(max_size);
-        let kept = self.policy.min_idle.unwrap_or(max_size).min(most);
+        self.opens_needed(0).max(u32::from(self.wants_successor()))
+    }
+
+    fn wants_successor(&self) -> bool {
+        let wanted = match self.succession {
+            Succession::None => self.old() > 0,
+            Succession::Short => true,
+            Succession::Opening => false,
+            Succession::Ready => {
+                let old_idle = self.idle.iter().any(|&conn| self.conns[conn as usize].old);
+                old_idle && !self.may_end_old(0)
+            }
+        };
+        wanted && !self.closed && self.opening() == 0
+    }
+
+    /// Those that callers, `min_idle` and the end of an outage need. `more` connections are
+    /// idle than the list has.
+    fn opens_needed(&self, more: u32) -> u32 {
         if self.closed {
             return 0;
         }
-        let in_all = self.idle.len() as u32 + self.opening() + self.checking();
+        let in_all = self.idle.len() as u32 + more + self.opening() + self.checking();
         let fails_fast = self.policy.fail_fast_after.is_some();
         let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
         let attempts = u32::from(tries && self.opening_in_time() == 0);
-        let kept = (self.waiting_to_open() + kept).saturating_sub(in_all);
-        self.without_any().max(kept).max(attempts)
+        let kept = (self.waiting_to_open() + self.kept()).saturating_sub(in_all);
+        self.without_any(more).max(kept).max(attempts)
     }
 
-    pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {
+    pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, came: u32) {
         let opens = fx.jobs.iter().filter_map(|job| match job {
             Job::Connect(permit) => Some(permit.0),
             _ => None,
         });
         let opens: Vec<u32> = opens.collect();
-        let expected = if how.serves() { self.opens_due() } else { 0 };
-        // A newcomer that finds only expired connections will join, and is served then.
-        let asks_on = matches!(how, How::Asked { got: None, .. }) && expired_on_the_way;
-        if asks_on {
-            assert!(opens.len() as u32 <= expected, "P5: opens");
-        } else {
-            assert_eq!(opens.len() as u32, expected, "P3: opens");
+        let proof = u32::from(std::mem::take(&mut self.due.proof));
+        let expected = if how.serves() { self.opens_due() + proof } else { 0 };
+        assert_eq!(opens.len() as u32, expected, "P3: opens");
+        let only_for_age = self.opens_needed(came) == 0 && self.wants_successor();
+        if expected > proof && only_for_age && self.succession == Succession::None {
+            self.succession = Succession::Opening;
         }
         for permit in opens {
             let calls = self.calls.iter().map(|call| call.permit);
@@ -178,7 +200,6 @@ impl Reference {
             let late = self.stale(top) || !coming;
             return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
         }
-        assert!(!self.expired(top), "P3: what has expired hides what is fit");
         if self.stale(top) {
             assert!(checks, "P3: idle, and nobody checks it");
         } else {
@@ -209,14 +230,24 @@ impl Reference {
         );
     }
 
+    fn next_old(&self) -> Option<Time> {
+        let held = self.held.iter().map(|holding| holding.conn);
+        let is_check = |call: &&Call| matches!(call.what, What::Check(..)) && !call.abandoned;
+        let checked = self.calls.iter().filter(is_check).filter_map(|call| call.conn);
+        let open = self.idle.iter().copied().chain(held).chain(checked);
+        let young = open.map(|conn| &self.conns[conn as usize]).filter(|facts| !facts.old);
+        young.map(|facts| facts.expires).min()
+    }
+
     fn next_change(&self, ticked: bool) -> Time {
         let policy = &self.policy;
         let keepalive = policy.keepalive.filter(|_| self.checking() < 4);
-        let idle = self.idle.iter().flat_map(|&conn| {
-            let facts = &self.conns[conn as usize];
-            let idle_until = facts.idle_since.after_opt(policy.idle_timeout);
-            [facts.expires, idle_until, facts.fresh_at.after_opt(keepalive)]
-        });
+        let fresh = |&conn: &u32| self.conns[conn as usize].fresh_at.after_opt(keepalive);
+        let mut idle_ends: Vec<Time> =
+            self.idle.iter().map(|&conn| self.idle_until(conn)).collect();
+        idle_ends.sort_unstable();
+        let idle_end = idle_ends.into_iter().nth(self.kept() as usize);
+        let idle = self.idle.iter().map(fresh).chain(idle_end).chain(self.next_old());
         let calls = self.calls.iter().filter(|call| !call.abandoned).flat_map(|call| {
             let slows = call.what != What::Close && !call.slow;
             let slows = if slows { call.patience_ends } else { Time::NEVER };

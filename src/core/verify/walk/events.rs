@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, connection_ref};
+use crate::core::state::Succession;
 use crate::core::*;
 
 impl Reference {
@@ -90,6 +91,7 @@ impl Reference {
         let from = self.put(slot, ConnectionState::Busy);
         self.note(Step::CheckedOut { get_id: 0, caller: client, waited, connection, from });
         let (moved, leaking) = (false, false);
+        self.conns[conn as usize].used = true;
         self.held.push(Holding { conn, client, since, truly_since, moved, leaking });
     }
 
@@ -103,15 +105,14 @@ impl Reference {
     }
 
     pub(super) fn returned(&mut self, conn: u32, verdict: Verdict) {
-        let too_many = self.open(0) + self.opening() > self.policy.max_size;
-        let unfit = self.unfit_conn(conn, too_many);
+        let unfit = self.unfit(conn);
         self.take_back(conn);
         match (verdict, unfit) {
             (Verdict::Broken, _) => {
                 self.doubt_because_of(conn, Reason::Broken, 0);
                 self.retire(conn, Reason::Broken);
             }
-            (_, Some(reason)) => self.retire(conn, reason),
+            (_, Some(reason)) => self.retire_unfit(conn, reason),
             (Verdict::Keep, _) => self.stack(conn),
             (Verdict::Check(check), _) => {
                 let validate = check.validate || self.in_doubt(conn);
@@ -134,10 +135,59 @@ impl Reference {
         if call.what == What::Connect && !call.abandoned {
             self.moved_at = self.now;
         }
+        self.no_successor_without_connect();
         call
     }
 
-    pub(super) fn opened(&mut self, permit: u32, conn: u32, expires: Time) {
+    fn no_successor_without_connect(&mut self) {
+        if self.succession == Succession::Opening && self.opening() == 0 {
+            self.succession = Succession::None;
+        }
+    }
+
+    /// An old connection ends since it may.
+    pub(super) fn end_old(&mut self, conn: u32, may_end: bool) {
+        let old = self.conns[conn as usize].old;
+        if old && may_end && self.succession == Succession::None {
+            self.succession = Succession::Short;
+        }
+    }
+
+    fn retire_unfit(&mut self, conn: u32, reason: Reason) {
+        self.end_old(conn, matches!(reason, Reason::Expired | Reason::Stale));
+        self.retire(conn, reason);
+    }
+
+    /// It is no longer open.
+    fn forget_old(&mut self, conn: u32) {
+        if !std::mem::take(&mut self.conns[conn as usize].old) {
+            return;
+        }
+        let for_none = self.succession == Succession::Opening && self.old() == 0;
+        if for_none || self.succession == Succession::Ready {
+            self.succession = Succession::None;
+        }
+    }
+
+    /// All connections that are open now and whose time is up by then are old.
+    pub(super) fn make_old(&mut self, until: Time) {
+        let held = self.held.iter().map(|holding| holding.conn);
+        let is_check = |call: &&Call| matches!(call.what, What::Check(..)) && !call.abandoned;
+        let checked = self.calls.iter().filter(is_check).filter_map(|call| call.conn);
+        let open: Vec<u32> = self.idle.iter().copied().chain(held).chain(checked).collect();
+        for conn in open {
+            let facts = &mut self.conns[conn as usize];
+            facts.old |= facts.expires <= until;
+        }
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        permit: u32,
+        conn: u32,
+        expires: Time,
+        idle_time: Option<Duration>,
+    ) {
         assert_eq!(conn as usize, self.conns.len());
         self.counters.opened += 1;
         if let Some(Failing { began, failures, .. }) = self.failing.take() {
@@ -149,13 +199,37 @@ impl Reference {
             None => assert_eq!(expires, Time::NEVER),
             Some(life) => {
                 let kept = 1000 - self.policy.lifetime_jitter_permille;
+                let took = self.calls.iter().find(|call| call.permit == permit).expect("a connect");
+                let took = self.now.since(took.since).as_nanos() as u64;
+                let shortest = life.as_nanos() as u64 * u64::from(kept) / 1000;
+                let lead = (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
                 // One nanosecond for rounding.
-                let shortest = self.now.0 + life.as_nanos() as u64 * u64::from(kept) / 1000;
-                assert!(expires.0 + 1 >= shortest, "a lifetime that is too short");
+                assert!(
+                    expires.0 + 1 >= self.now.0 + shortest - lead,
+                    "a lifetime that is too short"
+                );
                 assert!(expires <= self.now.after(life), "a lifetime that is too long");
             }
         }
+        match (self.policy.idle_timeout, idle_time) {
+            (Some(timeout), Some(time)) => {
+                assert!(time >= timeout, "an idle time that is too short");
+                let most = timeout * (1000 + self.policy.lifetime_jitter_permille) / 1000;
+                assert!(time <= most + Duration::from_nanos(1), "an idle time that is too long");
+            }
+            (timeout, time) => assert_eq!(timeout, time),
+        }
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
+        let is_permit = |call: &&Call| call.permit == permit;
+        let call = *self.calls.iter().find(is_permit).expect("P7: it was not made");
+        let unfit = self.unfit_new(call.generation, too_many);
+        if !call.abandoned && unfit.is_none() {
+            self.succession = match self.succession {
+                Succession::Opening => Succession::Ready,
+                Succession::Short => Succession::None,
+                other => other,
+            };
+        }
         let call = self.end_call(permit);
         self.learn(self.now.since(call.since));
         let (generation, proved) = (call.generation, call.begun);
@@ -163,6 +237,9 @@ impl Reference {
             permit,
             alive: true,
             expires,
+            idle_time,
+            old: false,
+            used: false,
             fresh_at: self.now,
             idle_since: self.now,
             truly_fresh_at: self.now,
@@ -171,7 +248,7 @@ impl Reference {
             generation,
             proved,
         });
-        match self.unfit(generation, expires, too_many) {
+        match unfit {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
             Some(reason) => self.retire(conn, reason),
             None => self.offer(conn),
@@ -249,8 +326,7 @@ impl Reference {
         fx: &Effects<Toy>,
     ) {
         let held_back = self.checking() == 4 && self.policy.keepalive.is_some();
-        let too_many = self.open(0) + self.opening() > self.policy.max_size;
-        let unfit = self.unfit_conn(conn, too_many);
+        let unfit = self.unfit(conn);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
         if result.is_ok() && check.validate {
@@ -279,7 +355,7 @@ impl Reference {
         }
         match (result, unfit, idle_since) {
             (Err((reason, _)), ..) => self.retire(conn, reason),
-            (_, Some(reason), _) => self.retire(conn, reason),
+            (_, Some(reason), _) => self.retire_unfit(conn, reason),
             (.., Some(idle_since)) if self.queue.is_empty() => {
                 self.is_fresh_now(conn);
                 self.conns[conn as usize].idle_since = idle_since;
@@ -319,6 +395,7 @@ impl Reference {
         self.note_move_of(conn, ConnectionState::Gone, reason);
         let alive = std::mem::take(&mut self.conns[conn as usize].alive);
         assert!(alive, "P7: connection {conn} is closed twice");
+        self.forget_old(conn);
     }
 
     /// The connection is dead, or the check that began then does not end. What was proved
@@ -343,6 +420,7 @@ impl Reference {
         self.counters.closed[reason as usize] += 1;
         self.conns[conn as usize].retired_at = self.now;
         self.retired.push((conn, reason));
+        self.forget_old(conn);
         self.note_move_of(conn, ConnectionState::Retired, Some(reason));
     }
 
@@ -372,11 +450,22 @@ impl Reference {
 
     fn take_in(&mut self, conn: u32, otherwise: Reason) {
         let full = self.live() >= self.policy.max_size;
-        match self.unfit_conn(conn, full) {
-            None => self.offer(conn),
+        match self.unfit_new(self.conns[conn as usize].generation, full) {
+            None => {
+                self.offer(conn);
+                self.full_again(u32::from(self.due.grant.is_some()));
+            }
             // Without room for it, the reason is what made it late.
             Some(Reason::Excess) => self.close_late(conn, otherwise),
             Some(reason) => self.close_late(conn, reason),
+        }
+    }
+
+    /// A pool that is full waits for no successor of what has ended; `granted` counts too.
+    fn full_again(&mut self, granted: u32) {
+        let full = self.open(granted) + self.opening() >= self.policy.max_size;
+        if full && self.succession == Succession::Short {
+            self.succession = Succession::None;
         }
     }
 
@@ -391,6 +480,7 @@ impl Reference {
             let oldest = self.idle.remove(0);
             self.retire(oldest, Reason::Excess);
         }
+        self.full_again(0);
     }
 
     pub(super) fn retire_idle(&mut self, reason: Reason) {
@@ -458,6 +548,9 @@ impl Reference {
             let retry_at = core.outage.as_ref().expect("an open has failed").retry_at;
             self.failed(begun, retry_at, false);
         }
+        if self.policy.max_lifetime.is_some() {
+            self.make_old(self.now);
+        }
         self.reap();
         self.find_leaks();
     }
@@ -466,6 +559,10 @@ impl Reference {
         self.due.progress = true;
         self.moved_at = if call.what == What::Connect { self.now } else { self.moved_at };
         self.counters.abandoned += 1;
+        self.no_successor_without_connect();
+        if let (What::Check(..), Some(conn)) = (call.what, call.conn) {
+            self.forget_old(conn);
+        }
         let connection = connection_ref(call.permit, call.conn);
         let after = self.now.since(call.since);
         let what =
@@ -475,15 +572,16 @@ impl Reference {
     }
 
     fn reap(&mut self) {
+        let long = self.idle.iter().filter(|&&conn| self.now >= self.idle_until(conn)).count();
+        let mut too_many = long.saturating_sub(self.kept() as usize);
         for conn in std::mem::take(&mut self.idle) {
             let facts = &self.conns[conn as usize];
             let truly_fresh_until = facts.truly_fresh_at.after_opt(self.policy.keepalive);
             let truly_idle_until = facts.truly_idle_since.after_opt(self.policy.idle_timeout);
             let checks = self.checking() + self.due.checks.len() as u32;
-            if self.now >= facts.expires {
-                self.retire(conn, Reason::Expired);
-            } else if self.now >= facts.idle_since.after_opt(self.policy.idle_timeout) {
+            if too_many > 0 && self.now >= self.idle_until(conn) {
                 assert!(self.now >= truly_idle_until, "closed early");
+                too_many -= 1;
                 self.retire(conn, Reason::IdleTooLong);
             } else if checks < 4 && self.now >= facts.fresh_at.after_opt(self.policy.keepalive) {
                 assert!(self.now >= truly_fresh_until, "a keepalive is early");
@@ -493,6 +591,28 @@ impl Reference {
                 self.idle.push(conn);
             }
         }
+    }
+
+    /// Returns whether something is done to find out whether the pool works.
+    pub(super) fn prove(&mut self, proof_lasts: Duration) -> bool {
+        let open = self.idle.iter().copied().chain(self.held.iter().map(|holding| holding.conn));
+        let known = open.filter(|&conn| !self.in_doubt(conn));
+        let proved = known.map(|conn| self.conns[conn as usize].fresh_at).max();
+        let proved = proved.is_some_and(|at| self.now.since(at) < proof_lasts);
+        let comes = self.checking() + self.opening() > 0 || self.opens_missing() > 0;
+        if !self.serving() || !self.queue.is_empty() || proved || comes {
+            return false;
+        }
+        let waits_for_retry = self.failing.as_ref().is_some_and(|f| self.now < f.retry_at);
+        if !self.idle.is_empty() {
+            let conn = self.idle.remove(0);
+            let since = self.conns[conn as usize].idle_since;
+            self.due.checks.push((conn, Check::VALIDATE, Some(since)));
+        } else {
+            let room = self.live() < self.policy.max_size;
+            self.due.proof = self.held.is_empty() && room && !waits_for_retry;
+        }
+        true
     }
 
     fn find_leaks(&mut self) {

@@ -46,7 +46,9 @@ struct Taken {
     upper: Vec<u32>,
     /// Those of them that callers got, in that order.
     handed: Vec<usize>,
-    /// From the bottom.
+    /// Old ones, from anywhere.
+    old: Vec<u32>,
+    /// From the bottom of the rest.
     lower: Vec<u32>,
 }
 
@@ -61,15 +63,12 @@ impl Taken {
     }
 
     /// The remaining stack, provided connections were only taken from its ends.
-    fn rest(mut self) -> Vec<u32> {
-        assert!(self.stack.starts_with(&self.lower), "trimmed, but not the oldest");
-        let mut rest = self.stack.split_off(self.lower.len());
-        let upper = rest.split_off(rest.len() - self.upper.len());
+    fn rest(&mut self) -> Vec<u32> {
+        let mut expected = self.stack.split_off(self.stack.len() - self.upper.len());
         self.upper.sort_unstable();
-        let mut expected = upper;
         expected.sort_unstable();
         assert_eq!(self.upper, expected, "taken, but not from the top of the stack");
-        rest
+        std::mem::take(&mut self.stack)
     }
 }
 
@@ -78,11 +77,16 @@ impl Reference {
         self.beginning = fx.jobs.iter().map(slot_of).collect();
         let waiting = self.queue.len() as u32;
         let stack = self.idle.clone();
-        let mut taken = Taken { stack, upper: Vec::new(), handed: Vec::new(), lower: Vec::new() };
-        let expired_on_the_way = self.see_retired(core, fx, &mut taken);
+        let mut taken = Taken {
+            stack,
+            upper: Vec::new(),
+            handed: Vec::new(),
+            old: Vec::new(),
+            lower: Vec::new(),
+        };
+        self.see_retired(core, fx, &mut taken);
         let (dismissed, failed) = self.see_answers(fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
-        let before_newcomer = taken.stack.len() - taken.upper.len();
         if let How::Asked { client, priority, got: Some(conn), .. } = how {
             assert!(self.serving(), "served while paused or closed");
             assert!(self.may_overtake(priority), "P2: overtaken past the bound");
@@ -92,17 +96,14 @@ impl Reference {
             self.lend(conn, client, Duration::ZERO);
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
-        let trimmed = taken.lower.len();
         self.idle = taken.rest();
         self.judge_dismissals(how, dismissed);
         self.judge_failures(how, failed);
-        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
-        let excess = match self.queue.is_empty() && how.serves() {
-            true => before_newcomer.saturating_sub(most),
-            false => 0,
-        };
-        assert_eq!(trimmed, excess, "idle connections that were trimmed");
-        self.see_opens(fx, how, expired_on_the_way);
+        // A newcomer's connection was idle when the pool first looked.
+        let came = u32::from(matches!(how, How::Asked { got: Some(_), .. }));
+        self.replace_old(how, came, &taken.old);
+        self.trim(how, came as usize, &taken.lower);
+        self.see_opens(fx, how, came);
         self.see_closes(fx);
         self.see_deadlock(fx, how);
         self.see_notices(fx);
@@ -113,9 +114,47 @@ impl Reference {
         self.order += fx.jobs.len() as u64;
     }
 
-    /// The connections that the event itself retired are known. More may have expired above
-    /// a fit one, or be too many idle ones.
-    fn see_retired(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, taken: &mut Taken) -> bool {
+    /// Old idle connections end if they may, the oldest first; those that nobody has used and
+    /// nobody needs end too. What came for a newcomer was idle then.
+    fn replace_old(&mut self, how: How, came: u32, actual: &[u32]) {
+        let mut ended = Vec::new();
+        while how.serves() && self.queue.is_empty() {
+            let may_end = self.may_end_old(came);
+            let surplus = self.idle.len() as u32 + came > self.kept();
+            let ends = |&conn: &u32| {
+                let facts = &self.conns[conn as usize];
+                facts.old && (may_end || (surplus && !facts.used))
+            };
+            let Some(place) = self.idle.iter().position(ends) else { break };
+            let conn = self.idle.remove(place);
+            let reason = self.reason_of_age(conn);
+            self.end_old(conn, !surplus || self.conns[conn as usize].used);
+            self.retire(conn, reason);
+            let idle = self.idle.len() as u32 + came;
+            assert!(idle >= self.kept() || self.open(1) >= self.policy.max_size, "P17: too few");
+            ended.push(conn);
+        }
+        assert_eq!(actual, ended, "P17: the old connections that ended");
+    }
+
+    fn trim(&mut self, how: How, came: usize, actual: &[u32]) {
+        let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
+        let mut excess = Vec::new();
+        while self.queue.is_empty()
+            && how.serves()
+            && self.idle.len() + came > most
+            && !self.idle.is_empty()
+        {
+            let conn = self.idle.remove(0);
+            self.retire(conn, Reason::Excess);
+            excess.push(conn);
+        }
+        assert_eq!(actual, excess, "idle connections that were trimmed");
+    }
+
+    /// The connections that the event itself retired are known. More may be old, or too many
+    /// idle ones.
+    fn see_retired(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, taken: &mut Taken) {
         let late = &self.due.late_closes;
         let mut closing: Vec<(u32, Reason)> =
             closes(fx).filter(|close| !late.contains(close)).collect();
@@ -124,16 +163,15 @@ impl Reference {
         assert!(closing.starts_with(&self.retired), "P7: not what was retired first is closed");
         for &(conn, reason) in &closing[known..] {
             match reason {
-                Reason::Expired => {
-                    assert!(self.expired(conn), "retired before its time");
-                    taken.upper.push(conn);
+                Reason::Expired | Reason::Stale => {
+                    assert!(self.conns[conn as usize].old, "retired before its time");
+                    assert_eq!(reason, self.reason_of_age(conn));
+                    taken.old.push(conn);
                 }
                 Reason::Excess => taken.lower.push(conn),
                 _ => panic!("connection {conn} is retired as {reason:?}, and nothing says so"),
             }
-            self.retire(conn, reason);
         }
-        !taken.upper.is_empty()
     }
 
     /// Returns the clients that failed because no idle connection is fit, and those that
@@ -205,7 +243,8 @@ impl Reference {
         let first = self.first().expect("P4: nudged, but nobody waits");
         assert_eq!(client, first.client, "P2: nudged out of turn");
         assert!(!self.passed_bound(first), "P2: it may not be overtaken any more");
-        let mut left = taken.stack.iter().filter(|conn| !taken.upper.contains(conn));
+        let gone = |conn| taken.upper.contains(conn) || taken.old.contains(conn);
+        let mut left = taken.stack.iter().filter(|&conn| !gone(conn));
         assert!(left.any(|&conn| self.may_be_handed_out(conn)), "nudged for nothing");
         self.nudged = Some(client);
     }
@@ -222,7 +261,7 @@ impl Reference {
             let idle_since = known.and_then(|place| due.swap_remove(place).2);
             if known.is_none() {
                 others += 1;
-                assert!(*check == Check::VALIDATE && self.stale(conn) && !self.expired(conn));
+                assert!(*check == Check::VALIDATE && self.stale(conn));
                 let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
                 let due = unused_for >= self.policy.fresh_for || self.in_doubt(conn);
                 assert!(due, "checked early");
@@ -339,6 +378,7 @@ impl Reference {
         let retired = core.retired.iter().map(|(lease, reason)| (lease.conn, *reason));
         assert!(retired.eq(self.retired.iter().copied()), "those that wait for a closer");
         assert_eq!(core.gauges(), self.gauges());
+        assert_eq!(core.succession, self.succession, "P17: the succession");
         assert_eq!(*core.counters(), self.counters);
         assert_eq!(core.last_error(), self.last_error, "P9: the last error");
         assert_eq!(core.is_hopeless(self.now), self.is_hopeless(), "P9: hopeless");
@@ -372,6 +412,7 @@ impl Reference {
         // By a clock that ticks, a later holder may seem to be earlier.
         let short = expected.unwrap_or_default().saturating_sub(longest.unwrap_or_default());
         assert!(short.as_nanos() <= u128::from(TICK), "P9: not the longest holder");
+        assert_eq!(core.prospect(now), self.prospect(), "P9: whether it is ready");
         let slow = self.calls.iter().filter(|call| {
             let waited_for = call.what != What::Close && !call.abandoned;
             waited_for && now.since(call.since) >= self.policy.patience_min

@@ -53,6 +53,11 @@ impl Reference {
             opening: if self.failing.is_some() { 0 } else { self.opening_in_time() },
             mean_age: Duration::from_nanos(mean),
             oldest_age: ages().max().unwrap_or_default(),
+            out_for: self
+                .failing
+                .as_ref()
+                .filter(|_| self.open(0) == 0)
+                .map(|failing| self.now.since(failing.began)),
         }
     }
 

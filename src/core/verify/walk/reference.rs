@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::walker::TICK;
+use crate::core::state::Succession;
 use crate::core::*;
 
 pub(super) struct Waiting {
@@ -65,6 +66,11 @@ pub(super) struct Facts {
     pub(super) permit: u32,
     pub(super) alive: bool,
     pub(super) expires: Time,
+    pub(super) idle_time: Option<Duration>,
+    /// It is to be replaced.
+    pub(super) old: bool,
+    /// A caller has had it.
+    pub(super) used: bool,
     pub(super) fresh_at: Time,
     pub(super) idle_since: Time,
     /// When it was last known to work, and since when it is idle, truly.
@@ -93,6 +99,8 @@ pub(super) struct Due {
     pub(super) grant: Option<u32>,
     /// For a keepalive, with the time since which the connection has been idle.
     pub(super) checks: Vec<(u32, Check, Option<Time>)>,
+    /// One connect, to see whether connecting works.
+    pub(super) proof: bool,
     /// At least one connection from the top of the stack must be checked.
     pub(super) another_check: bool,
     /// Closes of connections that abandoned calls brought.
@@ -121,6 +129,7 @@ pub(super) struct Reference {
     pub(super) closed: bool,
     pub(super) paused: bool,
     pub(super) generation: u32,
+    pub(super) succession: Succession,
     /// How many calls have begun before this transition.
     pub(super) order: u64,
     /// The slots of the calls that begin in this transition, in order.
@@ -170,6 +179,7 @@ impl Reference {
             closed: false,
             paused: false,
             generation: 0,
+            succession: Succession::None,
             order: 0,
             beginning: Vec::new(),
             doubted: 0,
@@ -234,10 +244,6 @@ impl Reference {
         !self.queue.iter().any(|w| self.turn(w.since, w.priority) <= own && self.passed_bound(w))
     }
 
-    pub(super) fn expired(&self, conn: u32) -> bool {
-        self.now >= self.conns[conn as usize].expires
-    }
-
     pub(super) fn stale(&self, conn: u32) -> bool {
         let due = self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for;
         due || self.in_doubt(conn)
@@ -250,15 +256,11 @@ impl Reference {
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
         let facts = &self.conns[conn as usize];
-        facts.alive
-            && facts.generation == self.generation
-            && !self.expired(conn)
-            && !self.stale(conn)
-            && self.is_truly_fresh(conn)
+        facts.alive && !self.stale(conn) && self.is_truly_fresh(conn)
     }
 
     pub(super) fn top_needs_check(&self) -> bool {
-        self.idle.last().is_some_and(|&top| !self.expired(top) && self.stale(top))
+        self.idle.last().is_some_and(|&top| self.stale(top))
     }
 
     fn calls(&self, is: impl Fn(&Call) -> bool) -> u32 {
@@ -312,6 +314,22 @@ impl Reference {
             closing: self.retired.len() as u32 + self.calls(|call| call.what == What::Close),
             abandoned: self.abandoned(),
             waiting: self.queue.len() as u32,
+            old: self.old(),
+        }
+    }
+
+    pub(super) fn prospect(&self) -> Prospect {
+        let held = self.held.iter().map(|holding| holding.conn);
+        let known = self.idle.iter().copied().chain(held).filter(|&conn| !self.in_doubt(conn));
+        let proofs: Vec<Time> = known.map(|conn| self.conns[conn as usize].fresh_at).collect();
+        match &self.failing {
+            _ if self.closed => Prospect::Closed,
+            _ if self.paused => Prospect::Paused,
+            Some(failing) if proofs.iter().all(|&at| at < failing.began) => {
+                Prospect::Failing(self.now.since(failing.began))
+            }
+            _ if self.open(0) == 0 => Prospect::Empty,
+            _ => Prospect::Ready,
         }
     }
 
@@ -373,19 +391,61 @@ impl Reference {
         self.note_move(self.conns[conn as usize].permit, Some(conn), to, reason);
     }
 
-    pub(super) fn unfit(&self, generation: u32, expires: Time, too_many: bool) -> Option<Reason> {
+    /// Of a connection that a connect or an abandoned call brought.
+    pub(super) fn unfit_new(&self, generation: u32, too_many: bool) -> Option<Reason> {
         match () {
             () if self.closed => Some(Reason::PoolClosed),
             () if generation != self.generation => Some(Reason::Stale),
-            () if self.now >= expires => Some(Reason::Expired),
             () if too_many => Some(Reason::Excess),
             () => None,
         }
     }
 
-    pub(super) fn unfit_conn(&self, conn: u32, too_many: bool) -> Option<Reason> {
+    /// Of a connection that was in use or checked.
+    pub(super) fn unfit(&self, conn: u32) -> Option<Reason> {
+        let too_many = self.open(0) + self.opening() > self.policy.max_size;
+        let ends = || self.conns[conn as usize].old && self.may_end_old(1);
+        match () {
+            () if self.closed => Some(Reason::PoolClosed),
+            () if too_many => Some(Reason::Excess),
+            () if ends() => Some(self.reason_of_age(conn)),
+            () => None,
+        }
+    }
+
+    pub(super) fn reason_of_age(&self, conn: u32) -> Reason {
+        match self.conns[conn as usize].generation == self.generation {
+            true => Reason::Expired,
+            false => Reason::Stale,
+        }
+    }
+
+    /// How many of the open connections are to be replaced.
+    pub(super) fn old(&self) -> u32 {
+        self.conns.iter().filter(|facts| facts.old).count() as u32
+    }
+
+    /// How many connections stay idle, however long they are.
+    pub(super) fn kept(&self) -> u32 {
+        let max_size = self.policy.max_size;
+        let most = self.policy.max_idle.unwrap_or(max_size);
+        self.policy.min_idle.unwrap_or(max_size).min(most)
+    }
+
+    /// Whether an old connection may end: its successor is there, or there is no room for
+    /// one. `back` comes back just now, and would be idle too.
+    pub(super) fn may_end_old(&self, back: u32) -> bool {
+        let full = self.open(0) >= self.policy.max_size;
+        match self.succession {
+            Succession::Ready => full || self.idle.len() as u32 + back > self.kept(),
+            Succession::None => full && self.failing.is_none() && self.opening() == 0,
+            _ => false,
+        }
+    }
+
+    pub(super) fn idle_until(&self, conn: u32) -> Time {
         let facts = &self.conns[conn as usize];
-        self.unfit(facts.generation, facts.expires, too_many)
+        facts.idle_since.after_opt(facts.idle_time)
     }
 }
 

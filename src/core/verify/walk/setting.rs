@@ -62,6 +62,7 @@ pub(super) enum Kind {
     Leap,
     Tick,
     Refresh,
+    Prove,
     Pause,
     Resume,
     SetMaxSize,
@@ -72,7 +73,7 @@ pub(super) enum Kind {
 use Kind::*;
 
 /// Each kind with its usual weight.
-pub(super) const KINDS: [(Kind, usize); 25] = [
+pub(super) const KINDS: [(Kind, usize); 26] = [
     (Get, 60),
     (TryGet, 8),
     (GetWithoutTime, 5),
@@ -93,6 +94,7 @@ pub(super) const KINDS: [(Kind, usize); 25] = [
     (Leap, 2),
     (Tick, 1),
     (Refresh, 1),
+    (Prove, 4),
     (Pause, 1),
     (Resume, 4),
     (SetMaxSize, 2),

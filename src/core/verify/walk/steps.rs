@@ -365,8 +365,8 @@ impl Walk {
                 let (place, conn) = (permit.0, self.reference.conns.len() as u32);
                 let mut fx = Effects::at(self.now);
                 self.core.connect_finished(Leased::new(permit, conn), &mut fx);
-                let expires = self.core.slots[place as usize].expires;
-                self.reference.opened(place, conn, expires);
+                let slot = &self.core.slots[place as usize];
+                self.reference.opened(place, conn, slot.expires, slot.idle_time);
                 self.judged(|_, judged| {
                     *judged = fx;
                     ((), How::Served)
@@ -423,9 +423,14 @@ impl Walk {
         match kind {
             Kind::Refresh => {
                 self.reference.generation += 1;
-                self.reference.doubted = self.reference.order;
-                self.reference.retire_idle(Reason::Stale);
+                self.reference.make_old(Time::NEVER);
                 self.transition(How::Served, |core, fx| core.refresh(fx));
+            }
+            Kind::Prove => {
+                let proof_lasts = Duration::from_nanos(self.random.pick(&[0, 4, 32]));
+                let due = self.reference.prove(proof_lasts);
+                let how = if due { How::Served } else { How::Quiet };
+                self.transition(how, |core, fx| core.prove(proof_lasts, fx));
             }
             Kind::Pause => {
                 self.reference.paused = true;

@@ -175,6 +175,8 @@ impl Walk {
     fn check_that_all_is_accounted_for(&self) {
         let core = &self.core;
         assert!(self.jobs.is_empty() && self.held.is_empty());
+        let waits_for_retry = core.outage.is_some();
+        assert!(core.old == 0 || waits_for_retry, "P17: nobody replaces what is old");
         assert_eq!(core.gauges().abandoned, 0, "P5: an abandoned call is not accounted for");
         assert_eq!(core.free.len() + core.idle.len(), core.slots.len(), "P5: a slot is lost");
         let alive = self.reference.conns.iter().filter(|facts| facts.alive).count();

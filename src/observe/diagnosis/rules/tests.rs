@@ -27,6 +27,7 @@ fn look(uptime: Duration) -> Snapshot {
         mean_wait: Duration::ZERO,
         oldest_wait: Duration::ZERO,
         lasted: uptime,
+        out_for: None,
     };
     let settings = Settings {
         max_size: 10,

@@ -47,7 +47,8 @@ impl<T: PoolTypes> Core<T> {
             return;
         }
         let start = missing.min(self.may_start(fx.now));
-        if start > 0 && self.needed() == 0 && self.succession == Succession::None {
+        let only_succeeds = self.needed() == 0 && self.wants_successor();
+        if start > 0 && only_succeeds && self.succession == Succession::None {
             self.succession = Succession::Opening;
         }
         for _ in 0..start {
@@ -71,16 +72,17 @@ impl<T: PoolTypes> Core<T> {
         if room == 0 || self.closed {
             return 0;
         }
-        self.needed().max(u32::from(self.wants_successor())).min(room)
+        let attempts = u32::from(self.tries_by_itself()).saturating_sub(self.opening_soon());
+        self.needed().max(attempts).max(u32::from(self.wants_successor())).min(room)
     }
 
-    /// The same without the successor of an old connection.
+    /// Those that waiters and `min_idle` need: not those that only end an outage, or only take
+    /// the place of an old connection.
     fn needed(&self) -> u32 {
         // A connection for which nobody waits can wait for a slow call too.
         let kept = self.waiting_to_open().saturating_add(self.policy.min_idle_now());
         let later = self.idle_len() + self.opening + self.checking;
-        let attempts = u32::from(self.tries_by_itself()).saturating_sub(self.opening_soon());
-        self.unserved().max(kept.saturating_sub(later)).max(attempts)
+        self.unserved().max(kept.saturating_sub(later))
     }
 
     fn waiting_to_open(&self) -> u32 {

@@ -252,3 +252,34 @@ fn p9_nobody_fails_fast_while_a_connection_is_left_or_the_pool_is_paused() {
     pool.step(at(3), |core, fx| core.resume(fx));
     assert_eq!(failed(&mut pool), [1]);
 }
+
+/// A pool with one idle connection, which was used and is old. Its successor is being opened.
+fn with_a_successor(policy: Policy) -> Pool {
+    let mut pool = Pool::new(policy);
+    pool.connect_in(at(0), ms(5));
+    let Some((0, Answer::Granted(lease))) = pool.answers.pop() else { panic!("granted") };
+    pool.step(after(5), |core, fx| core.checkin(lease, Verdict::Keep, fx));
+    assert_eq!(pool.step(at(1), |core, fx| core.refresh(fx)), 1);
+    pool
+}
+
+#[test]
+fn p17_beside_a_successor_whose_connect_hangs_another_is_tried_only_for_callers() {
+    let mut pool = with_a_successor(patient(8));
+    assert_eq!(pool.run_until(at(60)), [], "the old connection serves");
+    let lease = pool.core.acquire(5, 9, &mut fx(at(60)));
+    assert!(lease.is_some() && pool.core.old == 1);
+    assert_eq!(pool.join(at(60), 1), 1, "for the caller");
+}
+
+#[test]
+fn p17_the_attempt_that_ends_an_outage_is_a_successor() {
+    for fail_fast_after in [None, Some(Duration::ZERO)] {
+        let mut pool = with_a_successor(Policy { fail_fast_after, ..fails_fast(0) });
+        assert_eq!(pool.fail(at(1), 0), 0);
+        assert_eq!((pool.core.old, pool.core.open_count()), (1, 1), "the old one goes on");
+        assert_eq!(pool.run_until(at(2)).len(), 1, "one attempt after the backoff");
+        assert_eq!(pool.succeed(at(3), 0), 0, "{fail_fast_after:?}: no other is opened");
+        assert_eq!((pool.core.old, pool.core.open_count()), (0, 1), "it took its place");
+    }
+}

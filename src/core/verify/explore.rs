@@ -403,7 +403,19 @@ impl World {
         }
     }
 
+    /// Connects that nobody needs but to replace old connections come one at a time.
+    fn check_successors(&self, fx: &Effects<Toy>) {
+        let core = &self.core;
+        let begun = fx.jobs.iter().filter(|job| matches!(job, Job::Connect(_))).count() as u32;
+        let had = core.idle_len() + core.checking + core.opening - begun;
+        let kept = had >= core.policy.min_idle_now();
+        if begun > 0 && kept && core.queue.is_empty() && !core.tries_by_itself() {
+            assert_eq!(core.opening, 1, "P17: a successor beside another connect");
+        }
+    }
+
     fn carry_out(&mut self, fx: Effects<Toy>, at_once: Option<usize>) {
+        self.check_successors(&fx);
         for (cell, answer) in fx.answers {
             let client = usize::from(cell);
             match answer {
@@ -910,9 +922,37 @@ fn setups() -> Vec<Setup> {
     all_kept.policy.min_idle = None;
     all_kept.policy.max_lifetime = Some(nanos(4));
 
+    let mut replaced_late = Setup {
+        faults: true,
+        horizon: 3,
+        owner: &[Action::Refresh],
+        ..plain("successors, connects that hang, failing fast", 3, &[5])
+    };
+    replaced_late.policy.fail_fast_after = Some(nanos(2));
+    replaced_late.policy.open_limit = nanos(2);
+    let patience = (nanos(1), nanos(1));
+    (replaced_late.policy.patience_min, replaced_late.policy.patience_max) = patience;
+
     vec![
-        strict, bounded, full, faults, slow, hedges, ramp, fails_fast, owner, leaving, checks,
-        resets, always, ageing, nested, leaks, replaced, all_kept,
+        strict,
+        bounded,
+        full,
+        faults,
+        slow,
+        hedges,
+        ramp,
+        fails_fast,
+        owner,
+        leaving,
+        checks,
+        resets,
+        always,
+        ageing,
+        nested,
+        leaks,
+        replaced,
+        replaced_late,
+        all_kept,
     ]
 }
 

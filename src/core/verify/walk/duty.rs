@@ -65,7 +65,10 @@ impl Reference {
     }
 
     fn opens_wanted(&self) -> u32 {
-        self.opens_needed(0).max(u32::from(self.wants_successor()))
+        let fails_fast = self.policy.fail_fast_after.is_some();
+        let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
+        let attempts = u32::from(tries && !self.closed && self.opening_in_time() == 0);
+        self.opens_needed(0).max(attempts).max(u32::from(self.wants_successor()))
     }
 
     fn wants_successor(&self) -> bool {
@@ -81,18 +84,14 @@ impl Reference {
         wanted && !self.closed && self.opening() == 0
     }
 
-    /// Those that callers, `min_idle` and the end of an outage need. `more` connections are
-    /// idle than the list has.
+    /// Those that callers and `min_idle` need. `more` connections are idle than the list has.
     fn opens_needed(&self, more: u32) -> u32 {
         if self.closed {
             return 0;
         }
         let in_all = self.idle.len() as u32 + more + self.opening() + self.checking();
-        let fails_fast = self.policy.fail_fast_after.is_some();
-        let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
-        let attempts = u32::from(tries && self.opening_in_time() == 0);
         let kept = (self.waiting_to_open() + self.kept()).saturating_sub(in_all);
-        self.without_any(more).max(kept).max(attempts)
+        self.without_any(more).max(kept)
     }
 
     pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, came: u32) {

@@ -415,7 +415,10 @@ impl World {
     }
 
     fn carry_out(&mut self, fx: Effects<Toy>, at_once: Option<usize>) {
-        self.check_successors(&fx);
+        // It may have joined, and have left already.
+        if at_once.is_none() {
+            self.check_successors(&fx);
+        }
         for (cell, answer) in fx.answers {
             let client = usize::from(cell);
             match answer {

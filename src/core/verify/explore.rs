@@ -927,7 +927,7 @@ fn setups() -> Vec<Setup> {
 
     let mut replaced_late = Setup {
         faults: true,
-        horizon: 3,
+        horizon: 1,
         owner: &[Action::Refresh],
         ..plain("successors, connects that hang, failing fast", 3, &[5])
     };

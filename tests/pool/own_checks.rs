@@ -298,7 +298,8 @@ fn p7_own_checks_of_many_threads_lose_and_double_nothing() {
     let stats = pool.stats();
     assert_eq!((stats.gets, stats.timeouts, stats.check_failures), (4800, 0, 0), "{stats}");
     assert!(stats.open <= 4, "{stats}");
-    let own = manager.threads().iter().filter(|thread| !thread.starts_with("fairpool-worker-")).count();
+    let own =
+        manager.threads().iter().filter(|thread| !thread.starts_with("fairpool-worker-")).count();
     assert!(own > 0, "no caller has made its check itself");
     let report = pool.close(Instant::now() + WATCHDOG);
     assert!(report.is_complete(), "{report}");

@@ -43,12 +43,15 @@ pub struct Arrival {
     pub timeout: Duration,
     /// Its priority: smaller is served first.
     pub priority: u8,
+    /// It returns its connection as broken, which casts doubt on the others.
+    pub breaks: bool,
 }
 
 impl Arrival {
     /// A caller that waits forever, with the default priority, 5.
     pub fn new(at: Duration, hold: Duration) -> Arrival {
-        Arrival { at, hold, timeout: Duration::MAX, priority: DEFAULT_PRIORITY }
+        let priority = DEFAULT_PRIORITY;
+        Arrival { at, hold, timeout: Duration::MAX, priority, breaks: false }
     }
 
     /// Sets how long it waits at most.
@@ -61,6 +64,13 @@ impl Arrival {
     #[must_use]
     pub fn priority(self, priority: u8) -> Arrival {
         Arrival { priority, ..self }
+    }
+
+    /// It returns its connection as broken: that is closed, and the others are
+    /// [in doubt](crate::Builder::skip_check_within#doubt).
+    #[must_use]
+    pub fn breaks(self) -> Arrival {
+        Arrival { breaks: true, ..self }
     }
 }
 
@@ -199,7 +209,7 @@ impl PoolTypes for Virtual {
 }
 
 enum Happening {
-    Return(Lease<u64>),
+    Return(Lease<u64>, Verdict),
     /// A nudged caller claims an idle connection.
     Claim(u64),
     Deadline(u64),
@@ -269,7 +279,7 @@ impl<F: FnMut(Ended)> World<F> {
         let Some(((at, _), what)) = next.map(OccupiedEntry::remove_entry) else { return false };
         self.now = at;
         match what {
-            Happening::Return(lease) => self.give_back(lease),
+            Happening::Return(lease, verdict) => self.give_back(lease, verdict),
             Happening::Claim(caller) => self.claim(caller),
             Happening::Deadline(caller) => self.give_up(caller),
             Happening::CallEnds(job) => self.end_call(job),
@@ -283,7 +293,8 @@ impl<F: FnMut(Ended)> World<F> {
     /// A caller has got a connection, and uses it from `begin` on.
     fn serve(&mut self, arrival: Arrival, since: Time, begin: Time, lease: Lease<u64>) {
         (self.report)(Ended { arrival, waited: begin.since(since), end: None });
-        self.plan(begin.after(arrival.hold), Happening::Return(lease));
+        let verdict = if arrival.breaks { Verdict::Broken } else { Verdict::Keep };
+        self.plan(begin.after(arrival.hold), Happening::Return(lease, verdict));
     }
 
     /// A caller in the queue gets an error.
@@ -323,9 +334,13 @@ impl<F: FnMut(Ended)> World<F> {
         self.carry_out(fx);
     }
 
-    fn give_back(&mut self, lease: Lease<u64>) {
-        if let Err(lease) = self.core.checkin_fast(self.now, lease) {
-            self.transition(|core, fx| core.checkin(lease, Verdict::Keep, fx));
+    fn give_back(&mut self, lease: Lease<u64>, verdict: Verdict) {
+        let fast = match verdict {
+            Verdict::Keep => self.core.checkin_fast(self.now, lease),
+            _ => Err(lease),
+        };
+        if let Err(lease) = fast {
+            self.transition(|core, fx| core.checkin(lease, verdict, fx));
         }
     }
 

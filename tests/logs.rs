@@ -435,6 +435,24 @@ fn abandoned_driver_calls_are_logged() {
 }
 
 #[test]
+fn doubt_is_logged_with_what_cast_it_and_how_many_are_in_doubt_once_a_second() {
+    let server = Server::new();
+    let pool = named("doubt", |builder| builder.max_size(4)).build(server.manager()).unwrap();
+    let mut all: Vec<_> = (0..4).map(|_| pool.get().unwrap()).collect();
+    let dead = all.pop().unwrap();
+    let id = PooledConnection::info(&dead).id;
+    drop(all);
+    PooledConnection::discard(dead);
+    let text = format!("connection {id} is broken: 3 idle connections are checked before the next");
+    let line = await_lines("doubt", &text, 1).remove(0);
+    assert_eq!((line.level, line.fact("reason"), line.number("idle")), (Level::Info, "broken", 3));
+    assert_eq!(line.number("connection_id"), id);
+    // Those that are left are in doubt already.
+    PooledConnection::discard(pool.get().unwrap());
+    assert_eq!(lines("doubt", "checked before the next use").len(), 1);
+}
+
+#[test]
 fn changes_of_health_are_logged() {
     let mut thresholds = HealthThresholds::default();
     // The very first get waits as well, for its connection.

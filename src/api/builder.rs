@@ -238,12 +238,43 @@ impl<M: ManageConnection> Builder<M> {
     /// abandons the call. If the call succeeds later, the connection is used if there is
     /// still room for it.
     ///
-    /// Default: 5 seconds. It need not be short: if an attempt takes more than 250 ms, the
-    /// pool starts another for a caller that waits, if there is room. The driver's own
-    /// limits must be below, or it cannot say why it failed: drivers adapt to this one, and
+    /// Default: 5 seconds. It need not be short: if an attempt takes unusually long, the pool
+    /// starts another for a caller that waits
+    /// ([`connect_patience`](Builder::connect_patience)). The driver's own limits must be
+    /// below, or it cannot say why it failed: drivers adapt to this one, and
     /// [`build`](Builder::build) logs what does not fit.
     pub fn open_timeout(mut self, open_timeout: Duration) -> Builder<M> {
         self.config.policy.open_limit = open_timeout;
+        self
+    }
+
+    /// How long a caller's connect may take before the pool starts another for the caller, if
+    /// there is room: three times what connects have usually taken, but not shorter than
+    /// `shortest` and not longer than `longest`. Until a connect has succeeded, it is
+    /// `longest`. The first connect to succeed serves the caller; the others are kept for
+    /// callers to come. Beside a connect that takes unusually long, only one other is tried
+    /// at a time, until it has succeeded. After two, further ones for the same caller follow
+    /// every 900 ms.
+    ///
+    /// Default: 250 ms and 2 seconds. Where connects take 20 ms, one that hangs delays its
+    /// caller by 250 ms. Where all take 1.1 s, each is made once. Raise `longest` if
+    /// connects usually take longer than 2 seconds: the server would get twice as many. With
+    /// `Duration::MAX` for both, there is one connect for each caller.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool_testing::StubManager;
+    /// use std::time::Duration;
+    ///
+    /// let pool = fairpool::Pool::builder()
+    ///     .connect_patience(Duration::from_millis(250), Duration::from_secs(4))
+    ///     .build(StubManager)?;
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn connect_patience(mut self, shortest: Duration, longest: Duration) -> Builder<M> {
+        self.config.policy.patience_min = shortest;
+        self.config.policy.patience_max = longest;
         self
     }
 
@@ -292,8 +323,14 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// The maximum number of connections that are opened at the same time. While
-    /// connecting fails, it is one.
+    /// The maximum number of connections that are opened at the same time. While connecting
+    /// fails, it is one; after that each success allows one more, so that there are 1, 2, 4 …
+    /// at a time up to this number.
+    ///
+    /// A connect that takes unusually long ([`connect_patience`](Builder::connect_patience))
+    /// no longer counts. And if callers wait that have no connect, but none of those under
+    /// way has ended for the shortest patience (250 ms), one more is started, so that
+    /// connects that hang do not hold up the others.
     ///
     /// Default: 4, so that the server is not flooded with connects.
     pub fn max_opening(mut self, max_opening: u32) -> Builder<M> {
@@ -330,6 +367,52 @@ impl<M: ManageConnection> Builder<M> {
     pub fn connect_backoff(mut self, first: Duration, longest: Duration) -> Builder<M> {
         self.config.policy.backoff_min = first;
         self.config.policy.backoff_max = longest;
+        self
+    }
+
+    /// When connecting has failed for this long and no connection is left, callers get
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) at once instead of waiting, and so
+    /// do those that wait already. The driver's last error is the
+    /// [`source`](std::error::Error::source), and
+    /// [`Error::retry_after`](crate::Error::retry_after) says when the next attempt is due.
+    /// The first connect that succeeds ends it.
+    ///
+    /// The time counts from the first failure after the last success. No connection is left
+    /// if none is idle, in use or being checked: while one is, callers wait for its return.
+    /// While an outage lasts, the pool tries by itself, with
+    /// [`connect_backoff`](Builder::connect_backoff) between the attempts, even if nobody
+    /// waits and `min_idle` is 0. So who fails fast knows of an attempt not older than the
+    /// longest backoff. A caller does not wait for an attempt that is due or under way.
+    ///
+    /// Zero: from the first failure on. Longer than the caller's timeout: callers that come
+    /// early in an outage time out as ever, and only later ones fail fast. Neither while the
+    /// pool is paused, nor in [`build`](Builder::build), which waits for its
+    /// `connection_timeout`.
+    ///
+    /// Default: `None`, every caller waits until its own deadline, since most outages are
+    /// short. Set it where callers can do something better than wait, such as answer from a
+    /// cache or shed load.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool_testing::StubManager;
+    /// use std::time::Duration;
+    ///
+    /// let pool = fairpool::Pool::builder()
+    ///     .fail_fast_after(Some(Duration::from_secs(2)))
+    ///     .build(StubManager)?;
+    /// match pool.get() {
+    ///     Ok(conn) => drop(conn),
+    ///     Err(error) if error.is_connect() => {
+    ///         println!("503, Retry-After: {:?}", error.retry_after());
+    ///     }
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn fail_fast_after(mut self, fail_fast_after: Option<Duration>) -> Builder<M> {
+        self.config.policy.fail_fast_after = fail_fast_after;
         self
     }
 

@@ -37,6 +37,7 @@ impl<M: ManageConnection> Builder<M> {
         positive("reset_timeout", policy.reset_limit)?;
         positive("close_timeout", policy.close_limit)?;
         positive("priority_ageing", policy.priority_ageing)?;
+        positive("connect_patience's shortest", policy.patience_min)?;
         positive("connect_backoff's first", policy.backoff_min)?;
         positive("connect_backoff's longest", policy.backoff_max)?;
         at_least_one("max_opening", Some(policy.max_opening))?;
@@ -47,6 +48,13 @@ impl<M: ManageConnection> Builder<M> {
             return Err(format!(
                 "lifetime_jitter must be between 0 and 0.9, but is {}",
                 self.lifetime_jitter
+            ));
+        }
+        let (shortest, longest) = (policy.patience_min, policy.patience_max);
+        if shortest > longest {
+            return Err(format!(
+                "connect_patience: the shortest ({shortest:?}) must be no longer than the longest \
+                 ({longest:?})"
             ));
         }
         let (first, longest) = (policy.backoff_min, policy.backoff_max);

@@ -56,6 +56,9 @@ impl<M: ManageConnection> Pool<M> {
 
     /// Replaces every connection that exists now, for example after a failover or a
     /// change of password: idle connections at once, those in use when they are returned.
+    ///
+    /// New connections come from the manager's `connect`, as ever. So it must know the new
+    /// password first: `fairpool-postgres` asks a closure for it.
     pub fn refresh(&self) {
         self.shared.transition(|core, fx| core.refresh(fx));
     }

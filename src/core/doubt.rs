@@ -24,12 +24,14 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// It must be checked before it is lent.
+    #[inline]
     pub(super) fn is_in_doubt(&self, permit: &Permit) -> bool {
         self.slots[permit.index()].proof <= self.doubted
     }
 
     /// A connection is retired for this reason; or its check, which could have retired it so,
     /// has overrun its limit.
+    #[cold]
     pub(super) fn doubt_because_of(&mut self, index: usize, reason: Reason, fx: &mut Effects<T>) {
         let slot = &self.slots[index];
         let up_to = match reason {

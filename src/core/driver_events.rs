@@ -7,9 +7,7 @@
 use std::time::Duration;
 
 use super::reap::KEEPALIVES_AT_ONCE;
-use super::{
-    ConnectionState, Core, Effects, ErrorKind, Lease, Notice, Permit, PoolTypes, Reason, Time,
-};
+use super::{ConnectionState, Core, Effects, Lease, Notice, Permit, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// A connection was opened.
@@ -21,6 +19,8 @@ impl<T: PoolTypes> Core<T> {
         }
         self.replace_error(None, fx);
         fx.progress = true;
+        let slot = &self.slots[lease.permit.index()];
+        let begun = slot.abandoned.map_or(slot.since, |(_, since)| since);
         let lifetime = self.draw_lifetime();
         let slot = self.slot(&lease.permit);
         slot.expires = fx.now.after_opt(lifetime);
@@ -30,17 +30,17 @@ impl<T: PoolTypes> Core<T> {
             self.take_in_late(lease, Reason::Excess, fx);
         } else {
             let unfit = self.unfit(&lease.permit, fx.now);
-            self.end_call(lease.permit.index());
+            self.end_call(lease.permit.index(), fx.now);
             match unfit {
                 Some(reason) => self.retire(lease, reason, fx),
                 None => self.offer(lease, fx),
             }
         }
+        self.learn_from_connect(begun, fx);
         self.finish(fx);
     }
 
-    /// Connecting failed. If that is permanent and there never was a connection, all waiters
-    /// fail.
+    /// Connecting failed.
     pub(crate) fn connect_failed(
         &mut self,
         permit: Permit,
@@ -53,17 +53,12 @@ impl<T: PoolTypes> Core<T> {
             fx.garbage.push(cause);
             self.vacate_abandoned(permit, fx);
         } else {
-            self.end_call(permit.index());
+            self.end_call(permit.index(), fx.now);
             let begun = self.slot(&permit).since;
             self.vacate(permit, Some(Reason::ConnectFailed), fx.now);
             let permanent = permanent && self.never_connected();
             if self.count_connect_failure(begun, fx.now, permanent) {
                 fx.notices.push(Notice::Outage(Some(cause.clone())));
-            }
-            if permanent && self.has_none_for_good() {
-                while let Some(first) = self.queue.first() {
-                    self.fail(first, ErrorKind::Connect, Some(cause.clone()), fx);
-                }
             }
             self.keep_error(cause, permanent, fx);
         }
@@ -102,7 +97,7 @@ impl<T: PoolTypes> Core<T> {
         if self.slot(&permit).state == ConnectionState::Abandoned {
             self.vacate_abandoned(permit, fx);
         } else {
-            self.end_call(permit.index());
+            self.end_call(permit.index(), fx.now);
             self.vacate(permit, None, fx.now);
             self.start_closes(fx);
         }
@@ -119,7 +114,7 @@ impl<T: PoolTypes> Core<T> {
         let slot = self.slot(&lease.permit);
         let (validated, idle_since) = (slot.check.validate, slot.idle_since);
         let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
-        self.end_call(lease.permit.index());
+        self.end_call(lease.permit.index(), fx.now);
         if held_back && !self.start_next_keepalive(fx) {
             self.wake_reaper_at(fx.now, fx);
         }

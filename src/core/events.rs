@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::gate::Gate;
+use super::Gate;
 use super::{ConnectionState, ErrorKind, Reason, Time};
 
 /// A connection, by its slot and its number; that is zero until it is open.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::gate::Gate;
+use super::Gate;
 use super::{ConnectionState, Core, Lease, Permit, PoolTypes, Time};
 
 impl<T: PoolTypes> Core<T> {

@@ -12,6 +12,9 @@ impl<T: PoolTypes> Core<T> {
         }
         assert_eq!(self.gate_in_force(), self.gate_now(), "the gate of the fast paths is outdated");
         self.check_counts();
+        let at_once = self.pace.at_once;
+        assert!((1..=self.policy.max_opening).contains(&at_once), "{at_once} connects at once");
+        assert!(self.outage.is_none() || at_once == 1, "{at_once} connects at once in an outage");
         assert!(self.abandoned <= self.policy.max_abandoned, "P5: too many abandoned calls");
         let closers = self.closers - self.past_limit.closes;
         assert!(closers <= self.policy.max_closers, "too many closers");
@@ -29,8 +32,17 @@ impl<T: PoolTypes> Core<T> {
         }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
-        for lease in self.idle.iter().filter(|lease| self.is_in_doubt(&lease.permit)) {
-            assert_eq!(lease.fit_until, Time::START, "P13: in doubt, and lent without a check");
+        if let Some(outage) = self.outage.as_ref().filter(|_| self.tries_by_itself()) {
+            let tries = self.opening_soon() > 0 || self.wake_at <= outage.retry_at;
+            let room = self.occupied() < self.policy.max_size;
+            assert!(tries || !room, "P9: nobody tries to end an outage in which callers fail");
+        }
+        for lease in &self.idle {
+            let fit_until = match self.is_in_doubt(&lease.permit) {
+                true => Time::START,
+                false => self.slots[lease.permit.index()].fit_until(self.fresh_nanos),
+            };
+            assert_eq!(lease.fit_until, fit_until, "P13: lent without a check that is due");
         }
         if !self.queue.is_empty() {
             self.check_that_waiters_are_served();
@@ -65,13 +77,13 @@ impl<T: PoolTypes> Core<T> {
             let served = self.nudged.is_some() || self.checking_soon() >= self.queue.len();
             assert!(served, "P3: a waiter sleeps beside an idle connection");
         }
-        let coming = self.opening_soon() + self.checking_soon() + self.idle_len();
-        let served = coming >= self.queue.len() - self.only_idle
-            || self.opening - self.past_limit.connects >= self.policy.max_opening
-            || self.outage.is_some();
-        assert!(
-            served || self.occupied() >= self.policy.max_size,
-            "P3: a waiter sleeps beside room to open"
-        );
+        if self.unserved() == 0 || self.occupied() >= self.policy.max_size {
+            return;
+        }
+        // Each end of a connect starts the next, and so does a connect that takes too long.
+        let is_retried = self.outage.as_ref().is_some_and(|outage| self.wake_at <= outage.retry_at);
+        let comes = self.opening_soon() >= self.pace.at_once || is_retried;
+        assert!(comes, "P3: a waiter sleeps beside room to open");
+        assert!(self.wake_at <= self.held_up_until(), "P3: connects that hang hold up a waiter");
     }
 }

@@ -15,12 +15,14 @@ pub enum ErrorKind {
     QueueFull,
     /// The [`CancelToken`](crate::CancelToken) of the request was cancelled.
     Cancelled,
-    /// Connecting fails in a way that no retry cures (see
-    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)),
-    /// and has never succeeded. Callers get this error at once; the pool goes on trying,
-    /// with [`connect_backoff`](crate::Builder::connect_backoff) between attempts. After
-    /// the first success there is no such error: a configuration that has worked is not
-    /// wrong.
+    /// Connecting fails, and callers do not wait for a success. Either it fails in a way that
+    /// no retry cures (see
+    /// [`ManageConnection::is_permanent`](crate::ManageConnection::is_permanent)), and has
+    /// never succeeded: a configuration that has worked is not wrong. Or it has failed for
+    /// [`fail_fast_after`](crate::Builder::fail_fast_after), and no connection is left.
+    /// Callers get this error at once; the pool goes on trying, with
+    /// [`connect_backoff`](crate::Builder::connect_backoff) between attempts, and the first
+    /// success ends it.
     Connect,
     /// Every connection is held by a thread that itself waits here; only with
     /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).

@@ -10,9 +10,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | [`Core`]: its fields, their counts, the change of a slot's state |
-//! | `fast_path`, `gate` | a get and a return that need no decision |
+//! | `fast_path` | a get and a return that need no decision |
 //! | `checkout` | all other gets and returns |
-//! | `serve` | who is next, and what is opened or checked for whom |
+//! | `serve` | who is next, and what is checked for whom |
+//! | `pace` | how many connects start, when, and how long each is counted on |
 //! | `retire` | which connections end, and when their close starts |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
@@ -30,13 +31,13 @@ mod driver_events;
 mod effects;
 mod events;
 mod fast_path;
-mod gate;
 mod holders;
 mod invariants;
 mod journal;
 mod kinds;
 mod outage;
 mod overruns;
+mod pace;
 mod picture;
 mod policy;
 mod queue;
@@ -80,4 +81,21 @@ pub(crate) trait PoolTypes {
 pub(crate) trait ThreadId: Copy {
     /// The number of the thread. No two threads have the same.
     fn thread_id(&self) -> u64;
+}
+
+/// The conditions of the fast paths, computed at the end of every other transition.
+/// The fast paths only move connections between the stack and their holders, which
+/// changes none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gate {
+    /// Newcomers may overtake waiters until then; `NEVER` if the queue is empty.
+    until: Time,
+    /// A newcomer may take an idle connection while more than this many are idle.
+    floor: usize,
+    /// A connection may be returned while fewer than this many are idle.
+    ceiling: usize,
+}
+
+impl Gate {
+    const SHUT: Gate = Gate { until: Time::START, floor: usize::MAX, ceiling: 0 };
 }

@@ -1,9 +1,10 @@
 //! Connecting that fails: retries with backoff, and the error to report.
 
 use std::mem;
+use std::time::Duration;
 
 use super::state::Outage;
-use super::{Core, Effects, PoolTypes, Time};
+use super::{Core, Effects, ErrorKind, PoolTypes, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// No connection was opened so far. After the first success, an error that the driver
@@ -18,16 +19,57 @@ impl<T: PoolTypes> Core<T> {
         self.outage.as_ref().is_some_and(|outage| outage.permanent)
     }
 
-    /// No connection is open, and connecting fails permanently.
-    pub(crate) fn has_none_for_good(&self) -> bool {
-        self.open_count() == 0 && self.fails_permanently()
+    /// No caller can hope for a connection: none is open, and connecting fails permanently,
+    /// or has failed for `fail_fast_after`. The next attempt may be due or under way: who
+    /// fails fast does not wait for it.
+    pub(super) fn is_hopeless(&self, now: Time) -> bool {
+        now >= self.hopeless_from()
     }
 
-    /// A newcomer cannot be served: there is no connection for good. Once the next attempt
-    /// is due, newcomers wait for its result.
-    pub(super) fn is_hopeless(&self, now: Time) -> bool {
-        let not_yet = |outage: &Outage| now < outage.retry_at;
-        self.serving() && self.has_none_for_good() && self.outage.as_ref().is_some_and(not_yet)
+    /// `NEVER` if time alone does not make it so. While the pool is paused, callers wait.
+    pub(super) fn hopeless_from(&self) -> Time {
+        match &self.outage {
+            Some(outage) if self.serving() && self.open_count() == 0 => {
+                let limit = self.policy.fail_fast_after;
+                if outage.permanent { outage.began } else { outage.began.after_opt(limit) }
+            }
+            _ => Time::NEVER,
+        }
+    }
+
+    /// Ends all waits, if they are hopeless; plans for the time from which they are.
+    pub(super) fn fail_if_hopeless(&mut self, fx: &mut Effects<T>) {
+        if self.outage.is_none() || self.queue.is_empty() {
+            return;
+        }
+        let from = self.hopeless_from();
+        if fx.now < from {
+            return self.wake_reaper_at(from, fx);
+        }
+        let cause = self.last_error.as_ref().map(|(_, cause)| cause.clone());
+        while let Some(first) = self.queue.first() {
+            self.fail(first, ErrorKind::Connect, cause.clone(), fx);
+        }
+        fx.garbage.extend(cause);
+    }
+
+    /// Callers may fail without waiting, so the pool must not wait for callers to try again.
+    pub(super) fn tries_by_itself(&self) -> bool {
+        let fails_fast = self.policy.fail_fast_after.is_some();
+        self.outage.as_ref().is_some_and(|outage| outage.permanent || fails_fast)
+    }
+
+    /// When a caller that fails fast should come again: when the next attempt is due, but
+    /// not before the shortest backoff, also if an attempt is under way. So who comes again
+    /// and again after this time does not spin.
+    pub(crate) fn retry_after(&self, now: Time) -> Duration {
+        let due_in = |outage: &Outage| outage.retry_at.since(now).max(self.policy.backoff_min);
+        self.outage.as_ref().map_or(Duration::ZERO, due_in)
+    }
+
+    /// For how long connecting has failed.
+    pub(crate) fn failing_for(&self, now: Time) -> Option<Duration> {
+        self.outage.as_ref().map(|outage| now.since(outage.began))
     }
 
     /// The last error of a connect or a check and its time, unless a connection was
@@ -59,6 +101,7 @@ impl<T: PoolTypes> Core<T> {
         permanent: bool,
     ) -> bool {
         self.counters.open_failures += 1;
+        self.pace.slow_down();
         if let Some(outage) = &mut self.outage {
             outage.failures += 1;
             if begun <= outage.failed_at {

@@ -1,22 +1,25 @@
 //! Driver calls that take too long.
 //!
-//! Past the patience of the policy, a connect or a check is no longer counted on. Past
-//! its limit, a call is abandoned: its slot no longer counts as occupied. At most
+//! Past its patience, a connect or a check is no longer counted on. Past its limit, a call is abandoned: its slot no longer counts as occupied. At most
 //! `max_abandoned` calls are; more only stop to count as calls at once.
 
 use std::mem;
 
+use super::slot::Slot;
 use super::{CallKind, ConnectionState, Core, Effects, Notice, Permit, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
-    /// Of the connects and checks past the policy's patience, the one that runs longest,
-    /// and since when.
-    pub(crate) fn slowest_call(&self) -> Option<(CallKind, Time)> {
-        if self.past_patience.total() == 0 {
+    /// Of the connects and checks that take longer than the shortest patience, the one that
+    /// runs longest, and since when.
+    pub(crate) fn slowest_call(&self, now: Time) -> Option<(CallKind, Time)> {
+        if self.opening + self.checking == 0 {
             return None;
         }
-        let slow = self.slots.iter().filter(|slot| slot.past_patience);
-        let slowest = slow.min_by_key(|slot| slot.since)?;
+        let is_slow = |slot: &&Slot<T>| {
+            let waited_for = matches!(slot.call(), Some(CallKind::Connect | CallKind::Check));
+            waited_for && now.since(slot.since) >= self.policy.patience_min
+        };
+        let slowest = self.slots.iter().filter(is_slow).min_by_key(|slot| slot.since)?;
         Some((slowest.call()?, slowest.since))
     }
 
@@ -27,8 +30,7 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Stops to count on calls past the policy's patience, and abandons those past their
-    /// limit.
+    /// Stops to count on calls past their patience, and abandons those past their limit.
     pub(super) fn check_calls(&mut self, fx: &mut Effects<T>) {
         if self.opening + self.checking + self.closers == 0 {
             return;
@@ -36,15 +38,18 @@ impl<T: PoolTypes> Core<T> {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             let Some(kind) = slot.call() else { continue };
-            if !slot.past_patience
-                && slot.patience_ends(&self.policy).is_some_and(|at| at <= fx.now)
-            {
+            let is_late = slot.limit_ends(&self.policy).is_some_and(|at| at <= fx.now);
+            if slot.is_counted_on() && (is_late || slot.patience_ends <= fx.now) {
                 slot.past_patience = true;
                 *self.past_patience.of(kind) += 1;
+                if kind == CallKind::Connect {
+                    self.pace.slow_down();
+                }
             }
-            if slot.limit_ends(&self.policy).is_none_or(|at| at > fx.now) {
+            if !is_late {
                 continue;
             }
+            let slot = &mut self.slots[index];
             let check = slot.check;
             if self.abandoned < self.policy.max_abandoned {
                 self.abandon(index, fx);
@@ -62,7 +67,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     fn abandon(&mut self, index: usize, fx: &mut Effects<T>) {
-        let kind = self.end_call(index);
+        let kind = self.end_call(index, fx.now);
         // A wait for the end of the pool does not include this call.
         fx.progress = true;
         let (since, connection_id) = (self.slots[index].since, self.slots[index].connection_id);
@@ -77,7 +82,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Uncounts the driver call of a slot, which has ended or is abandoned.
-    pub(super) fn end_call(&mut self, index: usize) -> CallKind {
+    pub(super) fn end_call(&mut self, index: usize, now: Time) -> CallKind {
         let slot = &mut self.slots[index];
         let kind = slot.call().expect("BUG: ended a call that was not made");
         if mem::take(&mut slot.past_patience) {
@@ -87,7 +92,10 @@ impl<T: PoolTypes> Core<T> {
             *self.past_limit.of(kind) -= 1;
         }
         match kind {
-            CallKind::Connect => self.opening -= 1,
+            CallKind::Connect => {
+                self.opening -= 1;
+                self.pace.moved_at = now;
+            }
             CallKind::Check => self.checking -= 1,
             CallKind::Close => self.closers -= 1,
         }

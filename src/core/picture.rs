@@ -50,6 +50,8 @@ impl<C> Waiting<C> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
     pub(crate) waiting: u32,
+    /// So many of them wait for connects that are not slow: no alarm.
+    pub(crate) opening: u32,
     pub(crate) mean_age: Duration,
     pub(crate) oldest_age: Duration,
 }
@@ -87,13 +89,14 @@ impl<T: PoolTypes> Core<T> {
             counters: self.counters,
             pressure: self.pressure(now),
             leaked,
-            failing_for: self.outage.as_ref().map(|outage| now.since(outage.began)),
+            failing_for: self.failing_for(now),
         }
     }
 
     pub(crate) fn pressure(&self, now: Time) -> Pressure {
         Pressure {
             waiting: self.queue.len(),
+            opening: if self.outage.is_some() { 0 } else { self.opening_soon() },
             mean_age: self.queue.mean_age(now),
             oldest_age: self.queue.oldest().map_or(Duration::ZERO, |since| now.since(since)),
         }

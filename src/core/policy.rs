@@ -24,9 +24,11 @@ pub(crate) struct Policy {
     pub(crate) fresh_for: Duration,
     /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
     pub(crate) clock_lag: Duration,
-    /// A connect or a check that takes longer is no longer counted on: its waiter gets
-    /// another attempt, if there is room.
-    pub(crate) patience: Duration,
+    /// A check that takes longer is no longer counted on: its waiter gets another, if there
+    /// is one. Of a connect the same holds for a time between these two, which follows the
+    /// times that connects have taken.
+    pub(crate) patience_min: Duration,
+    pub(crate) patience_max: Duration,
     pub(crate) open_limit: Duration,
     pub(crate) validation_limit: Duration,
     pub(crate) reset_limit: Duration,
@@ -36,6 +38,8 @@ pub(crate) struct Policy {
     pub(crate) max_abandoned: u32,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
+    /// When connecting has failed for so long and no connection is left, callers fail.
+    pub(crate) fail_fast_after: Option<Duration>,
     /// A connection that is held for longer is reported as leaked.
     pub(crate) leak_threshold: Option<Duration>,
     /// Whether a deadlock of holders that wait is reported.

@@ -106,12 +106,8 @@ impl<T: PoolTypes> Core<T> {
             let calls = self.slots.iter().filter_map(|slot| slot.next_deadline(&self.policy));
             next = calls.fold(next, Time::min);
         }
-        next = next.min(self.next_leak()).min(self.self_deadlock_limit());
-        match &self.outage {
-            Some(outage) if self.missing() > 0 && outage.retry_at > now => {
-                next.min(outage.retry_at)
-            }
-            _ => next,
-        }
+        let hopeless = if self.queue.is_empty() { Time::NEVER } else { self.hopeless_from() };
+        let others = [self.next_leak(), self.self_deadlock_limit(), self.next_start(now), hopeless];
+        others.into_iter().fold(next, Time::min)
     }
 }

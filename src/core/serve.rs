@@ -16,6 +16,7 @@ impl<T: PoolTypes> Core<T> {
         if self.only_idle != 0 && self.idle.is_empty() && self.checking == 0 {
             self.dismiss_only_idle(fx);
         }
+        self.fail_if_hopeless(fx);
         while self.queue.is_empty() && self.idle_len() > self.policy.max_idle_now() {
             let lease = self.idle.pop_front().expect("BUG: the bottom is gone");
             self.retire(lease, Reason::Excess, fx);
@@ -143,12 +144,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The top of the stack is due for a check.
+    /// The top of the stack is due for a check, or in doubt.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
         self.idle.back().is_some_and(|top| {
             let slot = &self.slots[top.permit.index()];
-            let due = now.since(slot.fresh_at) >= self.policy.fresh_for;
-            now < slot.expires && (due || self.is_in_doubt(&top.permit))
+            now < slot.expires && (now >= top.fit_until || self.fresh_nanos == 0)
         })
     }
 
@@ -198,51 +198,14 @@ impl<T: PoolTypes> Core<T> {
         fx: &mut Effects<T>,
     ) {
         self.enter(lease.permit.index(), ConnectionState::Checking, None, fx.now);
+        let patience_ends = fx.now.after(self.policy.patience_min);
         if check.validate {
             self.slot(&lease.permit).proof = self.number_proof();
         }
         let slot = self.slot(&lease.permit);
-        (slot.check, slot.idle_since) = (check, idle_since);
+        (slot.check, slot.idle_since, slot.patience_ends) = (check, idle_since, patience_ends);
         self.checking += 1;
         self.schedule_deadline(&lease.permit, fx);
         fx.jobs.push(Job::Check(lease, check));
-    }
-
-    /// Starts as many connects as are needed, as there is room for, and as the policy and
-    /// an outage allow.
-    fn open_as_needed(&mut self, fx: &mut Effects<T>) {
-        let missing = self.missing();
-        if missing == 0 {
-            return;
-        }
-        let may = self.policy.max_opening.saturating_sub(self.opening - self.past_limit.connects);
-        // While connecting fails, one attempt at a time is enough to find out.
-        let may = match &self.outage {
-            Some(outage) if fx.now < outage.retry_at => {
-                let retry_at = outage.retry_at;
-                return self.wake_reaper_at(retry_at, fx);
-            }
-            Some(_) => may.min(1_u32.saturating_sub(self.opening_soon())),
-            None => may,
-        };
-        for _ in 0..missing.min(may) {
-            let permit = self.occupy(fx.now);
-            self.schedule_deadline(&permit, fx);
-            fx.jobs.push(Job::Connect(permit));
-        }
-    }
-
-    /// How many connections should be opened, if there is room for them.
-    pub(super) fn missing(&self) -> u32 {
-        if self.closed {
-            return 0;
-        }
-        let waiting = self.queue.len() - self.only_idle;
-        let soon = self.idle_len() + self.opening_soon() + self.checking_soon();
-        // A connection for which nobody waits can wait for a slow call too.
-        let kept = waiting.saturating_add(self.policy.min_idle_now());
-        let later = self.idle_len() + self.opening + self.checking;
-        let room = self.policy.max_size.saturating_sub(self.occupied());
-        waiting.saturating_sub(soon).max(kept.saturating_sub(later)).min(room)
     }
 }

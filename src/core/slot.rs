@@ -86,7 +86,9 @@ pub(super) struct Slot<T: PoolTypes> {
     /// The abandoned driver call, or the close of the connection that it brought too late
     /// (while `Abandoned`).
     pub(super) abandoned: Option<(CallKind, Time)>,
-    /// Its driver call has taken so long that the pool no longer counts on it.
+    /// From then on the pool does not count on its connect or check.
+    pub(super) patience_ends: Time,
+    /// That time has come.
     pub(super) past_patience: bool,
     /// Its driver call has overrun its limit, but cannot be abandoned since
     /// `max_abandoned` calls are. Counts as occupied, but not as a call at once.
@@ -112,6 +114,7 @@ impl<T: PoolTypes> Slot<T> {
             proof: 0,
             connection_id: 0,
             abandoned: None,
+            patience_ends: Time::NEVER,
             past_patience: false,
             past_limit: false,
             caller: None,
@@ -145,14 +148,13 @@ impl<T: PoolTypes> Slot<T> {
     /// When the driver call changes what the pool does next, merely by taking long.
     pub(super) fn next_deadline(&self, policy: &Policy) -> Option<Time> {
         let limit = self.limit_ends(policy).filter(|_| !self.past_limit);
-        let patience = self.patience_ends(policy).filter(|_| !self.past_patience);
+        let patience = self.is_counted_on().then_some(self.patience_ends);
         [limit, patience].into_iter().flatten().min()
     }
 
-    /// From then on the pool does not count on this connect or check.
-    pub(super) fn patience_ends(&self, policy: &Policy) -> Option<Time> {
-        let waited_for = matches!(self.call()?, CallKind::Connect | CallKind::Check);
-        waited_for.then(|| self.since.after(policy.patience))
+    /// It is in a connect or a check from which waiters may hope for a connection.
+    pub(super) fn is_counted_on(&self) -> bool {
+        matches!(self.call(), Some(CallKind::Connect | CallKind::Check)) && !self.past_patience
     }
 
     /// When the driver call overruns its limit.

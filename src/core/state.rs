@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
+use super::Gate;
 use super::events::Journal;
-use super::gate::Gate;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::{
@@ -85,6 +85,16 @@ pub(super) struct Outage {
     pub(super) permanent: bool,
 }
 
+/// What the connects so far have taught.
+pub(super) struct Pace {
+    /// How long the next connect is counted on; `None` until one has succeeded.
+    pub(super) patience: Option<Duration>,
+    /// How many connects that are counted on there may be at once.
+    pub(super) at_once: u32,
+    /// When a connect last began or ended.
+    pub(super) moved_at: Time,
+}
+
 /// The pool's state. Its fields are in the order in which the fast paths need them: the
 /// first share the cache lines of the lock.
 #[repr(C)]
@@ -137,6 +147,7 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) closed: bool,
     pub(super) paused: bool,
     pub(super) outage: Option<Outage>,
+    pub(super) pace: Pace,
     /// The last error of a connect or a check, until a connection is opened.
     pub(super) last_error: Option<(Time, T::Cause)>,
     pub(super) random: u64,
@@ -157,6 +168,7 @@ impl<T: PoolTypes> Core<T> {
             lag_nanos: Time::START.after(policy.clock_lag).0,
             queue: Queue::new(policy.priority_ageing),
             random: policy.seed | 1,
+            pace: Pace { patience: None, at_once: policy.max_opening, moved_at: Time::START },
             slots: Vec::new(),
             free: Vec::new(),
             idle: VecDeque::new(),

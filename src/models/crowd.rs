@@ -93,7 +93,7 @@ impl Crowd {
         let mut config = settings.config().expect("legal settings");
         if one_in(2) {
             // So the reaper has no calls to watch, and no reason of its own to run soon.
-            config.policy.patience = LONG;
+            (config.policy.patience_min, config.policy.patience_max) = (LONG, LONG);
         }
         let bench = Bench::of(config, driver);
         let outcomes = Arc::default();

@@ -59,6 +59,8 @@ const fn ms(millis: u64) -> Duration {
 struct Driver {
     ledger: Arc<Ledger>,
     permanent: bool,
+    /// Callers make their checks themselves.
+    trusted: bool,
 }
 
 /// Read only after all threads have ended, so it need not be modelled.
@@ -117,6 +119,10 @@ impl ManageConnection for Driver {
     fn is_permanent(&self, _: &Unreachable) -> bool {
         self.permanent
     }
+
+    fn checks_within_limit(&self) -> bool {
+        self.trusted
+    }
 }
 
 type Guard = PooledConnection<Driver>;
@@ -170,7 +176,11 @@ impl Bench {
 
     /// A pool with this many idle connections.
     fn filled(settings: Builder<Driver>, connections: u32) -> Bench {
-        let bench = Bench::new(settings.min_idle(Some(connections)));
+        Bench::filled_with(settings, Driver::default(), connections)
+    }
+
+    fn filled_with(settings: Builder<Driver>, driver: Driver, connections: u32) -> Bench {
+        let bench = Bench::with(settings.min_idle(Some(connections)), driver);
         work(&bench.shared);
         bench.pool.set_min_idle(Some(0)).expect("a legal size");
         assert_eq!(bench.pool.state().idle_connections, connections);
@@ -698,6 +708,43 @@ fn p4_check_against_timeout() {
         advance(ms(10));
         let outcome = caller.join().expect("the caller");
         bench.end(Some(crew));
+        outcome
+    });
+}
+
+/// Two callers and one connection, which one of them checks itself while the other waits, or
+/// they check it one after the other. The check that fails is ended by a worker.
+#[test]
+fn p4_a_check_of_a_callers_own() {
+    for invalid in [0, 1] {
+        explore("a check of a caller's own", 2, &["granted, granted"], move || {
+            let driver = Driver { trusted: true, ..Driver::default() };
+            driver.ledger.invalid_left.store(invalid, Ordering::Relaxed);
+            let bench = Bench::filled_with(settings().test_on_check_out(true), driver, 1);
+            let crew = bench.crew();
+            let other = bench.caller(MAX);
+            let own = outcome(bench.pool.get_timeout(MAX));
+            let other = other.join().expect("the other caller");
+            bench.end(Some(crew));
+            format!("{own}, {other}")
+        });
+    }
+}
+
+/// The pool is closed while a caller makes its own check.
+#[test]
+fn p4_a_check_of_a_callers_own_against_close() {
+    explore("a check of a caller's own against close", 3, &["granted", "Closed"], || {
+        let driver = Driver { trusted: true, ..Driver::default() };
+        let bench = Bench::filled_with(settings().test_on_check_out(true), driver, 1);
+        let caller = bench.caller(MAX);
+        let closer = {
+            let pool = bench.pool.clone();
+            thread::spawn(move || drop(pool.close(instant())))
+        };
+        closer.join().expect("the closer");
+        let outcome = caller.join().expect("the caller");
+        bench.end(None);
         outcome
     });
 }

@@ -84,6 +84,9 @@ pub struct Settings {
     pub max_idle: u32,
     /// [`Builder::max_waiters`](crate::Builder::max_waiters).
     pub max_waiters: Option<u32>,
+    /// [`Builder::fail_fast_after`](crate::Builder::fail_fast_after).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds_or_none"))]
+    pub fail_fast_after: Option<Duration>,
     /// [`Builder::max_abandoned`](crate::Builder::max_abandoned).
     pub max_abandoned: u32,
     /// [`Builder::connection_timeout`](crate::Builder::connection_timeout).
@@ -114,6 +117,7 @@ impl Settings {
             min_idle: policy.min_idle_now(),
             max_idle: policy.max_idle_now().min(policy.max_size),
             max_waiters: policy.max_waiters,
+            fail_fast_after: policy.fail_fast_after,
             max_abandoned: policy.max_abandoned,
             connection_timeout: config.connection_timeout,
             max_lifetime: policy.max_lifetime,

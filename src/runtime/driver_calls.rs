@@ -107,7 +107,7 @@ impl<M: ManageConnection> Shared<M> {
         }
         let begun = self.clock.now();
         let share = self.validation_share();
-        let limit = share.min(most).min(self.config.policy.patience);
+        let limit = share.min(most).min(self.config.policy.patience_min);
         let rest = match self.validate(&mut lease, limit) {
             Ok(()) => {
                 self.record_since(Timed::Validate, begun);

@@ -61,7 +61,7 @@ mod tests {
 
     fn figures(waiting: u32, mean: u64) -> Pressure {
         let age = Duration::from_millis(mean);
-        Pressure { waiting, mean_age: age, oldest_age: age }
+        Pressure { waiting, opening: 0, mean_age: age, oldest_age: age }
     }
 
     fn levels(looks: &[(u64, u32, u64)]) -> Vec<HealthLevel> {
@@ -106,5 +106,15 @@ mod tests {
         let levels = levels(&looks);
         let changes = levels.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert_eq!(changes, 1, "{levels:?}");
+    }
+    #[test]
+    fn waiters_whose_connects_are_under_way_are_no_alarm() {
+        let level = |waiting, opening| {
+            let figures = Pressure { opening, ..figures(waiting, 600) };
+            HealthThresholds::default().level(figures, 1.0)
+        };
+        assert_eq!(level(4, 4), HealthLevel::Healthy);
+        assert_eq!(level(4, 3), HealthLevel::Critical, "one waits for something else");
+        assert_eq!(level(2, 4), HealthLevel::Healthy);
     }
 }

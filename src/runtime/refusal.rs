@@ -1,5 +1,7 @@
 //! Why a get fails: collected under the pool's lock, worded outside it.
 
+use std::time::Duration;
+
 use super::shared::{PoolCore, Shared};
 use crate::core::{NestedWait, Time};
 use crate::sync::Arc;
@@ -11,8 +13,12 @@ pub(crate) struct Refusal {
     kind: ErrorKind,
     /// The pool's state when the caller gave up.
     report: Box<Report>,
-    /// The driver's error that occurred during the wait, or that is permanent.
+    /// The driver's error that occurred during the wait, or for which there was no wait.
     cause: Option<Cause>,
+    /// Connecting cannot succeed as configured.
+    permanent: bool,
+    /// For how long connecting has failed.
+    failing_for: Option<Duration>,
 }
 
 impl Refusal {
@@ -24,8 +30,9 @@ impl Refusal {
         now: Time,
         start: Time,
     ) -> Refusal {
+        let fails = kind == ErrorKind::Connect;
         let (earlier, cause) = match core.last_error() {
-            Some((at, cause)) if at >= start || core.has_none_for_good() => (None, Some(cause)),
+            Some((at, cause)) if at >= start || fails => (None, Some(cause)),
             Some((at, cause)) => (Some((start.since(at), cause)), None),
             None => (None, None),
         };
@@ -36,10 +43,12 @@ impl Refusal {
             gauges: core.gauges(),
             longest: core.longest_holder(now).map(Holder::from),
             nested: core.self_deadlock(now).into_iter().map(NestedGet::from).collect(),
-            slowest: core.slowest_call().map(|(call, since)| (call, now.since(since))),
+            slowest: core.slowest_call(now).map(|(call, since)| (call, now.since(since))),
             paused: core.is_paused(),
+            retry_after: fails.then(|| core.retry_after(now)),
         };
-        Refusal { kind, report: Box::new(report), cause }
+        let (permanent, failing_for) = (core.fails_permanently(), core.failing_for(now));
+        Refusal { kind, report: Box::new(report), cause, permanent, failing_for }
     }
 
     /// As [`collect`](Refusal::collect), for callers that do not hold the lock.
@@ -74,7 +83,7 @@ impl Refusal {
             ErrorKind::Cancelled => {
                 format!("cancelled after {waited:.1?} waiting for a connection")
             }
-            ErrorKind::Connect => "connecting fails and cannot succeed as configured".to_string(),
+            ErrorKind::Connect => self.why_no_connect(),
             ErrorKind::SelfDeadlock => {
                 format!("deadlock after {waited:.1?} waiting for a connection")
             }
@@ -88,8 +97,24 @@ impl Refusal {
         Error::new(self.kind, message, *self.report, self.cause)
     }
 
+    fn why_no_connect(&self) -> String {
+        let again = self.report.retry_after.unwrap_or_default();
+        match self.failing_for {
+            Some(_) if self.permanent => {
+                "connecting fails and cannot succeed as configured".to_string()
+            }
+            Some(time) => {
+                format!(
+                    "connecting has failed for {time:.1?}; it is tried again within {again:.1?}"
+                )
+            }
+            None => "connecting has failed until now".to_string(),
+        }
+    }
+
     /// The error of a pool that could not open its first `wanted` connections.
-    pub(crate) fn into_build_error(self, wanted: u32) -> Error {
+    pub(crate) fn into_build_error(mut self, wanted: u32) -> Error {
+        self.report.retry_after = None;
         let how = match self.kind {
             ErrorKind::Connect => "connecting cannot succeed as configured".to_string(),
             _ => format!("timed out after {:.1?}", self.report.waited),

@@ -44,13 +44,16 @@ fn is_cancelled(checkout: &Checkout<'_>) -> bool {
 
 /// Takes over a check that this caller's coming has started. One who may be cancelled waits
 /// instead: that ends a wait at once, but no check.
+#[inline]
 fn take_check<M: ManageConnection>(
     checkout: &Checkout<'_>,
     fx: &mut Effects<Runtime<M>>,
 ) -> Option<PoolLease<M>> {
-    if fx.jobs.is_empty() || checkout.cancel.is_some() {
-        return None;
-    }
+    if fx.jobs.is_empty() || checkout.cancel.is_some() { None } else { take_check_of(fx) }
+}
+
+#[cold]
+fn take_check_of<M: ManageConnection>(fx: &mut Effects<Runtime<M>>) -> Option<PoolLease<M>> {
     let is_check = |job: &Job<Runtime<M>>| matches!(job, Job::Check(_, Check::VALIDATE));
     let place = fx.jobs.iter().position(is_check)?;
     match fx.jobs.remove(place) {

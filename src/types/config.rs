@@ -9,10 +9,14 @@ use super::{
 use crate::core::Policy;
 use crate::sync::Arc;
 
-/// When an open or a check takes longer, the next caller gets an attempt of its own. Long
-/// enough for most connects over a network, and short enough that a call that hangs
-/// delays few callers.
+/// When a check takes longer, or a connect where connects are fast, its waiter gets another
+/// attempt. Long enough for most connects over a network, and short enough that a call that
+/// hangs delays few callers.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The same for a connect where nothing is known, or where connects are slow: longer than
+/// the second after which a system sends the first packet of a connection again.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The default of [`Fairness`].
 const DEFAULT_BOUND: Duration = Duration::from_millis(2);
@@ -144,7 +148,8 @@ fn default_policy() -> Policy {
         idle_timeout: Some(Duration::from_secs(10 * 60)),
         keepalive: None,
         fresh_for: Duration::from_millis(500),
-        patience: PATIENCE,
+        patience_min: PATIENCE,
+        patience_max: LONGEST_PATIENCE,
         open_limit: Duration::from_secs(5),
         validation_limit: Duration::from_secs(2),
         reset_limit: Duration::from_secs(2),
@@ -154,6 +159,7 @@ fn default_policy() -> Policy {
         max_abandoned: 32,
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
+        fail_fast_after: None,
         leak_threshold: None,
         reports_self_deadlock: true,
         self_deadlock_limit: None,

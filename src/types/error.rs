@@ -24,8 +24,8 @@ pub(crate) type Cause = Arc<dyn error::Error + Send + Sync>;
 ///
 /// `source()` is the driver's own error, in its own type, if connecting or a check failed
 /// *during this wait* and no connection has been opened since. An earlier error that may
-/// still be the reason is part of the text, with its age. It is the source if connecting
-/// has never succeeded and no retry can.
+/// still be the reason is part of the text, with its age. It is the source of an
+/// [`ErrorKind::Connect`].
 ///
 /// # Examples
 ///
@@ -65,6 +65,8 @@ pub(crate) struct Report {
     /// The last error from before this wait, and how long before. No connection has been
     /// opened since.
     pub(crate) earlier: Option<(Duration, Cause)>,
+    /// When the pool tries again, if the caller did not wait for that.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Error {
@@ -117,7 +119,8 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
-    /// Whether connecting fails permanently, and has never succeeded.
+    /// Whether connecting fails and the caller was not let wait for a success: see
+    /// [`ErrorKind::Connect`].
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Connect
     }
@@ -146,6 +149,16 @@ impl Error {
     /// [`ErrorKind::Forked`].
     pub fn waited(&self) -> Duration {
         self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
+    }
+
+    /// When to come again, for an [`ErrorKind::Connect`]: how long after this error the next
+    /// attempt to connect is due, but at least the first delay of
+    /// [`connect_backoff`](crate::Builder::connect_backoff). While an attempt is under way,
+    /// it is that delay. So a caller may sleep for this time and try again, over and over.
+    ///
+    /// `None` for the other kinds, and for an error of [`build`](crate::Builder::build).
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.report.as_ref()?.retry_after
     }
 
     /// The holder that had held a connection longest when the caller gave up.

@@ -34,6 +34,11 @@ impl fmt::Display for HealthLevel {
 ///
 /// A level is entered as soon as one figure reaches the level's threshold. It is left when
 /// both figures have been below four fifths of the level's thresholds for `calm_for`.
+/// A waiter for whom a connection is being opened does not count, as long as that takes no
+/// longer than usual and connecting has not failed: a first get of half a second on a server
+/// far away is no alarm. If all waiters are such, the pool is healthy; else the average is
+/// that of all of them.
+///
 /// Times are serialised as seconds.
 ///
 /// # Examples
@@ -115,9 +120,10 @@ impl HealthThresholds {
     /// The level of these figures, with each threshold multiplied by `part`.
     pub(crate) fn level(&self, figures: Pressure, part: f64) -> HealthLevel {
         // Not with `Duration::mul_f64`, which can panic for very long times.
+        let without_connect = figures.waiting.saturating_sub(figures.opening);
         let reached = |waiters: u32, wait: Duration| {
-            f64::from(figures.waiting) >= f64::from(waiters) * part
-                || figures.waiting > 0
+            f64::from(without_connect) >= f64::from(waiters) * part
+                || without_connect > 0
                     && figures.mean_age.as_secs_f64() >= wait.as_secs_f64() * part
         };
         if reached(self.waiters_critical, self.wait_critical) {

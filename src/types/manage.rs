@@ -103,8 +103,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// After an error the pool tries again, with backoff, while a connection is needed;
-    /// see also [`is_permanent`](ManageConnection::is_permanent).
+    /// After an error the pool tries again, with backoff, while a connection is needed or
+    /// callers [fail fast](crate::Builder::fail_fast_after); see also
+    /// [`is_permanent`](ManageConnection::is_permanent).
     fn connect(&self) -> Result<Self::Connection, Self::Error>;
 
     /// Notes the state of a new connection, so that each later

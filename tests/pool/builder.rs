@@ -126,6 +126,8 @@ fn bad_settings_are_refused_by_name_and_value() {
     }
     refused(builder(1).connect_backoff(ms(9), ms(3)), &["connect_backoff", "9ms", "3ms"]);
     refused(builder(1).connect_backoff(zero, ms(3)), &["connect_backoff", "0ns"]);
+    refused(builder(1).connect_patience(ms(9), ms(3)), &["connect_patience", "9ms", "3ms"]);
+    refused(builder(1).connect_patience(zero, ms(3)), &["connect_patience", "0ns"]);
     refused(builder(4).min_idle(Some(3)).max_idle(Some(2)), &["min_idle (3)", "max_idle (2)"]);
     refused(builder(1).leak_threshold(Some(zero)), &["leak_threshold", "0ns"]);
     refused(builder(1).name("a\0b"), &["name", "a\\0b"]);
@@ -157,6 +159,8 @@ fn no_time_and_no_size_is_too_large() {
             .close_timeout(long)
             .drop_timeout(long)
             .connect_backoff(long, long)
+            .connect_patience(long, long)
+            .fail_fast_after(Some(long))
             .leak_threshold(Some(long))
             .slow_get_threshold(Some(long))
             .on_self_deadlock(SelfDeadlock::Fail(long))

@@ -121,7 +121,8 @@ fn p13_who_comes_after_the_first_error_of_a_busy_pool_sees_none() {
 
 #[test]
 fn p13_a_connection_discarded_or_marked_by_hand_casts_doubt() {
-    let by_hand: [(&str, fn(PooledConnection<Manager>)); 2] = [
+    type End = fn(PooledConnection<Manager>);
+    let by_hand: [(&str, End); 2] = [
         ("discard", PooledConnection::discard),
         ("mark_broken", |mut conn| PooledConnection::mark_broken(&mut conn)),
     ];

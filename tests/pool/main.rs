@@ -13,6 +13,7 @@ mod support;
 mod bounded_wait; // P1
 mod capacity; // P5
 mod closing; // P6, P7
+mod connecting; // P1, P5, P9: how many connects, and when
 mod counters; // P12
 mod doubt; // P13
 mod errors; // P9

@@ -48,6 +48,27 @@ fn erlang_c(servers: u32, offered: f64) -> f64 {
     b / (1.0 - load + load * b)
 }
 
+/// A broken return: the next that need a connection wait for one check each, side by side, and
+/// those after them for nothing.
+#[test]
+fn p13_doubt_costs_each_connection_one_check() {
+    let (driver, ms) = (Driver::default(), Duration::from_millis);
+    let burst = |at| (0..8).map(move |_| Arrival::new(ms(at), ms(1)));
+    let first = Arrival::new(ms(1), ms(1)).breaks();
+    // At 100 ms the broken one has been replaced.
+    let arrivals = burst(0).chain([first]).chain(burst(100)).chain(burst(200)).collect::<Vec<_>>();
+    let mut waits: HashMap<Duration, Vec<Duration>> = HashMap::new();
+    let stats = simulate(pool(8), driver, arrivals, |get: Ended| {
+        assert_eq!(get.end, None);
+        waits.entry(get.arrival.at).or_default().push(get.waited);
+    });
+    assert_eq!(stats.unwrap().closed.broken, 1);
+    let zero = Duration::ZERO;
+    assert_eq!((&waits[&ms(0)], &waits[&ms(200)]), (&vec![zero; 8], &vec![zero; 8]));
+    let doubted: Vec<_> = waits[&ms(100)].iter().filter(|wait| **wait > zero).collect();
+    assert_eq!(doubted, vec![&(driver.check + driver.wake_up); 7], "one was opened since");
+}
+
 #[test]
 fn waits_are_those_of_m_m_c() {
     let hold = Duration::from_millis(10);

@@ -97,7 +97,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         name: "fairpool.failed",
-        help: "Gets that failed for another reason: permanent connect error, closed pool or self-deadlock",
+        help: "Gets that failed for another reason: connect error (permanent, or failing fast), closed pool or self-deadlock",
         kind: Kind::Counter,
         unit: REQUESTS,
         values: Values::One(|r| r.stats.failed.into()),

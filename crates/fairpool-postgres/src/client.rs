@@ -4,6 +4,7 @@ mod call;
 mod cancel;
 mod methods;
 mod pooler;
+mod role;
 mod state;
 mod statement;
 mod transaction;
@@ -21,10 +22,10 @@ use postgres::{
 pub use self::cancel::CancelToken;
 use self::methods::statement_methods;
 pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
+pub(crate) use self::role::Role;
 pub(crate) use self::state::{Rules, State, is_lost_statement};
 pub use self::statement::{Statement, ToStatement};
 pub use self::transaction::{Transaction, TransactionBuilder};
-use crate::left::Left;
 
 /// A [`postgres::Client`] that knows what its user may have left behind on the session.
 ///
@@ -73,8 +74,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(inner: postgres::Client, rules: Arc<Rules>) -> Self {
-        Self { inner, state: State::new(rules) }
+    pub(crate) fn new(inner: postgres::Client, rules: Arc<Rules>, role: Role) -> Self {
+        Self { inner, state: State::new(rules, role) }
     }
 
     fn parts(&mut self) -> (&mut postgres::Client, &mut State) {
@@ -117,11 +118,22 @@ impl Client {
         self.state.answered(result)
     }
 
-    /// The pool's check. If it runs out of time it may be made again: so its failure is not noted,
-    /// which would end the connection.
+    /// The pool's check: whether the server answers, in the role that was asked for. One round trip.
+    /// If it runs out of time it may be made again: so its failure is not noted, which would end the
+    /// connection.
     pub(crate) fn check(&mut self, limit: Duration) -> Result<(), Error> {
-        self.inner.is_valid(limit)?;
+        match self.state.role() {
+            // The only call of the driver that has a limit.
+            Role::Any => self.inner.is_valid(limit)?,
+            role => role.check(&mut self.inner)?,
+        }
         self.state.answered(Ok(()))
+    }
+
+    /// Asks the server whether it has this role.
+    pub(crate) fn check_role(&mut self, role: Role) -> Result<(), Error> {
+        let result = role.check(&mut self.inner);
+        self.state.answered(result)
     }
 
     /// Makes a round trip without a limit; see [`postgres::Client::check_connection`].
@@ -177,7 +189,7 @@ impl Client {
 /// For functions that take a [`Client`] but are given a connection from no pool.
 impl From<postgres::Client> for Client {
     fn from(inner: postgres::Client) -> Self {
-        Self::new(inner, Arc::default())
+        Self::new(inner, Arc::default(), Role::Any)
     }
 }
 
@@ -192,7 +204,7 @@ impl Deref for Client {
 /// Lends the driver's client: from here on anything may be left on the session.
 impl DerefMut for Client {
     fn deref_mut(&mut self) -> &mut postgres::Client {
-        self.state.mark(Left::ANYTHING);
+        self.state.lend();
         &mut self.inner
     }
 }

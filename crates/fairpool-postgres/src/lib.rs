@@ -57,6 +57,24 @@
 //! - **Without free file descriptors, `connect` panics** (a client needs four). The pool
 //!   catches the panic and counts a failed attempt.
 //!
+//! # Several hosts
+//!
+//! With `host=a,b target_session_attrs=read-write` each connect takes the first host that allows
+//! writes (in the order of the list, unless `load_balance_hosts=random`). The role is asked for
+//! again:
+//!
+//! - After a write that the server refused (25006): at once, or when the transaction around it is
+//!   rolled back, or when the connection is reset. If the server is now read-only, or a standby, the
+//!   connection is closed as broken when it returns, with a warning in the log. If only the
+//!   transaction was `READ ONLY`, nothing happens.
+//! - After a use to which the driver's client was lent, if that is reset.
+//! - In each check, also for `read-only`: a standby that was promoted is left.
+//!
+//! # Passwords that change
+//!
+//! A closure can give role, password and hosts whenever a connection is opened: see
+//! [`credentials`](PostgresConnectionManager::credentials).
+//!
 //! # Features
 //!
 //! - `serde`: [`Advice`] and [`Blocker`] implement `Serialize`.
@@ -83,7 +101,7 @@ pub use crate::blockers::{Blocker, blockers};
 pub use crate::client::{
     CancelToken, Client, Statement, ToStatement, Transaction, TransactionBuilder,
 };
-pub use crate::manager::{PostgresConnectionManager, Reset};
+pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -1,5 +1,6 @@
 //! The manager: what the pool asks of PostgreSQL's driver.
 
+mod credentials;
 mod errors;
 mod limits;
 mod reset;
@@ -12,13 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairpool::{CallLimits, ManageConnection};
+use postgres::config::TargetSessionAttrs;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Error, Socket};
 
+use self::credentials::Source;
+pub use self::credentials::{Credentials, WhyAsked};
 use self::limits::PoolLimits;
 pub use self::reset::Reset;
 use self::secrets::Shown;
-use crate::client::{Client, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
+pub(crate) use self::secrets::from_server;
+use crate::client::{Client, Role, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
 
 const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
      the role instead, with ALTER ROLE ... SET";
@@ -41,6 +46,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
 /// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
+/// | role and password | the configuration's | [`credentials`](Self::credentials) |
 ///
 /// A value in the configuration always takes precedence.
 ///
@@ -64,6 +70,7 @@ pub struct PostgresConnectionManager<T> {
     config: Config,
     tls: T,
     settings: Vec<(String, String)>,
+    credentials: Option<Arc<Source>>,
     rules: Arc<Rules>,
     limits: PoolLimits,
 }
@@ -88,7 +95,8 @@ impl<T> PostgresConnectionManager<T> {
     #[must_use]
     pub fn new(config: Config, tls: T) -> Self {
         let limits = PoolLimits::default();
-        Self { config, tls, settings: Vec::new(), rules: Arc::default(), limits }
+        let settings = Vec::new();
+        Self { config, tls, settings, credentials: None, rules: Arc::default(), limits }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -120,6 +128,7 @@ impl<T> fmt::Debug for PostgresConnectionManager<T> {
         f.debug_struct("PostgresConnectionManager")
             .field("config", &Shown(&self.config()))
             .field("settings", &self.settings.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("credentials", &self.credentials.as_ref().map(|_| "asked for"))
             .field("reset", &self.rules.reset)
             .finish_non_exhaustive()
     }
@@ -140,7 +149,7 @@ where
     /// # Errors
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
-    /// value); or if there are session settings and a
+    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if there are session settings and a
     /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
@@ -150,11 +159,18 @@ where
     /// # Blocking
     ///
     /// Up to [`connect_timeout`](PostgresConnectionManager::connect_timeout) for each
-    /// address, and without a limit for DNS, TLS, authentication and the settings.
+    /// address, and without a limit for DNS, TLS, authentication and the settings. As long as the
+    /// closure of [`credentials`](PostgresConnectionManager::credentials) does.
     fn connect(&self) -> Result<Client, Error> {
-        let config = self.config();
-        let connected = config.connect(self.tls.clone());
-        let mut client = connected.map_err(|error| secrets::of_connect(error, &config))?;
+        let log_in = |config: &Config| {
+            let config = self.with_defaults(config);
+            let connected = config.connect(self.tls.clone());
+            connected.map_err(|error| secrets::of_connect(error, &config))
+        };
+        let mut client = match &self.credentials {
+            Some(source) => source.log_in(&self.config, log_in)?,
+            None => log_in(&self.config)?,
+        };
         if !self.rules.transaction_pooler {
             self.apply_settings(&mut client)?;
         } else if self.has_settings() {
@@ -162,7 +178,8 @@ where
         } else {
             learn_own_types(&mut client)?;
         }
-        Ok(Client::new(client, Arc::clone(&self.rules)))
+        let role = Role::of(self.config.get_target_session_attrs(), self.is_read_only());
+        Ok(Client::new(client, Arc::clone(&self.rules), role))
     }
 
     /// Sets the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout) so
@@ -173,27 +190,31 @@ where
         limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
     }
 
-    /// Makes one round trip of at most 2 s.
+    /// Makes one round trip of at most 2 s. Where the configuration's `target_session_attrs` asks
+    /// for a role, it asks the server whether that still holds, without a limit.
     ///
     /// A pool calls [`is_valid_within`](ManageConnection::is_valid_within) instead, with
     /// its own limit.
     ///
     /// # Errors
     ///
-    /// If the server did not answer in time, or the connection is broken. A client that
-    /// timed out still waits for the answer: its drop may hang.
+    /// If the server did not answer in time, no longer has the role, or the connection is broken.
+    /// A client that timed out still waits for the answer: its drop may hang.
     fn is_valid(&self, client: &mut Client) -> Result<(), Error> {
-        client.is_valid(VALIDATION_TIMEOUT)
+        client.check(VALIDATION_TIMEOUT)
     }
 
     /// Ends the use, and returns whether the connection must not be used again: because a call
-    /// had an error that is fatal, because the client has noticed the end of its connection, because
+    /// had an error that is fatal, because a write was refused and the server no longer has the role
+    /// that `target_session_attrs` asks for, because the client has noticed the end of its connection, because
     /// a cancel was sent, or because something is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
         client.state().end_use() || client.is_closed()
     }
 
-    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again.
+    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again. Where
+    /// `target_session_attrs` asks for a role, only the pool limits it: the driver has no limit for
+    /// that question.
     ///
     /// # Errors
     ///
@@ -202,10 +223,13 @@ where
         client.check(limit)
     }
 
-    /// True outside an async runtime: a check keeps its limit by itself, also on a silent server,
-    /// and may be repeated. Inside one, where the driver would panic, the pool's own threads check.
+    /// True outside an async runtime, if `target_session_attrs` asks for no role: then a check keeps
+    /// its limit by itself, also on a silent server, and may be repeated. Otherwise the pool's own
+    /// threads check: the driver panics inside a runtime, and has no limit for the question of the
+    /// role.
     fn checks_within_limit(&self) -> bool {
-        tokio::runtime::Handle::try_current().is_err()
+        self.config.get_target_session_attrs() == TargetSessionAttrs::Any
+            && tokio::runtime::Handle::try_current().is_err()
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or
@@ -220,6 +244,7 @@ where
     /// | TLS is required and the connector is [`NoTls`](crate::NoTls); `sslnegotiation=direct` without `sslmode=require` | yes | the driver refuses before or whatever the server says |
     /// | there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | yes | both are of the configuration |
     /// | the password is wrong (28P01), missing, or of another method than the server asks for | no | rotated; the role is being created; `pg_hba.conf` is reloaded |
+    /// | the closure of [`credentials`](PostgresConnectionManager::credentials) fails | no | another service's state |
     /// | the role may not log in, or no line of `pg_hba.conf` fits (28000) | no | as above; `NOLOGIN` during maintenance |
     /// | the database does not exist (3D000), is being created or restored (55000, 55006), or may not be used (42501) | no | `createdb`, `pg_restore --clean`, a rename, a `GRANT` |
     /// | the server rejects a session setting or `options` (22023, 42704, 55P02 …) | no | it may name a role or tablespace to come; the server may be upgraded, or the next host another version |
@@ -246,28 +271,33 @@ where
         is_fatal(error)
     }
 
-    /// True if the use may have left what the [`Reset`] of this manager undoes, and the client is
+    /// True if the use may have left what the [`Reset`] of this manager undoes, or whether the
+    /// server still has the role that `target_session_attrs` asks for is in doubt; and the client is
     /// not closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
         client.state().needs_reset() && !client.is_closed()
     }
 
     /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
-    /// panicked; then it does the same as [`Reset::Rollback`].
+    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If that is in
+    /// doubt, or the driver's own client was lent, it asks for the role that
+    /// `target_session_attrs` says.
     ///
     /// # Errors
     ///
-    /// If any statement fails. The pool then closes the connection, because a transaction
+    /// If any statement fails, or the role is another. The pool then closes the connection, because a transaction
     /// may still be open.
     ///
     /// # Blocking
     ///
-    /// One to four round trips, without a limit of their own.
+    /// One to five round trips, without a limit of their own.
     fn reset(&self, client: &mut Client) -> Result<(), Error> {
         let level = self.rules.level();
         let left = client.state().left();
         let apply_settings = |client: &mut postgres::Client| self.apply_settings(client);
         let was_open = reset::undo(client.inner(), level, left, apply_settings)?;
+        let role = client.state().role_in_doubt();
+        client.check_role(role)?;
         client.state().set_clean();
         client.state().left_behind = was_open.then_some("an open transaction");
         Ok(())

@@ -323,10 +323,7 @@ impl World {
             Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
             Err(ErrorKind::Closed) => assert!(self.core.closed),
             Err(ErrorKind::Connect) => {
-                assert!(
-                    self.core.open_count() == 0 && self.core.fails_permanently(),
-                    "P3: refused"
-                );
+                assert!(self.core.open_count() == 0 && self.core.outage.is_some(), "P3: refused");
             }
             Err(ErrorKind::QueueFull) => {
                 assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
@@ -493,6 +490,8 @@ impl World {
         assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
         assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
+        let hopeless = core.is_hopeless(self.now);
+        assert!(!hopeless || core.queue.is_empty(), "P9: a hopeless wait after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
         for lease in &core.idle {
@@ -548,7 +547,7 @@ impl World {
             };
             let (slow, overran) = (slot.past_patience, slot.past_limit);
             format!(
-                "{:?},{},{},{},{proof}{stale},{slow},{overran}",
+                "{:?},{},{},{},{},{proof}{stale},{slow},{overran}",
                 match slot.state {
                     ConnectionState::Checking => (9, Some(slot.check), slot.idle_since.map(age)),
                     ConnectionState::Busy => (1, None, None),
@@ -568,6 +567,7 @@ impl World {
                     String::new()
                 },
                 age(slot.expires),
+                if slot.is_counted_on() { age(slot.patience_ends) } else { String::new() },
             )
         };
         let wait = |wait: &Wait| {
@@ -603,15 +603,23 @@ impl World {
         jobs.sort();
         let _ = write!(
             key,
-            "{jobs:?}{}{}{}{}{:?}{:?}{:?}{:?}",
+            "{jobs:?}{}{}{}{}{:?}{:?}{:?}{:?}{:?}",
             self.core.never_connected(),
             self.core.closed,
             self.core.paused,
             self.core.policy.max_size,
             self.core.outage.as_ref().map(|o| {
                 let failed_at = age(o.failed_at);
-                (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent)
+                let began = self.core.policy.fail_fast_after.map(|_| age(o.began));
+                (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent, began)
             }),
+            (
+                self.core.pace.at_once,
+                self.core.pace.patience,
+                // Matters only where connects hold up others.
+                (self.core.opening_soon() >= self.core.policy.max_opening)
+                    .then(|| age(self.core.pace.moved_at)),
+            ),
             // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),
             (self.core.lends_are_planned, self.core.returns_are_planned),
@@ -642,7 +650,9 @@ impl World {
                     _ => {}
                 }
             }
-            if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 {
+            // Whoever fails fast relies on the pool to find the end of an outage.
+            let tries = self.core.tries_by_itself() && !self.core.closed;
+            if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 && !tries {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
                 assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
                 return;
@@ -742,8 +752,36 @@ fn setups() -> Vec<Setup> {
 
     let mut slow =
         Setup { leave: true, ..plain("connects that are no longer counted on", 3, &[5, 5, 5]) };
-    slow.policy.patience = nanos(1);
+    (slow.policy.patience_min, slow.policy.patience_max) = (nanos(1), nanos(1));
     slow.policy.open_limit = nanos(2);
+
+    let mut hedges = Setup {
+        leave: true,
+        horizon: 5,
+        ..plain("connects of all lengths, and more where they hang", 3, &[5, 5, 5])
+    };
+    hedges.policy.max_opening = 1;
+    (hedges.policy.patience_min, hedges.policy.patience_max) = (nanos(1), nanos(3));
+    hedges.policy.open_limit = nanos(4);
+
+    let mut ramp = Setup {
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        ..plain("an outage, and more connects again after it", 3, &[5, 5, 5])
+    };
+    ramp.policy.max_opening = 3;
+    (ramp.policy.patience_min, ramp.policy.patience_max) = (nanos(2), nanos(2));
+
+    let mut fails_fast = Setup {
+        faults: true,
+        leave: true,
+        verdicts: KEEP_OR_BREAK,
+        horizon: 3,
+        owner: &[Action::Pause, Action::Resume],
+        ..plain("failing fast", 2, &[5, 5])
+    };
+    fails_fast.policy.fail_fast_after = Some(nanos(2));
+    fails_fast.policy.open_limit = nanos(2);
 
     let owner = Setup {
         owner: &[
@@ -773,15 +811,18 @@ fn setups() -> Vec<Setup> {
     leaving.policy.close_limit = nanos(1);
     leaving.policy.reset_limit = nanos(1);
 
-    let mut checks = Setup {
-        faults: true,
-        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
-        leave: true,
-        ..plain("failing and hanging checks", 2, &[5, 5])
-    };
+    let mut checks =
+        Setup { faults: true, leave: true, ..plain("failing and hanging checks", 2, &[5, 5]) };
     checks.policy.fresh_for = nanos(1);
     checks.policy.validation_limit = nanos(1);
-    checks.policy.reset_limit = nanos(1);
+
+    let mut resets = Setup {
+        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
+        leave: true,
+        ..plain("hanging resets", 2, &[5, 5])
+    };
+    resets.policy.validation_limit = nanos(1);
+    resets.policy.reset_limit = nanos(1);
 
     // Its priority tells the client that only tries from the others in the key.
     let mut always = Setup {
@@ -821,7 +862,10 @@ fn setups() -> Vec<Setup> {
     leaks.policy.leak_threshold = Some(nanos(2));
     leaks.policy.idle_timeout = Some(nanos(3));
 
-    vec![strict, bounded, full, faults, slow, owner, leaving, checks, always, ageing, nested, leaks]
+    vec![
+        strict, bounded, full, faults, slow, hedges, ramp, fails_fast, owner, leaving, checks,
+        resets, always, ageing, nested, leaks,
+    ]
 }
 
 /// Those in which connections die, and others are in doubt because of it.

@@ -2,6 +2,7 @@
 //! ones, and single cases.
 
 mod cases;
+mod connects;
 mod explore;
 mod listener;
 mod queue;

@@ -39,7 +39,8 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         keepalive: None,
         fresh_for: Duration::MAX,
         clock_lag: Duration::ZERO,
-        patience: Duration::MAX,
+        patience_min: Duration::MAX,
+        patience_max: Duration::MAX,
         open_limit: Duration::MAX,
         validation_limit: Duration::MAX,
         reset_limit: Duration::MAX,
@@ -52,6 +53,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         self_deadlock_limit: None,
         backoff_min: Duration::from_nanos(1),
         backoff_max: Duration::from_nanos(1),
+        fail_fast_after: None,
         seed: 1,
     }
 }

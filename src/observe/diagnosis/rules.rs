@@ -261,7 +261,7 @@ impl<'a> Pair<'a> {
         };
         let (old, new) = (&self.before.stats, &self.after.stats);
         let failures = new.open_failures.saturating_sub(old.open_failures);
-        // If connecting fails permanently, callers fail without waiting.
+        // If connecting fails permanently, or they fail fast, callers fail without waiting.
         let failed = new.failed.saturating_sub(old.failed);
         let is_tried = failures > 0 || failed > 0 || new.opening > 0 || new.waiting > 0;
         if !is_tried || self.after.closed {

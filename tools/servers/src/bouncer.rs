@@ -12,6 +12,7 @@ use std::process::{self, Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{APP_PASSWORD, APP_USER};
 use crate::host::{self, Owner};
 
 const PORTS: Range<u16> = 10_000..19_000;
@@ -77,6 +78,27 @@ impl Bouncer {
         server_connections: u32,
         mode: &str,
     ) -> Bouncer {
+        Self::start_with_access(database, server_port, server_connections, mode, "auth_type = any")
+    }
+
+    /// Starts one that pools sessions, into which only [`APP_USER`] can log in, with
+    /// [`APP_PASSWORD`]. On the server its sessions are those of `postgres`.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_with_mode`](Self::start_with_mode).
+    pub fn start_with_login(server_port: u16, server_connections: u32) -> Bouncer {
+        let access = "auth_type = scram-sha-256\nauth_file = users";
+        Self::start_with_access("postgres", server_port, server_connections, "session", access)
+    }
+
+    fn start_with_access(
+        database: &'static str,
+        server_port: u16,
+        server_connections: u32,
+        mode: &str,
+        access: &str,
+    ) -> Bouncer {
         let program = host::find_program(&["pgbouncer"], &FOLDERS)
             .unwrap_or_else(|| panic!("{HOW_TO_INSTALL}"));
         let owner = Owner::choose().unwrap_or_else(|why| panic!("{why}"));
@@ -89,13 +111,15 @@ impl Bouncer {
              listen_addr = 127.0.0.1\n\
              listen_port = {port}\n\
              unix_socket_dir =\n\
-             auth_type = any\n\
+             {access}\n\
              pool_mode = {mode}\n\
              default_pool_size = {server_connections}\n\
              max_client_conn = 100\n\
              server_login_retry = 1\n"
         );
         fs::write(folder.join("pgbouncer.ini"), text).expect("pgbouncer.ini");
+        let users = format!("\"{APP_USER}\" \"{APP_PASSWORD}\"\n");
+        fs::write(folder.join("users"), users).expect("users");
         let mut command = owner.shell(None);
         command
             .args(["-c", KEEPER, "keeper"])

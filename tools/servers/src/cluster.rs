@@ -6,8 +6,13 @@
 //!
 //! When the cluster is dropped, the server is killed and the folder removed. The same
 //! happens when the process exits without dropping its statics, aborts, or is killed.
+//!
+//! A cluster can follow another one: see [`Cluster::start_standby_of`], and
+//! [`Pair`](crate::pair::Pair) for two that change roles.
 
+mod frozen;
 mod keeper;
+mod standby;
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,6 +25,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::frozen::Frozen;
 use self::keeper::Keeper;
 use crate::host::{self, Owner};
 
@@ -31,9 +37,9 @@ pub const APP_PASSWORD: &str = "right";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PORTS: Range<u16> = 20_000..32_000;
 const PORT_ATTEMPTS: usize = 10;
-const BINARIES: [&str; 3] = ["initdb", "postgres", "psql"];
-const HOW_TO_INSTALL: &str = "PostgreSQL's server programs were not found (initdb, postgres and psql \
-     in PATH, in `pg_config --bindir` or in /usr/lib/postgresql/*/bin): install them, for example \
+const BINARIES: [&str; 4] = ["initdb", "postgres", "psql", "pg_basebackup"];
+const HOW_TO_INSTALL: &str = "PostgreSQL's programs were not found (initdb, postgres, psql and \
+     pg_basebackup in PATH, in `pg_config --bindir` or in /usr/lib/postgresql/*/bin): install them, for example \
      with `apt-get install postgresql`";
 
 const ACCESS: &str = "\
@@ -41,6 +47,7 @@ local all postgres              trust
 host  all postgres 127.0.0.1/32 trust
 local all all                   scram-sha-256
 host  all all      127.0.0.1/32 scram-sha-256
+host  replication postgres 127.0.0.1/32 trust
 ";
 
 /// Speed over safety: the data is worth nothing.
@@ -60,6 +67,7 @@ password_encryption = 'scram-sha-256'
 pub struct Cluster {
     folder: PathBuf,
     bin: PathBuf,
+    owner: Owner,
     host: String,
     port: u16,
     keeper: Mutex<Keeper>,
@@ -122,6 +130,16 @@ impl Cluster {
     }
 
     fn start_at(inside: Option<Inside<'_>>, settings: &[(&str, &str)]) -> Result<Self, String> {
+        let mut cluster = Self::without_data(inside)?;
+        cluster.init()?;
+        cluster.configure(settings)?;
+        cluster.start_on_a_free_port()?;
+        cluster.psql(&format!("CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'"));
+        Ok(cluster)
+    }
+
+    /// A folder and its keeper.
+    fn without_data(inside: Option<Inside<'_>>) -> Result<Self, String> {
         let bin = find_binaries().ok_or(HOW_TO_INSTALL)?;
         let owner = Owner::choose()?;
         let folder = host::make_folder("pg", owner)?;
@@ -132,12 +150,7 @@ impl Cluster {
         })?;
         let host = inside.as_ref().map_or("127.0.0.1", |inside| inside.address).to_owned();
         // From here on the keeper removes the folder.
-        let mut cluster = Self { folder, bin, host, port: 0, keeper: Mutex::new(keeper) };
-        cluster.init(owner)?;
-        cluster.configure(settings)?;
-        cluster.start_on_a_free_port()?;
-        cluster.psql(&format!("CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}'"));
-        Ok(cluster)
+        Ok(Self { folder, bin, owner, host, port: 0, keeper: Mutex::new(keeper) })
     }
 
     /// Returns a URL that connects as `postgres`, over TCP.
@@ -220,7 +233,7 @@ impl Cluster {
     }
 
     /// Stops the server, which disconnects its clients with 57P01. Returns when it has
-    /// ended.
+    /// ended. A primary first sends its standbys everything that they lack.
     ///
     /// # Panics
     ///
@@ -253,32 +266,14 @@ impl Cluster {
         }
     }
 
-    /// Suspends all processes of the server by a signal, until the returned value is
-    /// dropped: the kernel accepts connections, and nothing answers.
-    ///
-    /// # Panics
-    ///
-    /// If the server is stopped.
-    pub fn freeze(&self) -> Frozen {
-        // The parent first, so that it starts no new process.
-        let first = self.pid();
-        let mut frozen = Frozen(vec![first]);
-        signal("-STOP", &[first]);
-        let children = children_of(first);
-        assert!(children.len() > 4, "{children:?}");
-        signal("-STOP", &children);
-        frozen.0.extend(children);
-        frozen
-    }
-
-    fn init(&self, owner: Owner) -> Result<(), String> {
+    fn init(&self) -> Result<(), String> {
         let mut command = Command::new(self.bin.join("initdb"));
         command
             .args(["--username=postgres", "--auth=trust", "--no-sync"])
             .args(["--encoding=UTF8", "--locale=C", "--no-instructions"])
             .arg("--pgdata")
             .arg(self.folder.join("data"));
-        owner.apply_to(&mut command).current_dir(&self.folder);
+        self.owner.apply_to(&mut command).current_dir(&self.folder);
         host::run(command, "initdb")?;
         let access = ACCESS.replace("127.0.0.1/32", &format!("{}/30", self.host));
         fs::write(self.folder.join("data/pg_hba.conf"), access)
@@ -288,11 +283,15 @@ impl Cluster {
     fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let mut text = SETTINGS.to_owned();
         text += &format!("listen_addresses = '{}'\n", self.host);
-        text += &format!("unix_socket_directories = '{}'\n", self.folder.display());
+        text += &self.socket_setting();
         for (name, value) in settings {
             text += &format!("{name} = '{}'\n", value.replace('\'', "''"));
         }
         self.append("postgresql.conf", &text)
+    }
+
+    fn socket_setting(&self) -> String {
+        format!("unix_socket_directories = '{}'\n", self.folder.display())
     }
 
     fn start_on_a_free_port(&mut self) -> Result<(), String> {
@@ -316,7 +315,8 @@ impl Cluster {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let log = self.log().split_off(from);
-            if log.contains("ready to accept connections") {
+            // A standby is ready to accept "read-only connections".
+            if log.contains("ready to accept") {
                 return Ok(());
             }
             let failed = log.contains("FATAL:  could not") || log.contains("is shut down");
@@ -337,33 +337,6 @@ impl Cluster {
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Suspended processes of a [`Cluster`]; dropping it resumes them.
-pub struct Frozen(Vec<u32>);
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        signal("-CONT", &self.0);
-    }
-}
-
-fn signal(name: &str, pids: &[u32]) {
-    let pids = pids.iter().map(u32::to_string);
-    // Failing is fine: a child may have ended in between.
-    let _ = Command::new("kill").arg(name).args(pids).status();
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        // After the name in parentheses: the state, then the parent.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit(')').next().unwrap_or_default();
-        rest.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
-    pids.filter(is_child).collect()
 }
 
 fn find_binaries() -> Option<PathBuf> {

@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL, PgBouncer, Prometheus, a proxy with faults,
+//! Real servers for tests: PostgreSQL, also a primary with a standby, PgBouncer, Prometheus, a proxy with faults,
 //! networks that lose packets, and a browser.
 //!
 //! Everything is started for one test program, listens on loopback or on a private
@@ -26,5 +26,6 @@ pub mod browser;
 pub mod cluster;
 mod host;
 pub mod netns;
+pub mod pair;
 pub mod prometheus;
 pub mod proxy;

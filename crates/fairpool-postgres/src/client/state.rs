@@ -14,6 +14,7 @@ use postgres::{Error, GenericClient};
 use super::call::{Plan, Source};
 use super::cancel::ThisUse;
 use super::pooler::refuse;
+use super::role::Role;
 use crate::Reset;
 use crate::left::{Effect, Harmless, Left, is_name_of_driver};
 use crate::manager::is_fatal;
@@ -45,7 +46,13 @@ impl Rules {
 /// What the client knows about its session.
 pub(crate) struct State {
     rules: Arc<Rules>,
+    /// What the connection asked of its server when it was opened.
+    role: Role,
+    /// A call was refused because it writes: the server may have changed its role.
+    is_role_in_doubt: bool,
     left: Left,
+    /// The driver's client was lent, so that errors of calls were not seen.
+    was_lent: bool,
     /// A call had a fatal error, so the connection must not be used again.
     has_failed: bool,
     /// Created with the first cancel token of a use.
@@ -57,10 +64,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+    pub(crate) fn new(rules: Arc<Rules>, role: Role) -> Self {
         Self {
             rules,
+            role,
+            is_role_in_doubt: false,
             left: Left::NOTHING,
+            was_lent: false,
             has_failed: false,
             this_use: OnceCell::new(),
             left_behind: None,
@@ -85,6 +95,10 @@ impl State {
     }
 
     pub(crate) fn needs_reset(&self) -> bool {
+        self.is_role_in_doubt || self.has_left_something()
+    }
+
+    fn has_left_something(&self) -> bool {
         match self.rules.level() {
             Reset::Off => false,
             Reset::Rollback => self.left.intersects(Left::TRANSACTION | Left::UNREAD),
@@ -101,8 +115,26 @@ impl State {
         if is_sure { self.left } else { Left::ANYTHING }
     }
 
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The role that a reset has to ask for. A transaction that its user made read-only has ended
+    /// by then.
+    pub(crate) fn role_in_doubt(&self) -> Role {
+        if self.is_role_in_doubt || self.was_lent { self.role } else { Role::Any }
+    }
+
     pub(crate) fn set_clean(&mut self) {
         self.left = Left::NOTHING;
+        self.was_lent = false;
+        self.is_role_in_doubt = false;
+    }
+
+    /// Notes that the driver's client is lent: from here on anything may be left.
+    pub(super) fn lend(&mut self) {
+        self.mark(Left::ANYTHING);
+        self.was_lent = true;
     }
 
     pub(super) fn mark(&mut self, left: Left) {
@@ -228,7 +260,11 @@ impl State {
     ) -> Result<R, Error> {
         let effect = self.admit(inner, source)?;
         let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
-        self.note(source, effect, result)
+        let result = self.note(source, effect, result);
+        if self.is_role_in_doubt {
+            self.ask_at_once(inner);
+        }
+        result
     }
 
     /// A call whose text is sent as it is.
@@ -240,7 +276,41 @@ impl State {
     ) -> Result<R, Error> {
         let effect = self.admit(inner, Source::Text(sql))?;
         let result = call(inner);
-        self.note(Source::Text(sql), effect, result)
+        let result = self.note(Source::Text(sql), effect, result);
+        if self.is_role_in_doubt {
+            self.ask_at_once(inner);
+        }
+        result
+    }
+
+    /// After a refused write: asks for the role, if the session is as it was opened. So the pool
+    /// knows of a change when the connection returns, before it lends the next one.
+    #[cold]
+    fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
+        if self.left.is_nothing() {
+            let holds = self.role.holds(inner);
+            self.settle_role(holds);
+        }
+    }
+
+    /// The same before the end of a transaction that is rolled back.
+    pub(super) fn ask_in_rollback(&mut self, inner: &mut postgres::Transaction<'_>) {
+        if self.is_role_in_doubt && self.left.without(Left::TRANSACTION).is_nothing() {
+            let holds = self.role.holds_after_rollback(inner);
+            self.settle_role(holds);
+        }
+    }
+
+    fn settle_role(&mut self, holds: Result<bool, Error>) {
+        match holds {
+            Ok(true) => self.is_role_in_doubt = false,
+            Ok(false) => {
+                log::warn!("a write was refused: {}", self.role.fault());
+                self.has_failed = true;
+            }
+            // Not outside a transaction, after all: the reset asks.
+            Err(error) => self.has_failed |= is_fatal(&error),
+        }
     }
 
     /// Takes note of a call's result.
@@ -299,6 +369,7 @@ impl State {
         let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
             && !effect.leaves.intersects(Left::PREPARED);
         self.has_failed |= is_duplicate || is_fatal(error);
+        self.is_role_in_doubt |= self.role.is_questioned_by(error);
         let is_lost_at_once = (is_duplicate || is_lost_statement(error))
             && matches!(source, Source::Text(_))
             && quotes_driver_name(error);

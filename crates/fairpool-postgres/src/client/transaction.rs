@@ -49,8 +49,15 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`postgres::Transaction::rollback`].
-    pub fn rollback(self) -> Result<(), Error> {
+    pub fn rollback(mut self) -> Result<(), Error> {
+        self.ask_for_role();
         self.end(postgres::Transaction::rollback)
+    }
+
+    fn ask_for_role(&mut self) {
+        if let (Some(inner), true) = (&mut self.inner, self.is_outermost) {
+            self.state.ask_in_rollback(inner);
+        }
     }
 
     fn end(
@@ -141,6 +148,7 @@ impl<'a> Transaction<'a> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
+        self.ask_for_role();
         if let Some(inner) = self.inner.take() {
             // If it fails, the transaction stays marked as open.
             let _ = self.state.ended(inner.rollback(), self.is_outermost);
@@ -159,7 +167,7 @@ impl<'a> Deref for Transaction<'a> {
 /// Lends the driver's transaction: from here on anything may be left on the session.
 impl DerefMut for Transaction<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.state.mark(Left::ANYTHING);
+        self.state.lend();
         self.inner.as_mut().expect(ENDED)
     }
 }

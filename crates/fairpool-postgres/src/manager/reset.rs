@@ -82,7 +82,8 @@ fn new_seed() -> String {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reset {
-    /// Nothing, unless the holder panicked: then as [`Rollback`](Reset::Rollback).
+    /// Nothing, unless the holder panicked, or a write was refused (25006) where
+    /// `target_session_attrs=read-write`: then as [`Rollback`](Reset::Rollback).
     ///
     /// Use it only if no code leaves anything: an open transaction loses the next caller's
     /// writes.

@@ -2,12 +2,14 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use postgres::config::Host;
 use postgres::error::DbError;
 use postgres::{Config, Error, NoTls};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Prints a configuration. Unlike the driver's own `Debug` it hides the value of
 /// `options`, and everything that may be the rest of a password: in
@@ -16,7 +18,7 @@ use postgres::{Config, Error, NoTls};
 pub(super) struct Shown<'a>(pub(super) &'a Config);
 
 /// Prints as the driver prints a password.
-struct Hidden;
+pub(super) struct Hidden;
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,12 +193,11 @@ fn server_error(db: &DbError, text: &str) -> Error {
     let severity = db.parsed_severity().map(|severity| severity.to_string());
     let mut fields = vec![(b'S', db.severity()), (b'C', db.code().code()), (b'M', text)];
     fields.extend(severity.as_deref().map(|severity| (b'V', severity)));
-    from_server(&fields).unwrap_or_else(|| unknown_option(text))
+    from_server(&fields)
 }
 
-/// The driver's error for a server's message with these fields. The driver itself reads the
-/// message from memory, because there is no other way to make such an error.
-pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
+/// The driver's error for a server's message with these fields.
+pub(crate) fn from_server(all: &[(u8, &str)]) -> Error {
     let mut fields = Vec::new();
     for &(field, value) in all {
         fields.push(field);
@@ -206,15 +207,37 @@ pub(super) fn from_server(all: &[(u8, &str)]) -> Option<Error> {
     fields.push(0);
     let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
     let message = [b"E".as_slice(), &length.to_be_bytes(), &fields].concat();
+    from_answer(message.as_slice())
+}
 
+/// The driver's error whose cause is this one.
+pub(super) fn from_io(error: io::Error) -> Error {
+    struct Failing(Option<io::Error>);
+
+    impl AsyncRead for Failing {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(self.0.take().map_or(Ok(()), Err))
+        }
+    }
+
+    from_answer(Failing(Some(error)))
+}
+
+/// The driver's error for what a server answers. The driver itself reads the answer from memory,
+/// because there is no other way to make its errors.
+fn from_answer(answer: impl AsyncRead + Unpin) -> Error {
     let mut config = tokio_postgres::Config::new();
     config.user("nobody").ssl_mode(tokio_postgres::config::SslMode::Disable);
-    let server = tokio::io::join(message.as_slice(), tokio::io::sink());
+    let server = tokio::io::join(answer, tokio::io::sink());
     let answered = pin!(config.connect_raw(server, NoTls));
-    // The message is in memory, so that one poll is enough.
+    // The answer is in memory, so that one poll is enough.
     match answered.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer.err(),
-        Poll::Pending => None,
+        Poll::Ready(Err(error)) => error,
+        Poll::Ready(Ok(_)) | Poll::Pending => unreachable!("BUG: the driver reads no error"),
     }
 }
 

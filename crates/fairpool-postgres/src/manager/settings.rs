@@ -231,7 +231,11 @@ impl<T> PostgresConnectionManager<T> {
     /// ```
     #[must_use]
     pub fn config(&self) -> Config {
-        let mut config = self.config.clone();
+        self.with_defaults(&self.config)
+    }
+
+    pub(super) fn with_defaults(&self, config: &Config) -> Config {
+        let mut config = config.clone();
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(default_connect_timeout(&config, self.limits.get()));
         }
@@ -248,6 +252,15 @@ impl<T> PostgresConnectionManager<T> {
             config.tcp_user_timeout(keepalives_give_up_after(&config));
         }
         config
+    }
+
+    /// Whether the settings make each session read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        let is_default = |name: &str| name.eq_ignore_ascii_case("default_transaction_read_only");
+        let is_off = |value: &str| {
+            ["off", "false", "no", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
+        };
+        self.settings.iter().any(|(name, value)| is_default(name) && !is_off(value))
     }
 
     pub(super) fn has_settings(&self) -> bool {

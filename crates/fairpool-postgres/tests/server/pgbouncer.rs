@@ -1,6 +1,6 @@
 //! A pool on a PgBouncer, in each of its modes.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,9 @@ use fairpool_postgres::postgres::error::SqlState;
 use fairpool_postgres::postgres::fallible_iterator::FallibleIterator;
 use fairpool_postgres::postgres::types::Type;
 use fairpool_postgres::postgres::{self, Config, SimpleQueryMessage};
-use fairpool_postgres::{Client, NoTls, Reset};
+use fairpool_postgres::{Client, Credentials, NoTls, Reset, WhyAsked};
 use fairpool_servers::bouncer::Bouncer;
+use fairpool_servers::cluster::{APP_PASSWORD, APP_USER};
 
 use crate::common::{
     Manager, builder, database, driver_error, logged, millis, own_database, psql, refused, shared,
@@ -104,6 +105,17 @@ fn through_pgbouncer_an_error_in_connecting_is_typed() {
     assert!(driver_error(&error).code().is_some(), "{error}");
     let expected = if permanent { ErrorKind::Connect } else { ErrorKind::Timeout };
     assert_eq!(error.kind(), expected, "{error}");
+}
+
+#[test]
+fn through_pgbouncer_a_refused_login_asks_for_credentials_once_more() {
+    let bouncer = Bouncer::start_with_login(shared().port(), 3);
+    let give = |why| {
+        let password = if why == WhyAsked::Refused { APP_PASSWORD } else { "old" };
+        Ok::<_, io::Error>(Credentials::new(APP_USER, password))
+    };
+    let manager = manager(bouncer.config(), "asked").credentials(give);
+    drop(manager.connect().expect("a login with the second password"));
 }
 
 /// How many of 800 queries by 8 threads fail, with a client for each of 8 connections and two

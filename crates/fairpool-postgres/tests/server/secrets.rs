@@ -2,10 +2,11 @@
 //! or advice.
 
 use std::error::Error as _;
+use std::io;
 
 use fairpool::{LoggingErrorHandler, Pool};
 use fairpool_postgres::postgres::Config;
-use fairpool_postgres::{NoTls, Reset, advise};
+use fairpool_postgres::{Credentials, NoTls, Reset, advise};
 
 use crate::common::{LONG, Manager, builder, logged, millis, shared, start_log, wait_until};
 
@@ -64,8 +65,12 @@ fn a_value_that_may_be_a_secret_is_printed_nowhere() {
         let url = format!("postgresql://{user}:{rest}127.0.0.1:{}/postgres", shared().port());
         Manager::from_url(&url, NoTls).unwrap()
     };
+    let of_closure = |user: &'static str, password: String| {
+        let give = move |_| Ok::<_, io::Error>(Credentials::new(user, password.as_str()));
+        Manager::new(shared().config(), NoTls).credentials(give)
+    };
     type Make<'a> = Box<dyn Fn(&str) -> Manager + 'a>;
-    let cases: [(&str, bool, Make<'_>); 13] = [
+    let cases: [(&str, bool, Make<'_>); 15] = [
         ("a number", false, Box::new(|s| set("work_mem", s.into()))),
         ("a word of a list", false, Box::new(|s| set("DateStyle", format!("ISO, {s}")))),
         ("a role", false, Box::new(|s| set("role", format!("{s}{long}")))),
@@ -82,6 +87,8 @@ fn a_value_that_may_be_a_secret_is_printed_nowhere() {
         ("accepted options", true, Box::new(|s| with_options(format!("-c app.secret={s}")))),
         ("a password", false, Box::new(|s| of_url("app", format!("{s}@")))),
         ("an encoded password", false, Box::new(|s| of_url("app", format!("%40{s}@")))),
+        ("a password that is asked for", false, Box::new(|s| of_closure("app", s.into()))),
+        ("an accepted one", true, Box::new(|s| of_closure("postgres", s.into()))),
         ("a torn password", false, Box::new(|s| of_url("app", format!("p@{s}@")))),
     ];
     for (number, (what, works, make)) in cases.into_iter().enumerate() {

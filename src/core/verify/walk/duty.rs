@@ -13,27 +13,63 @@ impl Reference {
     /// How many connects are missing, and may be started now.
     fn opens_due(&self) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.live());
-        let may = self.policy.max_opening.saturating_sub(self.opening_on_record());
         let may = match &self.failing {
             Some(failing) if self.now < failing.retry_at => 0,
-            Some(_) => may.min(1u32.saturating_sub(self.opening_in_time())),
-            None => may,
+            _ if self.now >= self.held_up_until() => 1,
+            _ => self.at_once.saturating_sub(self.opening_in_time()),
         };
         self.opens_wanted().min(room).min(may)
     }
 
+    /// Callers have no connect because of others that may hang: until then.
+    fn held_up_until(&self) -> Time {
+        let most = self.policy.max_opening;
+        let held_up = self.opening_in_time() >= most && self.at_once == most;
+        if held_up && self.failing.is_none() && self.without_any() > 0 {
+            self.moved_at.after(self.policy.patience_min)
+        } else {
+            Time::NEVER
+        }
+    }
+
+    fn waiting_to_open(&self) -> u32 {
+        self.queue.iter().filter(|waiting| !waiting.only_idle).count() as u32
+    }
+
+    /// How many callers wait for which there is neither a connection nor a call in time.
+    fn without_any(&self) -> u32 {
+        let in_time = self.opening_in_time() + self.checking_in_time();
+        self.waiting_to_open().saturating_sub(self.idle.len() as u32 + in_time)
+    }
+
+    /// How long a call that starts now is counted on.
+    pub(super) fn patience(&self, what: What) -> Duration {
+        let Policy { patience_min, patience_max, .. } = self.policy;
+        let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
+        let slow = slow.filter(|call| call.what == What::Connect).count() as u32;
+        match what {
+            What::Connect if slow > 0 && slow >= self.waiting_to_open() => {
+                self.usual.unwrap_or(patience_min).max(Duration::from_millis(900).min(patience_max))
+            }
+            What::Connect => self.usual.unwrap_or(patience_max),
+            What::Check(..) => patience_min,
+            What::Close => Duration::MAX,
+        }
+    }
+
     fn opens_wanted(&self) -> u32 {
-        let waiting = self.queue.iter().filter(|waiting| !waiting.only_idle).count() as u32;
         let max_size = self.policy.max_size;
         let most = self.policy.max_idle.unwrap_or(max_size);
         let kept = self.policy.min_idle.unwrap_or(max_size).min(most);
         if self.closed {
             return 0;
         }
-        let idle = self.idle.len() as u32;
-        let in_time = idle + self.opening_in_time() + self.checking_in_time();
-        let in_all = idle + self.opening() + self.checking();
-        waiting.saturating_sub(in_time).max((waiting + kept).saturating_sub(in_all))
+        let in_all = self.idle.len() as u32 + self.opening() + self.checking();
+        let fails_fast = self.policy.fail_fast_after.is_some();
+        let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
+        let attempts = u32::from(tries && self.opening_in_time() == 0);
+        let kept = (self.waiting_to_open() + kept).saturating_sub(in_all);
+        self.without_any().max(kept).max(attempts)
     }
 
     pub(super) fn see_opens(&mut self, fx: &Effects<Toy>, how: How, expired_on_the_way: bool) {
@@ -183,7 +219,7 @@ impl Reference {
         });
         let calls = self.calls.iter().filter(|call| !call.abandoned).flat_map(|call| {
             let slows = call.what != What::Close && !call.slow;
-            let slows = if slows { call.since.after(policy.patience) } else { Time::NEVER };
+            let slows = if slows { call.patience_ends } else { Time::NEVER };
             let overruns = match call.overdue {
                 false => self.limit(call),
                 true if self.abandoned() < policy.max_abandoned => self.now,
@@ -201,9 +237,12 @@ impl Reference {
                 failing.retry_at
             }
             _ if room && self.opens_due() > 0 => self.now,
+            _ if room && self.opens_wanted() > 0 => self.held_up_until(),
             _ => Time::NEVER,
         };
-        let others = [self.deadlock_ends(), opens];
+        let waits = !self.queue.is_empty();
+        let hopeless = if waits { self.hopeless_from() } else { Time::NEVER };
+        let others = [self.deadlock_ends(), opens, hopeless];
         idle.chain(calls).chain(leaks).chain(others).min().unwrap_or(Time::NEVER)
     }
 }

@@ -11,14 +11,13 @@ use crate::core::*;
 impl Reference {
     /// A caller that found no idle connection joins, or fails.
     pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), ErrorKind> {
-        let before_retry = self.failing.as_ref().is_some_and(|failing| self.now < failing.retry_at);
         let client = waiting.client;
         if self.closed {
             self.counters.failed += u64::from(!waiting.only_idle);
             self.refused(client, ErrorKind::Closed);
             return Err(ErrorKind::Closed);
         }
-        if self.serving() && self.has_none_for_good() && before_retry {
+        if self.is_hopeless() {
             self.counters.failed += u64::from(!waiting.only_idle);
             self.refused(client, ErrorKind::Connect);
             return Err(ErrorKind::Connect);
@@ -131,7 +130,11 @@ impl Reference {
     fn end_call(&mut self, permit: u32) -> Call {
         let place = self.calls.iter().position(|call| call.permit == permit);
         self.due.progress = true;
-        self.calls.remove(place.expect("P7: the end of a call that was not made"))
+        let call = self.calls.remove(place.expect("P7: the end of a call that was not made"));
+        if call.what == What::Connect && !call.abandoned {
+            self.moved_at = self.now;
+        }
+        call
     }
 
     pub(super) fn opened(&mut self, permit: u32, conn: u32, expires: Time) {
@@ -154,6 +157,7 @@ impl Reference {
         }
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
         let call = self.end_call(permit);
+        self.learn(self.now.since(call.since));
         let (generation, proved) = (call.generation, call.begun);
         self.conns.push(Facts {
             permit,
@@ -174,9 +178,26 @@ impl Reference {
         }
     }
 
+    /// A connect took this long.
+    fn learn(&mut self, took: Duration) {
+        let Policy { patience_min: least, patience_max: most, max_opening, .. } = self.policy;
+        self.at_once = (self.at_once + 1).min(max_opening);
+        let fits = took.saturating_mul(3).max(least).min(most);
+        let Some(usual) = self.usual else {
+            self.usual = Some(fits);
+            for call in self.calls.iter_mut().filter(|call| call.what == What::Connect) {
+                call.patience_ends = call.patience_ends.min(call.since.after(fits));
+            }
+            return;
+        };
+        let twice = usual.saturating_mul(2);
+        self.usual = Some(if fits > usual { fits.min(twice) } else { fits.max(usual / 2) });
+    }
+
     /// The pool draws `retry_at`: any delay between half and all of the backoff.
     pub(super) fn failed(&mut self, begun: Time, retry_at: Time, permanent: bool) {
         self.counters.open_failures += 1;
+        self.at_once = 1;
         self.failing.iter_mut().for_each(|failing| failing.failures += 1);
         if let Some(failing) = &mut self.failing
             && begun <= failing.failed_at
@@ -211,9 +232,6 @@ impl Reference {
         self.failed(call.since, retry_at, permanent);
         if permanent || !self.fails_for_good() {
             self.last_error = Some((self.now, cause));
-        }
-        while permanent && self.has_none_for_good() && !self.queue.is_empty() {
-            self.answer_first("failed", ErrorKind::Connect);
         }
     }
 
@@ -406,9 +424,11 @@ impl Reference {
             if call.abandoned {
                 continue;
             }
-            let slows = !matches!(call.what, What::Close)
-                && call.since.after(self.policy.patience) <= self.now;
-            self.calls[index].slow |= slows;
+            let over = call.patience_ends <= self.now || late(self, &call);
+            if over && !call.slow && call.what != What::Close {
+                self.calls[index].slow = true;
+                self.at_once = if call.what == What::Connect { 1 } else { self.at_once };
+            }
             overran += u32::from(late(self, &call));
             if core.slots[call.permit as usize].state == ConnectionState::Abandoned {
                 assert!(late(self, &call), "P5: a call was abandoned before its limit");
@@ -444,6 +464,7 @@ impl Reference {
 
     fn abandoned_now(&mut self, call: Call) {
         self.due.progress = true;
+        self.moved_at = if call.what == What::Connect { self.now } else { self.moved_at };
         self.counters.abandoned += 1;
         let connection = connection_ref(call.permit, call.conn);
         let after = self.now.since(call.since);

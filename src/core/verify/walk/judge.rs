@@ -80,7 +80,7 @@ impl Reference {
         let stack = self.idle.clone();
         let mut taken = Taken { stack, upper: Vec::new(), handed: Vec::new(), lower: Vec::new() };
         let expired_on_the_way = self.see_retired(core, fx, &mut taken);
-        let dismissed = self.see_answers(fx, how, &mut taken);
+        let (dismissed, failed) = self.see_answers(fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
         let before_newcomer = taken.stack.len() - taken.upper.len();
         if let How::Asked { client, priority, got: Some(conn), .. } = how {
@@ -95,6 +95,7 @@ impl Reference {
         let trimmed = taken.lower.len();
         self.idle = taken.rest();
         self.judge_dismissals(how, dismissed);
+        self.judge_failures(how, failed);
         let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
         let excess = match self.queue.is_empty() && how.serves() {
             true => before_newcomer.saturating_sub(most),
@@ -135,9 +136,15 @@ impl Reference {
         !taken.upper.is_empty()
     }
 
-    /// Returns the clients that failed because no idle connection is fit.
-    fn see_answers(&mut self, fx: &Effects<Toy>, how: How, taken: &mut Taken) -> Vec<u8> {
-        let mut dismissed = Vec::new();
+    /// Returns the clients that failed because no idle connection is fit, and those that
+    /// failed because connecting does.
+    fn see_answers(
+        &mut self,
+        fx: &Effects<Toy>,
+        how: How,
+        taken: &mut Taken,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let (mut dismissed, mut failed) = (Vec::new(), Vec::new());
         let mut actual = Vec::new();
         let mut claimed = match how {
             How::Claimed { client, got } => got.map(|conn| (client, conn)),
@@ -152,7 +159,10 @@ impl Reference {
                 }
                 Answer::Nudged => self.see_nudge(*client, taken),
                 Answer::Failed(ErrorKind::Timeout, None) => dismissed.push(*client),
-                Answer::Failed(ErrorKind::Connect, Some(_)) => actual.push((*client, "failed")),
+                Answer::Failed(ErrorKind::Connect, cause) => {
+                    assert_eq!(*cause, self.last_error.map(|(_, cause)| cause), "P9: the cause");
+                    failed.push(*client);
+                }
                 Answer::Failed(ErrorKind::Cancelled, None) => actual.push((*client, "cancelled")),
                 Answer::Failed(ErrorKind::Closed, None) => actual.push((*client, "closed")),
                 Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
@@ -163,7 +173,7 @@ impl Reference {
         assert!(claimed.is_none(), "P2: claimed out of turn");
         assert_eq!(self.due.grant, None, "P3: nobody got what was opened or checked for them");
         assert_eq!(actual, std::mem::take(&mut self.due.answers), "P4: answers");
-        dismissed
+        (dismissed, failed)
     }
 
     /// A claim is served when its waiter is first: after those before it, and before those
@@ -230,12 +240,15 @@ impl Reference {
         let (slow, overdue, since) = (false, false, self.now);
         let place = self.beginning.iter().position(|&it| it == permit).expect("it begins");
         let generation = self.generation;
+        let patience_ends = since.after(self.patience(what));
+        self.moved_at = if what == What::Connect { since } else { self.moved_at };
         self.calls.push(Call {
             permit,
             conn,
             what,
             since,
             generation,
+            patience_ends,
             begun: self.order + place as u64 + 1,
             slow,
             overdue,
@@ -261,6 +274,19 @@ impl Reference {
         for client in dismissed {
             self.dismiss(client, ErrorKind::Timeout);
         }
+    }
+
+    /// Nobody waits for what cannot come.
+    fn judge_failures(&mut self, how: How, failed: Vec<u8>) {
+        let mut expected = Vec::new();
+        while how.serves()
+            && self.is_hopeless()
+            && let Some(client) = self.first().map(|first| first.client)
+        {
+            self.dismiss(client, ErrorKind::Connect);
+            expected.push(client);
+        }
+        assert_eq!(failed, expected, "P9: those that fail because connecting does");
     }
 
     fn see_closes(&mut self, fx: &Effects<Toy>) {
@@ -315,7 +341,7 @@ impl Reference {
         assert_eq!(core.gauges(), self.gauges());
         assert_eq!(*core.counters(), self.counters);
         assert_eq!(core.last_error(), self.last_error, "P9: the last error");
-        assert_eq!(core.has_none_for_good(), self.has_none_for_good());
+        assert_eq!(core.is_hopeless(self.now), self.is_hopeless(), "P9: hopeless");
         assert_eq!(core.is_drained(), self.closed && self.live() == 0, "P11");
         assert_eq!(core.nudged.is_some(), self.nudged.is_some(), "a nudge under way");
         // A pool that shrinks may have too many, but never more than before.
@@ -346,8 +372,11 @@ impl Reference {
         // By a clock that ticks, a later holder may seem to be earlier.
         let short = expected.unwrap_or_default().saturating_sub(longest.unwrap_or_default());
         assert!(short.as_nanos() <= u128::from(TICK), "P9: not the longest holder");
-        let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
-        let slowest = core.slowest_call().map(|(_, since)| since);
+        let slow = self.calls.iter().filter(|call| {
+            let waited_for = call.what != What::Close && !call.abandoned;
+            waited_for && now.since(call.since) >= self.policy.patience_min
+        });
+        let slowest = core.slowest_call(now).map(|(_, since)| since);
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");
         let waits = if self.deadlocked.is_some() { self.self_waits() } else { Vec::new() };
         assert_eq!(summary(&core.self_deadlock(now)), waits, "P9: who waits for itself");

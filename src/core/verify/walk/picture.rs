@@ -50,6 +50,7 @@ impl Reference {
         let mean = (sum.as_nanos() as u64).div_ceil(u64::from(waiting.max(1)));
         Pressure {
             waiting,
+            opening: if self.failing.is_some() { 0 } else { self.opening_in_time() },
             mean_age: Duration::from_nanos(mean),
             oldest_age: ages().max().unwrap_or_default(),
         }

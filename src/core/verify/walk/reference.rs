@@ -42,6 +42,7 @@ pub(super) struct Call {
     pub(super) what: What,
     pub(super) since: Time,
     pub(super) generation: u32,
+    pub(super) patience_ends: Time,
     /// Its place in the order of all calls.
     pub(super) begun: u64,
     pub(super) slow: bool,
@@ -127,6 +128,12 @@ pub(super) struct Reference {
     /// What was proved by a call that began no later than this, must be checked before use.
     pub(super) doubted: u64,
     pub(super) failing: Option<Failing>,
+    /// How long connects usually take, times three, within the policy's limits.
+    pub(super) usual: Option<Duration>,
+    /// How many connects that are not slow there may be at once.
+    pub(super) at_once: u32,
+    /// When a connect last began or ended.
+    pub(super) moved_at: Time,
     pub(super) last_error: Option<(Time, u8)>,
     pub(super) deadlocked: Option<Time>,
     pub(super) counters: Counters,
@@ -147,6 +154,9 @@ pub(super) struct Reference {
 impl Reference {
     pub(super) fn new(policy: Policy) -> Reference {
         Reference {
+            usual: None,
+            at_once: policy.max_opening,
+            moved_at: Time::START,
             policy,
             now: Time::START,
             lagging: None,
@@ -263,10 +273,6 @@ impl Reference {
         self.calls(|call| call.what == What::Connect && !call.slow)
     }
 
-    pub(super) fn opening_on_record(&self) -> u32 {
-        self.calls(|call| call.what == What::Connect && !call.overdue)
-    }
-
     pub(super) fn checking(&self) -> u32 {
         self.calls(|call| matches!(call.what, What::Check(..)))
     }
@@ -309,8 +315,18 @@ impl Reference {
         }
     }
 
-    pub(super) fn has_none_for_good(&self) -> bool {
-        self.open(0) == 0 && self.fails_for_good()
+    /// From when on callers fail at once.
+    pub(super) fn hopeless_from(&self) -> Time {
+        match &self.failing {
+            Some(_) if self.open(0) > 0 || !self.serving() => Time::NEVER,
+            Some(failing) if failing.permanent => Time::START,
+            Some(failing) => failing.began.after_opt(self.policy.fail_fast_after),
+            None => Time::NEVER,
+        }
+    }
+
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.now >= self.hopeless_from()
     }
 
     pub(super) fn fails_for_good(&self) -> bool {

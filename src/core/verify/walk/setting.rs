@@ -159,6 +159,7 @@ fn policy(random: &mut Random) -> Policy {
     let max_idle = maybe(random, |random| random.below(max_size as usize + 1) as u32);
     let most_idle = max_idle.unwrap_or(max_size) as usize;
     let backoff_min = nanos(random.pick(&[2, 8, 40]));
+    let patience_min = limit(random);
     Policy {
         max_size,
         min_idle: match random.below(3) {
@@ -184,7 +185,8 @@ fn policy(random: &mut Random) -> Policy {
             _ => span(random),
         },
         clock_lag: nanos(super::walker::TICK),
-        patience: limit(random),
+        patience_min,
+        patience_max: patience_min.saturating_mul(random.pick(&[1, 4, 50])),
         open_limit: limit(random),
         validation_limit: limit(random),
         reset_limit: limit(random),
@@ -195,6 +197,11 @@ fn policy(random: &mut Random) -> Policy {
         max_abandoned: random.pick(&[0, 1, 2, 8, 64]),
         backoff_min,
         backoff_max: backoff_min * random.pick(&[1, 4, 50]),
+        fail_fast_after: match random.below(4) {
+            0 => Some(Duration::ZERO),
+            1 => Some(span(random)),
+            _ => None,
+        },
         leak_threshold: maybe(random, span),
         reports_self_deadlock: !random.one_in(4),
         self_deadlock_limit: match random.below(3) {

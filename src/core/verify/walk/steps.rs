@@ -136,6 +136,7 @@ impl Walk {
                 Answer::Nudged => "nudged",
                 Answer::Failed(ErrorKind::Timeout, None) => "none idle",
                 Answer::Failed(ErrorKind::Connect, Some(_)) => "failed",
+                Answer::Failed(ErrorKind::Connect, None) => "failed without a cause",
                 Answer::Failed(ErrorKind::Cancelled, None) => "cancelled",
                 Answer::Failed(ErrorKind::Closed, None) => "closed",
                 Answer::Failed(kind, _) => panic!("answered with {kind:?}"),

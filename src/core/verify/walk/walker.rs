@@ -223,7 +223,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 32] = [
+const HAPPENS: [&str; 33] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -231,6 +231,7 @@ const HAPPENS: [&str; 32] = [
     "nudged",
     "none idle",
     "failed",
+    "failed without a cause",
     "cancelled",
     "closed",
     "deadlock",

@@ -33,6 +33,7 @@ fn look(uptime: Duration) -> Snapshot {
         min_idle: 10,
         max_idle: 10,
         max_waiters: None,
+        fail_fast_after: None,
         max_abandoned: 10,
         connection_timeout: Duration::from_secs(30),
         max_lifetime: None,

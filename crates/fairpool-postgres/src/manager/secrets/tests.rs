@@ -133,7 +133,7 @@ fn an_error_without_the_servers_words_keeps_their_meaning() {
     ];
     let settings = [("work_mem", "geheim"), ("jit", "off")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let error = of_settings(from_server(&fields).unwrap(), &settings);
+    let error = of_settings(from_server(&fields), &settings);
     let db = error.as_db_error().unwrap();
     assert_eq!((db.severity(), db.code().code()), ("FEHLER", "22023"));
     assert_eq!(db.parsed_severity(), Some(postgres::error::Severity::Error));
@@ -143,7 +143,7 @@ fn an_error_without_the_servers_words_keeps_their_meaning() {
     // What is not about a setting is told in the server's words.
     for code in ["08006", "53200", "57P01", "58030", "XX000"] {
         let fields = [(b'S', "ERROR"), (b'C', code), (b'M', "why")];
-        let error = of_settings(from_server(&fields).unwrap(), &settings);
+        let error = of_settings(from_server(&fields), &settings);
         assert_eq!(error.as_db_error().unwrap().message(), "why", "{code}");
     }
     let mut config = Config::new();
@@ -158,7 +158,7 @@ fn an_error_without_the_servers_words_keeps_their_meaning() {
         ("57P03", "why"),
     ] {
         let fields = [(b'S', "FATAL"), (b'C', code), (b'M', "why")];
-        let error = of_connect(from_server(&fields).unwrap(), &config);
+        let error = of_connect(from_server(&fields), &config);
         let db = error.as_db_error().unwrap();
         assert!(db.message().starts_with(words) && db.code().code() == code, "{db:?}");
     }

@@ -1,0 +1,96 @@
+//! The role of the server: what `target_session_attrs` asked for when the connection was opened,
+//! and whether it still holds.
+
+use postgres::config::TargetSessionAttrs;
+use postgres::error::SqlState;
+use postgres::{Client, Error, GenericClient, SimpleQueryMessage, Transaction};
+
+use crate::manager::from_server;
+
+/// What the driver asks when it connects. True on a standby, and where the default of
+/// transactions is to read only.
+const IS_READ_ONLY: &str = "SHOW transaction_read_only";
+/// The same without that default.
+const IS_STANDBY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
+
+/// What a connection asks of its server.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing.
+    #[default]
+    Any,
+    /// That the session may write.
+    ReadWrite,
+    /// That the server is no standby, for sessions that the manager itself makes read-only.
+    NoStandby,
+    /// That the session may not write.
+    ReadOnly,
+}
+
+impl Role {
+    /// What `target_session_attrs` says. The driver asks before the manager's settings are
+    /// applied; `is_read_only` says whether they make the session read-only.
+    pub(crate) fn of(attributes: TargetSessionAttrs, is_read_only: bool) -> Role {
+        match attributes {
+            TargetSessionAttrs::ReadWrite if is_read_only => Role::NoStandby,
+            TargetSessionAttrs::ReadWrite => Role::ReadWrite,
+            TargetSessionAttrs::ReadOnly => Role::ReadOnly,
+            _ => Role::Any,
+        }
+    }
+
+    /// Whether this error of a statement may mean that the server has changed its role. A
+    /// transaction that its user made read-only has the same error.
+    pub(super) fn is_questioned_by(self, error: &Error) -> bool {
+        matches!(self, Role::ReadWrite | Role::NoStandby)
+            && error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Asks the server in one round trip, outside a transaction.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer, or has another role.
+    pub(crate) fn check(self, client: &mut Client) -> Result<(), Error> {
+        if self == Role::Any || self.holds(client)? { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// Asks the server in one round trip, outside a transaction.
+    pub(super) fn holds<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
+        self.ask(client, self.question())
+    }
+
+    /// The same inside a transaction, which is rolled back, and another one is begun: whoever has
+    /// the transaction ends one.
+    pub(super) fn holds_after_rollback(
+        self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<bool, Error> {
+        self.ask(transaction, &format!("ROLLBACK; {}; BEGIN", self.question()))
+    }
+
+    fn ask<C: GenericClient>(self, client: &mut C, sql: &str) -> Result<bool, Error> {
+        let wrong = if self == Role::ReadOnly { "off" } else { "on" };
+        let is_wrong = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(wrong));
+        Ok(!client.simple_query(sql)?.iter().any(is_wrong))
+    }
+
+    fn question(self) -> &'static str {
+        if self == Role::NoStandby { IS_STANDBY } else { IS_READ_ONLY }
+    }
+
+    fn error(self) -> Error {
+        let code = if self == Role::ReadOnly { "55000" } else { "25006" };
+        from_server(&[(b'S', "ERROR"), (b'C', code), (b'M', &self.fault())])
+    }
+
+    /// What is wrong if it does not hold.
+    pub(super) fn fault(self) -> String {
+        let (what, asked) = match self {
+            Role::ReadOnly => ("now allows writes", "read-only"),
+            Role::NoStandby => ("has become a standby", "read-write"),
+            Role::ReadWrite | Role::Any => ("no longer allows writes", "read-write"),
+        };
+        format!("the server {what}, and target_session_attrs asks for {asked}")
+    }
+}

@@ -1,0 +1,145 @@
+//! How many connects start, when, and how long each is counted on.
+//!
+//! As many as are missing start at once, up to `max_opening`. After a failure, or a connect
+//! that takes unusually long, one starts; each success allows one more, so that there are
+//! 1, 2, 4 … at a time. A server that has just come back is not run over by all its clients.
+//!
+//! A waiter counts on a connect for a while: the *patience*, three times what connects have
+//! usually taken. Then another is started for it.
+
+use std::time::Duration;
+
+use super::state::Pace;
+use super::{CallKind, Core, Effects, Job, Policy, PoolTypes, Time};
+
+/// A connect is usual if it takes at most this many times what most have taken.
+const USUAL: u32 = 3;
+
+/// Where a connect is late for each waiter, another one is tried this often. With the connect
+/// itself, a waiter loses less than a second to those that hang.
+const HEDGE_EVERY: Duration = Duration::from_millis(900);
+
+impl Pace {
+    /// A connect has failed, or takes unusually long.
+    pub(super) fn slow_down(&mut self) {
+        self.at_once = 1;
+    }
+
+    /// A connect has succeeded. The patience moves towards what fits this one, by a factor of
+    /// two at most. So it settles where half of the connects would have it longer and half
+    /// shorter, one that hung for once changes little, and three teach that a server has
+    /// become slow. (Frugal streaming: Ma, Muthukrishnan and Sandler, 2013.)
+    fn learn(&mut self, took: Duration, policy: &Policy) {
+        self.at_once = self.at_once.saturating_add(1).min(policy.max_opening);
+        let fits = took.saturating_mul(USUAL).clamp(policy.patience_min, policy.patience_max);
+        self.patience = Some(match self.patience {
+            None => fits,
+            Some(patience) => fits.clamp(patience / 2, patience.saturating_mul(2)),
+        });
+    }
+}
+
+impl<T: PoolTypes> Core<T> {
+    /// Starts the missing connects, as many as may start now, and plans for the others.
+    pub(super) fn open_as_needed(&mut self, fx: &mut Effects<T>) {
+        let missing = self.missing();
+        if missing == 0 {
+            return;
+        }
+        for _ in 0..missing.min(self.may_start(fx.now)) {
+            self.open_one(fx);
+        }
+        self.wake_reaper_at(self.next_start(fx.now), fx);
+    }
+
+    fn open_one(&mut self, fx: &mut Effects<T>) {
+        let patience_ends = fx.now.after(self.patience());
+        let permit = self.occupy(fx.now);
+        self.slot(&permit).patience_ends = patience_ends;
+        self.pace.moved_at = fx.now;
+        self.schedule_deadline(&permit, fx);
+        fx.jobs.push(Job::Connect(permit));
+    }
+
+    /// How many connections should be opened, if there is room for them.
+    fn missing(&self) -> u32 {
+        let room = self.policy.max_size.saturating_sub(self.occupied());
+        if room == 0 || self.closed {
+            return 0;
+        }
+        // A connection for which nobody waits can wait for a slow call too.
+        let kept = self.waiting_to_open().saturating_add(self.policy.min_idle_now());
+        let later = self.idle_len() + self.opening + self.checking;
+        let attempts = u32::from(self.tries_by_itself()).saturating_sub(self.opening_soon());
+        self.unserved().max(kept.saturating_sub(later)).max(attempts).min(room)
+    }
+
+    fn waiting_to_open(&self) -> u32 {
+        self.queue.len() - self.only_idle
+    }
+
+    /// How many waiters have no connection on its way.
+    pub(super) fn unserved(&self) -> u32 {
+        let soon = self.idle_len() + self.opening_soon() + self.checking_soon();
+        self.waiting_to_open().saturating_sub(soon)
+    }
+
+    /// How many connects may start now.
+    fn may_start(&self, now: Time) -> u32 {
+        match &self.outage {
+            Some(outage) if now < outage.retry_at => 0,
+            _ if now >= self.held_up_until() => 1,
+            _ => self.pace.at_once.saturating_sub(self.opening_soon()),
+        }
+    }
+
+    /// When the next missing connect may start, if that is only a matter of time.
+    pub(super) fn next_start(&self, now: Time) -> Time {
+        match &self.outage {
+            _ if self.missing() == 0 => Time::NEVER,
+            Some(outage) if now < outage.retry_at => outage.retry_at,
+            _ => self.held_up_until(),
+        }
+    }
+
+    /// Some waiters have no connect, since `max_opening` others are under way. Those may
+    /// hang: if none ends, one more starts at this time. `NEVER` if it is not so.
+    pub(super) fn held_up_until(&self) -> Time {
+        let most = self.policy.max_opening;
+        let is_slowed_down = self.outage.is_some() || self.pace.at_once < most;
+        if is_slowed_down || self.opening_soon() < most || self.unserved() == 0 {
+            return Time::NEVER;
+        }
+        self.pace.moved_at.after(self.policy.patience_min)
+    }
+
+    /// How long a connect that starts now is counted on.
+    fn patience(&self) -> Duration {
+        let (usual, longest) = (self.pace.patience, self.policy.patience_max);
+        let late = self.past_patience.connects;
+        if late == 0 || late < self.waiting_to_open() {
+            return usual.unwrap_or(longest);
+        }
+        // Each waiter has a late one, and this one comes on top. If the server is only slow,
+        // many more would make it slower.
+        usual.unwrap_or(self.policy.patience_min).max(HEDGE_EVERY.min(longest))
+    }
+
+    /// A connect has succeeded that began then.
+    pub(super) fn learn_from_connect(&mut self, begun: Time, fx: &mut Effects<T>) {
+        let is_first = self.pace.patience.is_none();
+        self.pace.learn(fx.now.since(begun), &self.policy);
+        if is_first && self.opening > 0 {
+            self.count_less_on_connects(fx);
+        }
+    }
+
+    /// The first success tells what is usual, also for the others under way.
+    fn count_less_on_connects(&mut self, fx: &mut Effects<T>) {
+        let Some(patience) = self.pace.patience else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slot.call() == Some(CallKind::Connect)) {
+            slot.patience_ends = slot.patience_ends.min(slot.since.after(patience));
+        }
+        self.wake_reaper_at(fx.now, fx);
+    }
+}

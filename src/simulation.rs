@@ -67,7 +67,7 @@ impl Arrival {
     }
 
     /// It returns its connection as broken: that is closed, and the others are
-    /// [in doubt](crate::Builder::skip_check_within#doubt).
+    /// [in doubt](crate::Builder::skip_check_within).
     #[must_use]
     pub fn breaks(self) -> Arrival {
         Arrival { breaks: true, ..self }

@@ -127,7 +127,7 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// Whether connections are checked before they are handed out: `true`, each time;
-    /// `false`, only if they are [in doubt](Builder::skip_check_within#doubt).
+    /// `false`, only if they are [in doubt](Builder::skip_check_within).
     ///
     /// Default: not set. A connection is then checked if it was neither used nor checked
     /// within [`skip_check_within`](Builder::skip_check_within). (`r2d2`'s default is

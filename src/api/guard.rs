@@ -185,7 +185,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// returned to the pool. For use after an error that leaves its state unknown, or
     /// after a query on it was cancelled.
     ///
-    /// The pool's other connections are then [in doubt](crate::Builder::skip_check_within#doubt):
+    /// The pool's other connections are then [in doubt](crate::Builder::skip_check_within):
     /// each is checked before its next use.
     pub fn mark_broken(this: &mut Self) {
         this.note_use();

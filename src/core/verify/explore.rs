@@ -818,7 +818,6 @@ fn setups() -> Vec<Setup> {
 
     let mut ramp = Setup {
         faults: true,
-        verdicts: KEEP_OR_BREAK,
         ..plain("an outage, and more connects again after it", 3, &[5, 5, 5])
     };
     ramp.policy.max_opening = 3;
@@ -826,7 +825,6 @@ fn setups() -> Vec<Setup> {
 
     let mut fails_fast = Setup {
         faults: true,
-        leave: true,
         verdicts: KEEP_OR_BREAK,
         horizon: 3,
         owner: &[Action::Pause, Action::Resume],

@@ -189,7 +189,7 @@ impl<M: ManageConnection> Shared<M> {
         // Dropped on every way out, so that a token does not collect dead waits.
         let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));
         loop {
-            let until = self.post.sleep_limit(deadline);
+            let until = self.executor.sleep_limit(deadline);
             match cell.wait_until(until) {
                 Some(Answer::Granted(lease)) => return Ok(lease),
                 Some(Answer::Nudged) => {

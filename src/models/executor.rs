@@ -1,4 +1,4 @@
-//! What a crowd of callers needs: chance, time, and a executor.
+//! What a crowd of callers needs: chance, time, and an executor.
 
 use super::{Bench, Driver, Plain, ms};
 use crate::runtime::shared::Shared;
@@ -67,7 +67,7 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
     let worker = || {
         let executor = Arc::clone(&executor);
         thread::spawn(move || {
-            // One whose rest is over is replaced, as the real executor would when work comes.
+            // A worker that ends after its idle time is replaced, as the real executor would do for a new job.
             loop {
                 {
                     let mut scheduler = executor.scheduler.lock();

@@ -4,7 +4,7 @@
 //!
 //! A model runs the real code of the shell and the core, but the executor starts no threads:
 //! threads of the model take their places. Those that are about something else have one for
-//! all, the [`crew`]. Each pool has a executor of its own, unless a model gives it one. Time
+//! all, the [`crew`]. Each pool has an executor of its own, unless a model gives it one. Time
 //! passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
@@ -288,7 +288,7 @@ fn work(shared: &Arc<Shared<Driver>>) {
     }
 }
 
-/// The work of a executor on one thread: the jobs, and the reaper's if `reaps`. Ends with the
+/// The work of an executor on one thread: the jobs, and the reaper's if `reaps`. Ends with the
 /// pool.
 fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     let executor = &shared.executor.inner;
@@ -1149,7 +1149,7 @@ fn p11_two_who_close() {
 #[test]
 fn p3_a_job_against_the_end_of_a_workers_rest() {
     let outcomes = ["done by the worker", "left for another"];
-    explore("a job against the end of a worker's rest", 4, &outcomes, || {
+    explore("a job against the end of an idle worker", 4, &outcomes, || {
         let bench = Bench::new(settings());
         let worker = worker(&bench);
         let clock = thread::spawn(|| advance(WORKER_IDLE_TIMEOUT));

@@ -32,13 +32,13 @@ impl<M: ManageConnection> Shared<M> {
         let start = self.clock.now();
         self.transition(|core, fx| core.close(fx));
         let is_closed = |core: &PoolCore<M>| core.is_drained() && self.notifications.are_done();
-        let is_done = self.wait_for(Some(deadline), is_closed) && self.wait_for_staff(deadline);
+        let is_done = self.wait_for(Some(deadline), is_closed) && self.wait_for_executor(deadline);
         let threads = if is_done { self.executor.inner.wait_for_end(deadline) } else { 0 };
         (self.ago(start), threads)
     }
 
     /// Waits until no worker has a job of the pool, or until the deadline.
-    fn wait_for_staff(self: &Arc<Self>, deadline: Instant) -> bool {
+    fn wait_for_executor(self: &Arc<Self>, deadline: Instant) -> bool {
         loop {
             let until = self.executor.sleep_limit(Some(deadline));
             let is_done = self.executor.wait_until_done(until);
@@ -52,7 +52,7 @@ impl<M: ManageConnection> Shared<M> {
 
 impl Executor {
     /// If there is no pool any more, waits for the end of all threads, or until the deadline.
-    /// Returns how many have not ended.
+    /// Returns how many have not ended; zero if there is a pool again.
     ///
     /// Threads that have done their work may still run destructors of the driver's thread-local
     /// values, which may hang. So each is joined by a thread of its own, which goes on after

@@ -1,4 +1,4 @@
-//! The pool as its executor knows it: what it does as time passes, and what it asks of workers.
+//! The pool as the executor knows it: what it does as time passes, and what it submits to workers.
 
 use std::any::Any;
 use std::io;
@@ -51,7 +51,7 @@ impl<M: ManageConnection> Shared<M> {
         next.max(began.after(SHORTEST_SLEEP))
     }
 
-    /// Has a worker do this, without blocking.
+    /// Has a worker run this task, without blocking.
     pub(crate) fn submit(self: &Arc<Self>, task: Task<M>) {
         let pool = Arc::clone(self);
         if let Some(spawned) = self.executor.submit(Box::new(move || pool.run_task(task))) {
@@ -87,7 +87,7 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Makes the pool known to the executor, and has it tended.
+    /// Registers the pool with the executor, unless it is, and spawns the reaper if there is none.
     #[inline]
     pub(crate) fn ensure_reaper(self: &Arc<Self>) {
         if !self.executor.is_active() {
@@ -103,8 +103,8 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// A failure is logged once until a spawn succeeds. The reaper, which may not call a logger,
-    /// leaves that to others.
+    /// Notes whether a thread could be spawned. A failure is logged once until a spawn succeeds;
+    /// not by the reaper, which must not call a logger.
     fn note_spawn(&self, spawned: io::Result<()>) {
         if role() == Role::Reaper {
             return;

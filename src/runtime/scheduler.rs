@@ -102,9 +102,9 @@ pub(crate) enum Placement {
     Queued,
 }
 
-/// A registered pool, until it and all its jobs have ended.
+/// A pool, until it and all its jobs have ended.
 struct PoolEntry {
-    /// `None` after it has ended.
+    /// `None` before it is registered, and after it has ended.
     pool: Option<Arc<dyn ErasedPool>>,
     timers: Timers,
     plan: Option<Instant>,
@@ -302,7 +302,7 @@ impl PoolEntry {
 // ---- the workers ----
 
 impl Scheduler {
-    /// Which worker gets new work.
+    /// Decides which worker gets new work.
     pub(crate) fn place(&mut self, work: Work, now: impl FnOnce() -> Instant) -> Placement {
         self.pools.entry(work.pool).or_insert_with(PoolEntry::new);
         if self.may_take_worker(work.pool, self.idle.len())

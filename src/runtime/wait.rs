@@ -42,8 +42,8 @@ fn is_cancelled(checkout: &Checkout<'_>) -> bool {
     checkout.cancel.is_some_and(CancelToken::is_cancelled)
 }
 
-/// Takes over a check that this caller's coming has started. One who may be cancelled waits
-/// instead: that ends a wait at once, but no check.
+/// Takes over a check that this get has started, to make it on the caller's thread. A caller
+/// with a cancel token waits for a worker instead: a cancel ends a wait at once, but no check.
 #[inline]
 fn take_check<M: ManageConnection>(
     checkout: &Checkout<'_>,

@@ -28,12 +28,12 @@ pub struct CallLimits {
 /// Three methods are required; they have the same names and meanings as in `r2d2`. The
 /// others have defaults.
 ///
-/// The pool calls every method outside its locks. `connect`, [`is_valid`],
-/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may block (validation
-/// may also run on a caller's: see [`checks_within_limit`]). Each has a limit (see [`Builder`](crate::Builder)), after which the pool abandons the call and
-/// goes on without it. [`has_broken`] and [`needs_reset`] run on the thread that returns a
-/// connection and must not block. A panic in any of them is caught and counts as a
-/// failure.
+/// The pool calls every method outside its locks. `connect`, [`is_valid`], [`is_valid_within`]
+/// and [`reset`] run on the pool's own threads and may block (validation may also run on a
+/// caller's: see [`checks_within_limit`]). Each has a limit (see [`Builder`](crate::Builder)),
+/// after which the pool abandons the call and goes on without it. [`has_broken`] and
+/// [`needs_reset`] run on the thread that returns a connection and must not block. A panic in
+/// any of them is caught and counts as a failure.
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within

@@ -20,17 +20,18 @@ impl<T> PostgresConnectionManager<T> {
     /// whenever a connection is opened. Default: none, the configuration's are used.
     ///
     /// It is for passwords that change while the program runs: rotated passwords, tokens of a
-    /// cloud's identity service, leases of a vault. Without it the pool logs in with the configuration's
-    /// password for ever.
+    /// cloud's identity service, leases of a vault. Without it the pool logs in with the
+    /// configuration's password for ever.
     ///
     /// - Each connect asks, unless the last answer is still
     ///   [`valid_for`](Credentials::valid_for) some time. Connects that start while the closure
     ///   runs share its answer; if that takes more than a second, each asks by itself.
     /// - If the server refuses a login (28P01, 28000, or PgBouncer's messages for it), the same
-    ///   connect asks once more, with [`WhyAsked::Refused`], and tries again. Only if that is refused too has the connect
-    ///   failed. So a rotation costs at most one failed login for each connect of that moment,
-    ///   and callers see no error. With several hosts the driver reports only what the last one
-    ///   said: there any failed connect asks once more if the answer is older than 30 s.
+    ///   connect asks once more, with [`WhyAsked::Refused`], and tries again. Only if that is
+    ///   refused too has the connect failed. So a rotation costs at most one failed login for each
+    ///   connect of that moment, and callers see no error. With several hosts the driver reports
+    ///   only what the last one said: there any failed connect asks once more if the answer is
+    ///   older than 30 s.
     /// - If it returns an error, the connect has failed, with that error as the cause, and is
     ///   tried again like any other. The error's text is shown: it must hold no secret.
     ///
@@ -45,10 +46,10 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// # Blocking
     ///
-    /// The closure runs on a worker thread of the pool, and may block. It is a part of the
-    /// connect, which [`open_timeout`](fairpool::Builder::open_timeout) limits: give it a limit
-    /// of its own, at most a fifth of that, or raise `open_timeout`. A closure that hangs occupies its
-    /// worker; after a second the other connects ask by themselves.
+    /// The closure runs on a worker thread of the pool, and may block. It is a part of the connect,
+    /// which [`open_timeout`](fairpool::Builder::open_timeout) limits: give it a limit of its own,
+    /// at most a fifth of that, or raise `open_timeout`. A closure that hangs occupies its worker;
+    /// after a second the other connects ask by themselves.
     ///
     /// # Examples
     ///

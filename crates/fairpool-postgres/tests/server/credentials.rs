@@ -52,10 +52,20 @@ fn failed_logins(cluster: &Cluster) -> usize {
         + cluster.log().matches("is not permitted to log in").count()
 }
 
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Eight threads query all the time, and none may have an error, while something is done.
 fn nobody_notices(pool: &Pool<Manager>, change: impl FnOnce(&dyn Fn())) {
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        // Also where the test fails.
+        let _stop = OnDrop(|| stop.store(true, Ordering::Relaxed));
         let work = || {
             while !stop.load(Ordering::Relaxed) {
                 let mut conn = pool.get().expect("a connection");
@@ -87,7 +97,7 @@ fn replace_all(pool: &Pool<Manager>) {
     pool.refresh();
     wait_until("all are replaced", || {
         let stats = pool.stats();
-        stats.opened >= before + u64::from(SIZE) && stats.open == SIZE
+        stats.opened >= before + u64::from(SIZE) && stats.open == SIZE && stats.opening == 0
     });
 }
 
@@ -109,8 +119,9 @@ fn a_rotated_password_costs_one_failed_login_and_no_caller_notices() {
     let cluster = Cluster::start();
     let password = |password: &str| Credentials::new(APP_USER, password).valid_for(FOREVER);
     let vault = Vault::new(password(APP_PASSWORD));
-    // One connect at a time: so only one can be refused.
-    let pool = builder().max_size(SIZE).max_opening(1).build(vault.manager(&cluster)).unwrap();
+    // One connect at a time, however long it takes: so only one can be refused.
+    let patient = builder().max_size(SIZE).max_opening(1).connect_patience(secs(5), secs(5));
+    let pool = patient.build(vault.manager(&cluster)).unwrap();
     drop(take_all(&pool));
     nobody_notices(&pool, |some_are_served| {
         for round in 1..=3 {

@@ -35,9 +35,9 @@ impl fmt::Display for HealthLevel {
 /// A level is entered as soon as one figure reaches the level's threshold. It is left when
 /// both figures have been below four fifths of the level's thresholds for `calm_for`.
 /// A waiter for whom a connection is being opened does not count, as long as that takes no
-/// longer than usual and connecting has not failed: a first get of half a second from a
-/// distant server is no alarm. If no other waiters are left, the pool is healthy; else the
-/// average is that of all waiters.
+/// longer than usual and connecting has not failed: a first get of half a second on a server
+/// far away is no alarm. If all waiters are such, the pool is healthy; else the average is
+/// that of all of them.
 ///
 /// Times are serialised as seconds.
 ///

@@ -19,7 +19,7 @@ const SPAWN_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A pool with this many jobs under way leaves one worker to the other pools, because its calls
 /// may hang, and the system may have no more threads to give. With its default settings a pool
-/// has at most this many, unless some hang.
+/// has at most 4 connects and 4 closes under way, unless some hang.
 const MANY_JOBS: usize = 8;
 
 /// After a thread could not be spawned, the next attempt follows after this time.

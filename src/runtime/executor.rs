@@ -138,7 +138,7 @@ impl Executor {
     /// Marks the reaper as running. `true`: the caller must run or spawn it now; `false`: there
     /// is one.
     pub(crate) fn claim_reaper(&self) -> bool {
-        let _roster = self.scheduler.lock();
+        let _scheduler = self.scheduler.lock();
         !self.has_reaper.swap(true, Ordering::AcqRel)
     }
 
@@ -154,7 +154,7 @@ impl Executor {
         let executor = Arc::clone(self);
         let spawned = self.spawn("fairpool-reaper".to_string(), move || executor.run_reaper());
         if spawned.is_err() {
-            let _roster = self.scheduler.lock();
+            let _scheduler = self.scheduler.lock();
             self.has_reaper.store(false, Ordering::Release);
         }
         spawned

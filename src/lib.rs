@@ -64,11 +64,12 @@
 //!
 //! # What runs where
 //!
-//! A caller's thread never calls the driver's `connect`, `is_valid`, `reset` or close.
-//! These run on worker threads, which start on demand and end when they have been idle for a
-//! while. So a caller leaves at its deadline even if the driver hangs. A driver call that
-//! overruns its limit is *abandoned*: the pool goes on without it, and handles its result if it
-//! ever returns.
+//! A caller's thread never calls the driver's `connect`, `reset` or close, and calls `is_valid`
+//! only if the driver keeps a limit of its own
+//! ([`checks_within_limit`](ManageConnection::checks_within_limit)). Otherwise these run on worker
+//! threads, which start on demand and end when they have been idle for two seconds. So a caller
+//! leaves at its deadline even if the driver hangs. A driver call that overruns its limit is
+//! *abandoned*: the pool goes on without it, and handles its result if it ever returns.
 //!
 //! All pools of a process share these workers, and one more thread, the reaper, which acts on
 //! the passing of time. Their names are `fairpool-worker-` with a number, and

@@ -272,6 +272,9 @@ impl<M: ManageConnection> Builder<M> {
     /// connects usually take longer than 2 seconds: the server would get twice as many. With
     /// `Duration::MAX` for both, there is one connect for each caller.
     ///
+    /// `shortest` is also how long a caller counts on a check before the pool tries another
+    /// connection for it.
+    ///
     /// # Examples
     ///
     /// ```

@@ -119,7 +119,7 @@ impl<M: ManageConnection> Pool<M> {
             abandoned: gauges.abandoned,
             // Last: a close that ends meanwhile must not make the report look complete while
             // a worker is at it.
-            threads: threads + self.shared.post.running(),
+            threads: threads + self.shared.executor.running(),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::builder::Builder;
 use super::guard::PooledConnection;
 use super::request::{self, Request};
+use crate::runtime::executor::Executor;
 use crate::runtime::shared::Shared;
-use crate::runtime::staff::Staff;
 use crate::sync::Arc;
 use crate::types::{Config, Error, ManageConnection};
 
@@ -80,13 +80,13 @@ impl<M: ManageConnection> Pool<M> {
     }
 
     pub(crate) fn start(config: Config<M>, manager: M) -> Pool<M> {
-        Pool::start_with(config, manager, Staff::of_this_process())
+        Pool::start_with(config, manager, Executor::of_this_process())
     }
 
-    pub(crate) fn start_with(config: Config<M>, manager: M, staff: Arc<Staff>) -> Pool<M> {
-        let shared = Shared::new(config, manager, staff);
+    pub(crate) fn start_with(config: Config<M>, manager: M, executor: Arc<Executor>) -> Pool<M> {
+        let shared = Shared::new(config, manager, executor);
         shared.check_limits();
-        // The first tick opens what `min_idle` asks for, and makes the pool known to the staff.
+        // The first tick opens what `min_idle` asks for, and makes the pool known to the executor.
         shared.transition(|core, fx| core.tick(fx));
         Pool { _last: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }

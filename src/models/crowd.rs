@@ -2,14 +2,14 @@
 //! anything that it may. `shuttle` draws what, together with the order of the steps, so
 //! that an execution can be repeated.
 //!
-//! Three threads are the staff: the reaper and two workers. Time passes as long as there are
+//! Three threads are the executor: the reaper and two workers. Time passes as long as there are
 //! callers. So a waiter that is never woken does not stop the others, and the clock must
 //! notice that nobody makes progress.
 
 use std::time::Duration;
 
+use super::executor::{below, clock, crew, dawdle, one_in, pick};
 use super::run::draw;
-use super::staff::{below, clock, crew, dawdle, one_in, pick};
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;

@@ -2,9 +2,9 @@
 //! order that their locks allow, up to a number of preemptions. `shuttle` runs them, and
 //! larger ones, in random orders. `scripts/models` does both.
 //!
-//! A model runs the real code of the shell and the core, but the staff starts no threads:
+//! A model runs the real code of the shell and the core, but the executor starts no threads:
 //! threads of the model take their places. Those that are about something else have one for
-//! all, the [`crew`]. Each pool has a staff of its own, unless a model gives it one. Time
+//! all, the [`crew`]. Each pool has an executor of its own, unless a model gives it one. Time
 //! passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
@@ -21,9 +21,9 @@ use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
 use crate::core::{Gauges, Reason};
 use crate::runtime::conn::CloseMutex;
-use crate::runtime::roster::Work;
+use crate::runtime::executor::{Executor, WORKER_IDLE_TIMEOUT};
+use crate::runtime::scheduler::Work;
 use crate::runtime::shared::Shared;
-use crate::runtime::staff::{KEEP_ALIVE, Staff};
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;
@@ -35,14 +35,14 @@ use crate::types::subscription::Subscription;
 
 #[cfg(fairpool_model = "shuttle")]
 mod crowd;
+#[cfg(fairpool_model = "shuttle")]
+mod executor;
 #[cfg(fairpool_model = "loom")]
 #[path = "by_loom.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
 #[path = "by_shuttle.rs"]
 mod run;
-#[cfg(fairpool_model = "shuttle")]
-mod staff;
 
 use run::explore;
 
@@ -158,19 +158,19 @@ impl Bench {
     }
 
     fn of(config: Config<Driver>, driver: Driver) -> Bench {
-        Bench::at(config, driver, Staff::of_this_process())
+        Bench::at(config, driver, Executor::of_this_process())
     }
 
-    /// A pool that shares its staff.
-    fn beside(settings: Builder<Driver>, staff: Arc<Staff>) -> Bench {
-        Bench::at(settings.config().expect("legal settings"), Driver::default(), staff)
+    /// A pool that shares its executor.
+    fn beside(settings: Builder<Driver>, executor: Arc<Executor>) -> Bench {
+        Bench::at(settings.config().expect("legal settings"), Driver::default(), executor)
     }
 
-    fn at(mut config: Config<Driver>, driver: Driver, staff: Arc<Staff>) -> Bench {
+    fn at(mut config: Config<Driver>, driver: Driver, executor: Arc<Executor>) -> Bench {
         let ledger = Arc::clone(&driver.ledger);
         // So that an execution can be repeated.
         config.policy.seed = 1;
-        let pool = Pool::start_with(config, driver, staff);
+        let pool = Pool::start_with(config, driver, executor);
         Bench { shared: Arc::clone(&pool.shared), pool, ledger }
     }
 
@@ -262,7 +262,7 @@ fn ended(shared: Arc<Shared<Driver>>, ledger: &Ledger) {
     work(&shared);
     let gauges = shared.gauges();
     assert!(shared.with_core(|core| core.is_drained()), "{gauges:?}");
-    assert!(shared.post.wait_until_done(Some(instant())), "the staff has work left");
+    assert!(shared.executor.wait_until_done(Some(instant())), "the executor has work left");
     let (opened, closed) = (count(&ledger.opened), count(&ledger.closed));
     assert_eq!(opened, closed, "each connection is closed, and once");
     let stats = shared.stats();
@@ -276,31 +276,31 @@ fn count(number: &AtomicU64) -> u64 {
 
 /// Runs the jobs for which there was no worker.
 fn work(shared: &Arc<Shared<Driver>>) {
-    let staff = &shared.post.staff;
+    let executor = &shared.executor.inner;
     loop {
-        let next = staff.roster.lock().take();
+        let next = executor.scheduler.lock().take_next();
         let Some(Work { pool, job }) = next else { return };
         job();
-        let mut roster = staff.roster.lock();
-        if roster.done(pool) {
-            staff.settle(roster);
+        let mut scheduler = executor.scheduler.lock();
+        if scheduler.job_ended(pool) {
+            executor.notify_ended(scheduler);
         }
     }
 }
 
-/// The work of a staff on one thread: the jobs, and the reaper's if `reaps`. Ends with the
+/// The work of an executor on one thread: the jobs, and the reaper's if `reaps`. Ends with the
 /// pool.
 fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
-    let staff = &shared.post.staff;
-    assert!(staff.lacks_reaper());
+    let executor = &shared.executor.inner;
+    assert!(executor.claim_reaper());
     loop {
         work(shared);
-        let Some(all) = staff.sleep() else { return };
+        let Some(all) = executor.sleep() else { return };
         for due in all {
             if reaps || due.has_ended {
-                staff.attend(due);
+                executor.run_pool(due);
             } else {
-                staff.put_back(due.number, Some((due.duties, None)));
+                executor.put_back(due.number, Some((due.timers, None)));
             }
         }
     }
@@ -308,15 +308,15 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
 
 /// Spawns a worker, which ends with the pool.
 fn worker(bench: &Bench) -> JoinHandle<()> {
-    let staff = Arc::clone(&bench.shared.post.staff);
-    staff.roster.lock().workers += 1;
-    thread::spawn(move || staff.run_worker(None))
+    let executor = Arc::clone(&bench.shared.executor.inner);
+    executor.scheduler.lock().workers += 1;
+    thread::spawn(move || executor.run_worker(None))
 }
 
 /// Spawns the reaper, which ends with the last pool.
-fn reaper(staff: &Arc<Staff>) -> JoinHandle<()> {
-    let staff = Arc::clone(staff);
-    thread::spawn(move || staff.run_reaper())
+fn reaper(executor: &Arc<Executor>) -> JoinHandle<()> {
+    let executor = Arc::clone(executor);
+    thread::spawn(move || executor.run_reaper())
 }
 
 /// Spawns a thread that gets a connection and drops it; its result is the connection's id.
@@ -487,7 +487,7 @@ fn noted_queued(bench: &Bench, served: &Served, name: &'static str) -> JoinHandl
     bench.until_queued(|| noted(bench, served, name))
 }
 
-fn order(served: &Served) -> String {
+fn send(served: &Served) -> String {
     served.lock().expect("no thread panics here").join(", ")
 }
 
@@ -507,7 +507,7 @@ fn p2_strictly_first_in_first_out() {
             thread.join().expect("a caller");
         }
         bench.end(None);
-        order(&served)
+        send(&served)
     });
 }
 
@@ -538,7 +538,7 @@ fn p2_nobody_is_overtaken_past_the_bound() {
         waiter.join().expect("the waiter");
         let late = newcomer.join().expect("the newcomer");
         bench.end(None);
-        format!("{}: {}", if late { "late" } else { "early" }, order(&served))
+        format!("{}: {}", if late { "late" } else { "early" }, send(&served))
     });
 }
 
@@ -559,7 +559,7 @@ fn p3_a_nudge_that_comes_to_nothing_is_repeated() {
             thread.join().expect("a caller");
         }
         bench.end(None);
-        order(&served)
+        send(&served)
     });
 }
 
@@ -991,8 +991,8 @@ fn p3_the_reaper_hears_of_an_earlier_end() {
 fn p11_the_reaper_hears_of_the_end() {
     explore("the reaper's sleep against the end", 8, &["ended"], || {
         let bench = Bench::new(settings());
-        assert!(bench.shared.post.staff.lacks_reaper());
-        let reaper = reaper(&bench.shared.post.staff);
+        assert!(bench.shared.executor.inner.claim_reaper());
+        let reaper = reaper(&bench.shared.executor.inner);
         bench.pool.set_max_size(2).expect("a legal size");
         drop(bench.pool.close(instant()));
         reaper.join().expect("the reaper");
@@ -1145,19 +1145,20 @@ fn p11_two_who_close() {
     });
 }
 
-// ---- one staff for several pools ----
+// ---- one executor for several pools ----
 
 /// An idle worker has rested for long and leaves while a job comes: the job is not lost.
 #[test]
 fn p3_a_job_against_the_end_of_a_workers_rest() {
     let outcomes = ["done by the worker", "left for another"];
-    explore("a job against the end of a worker's rest", 4, &outcomes, || {
+    explore("a job against the end of an idle worker", 4, &outcomes, || {
         let bench = Bench::new(settings());
         let worker = worker(&bench);
-        let clock = thread::spawn(|| advance(KEEP_ALIVE));
+        let clock = thread::spawn(|| advance(WORKER_IDLE_TIMEOUT));
         let done = Arc::new(AtomicU64::new(0));
         let job = Arc::clone(&done);
-        let _ = bench.shared.post.submit(Box::new(move || _ = job.fetch_add(1, Ordering::Relaxed)));
+        let _ =
+            bench.shared.executor.submit(Box::new(move || _ = job.fetch_add(1, Ordering::Relaxed)));
         clock.join().expect("the clock");
         drop(bench.pool.close(instant()));
         let Bench { pool, shared, ledger } = bench;
@@ -1172,23 +1173,23 @@ fn p3_a_job_against_the_end_of_a_workers_rest() {
 /// Waits for the end of the worker. Whether a job was left, which is done now.
 fn worker_left(shared: &Arc<Shared<Driver>>, worker: JoinHandle<()>) -> bool {
     // The worker ends with the last job of the pool. If it left before, this thread does that.
-    let staff = &shared.post.staff;
+    let executor = &shared.executor.inner;
     let mut left = false;
     loop {
         let next = {
-            let mut roster = staff.roster.lock();
-            if roster.workers == 0 { roster.take() } else { None }
+            let mut scheduler = executor.scheduler.lock();
+            if scheduler.workers == 0 { scheduler.take_next() } else { None }
         };
         match next {
             Some(Work { pool, job }) => {
                 left = true;
                 job();
-                let mut roster = staff.roster.lock();
-                if roster.done(pool) {
-                    staff.settle(roster);
+                let mut scheduler = executor.scheduler.lock();
+                if scheduler.job_ended(pool) {
+                    executor.notify_ended(scheduler);
                 }
             }
-            None if staff.roster.lock().workers == 0 => break,
+            None if executor.scheduler.lock().workers == 0 => break,
             None => thread::yield_now(),
         }
     }
@@ -1203,15 +1204,15 @@ fn p3_the_end_of_the_reaper_against_a_new_pool() {
     let outcomes = ["the old reaper", "a new reaper"];
     explore("the end of the reaper against a new pool", 3, &outcomes, || {
         let Bench { pool, shared, ledger } = Bench::new(settings());
-        let staff = Arc::clone(&shared.post.staff);
-        assert!(staff.lacks_reaper());
-        let old = reaper(&staff);
+        let executor = Arc::clone(&shared.executor.inner);
+        assert!(executor.claim_reaper());
+        let old = reaper(&executor);
         let closer = thread::spawn(move || drop(pool));
-        let second = Bench::beside(settings(), Arc::clone(&staff));
-        let is_new = staff.lacks_reaper();
+        let second = Bench::beside(settings(), Arc::clone(&executor));
+        let is_new = executor.claim_reaper();
         let mut last = old;
         if is_new {
-            let old = std::mem::replace(&mut last, reaper(&staff));
+            let old = std::mem::replace(&mut last, reaper(&executor));
             old.join().expect("the old reaper");
         }
         closer.join().expect("the closer");
@@ -1227,13 +1228,13 @@ fn p3_the_end_of_the_reaper_against_a_new_pool() {
 fn p11_the_last_close_against_a_new_pool() {
     explore("the last close against a new pool", 3, &["complete"], || {
         let first = Bench::new(settings());
-        let staff = Arc::clone(&first.shared.post.staff);
+        let executor = Arc::clone(&first.shared.executor.inner);
         let worker = worker(&first);
         let closer = {
             let pool = first.pool.clone();
             thread::spawn(move || pool.close(instant() + ms(1000)))
         };
-        let second = Bench::beside(settings(), staff);
+        let second = Bench::beside(settings(), executor);
         let report = closer.join().expect("the closer");
         assert!(report.is_complete(), "{report}");
         let Bench { pool, shared, ledger } = first;
@@ -1250,7 +1251,7 @@ fn p11_the_last_close_against_a_new_pool() {
 fn p3_two_pools_share_a_worker() {
     explore("two pools share a worker", 2, &["granted, granted"], || {
         let first = Bench::new(settings());
-        let second = Bench::beside(settings(), Arc::clone(&first.shared.post.staff));
+        let second = Bench::beside(settings(), Arc::clone(&first.shared.executor.inner));
         let worker = worker(&first);
         let caller = first.caller(MAX);
         let other = outcome(second.pool.get_timeout(MAX));

@@ -2,19 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::roster::SPAWN_RETRY;
+use super::executor::{Executor, Handover, Role, role};
+use super::scheduler::SPAWN_RETRY;
 use super::shared::{PoolCore, Shared};
-use super::staff::{Handover, Role, Staff, role};
 use crate::sync::{self, Arc, JoinHandle};
 use crate::types::ManageConnection;
 
 impl<M: ManageConnection> Shared<M> {
     /// The last handle is dropped: closes the pool, and waits until every connection that
-    /// nobody holds is closed, for up to `drop_timeout`. A thread of the staff does not
+    /// nobody holds is closed, for up to `drop_timeout`. A thread of the executor does not
     /// wait: the close may wait for it.
     pub(crate) fn close_at_last_drop(self: &Arc<Self>) {
         if self.process.is_forked() {
-            // In a child the pool is leaked: its staff's handles name the parent's threads.
+            // In a child the pool is leaked: its executor's handles name the parent's threads.
             return std::mem::forget(Arc::clone(self));
         }
         let (start, is_new) = self.transition_here(|core, fx| (fx.now, core.close(fx)));
@@ -25,23 +25,23 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Closes the pool, and waits until everything is closed and the staff is done with it, or
+    /// Closes the pool, and waits until everything is closed and the executor is done with it, or
     /// until the deadline. If it was the last pool of the process, also until the threads have
     /// ended. Returns how long that took, and how many of those have not ended.
     pub(crate) fn close(self: &Arc<Self>, deadline: Instant) -> (Duration, usize) {
         let start = self.clock.now();
         self.transition(|core, fx| core.close(fx));
         let is_closed = |core: &PoolCore<M>| core.is_drained() && self.notifications.are_done();
-        let is_done = self.wait_for(Some(deadline), is_closed) && self.wait_for_staff(deadline);
-        let threads = if is_done { self.post.staff.wait_for_end(deadline) } else { 0 };
+        let is_done = self.wait_for(Some(deadline), is_closed) && self.wait_for_executor(deadline);
+        let threads = if is_done { self.executor.inner.wait_for_end(deadline) } else { 0 };
         (self.ago(start), threads)
     }
 
     /// Waits until no worker has a job of the pool, or until the deadline.
-    fn wait_for_staff(self: &Arc<Self>, deadline: Instant) -> bool {
+    fn wait_for_executor(self: &Arc<Self>, deadline: Instant) -> bool {
         loop {
-            let until = self.post.sleep_limit(Some(deadline));
-            let is_done = self.post.wait_until_done(until);
+            let until = self.executor.sleep_limit(Some(deadline));
+            let is_done = self.executor.wait_until_done(until);
             if is_done || until == Some(deadline) {
                 return is_done;
             }
@@ -50,9 +50,9 @@ impl<M: ManageConnection> Shared<M> {
     }
 }
 
-impl Staff {
+impl Executor {
     /// If there is no pool any more, waits for the end of all threads, or until the deadline.
-    /// Returns how many have not ended.
+    /// Returns how many have not ended; zero if there is a pool again.
     ///
     /// Threads that have done their work may still run destructors of the driver's thread-local
     /// values, which may hang. So each is joined by a thread of its own, which goes on after
@@ -81,9 +81,9 @@ impl Staff {
     /// could be started.
     fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
         let handles = {
-            let mut roster = self.roster.lock();
+            let mut scheduler = self.scheduler.lock();
             // The threads of a pool that has come meanwhile do not end.
-            if roster.is_empty() { roster.take_handles() } else { Vec::new() }
+            if scheduler.is_empty() { scheduler.take_handles() } else { Vec::new() }
         };
         let mut left = Vec::new();
         for handle in handles {
@@ -93,7 +93,7 @@ impl Staff {
             }
         }
         let unjoined = left.len();
-        self.roster.lock().handles.extend(left);
+        self.scheduler.lock().handles.extend(left);
         unjoined
     }
 
@@ -115,7 +115,7 @@ impl Staff {
 }
 
 /// A thread that is being joined, counted until this is dropped.
-struct Joining(Arc<Staff>);
+struct Joining(Arc<Executor>);
 
 impl Drop for Joining {
     fn drop(&mut self) {

@@ -1,5 +1,5 @@
-//! Calls into the driver, on a worker's thread. Each ends in exactly one event of the
-//! core, whatever the driver does.
+//! Calls into the driver: on a worker's thread, or a check on its caller's. Each ends in
+//! exactly one event of the core, whatever the driver does.
 
 use std::time::Duration;
 
@@ -97,13 +97,13 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Validates a connection on the thread of a caller that waits for one, if the manager
-    /// allows that: for `most` at the most, and no longer than the policy's patience, after
-    /// which the pool tries another for it. The caller finds the result in its cell, as if a
-    /// worker had made the call. All but success is left to a worker: what logs and handles an
-    /// error is user code, which may take its time.
+    /// allows that: for at most `most`, and no longer than the shortest patience, after which
+    /// the pool tries another connection for it. The caller finds the result in its cell, as if a
+    /// worker had made the call. Everything but success is left to a worker: the log and the
+    /// error handler are user code, which may take long.
     pub(crate) fn check_here(self: &Arc<Self>, mut lease: PoolLease<M>, most: Duration) {
-        let is_trusted = || self.manager.checks_within_limit();
-        if !self.logger.catch_panic("checks_within_limit", is_trusted).unwrap_or(false) {
+        let keeps_limit = || self.manager.checks_within_limit();
+        if !self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false) {
             return self.submit(Task::Call(Job::Check(lease, Check::VALIDATE)));
         }
         let begun = self.clock.now();
@@ -123,7 +123,7 @@ impl<M: ManageConnection> Shared<M> {
         self.submit(Task::RestOfCheck(lease, begun, rest));
     }
 
-    /// The rest of a check that a caller has begun.
+    /// Finishes a check that a caller has begun on its own thread.
     pub(crate) fn finish_check(
         self: &Arc<Self>,
         mut lease: PoolLease<M>,

@@ -1,4 +1,4 @@
-//! The pool as its staff knows it: what it does as time passes, and what it asks of workers.
+//! The pool as the executor knows it: what it does as time passes, and what it submits to workers.
 
 use std::any::Any;
 use std::io;
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::roster::{Duties, Employer, Job, Signal};
+use super::executor::{Role, role};
+use super::scheduler::{ErasedPool, Job, Signal, Timers};
 use super::shared::{Shared, Task};
-use super::staff::{Role, role};
 use crate::core::Time;
 use crate::sync::{Arc, PlainOrdering as Ordering};
 use crate::types::ManageConnection;
@@ -16,12 +16,12 @@ use crate::types::ManageConnection;
 /// The core's `tick` does not run more often than this, whatever the settings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-impl<M: ManageConnection> Employer for Shared<M> {
+impl<M: ManageConnection> ErasedPool for Shared<M> {
     /// Lets the core act on the passing of time, probes the pool's health, and delivers events.
-    fn tend(self: Arc<Self>, duties: Duties) -> (Duties, Option<Instant>) {
+    fn run_due(self: Arc<Self>, timers: Timers) -> (Timers, Option<Instant>) {
         #[cfg(test)]
-        self.tended.fetch_add(1, Ordering::Relaxed);
-        let Duties { mut tick_at, mut probe_at } = duties;
+        self.reaper_runs.fetch_add(1, Ordering::Relaxed);
+        let Timers { mut tick_at, mut probe_at } = timers;
         let now = self.clock.now();
         if tick_at <= now {
             tick_at = self.tick();
@@ -32,7 +32,7 @@ impl<M: ManageConnection> Employer for Shared<M> {
         }
         let deliver_at = self.deliver_events().unwrap_or(Time::NEVER);
         let plan = self.clock.instant_of(tick_at.min(probe_at).min(deliver_at));
-        (Duties { tick_at, probe_at }, plan)
+        (Timers { tick_at, probe_at }, plan)
     }
 
     fn end(&self) {
@@ -51,10 +51,10 @@ impl<M: ManageConnection> Shared<M> {
         next.max(began.after(SHORTEST_SLEEP))
     }
 
-    /// Has a worker do this, without blocking.
+    /// Has a worker run this task, without blocking.
     pub(crate) fn submit(self: &Arc<Self>, task: Task<M>) {
         let pool = Arc::clone(self);
-        if let Some(spawned) = self.post.submit(Box::new(move || pool.run_task(task))) {
+        if let Some(spawned) = self.executor.submit(Box::new(move || pool.run_task(task))) {
             self.note_spawn(spawned);
         }
     }
@@ -87,24 +87,24 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Makes the pool known to the staff, and has it tended.
+    /// Registers the pool with the executor, unless it is, and spawns the reaper if there is none.
     #[inline]
     pub(crate) fn ensure_reaper(self: &Arc<Self>) {
-        if !self.post.is_served() {
-            self.hire_staff();
+        if !self.executor.is_active() {
+            self.register();
         }
     }
 
     #[cold]
-    fn hire_staff(self: &Arc<Self>) {
-        let hired = self.post.hire(|| Arc::clone(self) as Arc<dyn Employer>);
-        if hired.is_err() {
-            self.note_spawn(hired);
+    fn register(self: &Arc<Self>) {
+        let registered = self.executor.register(|| Arc::clone(self) as Arc<dyn ErasedPool>);
+        if registered.is_err() {
+            self.note_spawn(registered);
         }
     }
 
-    /// A failure is logged once until a spawn succeeds. The reaper, which may not call a logger,
-    /// leaves that to others.
+    /// Notes whether a thread could be spawned. A failure is logged once until a spawn succeeds;
+    /// not by the reaper, which must not call a logger.
     fn note_spawn(&self, spawned: io::Result<()>) {
         if role() == Role::Reaper {
             return;
@@ -117,12 +117,12 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Wakes the reaper to run `tick` now.
     pub(crate) fn wake_reaper(&self) {
-        self.post.signal(Signal::Tick);
+        self.executor.signal(Signal::Tick);
     }
 
     /// Wakes the reaper to deliver events now.
     pub(crate) fn wake_to_deliver(&self) {
-        self.post.signal(Signal::Deliver);
+        self.executor.signal(Signal::Deliver);
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn wake_ups(pool: &Pool<StubManager>) -> u64 {
-        pool.shared.tended.load(PlainOrdering::Relaxed)
+        pool.shared.reaper_runs.load(PlainOrdering::Relaxed)
     }
 
     #[track_caller]

@@ -13,7 +13,7 @@ pub(crate) struct Refusal {
     kind: ErrorKind,
     /// The pool's state when the caller gave up.
     report: Box<Report>,
-    /// The driver's error that occurred during the wait, or for which there was no wait.
+    /// The driver's error that occurred during the wait, or because of which there was no wait.
     cause: Option<Cause>,
     /// Connecting cannot succeed as configured.
     permanent: bool,
@@ -30,9 +30,9 @@ impl Refusal {
         now: Time,
         start: Time,
     ) -> Refusal {
-        let fails = kind == ErrorKind::Connect;
+        let is_connect = kind == ErrorKind::Connect;
         let (earlier, cause) = match core.last_error() {
-            Some((at, cause)) if at >= start || fails => (None, Some(cause)),
+            Some((at, cause)) if at >= start || is_connect => (None, Some(cause)),
             Some((at, cause)) => (Some((start.since(at), cause)), None),
             None => (None, None),
         };
@@ -45,7 +45,7 @@ impl Refusal {
             nested: core.self_deadlock(now).into_iter().map(NestedGet::from).collect(),
             slowest: core.slowest_call(now).map(|(call, since)| (call, now.since(since))),
             paused: core.is_paused(),
-            retry_after: fails.then(|| core.retry_after(now)),
+            retry_after: is_connect.then(|| core.retry_after(now)),
         };
         let (permanent, failing_for) = (core.fails_permanently(), core.failing_for(now));
         Refusal { kind, report: Box::new(report), cause, permanent, failing_for }

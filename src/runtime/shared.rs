@@ -8,11 +8,11 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::conn::{Conn, Unfinished};
+use super::executor::Executor;
+use super::executor_handle::ExecutorHandle;
 use super::logger::{Logger, RateLimit};
 use super::notifications::{Added, Notifications};
-use super::post::Post;
 use super::probe::HealthProbe;
-use super::staff::Staff;
 use super::subscribers::Subscribers;
 use super::use_sampler::Record;
 use super::wait_cell::WaitCell;
@@ -95,7 +95,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(crate) config: Config<M>,
     pub(crate) manager: M,
     pub(crate) clock: Clock,
-    pub(crate) post: Post,
+    pub(crate) executor: ExecutorHandle,
     pub(crate) notifications: Notifications,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) probe: HealthProbe,
@@ -112,7 +112,7 @@ pub(crate) struct Shared<M: ManageConnection> {
     pub(super) spawn_failing: PlainBool,
     /// How often the reaper has looked at the pool.
     #[cfg(test)]
-    pub(super) tended: sync::PlainU64,
+    pub(super) reaper_runs: sync::PlainU64,
 }
 
 // A panic leaves it whole: no user code runs under its locks, and panics of the user code
@@ -121,13 +121,13 @@ impl<M: ManageConnection> UnwindSafe for Shared<M> {}
 impl<M: ManageConnection> RefUnwindSafe for Shared<M> {}
 
 impl<M: ManageConnection> Shared<M> {
-    pub(crate) fn new(config: Config<M>, manager: M, staff: Arc<Staff>) -> Arc<Shared<M>> {
+    pub(crate) fn new(config: Config<M>, manager: M, executor: Arc<Executor>) -> Arc<Shared<M>> {
         let clock = Clock::start();
         let policy = Policy { clock_lag: clock.lag(), ..config.policy.clone() };
         Arc::new(Shared {
             core: Mutex::new(Core::new(policy)),
             progress: Condvar::new(),
-            post: Post::new(staff),
+            executor: ExecutorHandle::new(executor),
             notifications: Notifications::default(),
             subscribers: Arc::default(),
             probe: HealthProbe::default(),
@@ -140,7 +140,7 @@ impl<M: ManageConnection> Shared<M> {
             logger: Logger::new(&config.name),
             spawn_failing: PlainBool::new(false),
             #[cfg(test)]
-            tended: sync::PlainU64::new(0),
+            reaper_runs: sync::PlainU64::new(0),
             clock,
             config,
             manager,
@@ -271,7 +271,7 @@ impl<M: ManageConnection> Shared<M> {
             self.progress.notify_all();
         }
         if drained {
-            self.post.stop();
+            self.executor.stop();
         } else {
             self.ensure_reaper();
         }
@@ -294,7 +294,7 @@ impl<M: ManageConnection> Shared<M> {
     ) -> bool {
         let mut core = self.core.lock();
         while !ready(&core) {
-            let until = self.post.sleep_limit(deadline);
+            let until = self.executor.sleep_limit(deadline);
             let timed_out = match until {
                 None => {
                     self.progress.wait(&mut core);

@@ -42,8 +42,8 @@ fn is_cancelled(checkout: &Checkout<'_>) -> bool {
     checkout.cancel.is_some_and(CancelToken::is_cancelled)
 }
 
-/// Takes over a check that this caller's coming has started. One who may be cancelled waits
-/// instead: that ends a wait at once, but no check.
+/// Takes over a check that this get has started, to make it on the caller's thread. A caller
+/// with a cancel token waits for a worker instead: a cancel ends a wait at once, but no check.
 #[inline]
 fn take_check<M: ManageConnection>(
     checkout: &Checkout<'_>,
@@ -189,7 +189,7 @@ impl<M: ManageConnection> Shared<M> {
         // Dropped on every way out, so that a token does not collect dead waits.
         let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));
         loop {
-            let until = self.post.sleep_limit(deadline);
+            let until = self.executor.sleep_limit(deadline);
             match cell.wait_until(until) {
                 Some(Answer::Granted(lease)) => return Ok(lease),
                 Some(Answer::Nudged) => {

@@ -119,7 +119,7 @@ impl Error {
         self.kind() == ErrorKind::QueueFull
     }
 
-    /// Whether connecting fails and the caller was not let wait for a success: see
+    /// Whether connecting fails and the caller therefore did not wait: see
     /// [`ErrorKind::Connect`].
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Connect
@@ -151,7 +151,7 @@ impl Error {
         self.0.report.as_ref().map_or(Duration::ZERO, |report| report.waited)
     }
 
-    /// When to come again, for an [`ErrorKind::Connect`]: how long after this error the next
+    /// When to try again, for an [`ErrorKind::Connect`]: how long after this error the next
     /// attempt to connect is due, but at least the first delay of
     /// [`connect_backoff`](crate::Builder::connect_backoff). While an attempt is under way,
     /// it is that delay. So a caller may sleep for this time and try again, over and over.

@@ -28,13 +28,12 @@ pub struct CallLimits {
 /// Three methods are required; they have the same names and meanings as in `r2d2`. The
 /// others have defaults.
 ///
-/// The pool calls every method outside its locks. `connect`, [`is_valid`],
-/// [`is_valid_within`] and [`reset`] run on the pool's own threads and may block (but see
-/// [`checks_within_limit`]). Each has
-/// a limit (see [`Builder`](crate::Builder)), after which the pool abandons the call and
-/// goes on without it. [`has_broken`] and [`needs_reset`] run on the thread that returns a
-/// connection and must not block. A panic in any of them is caught and counts as a
-/// failure.
+/// The pool calls every method outside its locks. `connect`, [`is_valid`], [`is_valid_within`]
+/// and [`reset`] run on the pool's own threads and may block (validation may also run on a
+/// caller's: see [`checks_within_limit`]). Each has a limit (see [`Builder`](crate::Builder)),
+/// after which the pool abandons the call and goes on without it. [`has_broken`] and
+/// [`needs_reset`] run on the thread that returns a connection and must not block. A panic in
+/// any of them is caught and counts as a failure.
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within
@@ -120,7 +119,8 @@ pub trait ManageConnection: Send + Sync + 'static {
 
     /// Validates a connection: asks the server whether it still works.
     ///
-    /// Runs on a worker thread, for at most
+    /// Runs on a worker thread, or on a caller's if
+    /// [`checks_within_limit`](ManageConnection::checks_within_limit) allows it, for at most
     /// [`validation_timeout`](crate::Builder::validation_timeout).
     ///
     /// # Errors
@@ -160,8 +160,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Return `true` only if that call
     ///
     /// - keeps its limit by itself, to a few milliseconds, also when the server is silent: the
-    ///   pool cannot abandon a call on a caller's thread. The limit is then 250 ms, or the
-    ///   caller's own time if that is less;
+    ///   pool cannot abandon a call on a caller's thread. The limit is then the shortest
+    ///   [`connect_patience`](crate::Builder::connect_patience) (250 ms), or the caller's own time
+    ///   if that is less;
     /// - can be made again after it ran out of time, and succeeds if the server has answered
     ///   after all: a worker does so, with what is left of the usual limit.
     ///

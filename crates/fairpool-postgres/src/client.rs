@@ -22,7 +22,7 @@ use postgres::{
 pub use self::cancel::CancelToken;
 use self::methods::statement_methods;
 pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
-pub(crate) use self::role::Role;
+pub(crate) use self::role::ServerRole;
 pub(crate) use self::state::{Rules, State, is_lost_statement};
 pub use self::statement::{Statement, ToStatement};
 pub use self::transaction::{Transaction, TransactionBuilder};
@@ -74,7 +74,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(inner: postgres::Client, rules: Arc<Rules>, role: Role) -> Self {
+    pub(crate) fn new(inner: postgres::Client, rules: Arc<Rules>, role: ServerRole) -> Self {
         Self { inner, state: State::new(rules, role) }
     }
 
@@ -118,20 +118,20 @@ impl Client {
         self.state.answered(result)
     }
 
-    /// The pool's check: whether the server answers, in the role that was asked for. One round trip.
+    /// The pool's check: whether the server answers and still has its role. One round trip.
     /// If it runs out of time it may be made again: so its failure is not noted, which would end the
     /// connection.
     pub(crate) fn check(&mut self, limit: Duration) -> Result<(), Error> {
         match self.state.role() {
             // The only call of the driver that has a limit.
-            Role::Any => self.inner.is_valid(limit)?,
+            ServerRole::Any => self.inner.is_valid(limit)?,
             role => role.check(&mut self.inner)?,
         }
         self.state.answered(Ok(()))
     }
 
     /// Asks the server whether it has this role.
-    pub(crate) fn check_role(&mut self, role: Role) -> Result<(), Error> {
+    pub(crate) fn check_role(&mut self, role: ServerRole) -> Result<(), Error> {
         let result = role.check(&mut self.inner);
         self.state.answered(result)
     }
@@ -189,7 +189,7 @@ impl Client {
 /// For functions that take a [`Client`] but are given a connection from no pool.
 impl From<postgres::Client> for Client {
     fn from(inner: postgres::Client) -> Self {
-        Self::new(inner, Arc::default(), Role::Any)
+        Self::new(inner, Arc::default(), ServerRole::Any)
     }
 }
 

@@ -72,7 +72,7 @@
 //!
 //! # Passwords that change
 //!
-//! A closure can give role, password and hosts whenever a connection is opened: see
+//! A closure can give user, password and hosts whenever a connection is opened: see
 //! [`credentials`](PostgresConnectionManager::credentials).
 //!
 //! # Features

@@ -23,7 +23,9 @@ use self::limits::PoolLimits;
 pub use self::reset::Reset;
 use self::secrets::Shown;
 pub(crate) use self::secrets::from_server;
-use crate::client::{Client, Role, Rules, is_lost_statement, is_refusal, learn_own_types, refuse};
+use crate::client::{
+    Client, Rules, ServerRole, is_lost_statement, is_refusal, learn_own_types, refuse,
+};
 
 const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
      the role instead, with ALTER ROLE ... SET";
@@ -46,7 +48,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
 /// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
-/// | role and password | the configuration's | [`credentials`](Self::credentials) |
+/// | user and password | the configuration's | [`credentials`](Self::credentials) |
 ///
 /// A value in the configuration always takes precedence.
 ///
@@ -149,8 +151,8 @@ where
     /// # Errors
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
-    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if there are session settings and a
-    /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
+    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if
+    /// there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
     ///
@@ -178,7 +180,7 @@ where
         } else {
             learn_own_types(&mut client)?;
         }
-        let role = Role::of(self.config.get_target_session_attrs(), self.is_read_only());
+        let role = ServerRole::of(self.config.get_target_session_attrs(), self.is_read_only());
         Ok(Client::new(client, Arc::clone(&self.rules), role))
     }
 
@@ -206,8 +208,8 @@ where
 
     /// Ends the use, and returns whether the connection must not be used again: because a call
     /// had an error that is fatal, because a write was refused and the server no longer has the role
-    /// that `target_session_attrs` asks for, because the client has noticed the end of its connection, because
-    /// a cancel was sent, or because something is left that no reset can undo.
+    /// that `target_session_attrs` asks for, because the client has noticed the end of its
+    /// connection, because a cancel was sent, or because something is left that no reset can undo.
     fn has_broken(&self, client: &mut Client) -> bool {
         client.state().end_use() || client.is_closed()
     }
@@ -271,22 +273,21 @@ where
         is_fatal(error)
     }
 
-    /// True if the use may have left what the [`Reset`] of this manager undoes, or whether the
-    /// server still has the role that `target_session_attrs` asks for is in doubt; and the client is
-    /// not closed.
+    /// True if the use may have left what the [`Reset`] of this manager undoes, or a write was
+    /// refused and the server may have changed its role; and the client is not closed.
     fn needs_reset(&self, client: &mut Client) -> bool {
         client.state().needs_reset() && !client.is_closed()
     }
 
     /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
-    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If that is in
-    /// doubt, or the driver's own client was lent, it asks for the role that
-    /// `target_session_attrs` says.
+    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If a write was
+    /// refused, or the driver's own client was lent, it asks whether the server still has the role
+    /// that `target_session_attrs` asks for.
     ///
     /// # Errors
     ///
-    /// If any statement fails, or the role is another. The pool then closes the connection, because a transaction
-    /// may still be open.
+    /// If any statement fails, or the server no longer has the role. The pool then closes the
+    /// connection, because a transaction may still be open.
     ///
     /// # Blocking
     ///

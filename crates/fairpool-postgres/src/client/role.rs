@@ -1,5 +1,5 @@
 //! The role of the server: what `target_session_attrs` asked for when the connection was opened,
-//! and whether it still holds.
+//! and whether the server still has it.
 
 use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
@@ -13,9 +13,9 @@ const IS_READ_ONLY: &str = "SHOW transaction_read_only";
 /// The same without that default.
 const IS_STANDBY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
 
-/// What a connection asks of its server.
+/// The role that a connection asks of its server.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum ServerRole {
     /// Nothing.
     #[default]
     Any,
@@ -27,22 +27,22 @@ pub(crate) enum Role {
     ReadOnly,
 }
 
-impl Role {
+impl ServerRole {
     /// What `target_session_attrs` says. The driver asks before the manager's settings are
     /// applied; `is_read_only` says whether they make the session read-only.
-    pub(crate) fn of(attributes: TargetSessionAttrs, is_read_only: bool) -> Role {
+    pub(crate) fn of(attributes: TargetSessionAttrs, is_read_only: bool) -> ServerRole {
         match attributes {
-            TargetSessionAttrs::ReadWrite if is_read_only => Role::NoStandby,
-            TargetSessionAttrs::ReadWrite => Role::ReadWrite,
-            TargetSessionAttrs::ReadOnly => Role::ReadOnly,
-            _ => Role::Any,
+            TargetSessionAttrs::ReadWrite if is_read_only => ServerRole::NoStandby,
+            TargetSessionAttrs::ReadWrite => ServerRole::ReadWrite,
+            TargetSessionAttrs::ReadOnly => ServerRole::ReadOnly,
+            _ => ServerRole::Any,
         }
     }
 
     /// Whether this error of a statement may mean that the server has changed its role. A
     /// transaction that its user made read-only has the same error.
     pub(super) fn is_questioned_by(self, error: &Error) -> bool {
-        matches!(self, Role::ReadWrite | Role::NoStandby)
+        matches!(self, ServerRole::ReadWrite | ServerRole::NoStandby)
             && error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
@@ -52,7 +52,7 @@ impl Role {
     ///
     /// If it does not answer, or has another role.
     pub(crate) fn check(self, client: &mut Client) -> Result<(), Error> {
-        if self == Role::Any || self.holds(client)? { Ok(()) } else { Err(self.error()) }
+        if self == ServerRole::Any || self.holds(client)? { Ok(()) } else { Err(self.error()) }
     }
 
     /// Asks the server in one round trip, outside a transaction.
@@ -60,8 +60,8 @@ impl Role {
         self.ask(client, self.question())
     }
 
-    /// The same inside a transaction, which is rolled back, and another one is begun: whoever has
-    /// the transaction ends one.
+    /// The same inside a transaction: rolls it back, asks, and begins another one, which the
+    /// driver's own transaction object then ends.
     pub(super) fn holds_after_rollback(
         self,
         transaction: &mut Transaction<'_>,
@@ -70,26 +70,29 @@ impl Role {
     }
 
     fn ask<C: GenericClient>(self, client: &mut C, sql: &str) -> Result<bool, Error> {
-        let wrong = if self == Role::ReadOnly { "off" } else { "on" };
-        let is_wrong = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some(wrong));
+        let wrong = if self == ServerRole::ReadOnly { "off" } else { "on" };
+        let is_wrong = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some(wrong),
+            _ => false,
+        };
         Ok(!client.simple_query(sql)?.iter().any(is_wrong))
     }
 
     fn question(self) -> &'static str {
-        if self == Role::NoStandby { IS_STANDBY } else { IS_READ_ONLY }
+        if self == ServerRole::NoStandby { IS_STANDBY } else { IS_READ_ONLY }
     }
 
     fn error(self) -> Error {
-        let code = if self == Role::ReadOnly { "55000" } else { "25006" };
+        let code = if self == ServerRole::ReadOnly { "55000" } else { "25006" };
         from_server(&[(b'S', "ERROR"), (b'C', code), (b'M', &self.fault())])
     }
 
-    /// What is wrong if it does not hold.
+    /// What to tell if the server no longer has the role.
     pub(super) fn fault(self) -> String {
         let (what, asked) = match self {
-            Role::ReadOnly => ("now allows writes", "read-only"),
-            Role::NoStandby => ("has become a standby", "read-write"),
-            Role::ReadWrite | Role::Any => ("no longer allows writes", "read-write"),
+            ServerRole::ReadOnly => ("now allows writes", "read-only"),
+            ServerRole::NoStandby => ("has become a standby", "read-write"),
+            ServerRole::ReadWrite | ServerRole::Any => ("no longer allows writes", "read-write"),
         };
         format!("the server {what}, and target_session_attrs asks for {asked}")
     }

@@ -14,7 +14,7 @@ use postgres::{Error, GenericClient};
 use super::call::{Plan, Source};
 use super::cancel::ThisUse;
 use super::pooler::refuse;
-use super::role::Role;
+use super::role::ServerRole;
 use crate::Reset;
 use crate::left::{Effect, Harmless, Left, is_name_of_driver};
 use crate::manager::is_fatal;
@@ -47,7 +47,7 @@ impl Rules {
 pub(crate) struct State {
     rules: Arc<Rules>,
     /// What the connection asked of its server when it was opened.
-    role: Role,
+    role: ServerRole,
     /// A call was refused because it writes: the server may have changed its role.
     is_role_in_doubt: bool,
     left: Left,
@@ -64,7 +64,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(rules: Arc<Rules>, role: Role) -> Self {
+    pub(crate) fn new(rules: Arc<Rules>, role: ServerRole) -> Self {
         Self {
             rules,
             role,
@@ -115,14 +115,14 @@ impl State {
         if is_sure { self.left } else { Left::ANYTHING }
     }
 
-    pub(crate) fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> ServerRole {
         self.role
     }
 
     /// The role that a reset has to ask for. A transaction that its user made read-only has ended
     /// by then.
-    pub(crate) fn role_in_doubt(&self) -> Role {
-        if self.is_role_in_doubt || self.was_lent { self.role } else { Role::Any }
+    pub(crate) fn role_in_doubt(&self) -> ServerRole {
+        if self.is_role_in_doubt || self.was_lent { self.role } else { ServerRole::Any }
     }
 
     pub(crate) fn set_clean(&mut self) {
@@ -308,7 +308,7 @@ impl State {
                 log::warn!("a write was refused: {}", self.role.fault());
                 self.has_failed = true;
             }
-            // Not outside a transaction, after all: the reset asks.
+            // It was not outside a transaction after all, so the reset has to ask.
             Err(error) => self.has_failed |= is_fatal(&error),
         }
     }

@@ -16,27 +16,28 @@ use super::secrets::Hidden;
 const DEFAULT_PORT: u16 = 5432;
 
 impl<T> PostgresConnectionManager<T> {
-    /// Sets a closure that gives the role and the password, and hosts if it wishes, whenever a
-    /// connection is opened; default none: what the configuration says.
+    /// Sets a closure that gives the user (a login role) and the password, and optionally hosts,
+    /// whenever a connection is opened. Default: none, the configuration's are used.
     ///
-    /// It is for passwords that change while the program runs: rotated ones, tokens of a cloud's
-    /// identity service, leases of a vault. Without it the pool logs in with the configuration's
-    /// password for ever.
+    /// It is for passwords that change while the program runs: rotated passwords, tokens of a
+    /// cloud's identity service, leases of a vault. Without it the pool logs in with the
+    /// configuration's password for ever.
     ///
     /// - Each connect asks, unless the last answer is still
     ///   [`valid_for`](Credentials::valid_for) some time. Connects that start while the closure
     ///   runs share its answer; if that takes more than a second, each asks by itself.
-    /// - If the server refuses a login (28P01, 28000, or PgBouncer's words for that), the same connect asks once more, with
-    ///   [`WhyAsked::Refused`], and tries again. Only if that is refused too has the connect
-    ///   failed. So a rotation costs one failed login at most for each connect of that moment,
-    ///   and no caller an error. With several hosts the driver reports only what the last one
-    ///   said: there any failed connect asks once more if the answer is older than 30 s.
+    /// - If the server refuses a login (28P01, 28000, or PgBouncer's messages for it), the same
+    ///   connect asks once more, with [`WhyAsked::Refused`], and tries again. Only if that is
+    ///   refused too has the connect failed. So a rotation costs at most one failed login for each
+    ///   connect of that moment, and callers see no error. With several hosts the driver reports
+    ///   only what the last one said: there any failed connect asks once more if the answer is
+    ///   older than 30 s.
     /// - If it returns an error, the connect has failed, with that error as the cause, and is
     ///   tried again like any other. The error's text is shown: it must hold no secret.
     ///
     /// Connections that are open stay, whatever happens to the credentials with which they were
     /// opened: PostgreSQL does not end sessions when a password changes or a token expires. If
-    /// the role itself is dropped after a time, as with leases, keep
+    /// the user itself is dropped after a time, as with leases, keep
     /// [`max_lifetime`](fairpool::Builder::max_lifetime) plus `valid_for` below that time. To
     /// replace all connections after a rotation, call [`Pool::refresh`](fairpool::Pool::refresh).
     ///
@@ -45,10 +46,10 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// # Blocking
     ///
-    /// The closure runs on a worker thread of the pool, and may block. It is a part of the
-    /// connect, which [`open_timeout`](fairpool::Builder::open_timeout) limits: give it a limit
-    /// of its own, of a fifth of that, or raise `open_timeout`. A closure that hangs occupies its
-    /// worker, and others ask in its place.
+    /// The closure runs on a worker thread of the pool, and may block. It is a part of the connect,
+    /// which [`open_timeout`](fairpool::Builder::open_timeout) limits: give it a limit of its own,
+    /// at most a fifth of that, or raise `open_timeout`. A closure that hangs occupies its worker;
+    /// after a second the other connects ask by themselves.
     ///
     /// # Examples
     ///
@@ -77,11 +78,11 @@ impl<T> PostgresConnectionManager<T> {
     }
 }
 
-/// Who logs in, and where: what the closure of
+/// The user that logs in, its password, and hosts: what the closure of
 /// [`PostgresConnectionManager::credentials`](PostgresConnectionManager::credentials)
-/// gives.
+/// returns.
 ///
-/// Its `Debug` shows neither the password nor anything of it.
+/// Its `Debug` does not show the password.
 ///
 /// # Examples
 ///
@@ -103,7 +104,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Makes credentials of a role and its password. They replace those of the manager's
+    /// Makes credentials of a user and its password. They replace those of the manager's
     /// configuration.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<Vec<u8>>) -> Credentials {
@@ -112,21 +113,21 @@ impl Credentials {
     }
 
     /// Adds a host, which is tried after those of the manager's configuration and those that
-    /// were added before; default none.
+    /// were added before. Default: none.
     ///
     /// The configuration may have no host at all, and then no port either. Where
-    /// `target_session_attrs` asks for a role, hosts without it are passed over.
+    /// `target_session_attrs` asks for a server's role, hosts without it are skipped.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>, port: u16) -> Credentials {
         self.hosts.push((host.into(), port));
         self
     }
 
-    /// Sets for how long connects may use them without asking again, from the beginning of the
-    /// ask; default zero: each connect asks.
+    /// Sets for how long connects may use them without asking again, counted from the call of
+    /// the closure. Default: zero, each connect asks.
     ///
-    /// Zero is always right. Set a time if asking is slow, costs something, or makes something,
-    /// as a lease does. The time limits logins, not the connections that were opened: see
+    /// Zero is always right. Set a time if asking is slow or expensive, or creates something, such
+    /// as a lease. The time limits logins, not the connections that were opened: see
     /// [`credentials`](PostgresConnectionManager::credentials).
     #[must_use]
     pub fn valid_for(mut self, time: Duration) -> Credentials {

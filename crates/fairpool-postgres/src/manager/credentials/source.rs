@@ -20,7 +20,7 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 /// may be those that another host has refused, whatever the error is.
 const SUSPECT_AFTER: Duration = Duration::from_secs(30);
 
-/// Why no credentials came.
+/// Why the closure returned no credentials.
 #[derive(Clone, Debug)]
 struct NoCredentials(Arc<dyn StdError + Send + Sync>);
 
@@ -161,7 +161,7 @@ impl Asks {
         self.given.clone().filter(|given| !self.is_refused && given.is_valid())
     }
 
-    /// What the latest ask came to.
+    /// The outcome of the latest ask.
     fn latest(&self) -> Result<Given, NoCredentials> {
         match (&self.failure, &self.given) {
             (Some(failure), _) => Err(failure.clone()),
@@ -171,7 +171,7 @@ impl Asks {
     }
 }
 
-/// An ask; its drop notes what it came to.
+/// An ask that is under way. Its drop notes the outcome.
 struct Running<'a> {
     source: &'a Source,
     number: u64,
@@ -199,7 +199,7 @@ impl Drop for Running<'_> {
             }
         }
         drop(asks);
-        // Those that wait have checked under the same lock.
+        // Not lost: those that wait check under the same lock before they sleep.
         self.source.answered.notify_all();
     }
 }

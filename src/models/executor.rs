@@ -1,4 +1,4 @@
-//! What a crowd of callers needs: chance, time, and a staff.
+//! What a crowd of callers needs: chance, time, and an executor.
 
 use super::{Bench, Driver, Plain, ms};
 use crate::runtime::shared::Shared;
@@ -58,31 +58,31 @@ pub(super) fn clock(
     })
 }
 
-// ---- the staff ----
+// ---- the executor ----
 
 /// Spawns the reaper and two workers, which end with the pool.
 pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
-    let staff = Arc::clone(&shared.post.staff);
-    assert!(staff.lacks_reaper());
+    let executor = Arc::clone(&shared.executor.inner);
+    assert!(executor.claim_reaper());
     let worker = || {
-        let staff = Arc::clone(&staff);
+        let executor = Arc::clone(&executor);
         thread::spawn(move || {
-            // One whose rest is over is replaced, as the real staff would when work comes.
+            // A worker that ends after its idle time is replaced, as the real executor would do for a new job.
             loop {
                 {
-                    let mut roster = staff.roster.lock();
-                    if roster.is_empty() {
+                    let mut scheduler = executor.scheduler.lock();
+                    if scheduler.is_empty() {
                         return;
                     }
-                    roster.workers += 1;
+                    scheduler.workers += 1;
                 }
-                staff.run_worker(None);
+                executor.run_worker(None);
             }
         })
     };
     let workers = [worker(), worker()];
     thread::spawn(move || {
-        staff.run_reaper();
+        executor.run_reaper();
         workers.into_iter().for_each(|worker| worker.join().expect("a worker"));
     })
 }

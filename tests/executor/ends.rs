@@ -241,7 +241,7 @@ impl ManageConnection for Witness {
 }
 
 #[test]
-fn k12_no_manager_is_dropped_on_the_reaper() {
+fn no_manager_is_dropped_on_the_reaper() {
     let _alone = alone();
     let dropped = Arc::default();
     for _ in 0..200 {
@@ -265,7 +265,7 @@ impl HandleEvent for HangsInLeak {
 }
 
 #[test]
-fn k12_a_hook_that_hangs_in_one_pool_stops_no_other() {
+fn a_hook_that_hangs_in_one_pool_stops_no_other() {
     let _alone = alone();
     let (server, hook) = (Server::new(), Gate::new());
     let leaky = || builder(2).leak_threshold(Some(ms(20)));
@@ -322,7 +322,7 @@ fn child_whose_calls_hang() {
 }
 
 #[test]
-fn k12_calls_that_hang_leave_a_worker_to_other_pools_if_the_system_has_no_more_threads() {
+fn calls_that_hang_leave_a_worker_to_other_pools_if_the_system_has_no_more_threads() {
     let _alone = alone();
     // Limits on threads do not bind root, so root becomes another user. They count all threads
     // of a user.

@@ -1,4 +1,4 @@
-//! One staff serves all pools of a process. These tests count the threads and the memory of
+//! One executor serves all pools of a process. These tests count the threads and the memory of
 //! the process, so they have one for themselves and run one after another.
 #![cfg(target_os = "linux")]
 
@@ -66,7 +66,7 @@ fn close_all<M: fairpool::ManageConnection>(pools: Vec<Pool<M>>) {
 }
 
 #[test]
-fn k12_500_pools_at_rest_take_six_threads_8_kb_each_and_wake_nobody() {
+fn pools_at_rest_take_few_threads_and_little_memory_and_wake_nobody() {
     let _alone = alone();
     // What the process allocates once is none of theirs.
     close_all(vec![Pool::builder().max_size(1).build(StubManager).expect("a stub")]);
@@ -101,7 +101,7 @@ fn k12_500_pools_at_rest_take_six_threads_8_kb_each_and_wake_nobody() {
 }
 
 #[test]
-fn k12_a_refresh_of_500_pools_takes_few_threads() {
+fn a_refresh_of_500_pools_takes_few_threads() {
     let _alone = alone();
     let before = threads();
     let pools: Vec<_> = (0..POOLS)
@@ -208,5 +208,5 @@ fn p1_a_pool_that_hangs_harms_none_of_499_others() {
     gate.open();
     close_all(pools);
     close_all(vec![hanging]);
-    eventually("the staff has ended", || threads_named("fairpool-") == 0);
+    eventually("the executor has ended", || threads_named("fairpool-") == 0);
 }

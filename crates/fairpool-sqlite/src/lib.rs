@@ -65,8 +65,9 @@
 //! 100 ms at most, and never longer than `busy_timeout`; writers wait meanwhile. That ends the
 //! growth beside overlapping readers that are shorter than that. Copying takes the time that
 //! the disk needs: if `reset_timeout` (2 s) is too short for it, the pool abandons the call
-//! and replaces the connection, and the copying ends on its own. If it fails, it logs a warning with the log's size. Find the
-//! reader with [`Pool::holders`](fairpool::Pool::holders) then.
+//! and replaces the connection, and the copying ends on its own. If the log cannot be emptied,
+//! a warning gives its size. Find the reader with [`Pool::holders`](fairpool::Pool::holders)
+//! then.
 //!
 //! # Errors
 //!

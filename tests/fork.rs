@@ -284,6 +284,39 @@ fn a_child_builds_a_pool_of_its_own() {
     });
 }
 
+/// In a child the memory of a thread that slept in the parent goes to a new thread.
+#[test]
+fn threads_that_sleep_in_the_parent_take_no_wake_up_from_a_childs_pool() {
+    let _alone = alone();
+    let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+    let held = pool.get().expect("the only one");
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| drop(pool.get()));
+        }
+        while pool.stats().waiting < 20 {
+            thread::sleep(ms(1));
+        }
+        let live = || {
+            let own = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+            thread::scope(|scope| {
+                for _ in 0..20 {
+                    scope.spawn(|| {
+                        let _held = own.get_timeout(ms(5_000)).expect("its turn");
+                        thread::sleep(ms(1));
+                    });
+                }
+            });
+            let report = own.close(Instant::now() + ms(10_000));
+            assert!(report.is_complete() && report.elapsed < ms(9_000), "{report}");
+        };
+        for _ in 0..10 {
+            in_child(live);
+        }
+        drop(held);
+    });
+}
+
 /// Its `connect` forks when asked to, and the child goes on as if nothing had happened.
 struct Forks(Arc<AtomicBool>, Mutex<mpsc::Sender<fairpool_children::Child>>);
 

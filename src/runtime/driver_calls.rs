@@ -87,7 +87,9 @@ impl<M: ManageConnection> Shared<M> {
         };
         let cause = self.cause_of(failure);
         self.give_back(|core, fx| core.connect_failed(permit, cause, permanent, fx));
-        self.keep_probing();
+        if !self.process.is_forked() {
+            self.keep_probing();
+        }
     }
 
     fn run_check(self: &Arc<Self>, mut lease: Lease<PoolConn<M>>, check: Check) {

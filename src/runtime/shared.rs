@@ -344,9 +344,13 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    /// Records a step that began at `began` and ends now.
+    /// Records a driver call that began at `began` and ends now. The driver may have forked: in
+    /// a child the recorder's lock may be locked for ever.
     pub(crate) fn record_since(&self, what: Timed, began: Time) {
-        self.times.record(what, self.ago(began), 1);
+        let span = self.ago(began);
+        if !self.times.try_record(what, span) && !self.process.is_forked() {
+            self.times.record(what, span, 1);
+        }
     }
 
     /// Records uses of a connection, but not in a child: the recorder's lock may be locked

@@ -343,6 +343,12 @@ impl Recorder {
         self.0[what as usize].lock().add(span, times);
     }
 
+    /// Does not wait for the lock. `false`: it is locked; nothing is recorded.
+    #[cold]
+    pub(crate) fn try_record(&self, what: Timed, span: Duration) -> bool {
+        self.0[what as usize].try_lock().map(|mut times| times.add(span, 1)).is_some()
+    }
+
     pub(crate) fn times(&self, counters: &Counters) -> Times {
         let quantiles = |what, zeros| self.0[what as usize].lock().quantiles(zeros);
         Times {

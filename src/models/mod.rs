@@ -293,6 +293,7 @@ fn work(shared: &Arc<Shared<Driver>>) {
 fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
     let executor = &shared.executor.inner;
     assert!(executor.claim_reaper());
+    executor.reaper_started(true);
     loop {
         work(shared);
         let Some(all) = executor.sleep() else { return };
@@ -1243,6 +1244,34 @@ fn p11_the_last_close_against_a_new_pool() {
         worker.join().expect("the worker");
         ended(shared, &ledger);
         "complete".to_string()
+    });
+}
+
+/// The last pool is closed while another begins. Only a reaper that has left is joined: one that
+/// goes on for the other pool would be waited for until that ends.
+#[test]
+fn p11_the_joins_of_the_last_close_against_a_new_pool() {
+    let outcomes = ["the reaper goes on", "the reaper has ended"];
+    explore("the joins of the last close against a new pool", 3, &outcomes, || {
+        let first = Bench::new(settings());
+        let executor = Arc::clone(&first.shared.executor.inner);
+        assert!(executor.claim_reaper());
+        let body = Arc::clone(&executor);
+        executor.spawn("reaper".to_string(), move || body.run_reaper()).expect("a thread");
+        let closer = {
+            let pool = first.pool.clone();
+            thread::spawn(move || pool.close(instant() + ms(1000)))
+        };
+        let second = Bench::beside(settings(), Arc::clone(&executor));
+        let report = closer.join().expect("the closer");
+        assert!(report.is_complete(), "{report}");
+        let Bench { pool, shared, ledger } = first;
+        drop(pool);
+        let reaper = executor.scheduler.lock().handles.pop();
+        let goes_on = reaper.is_some();
+        second.end(reaper);
+        ended(shared, &ledger);
+        if goes_on { "the reaper goes on" } else { "the reaper has ended" }.to_string()
     });
 }
 

@@ -56,7 +56,7 @@ impl Executor {
     ///
     /// Threads that have done their work may still run destructors of the driver's thread-local
     /// values, which may hang. So each is joined by a thread of its own, which goes on after
-    /// this returns.
+    /// this returns. Others are not joined yet: they might go on for a pool that comes.
     fn wait_for_end(self: &Arc<Self>, deadline: Instant) -> usize {
         let mut joiners = Vec::new();
         loop {
@@ -65,7 +65,7 @@ impl Executor {
                 0 => deadline,
                 _ => deadline.min(sync::instant() + SPAWN_RETRY),
             };
-            let left = self.wait_for_threads(until, unjoined == 0);
+            let Some(left) = self.wait_for_threads(until, unjoined == 0) else { return 0 };
             if left == 0 {
                 // Does not block: the joiners are at the end of their bodies.
                 joiners.into_iter().for_each(|joiner| drop(joiner.join()));
@@ -77,23 +77,20 @@ impl Executor {
         }
     }
 
-    /// Starts a joiner for each handle. Returns the number of handles for which no joiner
+    /// Starts a joiner for each thread that has left. Returns the number of those for which none
     /// could be started.
     fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
-        let handles = {
-            let mut scheduler = self.scheduler.lock();
-            // The threads of a pool that has come meanwhile do not end.
-            if scheduler.is_empty() { scheduler.take_handles() } else { Vec::new() }
-        };
-        let mut left = Vec::new();
-        for handle in handles {
+        let left = self.scheduler.lock().take_left(|_| true);
+        let mut unjoined = 0;
+        for handle in left {
             match self.start_joiner(handle) {
                 Ok(joiner) => joiners.push(joiner),
-                Err(handle) => left.extend(handle),
+                Err(handle) => {
+                    unjoined += 1;
+                    handle.into_iter().for_each(|it| self.scheduler.lock().put_back_left(it));
+                }
             }
         }
-        let unjoined = left.len();
-        self.scheduler.lock().handles.extend(left);
         unjoined
     }
 
@@ -104,21 +101,12 @@ impl Executor {
     ) -> Result<JoinHandle<()>, Option<JoinHandle<()>>> {
         let handover = Handover::new(handle);
         let body = {
-            let (joining, handover) = (Joining(Arc::clone(self)), handover.clone());
+            let (executor, handover) = (Arc::clone(self), handover.clone());
             move || {
                 let _ = handover.take().map(JoinHandle::join);
-                drop(joining);
+                executor.joined();
             }
         };
         sync::spawn("fairpool-joiner".to_string(), body).map_err(|_| handover.take())
-    }
-}
-
-/// A thread that is being joined, counted until this is dropped.
-struct Joining(Arc<Executor>);
-
-impl Drop for Joining {
-    fn drop(&mut self) {
-        self.0.joined();
     }
 }

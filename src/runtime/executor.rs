@@ -42,7 +42,7 @@ pub(crate) struct Executor {
     pub(super) woken: Condvar,
     /// Notified when something has ended that `close` waits for.
     pub(super) ended: Condvar,
-    /// The reaper runs, or is being started. Changed under the scheduler's lock.
+    /// The reaper runs. Changed under the scheduler's lock.
     pub(super) has_reaper: AtomicBool,
 }
 
@@ -74,7 +74,7 @@ impl Executor {
     }
 
     /// Spawns a thread. Its handle is kept until it is joined.
-    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.scheduler.lock().starting += 1;
         let spawned = sync::spawn(name, body);
         let mut scheduler = self.scheduler.lock();
@@ -86,20 +86,20 @@ impl Executor {
         result
     }
 
-    /// Waits until all threads have ended, there is a pool again, there is a handle to join (if
-    /// `joins`), or until the deadline. Returns how many threads have not ended; zero if there
-    /// is a pool again, which needs them.
-    pub(super) fn wait_for_threads(&self, deadline: Instant, joins: bool) -> usize {
+    /// Waits until all threads have ended, there is a pool again, there is a thread to join (if
+    /// `joins`), or until the deadline. Returns how many threads have not ended. `None`: there is
+    /// a pool again, which needs them.
+    pub(super) fn wait_for_threads(&self, deadline: Instant, joins: bool) -> Option<usize> {
         let mut scheduler = self.scheduler.lock();
         let has_reaper = || usize::from(self.has_reaper.load(Ordering::Relaxed));
         wait_until(&self.ended, &mut scheduler, Some(deadline), |scheduler| {
-            let joins = joins && !scheduler.handles.is_empty();
+            let joins = joins && scheduler.has_left();
             joins || !scheduler.is_empty() || scheduler.threads(has_reaper()) == 0
         });
-        if scheduler.is_empty() { scheduler.threads(has_reaper()) } else { 0 }
+        scheduler.is_empty().then(|| scheduler.threads(has_reaper()))
     }
 
-    /// A thread was joined, or its joiner could not be started.
+    /// A thread was joined.
     pub(super) fn joined(&self) {
         self.scheduler.lock().joining -= 1;
         // Not lost: `close` checks the scheduler under its lock before it sleeps.
@@ -135,11 +135,20 @@ fn send(cell: &WorkerCell, command: Command) {
 // ---- the reaper ----
 
 impl Executor {
-    /// Marks the reaper as running. `true`: the caller must run or spawn it now; `false`: there
-    /// is one.
+    /// Whether the caller must run or spawn the reaper now. `false`: there is one, or it is being
+    /// started.
     pub(crate) fn claim_reaper(&self) -> bool {
-        let _scheduler = self.scheduler.lock();
-        !self.has_reaper.swap(true, Ordering::AcqRel)
+        let mut scheduler = self.scheduler.lock();
+        let has_reaper = self.has_reaper.load(Ordering::Relaxed);
+        !has_reaper && !std::mem::replace(&mut scheduler.reaper_starts, true)
+    }
+
+    /// The reaper runs from here on, or it could not be started. Until then nobody counts on it:
+    /// who waits wakes up to start it, and a pool that ends does so without it.
+    pub(crate) fn reaper_started(&self, runs: bool) {
+        let mut scheduler = self.scheduler.lock();
+        scheduler.reaper_starts = false;
+        self.has_reaper.store(runs, Ordering::Release);
     }
 
     /// Spawns the reaper if there is none.
@@ -154,8 +163,7 @@ impl Executor {
         let executor = Arc::clone(self);
         let spawned = self.spawn("fairpool-reaper".to_string(), move || executor.run_reaper());
         if spawned.is_err() {
-            let _scheduler = self.scheduler.lock();
-            self.has_reaper.store(false, Ordering::Release);
+            self.reaper_started(false);
         }
         spawned
     }
@@ -163,6 +171,7 @@ impl Executor {
     /// The life of the reaper.
     pub(crate) fn run_reaper(self: &Arc<Self>) {
         set_role(Role::Reaper);
+        self.reaper_started(true);
         while let Some(due) = self.sleep() {
             due.into_iter().for_each(|due| self.run_pool(due));
             self.spawn_workers();
@@ -180,6 +189,7 @@ impl Executor {
         if scheduler.is_empty() {
             // Under the lock: a pool that comes later finds that there is no reaper.
             self.has_reaper.store(false, Ordering::Release);
+            scheduler.leave();
             drop(scheduler);
             self.ended.notify_all();
             return None;
@@ -236,7 +246,7 @@ impl Executor {
             Placement::ToIdle(cell, work) => send(&cell, Command::Run(work)),
             Placement::ToNew(work) => return Some(self.spawn_worker(Some(work))),
             // Not lost: the reaper checks the scheduler under its lock before it sleeps.
-            Placement::Queued => _ = self.woken.notify_one(),
+            Placement::Queued => self.woken.notify_one(),
         }
         None
     }
@@ -293,7 +303,9 @@ impl Executor {
             scheduler.add_idle(cell);
         }
         let ends = work.is_none() && !is_idle;
-        scheduler.workers -= usize::from(ends);
+        if ends {
+            scheduler.worker_leaves();
+        }
         if is_last_of_pool || ends {
             self.notify_ended(scheduler);
         } else {
@@ -308,7 +320,7 @@ impl Executor {
             match cell.wait_until(Some(sync::instant() + WORKER_IDLE_TIMEOUT)) {
                 Some(Command::Run(work)) => return Some(work),
                 Some(Command::Exit) => {
-                    self.scheduler.lock().workers -= 1;
+                    self.scheduler.lock().worker_leaves();
                     self.ended.notify_all();
                     return None;
                 }
@@ -323,13 +335,18 @@ impl Executor {
     }
 
     /// Joins threads that have ended. A worker does that before it ends: a thread whose
-    /// thread-local destructors still run counts until they are done.
+    /// thread-local destructors still run counts until they are done. After the last pool,
+    /// `close` does it.
     fn join_finished(&self) {
-        let finished: Vec<_> = {
-            let handles = &mut self.scheduler.lock().handles;
-            handles.extract_if(.., |handle| handle.is_finished()).collect()
+        let finished = {
+            let mut scheduler = self.scheduler.lock();
+            let is_last = scheduler.is_empty();
+            scheduler.take_left(|handle| !is_last && sync::is_finished(handle))
         };
-        finished.into_iter().for_each(|handle| drop(handle.join()));
+        for handle in finished {
+            let _ = handle.join();
+            self.joined();
+        }
     }
 }
 

@@ -123,3 +123,39 @@ impl ExecutorHandle {
         Some(at.map_or(soon, |at| at.min(soon)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::pool::Pool;
+    use crate::stub::StubManager;
+
+    /// A pool whose reaper is being started.
+    fn before_its_reaper() -> (Pool<StubManager>, Arc<Executor>) {
+        let config = Pool::builder().max_size(1).min_idle(Some(0)).config().expect("legal");
+        let executor = Arc::new(Executor::new());
+        assert!(executor.claim_reaper());
+        (Pool::start_with(config, StubManager, Arc::clone(&executor)), executor)
+    }
+
+    #[test]
+    fn p3_nobody_counts_on_a_reaper_whose_start_may_fail() {
+        let (pool, executor) = before_its_reaper();
+        assert!(!executor.claim_reaper(), "it is being started once");
+        assert!(pool.shared.executor.sleep_limit(None).is_some());
+        executor.reaper_started(false);
+        assert!(pool.shared.executor.sleep_limit(None).is_some());
+        assert!(executor.claim_reaper(), "it may be tried again");
+        executor.reaper_started(true);
+        assert_eq!(pool.shared.executor.sleep_limit(None), None);
+        executor.reaper_started(false);
+    }
+
+    #[test]
+    fn p11_a_pool_that_ends_before_its_reaper_has_started_is_let_go() {
+        let (pool, executor) = before_its_reaper();
+        drop(pool);
+        assert!(executor.scheduler.lock().is_empty());
+        executor.reaper_started(false);
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::wait_cell::WaitCell;
 use crate::core::Time;
-use crate::sync::{self, Arc, JoinHandle};
+use crate::sync::{self, Arc, JoinHandle, ThreadId};
 
 /// How many workers may be spawned within one [`SPAWN_INTERVAL`]. In a burst, jobs of many pools
 /// wait a moment for workers that become free. A single pool with its default settings never
@@ -123,6 +123,8 @@ pub(crate) struct Scheduler {
     last_number: u64,
     plans: BTreeSet<(Instant, u64)>,
     signalled: Vec<u64>,
+    /// The reaper is being started.
+    pub(crate) reaper_starts: bool,
     /// The reaper must not sleep: there is something new for it.
     pub(crate) reaper_has_work: bool,
     /// Jobs that wait for a worker, by pool.
@@ -142,6 +144,8 @@ pub(crate) struct Scheduler {
     pub(crate) starting: usize,
     /// The handles of threads that have not been joined.
     pub(crate) handles: Vec<JoinHandle<()>>,
+    /// Threads that have done their work, and have not been joined.
+    left: Vec<ThreadId>,
     /// How many threads are being joined.
     pub(crate) joining: usize,
 }
@@ -149,16 +153,49 @@ pub(crate) struct Scheduler {
 // ---- the threads ----
 
 impl Scheduler {
-    /// Takes all handles, to join them; they count as being joined from here on.
-    pub(crate) fn take_handles(&mut self) -> Vec<JoinHandle<()>> {
-        self.joining += self.handles.len();
-        std::mem::take(&mut self.handles)
+    /// The calling thread has done its work. It may be joined: it serves no pool that comes.
+    pub(crate) fn leave(&mut self) {
+        self.left.push(sync::this_thread());
+    }
+
+    /// Takes the handles of threads that have left, to join them; they count as being joined
+    /// from here on.
+    pub(crate) fn take_left(
+        &mut self,
+        mut which: impl FnMut(&JoinHandle<()>) -> bool,
+    ) -> Vec<JoinHandle<()>> {
+        let left = &mut self.left;
+        let taken = self.handles.extract_if(.., |handle| {
+            let place = left.iter().position(|id| *id == handle.thread().id());
+            place.filter(|_| which(handle)).map(|at| left.swap_remove(at)).is_some()
+        });
+        let taken: Vec<_> = taken.collect();
+        self.joining += taken.len();
+        taken
+    }
+
+    /// A thread cannot be joined now: others may try.
+    pub(crate) fn put_back_left(&mut self, handle: JoinHandle<()>) {
+        self.left.push(handle.thread().id());
+        self.handles.push(handle);
+        self.joining -= 1;
+    }
+
+    /// Whether there is a thread to join.
+    pub(crate) fn has_left(&self) -> bool {
+        self.handles.iter().any(|handle| self.left.contains(&handle.thread().id()))
+    }
+
+    /// The same, of a worker.
+    pub(crate) fn worker_leaves(&mut self) {
+        self.workers -= 1;
+        self.leave();
     }
 
     /// How many threads have not ended, `reapers` among them. A thread that has done its work
     /// may still run destructors of the driver's thread-local values.
     pub(crate) fn threads(&self, reapers: usize) -> usize {
-        // In a model threads have no handles.
+        // In a model most threads have no handles.
         (self.handles.len() + self.joining + self.starting).max(self.workers + reapers)
     }
 }
@@ -401,13 +438,15 @@ impl Scheduler {
         self.idle.push(Arc::clone(cell));
     }
 
-    /// Removes a worker that has been idle for long. `false`: a command for it is on its way,
+    /// Removes the calling worker, which has been idle for long. `false`: a command for it is on its way,
     /// or it is kept for the other pools.
     pub(crate) fn remove_idle(&mut self, cell: &WorkerCell) -> bool {
         let position = self.idle.iter().position(|other| Arc::ptr_eq(other, cell));
         let is_kept = self.idle.len() == 1 && self.pools.keys().any(|&it| self.has_many_jobs(it));
         let is_removed = position.filter(|_| !is_kept).map(|at| self.idle.remove(at)).is_some();
-        self.workers -= usize::from(is_removed);
+        if is_removed {
+            self.worker_leaves();
+        }
         is_removed
     }
 

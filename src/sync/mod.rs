@@ -29,7 +29,6 @@ pub(crate) use std::sync::atomic::{
     AtomicBool as PlainBool, AtomicU64 as PlainU64, Ordering as PlainOrdering,
 };
 pub(crate) use std::sync::{Arc, Weak};
-pub(crate) use std::thread::JoinHandle;
 
 /// Waits until the value is `ready`, or until the deadline (`None`: without a limit).
 pub(crate) fn wait_until<T>(

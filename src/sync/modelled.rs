@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::core::Time;
@@ -25,22 +24,33 @@ pub(crate) use shuttle as checker;
 use checker::sync::atomic::AtomicU64 as ModelledU64;
 
 pub(crate) use checker::sync::atomic::AtomicBool;
+pub(crate) use checker::thread::{JoinHandle, ThreadId};
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The pool spawns no threads: `loom` allows only five, and a channel would block either
 /// checker. Tasks stay in the backlog, where the model takes them, and there is no reaper.
 pub(crate) const THREADS: bool = false;
 
-/// Spawns nothing.
+/// Spawns a thread of the model: only a joiner, for a thread that a model gave the executor.
 ///
 /// # Errors
 ///
-/// Always.
-pub(crate) fn spawn<F>(_: String, _: F) -> io::Result<JoinHandle<()>>
+/// None.
+pub(crate) fn spawn<F>(_: String, body: F) -> io::Result<JoinHandle<()>>
 where
     F: FnOnce() + Send + 'static,
 {
-    Err(io::ErrorKind::Unsupported.into())
+    Ok(checker::thread::spawn(body))
+}
+
+/// The calling thread.
+pub(crate) fn this_thread() -> ThreadId {
+    checker::thread::current().id()
+}
+
+/// Nobody finds a thread that has ended: a model joins its threads itself.
+pub(crate) fn is_finished(_: &JoinHandle<()>) -> bool {
+    false
 }
 
 /// Does nothing: a model has no real time.

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::{self as std_sync, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use super::ticks::Ticks;
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use std::thread::{JoinHandle, ThreadId};
 pub(crate) use std::thread_local as per_thread;
 
 /// Whether the pool may spawn threads. A model runs their work itself.
@@ -34,6 +35,16 @@ where
     F: FnOnce() + Send + 'static,
 {
     thread::Builder::new().name(name).spawn(body)
+}
+
+/// The calling thread.
+pub(crate) fn this_thread() -> ThreadId {
+    thread::current().id()
+}
+
+/// Whether a thread has ended, as far as one can know without waiting for it.
+pub(crate) fn is_finished(thread: &JoinHandle<()>) -> bool {
+    thread.is_finished()
 }
 
 /// A condition variable with the interface of `parking_lot`'s. That one keeps its sleepers in

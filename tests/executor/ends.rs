@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::event::LeakEvent;
 use fairpool::{HandleEvent, ManageConnection, Pool, PooledConnection};
 use fairpool_children::alone;
+use fairpool_testing::StubManager;
 use fairpool_testing::stub::{
     Does, Gate, Op, Server, WATCHDOG, builder, eventually, lock, threads_named,
 };
@@ -78,6 +79,39 @@ fn p11_close_waits_for_no_work_of_other_pools() {
     assert!(!report.is_complete() && report.threads == 1, "{report}");
     gate.open();
     close_all(vec![hanging]);
+}
+
+/// The threads of the last pool go on for the new one, so its close cannot wait for them; nor
+/// does it leave a thread behind that waits for them.
+#[test]
+fn p11_close_returns_at_its_deadline_though_another_pool_comes() {
+    let _alone = alone();
+    let build = || Pool::builder().max_size(1).build(StubManager).unwrap();
+    let start = Instant::now();
+    for round in 0.. {
+        let old = build();
+        let (ready, (sender, closed)) = (Arc::new(Barrier::new(2)), mpsc::channel());
+        let closer = thread::spawn({
+            let ready = Arc::clone(&ready);
+            move || {
+                ready.wait();
+                let _ = old.close(Instant::now() + ms(100));
+                let _ = sender.send(());
+            }
+        });
+        ready.wait();
+        // The new pool comes a little later in each round.
+        (0..(round % 400) * 50).for_each(|_| std::hint::spin_loop());
+        let new = build();
+        let has_returned = closed.recv_timeout(WATCHDOG).is_ok();
+        assert!(has_returned, "round {round}: a close waits for the threads of another pool");
+        eventually("none waits for another's thread", || threads_named("fairpool-joiner") == 0);
+        close_all(vec![new]);
+        closer.join().unwrap();
+        if start.elapsed() > ms(3000) {
+            break;
+        }
+    }
 }
 
 // ---- threads that have done their work, but have not ended ----
@@ -172,6 +206,29 @@ fn p11_close_counts_a_thread_whose_destructors_have_run_for_long() {
     drop(pool.get().unwrap());
     let report = pool.close(Instant::now() + ms(300));
     assert!(!report.is_complete(), "{report} beside a thread that still runs");
+    gate.open();
+    close_all(vec![pool]);
+}
+
+/// A worker that ends joins those that have ended before.
+#[test]
+fn p11_close_counts_a_worker_that_joins_a_thread_that_hangs() {
+    let _alone = alone();
+    let (first, gate) = (AtomicBool::new(true), Gate::new());
+    let (first, passed) = (Arc::new(first), gate.clone());
+    let pool = of_one(move || {
+        if first.swap(false, Ordering::Relaxed) {
+            passed.pass();
+        }
+    });
+    let held = pool.get().unwrap();
+    gate.await_entered(1); // Its worker has ended, and is in the destructor.
+    PooledConnection::discard(held); // starts another worker, which ends after two seconds
+    thread::sleep(ms(2500));
+    eventually("both are counted, if the second has ended by now", || {
+        let report = pool.close(Instant::now() + ms(100));
+        !report.is_complete() && report.threads == threads_named("fairpool-worker")
+    });
     gate.open();
     close_all(vec![pool]);
 }

@@ -32,6 +32,8 @@ pub(super) struct Load {
     /// By connection id: when the last answered query began.
     answers: Arc<Mutex<HashMap<u64, Instant>>>,
     threads: Vec<JoinHandle<Tally>>,
+    /// Each returns by how much it woke too late, at most.
+    sleepers: Vec<JoinHandle<Duration>>,
 }
 
 /// The results of a load.
@@ -40,6 +42,8 @@ pub(super) struct Tally {
     gets: usize,
     /// By how much a get exceeded its limit, at most.
     overshoot: Duration,
+    /// The same of threads that only sleep.
+    overslept: Duration,
     pub(super) refusals: Vec<Refusal>,
     pub(super) failures: Vec<postgres::Error>,
 }
@@ -69,8 +73,24 @@ impl Load {
                 tally
             })
         };
+        let sleep = |number: usize| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut overslept = Duration::ZERO;
+                for n in number.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let (began, limit) = (Instant::now(), limits[n % 4]);
+                    thread::sleep(limit);
+                    overslept = overslept.max(began.elapsed().saturating_sub(limit));
+                }
+                overslept
+            })
+        };
         let threads = (0..THREADS).map(work).collect();
-        let load = Load { pool: pool.clone(), stop, answers, threads };
+        let sleepers = (0..THREADS).map(sleep).collect();
+        let load = Load { pool: pool.clone(), stop, answers, threads, sleepers };
         load.await_full(Instant::now());
         load
     }
@@ -98,6 +118,9 @@ impl Load {
             all.refusals.extend(one.refusals);
             all.failures.extend(one.failures);
         }
+        for sleeper in self.sleepers {
+            all.overslept = all.overslept.max(sleeper.join().expect("no panic"));
+        }
         all
     }
 }
@@ -115,6 +138,9 @@ impl Tally {
         let took = asked.elapsed();
         self.gets += 1;
         self.overshoot = self.overshoot.max(took.saturating_sub(limit));
+        if took > limit + millis(30) {
+            eprintln!("LATE limit {limit:?} took {took:?}: {}", match &got { Ok(_) => "Ok".to_string(), Err(e) => format!("{e}") });
+        }
         match got {
             Ok(mut conn) => {
                 let began = Instant::now();
@@ -139,9 +165,10 @@ impl Tally {
     /// Prints the figures and checks them against generous bounds.
     pub(super) fn report(&self, what: &str, full_again: Duration) {
         println!(
-            "figure: {what}: overshoot max {:.1} ms, full again after {:.2} s; {} gets, {} \
+            "figure: {what}: overshoot max {:.1} ms (of sleepers {:.1} ms), full again after {:.2} s; {} gets, {} \
              refused, {} queries failed",
             self.overshoot.as_secs_f64() * 1e3,
+            self.overslept.as_secs_f64() * 1e3,
             full_again.as_secs_f64(),
             self.gets,
             self.refusals.len(),

@@ -13,7 +13,9 @@ use fairpool_postgres::postgres;
 use crate::common::{Manager, millis, wait_until};
 
 const THREADS: usize = 16;
-/// How late a get may return before a test fails. Generous, since the machine may be busy.
+/// How late a get may return before a test fails, beside what the machine makes late: threads
+/// that only sleep tell that. A get may meet it twice, as it wakes and as it waits for a lock
+/// whose holder was interrupted.
 const LATE: Duration = Duration::from_millis(500);
 /// How long the pool may take to be full again before a test fails. The goal is two
 /// seconds.
@@ -77,11 +79,11 @@ impl Load {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {
                 let mut overslept = Duration::ZERO;
-                for n in number.. {
+                for limit in limits.into_iter().cycle().skip(number % 4) {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let (began, limit) = (Instant::now(), limits[n % 4]);
+                    let began = Instant::now();
                     thread::sleep(limit);
                     overslept = overslept.max(began.elapsed().saturating_sub(limit));
                 }
@@ -138,9 +140,6 @@ impl Tally {
         let took = asked.elapsed();
         self.gets += 1;
         self.overshoot = self.overshoot.max(took.saturating_sub(limit));
-        if took > limit + millis(30) {
-            eprintln!("LATE limit {limit:?} took {took:?}: {}", match &got { Ok(_) => "Ok".to_string(), Err(e) => format!("{e}") });
-        }
         match got {
             Ok(mut conn) => {
                 let began = Instant::now();
@@ -181,7 +180,8 @@ impl Tally {
             println!("{what}: a query failed with: {last}; {:?}", last.source());
         }
         assert!(self.gets > 50, "too few gets: {}", self.gets);
-        assert!(self.overshoot < LATE, "{what}: {:?} late", self.overshoot);
+        let (late, overslept) = (self.overshoot, self.overslept);
+        assert!(late < LATE + 2 * overslept, "{what}: {late:?} late, and sleepers {overslept:?}");
         assert!(full_again < RECOVERY, "{what}: full again after {full_again:?}");
     }
 

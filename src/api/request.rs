@@ -155,8 +155,8 @@ mod tests {
     use super::*;
     use crate::api::pool::Pool;
     use crate::core::{Answer, Time, Waiter};
-    use crate::runtime::wait_cell::WaitCell;
     use crate::stub::StubManager;
+    use crate::sync::WaitCell;
     use crate::types::config::Fairness;
 
     #[test]

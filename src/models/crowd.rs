@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::executor::{below, clock, crew, dawdle, one_in, pick};
+use super::executor::{below, clock, let_others_run, one_in, pick, start_executor};
 use super::run::draw;
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
 use crate::api::builder::Builder;
@@ -79,7 +79,7 @@ struct Crowd {
     outcomes: Arc<Plain<Vec<String>>>,
     gone: Arc<AtomicU64>,
     clock: JoinHandle<()>,
-    crew: JoinHandle<()>,
+    executor: JoinHandle<()>,
     callers: Vec<JoinHandle<()>>,
 }
 
@@ -99,7 +99,7 @@ impl Crowd {
         let outcomes = Arc::default();
         let gone = Arc::new(AtomicU64::new(0));
         let mut crowd = Crowd {
-            crew: crew(&bench.shared),
+            executor: start_executor(&bench.shared),
             clock: clock(&bench, &outcomes, &gone, CALLERS as u64),
             tokens: [CancelToken::new(), CancelToken::new()],
             callers: Vec::new(),
@@ -145,7 +145,7 @@ impl Crowd {
             assert!(report.is_complete(), "{report}");
         }
         drop(pool);
-        all_ended(shared, &ledger, self.clock, self.crew);
+        all_ended(shared, &ledger, self.clock, self.executor);
         std::mem::take(&mut *self.outcomes.lock().expect("no caller panics here"))
     }
 }
@@ -155,16 +155,16 @@ fn all_ended(
     shared: Arc<Shared<Driver>>,
     ledger: &Ledger,
     clock: JoinHandle<()>,
-    crew: JoinHandle<()>,
+    executor: JoinHandle<()>,
 ) {
     clock.join().expect("the clock");
-    crew.join().expect("the crew");
+    executor.join().expect("the executor");
     ended(shared, ledger);
 }
 
 /// One get, and its outcome.
 fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> String {
-    dawdle();
+    let_others_run();
     let mut request =
         pool.request().timeout(pick(habits.timeouts)).priority(pick(habits.priorities));
     if let Some(token) = &token {
@@ -174,7 +174,7 @@ fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> Stri
         Ok(guard) => guard,
         Err(error) => return kind_of(&error),
     };
-    dawdle();
+    let_others_run();
     use_up(pool, guard, pick(habits.ends))
 }
 
@@ -196,7 +196,7 @@ fn use_up(pool: &Pool<Driver>, mut guard: Guard, end: End) -> String {
         }
         End::PassOn => {
             let other = thread::spawn(move || {
-                dawdle();
+                let_others_run();
                 drop(guard);
             });
             other.join().expect("the other");
@@ -242,7 +242,7 @@ fn p4_a_crowd_with_deadlines_and_cancels() {
     draw("a crowd with deadlines and cancels", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         for token in &crowd.tokens {
-            dawdle();
+            let_others_run();
             token.cancel();
         }
         crowd.end()
@@ -262,7 +262,7 @@ fn p3_a_crowd_meets_a_driver_that_fails() {
         driver.ledger.failures_left.store(below(4), Ordering::Relaxed);
         let crowd = Crowd::with(settings, driver, habits);
         for _ in 0..4 {
-            dawdle();
+            let_others_run();
             let ledger = &crowd.bench.ledger;
             let failing = if one_in(2) { &ledger.failures_left } else { &ledger.invalid_left };
             failing.store(below(4), Ordering::Relaxed);
@@ -279,7 +279,7 @@ fn p3_a_crowd_and_a_busy_owner() {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         let pool = &crowd.bench.pool;
         for _ in 0..6 {
-            dawdle();
+            let_others_run();
             match below(6) {
                 0 => pool.refresh(),
                 1 => pool.pause(),
@@ -304,7 +304,7 @@ fn p11_a_crowd_is_sent_away() {
         let closers = [(); 2].map(|()| {
             let pool = crowd.bench.pool.clone();
             thread::spawn(move || {
-                (0..4).for_each(|_| dawdle());
+                (0..4).for_each(|_| let_others_run());
                 let report = pool.close(instant() + LONG);
                 assert!(report.is_complete(), "{report}");
             })
@@ -319,12 +319,12 @@ fn p11_a_crowd_is_sent_away() {
 fn p11_the_last_of_a_crowd_drops_the_last_handle() {
     draw("the last of a crowd", ITERATIONS, &["granted", "broken", "Timeout"], || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
-        dawdle();
-        let Crowd { bench, outcomes, clock, crew, callers, .. } = crowd;
+        let_others_run();
+        let Crowd { bench, outcomes, clock, executor, callers, .. } = crowd;
         let Bench { pool, shared, ledger } = bench;
         drop(pool);
         callers.into_iter().for_each(|caller| caller.join().expect("a caller"));
-        all_ended(shared, &ledger, clock, crew);
+        all_ended(shared, &ledger, clock, executor);
         std::mem::take(&mut *outcomes.lock().expect("no caller panics here"))
     });
 }
@@ -340,11 +340,11 @@ fn p3_a_crowd_is_listened_to() {
             let (pool, shared) = (crowd.bench.pool.clone(), Arc::clone(&crowd.bench.shared));
             thread::spawn(move || {
                 names.map(|name| {
-                    dawdle();
+                    let_others_run();
                     let events = pool.subscribe(1_000).expect("a legal capacity");
-                    dawdle();
+                    let_others_run();
                     get_by_name(&pool, name);
-                    dawdle();
+                    let_others_run();
                     shared.deliver_events();
                     told_of(&events, name)
                 })

@@ -21,7 +21,7 @@ pub(super) fn pick<T: Copy>(from: &[T]) -> T {
 }
 
 /// Lets other threads run first, for a while.
-pub(super) fn dawdle() {
+pub(super) fn let_others_run() {
     for _ in 0..below(4) {
         thread::yield_now();
     }
@@ -61,7 +61,7 @@ pub(super) fn clock(
 // ---- the executor ----
 
 /// Spawns the reaper and two workers, which end with the pool.
-pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
+pub(super) fn start_executor(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
     let executor = Arc::clone(&shared.executor.inner);
     assert!(executor.claim_reaper());
     let worker = || {
@@ -74,7 +74,7 @@ pub(super) fn crew(shared: &Arc<Shared<Driver>>) -> JoinHandle<()> {
                     if scheduler.is_empty() {
                         return;
                     }
-                    scheduler.workers += 1;
+                    scheduler.threads.workers += 1;
                 }
                 executor.run_worker(None);
             }

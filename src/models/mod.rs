@@ -2,9 +2,9 @@
 //! order that their locks allow, up to a number of preemptions. `shuttle` runs them, and
 //! larger ones, in random orders. `scripts/models` does both.
 //!
-//! A model runs the real code of the shell and the core, but the executor starts no threads:
-//! threads of the model take their places. Those that are about something else have one for
-//! all, the [`crew`]. Each pool has an executor of its own, unless a model gives it one. Time
+//! A model runs the real code of the shell and the core, but the executor starts no reaper and no
+//! workers: threads of the model take their places. Those that are about something else have one
+//! for all, [`run_executor`]. Each pool has an executor of its own, unless a model gives it one. Time
 //! passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
@@ -22,8 +22,8 @@ use crate::api::pool::Pool;
 use crate::core::{Gauges, Reason};
 use crate::runtime::conn::CloseMutex;
 use crate::runtime::executor::{Executor, WORKER_IDLE_TIMEOUT};
-use crate::runtime::scheduler::Work;
 use crate::runtime::shared::Shared;
+use crate::runtime::threads::Work;
 use crate::sync::checker::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, PlainOrdering, advance, asleep, instant};
 use crate::types::cancel::CancelToken;
@@ -218,30 +218,30 @@ impl Bench {
     }
 
     /// Spawns a thread that does the work of the pool's threads until the pool ends.
-    fn crew(&self) -> JoinHandle<()> {
+    fn executor(&self) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
-        thread::spawn(move || crew(&shared, false))
+        thread::spawn(move || run_executor(&shared, false))
     }
 
-    /// As [`crew`](Bench::crew), with the reaper.
-    fn crew_with_reaper(&self) -> JoinHandle<()> {
+    /// As [`executor`](Bench::executor), with the reaper.
+    fn executor_with_reaper(&self) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
-        thread::spawn(move || crew(&shared, true))
+        thread::spawn(move || run_executor(&shared, true))
     }
 
     fn gauges(&self) -> Gauges {
         self.shared.gauges()
     }
 
-    /// All callers have ended; a crew may still run. The queue is empty and nothing is
+    /// All callers have ended; an executor may still run. The queue is empty and nothing is
     /// lost, neither while the pool is open nor after its last handle is dropped.
-    fn end(self, crew: Option<JoinHandle<()>>) {
+    fn end(self, executor: Option<JoinHandle<()>>) {
         run::stop_exploring();
-        let has_crew = crew.is_some();
+        let has_executor = executor.is_some();
         work(&self.shared);
         let gauges = self.gauges();
         assert_eq!((gauges.waiting, gauges.busy), (0, 0), "{gauges:?}");
-        if !has_crew {
+        if !has_executor {
             let calls = (gauges.opening, gauges.checking, gauges.closing);
             assert_eq!(calls, (0, 0, 0), "{gauges:?}");
             let open = count(&self.ledger.opened) - count(&self.ledger.closed);
@@ -250,8 +250,8 @@ impl Bench {
         let Bench { pool, shared, ledger } = self;
         drop(pool);
         work(&shared);
-        if let Some(crew) = crew {
-            crew.join().expect("the crew");
+        if let Some(executor) = executor {
+            executor.join().expect("the executor");
         }
         ended(shared, &ledger);
     }
@@ -290,7 +290,7 @@ fn work(shared: &Arc<Shared<Driver>>) {
 
 /// The work of an executor on one thread: the jobs, and the reaper's if `reaps`. Ends with the
 /// pool.
-fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
+fn run_executor(shared: &Arc<Shared<Driver>>, reaps: bool) {
     let executor = &shared.executor.inner;
     assert!(executor.claim_reaper());
     executor.reaper_started(true);
@@ -310,7 +310,7 @@ fn crew(shared: &Arc<Shared<Driver>>, reaps: bool) {
 /// Spawns a worker, which ends with the pool.
 fn worker(bench: &Bench) -> JoinHandle<()> {
     let executor = Arc::clone(&bench.shared.executor.inner);
-    executor.scheduler.lock().workers += 1;
+    executor.scheduler.lock().threads.workers += 1;
     thread::spawn(move || executor.run_worker(None))
 }
 
@@ -436,7 +436,7 @@ fn p3_hand_off_against_refresh() {
     explore("hand-off against refresh", 2, &["the old one", "a new one"], || {
         let (bench, held) = Bench::held(settings());
         let old = id(&held);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = getter(&bench);
         let refresher = {
             let pool = bench.pool.clone();
@@ -445,7 +445,7 @@ fn p3_hand_off_against_refresh() {
         drop(held);
         refresher.join().expect("the refresher");
         let got = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         which(got, old)
     });
 }
@@ -689,12 +689,12 @@ fn p4_a_cancelled_wait_has_left_the_queue() {
 fn p4_open_against_timeout() {
     explore("open against timeout", 2, &["granted", "Timeout"], || {
         let bench = Bench::new(settings());
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = bench.caller(ms(10));
         let clock = thread::spawn(|| advance(ms(10)));
         clock.join().expect("the clock");
         let outcome = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         outcome
     });
 }
@@ -704,11 +704,11 @@ fn p4_open_against_timeout() {
 fn p4_check_against_timeout() {
     explore("check against timeout", 2, &["granted", "Timeout"], || {
         let bench = Bench::filled(settings().test_on_check_out(true), 1);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = bench.caller(ms(10));
         advance(ms(10));
         let outcome = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         outcome
     });
 }
@@ -722,11 +722,11 @@ fn p4_a_check_of_a_callers_own() {
             let driver = Driver { trusted: true, ..Driver::default() };
             driver.ledger.invalid_left.store(invalid, Ordering::Relaxed);
             let bench = Bench::filled_with(settings().test_on_check_out(true), driver, 1);
-            let crew = bench.crew();
+            let executor = bench.executor();
             let other = bench.caller(MAX);
             let own = outcome(bench.pool.get_timeout(MAX));
             let other = other.join().expect("the other caller");
-            bench.end(Some(crew));
+            bench.end(Some(executor));
             format!("{own}, {other}")
         });
     }
@@ -756,11 +756,11 @@ fn p3_detach_against_waiter() {
     explore("detach against waiter", 3, &["a new one"], || {
         let (bench, held) = Bench::held(settings());
         let old = id(&held);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = getter(&bench);
         drop(PooledConnection::detach(held));
         let got = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         which(got, old)
     });
 }
@@ -772,12 +772,12 @@ fn p3_a_failed_open_is_tried_again() {
         let driver = Driver::default();
         driver.ledger.failures_left.store(1, Ordering::Relaxed);
         let bench = Bench::with(settings(), driver);
-        let crew = bench.crew_with_reaper();
+        let executor = bench.executor_with_reaper();
         let caller = bench.caller(MAX);
         bench.shared.wait_for(None, |core| core.counters().open_failures == 1);
         advance(ms(2000)); // longer than any backoff
         let outcome = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         outcome
     });
 }
@@ -789,11 +789,11 @@ fn p9_a_permanent_failure_against_timeout() {
         let driver = Driver { permanent: true, ..Driver::default() };
         driver.ledger.failures_left.store(u64::MAX, Ordering::Relaxed);
         let bench = Bench::with(settings(), driver);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = bench.caller(ms(10));
         advance(ms(10));
         let outcome = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         outcome
     });
 }
@@ -960,12 +960,12 @@ fn p7_return_against_reaper() {
         let (bench, held) = Bench::held(settings().idle_timeout(Some(ms(10))));
         let old = id(&held);
         drop(held);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let caller = getter(&bench);
         advance(ms(10));
         bench.shared.transition(|core, fx| core.tick(fx));
         let got = caller.join().expect("the caller");
-        bench.end(Some(crew));
+        bench.end(Some(executor));
         which(got, old)
     });
 }
@@ -976,7 +976,7 @@ fn p7_return_against_reaper() {
 fn p3_the_reaper_hears_of_an_earlier_end() {
     explore("return against the reaper's sleep", 4, &["closed"], || {
         let (bench, held) = Bench::held(settings().max_lifetime(Some(ms(10))));
-        let reaper = bench.crew_with_reaper();
+        let reaper = bench.executor_with_reaper();
         drop(held);
         advance(ms(10));
         bench.shared.wait_for(None, |core| {
@@ -1047,11 +1047,11 @@ fn p6_the_last_handle_against_the_last_close() {
     explore("last handle against last close", 3, &["2 closed"], || {
         let waits = settings().max_size(2).drop_timeout(MAX);
         let bench = Bench::filled(waits, 2);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let Bench { pool, shared, ledger } = bench;
         drop(pool);
         let closed = count(&ledger.closed);
-        crew.join().expect("the crew");
+        executor.join().expect("the executor");
         ended(shared, &ledger);
         format!("{closed} closed")
     });
@@ -1064,13 +1064,13 @@ fn p6_the_last_handle_against_a_holder() {
     let to_meet = ["0 closed", "1 closed"];
     explore("last handle against a holder", 3, &to_meet, || {
         let (bench, held) = Bench::held(settings().drop_timeout(MAX));
-        let crew = bench.crew();
+        let executor = bench.executor();
         let returner = thread::spawn(move || drop(held));
         let Bench { pool, shared, ledger } = bench;
         drop(pool);
         let closed = count(&ledger.closed);
         returner.join().expect("the returner");
-        crew.join().expect("the crew");
+        executor.join().expect("the executor");
         ended(shared, &ledger);
         format!("{closed} closed")
     });
@@ -1081,13 +1081,13 @@ fn p6_the_last_handle_against_a_holder() {
 fn p6_the_last_handle_against_its_timeout() {
     explore("last handle against its timeout", 2, &["0 closed", "1 closed"], || {
         let bench = Bench::filled(settings().drop_timeout(ms(10)), 1);
-        let crew = bench.crew();
+        let executor = bench.executor();
         let clock = thread::spawn(|| advance(ms(10)));
         let Bench { pool, shared, ledger } = bench;
         drop(pool);
         let closed = count(&ledger.closed);
         clock.join().expect("the clock");
-        crew.join().expect("the crew");
+        executor.join().expect("the executor");
         ended(shared, &ledger);
         format!("{closed} closed")
     });
@@ -1179,7 +1179,7 @@ fn worker_left(shared: &Arc<Shared<Driver>>, worker: JoinHandle<()>) -> bool {
     loop {
         let next = {
             let mut scheduler = executor.scheduler.lock();
-            if scheduler.workers == 0 { scheduler.take_next() } else { None }
+            if scheduler.threads.workers == 0 { scheduler.take_next() } else { None }
         };
         match next {
             Some(Work { pool, job }) => {
@@ -1190,7 +1190,7 @@ fn worker_left(shared: &Arc<Shared<Driver>>, worker: JoinHandle<()>) -> bool {
                     executor.notify_ended(scheduler);
                 }
             }
-            None if executor.scheduler.lock().workers == 0 => break,
+            None if executor.scheduler.lock().threads.workers == 0 => break,
             None => thread::yield_now(),
         }
     }
@@ -1267,7 +1267,7 @@ fn p11_the_joins_of_the_last_close_against_a_new_pool() {
         assert!(report.is_complete(), "{report}");
         let Bench { pool, shared, ledger } = first;
         drop(pool);
-        let reaper = executor.scheduler.lock().handles.pop();
+        let reaper = executor.scheduler.lock().threads.handles.pop();
         let goes_on = reaper.is_some();
         second.end(reaper);
         ended(shared, &ledger);

@@ -80,14 +80,15 @@ impl Executor {
     /// Starts a joiner for each thread that has left. Returns the number of those for which none
     /// could be started.
     fn start_joiners(self: &Arc<Self>, joiners: &mut Vec<JoinHandle<()>>) -> usize {
-        let left = self.scheduler.lock().take_left(|_| true);
+        let left = self.scheduler.lock().threads.take_left(|_| true);
         let mut unjoined = 0;
         for handle in left {
             match self.start_joiner(handle) {
                 Ok(joiner) => joiners.push(joiner),
                 Err(handle) => {
                     unjoined += 1;
-                    handle.into_iter().for_each(|it| self.scheduler.lock().put_back_left(it));
+                    let back = |it| self.scheduler.lock().threads.put_back(it);
+                    handle.into_iter().for_each(back);
                 }
             }
         }

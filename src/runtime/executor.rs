@@ -13,13 +13,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::scheduler::{
-    Command, DuePool, ErasedPool, Placement, Scheduler, Timers, Work, WorkerCell,
-};
-use super::wait_cell::WaitCell;
+use super::scheduler::{DuePool, ErasedPool, Scheduler, Timers};
+use super::threads::{Command, Placement, Work, WorkerCell};
 use crate::sync::{
-    self, Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Process, Weak,
-    per_thread, wait_until,
+    self, Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, Process, WaitCell,
+    Weak, per_thread, wait_until,
 };
 use crate::types::text_of_panic;
 
@@ -74,13 +72,14 @@ impl Executor {
     }
 
     /// Spawns a thread. Its handle is kept until it is joined.
-    pub(crate) fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.scheduler.lock().starting += 1;
+    pub(crate) fn spawn(
+        &self,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        self.scheduler.lock().threads.starts();
         let spawned = sync::spawn(name, body);
-        let mut scheduler = self.scheduler.lock();
-        scheduler.starting -= 1;
-        let result = spawned.map(|handle| scheduler.handles.push(handle));
-        drop(scheduler);
+        let result = self.scheduler.lock().threads.started(spawned);
         // Not lost: `close` checks the scheduler under its lock before it sleeps.
         self.ended.notify_all();
         result
@@ -93,15 +92,15 @@ impl Executor {
         let mut scheduler = self.scheduler.lock();
         let has_reaper = || usize::from(self.has_reaper.load(Ordering::Relaxed));
         wait_until(&self.ended, &mut scheduler, Some(deadline), |scheduler| {
-            let joins = joins && scheduler.has_left();
-            joins || !scheduler.is_empty() || scheduler.threads(has_reaper()) == 0
+            let joins = joins && scheduler.threads.has_left();
+            joins || !scheduler.is_empty() || scheduler.threads.count(has_reaper()) == 0
         });
-        scheduler.is_empty().then(|| scheduler.threads(has_reaper()))
+        scheduler.is_empty().then(|| scheduler.threads.count(has_reaper()))
     }
 
     /// A thread was joined.
     pub(super) fn joined(&self) {
-        self.scheduler.lock().joining -= 1;
+        self.scheduler.lock().threads.joined();
         // Not lost: `close` checks the scheduler under its lock before it sleeps.
         self.ended.notify_all();
     }
@@ -189,7 +188,7 @@ impl Executor {
         if scheduler.is_empty() {
             // Under the lock: a pool that comes later finds that there is no reaper.
             self.has_reaper.store(false, Ordering::Release);
-            scheduler.leave();
+            scheduler.threads.leave();
             drop(scheduler);
             self.ended.notify_all();
             return None;
@@ -304,7 +303,7 @@ impl Executor {
         }
         let ends = work.is_none() && !is_idle;
         if ends {
-            scheduler.worker_leaves();
+            scheduler.threads.worker_leaves();
         }
         if is_last_of_pool || ends {
             self.notify_ended(scheduler);
@@ -320,7 +319,7 @@ impl Executor {
             match cell.wait_until(Some(sync::instant() + WORKER_IDLE_TIMEOUT)) {
                 Some(Command::Run(work)) => return Some(work),
                 Some(Command::Exit) => {
-                    self.scheduler.lock().worker_leaves();
+                    self.scheduler.lock().threads.worker_leaves();
                     self.ended.notify_all();
                     return None;
                 }
@@ -341,7 +340,7 @@ impl Executor {
         let finished = {
             let mut scheduler = self.scheduler.lock();
             let is_last = scheduler.is_empty();
-            scheduler.take_left(|handle| !is_last && sync::is_finished(handle))
+            scheduler.threads.take_left(|handle| !is_last && sync::is_finished(handle))
         };
         for handle in finished {
             let _ = handle.join();

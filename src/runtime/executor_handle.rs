@@ -4,7 +4,8 @@ use std::io;
 use std::time::Instant;
 
 use super::executor::Executor;
-use super::scheduler::{ErasedPool, Job, SPAWN_RETRY, Signal, Work};
+use super::scheduler::{ErasedPool, SPAWN_RETRY, Signal};
+use super::threads::{Job, Work};
 use crate::sync::{self, Arc, Ordering, PlainBool, PlainOrdering, wait_until};
 
 /// A pool's handle of the executor.

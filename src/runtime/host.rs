@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::executor::{Role, role};
-use super::scheduler::{ErasedPool, Job, Signal, Timers};
+use super::scheduler::{ErasedPool, Signal, Timers};
 use super::shared::{Shared, Task};
+use super::threads::Job;
 use crate::core::Time;
 use crate::sync::{Arc, PlainOrdering as Ordering};
 use crate::types::ManageConnection;

@@ -1,7 +1,7 @@
 //! What obeys the state machine: the lock, waiting callers, the pool's threads, the
 //! driver calls, and the delivery of events.
 //!
-//! From the bottom up: the parts (`wait_cell`, `conn`, `executor`, …), then
+//! From the bottom up: the parts (`conn`, `threads`, `executor`, …), then
 //! `shared`, which is made of them and has the lock, then what acts on a pool.
 
 pub(crate) mod announce;
@@ -22,6 +22,6 @@ pub(crate) mod shared;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
 pub(crate) mod subscribers;
+pub(crate) mod threads;
 pub(crate) mod use_sampler;
 pub(crate) mod wait;
-pub(crate) mod wait_cell;

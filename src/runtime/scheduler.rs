@@ -5,17 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::wait_cell::WaitCell;
+use super::threads::{Job, Placement, SpawnRate, Threads, Work, WorkerCell};
 use crate::core::Time;
-use crate::sync::{self, Arc, JoinHandle, ThreadId};
-
-/// How many workers may be spawned within one [`SPAWN_INTERVAL`]. In a burst, jobs of many pools
-/// wait a moment for workers that become free. A single pool with its default settings never
-/// waits. (Decision 0031 has the measurements.)
-const BURST: usize = 16;
-
-/// The time for which [`BURST`] is the limit.
-const SPAWN_INTERVAL: Duration = Duration::from_millis(2);
+use crate::sync::{self, Arc};
 
 /// A pool with this many jobs under way leaves one worker to the other pools, because its calls
 /// may hang, and the system may have no more threads to give. With its default settings a pool
@@ -24,26 +16,6 @@ const MANY_JOBS: usize = 8;
 
 /// After a thread could not be spawned, the next attempt follows after this time.
 pub(crate) const SPAWN_RETRY: Duration = Duration::from_millis(100);
-
-/// What a worker does once. The closure holds a reference to its pool.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
-
-/// A job of a pool.
-pub(crate) struct Work {
-    /// The pool's number.
-    pub(crate) pool: u64,
-    pub(crate) job: Job,
-}
-
-/// What an idle worker is told to do.
-pub(crate) enum Command {
-    Run(Work),
-    /// There is no pool any more: the worker ends.
-    Exit,
-}
-
-/// The cell at which an idle worker waits for its [`Command`].
-pub(crate) type WorkerCell = Arc<WaitCell<Command>>;
 
 /// A pool as the executor knows it: without the type of its manager.
 pub(crate) trait ErasedPool: Send + Sync {
@@ -92,16 +64,6 @@ pub(crate) struct DuePool {
     pub(crate) has_ended: bool,
 }
 
-/// Which worker gets new work.
-pub(crate) enum Placement {
-    /// This idle worker.
-    ToIdle(WorkerCell, Work),
-    /// A new worker.
-    ToNew(Work),
-    /// None yet: it waits for a worker that becomes free, or that the reaper spawns.
-    Queued,
-}
-
 /// A pool, until it and all its jobs have ended.
 struct PoolEntry {
     /// `None` before it is registered, and after it has ended.
@@ -133,71 +95,12 @@ pub(crate) struct Scheduler {
     /// A stack: the worker that became idle last gets the next job, so that surplus workers
     /// time out and end.
     idle: Vec<WorkerCell>,
-    /// Workers that have not ended.
-    pub(crate) workers: usize,
-    /// Those of them that were spawned without a job, and have not asked for one yet.
+    /// Workers that were spawned without a job, and have not asked for one yet.
     spawned_idle: usize,
     spawn_rate: SpawnRate,
     /// The last thread could not be spawned; the next attempt follows then.
     spawn_retry_at: Option<Instant>,
-    /// Threads that are being spawned: their handles are not here yet.
-    pub(crate) starting: usize,
-    /// The handles of threads that have not been joined.
-    pub(crate) handles: Vec<JoinHandle<()>>,
-    /// Threads that have done their work, and have not been joined.
-    left: Vec<ThreadId>,
-    /// How many threads are being joined.
-    pub(crate) joining: usize,
-}
-
-// ---- the threads ----
-
-impl Scheduler {
-    /// The calling thread has done its work. It may be joined: it serves no pool that comes.
-    pub(crate) fn leave(&mut self) {
-        self.left.push(sync::this_thread());
-    }
-
-    /// Takes the handles of threads that have left, to join them; they count as being joined
-    /// from here on.
-    pub(crate) fn take_left(
-        &mut self,
-        mut which: impl FnMut(&JoinHandle<()>) -> bool,
-    ) -> Vec<JoinHandle<()>> {
-        let left = &mut self.left;
-        let taken = self.handles.extract_if(.., |handle| {
-            let place = left.iter().position(|id| *id == handle.thread().id());
-            place.filter(|_| which(handle)).map(|at| left.swap_remove(at)).is_some()
-        });
-        let taken: Vec<_> = taken.collect();
-        self.joining += taken.len();
-        taken
-    }
-
-    /// A thread cannot be joined now: others may try.
-    pub(crate) fn put_back_left(&mut self, handle: JoinHandle<()>) {
-        self.left.push(handle.thread().id());
-        self.handles.push(handle);
-        self.joining -= 1;
-    }
-
-    /// Whether there is a thread to join.
-    pub(crate) fn has_left(&self) -> bool {
-        self.handles.iter().any(|handle| self.left.contains(&handle.thread().id()))
-    }
-
-    /// The same, of a worker.
-    pub(crate) fn worker_leaves(&mut self) {
-        self.workers -= 1;
-        self.leave();
-    }
-
-    /// How many threads have not ended, `reapers` among them. A thread that has done its work
-    /// may still run destructors of the driver's thread-local values.
-    pub(crate) fn threads(&self, reapers: usize) -> usize {
-        // In a model most threads have no handles.
-        (self.handles.len() + self.joining + self.starting).max(self.workers + reapers)
-    }
+    pub(crate) threads: Threads,
 }
 
 // ---- the pools ----
@@ -351,7 +254,7 @@ impl Scheduler {
         let may_spawn = sync::THREADS && self.queues.is_empty() && !self.lacks_reserve(work.pool);
         if may_spawn && self.spawn_rate.admit(now(), false) {
             self.begin(work.pool);
-            self.workers += 1;
+            self.threads.workers += 1;
             return Placement::ToNew(work);
         }
         // For the first job in the queues the reaper has to plan a spawn; the others wait with it.
@@ -376,7 +279,7 @@ impl Scheduler {
             return None;
         }
         let pool = self.next_in_queue()?;
-        self.workers += 1;
+        self.threads.workers += 1;
         if self.lacks_reserve(pool) {
             self.spawned_idle += 1;
             return Some(None);
@@ -411,7 +314,7 @@ impl Scheduler {
     pub(crate) fn not_spawned(&mut self, work: Option<Work>, now: Instant) {
         self.spawn_retry_at = Some(now + SPAWN_RETRY);
         self.reaper_has_work = true;
-        self.workers -= 1;
+        self.threads.workers -= 1;
         match work {
             None => self.spawned_idle -= 1,
             Some(Work { pool, job }) => {
@@ -445,7 +348,7 @@ impl Scheduler {
         let is_kept = self.idle.len() == 1 && self.pools.keys().any(|&it| self.has_many_jobs(it));
         let is_removed = position.filter(|_| !is_kept).map(|at| self.idle.remove(at)).is_some();
         if is_removed {
-            self.worker_leaves();
+            self.threads.worker_leaves();
         }
         is_removed
     }
@@ -485,44 +388,6 @@ impl Scheduler {
             return None;
         }
         self.spawn_retry_at.max(self.spawn_rate.next())
-    }
-}
-
-/// Limits how many workers are spawned at once.
-#[derive(Default)]
-struct SpawnRate {
-    /// When the present [`SPAWN_INTERVAL`] began.
-    since: Option<Instant>,
-    /// How many may be spawned in this interval, and how many of them are left.
-    quota: usize,
-    left: usize,
-    /// How many queued jobs went to workers that became free in this interval.
-    taken: usize,
-}
-
-impl SpawnRate {
-    /// Whether a worker may be spawned now. `is_queued`: for a job from the queues.
-    fn admit(&mut self, now: Instant, is_queued: bool) -> bool {
-        if self.since.is_none_or(|since| since + SPAWN_INTERVAL <= now) {
-            self.since = Some(now);
-            self.quota = match self.taken {
-                _ if !is_queued => BURST,
-                // All workers are busy, and may hang. The doubling empties a queue of any
-                // length in a few intervals.
-                0 => BURST.max(2 * self.quota),
-                // Workers become free; more of them would only compete for the processors.
-                _ => 1,
-            };
-            (self.left, self.taken) = (self.quota, 0);
-        }
-        let is_admitted = self.left > 0;
-        self.left -= usize::from(is_admitted);
-        is_admitted
-    }
-
-    /// When the next worker may be spawned.
-    fn next(&self) -> Option<Instant> {
-        self.since.map(|since| if self.left > 0 { since } else { since + SPAWN_INTERVAL })
     }
 }
 

@@ -15,10 +15,9 @@ use super::notifications::{Added, Notifications};
 use super::probe::HealthProbe;
 use super::subscribers::Subscribers;
 use super::use_sampler::Record;
-use super::wait_cell::WaitCell;
 use crate::core::{Answer, Core, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
 use crate::sync::{
-    self, Arc, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
+    self, Arc, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess, WaitCell,
 };
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,

@@ -7,9 +7,8 @@ use log::Level;
 use super::logger::millis;
 use super::refusal::Refusal;
 use super::shared::{FastPath, PoolCell, PoolCore, PoolLease, Runtime, Shared};
-use super::wait_cell::WaitCell;
 use crate::core::{Answer, Check, Effects, Job, Time, Waiter, WaiterId};
-use crate::sync::Arc;
+use crate::sync::{Arc, WaitCell};
 use crate::types::thread;
 use crate::types::{
     CallSite, Caller, CancelToken, Error, ErrorKind, ManageConnection, Registration, Timed,

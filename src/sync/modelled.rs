@@ -27,8 +27,8 @@ pub(crate) use checker::sync::atomic::AtomicBool;
 pub(crate) use checker::thread::{JoinHandle, ThreadId};
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The pool spawns no threads: `loom` allows only five, and a channel would block either
-/// checker. Tasks stay in the backlog, where the model takes them, and there is no reaper.
+/// The executor spawns no reaper and no workers: `loom` allows only five threads. Jobs stay in the
+/// queues, where the model takes them.
 pub(crate) const THREADS: bool = false;
 
 /// Spawns a thread of the model: only a joiner, for a thread that a model gave the executor.

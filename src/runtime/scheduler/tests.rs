@@ -1,6 +1,8 @@
 //! The decisions of the executor, without a thread.
 
 use super::*;
+use crate::runtime::threads::{BURST, SPAWN_INTERVAL};
+use crate::sync::WaitCell;
 
 /// A pool that needs nothing.
 struct Quiet;
@@ -60,7 +62,7 @@ fn cell() -> WorkerCell {
 fn the_worker_that_came_last_works_first_and_the_others_end() {
     let (mut scheduler, now) = scheduler(1);
     let cells = [cell(), cell()];
-    scheduler.workers = 2;
+    scheduler.threads.workers = 2;
     cells.iter().for_each(|cell| scheduler.add_idle(cell));
     for _ in 0..3 {
         let Placement::ToIdle(cell, _) = scheduler.place(work(1), || now) else {
@@ -71,18 +73,18 @@ fn the_worker_that_came_last_works_first_and_the_others_end() {
         scheduler.add_idle(&cell);
     }
     assert!(scheduler.remove_idle(&cells[0]), "it has been idle for long");
-    assert_eq!(scheduler.workers, 1);
+    assert_eq!(scheduler.threads.workers, 1);
 }
 
 #[test]
 fn a_worker_that_has_a_command_does_not_end() {
     let (mut scheduler, now) = scheduler(1);
     let cell = cell();
-    scheduler.workers = 1;
+    scheduler.threads.workers = 1;
     scheduler.add_idle(&cell);
     assert_eq!(place(&mut scheduler, 1, now), Became::Handed);
     assert!(!scheduler.remove_idle(&cell));
-    assert_eq!(scheduler.workers, 1);
+    assert_eq!(scheduler.threads.workers, 1);
 }
 
 #[test]
@@ -103,7 +105,7 @@ fn in_a_burst_jobs_wait_a_moment_and_for_calls_that_hang_not_for_long() {
         left -= started_at(&mut scheduler, now).len();
     }
     assert!(spans <= 5, "the last of {JOBS} jobs waited for {:?}", spans * SPAWN_INTERVAL);
-    assert_eq!(scheduler.workers, JOBS);
+    assert_eq!(scheduler.threads.workers, JOBS);
     // The next one does not wait at all.
     let now = start + (spans + 1) * SPAWN_INTERVAL;
     assert_eq!(place(&mut scheduler, 1, now), Became::Started);
@@ -121,7 +123,7 @@ fn while_workers_come_free_few_others_start() {
         }
         assert_eq!(started_at(&mut scheduler, start + span * SPAWN_INTERVAL).len(), 1);
     }
-    assert_eq!(scheduler.workers, BURST + 20);
+    assert_eq!(scheduler.threads.workers, BURST + 20);
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn p3_jobs_wait_in_order_for_a_thread() {
         assert_eq!(started_at(&mut scheduler, later).len(), 2);
         (0..2).for_each(|_| _ = scheduler.job_ended(1));
         scheduler.spawned();
-        scheduler.workers = 0;
+        scheduler.threads.workers = 0;
         scheduler.spawn_rate = SpawnRate::default();
     }
     assert_eq!(scheduler.running(1), 0);

@@ -114,12 +114,14 @@ fn a_hand_off_allocates_twice() {
         round.wait();
         allocated
     };
-    // In the first round, threads and queue allocate what they keep.
+    // In the first round, threads and queue allocate what they keep; a thread also when it first
+    // waits for a lock, which chance decides.
+    const ROUNDS: usize = 6;
     let (gives, takes) = thread::scope(|scope| {
-        let taker = scope.spawn(|| [take(), take(), take()]);
-        ([give(), give(), give()], taker.join().expect("the taker panicked"))
+        let taker = scope.spawn(|| [(); ROUNDS].map(|()| take()));
+        ([(); ROUNDS].map(|()| give()), taker.join().expect("the taker panicked"))
     });
-    assert_eq!((&gives[1..], &takes[1..]), (&[1, 1][..], &[1, 1][..]));
+    assert_eq!((gives.iter().min(), takes.iter().min()), (Some(&1), Some(&1)));
 }
 
 /// A journal allocates this many steps at a time, of which a get and its return are two.

@@ -12,7 +12,7 @@ use crate::core::*;
 
 impl Reference {
     /// How many connects are missing, and may be started now.
-    fn opens_due(&self) -> u32 {
+    fn opens_due(&self, wants_successor: bool) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.live());
         let free = self.at_once.saturating_sub(self.opening_in_time());
         let most = self.policy.max_opening;
@@ -22,7 +22,7 @@ impl Reference {
             _ if self.at_once == most => free.max(1),
             _ => free.max(self.opening().min(most)),
         };
-        self.opens_wanted().min(room).min(may)
+        self.opens_wanted(wants_successor).min(room).min(may)
     }
 
     /// Callers have no connect because of others that may hang: until then.
@@ -65,14 +65,27 @@ impl Reference {
 
     /// How many connects are missing, though none may be started now.
     pub(super) fn opens_missing(&self) -> u32 {
-        self.opens_wanted().min(self.policy.max_size.saturating_sub(self.live()))
+        let room = self.policy.max_size.saturating_sub(self.live());
+        self.opens_wanted(self.wants_successor()).min(room)
     }
 
-    fn opens_wanted(&self) -> u32 {
+    fn opens_wanted(&self, wants_successor: bool) -> u32 {
         let fails_fast = self.policy.fail_fast_after.is_some();
         let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
         let attempts = u32::from(tries && !self.closed && self.opening_in_time() == 0);
-        self.opens_needed(0).max(attempts).max(u32::from(self.wants_successor()))
+        self.opens_needed(0).max(attempts).max(u32::from(wants_successor))
+    }
+
+    /// [`wants_successor`](Reference::wants_successor) when a newcomer asked, before it got this
+    /// connection.
+    fn wanted_successor(&mut self, conn: u32) -> bool {
+        let holding = self.held.pop();
+        assert_eq!(holding.as_ref().map(|holding| holding.conn), Some(conn), "the last one lent");
+        self.idle.push(conn);
+        let wanted = self.wants_successor();
+        self.idle.pop();
+        self.held.extend(holding);
+        wanted
     }
 
     fn wants_successor(&self) -> bool {
@@ -105,9 +118,13 @@ impl Reference {
         });
         let opens: Vec<u32> = opens.collect();
         let proof = u32::from(std::mem::take(&mut self.due.proof));
-        let expected = if how.serves() { self.opens_due() + proof } else { 0 };
+        let mut wants_successor = self.wants_successor();
+        if let How::Asked { got: Some(conn), fast: false, .. } = how {
+            wants_successor |= self.wanted_successor(conn);
+        }
+        let expected = if how.serves() { self.opens_due(wants_successor) + proof } else { 0 };
         assert_eq!(opens.len() as u32, expected, "P3: opens");
-        let only_for_age = self.opens_needed(came) == 0 && self.wants_successor();
+        let only_for_age = self.opens_needed(came) == 0 && wants_successor;
         if expected > proof && only_for_age && self.succession == Succession::None {
             self.succession = Succession::Opening;
         }
@@ -266,12 +283,12 @@ impl Reference {
         // The claim of the nudged waiter starts the missing connects.
         let comes = self.nudged.is_some() && !ticked;
         let room = self.live() < policy.max_size && !comes;
+        let successor = self.wants_successor();
+        let wanted = room && self.opens_wanted(successor) > 0;
         let opens = match &self.failing {
-            Some(failing) if room && self.opens_wanted() > 0 && self.now < failing.retry_at => {
-                failing.retry_at
-            }
-            _ if room && self.opens_due() > 0 => self.now,
-            _ if room && self.opens_wanted() > 0 => self.held_up_until(),
+            Some(failing) if wanted && self.now < failing.retry_at => failing.retry_at,
+            _ if wanted && self.opens_due(successor) > 0 => self.now,
+            _ if wanted => self.held_up_until(),
             _ => Time::NEVER,
         };
         let waits = !self.queue.is_empty();

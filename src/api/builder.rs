@@ -147,10 +147,9 @@ impl<M: ManageConnection> Builder<M> {
     /// # Doubt
     ///
     /// What ended one connection may have ended all: the server restarted, for example. So
-    /// when a connection is closed because it is broken (a fatal error in
-    /// [`run`](crate::PooledConnection::run), [`mark_broken`], [`discard`], `has_broken`, a
-    /// reset that fails), or because a check failed or overran its limit, every connection
-    /// that was not proved since is *in doubt*. It is checked before it is handed out, whatever
+    /// when a connection proves dead (a fatal error in [`run`](crate::PooledConnection::run),
+    /// [`mark_broken`], [`discard`], `has_broken`, a reset or a check that fails), or a check
+    /// overruns its limit, every connection that was not proved since is *in doubt*. It is checked before it is handed out, whatever
     /// this setting and `test_on_check_out` say. A connect or a validation that began later
     /// and succeeds is a proof, and one is enough.
     ///

@@ -265,9 +265,8 @@ fn p9_a_connect_to_hosts_that_do_not_answer_ends_in_time_and_blames_no_credentia
     let [one, two] = [holes[0].0.port(), holes[1].0.port()];
     let url = format!("host=127.0.0.1,127.0.0.1 port={one},{two}");
     let (send, told) = mpsc::channel();
-    let manager = PostgresConnectionManager::from_url(&url, NoTls)
-        .unwrap()
-        .credentials(counting(LONG, send));
+    let manager =
+        PostgresConnectionManager::from_url(&url, NoTls).unwrap().credentials(counting(LONG, send));
     let source = Arc::clone(manager.credentials.as_ref().unwrap());
     source.get().unwrap();
     source.lock().given.as_mut().unwrap().asked -= SUSPECT_AFTER + Duration::from_secs(1);

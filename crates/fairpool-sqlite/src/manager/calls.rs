@@ -151,15 +151,17 @@ impl ManageConnection for SqliteConnectionManager {
         Ok(())
     }
 
-    /// True: a check takes microseconds and waits for no lock. While the switch to WAL mode is due,
-    /// which a check then tries, the pool's own threads check.
+    /// True for a database of [`memory`](SqliteConnectionManager::memory). A check of a file asks the
+    /// file system, and may switch the file to WAL: on a network or a disk that hangs nothing limits
+    /// that, so the pool's own threads make it.
     fn checks_within_limit(&self) -> bool {
-        !self.journal.is_pending()
+        self.source.is_own_memory()
     }
 
     /// True if the path no longer means the file that the connection has open.
     ///
-    /// Asks the file system at most once per tick of the clock, some milliseconds.
+    /// Asks the file system at most once per tick of the clock, some milliseconds; if that hangs, so
+    /// does the return, as the statements before it.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         conn.end_interrupts();
         conn.file().is_some_and(|file| file.look_if_due())

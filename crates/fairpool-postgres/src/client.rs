@@ -185,7 +185,9 @@ impl Client {
         self.inner.notifications()
     }
 
-    /// Returns a token that can cancel this use's queries from another thread.
+    /// Returns a token that can cancel this use's queries from another thread. Once it was used,
+    /// the connection is closed when it returns, and the pool checks each of the others before its
+    /// next use: see [`CancelToken`].
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
         CancelToken::new(self.inner.cancel_token(), self.state.this_use())

@@ -148,6 +148,7 @@ fn default_policy() -> Policy {
         idle_timeout: Some(Duration::from_secs(10 * 60)),
         keepalive: None,
         fresh_for: Duration::from_millis(500),
+        check_patience: PATIENCE,
         patience_min: PATIENCE,
         patience_max: LONGEST_PATIENCE,
         open_limit: Duration::from_secs(5),

@@ -160,14 +160,13 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Return `true` only if that call
     ///
     /// - keeps its limit by itself, to a few milliseconds, also when the server is silent: the
-    ///   pool cannot abandon a call on a caller's thread. The limit is then the shortest
-    ///   [`connect_patience`](crate::Builder::connect_patience) (250 ms), or the caller's own time
-    ///   if that is less;
+    ///   pool cannot abandon a call on a caller's thread. The limit is then 250 ms, or the
+    ///   caller's own time if that is less;
     /// - can be made again after it ran out of time, and succeeds if the server has answered
     ///   after all: a worker does so, with what is left of the usual limit.
     ///
-    /// Asked on the caller's thread before each such check, so the answer may depend on the
-    /// thread: a driver that cannot run within an async context returns `false` there. It
+    /// Asked on the caller's thread by each get that finds no connection ready, so the answer may
+    /// depend on the thread: a driver that cannot run within an async context returns `false` there. It
     /// must not block. The default is `false`: a worker makes the check.
     fn checks_within_limit(&self) -> bool {
         false

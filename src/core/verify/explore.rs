@@ -38,9 +38,14 @@ enum Action {
     TimeOut(usize),
     Cancel(usize),
     Return(usize, Verdict),
+    /// A connection has proved dead, and is returned later.
+    MarkBroken(usize),
     Detach(usize),
     /// A driver call ends.
     Finish(usize, Outcome),
+    /// A check that a client makes itself succeeds, fails, or takes all its time: then it goes
+    /// on, and the client waits.
+    FinishOwn(usize, Option<Outcome>),
     Advance,
     Refresh,
     Prove,
@@ -62,6 +67,17 @@ enum Outcome {
 struct Client {
     held: Vec<Lease<u32>>,
     wait: Option<Wait>,
+    own: Option<OwnCheck>,
+}
+
+/// A check that a client makes itself.
+struct OwnCheck {
+    lease: Lease<u32>,
+    /// When the get came, and its number.
+    since: Time,
+    get_id: u64,
+    /// The step at which the check began.
+    begun: u64,
 }
 
 struct Wait {
@@ -87,6 +103,10 @@ struct Setup {
     last_only_tries: bool,
     /// How many connections a client holds at most.
     most_held: usize,
+    /// Clients make checks themselves.
+    checks_itself: bool,
+    /// Clients keep connections that have proved dead for a while.
+    marks: bool,
     /// The journal is open.
     subscribed: bool,
 }
@@ -147,6 +167,11 @@ impl World {
     fn actions(&self) -> Vec<Action> {
         let mut actions = vec![Action::Advance];
         for (index, client) in self.clients.iter().enumerate() {
+            if client.own.is_some() {
+                let ends = [Some(Outcome::Good), Some(Outcome::Bad), None];
+                actions.extend(ends.map(|end| Action::FinishOwn(index, end)));
+                continue;
+            }
             if let Some(wait) = &client.wait {
                 if wait.nudged {
                     actions.push(Action::Claim(index));
@@ -159,9 +184,15 @@ impl World {
             if client.held.len() < self.setup.most_held {
                 actions.extend([Action::Get(index), Action::GetAtOnce(index)]);
             }
-            if !client.held.is_empty() {
-                let verdicts = self.setup.verdicts.iter();
-                actions.extend(verdicts.map(|&verdict| Action::Return(index, verdict)));
+            if let Some(last) = client.held.last() {
+                let verdicts = match self.is_dead(last) {
+                    true => &[Verdict::Broken],
+                    false => self.setup.verdicts,
+                };
+                actions.extend(verdicts.iter().map(|&verdict| Action::Return(index, verdict)));
+                if self.setup.marks && !self.is_dead(last) {
+                    actions.push(Action::MarkBroken(index));
+                }
                 if self.setup.detach {
                     actions.push(Action::Detach(index));
                 }
@@ -212,7 +243,7 @@ impl World {
         let mut fx = Effects::at(self.now);
         let (now, had_closed_unheld) = (self.now, self.core.has_closed_unheld());
         match action {
-            Action::Get(client) => drop(self.get(client, &mut fx)),
+            Action::Get(client) => self.get(client, &mut fx),
             Action::GetAtOnce(client) => self.get_at_once(client, &mut fx),
             Action::Claim(client) => {
                 let id = self.id_of(client);
@@ -232,7 +263,7 @@ impl World {
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);
-                if verdict == Verdict::Broken {
+                if verdict == Verdict::Broken && !self.is_dead(&lease) {
                     self.doubted = self.steps;
                 }
                 let lease = match verdict {
@@ -246,12 +277,18 @@ impl World {
                     self.core.checkin(lease, verdict, &mut fx);
                 }
             }
+            Action::MarkBroken(client) => {
+                self.doubted = self.steps;
+                let lease = self.clients[client].held.last().expect("it holds something");
+                self.core.proved_dead(&lease.permit, Reason::Broken, &mut fx);
+            }
             Action::Detach(client) => {
                 let lease = self.lease_of(client);
                 self.close_conn(lease.conn);
                 self.core.detach(lease.permit, &mut fx);
             }
             Action::Finish(job, outcome) => self.finish(job, outcome, &mut fx),
+            Action::FinishOwn(client, end) => self.finish_own(client, end, &mut fx),
             Action::Advance => self.now = Time(self.now.0 + 1),
             Action::Refresh => self.core.refresh(&mut fx),
             Action::Prove => self.core.prove(nanos(1), &mut fx),
@@ -283,7 +320,8 @@ impl World {
         let core = &self.core;
         let nothing_is_lent = core.busy_slots().all(|slot| slot.leaking);
         let rests = nothing_is_lent && core.idle.is_empty() && core.queue.is_empty();
-        if planned <= self.now && rests && self.jobs.is_empty() && core.outage.is_none() {
+        let calls = !self.jobs.is_empty() || self.clients.iter().any(|c| c.own.is_some());
+        if planned <= self.now && rests && !calls && core.outage.is_none() {
             let is_quiet = fx.jobs.is_empty() && next == Time::NEVER;
             assert!(!fx.jobs.is_empty() || is_quiet, "the reaper plans to run for nothing");
         }
@@ -292,11 +330,15 @@ impl World {
 
     /// A validation that overruns its limit has failed, as far as the others are concerned.
     fn see_overruns(&mut self) {
-        for (job, begun) in self.jobs.iter().zip(&self.begun) {
-            let Job::Check(lease, Check { validate: true, .. }) = job else { continue };
+        let by_workers = self.jobs.iter().zip(&self.begun).filter_map(|(job, begun)| match job {
+            Job::Check(lease, Check { validate: true, .. }) => Some((lease, *begun)),
+            _ => None,
+        });
+        let own = self.clients.iter().filter_map(|client| client.own.as_ref());
+        for (lease, begun) in by_workers.chain(own.map(|own| (&own.lease, own.begun))) {
             let slot = &self.core.slots[lease.permit.index()];
             if slot.past_limit || slot.state == ConnectionState::Abandoned {
-                self.doubted = self.doubted.max(*begun);
+                self.doubted = self.doubted.max(begun);
             }
         }
     }
@@ -313,26 +355,93 @@ impl World {
             assert!(!self.core.slots.iter().any(unheld), "P6: left behind");
         } else if self.core.closed {
             let mut jobs = self.jobs.iter().chain(&fx.jobs);
-            assert!(jobs.any(|job| !matches!(job, Job::Connect(_))), "P6: waits for nothing");
+            let is_checked = self.clients.iter().any(|client| client.own.is_some());
+            let closes = jobs.any(|job| !matches!(job, Job::Connect(_)));
+            assert!(closes || is_checked, "P6: waits for nothing");
         }
     }
 
-    /// Returns the wait if the client joined the queue.
-    fn get(&mut self, client: usize, fx: &mut Effects<Toy>) -> Option<WaiterId> {
+    /// A get that has time: it may make a check itself first.
+    fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
+        let (since, get_id) = (self.now, self.core.next_get_id());
+        if self.take_now(client, fx) || self.takes_to_check(client, since, get_id, fx) {
+            return;
+        }
+        self.join(client, since, get_id, fx);
+    }
+
+    fn takes_to_check(
+        &mut self,
+        client: usize,
+        since: Time,
+        get_id: u64,
+        fx: &mut Effects<Toy>,
+    ) -> bool {
+        if !self.setup.checks_itself {
+            return false;
+        }
+        let priority = self.setup.priorities[client];
+        let Some(lease) = self.core.take_to_check(priority, fx) else { return false };
+        self.assert_may_overtake(priority);
+        self.clients[client].own = Some(OwnCheck { lease, since, get_id, begun: self.steps });
+        true
+    }
+
+    fn finish_own(&mut self, client: usize, end: Option<Outcome>, fx: &mut Effects<Toy>) {
+        let own = self.clients[client].own.take().expect("it checks");
+        let OwnCheck { lease, since, get_id, begun } = own;
+        let conn = lease.conn;
+        if end == Some(Outcome::Good) {
+            self.proved.insert(conn, begun);
+            let arrival = (get_id, since);
+            if let Some(lease) = self.core.take_checked(lease, arrival, client as u8, fx) {
+                assert_eq!(self.conns.get(&conn), Some(&true), "P7: took a closed connection");
+                self.assert_proved(conn);
+                return self.clients[client].held.push(lease);
+            }
+        } else {
+            if end.is_some() {
+                // If it has overrun its limit, that is known.
+                if self.core.slots[lease.permit.index()].state == ConnectionState::Checking {
+                    self.doubted = self.doubted.max(begun);
+                }
+                self.core.proved_dead(&lease.permit, Reason::Invalid, fx);
+            }
+            self.jobs.push(Job::Check(lease, Check::VALIDATE));
+            self.begun.push(begun);
+        }
+        if !self.take_now(client, fx) && !self.takes_to_check(client, since, get_id, fx) {
+            self.join(client, since, get_id, fx);
+        }
+    }
+
+    /// Returns whether the client got a connection without a wait.
+    fn take_now(&mut self, client: usize, fx: &mut Effects<Toy>) -> bool {
         let (now, priority) = (self.now, self.setup.priorities[client]);
         let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, client as u8));
         let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
         let fast = fast.or_else(|| self.core.overtake(now, client as u8));
         let lease = fast.or_else(|| self.core.acquire(priority, client as u8, fx));
-        if let Some(lease) = lease {
-            self.assert_may_overtake(priority);
-            self.assert_proved(lease.conn);
-            self.clients[client].held.push(lease);
-            return None;
-        }
+        let Some(lease) = lease else { return false };
+        self.assert_may_overtake(priority);
+        self.assert_proved(lease.conn);
+        self.clients[client].held.push(lease);
+        true
+    }
+
+    /// Returns the wait if the client joined the queue.
+    fn join(
+        &mut self,
+        client: usize,
+        since: Time,
+        get_id: u64,
+        fx: &mut Effects<Toy>,
+    ) -> Option<WaiterId> {
+        let (now, priority) = (self.now, self.setup.priorities[client]);
         let cell = client as u8;
         let waiter = Waiter {
-            since: now,
+            get_id,
+            since,
             priority,
             caller: cell,
             cell,
@@ -344,7 +453,7 @@ impl World {
         }
         let joined = self.core.join(waiter, fx);
         match joined {
-            Ok(id) => self.clients[client].wait = Some(Wait { id, since: now, nudged: false }),
+            Ok(id) => self.clients[client].wait = Some(Wait { id, since, nudged: false }),
             Err(ErrorKind::Closed) => assert!(self.core.closed),
             Err(ErrorKind::Connect) => {
                 assert!(self.core.open_count() == 0 && self.core.outage.is_some(), "P3: refused");
@@ -359,7 +468,11 @@ impl World {
 
     /// Joins, and claims or leaves in the same step.
     fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
-        let Some(id) = self.get(client, fx) else { return };
+        if self.take_now(client, fx) {
+            return;
+        }
+        let get_id = self.core.next_get_id();
+        let Some(id) = self.join(client, self.now, get_id, fx) else { return };
         if let Some(lease) = self.core.claim(id, fx) {
             self.served(client, lease);
         } else if self.core.leave(id, ErrorKind::Timeout, fx) {
@@ -369,7 +482,10 @@ impl World {
 
     fn finish(&mut self, job: usize, outcome: Outcome, fx: &mut Effects<Toy>) {
         let begun = self.begun.swap_remove(job);
-        match (self.jobs.swap_remove(job), outcome) {
+        let job = self.jobs.swap_remove(job);
+        // A client's own check has failed already.
+        let is_dead = matches!(&job, Job::Check(lease, _) if self.is_dead(lease));
+        match (job, if is_dead { Outcome::Bad } else { outcome }) {
             (Job::Connect(permit), Outcome::Good) => {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
@@ -497,6 +613,11 @@ impl World {
         assert_eq!(self.conns.insert(conn, false), Some(true), "P7: closed twice");
     }
 
+    /// It has proved dead, and that is known.
+    fn is_dead(&self, lease: &Lease<u32>) -> bool {
+        self.core.slots[lease.permit.index()].proof == 0
+    }
+
     fn id_of(&self, client: usize) -> WaiterId {
         self.clients[client].wait.as_ref().expect("it waits").id
     }
@@ -526,7 +647,8 @@ impl World {
         let waiting = self.clients.iter().filter(|client| client.wait.is_some()).count();
         assert_eq!(waiting as u32, core.queue.len(), "P4: waiters after {action:?}");
         let calls = core.opening + core.checking + core.closers + core.abandoned;
-        assert_eq!(self.jobs.len() as u32, calls, "driver calls after {action:?}");
+        let own = self.clients.iter().filter(|client| client.own.is_some()).count();
+        assert_eq!((self.jobs.len() + own) as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
         assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
         let hopeless = core.is_hopeless(self.now);
@@ -581,6 +703,8 @@ impl World {
                 slot.state == ConnectionState::Idle && self.now.since(slot.fresh_at) >= fresh_for;
             let proof = if closes {
                 String::new()
+            } else if slot.proof == 0 {
+                "x".to_string()
             } else if is_due || slot.proof <= self.core.doubted {
                 "d".to_string()
             } else {
@@ -615,15 +739,24 @@ impl World {
                 if slot.is_counted_on() { age(slot.patience_ends) } else { String::new() },
             )
         };
+        let place = |get_id: u64| {
+            let waits = self.clients.iter().filter_map(|c| Some(c.wait.as_ref()?.id.get_id()));
+            let checks = self.clients.iter().filter_map(|c| Some(c.own.as_ref()?.get_id));
+            waits.chain(checks).filter(|&other| other < get_id).count()
+        };
         let wait = |wait: &Wait| {
-            let before = |other: &&Wait| other.id.get_id() < wait.id.get_id();
-            let place = self.clients.iter().filter_map(|c| c.wait.as_ref()).filter(before).count();
+            let place = place(wait.id.get_id());
             let first = self.core.nudged == Some(wait.id);
             format!("w{},{place},{},{first}", age(wait.since), wait.nudged)
         };
         let client = |(client, priority): (&Client, &u8)| {
             let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();
-            format!("{priority}{:?}{};", client.wait.as_ref().map(wait), held.join("+"))
+            let own = client.own.as_ref();
+            let own = own.map(|own| {
+                format!("o{},{},{}", age(own.since), place(own.get_id), slot(&own.lease.permit))
+            });
+            let wait = client.wait.as_ref().map(wait);
+            format!("{priority}{wait:?}{own:?}{};", held.join("+"))
         };
         // Clients of one priority are interchangeable.
         let mut clients: Vec<String> =
@@ -656,8 +789,8 @@ impl World {
             self.core.policy.max_size,
             self.core.outage.as_ref().map(|o| {
                 let failed_at = age(o.failed_at);
-                let began = self.core.policy.fail_fast_after.map(|_| age(o.began));
-                (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent, began)
+                let fails_fast_from = age(o.fails_fast_from);
+                (age(o.retry_at), failed_at, o.attempts.min(2), o.permanent, fails_fast_from)
             }),
             (
                 self.core.pace.at_once,
@@ -682,23 +815,34 @@ impl World {
             self.apply(Action::Resume);
         }
         for _ in 0..50 {
-            while !self.jobs.is_empty() {
-                self.apply(Action::Finish(0, Outcome::Good));
+            loop {
+                let own = self.clients.iter().position(|client| client.own.is_some());
+                if let Some(client) = own {
+                    self.apply(Action::FinishOwn(client, Some(Outcome::Good)));
+                } else if !self.jobs.is_empty() {
+                    self.apply(Action::Finish(0, Outcome::Good));
+                } else {
+                    break;
+                }
             }
             for client in 0..self.clients.len() {
                 match &self.clients[client] {
                     Client { wait: Some(Wait { nudged: true, .. }), .. } => {
                         self.apply(Action::Claim(client));
                     }
-                    Client { wait: None, held } if !held.is_empty() => {
-                        self.apply(Action::Return(client, Verdict::Keep));
+                    Client { wait: None, held, .. } if !held.is_empty() => {
+                        let is_dead = held.last().is_some_and(|last| self.is_dead(last));
+                        let verdict = if is_dead { Verdict::Broken } else { Verdict::Keep };
+                        self.apply(Action::Return(client, verdict));
                     }
                     _ => {}
                 }
             }
             // Whoever fails fast relies on the pool to find the end of an outage.
             let tries = self.core.tries_by_itself() && !self.core.closed;
-            if !waiting(self) && self.jobs.is_empty() && self.core.busy == 0 && !tries {
+            let checks = self.clients.iter().any(|client| client.own.is_some());
+            let calls = checks || !self.jobs.is_empty();
+            if !waiting(self) && !calls && self.core.busy == 0 && !tries {
                 assert_eq!(self.core.abandoned, 0, "P5: an abandoned call was not accounted for");
                 assert!(!self.core.closed || self.core.is_drained(), "P11: not drained");
                 let core = &self.core;
@@ -770,6 +914,8 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         horizon: 2,
         last_only_tries: false,
         most_held: 1,
+        checks_itself: false,
+        marks: false,
         subscribed: false,
     }
 }
@@ -976,6 +1122,7 @@ fn setups_with_doubt() -> Vec<Setup> {
         faults: true,
         verdicts: KEEP_OR_BREAK,
         most_held: 2,
+        marks: true,
         horizon: 1,
         ..plain("doubt: three connections", 3, &[5, 5])
     };
@@ -989,7 +1136,26 @@ fn setups_with_doubt() -> Vec<Setup> {
     late.policy.validation_limit = nanos(1);
     late.policy.keepalive = Some(nanos(2));
 
-    vec![doubt, three, late]
+    let mut own = Setup {
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        checks_itself: true,
+        leave: true,
+        ..plain("doubt: callers that check themselves", 2, &[5, 5, 5])
+    };
+    own.policy.fresh_for = nanos(1);
+    own.policy.fairness_bound = nanos(1);
+
+    let mut own_late = Setup {
+        checks_itself: true,
+        last_only_tries: true,
+        owner: &[Action::Close, Action::Pause, Action::Resume],
+        ..plain("doubt: callers' own checks that hang, close, pause", 2, &[5, 6])
+    };
+    own_late.policy.fresh_for = Duration::ZERO;
+    own_late.policy.validation_limit = nanos(1);
+
+    vec![doubt, three, late, own, own_late]
 }
 
 /// A subscriber receives what happened, and changes nothing.

@@ -14,20 +14,22 @@ impl Reference {
     /// How many connects are missing, and may be started now.
     fn opens_due(&self) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.live());
+        let free = self.at_once.saturating_sub(self.opening_in_time());
+        let most = self.policy.max_opening;
         let may = match &self.failing {
             Some(failing) if self.now < failing.retry_at => 0,
-            _ if self.now >= self.held_up_until() => 1,
-            _ => self.at_once.saturating_sub(self.opening_in_time()),
+            _ if self.now < self.held_up_until() => free,
+            _ if self.at_once == most => free.max(1),
+            _ => free.max(self.opening().min(most)),
         };
         self.opens_wanted().min(room).min(may)
     }
 
     /// Callers have no connect because of others that may hang: until then.
     fn held_up_until(&self) -> Time {
-        let most = self.policy.max_opening;
-        let held_up = self.opening_in_time() >= most && self.at_once == most;
-        if held_up && self.failing.is_none() && self.without_any(0) > 0 {
-            self.moved_at.after(self.policy.patience_min)
+        if self.opening() > 0 && self.without_any(0) > 0 {
+            let usual = self.usual.filter(|_| self.at_once < self.policy.max_opening);
+            self.moved_at.after(usual.unwrap_or(self.policy.patience_min))
         } else {
             Time::NEVER
         }
@@ -46,15 +48,17 @@ impl Reference {
 
     /// How long a call that starts now is counted on.
     pub(super) fn patience(&self, what: What) -> Duration {
-        let Policy { patience_min, patience_max, .. } = self.policy;
+        let hedge = Duration::from_millis(900);
+        let hedge = hedge.max(self.policy.patience_min).min(self.policy.patience_max);
         let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
         let slow = slow.filter(|call| call.what == What::Connect).count() as u32;
         match what {
             What::Connect if slow > 0 && slow >= self.waiting_to_open() => {
-                self.usual.unwrap_or(patience_min).max(Duration::from_millis(900).min(patience_max))
+                self.usual.map_or(hedge, |usual| usual.max(hedge))
             }
-            What::Connect => self.usual.unwrap_or(patience_max),
-            What::Check(..) => patience_min,
+            What::Connect if slow > 0 => self.usual.unwrap_or(hedge),
+            What::Connect => self.usual.unwrap_or(self.policy.patience_max),
+            What::Check(..) => self.policy.check_patience,
             What::Close => Duration::MAX,
         }
     }

@@ -45,23 +45,21 @@ impl<T: PoolTypes> Core<T> {
         self.serving() && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
     }
 
-    /// Takes the top of the stack if it is due for a check, and the caller could take it but
-    /// for that. The caller makes the check itself. Nobody else counts on it.
-    pub(crate) fn take_to_check(
-        &mut self,
-        priority: u8,
-        fx: &mut Effects<T>,
-    ) -> Option<Lease<T::Conn>> {
-        if !self.may_overtake(fx.now, priority) || !self.top_is_stale(fx.now) {
-            return None;
-        }
+    /// Whether a newcomer could take the top of the stack if that were not due for a check.
+    pub(crate) fn may_check(&self, now: Time, priority: u8) -> bool {
+        self.top_is_stale(now) && self.may_overtake(now, priority)
+    }
+
+    /// Takes the top of the stack, for a caller that makes the check itself. Nobody else counts
+    /// on it.
+    pub(crate) fn take_to_check(&mut self, fx: &mut Effects<T>) -> Lease<T::Conn> {
         let lease = self.idle.pop_back().expect("BUG: the top is gone");
         self.begin_check(&lease.permit, Check::VALIDATE, None, fx.now);
         self.slot(&lease.permit).past_patience = true;
         self.past_patience.checks += 1;
         self.schedule_deadline(&lease.permit, fx);
         self.finish(fx);
-        Some(lease)
+        lease
     }
 
     /// The check that a caller has made itself, for the get of this number that began then, has

@@ -97,12 +97,10 @@ impl<M: ManageConnection> Shared<M> {
         self.end_check(lease, begun, result);
     }
 
-    /// Whether this get may make a check on its own thread. One with a cancel token waits for a
-    /// worker instead: a cancel ends a wait at once, but no check.
-    pub(crate) fn checks_here(&self, checkout: &Checkout<'_>) -> bool {
+    /// Whether a check may run on this thread, a caller's.
+    pub(crate) fn checks_here(&self) -> bool {
         let keeps_limit = || self.manager.checks_within_limit();
-        checkout.cancel.is_none()
-            && self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false)
+        self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false)
     }
 
     /// Validates a connection on the thread of the caller that is to get it, for as long as a

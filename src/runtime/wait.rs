@@ -40,6 +40,8 @@ enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
     /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
+    /// A connection is idle that the caller may check itself, if the manager allows that.
+    MayCheck,
     /// The caller makes this check itself.
     ToCheck(PoolLease<M>),
     Enqueued(WaiterId, Arc<PoolCell<M>>),
@@ -82,10 +84,10 @@ impl<M: ManageConnection> Shared<M> {
 
     #[cold]
     pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
-        let checks_here = self.checks_here(checkout);
-        let (outcome, arrival) = self.transition_here(|core, fx| {
-            let arrival = Arrival { get_id: core.next_get_id(), since: fx.now };
-            (self.enqueue(core, checkout, arrival, checks_here, fx), arrival)
+        let mut arrival = Arrival { get_id: 0, since: Time::START };
+        let outcome = self.transition_here(|core, fx| {
+            arrival = Arrival { get_id: core.next_get_id(), since: fx.now };
+            self.enqueue(core, checkout, arrival, None, fx)
         });
         match outcome {
             Outcome::Taken(lease) => Ok(lease),
@@ -94,18 +96,49 @@ impl<M: ManageConnection> Shared<M> {
                 Ok(lease)
             }
             Outcome::Refused(refusal) => Err(refusal.into_error(checkout.caller.label())),
-            outcome => self.wait(checkout, arrival, outcome),
+            Outcome::Enqueued(id, cell) => {
+                let wait = || self.await_answer(checkout, id, &cell);
+                self.report_wait(checkout, arrival.get_id, &wait)
+            }
+            Outcome::MayCheck | Outcome::ToCheck(_) => {
+                let wait = || self.check_or_wait(checkout, arrival);
+                self.report_wait(checkout, arrival.get_id, &wait)
+            }
+        }
+    }
+
+    /// Checks connections on this thread until one is fit, or joins the queue.
+    fn check_or_wait(self: &Arc<Self>, checkout: &Checkout<'_>, arrival: Arrival) -> Got<M> {
+        loop {
+            let checks_here = Some(self.checks_here());
+            let outcome = self
+                .transition_here(|core, fx| self.enqueue(core, checkout, arrival, checks_here, fx));
+            match outcome {
+                Outcome::Taken(lease) | Outcome::Claimed(lease) => return Ok(lease),
+                Outcome::Refused(refusal) => {
+                    return Err(refusal.into_error(checkout.caller.label()));
+                }
+                Outcome::Enqueued(id, cell) => return self.await_answer(checkout, id, &cell),
+                Outcome::MayCheck => {}
+                Outcome::ToCheck(lease) => {
+                    if let Some(lease) = self.check_here(lease, checkout, arrival) {
+                        return Ok(lease);
+                    }
+                }
+            }
         }
     }
 
     /// Takes what is there, or joins the queue. A caller without time leaves the queue at
-    /// once: its need is known then, to the benefit of later callers.
+    /// once: its need is known then, to the benefit of later callers. `checks_here` is the
+    /// manager's answer, if it was asked. A caller with a cancel token leaves checks to workers: a
+    /// cancel ends a wait at once, but no check.
     fn enqueue(
         &self,
         core: &mut PoolCore<M>,
         checkout: &Checkout<'_>,
         arrival: Arrival,
-        checks_here: bool,
+        checks_here: Option<bool>,
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
         let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
@@ -113,11 +146,12 @@ impl<M: ManageConnection> Shared<M> {
             return Outcome::Taken(lease);
         }
         let has_time = checkout.deadline > now;
-        if has_time
-            && checks_here
-            && let Some(lease) = core.take_to_check(priority, fx)
-        {
-            return Outcome::ToCheck(lease);
+        let may_check = has_time && checkout.cancel.is_none() && checks_here != Some(false);
+        if may_check && core.may_check(now, priority) {
+            return match checks_here {
+                None => Outcome::MayCheck,
+                Some(_) => Outcome::ToCheck(core.take_to_check(fx)),
+            };
         }
         let refuse = |core: &mut PoolCore<M>, kind| {
             Outcome::Refused(Refusal::collect(self, core, kind, now, checkout.start))
@@ -148,36 +182,16 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Waits, and reports the wait on the caller's thread, so within the caller's own trace.
-    fn wait(
+    fn report_wait(
         self: &Arc<Self>,
         checkout: &Checkout<'_>,
-        arrival: Arrival,
-        mut outcome: Outcome<M>,
+        get_id: u64,
+        wait: &dyn Fn() -> Got<M>,
     ) -> Got<M> {
-        let get_id = arrival.get_id;
         #[cfg(feature = "tracing")]
         let span =
             super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, get_id);
-        let got = loop {
-            match outcome {
-                Outcome::Taken(lease) | Outcome::Claimed(lease) => break Ok(lease),
-                Outcome::Refused(refusal) => {
-                    break Err(refusal.into_error(checkout.caller.label()));
-                }
-                Outcome::Enqueued(id, cell) => {
-                    self.keep_probing();
-                    break self.await_answer(checkout, id, &cell);
-                }
-                Outcome::ToCheck(lease) => match self.check_here(lease, checkout, arrival) {
-                    Some(lease) => break Ok(lease),
-                    None => {
-                        outcome = self.transition_here(|core, fx| {
-                            self.enqueue(core, checkout, arrival, true, fx)
-                        });
-                    }
-                },
-            }
-        };
+        let got = wait();
         let now = self.clock.now();
         let waited = now.since(checkout.start);
         self.times.record(Timed::Wait, waited, 1);
@@ -202,6 +216,7 @@ impl<M: ManageConnection> Shared<M> {
         id: WaiterId,
         cell: &PoolCell<M>,
     ) -> Got<M> {
+        self.keep_probing();
         let deadline = self.clock.instant_of(checkout.deadline);
         // Dropped on every way out, so that a token does not collect dead waits.
         let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));

@@ -165,8 +165,8 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// - can be made again after it ran out of time, and succeeds if the server has answered
     ///   after all: a worker does so, with what is left of the usual limit.
     ///
-    /// Asked on the caller's thread by each get that finds no connection ready, so the answer may
-    /// depend on the thread: a driver that cannot run within an async context returns `false` there. It
+    /// Asked on the caller's thread before each such check, so the answer may depend on the
+    /// thread: a driver that cannot run within an async context returns `false` there. It
     /// must not block. The default is `false`: a worker makes the check.
     fn checks_within_limit(&self) -> bool {
         false

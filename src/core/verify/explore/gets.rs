@@ -25,7 +25,10 @@ impl World {
             return false;
         }
         let priority = self.setup.priorities[client];
-        let Some(lease) = self.core.take_to_check(priority, fx) else { return false };
+        if !self.core.may_check(self.now, priority) {
+            return false;
+        }
+        let lease = self.core.take_to_check(fx);
         self.assert_may_overtake(priority);
         self.clients[client].own = Some(OwnCheck { lease, since, get_id, begun: self.steps });
         true

@@ -279,14 +279,16 @@ impl Walk {
     }
 
     fn takes_to_check(&mut self, get: Get) -> bool {
-        let expected = self.reference.may_check(get.priority);
-        let taken = self.judged(|core, fx| {
-            let taken = core.take_to_check(get.priority, fx);
-            let how = taken.as_ref().map_or(How::Quiet, |lease| How::Checks(lease.conn));
-            (taken, how)
+        let may_check = self.core.may_check(self.now, get.priority);
+        assert_eq!(may_check, self.reference.may_check(get.priority));
+        if !may_check {
+            return false;
+        }
+        let lease = self.judged(|core, fx| {
+            let lease = core.take_to_check(fx);
+            let how = How::Checks(lease.conn);
+            (lease, how)
         });
-        assert_eq!(taken.is_some(), expected, "whether a newcomer may check");
-        let Some(lease) = taken else { return false };
         self.clients[usize::from(get.client)].checks = true;
         self.own_checks.push((get, lease));
         true

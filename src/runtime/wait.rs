@@ -40,10 +40,9 @@ enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
     /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
-    /// A connection is idle that the caller may check itself, if the manager allows that.
+    /// A connection is idle that is due for a check. The caller may make it, if the manager
+    /// allows that.
     MayCheck,
-    /// The caller makes this check itself.
-    ToCheck(PoolLease<M>),
     Enqueued(WaiterId, Arc<PoolCell<M>>),
     Refused(Refusal),
 }
@@ -84,10 +83,12 @@ impl<M: ManageConnection> Shared<M> {
 
     #[cold]
     pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        // Who may be cancelled leaves checks to workers: a cancel ends a wait at once, but no check.
+        let may_check = checkout.cancel.is_none();
         let mut arrival = Arrival { get_id: 0, since: Time::START };
         let outcome = self.transition_here(|core, fx| {
             arrival = Arrival { get_id: core.next_get_id(), since: fx.now };
-            self.enqueue(core, checkout, arrival, None, fx)
+            self.enqueue(core, checkout, arrival, may_check, fx)
         });
         match outcome {
             Outcome::Taken(lease) => Ok(lease),
@@ -100,27 +101,33 @@ impl<M: ManageConnection> Shared<M> {
                 let wait = || self.await_answer(checkout, id, &cell);
                 self.report_wait(checkout, arrival.get_id, &wait)
             }
-            Outcome::MayCheck | Outcome::ToCheck(_) => {
+            Outcome::MayCheck => {
                 let wait = || self.check_or_wait(checkout, arrival);
                 self.report_wait(checkout, arrival.get_id, &wait)
             }
         }
     }
 
-    /// Checks connections on this thread until one is fit, or joins the queue.
+    /// Checks idle connections on this thread until one is fit, or joins the queue.
     fn check_or_wait(self: &Arc<Self>, checkout: &Checkout<'_>, arrival: Arrival) -> Got<M> {
+        let priority = checkout.caller.priority();
         loop {
-            let checks_here = Some(self.checks_here());
-            let outcome = self
-                .transition_here(|core, fx| self.enqueue(core, checkout, arrival, checks_here, fx));
-            match outcome {
-                Outcome::Taken(lease) | Outcome::Claimed(lease) => return Ok(lease),
-                Outcome::Refused(refusal) => {
+            let checks_here = self.checks_here();
+            let step = self.transition_here(|core, fx| {
+                let has_time = checkout.deadline > fx.now;
+                if checks_here && has_time && core.may_check(fx.now, priority) {
+                    return Err(core.take_to_check(fx));
+                }
+                Ok(self.enqueue(core, checkout, arrival, false, fx))
+            });
+            match step {
+                Ok(Outcome::Taken(lease) | Outcome::Claimed(lease)) => return Ok(lease),
+                Ok(Outcome::Refused(refusal)) => {
                     return Err(refusal.into_error(checkout.caller.label()));
                 }
-                Outcome::Enqueued(id, cell) => return self.await_answer(checkout, id, &cell),
-                Outcome::MayCheck => {}
-                Outcome::ToCheck(lease) => {
+                Ok(Outcome::Enqueued(id, cell)) => return self.await_answer(checkout, id, &cell),
+                Ok(Outcome::MayCheck) => {}
+                Err(lease) => {
                     if let Some(lease) = self.check_here(lease, checkout, arrival) {
                         return Ok(lease);
                     }
@@ -130,15 +137,13 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Takes what is there, or joins the queue. A caller without time leaves the queue at
-    /// once: its need is known then, to the benefit of later callers. `checks_here` is the
-    /// manager's answer, if it was asked. A caller with a cancel token leaves checks to workers: a
-    /// cancel ends a wait at once, but no check.
+    /// once: its need is known then, to the benefit of later callers.
     fn enqueue(
         &self,
         core: &mut PoolCore<M>,
         checkout: &Checkout<'_>,
         arrival: Arrival,
-        checks_here: Option<bool>,
+        may_check: bool,
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
         let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
@@ -146,12 +151,8 @@ impl<M: ManageConnection> Shared<M> {
             return Outcome::Taken(lease);
         }
         let has_time = checkout.deadline > now;
-        let may_check = has_time && checkout.cancel.is_none() && checks_here != Some(false);
-        if may_check && core.may_check(now, priority) {
-            return match checks_here {
-                None => Outcome::MayCheck,
-                Some(_) => Outcome::ToCheck(core.take_to_check(fx)),
-            };
+        if may_check && has_time && core.may_check(now, priority) {
+            return Outcome::MayCheck;
         }
         let refuse = |core: &mut PoolCore<M>, kind| {
             Outcome::Refused(Refusal::collect(self, core, kind, now, checkout.start))

@@ -316,6 +316,7 @@ impl<F: FnMut(Ended)> World<F> {
             return self.serve(arrival, now, now, lease);
         }
         let waiter = Waiter {
+            get_id: number,
             since: now,
             priority: arrival.priority,
             caller,

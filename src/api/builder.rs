@@ -147,10 +147,9 @@ impl<M: ManageConnection> Builder<M> {
     /// # Doubt
     ///
     /// What ended one connection may have ended all: the server restarted, for example. So
-    /// when a connection is closed because it is broken (a fatal error in
-    /// [`run`](crate::PooledConnection::run), [`mark_broken`], [`discard`], `has_broken`, a
-    /// reset that fails), or because a check failed or overran its limit, every connection
-    /// that was not proved since is *in doubt*. It is checked before it is handed out, whatever
+    /// when a connection proves dead (a fatal error in [`run`](crate::PooledConnection::run),
+    /// [`mark_broken`], [`discard`], `has_broken`, a reset or a check that fails), or a check
+    /// overruns its limit, every connection that was not proved since is *in doubt*. It is checked before it is handed out, whatever
     /// this setting and `test_on_check_out` say. A connect or a validation that began later
     /// and succeeds is a proof, and one is enough.
     ///
@@ -265,15 +264,13 @@ impl<M: ManageConnection> Builder<M> {
     /// `longest`. The first connect to succeed serves the caller; the others are kept for
     /// callers to come. Beside a connect that takes unusually long, only one other is tried
     /// at a time, until it has succeeded. After two, further ones for the same caller follow
-    /// every 900 ms.
+    /// every 900 ms. A caller that has no connect of its own, since as many as may be are under
+    /// way, gets one when those have neither begun nor ended for `shortest`.
     ///
     /// Default: 250 ms and 2 seconds. Where connects take 20 ms, one that hangs delays its
     /// caller by 250 ms. Where all take 1.1 s, each is made once. Raise `longest` if
     /// connects usually take longer than 2 seconds: the server would get twice as many. With
     /// `Duration::MAX` for both, there is one connect for each caller.
-    ///
-    /// `shortest` is also how long a caller counts on a check before the pool tries another
-    /// connection for it.
     ///
     /// # Examples
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::core::{Check, Leased, Time, Verdict};
+use crate::core::{Check, Leased, Reason, Time, Verdict};
 use crate::runtime::shared::{FastPath, PoolConn, PoolLease, PoolRef, Shared};
 use crate::sync::{Arc, Ordering};
 use crate::types::thread;
@@ -185,11 +185,21 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// returned to the pool. For use after an error that leaves its state unknown, or
     /// after a query on it was cancelled.
     ///
-    /// The pool's other connections are then [in doubt](crate::Builder::skip_check_within):
-    /// each is checked before its next use.
+    /// From now on the pool's other connections are [in
+    /// doubt](crate::Builder::skip_check_within): each is checked before its next use.
+    ///
+    /// # Blocking
+    ///
+    /// Only for the pool's lock.
     pub fn mark_broken(this: &mut Self) {
         this.note_use();
-        this.conn_mut().marked_broken = true;
+        let lease = this.lease.as_mut().expect(GONE);
+        if std::mem::replace(&mut lease.conn.marked_broken, true) {
+            return;
+        }
+        // Now, not when the guard is dropped: other callers may come before that.
+        let shared = Arc::clone(&lease.conn.pool.shared);
+        shared.give_back(|core, fx| core.proved_dead(&lease.permit, Reason::Broken, fx));
     }
 
     /// Closes the connection instead of returning it to the pool, in the background. The
@@ -240,7 +250,9 @@ impl<M: ManageConnection> PooledConnection<M> {
         if let Err(error) = &result {
             let shared = &this.conn().pool.shared;
             let fatal = shared.logger.catch_panic("is_fatal", || shared.manager.is_fatal(error));
-            this.conn_mut().marked_broken |= fatal.unwrap_or(true);
+            if fatal.unwrap_or(true) {
+                PooledConnection::mark_broken(this);
+            }
         }
         result
     }

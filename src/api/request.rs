@@ -197,6 +197,7 @@ mod tests {
             let caller = Caller::here(Location::caller(), None, priority);
             let cell = Arc::new(WaitCell::new());
             let waiter = Waiter {
+                get_id: u64::from(priority),
                 since,
                 priority,
                 caller,

@@ -45,6 +45,56 @@ impl<T: PoolTypes> Core<T> {
         self.serving() && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
     }
 
+    /// Whether a newcomer could take the top of the stack if that were not due for a check.
+    pub(crate) fn may_check(&self, now: Time, priority: u8) -> bool {
+        self.top_is_stale(now) && self.may_overtake(now, priority)
+    }
+
+    /// Takes the top of the stack, for a caller that makes the check itself. Nobody else counts
+    /// on it.
+    pub(crate) fn take_to_check(&mut self, fx: &mut Effects<T>) -> Lease<T::Conn> {
+        let lease = self.idle.pop_back().expect("BUG: the top is gone");
+        self.begin_check(&lease.permit, Check::VALIDATE, None, fx.now);
+        self.slot(&lease.permit).past_patience = true;
+        self.past_patience.checks += 1;
+        self.schedule_deadline(&lease.permit, fx);
+        self.finish(fx);
+        lease
+    }
+
+    /// The check that a caller has made itself, for the get of this number that began then, has
+    /// succeeded. The caller gets the connection, unless it must not be lent any more.
+    pub(crate) fn take_checked(
+        &mut self,
+        lease: Lease<T::Conn>,
+        (get_id, since): (u64, Time),
+        caller: T::Caller,
+        fx: &mut Effects<T>,
+    ) -> Option<Lease<T::Conn>> {
+        let is_counted = self.slot(&lease.permit).state == ConnectionState::Checking;
+        let may_lend = is_counted && self.serving() && !self.is_in_doubt(&lease.permit);
+        if !may_lend || self.unfit(&lease.permit).is_some() {
+            self.check_finished(lease, Ok(()), fx);
+            return None;
+        }
+        self.end_check_call(&lease.permit, fx);
+        let waited = fx.now.since(since);
+        self.counters.gets_waited += 1;
+        self.counters.time_waited += waited;
+        self.counters.overtakes += u64::from(!self.queue.is_empty());
+        self.lend(&lease.permit, fx.now, caller);
+        self.plan_for_lends(fx);
+        self.note_checkout(&lease.permit, Some(get_id), ConnectionState::Checking, waited, fx.now);
+        self.check_another(fx);
+        self.finish(fx);
+        Some(lease)
+    }
+
+    /// A number for a get that may wait.
+    pub(crate) fn next_get_id(&mut self) -> u64 {
+        self.queue.next_get_id()
+    }
+
     /// Whether a caller that does not wait for a connect may wait for a check.
     pub(crate) fn may_await_check(&self, now: Time, priority: u8) -> bool {
         !self.idle.is_empty() && self.may_overtake(now, priority)
@@ -56,7 +106,7 @@ impl<T: PoolTypes> Core<T> {
         waiter: Waiter<T>,
         fx: &mut Effects<T>,
     ) -> Result<WaiterId, ErrorKind> {
-        let now = waiter.since;
+        let now = fx.now;
         // Each newcomer starts a check if it needs one, whatever checks are under way:
         // those may hang. Nor is it refused while a connection is idle.
         let checks = self.serving() && self.top_is_stale(now);
@@ -69,7 +119,9 @@ impl<T: PoolTypes> Core<T> {
             (!checks && is_full()).then_some(ErrorKind::QueueFull)
         };
         if let Some(kind) = refusal {
-            self.refuse(waiter.caller, kind, waiter.only_idle, now);
+            self.count_failure(kind, waiter.only_idle);
+            let (get_id, caller, waited) = (waiter.get_id, waiter.caller, now.since(waiter.since));
+            self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
             return Err(kind);
         }
         self.only_idle += u32::from(waiter.only_idle);
@@ -132,16 +184,10 @@ impl<T: PoolTypes> Core<T> {
 
     /// A caller's token was cancelled before its get began.
     pub(crate) fn refuse_cancelled(&mut self, now: Time, caller: T::Caller) {
-        self.refuse(caller, ErrorKind::Cancelled, false, now);
-    }
-
-    /// A caller fails before it joins the queue.
-    fn refuse(&mut self, caller: T::Caller, kind: ErrorKind, only_idle: bool, now: Time) {
-        self.count_failure(kind, only_idle);
-        if self.journal.is_open() {
-            let (get_id, waited) = (self.queue.next_get_id(), Duration::ZERO);
-            self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
-        }
+        let kind = ErrorKind::Cancelled;
+        self.count_failure(kind, false);
+        let (get_id, waited) = (self.queue.next_get_id(), Duration::ZERO);
+        self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
     }
 
     /// A caller that waits only for an idle connection does not count as failed, unless

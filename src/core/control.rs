@@ -1,6 +1,6 @@
 //! Commands of the pool's owner.
 
-use super::{Core, Effects, ErrorKind, Policy, PoolTypes, Reason};
+use super::{Core, Effects, ErrorKind, Policy, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// A core that is closed from the beginning.
@@ -17,6 +17,12 @@ impl<T: PoolTypes> Core<T> {
             self.retire(lease, Reason::Excess, fx);
         }
         self.forget_successor_without_room();
+        if self.open_count() >= max_size
+            && let Some(outage) = &mut self.outage
+        {
+            // Nothing is tried any more, so it may have ended when the last connection ends.
+            outage.fails_fast_from = Time::NEVER;
+        }
         self.finish(fx);
     }
 

@@ -14,7 +14,10 @@
 //! Nothing is checked because of the doubt alone. Callers check what they need, and the
 //! keepalive what is due. A connection that nobody needs stays in doubt.
 
-use super::{Core, Effects, Notice, Permit, PoolTypes, Reason, Time};
+use super::{Core, Effects, Lease, Notice, Permit, PoolTypes, Reason, Time};
+
+/// The number of no proof: a connection that has proved dead.
+const NONE: u64 = 0;
 
 impl<T: PoolTypes> Core<T> {
     /// The number of a connect or a validation that begins now.
@@ -29,11 +32,23 @@ impl<T: PoolTypes> Core<T> {
         self.slots[permit.index()].proof <= self.doubted
     }
 
+    /// A connection has proved dead while a caller has it, or checks it itself. What is proved
+    /// from now on is not in doubt because of it, also when it comes back.
+    #[cold]
+    pub(crate) fn proved_dead(&mut self, permit: &Permit, reason: Reason, fx: &mut Effects<T>) {
+        self.doubt_because_of(permit.index(), reason, fx);
+        self.slot(permit).proof = NONE;
+        self.finish(fx);
+    }
+
     /// A connection is retired for this reason; or its check, which could have retired it so,
     /// has overrun its limit.
     #[cold]
     pub(super) fn doubt_because_of(&mut self, index: usize, reason: Reason, fx: &mut Effects<T>) {
         let slot = &self.slots[index];
+        if slot.proof == NONE {
+            return;
+        }
         let up_to = match reason {
             // It may have died at any time until now.
             Reason::Broken => self.proofs,
@@ -49,8 +64,8 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The proofs up to this number count no more. Returns how many idle connections are in
-    /// doubt that were not before.
+    /// The proofs up to this number count no more. Idle connections in doubt go below those
+    /// that are not. Returns how many are in doubt that were not before.
     ///
     /// Visits them only if a connect or a validation has begun since the last time: so a
     /// burst of errors does not visit them again and again.
@@ -66,6 +81,11 @@ impl<T: PoolTypes> Core<T> {
                 lease.fit_until = Time::START;
                 newly += u32::from(proof > before);
             }
+        }
+        if newly > 0 {
+            let slots = &self.slots;
+            let is_proved = |lease: &Lease<T::Conn>| slots[lease.permit.index()].proof > up_to;
+            self.idle.make_contiguous().sort_by_key(is_proved);
         }
         newly
     }

@@ -113,11 +113,7 @@ impl<T: PoolTypes> Core<T> {
         let unfit = self.unfit(&lease.permit);
         let slot = self.slot(&lease.permit);
         let (validated, idle_since) = (slot.check.validate, slot.idle_since);
-        let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
-        self.end_call(lease.permit.index(), fx.now);
-        if held_back && !self.start_next_keepalive(fx) {
-            self.wake_reaper_at(fx.now, fx);
-        }
+        self.end_check_call(&lease.permit, fx);
         if let Err((reason, cause)) = result {
             self.counters.check_failures += 1;
             self.keep_error(cause, false, fx);
@@ -134,6 +130,15 @@ impl<T: PoolTypes> Core<T> {
             _ if validated => self.offer(lease, fx),
             // Only reset: as if it were returned now.
             _ => self.shelve(lease, fx),
+        }
+    }
+
+    /// Uncounts a check. A keepalive that waited for that starts.
+    pub(super) fn end_check_call(&mut self, permit: &Permit, fx: &mut Effects<T>) {
+        let held_back = self.checking == KEEPALIVES_AT_ONCE && self.policy.keepalive.is_some();
+        self.end_call(permit.index(), fx.now);
+        if held_back && !self.start_next_keepalive(fx) {
+            self.wake_reaper_at(fx.now, fx);
         }
     }
 

@@ -30,8 +30,11 @@ impl<T: PoolTypes> Core<T> {
     pub(super) fn hopeless_from(&self) -> Time {
         match &self.outage {
             Some(outage) if self.serving() && self.open_count() == 0 => {
-                let limit = self.policy.fail_fast_after;
-                if outage.permanent { outage.began } else { outage.began.after_opt(limit) }
+                if outage.permanent {
+                    outage.began
+                } else {
+                    outage.fails_fast_from
+                }
             }
             _ => Time::NEVER,
         }
@@ -118,6 +121,8 @@ impl<T: PoolTypes> Core<T> {
         let before = self.outage.as_ref();
         let (attempts, failures) = before.map_or((0, 1), |o| (o.attempts, o.failures));
         let began = before.map_or(now, |outage| outage.began);
+        let from_now = now.after_opt(self.policy.fail_fast_after);
+        let fails_fast_from = before.map_or(from_now, |o| o.fails_fast_from.min(from_now));
         let doubled = self.policy.backoff_min.saturating_mul(1 << attempts.min(20));
         let longest = doubled.min(self.policy.backoff_max);
         // Between half and all of it, so that many pools do not retry at once.
@@ -128,6 +133,7 @@ impl<T: PoolTypes> Core<T> {
             attempts: attempts.saturating_add(1),
             failed_at: now,
             retry_at: now.after(delay),
+            fails_fast_from,
             permanent,
         });
         failures == 1

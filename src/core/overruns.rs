@@ -1,7 +1,8 @@
 //! Driver calls that take too long.
 //!
-//! Past its patience, a connect or a check is no longer counted on. Past its limit, a call is abandoned: its slot no longer counts as occupied. At most
-//! `max_abandoned` calls are; more only stop to count as calls at once.
+//! Past its patience, a connect or a check is no longer counted on. Past its limit, a call is
+//! abandoned: its slot no longer counts as occupied. At most `max_abandoned` calls are; others
+//! past their limit only stop to count as calls at once.
 
 use std::mem;
 
@@ -16,8 +17,12 @@ impl<T: PoolTypes> Core<T> {
             return None;
         }
         let is_slow = |slot: &&Slot<T>| {
-            let waited_for = matches!(slot.call(), Some(CallKind::Connect | CallKind::Check));
-            waited_for && now.since(slot.since) >= self.policy.patience_min
+            let patience = match slot.call() {
+                Some(CallKind::Connect) => self.policy.patience_min,
+                Some(CallKind::Check) => self.policy.check_patience,
+                _ => return false,
+            };
+            now.since(slot.since) >= patience
         };
         let slowest = self.slots.iter().filter(is_slow).min_by_key(|slot| slot.since)?;
         Some((slowest.call()?, slowest.since))

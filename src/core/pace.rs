@@ -97,11 +97,20 @@ impl<T: PoolTypes> Core<T> {
 
     /// How many connects may start now.
     fn may_start(&self, now: Time) -> u32 {
+        let most = self.policy.max_opening;
+        let free = self.pace.at_once.saturating_sub(self.opening_soon());
         match &self.outage {
             Some(outage) if now < outage.retry_at => 0,
-            _ if now >= self.held_up_until() => 1,
-            _ => self.pace.at_once.saturating_sub(self.opening_soon()),
+            _ if now < self.held_up_until() => free,
+            // A pool that has slowed down begins with one: it takes as many again.
+            _ if self.is_slowed_down() => free.max(self.opening.min(most)),
+            _ => free.max(1),
         }
+    }
+
+    /// A connect has failed or is late, and not enough have succeeded since.
+    fn is_slowed_down(&self) -> bool {
+        self.pace.at_once < self.policy.max_opening
     }
 
     /// When the next missing connect may start, if that is only a matter of time.
@@ -113,27 +122,30 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Some waiters have no connect, since `max_opening` others are under way. Those may
-    /// hang: if none ends, one more starts at this time. `NEVER` if it is not so.
+    /// Some waiters have no connect, since no more than those under way may be. Those may hang:
+    /// if none begins or ends until this time, others start. `NEVER` if it is not so. In a pool
+    /// that has slowed down it is as long as a connect is counted on: a server that is known to
+    /// be slow gets no more because of that.
     pub(super) fn held_up_until(&self) -> Time {
-        let most = self.policy.max_opening;
-        let is_slowed_down = self.outage.is_some() || self.pace.at_once < most;
-        if is_slowed_down || self.opening_soon() < most || self.unserved() == 0 {
+        if self.opening == 0 || self.unserved() == 0 {
             return Time::NEVER;
         }
-        self.pace.moved_at.after(self.policy.patience_min)
+        let usual = self.pace.patience.filter(|_| self.is_slowed_down());
+        self.pace.moved_at.after(usual.unwrap_or(self.policy.patience_min))
     }
 
     /// How long a connect that starts now is counted on.
     fn patience(&self) -> Duration {
         let (usual, longest) = (self.pace.patience, self.policy.patience_max);
         let late = self.past_patience.connects;
-        if late == 0 || late < self.waiting_to_open() {
+        if late == 0 {
             return usual.unwrap_or(longest);
         }
-        // Each waiter has a late one, and this one comes on top. If the server is only slow,
-        // many more would make it slower.
-        usual.unwrap_or(self.policy.patience_min).max(HEDGE_EVERY.min(longest))
+        let hedge = HEDGE_EVERY.clamp(self.policy.patience_min, longest);
+        let usual = usual.unwrap_or(hedge);
+        // If each waiter has a late one, this one comes on top. If the server is only slow, many
+        // more would make it slower.
+        if late < self.waiting_to_open() { usual } else { usual.max(hedge) }
     }
 
     /// A connect has succeeded that began then.

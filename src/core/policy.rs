@@ -25,8 +25,10 @@ pub(crate) struct Policy {
     /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
     pub(crate) clock_lag: Duration,
     /// A check that takes longer is no longer counted on: its waiter gets another, if there
-    /// is one. Of a connect the same holds for a time between these two, which follows the
-    /// times that connects have taken.
+    /// is one.
+    pub(crate) check_patience: Duration,
+    /// Of a connect the same holds for a time between these two, which follows the times that
+    /// connects have taken.
     pub(crate) patience_min: Duration,
     pub(crate) patience_max: Duration,
     pub(crate) open_limit: Duration,

@@ -29,6 +29,8 @@ impl WaiterId {
 
 /// A caller in the queue.
 pub(crate) struct Waiter<T: PoolTypes> {
+    /// The number of its get, from [`Core::next_get_id`](super::Core::next_get_id).
+    pub(crate) get_id: u64,
     pub(crate) since: Time,
     pub(crate) priority: u8,
     pub(crate) caller: T::Caller,
@@ -105,23 +107,28 @@ impl<T: PoolTypes> Queue<T> {
         if node.serial == id.serial { node.waiter.as_ref() } else { None }
     }
 
-    /// Adds a waiter behind all others of its priority.
+    /// Adds a waiter behind those of its priority that have come before it. Usually these are
+    /// all; who has first made a check of its own finds others that came meanwhile.
     pub(crate) fn push(&mut self, waiter: Waiter<T>) -> WaiterId {
-        let class = usize::from(waiter.priority);
+        let (class, serial) = (usize::from(waiter.priority), waiter.get_id);
         let turn = self.turn(waiter.since, waiter.priority);
         self.arrivals += u128::from(waiter.since.0);
-        self.serial += 1;
         if class >= self.lists.len() {
             self.lists.resize(class + 1, EMPTY);
         }
-        let tail = self.lists[class].tail;
-        let node = Node { waiter: Some(waiter), turn, serial: self.serial, prev: tail, next: NONE };
-        let index = self.allocate(node);
-        match tail {
-            NONE => self.lists[class].head = index,
-            tail => self.nodes[tail as usize].next = index,
+        let (mut prev, mut next) = (self.lists[class].tail, NONE);
+        while prev != NONE && self.nodes[prev as usize].serial > serial {
+            (prev, next) = (self.nodes[prev as usize].prev, prev);
         }
-        self.lists[class].tail = index;
+        let index = self.allocate(Node { waiter: Some(waiter), turn, serial, prev, next });
+        match prev {
+            NONE => self.lists[class].head = index,
+            prev => self.nodes[prev as usize].next = index,
+        }
+        match next {
+            NONE => self.lists[class].tail = index,
+            next => self.nodes[next as usize].prev = index,
+        }
         self.occupied[class / 64] |= 1 << (class % 64);
         self.len += 1;
         self.id_of(index)
@@ -179,7 +186,7 @@ impl<T: PoolTypes> Queue<T> {
         self.oldest().map_or(Time::NEVER, |since| since.after(bound).min(latest))
     }
 
-    /// A number for a get that does not join the queue.
+    /// A number for a get.
     pub(crate) fn next_get_id(&mut self) -> u64 {
         self.serial += 1;
         self.serial

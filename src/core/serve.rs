@@ -186,15 +186,25 @@ impl<T: PoolTypes> Core<T> {
         idle_since: Option<Time>,
         fx: &mut Effects<T>,
     ) {
-        self.enter(lease.permit.index(), ConnectionState::Checking, None, fx.now);
-        let patience_ends = fx.now.after(self.policy.patience_min);
-        if check.validate {
-            self.slot(&lease.permit).proof = self.number_proof();
-        }
-        let slot = self.slot(&lease.permit);
-        (slot.check, slot.idle_since, slot.patience_ends) = (check, idle_since, patience_ends);
-        self.checking += 1;
+        self.begin_check(&lease.permit, check, idle_since, fx.now);
+        self.slot(&lease.permit).patience_ends = fx.now.after(self.policy.check_patience);
         self.schedule_deadline(&lease.permit, fx);
         fx.jobs.push(Job::Check(lease, check));
+    }
+
+    pub(super) fn begin_check(
+        &mut self,
+        permit: &Permit,
+        check: Check,
+        idle_since: Option<Time>,
+        now: Time,
+    ) {
+        self.enter(permit.index(), ConnectionState::Checking, None, now);
+        if check.validate {
+            self.slot(permit).proof = self.number_proof();
+        }
+        let slot = self.slot(permit);
+        (slot.check, slot.idle_since) = (check, idle_since);
+        self.checking += 1;
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Outage {
     /// When the last of these failed.
     pub(super) failed_at: Time,
     pub(super) retry_at: Time,
+    /// When callers fail at once, if no connection is left then.
+    pub(super) fails_fast_from: Time,
     /// No retry cures the last error.
     pub(super) permanent: bool,
 }

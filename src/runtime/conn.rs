@@ -135,8 +135,8 @@ pub(crate) enum Failure<E> {
 
 /// What is left to do of a check that a caller has begun.
 pub(crate) enum Unfinished<E> {
-    /// It could take no more time on the caller's thread.
-    Validation,
+    /// It could take no more time on the caller's thread, and has failed for that.
+    Validation(Failed<E>),
     /// It has failed: log that, and tell the core.
     Failure(Failed<E>),
 }

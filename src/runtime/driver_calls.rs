@@ -7,7 +7,8 @@ use log::Level;
 use log::kv::Value;
 
 use super::conn::{Failed, Failure, Unfinished};
-use super::shared::{PoolConn, PoolLease, PoolRef, Runtime, Shared, Task};
+use super::shared::{PoolConn, PoolCore, PoolLease, PoolRef, Runtime, Shared, Task};
+use super::wait::{Arrival, Checkout};
 use crate::core::{Check, Job, Lease, Leased, Permit, Reason, Time};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::{
@@ -98,31 +99,47 @@ impl<M: ManageConnection> Shared<M> {
         self.end_check(lease, begun, result);
     }
 
-    /// Validates a connection on the thread of a caller that waits for one, if the manager
-    /// allows that: for at most `most`, and no longer than the shortest patience, after which
-    /// the pool tries another connection for it. The caller finds the result in its cell, as if a
-    /// worker had made the call. Everything but success is left to a worker: the log and the
-    /// error handler are user code, which may take long.
-    pub(crate) fn check_here(self: &Arc<Self>, mut lease: PoolLease<M>, most: Duration) {
+    /// Whether a check may run on this thread, a caller's.
+    pub(crate) fn checks_here(&self) -> bool {
         let keeps_limit = || self.manager.checks_within_limit();
-        if !self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false) {
-            return self.submit(Task::Call(Job::Check(lease, Check::VALIDATE)));
-        }
+        self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false)
+    }
+
+    /// Validates a connection on the thread of the caller that is to get it, for as long as a
+    /// waiter would count on a check by a worker at most. Everything but success is left to a
+    /// worker: the log, the error handler and an error's destructor are user code, which may take
+    /// long.
+    pub(crate) fn check_here(
+        self: &Arc<Self>,
+        mut lease: PoolLease<M>,
+        checkout: &Checkout<'_>,
+        arrival: Arrival,
+    ) -> Option<PoolLease<M>> {
         let begun = self.clock.now();
         let share = self.validation_share();
-        let limit = share.min(most).min(self.config.policy.patience_min);
+        let left = checkout.deadline.since(begun);
+        let limit = share.min(left).min(self.config.policy.check_patience);
         let rest = match self.validate(&mut lease, limit) {
             Ok(()) => {
                 self.record_since(Timed::Validate, begun);
-                return self.transition_here(|core, fx| core.check_finished(lease, Ok(()), fx));
+                return self.transition_here(|core, fx| {
+                    core.take_checked(lease, (arrival.get_id, arrival.since), checkout.caller, fx)
+                });
             }
             Err(failed) if limit < share && failed.is_error() && self.ago(begun) >= limit => {
-                self.drop_error(failed);
-                Unfinished::Validation
+                Unfinished::Validation(failed)
             }
-            Err(failed) => Unfinished::Failure(failed),
+            Err(failed) => {
+                // Before this caller takes another that is no better.
+                let doubt = |core: &mut PoolCore<M>, fx: &mut _| {
+                    core.proved_dead(&lease.permit, failed.reason, fx);
+                };
+                self.transition_here(doubt);
+                Unfinished::Failure(failed)
+            }
         };
         self.submit(Task::RestOfCheck(lease, begun, rest));
+        None
     }
 
     /// Finishes a check that a caller has begun on its own thread.
@@ -134,7 +151,8 @@ impl<M: ManageConnection> Shared<M> {
     ) {
         let result = match rest {
             Unfinished::Failure(failed) => Err(failed),
-            Unfinished::Validation => {
+            Unfinished::Validation(failed) => {
+                self.drop_error(failed);
                 let left = self.validation_share().saturating_sub(self.ago(begun));
                 self.validate(&mut lease, left)
             }

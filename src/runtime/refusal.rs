@@ -104,11 +104,9 @@ impl Refusal {
                 "connecting fails and cannot succeed as configured".to_string()
             }
             Some(time) => {
-                format!(
-                    "connecting has failed for {time:.1?}; it is tried again within {again:.1?}"
-                )
+                format!("connecting has failed for {time:.1?}; the next try is due in {again:.1?}")
             }
-            None => "connecting has failed until now".to_string(),
+            None => "connecting failed until a moment ago".to_string(),
         }
     }
 

@@ -7,7 +7,6 @@ use tracing::info_span;
 use tracing::span::EnteredSpan;
 
 use super::logger::{Logger, millis};
-use crate::core::WaiterId;
 use crate::types::text::plain;
 use crate::types::{CallSite, Caller, Error, Place};
 
@@ -19,7 +18,7 @@ pub(crate) struct WaitSpan(Option<EnteredSpan>);
 
 impl WaitSpan {
     /// Opens the span within the span that the caller is in.
-    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, id: WaiterId) -> WaitSpan {
+    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, get_id: u64) -> WaitSpan {
         let call_site = CallSite::from(caller);
         let (pool, label) = (plain(pool), call_site.label().map(plain));
         let begin = || {
@@ -27,7 +26,7 @@ impl WaitSpan {
                 target: "fairpool",
                 "fairpool.get",
                 pool = &*pool,
-                get_id = id.get_id(),
+                get_id,
                 location = %Place(call_site.location()),
                 label = label.as_deref(),
                 priority = call_site.priority(),

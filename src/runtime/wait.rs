@@ -7,7 +7,7 @@ use log::Level;
 use super::logger::millis;
 use super::refusal::Refusal;
 use super::shared::{FastPath, PoolCell, PoolCore, PoolLease, Runtime, Shared};
-use crate::core::{Answer, Check, Effects, Job, Time, Waiter, WaiterId};
+use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
 use crate::sync::{Arc, WaitCell};
 use crate::types::thread;
 use crate::types::{
@@ -25,40 +25,29 @@ pub(crate) struct Checkout<'a> {
     pub(crate) only_idle: bool,
 }
 
+/// When a get came, and its number. It keeps both when it has made a check itself first.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) get_id: u64,
+    pub(crate) since: Time,
+}
+
 type Got<M> = Result<PoolLease<M>, Error>;
 
-/// Where a get stands after its first transition.
+/// Where a get stands after a transition.
 enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
     /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
-    /// The caller may make this check itself.
-    Enqueued(WaiterId, Arc<PoolCell<M>>, Option<PoolLease<M>>),
+    /// A connection is idle that is due for a check. The caller may make it, if the manager
+    /// allows that.
+    MayCheck,
+    Enqueued(WaiterId, Arc<PoolCell<M>>),
     Refused(Refusal),
 }
 
 fn is_cancelled(checkout: &Checkout<'_>) -> bool {
     checkout.cancel.is_some_and(CancelToken::is_cancelled)
-}
-
-/// Takes over a check that this get has started, to make it on the caller's thread. A caller
-/// with a cancel token waits for a worker instead: a cancel ends a wait at once, but no check.
-#[inline]
-fn take_check<M: ManageConnection>(
-    checkout: &Checkout<'_>,
-    fx: &mut Effects<Runtime<M>>,
-) -> Option<PoolLease<M>> {
-    if fx.jobs.is_empty() || checkout.cancel.is_some() { None } else { take_check_of(fx) }
-}
-
-#[cold]
-fn take_check_of<M: ManageConnection>(fx: &mut Effects<Runtime<M>>) -> Option<PoolLease<M>> {
-    let is_check = |job: &Job<Runtime<M>>| matches!(job, Job::Check(_, Check::VALIDATE));
-    let place = fx.jobs.iter().position(is_check)?;
-    match fx.jobs.remove(place) {
-        Job::Check(lease, _) => Some(lease),
-        _ => unreachable!("it is a check"),
-    }
 }
 
 impl<M: ManageConnection> Shared<M> {
@@ -93,18 +82,55 @@ impl<M: ManageConnection> Shared<M> {
 
     #[cold]
     pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
-        match self.transition_here(|core, fx| self.enqueue(core, checkout, fx)) {
+        // Who may be cancelled leaves checks to workers: a cancel ends a wait at once, but no check.
+        let may_check = checkout.cancel.is_none();
+        let mut arrival = Arrival { get_id: 0, since: Time::START };
+        let outcome = self.transition_here(|core, fx| {
+            arrival = Arrival { get_id: core.next_get_id(), since: fx.now };
+            self.enqueue(core, checkout, arrival, may_check, fx)
+        });
+        match outcome {
             Outcome::Taken(lease) => Ok(lease),
             Outcome::Claimed(lease) => {
                 self.times.record(Timed::Wait, Duration::ZERO, 1);
                 Ok(lease)
             }
             Outcome::Refused(refusal) => Err(refusal.into_error(checkout.caller.label())),
-            Outcome::Enqueued(id, cell, check) => {
-                if let Some(lease) = check {
-                    self.check_here(lease, checkout.deadline.since(checkout.start));
+            Outcome::Enqueued(id, cell) => {
+                let wait = || self.await_answer(checkout, id, &cell);
+                self.report_wait(checkout, arrival.get_id, &wait)
+            }
+            Outcome::MayCheck => {
+                let wait = || self.check_or_wait(checkout, arrival);
+                self.report_wait(checkout, arrival.get_id, &wait)
+            }
+        }
+    }
+
+    /// Checks idle connections on this thread until one is fit, or joins the queue.
+    fn check_or_wait(self: &Arc<Self>, checkout: &Checkout<'_>, arrival: Arrival) -> Got<M> {
+        let priority = checkout.caller.priority();
+        loop {
+            let checks_here = self.checks_here();
+            let step = self.transition_here(|core, fx| {
+                let has_time = checkout.deadline > fx.now;
+                if checks_here && has_time && core.may_check(fx.now, priority) {
+                    return Err(core.take_to_check(fx));
                 }
-                self.wait_in_queue(checkout, id, &cell)
+                Ok(self.enqueue(core, checkout, arrival, false, fx))
+            });
+            match step {
+                Ok(Outcome::Taken(lease) | Outcome::Claimed(lease)) => return Ok(lease),
+                Ok(Outcome::Refused(refusal)) => {
+                    return Err(refusal.into_error(checkout.caller.label()));
+                }
+                Ok(Outcome::Enqueued(id, cell)) => return self.await_answer(checkout, id, &cell),
+                Ok(Outcome::MayCheck) => {}
+                Err(lease) => {
+                    if let Some(lease) = self.check_here(lease, checkout, arrival) {
+                        return Ok(lease);
+                    }
+                }
             }
         }
     }
@@ -115,11 +141,17 @@ impl<M: ManageConnection> Shared<M> {
         &self,
         core: &mut PoolCore<M>,
         checkout: &Checkout<'_>,
+        arrival: Arrival,
+        may_check: bool,
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
         let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
         if let Some(lease) = core.acquire(priority, caller, fx) {
             return Outcome::Taken(lease);
+        }
+        let has_time = checkout.deadline > now;
+        if may_check && has_time && core.may_check(now, priority) {
+            return Outcome::MayCheck;
         }
         let refuse = |core: &mut PoolCore<M>, kind| {
             Outcome::Refused(Refusal::collect(self, core, kind, now, checkout.start))
@@ -129,37 +161,37 @@ impl<M: ManageConnection> Shared<M> {
         }
         let cell = Arc::new(WaitCell::new());
         let waiter = Waiter {
-            since: now,
+            get_id: arrival.get_id,
+            since: arrival.since,
             priority,
             caller,
             cell: Arc::clone(&cell),
             only_idle: checkout.only_idle,
             // A get that does not really wait cannot deadlock.
-            nested: !checkout.only_idle && checkout.deadline > now && thread::may_hold(),
+            nested: !checkout.only_idle && has_time && thread::may_hold(),
         };
         match core.join(waiter, fx) {
             Err(kind) => refuse(core, kind),
-            Ok(id) if checkout.deadline <= now => match core.claim(id, fx) {
+            Ok(id) if !has_time => match core.claim(id, fx) {
                 Some(lease) => Outcome::Claimed(lease),
                 None if core.leave(id, ErrorKind::Timeout, fx) => refuse(core, ErrorKind::Timeout),
-                None => Outcome::Enqueued(id, cell, None),
+                None => Outcome::Enqueued(id, cell),
             },
-            Ok(id) => Outcome::Enqueued(id, cell, take_check(checkout, fx)),
+            Ok(id) => Outcome::Enqueued(id, cell),
         }
     }
 
     /// Waits, and reports the wait on the caller's thread, so within the caller's own trace.
-    fn wait_in_queue(
+    fn report_wait(
         self: &Arc<Self>,
         checkout: &Checkout<'_>,
-        id: WaiterId,
-        cell: &PoolCell<M>,
+        get_id: u64,
+        wait: &dyn Fn() -> Got<M>,
     ) -> Got<M> {
-        self.keep_probing();
         #[cfg(feature = "tracing")]
         let span =
-            super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, id);
-        let got = self.await_answer(checkout, id, cell);
+            super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, get_id);
+        let got = wait();
         let now = self.clock.now();
         let waited = now.since(checkout.start);
         self.times.record(Timed::Wait, waited, 1);
@@ -170,7 +202,7 @@ impl<M: ManageConnection> Shared<M> {
             && waited >= slow
             && let Some(suppressed) = self.slow_gets.admit(now)
         {
-            self.log_slow_get(checkout, id, waited, connection_id, suppressed);
+            self.log_slow_get(checkout, get_id, waited, connection_id, suppressed);
         }
         #[cfg(feature = "tracing")]
         span.end(&self.logger);
@@ -184,6 +216,7 @@ impl<M: ManageConnection> Shared<M> {
         id: WaiterId,
         cell: &PoolCell<M>,
     ) -> Got<M> {
+        self.keep_probing();
         let deadline = self.clock.instant_of(checkout.deadline);
         // Dropped on every way out, so that a token does not collect dead waits.
         let _registration = checkout.cancel.map(|token| self.register_cancel(token, id));
@@ -255,7 +288,7 @@ impl<M: ManageConnection> Shared<M> {
     fn log_slow_get(
         &self,
         checkout: &Checkout<'_>,
-        id: WaiterId,
+        get_id: u64,
         waited: Duration,
         connection_id: Option<u64>,
         suppressed: u64,
@@ -263,7 +296,7 @@ impl<M: ManageConnection> Shared<M> {
         let call_site = CallSite::from(checkout.caller);
         let location = call_site.location().to_string();
         let key_values = [
-            ("get_id", id.get_id().into()),
+            ("get_id", get_id.into()),
             ("thread", call_site.thread().into()),
             ("location", location.as_str().into()),
             ("waited_ms", millis(waited).into()),

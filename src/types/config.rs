@@ -9,7 +9,7 @@ use super::{
 use crate::core::Policy;
 use crate::sync::Arc;
 
-/// When a check takes longer, or a connect where connects are fast, its waiter gets another
+/// When a check takes longer, or a connect where connects are fast, its caller gets another
 /// attempt. Long enough for most connects over a network, and short enough that a call that
 /// hangs delays few callers.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -148,6 +148,7 @@ fn default_policy() -> Policy {
         idle_timeout: Some(Duration::from_secs(10 * 60)),
         keepalive: None,
         fresh_for: Duration::from_millis(500),
+        check_patience: PATIENCE,
         patience_min: PATIENCE,
         patience_max: LONGEST_PATIENCE,
         open_limit: Duration::from_secs(5),

@@ -160,9 +160,8 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Return `true` only if that call
     ///
     /// - keeps its limit by itself, to a few milliseconds, also when the server is silent: the
-    ///   pool cannot abandon a call on a caller's thread. The limit is then the shortest
-    ///   [`connect_patience`](crate::Builder::connect_patience) (250 ms), or the caller's own time
-    ///   if that is less;
+    ///   pool cannot abandon a call on a caller's thread. The limit is then 250 ms, or the
+    ///   caller's own time if that is less;
     /// - can be made again after it ran out of time, and succeeds if the server has answered
     ///   after all: a worker does so, with what is left of the usual limit.
     ///

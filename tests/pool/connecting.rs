@@ -84,6 +84,21 @@ fn p1_six_connects_that_hang_before_any_succeeded_do_not_hold_up_the_others() {
     assert_served_beside_six_that_hang(&server, &pool);
 }
 
+/// A service starts beside its database: one connect is refused, the next six hang.
+#[test]
+fn p1_six_connects_that_hang_after_a_failure_do_not_hold_up_the_others() {
+    let server = Server::new();
+    server.next(Op::Connect, Does::Fail);
+    let unset = Pool::builder().max_size(8).min_idle(Some(0)).max_opening(8);
+    let unset = unset.open_timeout(WATCHDOG);
+    let pool = unset.build(server.manager()).unwrap();
+    assert!(pool.get_timeout(ms(20)).is_err());
+    let begun = Instant::now();
+    assert_served_beside_six_that_hang(&server, &pool);
+    println!("figure: served beside six that hang after a failure: {:.2?}", begun.elapsed());
+    assert!(begun.elapsed() < ms(8000), "2 s for each would be 12 s");
+}
+
 #[test]
 fn one_cold_get_is_no_alarm() {
     let (server, gate) = (Server::new(), Gate::new());

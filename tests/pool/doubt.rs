@@ -59,6 +59,51 @@ fn p13_eight_dead_idle_connections_cost_one_error() {
     assert_eq!(errors_of(&pool, 32), 1, "never checked by age");
 }
 
+/// A user that tries again with another connection, and drops the first at the end.
+#[test]
+fn p13_doubt_is_cast_when_a_connection_proves_dead_and_not_when_it_comes_back() {
+    let server = server();
+    let pool = full_of_idle(builder(8), &server);
+    server.kill_all();
+    let mut kept = all_of(&pool).into_iter();
+    let mut dead = kept.next().unwrap();
+    drop(kept);
+    assert!(query_fails(&mut dead));
+    let checks = server.calls(Op::IsValid);
+    // One of the others is checked, fails, and is replaced.
+    assert_eq!(errors_of(&pool, 8), 0);
+    assert!(server.calls(Op::IsValid) > checks);
+    let checks = server.calls(Op::IsValid);
+    drop(dead);
+    eventually("it is closed", || pool.stats().closed.broken == 1);
+    drop(pool.get().unwrap());
+    assert_eq!(server.calls(Op::IsValid), checks, "what was proved since is not in doubt");
+    server.check();
+}
+
+#[test]
+fn p13_what_is_proved_is_used_before_what_is_in_doubt() {
+    let server = server();
+    let pool = builder(3).keepalive(Some(ms(2000))).build(server.manager()).unwrap();
+    let mut all = all_of(&pool);
+    let third = all.pop();
+    let gate = Gate::new();
+    server.next(Op::IsValid, Does::Hang(gate.clone())); // the keepalive of one
+    drop(all);
+    gate.await_entered(1);
+    eventually("the keepalive of the other has passed", || {
+        server.calls(Op::IsValid) == 2 && pool.stats().checking == 1
+    });
+    drop(third); // on top
+    gate.open_with(Does::Fail);
+    eventually("the first is retired", || pool.stats().closed.invalid == 1);
+    let hangs = Gate::new();
+    server.on(Op::IsValid, Does::Hang(hangs.clone()));
+    let got = pool.get_timeout(Duration::ZERO);
+    hangs.open();
+    assert!(got.is_ok(), "beside a proved idle connection");
+}
+
 /// Seven of the eight that hold a connection do not use it after it died. What they return is
 /// dead, and nobody gets it.
 #[test]
@@ -228,7 +273,7 @@ fn p13_a_check_that_began_before_the_doubt_proves_nothing() {
 #[test]
 fn p13_a_failed_check_casts_doubt() {
     let server = server();
-    let pool = full_of_idle(builder(3).keepalive(Some(ms(400))), &server);
+    let pool = full_of_idle(builder(3).keepalive(Some(ms(2000))), &server);
     // Two are used while the keepalive of the third is due.
     let (mut others, gate) = (vec![pool.get().unwrap(), pool.get().unwrap()], Gate::new());
     server.next(Op::IsValid, Does::Hang(gate.clone()));
@@ -244,7 +289,7 @@ fn p13_a_failed_check_casts_doubt() {
 fn p13_a_check_that_overruns_its_limit_casts_doubt() {
     let server = server();
     let pool =
-        full_of_idle(builder(3).keepalive(Some(ms(400))).validation_timeout(ms(50)), &server);
+        full_of_idle(builder(3).keepalive(Some(ms(2000))).validation_timeout(ms(50)), &server);
     let (mut others, gate) = (vec![pool.get().unwrap(), pool.get().unwrap()], Gate::new());
     server.next(Op::IsValid, Does::Hang(gate.clone()));
     gate.await_entered(1);

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, CancelToken, HandleError, ManageConnection, Pool, PooledConnection};
+use fairpool::{
+    Builder, CancelToken, Fairness, HandleError, ManageConnection, Pool, PooledConnection,
+};
 use fairpool_testing::stub::{Gate, WATCHDOG, eventually, lock, silent_panic, watched};
 
-use crate::support::{allowed_overshoot, ms};
+use crate::support::{allowed_overshoot, ms, served, start_waiter, waiter};
 
 /// What a check does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,9 @@ enum Check {
     Waits,
     /// It waits for ever, whatever it has promised.
     Hangs,
+    /// The same, but the next passes.
+    HangsOnce,
+    FailsAtGate,
 }
 
 /// A driver whose checks keep their limit.
@@ -30,6 +35,7 @@ struct Driver {
     /// The thread and the limit of each check.
     checks: Mutex<Vec<(String, Duration)>>,
     connects: AtomicUsize,
+    connects_fail: AtomicBool,
     gate: Gate,
 }
 
@@ -52,6 +58,9 @@ impl ManageConnection for Manager {
     type Error = Dead;
 
     fn connect(&self) -> Result<usize, Dead> {
+        if self.0.connects_fail.load(Ordering::Relaxed) {
+            return Err(Dead);
+        }
         Ok(self.0.connects.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -76,9 +85,16 @@ impl ManageConnection for Manager {
                 }
                 Err(Dead)
             }
-            Check::Hangs => {
+            Check::Hangs | Check::HangsOnce => {
+                if check == Check::HangsOnce {
+                    self.does(Check::Passes);
+                }
                 self.0.gate.pass();
                 Ok(())
+            }
+            Check::FailsAtGate => {
+                self.0.gate.pass();
+                Err(Dead)
             }
         }
     }
@@ -99,6 +115,7 @@ impl Manager {
             trusted: AtomicBool::new(true),
             checks: Mutex::default(),
             connects: AtomicUsize::new(0),
+            connects_fail: AtomicBool::new(false),
             gate: Gate::new(),
         }))
     }
@@ -212,7 +229,75 @@ fn a_failed_check_on_the_callers_thread_retires_and_the_caller_is_served() {
             move || pool.get().unwrap()
         });
         assert_eq!(*conn, 3, "{check:?}");
-        assert_eq!(pool.stats().closed.invalid, 3, "{check:?}: {}", pool.stats());
+        eventually("workers have told of all three", || pool.stats().closed.invalid == 3);
+    }
+}
+
+/// The caller that checks cannot hear that a connection has come back. So the next one gets
+/// it, and the caller that checks keeps none from the others.
+#[test]
+fn p3_nobody_waits_beside_an_idle_connection_because_another_is_in_a_check_of_its_own() {
+    for fairness in [Fairness::default(), Fairness::Strict, Fairness::Bounded(WATCHDOG)] {
+        let manager = Manager::new();
+        let unset = Pool::builder().max_size(3).min_idle(Some(0)).skip_check_within(ms(50));
+        let unset = unset.fairness(fairness).connection_timeout(WATCHDOG);
+        let pool = unset.build(manager.clone()).unwrap();
+        let mut held: Vec<_> = (0..3).map(|_| pool.get().unwrap()).collect();
+        drop(held.pop());
+        thread::sleep(ms(150));
+        manager.does(Check::Hangs);
+        let checking = start_waiter(&pool, WATCHDOG);
+        manager.0.gate.await_entered(1);
+        let waiting = waiter(&pool, WATCHDOG);
+        drop(held.remove(0));
+        let first = served(&waiting);
+        drop(held);
+        let second = pool.get_timeout(Duration::ZERO).expect("it is idle, and nobody needs it");
+        assert_eq!((pool.stats().checking, pool.stats().waiting), (1, 0), "{fairness:?}");
+        drop((first, second));
+        manager.0.gate.open();
+        drop(served(&checking));
+    }
+}
+
+/// A caller that has made a check itself keeps its place in the order of those that came.
+#[test]
+fn p2_after_a_failed_check_of_its_own_a_caller_goes_before_those_that_came_later() {
+    let manager = Manager::new();
+    let unset = Pool::builder().max_size(2).min_idle(Some(0)).skip_check_within(ms(50));
+    let unset = unset.fairness(Fairness::Strict).connection_timeout(WATCHDOG);
+    let pool = unset.build(manager.clone()).unwrap();
+    let (held, other) = (pool.get().unwrap(), pool.get().unwrap());
+    drop(other);
+    thread::sleep(ms(150));
+    manager.does(Check::FailsAtGate);
+    let first = start_waiter(&pool, WATCHDOG);
+    manager.0.gate.await_entered(1);
+    let later = waiter(&pool, WATCHDOG);
+    manager.0.connects_fail.store(true, Ordering::Relaxed);
+    manager.0.gate.open();
+    eventually("both wait", || pool.stats().waiting == 2);
+    manager.does(Check::Passes);
+    drop(held);
+    drop(served(&first));
+    drop(served(&later));
+}
+
+/// How long a check is counted on is no matter of connects.
+#[test]
+fn p1_the_patience_for_connects_changes_nothing_for_checks() {
+    for patience in [Duration::MAX, ms(5)] {
+        let manager = Manager::new();
+        let pool = idle(builder(1).connect_patience(patience, Duration::MAX), &manager);
+        drop(pool.get().unwrap());
+        assert_eq!(manager.checks(), [(here(), ms(250))], "{patience:?}");
+
+        // One hangs on a worker's thread. The others are there.
+        manager.0.trusted.store(false, Ordering::Relaxed);
+        let pool = idle(builder(4).connect_patience(patience, Duration::MAX), &manager);
+        manager.does(Check::HangsOnce);
+        drop(pool.get().expect("another is checked"));
+        manager.0.gate.open();
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use fairpool::{Error, Pool, PooledConnection};
+use fairpool::{Error, ManageConnection, Pool, PooledConnection};
 use fairpool_testing::stub::{Manager, Server, WATCHDOG, eventually, from_env};
 
 /// What a get on another thread returned.
-pub type Outcome = Result<PooledConnection<Manager>, Error>;
+pub type Outcome<M = Manager> = Result<PooledConnection<M>, Error>;
 
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -25,7 +25,7 @@ pub fn allowed_overshoot() -> Duration {
 }
 
 #[track_caller]
-pub fn await_waiting(pool: &Pool<Manager>, waiting: u32) {
+pub fn await_waiting<M: ManageConnection>(pool: &Pool<M>, waiting: u32) {
     eventually(&format!("{waiting} callers wait"), || pool.stats().waiting == waiting);
 }
 
@@ -41,7 +41,10 @@ pub fn assert_whole(pool: &Pool<Manager>, server: &Server) {
 }
 
 /// Starts a get on a thread of its own. It may be served before this returns.
-pub fn start_waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<Outcome> {
+pub fn start_waiter<M: ManageConnection>(
+    pool: &Pool<M>,
+    timeout: Duration,
+) -> mpsc::Receiver<Outcome<M>> {
     let (sender, outcome) = mpsc::channel();
     let here = pool.clone();
     thread::spawn(move || {
@@ -52,7 +55,10 @@ pub fn start_waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<O
 
 /// Starts a get on a thread of its own. It is in the queue when this returns.
 #[track_caller]
-pub fn waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<Outcome> {
+pub fn waiter<M: ManageConnection>(
+    pool: &Pool<M>,
+    timeout: Duration,
+) -> mpsc::Receiver<Outcome<M>> {
     let before = pool.stats().waiting;
     let outcome = start_waiter(pool, timeout);
     await_waiting(pool, before + 1);
@@ -61,7 +67,7 @@ pub fn waiter(pool: &Pool<Manager>, timeout: Duration) -> mpsc::Receiver<Outcome
 
 /// The waiter's connection, as soon as it has one.
 #[track_caller]
-pub fn served(outcome: &mpsc::Receiver<Outcome>) -> PooledConnection<Manager> {
+pub fn served<M: ManageConnection>(outcome: &mpsc::Receiver<Outcome<M>>) -> PooledConnection<M> {
     match outcome.recv_timeout(WATCHDOG) {
         Ok(Ok(conn)) => conn,
         Ok(Err(error)) => panic!("refused: {error}"),

@@ -5,6 +5,8 @@ mod cancel;
 mod methods;
 mod pooler;
 mod role;
+mod rows;
+mod rules;
 mod state;
 mod statement;
 mod transaction;
@@ -15,17 +17,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::types::{BorrowToSql, ToSql, Type};
-use postgres::{
-    CopyInWriter, CopyOutReader, Error, Notifications, Row, RowIter, SimpleQueryMessage,
-};
+use postgres::{CopyInWriter, CopyOutReader, Error, Notifications, Row, SimpleQueryMessage};
+use tokio::runtime::Handle;
 
 pub use self::cancel::CancelToken;
 use self::methods::statement_methods;
 pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
 pub(crate) use self::role::ServerRole;
-pub(crate) use self::state::{Rules, State, is_lost_statement};
+pub use self::rows::RowIter;
+pub(crate) use self::rules::{Rules, is_lost_statement};
+pub(crate) use self::state::State;
 pub use self::statement::{Statement, ToStatement};
 pub use self::transaction::{Transaction, TransactionBuilder};
+
+/// How long the server may take to answer when a connection returns on which a write was refused.
+/// As long as a caller's own check may take: far more than a round trip needs.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 
 /// A [`postgres::Client`] that knows what its user may have left behind on the session.
 ///
@@ -38,8 +45,9 @@ pub use self::transaction::{Transaction, TransactionBuilder};
 ///
 /// - Statements are given as `&str`, `String`, [`Statement`] or [`postgres::Statement`]: this
 ///   crate's [`ToStatement`] instead of the driver's, which is sealed.
-/// - [`prepare`](Client::prepare), [`transaction`](Client::transaction) and
-///   [`cancel_token`](Client::cancel_token) return this crate's types of the same names.
+/// - [`prepare`](Client::prepare), [`transaction`](Client::transaction),
+///   [`query_raw`](Client::query_raw) and [`cancel_token`](Client::cancel_token) return this
+///   crate's types of the same names.
 /// - Where the driver's client is asked for, it can be lent: `&mut conn` coerces to
 ///   `&mut postgres::Client`, and generic code over [`postgres::GenericClient`] takes
 ///   `&mut **conn`. What is done with it is not seen, so the session is reset after that use.
@@ -130,9 +138,34 @@ impl Client {
         self.state.answered(Ok(()))
     }
 
-    /// Asks the server whether it has this role.
+    /// Ends the use. Returns whether the connection must not be used again.
+    pub(crate) fn end_use(&mut self) -> bool {
+        self.state.end_use()
+            || self.is_closed()
+            || self.state.is_role_in_doubt() && self.has_lost_role()
+    }
+
+    /// Asks for the role before the pool lends this connection or another one: the reset would only
+    /// find out while others are lent. Keeps nobody on a silent server: the empty query is the
+    /// only call of the driver that has a limit, and the question follows its answer at once.
+    #[cold]
+    fn has_lost_role(&mut self) -> bool {
+        // The driver would panic in an async context.
+        let answers = self.state.may_ask_at_return()
+            && Handle::try_current().is_err()
+            && self.inner.is_valid(ANSWERS_WITHIN).is_ok();
+        if !answers {
+            return true;
+        }
+        self.state.ask_at_end(&mut self.inner);
+        // A transaction may be open: the reset ends it, on every level, and reports it.
+        self.state.doubt_role();
+        self.state.has_failed()
+    }
+
+    /// Asks the server whether it has this role, in a reset.
     pub(crate) fn check_role(&mut self, role: ServerRole) -> Result<(), Error> {
-        let result = role.check(&mut self.inner);
+        let result = role.check_used(&mut self.inner);
         self.state.answered(result)
     }
 
@@ -152,7 +185,9 @@ impl Client {
         self.inner.notifications()
     }
 
-    /// Returns a token that can cancel this use's queries from another thread.
+    /// Returns a token that can cancel this use's queries from another thread. Once it was used,
+    /// the connection is closed when it returns, and the pool checks each of the others before its
+    /// next use: see [`CancelToken`].
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
         CancelToken::new(self.inner.cancel_token(), self.state.this_use())

@@ -38,7 +38,8 @@ impl Left {
     pub(crate) const SEQUENCES: Left = Left(1 << 8);
     /// Anything of the above but a transaction, because an unknown function was called.
     pub(crate) const UNKNOWN: Left = Left(1 << 9);
-    /// What only the end of the session removes.
+    /// What only the end of the session removes. The connection is then closed as a broken one,
+    /// which has the pool check the others: the trait has no way to say "this one alone".
     pub(crate) const BEYOND_RESET: Left = Left(1 << 10);
 
     /// Everything that a reset can undo: for a text that is unreadable, or was not seen.

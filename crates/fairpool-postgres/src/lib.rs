@@ -44,7 +44,12 @@
 //! - **The driver's own `CancelToken` outlives the use.** The server does not say when it
 //!   acts on the request, so a late one kills a query of the *next* holder. Use
 //!   [`Client::cancel_token`], which ends with the use, and after which the connection is
-//!   retired if a cancel was sent.
+//!   retired if a cancel was sent. The pool takes that for a broken one, and checks each of the others
+//!   before its next use.
+//! - **A `COPY FROM STDIN` that the server refuses ends the connection.** From then on the driver
+//!   takes each answer for that of the next request. After an error of
+//!   [`copy_in`](Client::copy_in) make no other call, not even in the same transaction. The pool
+//!   closes the connection when it returns.
 //! - **Inside an async runtime a client panics**, in calls and in drop, because it
 //!   drives a runtime of its own.
 //! - **Nothing bounds DNS, TLS and authentication** but the pool's
@@ -63,11 +68,13 @@
 //! writes (in the order of the list, unless `load_balance_hosts=random`). The role is asked for
 //! again:
 //!
-//! - After a write that the server refused (25006): at once, or when the transaction around it is
-//!   rolled back, or when the connection is reset. If the server is now read-only, or a standby, the
-//!   connection is closed as broken when it returns, with a warning in the log. If only the
-//!   transaction was `READ ONLY`, nothing happens.
-//! - After a use to which the driver's client was lent, if that is reset.
+//! - After a write that the server refused (25006): at once, or when the transaction around it ends,
+//!   or else when the connection returns. If the server is now read-only, or a standby, the
+//!   connection is closed as broken when it returns, with a warning in the log, and none of the others
+//!   is lent without a check. If only the transaction or the session was made read-only, nothing
+//!   happens.
+//! - After a use to which the driver's client was lent, or that left rows unread, if that is reset:
+//!   there an error may have gone unseen.
 //! - In each check, also for `read-only`: a standby that was promoted is left.
 //!
 //! # Passwords that change
@@ -99,7 +106,7 @@ pub use postgres::NoTls;
 pub use crate::advise::{Advice, AdviseError, Recommendation, ServerFigures, advise};
 pub use crate::blockers::{Blocker, blockers};
 pub use crate::client::{
-    CancelToken, Client, Statement, ToStatement, Transaction, TransactionBuilder,
+    CancelToken, Client, RowIter, Statement, ToStatement, Transaction, TransactionBuilder,
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
 

@@ -210,8 +210,13 @@ where
     /// had an error that is fatal, because a write was refused and the server no longer has the role
     /// that `target_session_attrs` asks for, because the client has noticed the end of its
     /// connection, because a cancel was sent, or because something is left that no reset can undo.
+    ///
+    /// # Blocking
+    ///
+    /// Only if a write was refused, and the client could not ask for the role at once: then for two
+    /// or three round trips, on a server that has gone silent for 250 ms.
     fn has_broken(&self, client: &mut Client) -> bool {
-        client.state().end_use() || client.is_closed()
+        client.end_use()
     }
 
     /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again. Where

@@ -1,5 +1,6 @@
 //! Single cases that the exploration cannot tell apart: both outcomes keep the invariants.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::toy::{Toy, policy};
@@ -28,7 +29,10 @@ fn filled(policy: Policy) -> Core<Toy> {
 }
 
 pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
-    Waiter { since, priority: 5, caller: client, cell: client, only_idle: false, nested: false }
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let get_id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (caller, cell) = (client, client);
+    Waiter { get_id, since, priority: 5, caller, cell, only_idle: false, nested: false }
 }
 
 pub(super) fn opens(fx: &Effects<Toy>) -> usize {

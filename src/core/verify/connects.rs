@@ -127,9 +127,30 @@ fn p1_where_connects_hang_one_more_is_tried_every_quarter_of_a_second_for_who_ha
         }
         let started: usize = (0..7).map(|client| pool.join(at(1), client)).sum();
         assert_eq!(started, 4, "max_opening");
-        assert_eq!(pool.run_until(after(1999)), [1250, 1500, 1750], "knows: {knows}");
+        // If those are known to be late, the pool has slowed down, and as many again start.
+        let others: &[u64] = if knows { &[1250; 4] } else { &[1250, 1500, 1750] };
+        assert_eq!(pool.run_until(after(1999)), others, "knows: {knows}");
         // Beside those that are late, one success after the other allows more.
         assert_eq!(pool.core.counters().open_failures, 0);
+    }
+}
+
+/// The pool that has slowed down begins with one connect. Six that hang then, one after the
+/// other, would take six times as long as one.
+#[test]
+fn p1_after_a_failure_six_connects_that_hang_hold_up_the_seventh_for_less_than_a_second() {
+    for knows in [false, true] {
+        let mut pool = Pool::new(patient(20));
+        if knows {
+            pool.connect_in(at(0), ms(5));
+        }
+        pool.join(at(1), 0);
+        pool.fail(at(1), 0);
+        (1..9).for_each(|client| {
+            assert_eq!(pool.join(at(2), client), u64::from(client == 1) as usize)
+        });
+        let began = pool.run_until(after(2999));
+        assert_eq!(began[..6], [2250, 2500, 2500, 2750, 2750, 2750], "knows: {knows}");
     }
 }
 
@@ -282,4 +303,19 @@ fn p17_the_attempt_that_ends_an_outage_is_a_successor() {
         assert_eq!(pool.succeed(at(3), 0), 0, "{fail_fast_after:?}: no other is opened");
         assert_eq!((pool.core.old, pool.core.open_count()), (0, 1), "it took its place");
     }
+}
+
+/// While the pool is full nothing is tried, for an hour. Then the last connection dies.
+#[test]
+fn p9_an_outage_that_nobody_could_see_end_is_tried_again_before_callers_fail_fast() {
+    let mut pool = Pool::new(fails_fast(5));
+    pool.join(at(0), 0);
+    pool.succeed(at(0), 0);
+    let Some((0, Answer::Granted(lease))) = pool.answers.pop() else { panic!("granted") };
+    pool.join(at(1), 1);
+    pool.fail(at(1), 0);
+    pool.step(at(1), |core, fx| core.set_max_size(1, fx));
+    assert_eq!(pool.run_until(at(3600)), [], "no room");
+    pool.step(at(3600), |core, fx| core.checkin(lease, Verdict::Broken, fx));
+    assert_eq!((failed(&mut pool), pool.connects.len()), (vec![], 0), "it is being closed");
 }

@@ -9,7 +9,9 @@ use super::toy::Toy;
 const STEP: Duration = Duration::from_nanos(100);
 
 fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
+    let get_id = queue.next_get_id();
     queue.push(Waiter {
+        get_id,
         since: Time(since),
         priority,
         caller: 0,

@@ -39,6 +39,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         keepalive: None,
         fresh_for: Duration::MAX,
         clock_lag: Duration::ZERO,
+        check_patience: Duration::MAX,
         patience_min: Duration::MAX,
         patience_max: Duration::MAX,
         open_limit: Duration::MAX,

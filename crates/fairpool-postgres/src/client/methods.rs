@@ -96,7 +96,8 @@ macro_rules! statement_methods {
                     inner.query_typed_raw(sql, params.zip(types.iter().cloned()))
                 }
             });
-            state.streams(query.source(), effect, result)
+            let rows = state.streams(query.source(), effect, result)?;
+            Ok(RowIter::new(rows, state))
         }
 
         /// Executes a statement whose parameters have these types, in one round trip.
@@ -174,7 +175,8 @@ macro_rules! statement_methods {
             let (inner, state) = self.parts();
             let effect = state.admit(inner, call::Source::Text(query))?;
             let result = inner.query_typed_raw(query, params);
-            state.streams(call::Source::Text(query), effect, result)
+            let rows = state.streams(call::Source::Text(query), effect, result)?;
+            Ok(RowIter::new(rows, state))
         }
 
         /// Prepares a statement, which can be executed as long as the connection lives.
@@ -200,18 +202,25 @@ macro_rules! statement_methods {
         ///
         /// # Errors
         ///
-        /// As [`postgres::Client::copy_in`].
+        /// As [`postgres::Client::copy_in`]. If the server refuses the `COPY`, the driver is out
+        /// of step with it: the next calls on the connection fail too, and the pool closes it
+        /// when it returns.
         pub fn copy_in<T>(&mut self, query: &T) -> Result<CopyInWriter<'_>, Error>
         where
             T: ?Sized + ToStatement,
         {
             let (inner, state) = self.parts();
             let effect = state.admit_copy(inner, query.source())?;
-            let result = match query.source().named() {
-                Ok(statement) => inner.copy_in(statement),
-                Err(sql) => inner.copy_in(sql),
+            let prepared;
+            let statement = match query.source().named() {
+                Ok(statement) => statement,
+                Err(sql) => {
+                    let result = inner.prepare(sql);
+                    prepared = state.answered(result)?;
+                    &prepared
+                }
             };
-            state.streams(query.source(), effect, result)
+            state.copies_in(query.source(), effect, inner.copy_in(statement))
         }
 
         /// Executes a `COPY TO STDOUT`, and returns a reader of its data.

@@ -3,7 +3,7 @@
 
 use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
-use postgres::{Client, Error, GenericClient, SimpleQueryMessage, Transaction};
+use postgres::{Client, Error, GenericClient, SimpleQueryMessage};
 
 use crate::manager::from_server;
 
@@ -12,6 +12,13 @@ use crate::manager::from_server;
 const IS_READ_ONLY: &str = "SHOW transaction_read_only";
 /// The same without that default.
 const IS_STANDBY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
+
+/// The same whatever the session or its transaction was set to by its user: what the parameter would
+/// be reset to.
+const IS_READ_ONLY_BY_ITSELF: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() OR EXISTS \
+     (SELECT FROM pg_catalog.pg_settings \
+      WHERE name OPERATOR(pg_catalog.=) 'default_transaction_read_only' \
+      AND reset_val OPERATOR(pg_catalog.=) 'on') THEN 'on' ELSE 'off' END";
 
 /// The role that a connection asks of its server.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -46,27 +53,45 @@ impl ServerRole {
             && error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
-    /// Asks the server in one round trip, outside a transaction.
+    /// Asks the server in one round trip, of a session that is as it was opened.
     ///
     /// # Errors
     ///
     /// If it does not answer, or has another role.
     pub(crate) fn check(self, client: &mut Client) -> Result<(), Error> {
+        let question = match self {
+            ServerRole::Any => return Ok(()),
+            ServerRole::NoStandby => IS_STANDBY,
+            ServerRole::ReadWrite | ServerRole::ReadOnly => IS_READ_ONLY,
+        };
+        if self.ask(client, question)? { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// The same of a session that its user may have set to read only, and that was not made new.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub(super) fn check_used(self, client: &mut Client) -> Result<(), Error> {
         if self == ServerRole::Any || self.holds(client)? { Ok(()) } else { Err(self.error()) }
     }
 
-    /// Asks the server in one round trip, outside a transaction.
+    /// Asks after a refused write, in one round trip, whatever the session was set to. Fails in a
+    /// transaction that has failed.
     pub(super) fn holds<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
-        self.ask(client, self.question())
+        self.ask(client, self.doubt())
     }
 
-    /// The same inside a transaction: rolls it back, asks, and begins another one, which the
-    /// driver's own transaction object then ends.
-    pub(super) fn holds_after_rollback(
-        self,
-        transaction: &mut Transaction<'_>,
-    ) -> Result<bool, Error> {
-        self.ask(transaction, &format!("ROLLBACK; {}; BEGIN", self.question()))
+    /// The same at the end of a transaction or a use. If a transaction has failed, rolls it back,
+    /// asks, and begins another one, for what comes next to end: the driver's own transaction
+    /// object, or the reset, which then reports it.
+    pub(super) fn holds_at_end<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
+        match self.holds(client) {
+            Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+                self.ask(client, &format!("ROLLBACK; {}; BEGIN", self.doubt()))
+            }
+            result => result,
+        }
     }
 
     fn ask<C: GenericClient>(self, client: &mut C, sql: &str) -> Result<bool, Error> {
@@ -78,8 +103,8 @@ impl ServerRole {
         Ok(!client.simple_query(sql)?.iter().any(is_wrong))
     }
 
-    fn question(self) -> &'static str {
-        if self == ServerRole::NoStandby { IS_STANDBY } else { IS_READ_ONLY }
+    fn doubt(self) -> &'static str {
+        if self == ServerRole::NoStandby { IS_STANDBY } else { IS_READ_ONLY_BY_ITSELF }
     }
 
     fn error(self) -> Error {

@@ -4,9 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use fairpool::text::Plain;
 use postgres::error::SqlState;
 use postgres::types::Type;
 use postgres::{Error, GenericClient};
@@ -15,33 +13,13 @@ use super::call::{Plan, Source};
 use super::cancel::ThisUse;
 use super::pooler::refuse;
 use super::role::ServerRole;
+use super::rules::{Rules, is_lost_statement};
 use crate::Reset;
-use crate::left::{Effect, Harmless, Left, is_name_of_driver};
+use crate::left::{Effect, Left};
 use crate::manager::is_fatal;
 
 /// Behind a transaction pooler, a connection remembers the types of this many statements.
 const REMEMBERED_STATEMENTS: usize = 256;
-
-/// What the manager's settings ask of every connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
-    pub(crate) reset: Reset,
-    pub(crate) harmless: Harmless,
-    pub(crate) transaction_pooler: bool,
-    /// Whether a warning has named the symptoms of a pooler. A manager warns once.
-    warned: Arc<AtomicBool>,
-}
-
-impl Rules {
-    /// Behind a pooler that pools transactions there is no session to reset.
-    pub(crate) fn level(&self) -> Reset {
-        match self.reset {
-            Reset::Off => Reset::Off,
-            _ if self.transaction_pooler => Reset::Rollback,
-            level => level,
-        }
-    }
-}
 
 /// What the client knows about its session.
 pub(crate) struct State {
@@ -86,12 +64,30 @@ impl State {
         self.this_use.get_or_init(ThisUse::default)
     }
 
-    /// Ends a use. Returns whether the connection must not be used again.
-    pub(crate) fn end_use(&mut self) -> bool {
+    /// Ends a use. Returns whether it is known that the connection must not be used again.
+    pub(super) fn end_use(&mut self) -> bool {
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
         is_cancelled || is_beyond_reset || self.has_failed
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    pub(super) fn is_role_in_doubt(&self) -> bool {
+        self.is_role_in_doubt
+    }
+
+    /// So that a reset follows.
+    pub(super) fn doubt_role(&mut self) {
+        self.is_role_in_doubt = true;
+    }
+
+    /// Whether a question at the return is answered at once: a pooler may let it wait for a session.
+    pub(super) fn may_ask_at_return(&self) -> bool {
+        !self.rules.transaction_pooler || self.left.intersects(Left::TRANSACTION)
     }
 
     pub(crate) fn needs_reset(&self) -> bool {
@@ -120,9 +116,10 @@ impl State {
     }
 
     /// The role that a reset has to ask for. A transaction that its user made read-only has ended
-    /// by then.
+    /// by then. What was not seen, or not read, may be a refused write too.
     pub(crate) fn role_in_doubt(&self) -> ServerRole {
-        if self.is_role_in_doubt || self.was_lent { self.role } else { ServerRole::Any }
+        let is_unseen = self.was_lent || self.left.intersects(Left::UNREAD);
+        if self.is_role_in_doubt || is_unseen { self.role } else { ServerRole::Any }
     }
 
     pub(crate) fn set_clean(&mut self) {
@@ -261,9 +258,7 @@ impl State {
         let effect = self.admit(inner, source)?;
         let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
         let result = self.note(source, effect, result);
-        if self.is_role_in_doubt {
-            self.ask_at_once(inner);
-        }
+        self.ask_at_once(inner);
         result
     }
 
@@ -277,30 +272,26 @@ impl State {
         let effect = self.admit(inner, Source::Text(sql))?;
         let result = call(inner);
         let result = self.note(Source::Text(sql), effect, result);
-        if self.is_role_in_doubt {
-            self.ask_at_once(inner);
-        }
+        self.ask_at_once(inner);
         result
     }
 
-    /// After a refused write: asks for the role, if the session is as it was opened. So the pool
-    /// knows of a change when the connection returns, before it lends the next one.
-    #[cold]
+    /// After a refused write outside a transaction: asks for the role. So the pool knows of a change
+    /// when the connection returns, before it lends the next one.
     fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
-        if self.left.is_nothing() {
-            let holds = self.role.holds(inner);
-            self.settle_role(holds);
+        if self.is_role_in_doubt && !self.left.intersects(Left::TRANSACTION) {
+            self.settle_role(self.role.holds(inner));
         }
     }
 
-    /// The same before the end of a transaction that is rolled back.
-    pub(super) fn ask_in_rollback(&mut self, inner: &mut postgres::Transaction<'_>) {
-        if self.is_role_in_doubt && self.left.without(Left::TRANSACTION).is_nothing() {
-            let holds = self.role.holds_after_rollback(inner);
-            self.settle_role(holds);
+    /// The same before the end of a transaction, and at the end of a use.
+    pub(super) fn ask_at_end<C: GenericClient>(&mut self, inner: &mut C) {
+        if self.is_role_in_doubt && !self.has_failed {
+            self.settle_role(self.role.holds_at_end(inner));
         }
     }
 
+    #[cold]
     fn settle_role(&mut self, holds: Result<bool, Error>) {
         match holds {
             Ok(true) => self.is_role_in_doubt = false,
@@ -345,6 +336,19 @@ impl State {
         result
     }
 
+    /// As [`streams`](Self::streams), for a `COPY FROM STDIN`. After one that the server refuses the
+    /// driver is out of step: it has asked for the end of the answer twice, and takes each further
+    /// answer for that of the next request.
+    pub(super) fn copies_in<R>(
+        &mut self,
+        source: Source<'_>,
+        effect: Effect,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.has_failed |= result.is_err();
+        self.streams(source, effect, result)
+    }
+
     /// Takes note of the result of a call without a statement.
     pub(super) fn answered<R>(&mut self, result: Result<R, Error>) -> Result<R, Error> {
         self.note(Source::Text(""), Effect::default(), result)
@@ -360,6 +364,13 @@ impl State {
         self.note(Source::Text(""), effect, result)
     }
 
+    /// Takes note of an error of a call that went well so far.
+    #[cold]
+    pub(super) fn note_error(&mut self, error: &Error) {
+        self.has_failed |= is_fatal(error);
+        self.is_role_in_doubt |= self.role.is_questioned_by(error);
+    }
+
     #[cold]
     fn failed(&mut self, source: Source<'_>, effect: Effect, error: &Error) {
         if let Source::Text(sql) = source {
@@ -368,34 +379,10 @@ impl State {
         }
         let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
             && !effect.leaves.intersects(Left::PREPARED);
-        self.has_failed |= is_duplicate || is_fatal(error);
-        self.is_role_in_doubt |= self.role.is_questioned_by(error);
-        let is_lost_at_once = (is_duplicate || is_lost_statement(error))
-            && matches!(source, Source::Text(_))
-            && quotes_driver_name(error);
-        if is_lost_at_once && !self.rules.warned.swap(true, Ordering::Relaxed) {
-            let message = Plain(error.as_db_error().map_or("", |db| db.message()));
-            log::warn!(
-                "the server lost a prepared statement between two messages: {message}. Probably a \
-                 pooler stands between that pools transactions, such as PgBouncer with \
-                 pool_mode = transaction: set PostgresConnectionManager::transaction_pooler(true), \
-                 or let it pool sessions. Otherwise a DISCARD ALL or DEALLOCATE ALL was sent"
-            );
+        self.has_failed |= is_duplicate;
+        self.note_error(error);
+        if matches!(source, Source::Text(_)) && (is_duplicate || is_lost_statement(error)) {
+            self.rules.warn_of_pooler(error);
         }
     }
-}
-
-/// Whether the server no longer has a prepared statement, or one whose result has changed. All
-/// later executions on this connection would fail likewise.
-pub(crate) fn is_lost_statement(error: &Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    let is_stale_plan = db.code() == &SqlState::FEATURE_NOT_SUPPORTED
-        && db.routine() == Some("RevalidateCachedQuery");
-    is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
-}
-
-/// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.
-fn quotes_driver_name(error: &Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    db.message().split('"').nth(1).is_some_and(is_name_of_driver)
 }

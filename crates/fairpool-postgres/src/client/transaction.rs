@@ -4,12 +4,13 @@ use std::ops::{Deref, DerefMut};
 
 use postgres::types::{BorrowToSql, ToSql, Type};
 use postgres::{
-    CopyInWriter, CopyOutReader, Error, IsolationLevel, Portal, Row, RowIter, SimpleQueryMessage,
+    CopyInWriter, CopyOutReader, Error, IsolationLevel, Portal, Row, SimpleQueryMessage,
 };
 
 use super::call::{self, Source};
 use super::cancel::CancelToken;
 use super::methods::statement_methods;
+use super::rows::RowIter;
 use super::state::State;
 use super::statement::{Statement, ToStatement};
 use crate::left::{Effect, Left};
@@ -40,7 +41,8 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`postgres::Transaction::commit`].
-    pub fn commit(self) -> Result<(), Error> {
+    pub fn commit(mut self) -> Result<(), Error> {
+        self.ask_for_role();
         self.end(postgres::Transaction::commit)
     }
 
@@ -56,7 +58,7 @@ impl<'a> Transaction<'a> {
 
     fn ask_for_role(&mut self) {
         if let (Some(inner), true) = (&mut self.inner, self.is_outermost) {
-            self.state.ask_in_rollback(inner);
+            self.state.ask_at_end(inner);
         }
     }
 
@@ -110,7 +112,8 @@ impl<'a> Transaction<'a> {
     ) -> Result<RowIter<'_>, Error> {
         let (inner, state) = self.parts();
         let result = inner.query_portal_raw(portal, max_rows);
-        state.streams(Source::Text(""), Effect::default(), result)
+        let rows = state.streams(Source::Text(""), Effect::default(), result)?;
+        Ok(RowIter::new(rows, state))
     }
 
     /// Returns a token that can cancel this use's queries from another thread.

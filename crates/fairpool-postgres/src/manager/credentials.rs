@@ -30,10 +30,11 @@ impl<T> PostgresConnectionManager<T> {
     ///   connect asks once more, with [`WhyAsked::Refused`], and tries again. Only if that is
     ///   refused too has the connect failed. So a rotation costs at most one failed login for each
     ///   connect of that moment, and callers see no error. With several hosts the driver reports
-    ///   only what the last one said: there any failed connect asks once more if the answer is
-    ///   older than 30 s.
+    ///   only what the last one said: there any failed connect makes the next one ask, with
+    ///   [`WhyAsked::MaybeRefused`], if the answer is older than 30 s.
     /// - If it returns an error, the connect has failed, with that error as the cause, and is
-    ///   tried again like any other. The error's text is shown: it must hold no secret.
+    ///   tried again like any other. The error's text is shown: it must hold no secret. A panic is
+    ///   such an error; its text is shown by nothing but the program's panic hook.
     ///
     /// Connections that are open stay, whatever happens to the credentials with which they were
     /// opened: PostgreSQL does not end sessions when a password changes or a token expires. If
@@ -173,6 +174,10 @@ pub enum WhyAsked {
     /// The server has refused the last ones. Something that the closure itself remembers should
     /// not be given again.
     Refused,
+    /// No host was connected to, and one of several hosts may have refused the last ones, which are
+    /// older than 30 s: the driver does not say. In an outage this comes every 30 s, so a closure
+    /// that creates something, such as a lease, should give again what it knows to be valid.
+    MaybeRefused,
 }
 
 fn number_of_hosts(config: &Config) -> usize {

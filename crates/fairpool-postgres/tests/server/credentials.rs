@@ -101,15 +101,16 @@ fn replace_all(pool: &Pool<Manager>) {
     });
 }
 
-/// Shows what happens without a closure.
+/// Shows what happens without a closure, once the connections of before have ended.
 #[test]
 fn a_pool_with_a_fixed_password_is_lost_when_it_changes() {
     let cluster = Cluster::start();
     let manager = Manager::new(cluster.app_config(APP_PASSWORD), NoTls);
     let pool = builder().max_size(SIZE).build(manager).unwrap();
+    let all = take_all(&pool);
     cluster.psql(&format!("ALTER ROLE {APP_USER} PASSWORD 'new'"));
-    pool.refresh();
-    wait_until("none is left", || pool.stats().open_failures > 0);
+    all.into_iter().for_each(PooledConnection::discard);
+    wait_until("none is left", || pool.stats().open == 0 && pool.stats().open_failures > 0);
     let error = refused(pool.get_timeout(millis(1500)));
     assert_eq!(driver_error(&error).code(), Some(&SqlState::INVALID_PASSWORD));
 }

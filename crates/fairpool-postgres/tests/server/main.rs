@@ -25,6 +25,7 @@ mod own_checks;
 mod pgbouncer;
 mod pool;
 mod recovery;
+mod refused_writes;
 mod returns;
 mod roles;
 mod secrets;

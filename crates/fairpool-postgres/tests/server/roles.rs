@@ -22,7 +22,7 @@ use crate::common::{
 const SIZE: u32 = 4;
 const INSERT: &str = "INSERT INTO item VALUES (1)";
 
-fn read_write(mut config: Config) -> Manager {
+pub(crate) fn read_write(mut config: Config) -> Manager {
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     Manager::new(config, NoTls)
 }
@@ -35,19 +35,28 @@ fn insert(conn: &mut Guard) -> Result<(), postgres::Error> {
     PooledConnection::run(conn, |client| client.batch_execute(INSERT))
 }
 
-/// Two servers that accept writes. Returns when the first no longer does, for new transactions
-/// of all its sessions.
-fn turn_read_only(first: &Cluster) {
-    first.psql("ALTER SYSTEM SET default_transaction_read_only = on");
-    first.psql("SELECT pg_reload_conf()");
+/// Returns when a server no longer accepts writes, for new transactions of all its sessions.
+pub(crate) fn turn_read_only(server: &Cluster) {
+    turn(server, "on");
+}
+
+/// Returns when it accepts them again.
+pub(crate) fn turn_read_write(server: &Cluster) {
+    turn(server, "off");
+}
+
+fn turn(server: &Cluster, on_or_off: &str) {
+    // Not refused in a session that the setting itself makes read-only: it writes no table.
+    server.psql(&format!("ALTER SYSTEM SET default_transaction_read_only = {on_or_off}"));
+    server.psql("SELECT pg_reload_conf()");
     // Each backend takes note of the signal before its next statement.
-    wait_until("the server is read-only", || {
-        first.psql("SHOW default_transaction_read_only") == "on"
+    wait_until("the server has turned", || {
+        server.psql("SHOW default_transaction_read_only") == on_or_off
     });
 }
 
 /// The two servers of a failover in which nobody stops the old primary.
-fn two_primaries() -> Pair {
+pub(crate) fn two_primaries() -> Pair {
     let pair = Pair::start();
     pair.first().psql("CREATE TABLE item (n int)");
     pair.second().catch_up_with(pair.first());
@@ -383,7 +392,7 @@ fn a_role_in_doubt_is_asked_for_once() {
     let pool = builder().max_size(1).build(read_write(cluster.config())).unwrap();
     own_read_only(&mut pool.get().unwrap(), 0);
     drop(pool.get().unwrap());
-    let asked = || cluster.log().matches("SHOW transaction_read_only").count();
+    let asked = || cluster.log().matches("transaction_read_only").count();
     let before = asked();
     for _ in 0..20 {
         insert(&mut pool.get().unwrap()).unwrap();

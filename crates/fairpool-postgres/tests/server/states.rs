@@ -7,8 +7,8 @@ use fairpool_postgres::postgres::Error;
 use fairpool_postgres::{Client, Reset, Transaction};
 
 use crate::common::{
-    LONG, Manager, backend, builder, logged, manager, millis, named, own_database, psql, signal,
-    start_log,
+    LONG, Manager, ask, backend, builder, logged, manager, millis, named, own_database, psql,
+    signal, start_log,
 };
 
 /// Something that ends, but not the transaction.
@@ -93,6 +93,26 @@ fn a_fatal_error_of_a_call_whose_answer_is_read_later_retires_the_connection() {
     let mut client = manager.connect().unwrap();
     client.query_raw("SELECT 1", Vec::<i32>::new()).unwrap();
     assert!(!manager.has_broken(&mut client), "without an error");
+}
+
+/// The driver is out of step with the server then: the next caller would have answers of others.
+#[test]
+fn p10_a_refused_copy_is_nothing_to_the_next_caller() {
+    for reset in [Reset::Off, Reset::Rollback, Reset::Session] {
+        let pool = builder().max_size(1).build(manager().reset_on_return(reset)).unwrap();
+        for number in 0..5 {
+            assert!(pool.get().unwrap().copy_in("COPY no_such_table FROM STDIN").is_err());
+            for answer in ["a", "b"] {
+                let mut conn = pool.get().unwrap();
+                assert_eq!(ask(&mut conn, &format!("SELECT '{answer}'")), answer, "{reset:?}");
+            }
+            assert_eq!(pool.stats().closed.broken, number + 1, "{reset:?}");
+        }
+        // What cannot be prepared is not sent.
+        assert!(pool.get().unwrap().copy_in("COPY this is no SQL").is_err());
+        assert_eq!(ask(&mut pool.get().unwrap(), "SELECT 'c'"), "c");
+        assert_eq!(pool.stats().closed.broken, 5, "{reset:?}");
+    }
 }
 
 /// Executes a statement with a parameter whose type has changed from `int` to `text`.

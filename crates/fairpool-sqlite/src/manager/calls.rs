@@ -151,15 +151,20 @@ impl ManageConnection for SqliteConnectionManager {
         Ok(())
     }
 
-    /// True: a check takes microseconds and waits for no lock. While the switch to WAL mode is due,
-    /// which a check then tries, the pool's own threads check.
+    /// True for a file in WAL mode, and for a database of
+    /// [`memory`](SqliteConnectionManager::memory).
+    ///
+    /// The check of a file asks the file system which file it is. A file in WAL mode is on a local
+    /// disk, as SQLite requires. Another may be on a network, where nothing limits how long that
+    /// takes, or is still to be switched to WAL: then the pool's own threads make the check.
     fn checks_within_limit(&self) -> bool {
-        !self.journal.is_pending()
+        self.source.is_own_memory() || (self.wal && !self.journal.is_pending())
     }
 
     /// True if the path no longer means the file that the connection has open.
     ///
-    /// Asks the file system at most once per tick of the clock, some milliseconds.
+    /// Asks the file system at most once per tick of the clock, some milliseconds; if that hangs, so
+    /// does the return, as the statements before it.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         conn.end_interrupts();
         conn.file().is_some_and(|file| file.look_if_due())

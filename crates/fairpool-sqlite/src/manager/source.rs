@@ -55,6 +55,12 @@ impl Source {
         Source::Memory { name, anchor: Mutex::new(None) }
     }
 
+    /// Whether it is a database in memory that this manager has made: nothing outside is asked, and
+    /// its connections share no lock but for the time of a copy.
+    pub(super) fn is_own_memory(&self) -> bool {
+        matches!(self, Source::Memory { .. })
+    }
+
     /// Opens a connection. The file is `None` for a database that is not in a file.
     pub(super) fn open(
         &self,

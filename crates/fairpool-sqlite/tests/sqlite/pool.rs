@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Builder, ErrorKind, Pool, PooledConnection};
+use fairpool::{Builder, ErrorKind, ManageConnection, Pool, PooledConnection};
 use fairpool_sqlite::SqliteConnectionManager as Manager;
 use fairpool_sqlite::rusqlite::{self, Connection, TransactionBehavior};
 use tempfile::TempDir;
@@ -257,5 +257,57 @@ fn all_connections_of_a_pool_are_different() {
     all[0].execute_batch("CREATE TEMP TABLE mine (n INTEGER)").unwrap();
     for other in &all[1..] {
         assert!(!other.table_exists(None, "mine").unwrap());
+    }
+}
+
+/// Notes the threads that check.
+struct Checks {
+    manager: Manager,
+    threads: Mutex<Vec<thread::ThreadId>>,
+}
+
+impl ManageConnection for Checks {
+    type Connection = <Manager as ManageConnection>::Connection;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> Result<Self::Connection, rusqlite::Error> {
+        self.manager.connect()
+    }
+
+    fn is_valid(&self, conn: &mut Self::Connection) -> Result<(), rusqlite::Error> {
+        self.threads.lock().unwrap().push(thread::current().id());
+        self.manager.is_valid(conn)
+    }
+
+    fn checks_within_limit(&self) -> bool {
+        self.manager.checks_within_limit()
+    }
+
+    fn has_broken(&self, conn: &mut Self::Connection) -> bool {
+        self.manager.has_broken(conn)
+    }
+}
+
+/// A file system on a network may hang, and must not keep a caller past its deadline.
+#[test]
+fn p1_a_check_of_a_file_that_may_not_be_local_is_not_made_on_a_callers_thread() {
+    let folder = folder();
+    let without_wal = Manager::file(folder.path().join("rollback.db")).wal(false);
+    for (manager, by_caller) in
+        [(without_wal, false), (in_file(&folder), true), (in_memory(), true)]
+    {
+        let manager = Checks { manager, threads: Mutex::default() };
+        let unused = Pool::builder().max_size(1).skip_check_within(Duration::ZERO);
+        let pool = unused.build(manager).unwrap();
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(2));
+            drop(pool.get().unwrap());
+        }
+        let threads = pool.manager().threads.lock().unwrap();
+        assert!(!threads.is_empty());
+        let caller = thread::current().id();
+        let own = threads.iter().filter(|thread| **thread == caller).count();
+        // A worker goes on with one that takes long.
+        assert_eq!(own > 0, by_caller, "{own} of {}", threads.len());
     }
 }

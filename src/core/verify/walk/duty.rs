@@ -12,22 +12,24 @@ use crate::core::*;
 
 impl Reference {
     /// How many connects are missing, and may be started now.
-    fn opens_due(&self) -> u32 {
+    fn opens_due(&self, wants_successor: bool) -> u32 {
         let room = self.policy.max_size.saturating_sub(self.live());
+        let free = self.at_once.saturating_sub(self.opening_in_time());
+        let most = self.policy.max_opening;
         let may = match &self.failing {
             Some(failing) if self.now < failing.retry_at => 0,
-            _ if self.now >= self.held_up_until() => 1,
-            _ => self.at_once.saturating_sub(self.opening_in_time()),
+            _ if self.now < self.held_up_until() => free,
+            _ if self.at_once == most => free.max(1),
+            _ => free.max(self.opening().min(most)),
         };
-        self.opens_wanted().min(room).min(may)
+        self.opens_wanted(wants_successor).min(room).min(may)
     }
 
     /// Callers have no connect because of others that may hang: until then.
     fn held_up_until(&self) -> Time {
-        let most = self.policy.max_opening;
-        let held_up = self.opening_in_time() >= most && self.at_once == most;
-        if held_up && self.failing.is_none() && self.without_any(0) > 0 {
-            self.moved_at.after(self.policy.patience_min)
+        if self.opening() > 0 && self.without_any(0) > 0 {
+            let usual = self.usual.filter(|_| self.at_once < self.policy.max_opening);
+            self.moved_at.after(usual.unwrap_or(self.policy.patience_min))
         } else {
             Time::NEVER
         }
@@ -46,29 +48,44 @@ impl Reference {
 
     /// How long a call that starts now is counted on.
     pub(super) fn patience(&self, what: What) -> Duration {
-        let Policy { patience_min, patience_max, .. } = self.policy;
+        let hedge = Duration::from_millis(900);
+        let hedge = hedge.max(self.policy.patience_min).min(self.policy.patience_max);
         let slow = self.calls.iter().filter(|call| call.slow && !call.abandoned);
         let slow = slow.filter(|call| call.what == What::Connect).count() as u32;
         match what {
             What::Connect if slow > 0 && slow >= self.waiting_to_open() => {
-                self.usual.unwrap_or(patience_min).max(Duration::from_millis(900).min(patience_max))
+                self.usual.map_or(hedge, |usual| usual.max(hedge))
             }
-            What::Connect => self.usual.unwrap_or(patience_max),
-            What::Check(..) => patience_min,
+            What::Connect if slow > 0 => self.usual.unwrap_or(hedge),
+            What::Connect => self.usual.unwrap_or(self.policy.patience_max),
+            What::Check(..) => self.policy.check_patience,
             What::Close => Duration::MAX,
         }
     }
 
     /// How many connects are missing, though none may be started now.
     pub(super) fn opens_missing(&self) -> u32 {
-        self.opens_wanted().min(self.policy.max_size.saturating_sub(self.live()))
+        let room = self.policy.max_size.saturating_sub(self.live());
+        self.opens_wanted(self.wants_successor()).min(room)
     }
 
-    fn opens_wanted(&self) -> u32 {
+    fn opens_wanted(&self, wants_successor: bool) -> u32 {
         let fails_fast = self.policy.fail_fast_after.is_some();
         let tries = self.failing.as_ref().is_some_and(|failing| failing.permanent || fails_fast);
         let attempts = u32::from(tries && !self.closed && self.opening_in_time() == 0);
-        self.opens_needed(0).max(attempts).max(u32::from(self.wants_successor()))
+        self.opens_needed(0).max(attempts).max(u32::from(wants_successor))
+    }
+
+    /// [`wants_successor`](Reference::wants_successor) when a newcomer asked, before it got this
+    /// connection.
+    fn wanted_successor(&mut self, conn: u32) -> bool {
+        let holding = self.held.pop();
+        assert_eq!(holding.as_ref().map(|holding| holding.conn), Some(conn), "the last one lent");
+        self.idle.push(conn);
+        let wanted = self.wants_successor();
+        self.idle.pop();
+        self.held.extend(holding);
+        wanted
     }
 
     fn wants_successor(&self) -> bool {
@@ -101,9 +118,13 @@ impl Reference {
         });
         let opens: Vec<u32> = opens.collect();
         let proof = u32::from(std::mem::take(&mut self.due.proof));
-        let expected = if how.serves() { self.opens_due() + proof } else { 0 };
+        let mut wants_successor = self.wants_successor();
+        if let How::Asked { got: Some(conn), fast: false, .. } = how {
+            wants_successor |= self.wanted_successor(conn);
+        }
+        let expected = if how.serves() { self.opens_due(wants_successor) + proof } else { 0 };
         assert_eq!(opens.len() as u32, expected, "P3: opens");
-        let only_for_age = self.opens_needed(came) == 0 && self.wants_successor();
+        let only_for_age = self.opens_needed(came) == 0 && wants_successor;
         if expected > proof && only_for_age && self.succession == Succession::None {
             self.succession = Succession::Opening;
         }
@@ -262,12 +283,12 @@ impl Reference {
         // The claim of the nudged waiter starts the missing connects.
         let comes = self.nudged.is_some() && !ticked;
         let room = self.live() < policy.max_size && !comes;
+        let successor = self.wants_successor();
+        let wanted = room && self.opens_wanted(successor) > 0;
         let opens = match &self.failing {
-            Some(failing) if room && self.opens_wanted() > 0 && self.now < failing.retry_at => {
-                failing.retry_at
-            }
-            _ if room && self.opens_due() > 0 => self.now,
-            _ if room && self.opens_wanted() > 0 => self.held_up_until(),
+            Some(failing) if wanted && self.now < failing.retry_at => failing.retry_at,
+            _ if wanted && self.opens_due(successor) > 0 => self.now,
+            _ if wanted => self.held_up_until(),
             _ => Time::NEVER,
         };
         let waits = !self.queue.is_empty();

@@ -13,37 +13,39 @@ impl Reference {
     /// A caller that found no idle connection joins, or fails.
     pub(super) fn join(&mut self, waiting: Waiting) -> Result<(), ErrorKind> {
         let client = waiting.client;
+        let waited = self.now.since(waiting.since);
         if self.closed {
             self.counters.failed += u64::from(!waiting.only_idle);
-            self.refused(client, ErrorKind::Closed);
+            self.refused(client, waited, ErrorKind::Closed);
             return Err(ErrorKind::Closed);
         }
         if self.is_hopeless() {
             self.counters.failed += u64::from(!waiting.only_idle);
-            self.refused(client, ErrorKind::Connect);
+            self.refused(client, waited, ErrorKind::Connect);
             return Err(ErrorKind::Connect);
         }
         let check = self.serving() && self.top_needs_check();
         let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
         if full && !check {
             self.counters.refused += u64::from(!waiting.only_idle);
-            self.refused(client, ErrorKind::QueueFull);
+            self.refused(client, waited, ErrorKind::QueueFull);
             return Err(ErrorKind::QueueFull);
         }
         self.note(Step::Enqueued { get_id: 0, caller: client, priority: waiting.priority });
-        self.queue.push(waiting);
+        let place = self.queue.partition_point(|other| other.came < waiting.came);
+        self.queue.insert(place, waiting);
         self.due.another_check = check;
         Ok(())
     }
 
     /// A get fails before it waits.
-    fn refused(&mut self, client: u8, kind: ErrorKind) {
-        self.note(Step::GetFailed { get_id: 0, caller: client, waited: Duration::ZERO, kind });
+    fn refused(&mut self, client: u8, waited: Duration, kind: ErrorKind) {
+        self.note(Step::GetFailed { get_id: 0, caller: client, waited, kind });
     }
 
     pub(super) fn cancelled_before(&mut self, client: u8) {
         self.counters.cancelled += 1;
-        self.refused(client, ErrorKind::Cancelled);
+        self.refused(client, Duration::ZERO, ErrorKind::Cancelled);
     }
 
     /// A waiter leaves the queue without a connection.
@@ -247,6 +249,7 @@ impl Reference {
             retired_at: Time::NEVER,
             generation,
             proved,
+            dead: false,
         });
         match unfit {
             _ if call.abandoned => self.take_in(conn, Reason::Excess),
@@ -292,7 +295,18 @@ impl Reference {
         assert!(delay <= doubled && delay >= doubled / 2, "a delay of {delay:?}, not {doubled:?}");
         let failed_at = self.now;
         let attempts = attempts + 1;
-        self.failing = Some(Failing { began, failures, attempts, failed_at, retry_at, permanent });
+        // Counted anew after a time without attempts.
+        let known = before.map_or(Time::NEVER, |failing| failing.fails_fast_from);
+        let fails_fast_from = known.min(self.now.after_opt(self.policy.fail_fast_after));
+        self.failing = Some(Failing {
+            began,
+            failures,
+            attempts,
+            failed_at,
+            retry_at,
+            fails_fast_from,
+            permanent,
+        });
     }
 
     pub(super) fn open_failed(&mut self, permit: u32, cause: u8, permanent: bool, retry_at: Time) {
@@ -318,6 +332,48 @@ impl Reference {
         self.due.answers.push((first, how));
     }
 
+    /// A caller's own check has succeeded. Returns whether the caller gets the connection.
+    pub(super) fn own_checked(
+        &mut self,
+        conn: u32,
+        client: u8,
+        since: Time,
+        core: &Core<Toy>,
+        fx: &Effects<Toy>,
+    ) -> bool {
+        let call = self.calls.iter().find(|call| call.conn == Some(conn)).expect("it is checked");
+        let lost = call.abandoned || !self.serving() || call.begun <= self.doubted;
+        if lost || self.unfit(conn).is_some() {
+            self.checked(conn, Ok(()), core, fx);
+            return false;
+        }
+        let held_back = self.checking() == 4 && self.policy.keepalive.is_some();
+        let call = self.end_call(self.conns[conn as usize].permit);
+        // Nobody waits for the end of a pool that serves.
+        self.due.progress = false;
+        self.conns[conn as usize].proved = call.begun;
+        if held_back {
+            self.next_keepalive(core, fx);
+        }
+        let waited = self.now.since(since);
+        self.lend(conn, client, waited);
+        self.counters.gets_waited += 1;
+        self.counters.time_waited += waited;
+        self.counters.overtakes += u64::from(!self.queue.is_empty());
+        let waits = !self.queue.is_empty();
+        self.due.another_check = self.serving() && waits && self.top_needs_check();
+        true
+    }
+
+    /// A connection has proved dead while a caller has it, or checked it itself.
+    pub(super) fn proved_dead(&mut self, conn: u32, reason: Reason) {
+        let call = self.calls.iter().find(|call| call.conn == Some(conn));
+        let begun = call.map_or(0, |call| call.begun);
+        self.doubt_because_of(conn, reason, begun);
+        let facts = &mut self.conns[conn as usize];
+        (facts.dead, facts.proved) = (true, 0);
+    }
+
     pub(super) fn checked(
         &mut self,
         conn: u32,
@@ -329,7 +385,7 @@ impl Reference {
         let unfit = self.unfit(conn);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
-        if result.is_ok() && check.validate {
+        if result.is_ok() && check.validate && !self.conns[conn as usize].dead {
             self.conns[conn as usize].proved = call.begun;
         }
         if call.abandoned {
@@ -401,6 +457,9 @@ impl Reference {
     /// The connection is dead, or the check that began then does not end. What was proved
     /// before must be checked: after an error, before now; else before that check.
     fn doubt_because_of(&mut self, conn: u32, reason: Reason, checked: u64) {
+        if self.conns[conn as usize].dead {
+            return; // It is known.
+        }
         let doubted = match reason {
             Reason::Broken => self.order + self.due.checks.len() as u64,
             Reason::Invalid => checked - 1,
@@ -413,6 +472,10 @@ impl Reference {
         if newly > 0 {
             let id = Toy::connection_id(&conn);
             self.due.notices.push(format!("{id} is {reason}: {newly} in doubt"));
+            // Below the others, in the same order.
+            let (doubted, proved): (Vec<u32>, Vec<u32>) =
+                std::mem::take(&mut self.idle).into_iter().partition(|&idle| self.in_doubt(idle));
+            self.idle = [doubted, proved].concat();
         }
     }
 
@@ -481,6 +544,10 @@ impl Reference {
             self.retire(oldest, Reason::Excess);
         }
         self.full_again(0);
+        if self.open(0) >= max_size {
+            let failing = self.failing.as_mut();
+            failing.into_iter().for_each(|failing| failing.fails_fast_from = Time::NEVER);
+        }
     }
 
     pub(super) fn retire_idle(&mut self, reason: Reason) {

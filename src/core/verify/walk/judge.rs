@@ -29,6 +29,8 @@ pub(super) enum How {
         client: u8,
         got: Option<u32>,
     },
+    /// A newcomer checks this connection itself.
+    Checks(u32),
     /// The reaper ran, and runs again at this time.
     Ticked(Time),
 }
@@ -75,6 +77,12 @@ impl Taken {
 impl Reference {
     pub(super) fn settle(&mut self, core: &Core<Toy>, fx: &Effects<Toy>, how: How) {
         self.beginning = fx.jobs.iter().map(slot_of).collect();
+        let own = match how {
+            How::Checks(conn) => Some(conn),
+            _ => None,
+        };
+        // Its check begins first.
+        self.beginning.splice(0..0, own.map(|conn| self.conns[conn as usize].permit));
         let waiting = self.queue.len() as u32;
         let stack = self.idle.clone();
         let mut taken = Taken {
@@ -85,6 +93,9 @@ impl Reference {
             lower: Vec::new(),
         };
         self.see_retired(core, fx, &mut taken);
+        if let Some(conn) = own {
+            self.see_own_check(conn, &mut taken);
+        }
         let (dismissed, failed) = self.see_answers(fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
         if let How::Asked { client, priority, got: Some(conn), .. } = how {
@@ -111,7 +122,17 @@ impl Reference {
         self.compare(core);
         self.judge_service(how);
         self.judge_plan(core, fx, how);
-        self.order += fx.jobs.len() as u64;
+        self.order += self.beginning.len() as u64;
+    }
+
+    /// A newcomer takes the top of the stack to check it. No waiter counts on that.
+    fn see_own_check(&mut self, conn: u32, taken: &mut Taken) {
+        assert_eq!(taken.stack.last(), Some(&conn), "not the top of the stack");
+        assert!(self.stale(conn), "checked early");
+        taken.upper.push(conn);
+        let permit = self.conns[conn as usize].permit;
+        self.start(permit, Some(conn), What::Check(Check::VALIDATE, None), false);
+        self.calls.last_mut().expect("it has begun").slow = true;
     }
 
     /// Old idle connections end if they may, the oldest first; those that nobody has used and
@@ -414,8 +435,12 @@ impl Reference {
         assert!(short.as_nanos() <= u128::from(TICK), "P9: not the longest holder");
         assert_eq!(core.prospect(now), self.prospect(), "P9: whether it is ready");
         let slow = self.calls.iter().filter(|call| {
-            let waited_for = call.what != What::Close && !call.abandoned;
-            waited_for && now.since(call.since) >= self.policy.patience_min
+            let patience = match call.what {
+                What::Connect => self.policy.patience_min,
+                What::Check(..) => self.policy.check_patience,
+                What::Close => return false,
+            };
+            !call.abandoned && now.since(call.since) >= patience
         });
         let slowest = core.slowest_call(now).map(|(_, since)| since);
         assert_eq!(slowest, slow.map(|call| call.since).min(), "P9: the slowest call");

@@ -13,6 +13,8 @@ pub(super) struct Waiting {
     pub(super) client: u8,
     pub(super) priority: u8,
     pub(super) since: Time,
+    /// Its place in the order in which gets came.
+    pub(super) came: u64,
     pub(super) only_idle: bool,
     pub(super) nested: bool,
 }
@@ -80,6 +82,8 @@ pub(super) struct Facts {
     pub(super) generation: u32,
     /// When the last connect or validation began that has succeeded.
     pub(super) proved: u64,
+    /// It has proved dead while a caller had it or checked it.
+    pub(super) dead: bool,
 }
 
 pub(super) struct Failing {
@@ -89,6 +93,8 @@ pub(super) struct Failing {
     pub(super) attempts: u32,
     pub(super) failed_at: Time,
     pub(super) retry_at: Time,
+    /// When callers fail at once.
+    pub(super) fails_fast_from: Time,
     pub(super) permanent: bool,
 }
 
@@ -254,6 +260,11 @@ impl Reference {
         self.conns[conn as usize].proved <= self.doubted
     }
 
+    /// Whether a newcomer finds nothing but a connection that is due for a check.
+    pub(super) fn may_check(&self, priority: u8) -> bool {
+        self.serving() && self.may_overtake(priority) && self.top_needs_check()
+    }
+
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
         let facts = &self.conns[conn as usize];
         facts.alive && !self.stale(conn) && self.is_truly_fresh(conn)
@@ -338,7 +349,7 @@ impl Reference {
         match &self.failing {
             Some(_) if self.open(0) > 0 || !self.serving() => Time::NEVER,
             Some(failing) if failing.permanent => Time::START,
-            Some(failing) => failing.began.after_opt(self.policy.fail_fast_after),
+            Some(failing) => failing.fails_fast_from,
             None => Time::NEVER,
         }
     }

@@ -47,12 +47,16 @@ pub(super) enum Kind {
     GetWithoutTime,
     CancelledBefore,
     Claim,
+    /// A check that a client makes itself ends.
+    EndOwnCheck,
     TimeOut,
     Cancel,
     CancelTooLate,
     Keep,
     Check,
     Break,
+    /// It is returned later.
+    MarkBroken,
     Detach,
     Move,
     Succeed,
@@ -73,18 +77,20 @@ pub(super) enum Kind {
 use Kind::*;
 
 /// Each kind with its usual weight.
-pub(super) const KINDS: [(Kind, usize); 26] = [
+pub(super) const KINDS: [(Kind, usize); 28] = [
     (Get, 60),
     (TryGet, 8),
     (GetWithoutTime, 5),
     (CancelledBefore, 1),
     (Claim, 40),
+    (EndOwnCheck, 40),
     (TimeOut, 8),
     (Cancel, 6),
     (CancelTooLate, 2),
     (Keep, 50),
     (Check, 8),
     (Break, 6),
+    (MarkBroken, 2),
     (Detach, 3),
     (Move, 5),
     (Succeed, 60),
@@ -187,6 +193,7 @@ fn policy(random: &mut Random) -> Policy {
             _ => span(random),
         },
         clock_lag: nanos(super::walker::TICK),
+        check_patience: limit(random),
         patience_min,
         patience_max: patience_min.saturating_mul(random.pick(&[1, 4, 50])),
         open_limit: limit(random),

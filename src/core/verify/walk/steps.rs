@@ -6,7 +6,7 @@ use super::super::toy::Toy;
 use super::judge::How;
 use super::reference::{Holding, Waiting};
 use super::setting::Kind;
-use super::walker::{Client, Held, TICK, Walk};
+use super::walker::{Client, Get, Held, TICK, Walk};
 use crate::core::*;
 
 impl Walk {
@@ -19,16 +19,18 @@ impl Walk {
         let all_clients = || (0..self.clients.len()).collect();
         let most = self.setting.most_held;
         match kind {
-            Kind::Get | Kind::TryGet | Kind::GetWithoutTime => {
-                clients(&|index, client| !client.waits && self.held_by(index) < most)
-            }
+            Kind::Get | Kind::TryGet | Kind::GetWithoutTime => clients(&|index, client| {
+                !client.waits && !client.checks && self.held_by(index) < most
+            }),
             Kind::Claim => clients(&|_, client| client.nudged),
+            Kind::EndOwnCheck => (0..self.own_checks.len()).collect(),
             Kind::TimeOut | Kind::Cancel => clients(&|_, client| client.waits),
             Kind::CancelTooLate => clients(&|_, client| !client.waits && client.wait.is_some()),
             Kind::CancelledBefore => all_clients(),
             // A thread that waits cannot return; but another may have its guard.
-            Kind::Keep | Kind::Check | Kind::Break | Kind::Detach => {
-                let free = |held: &Held| held.moved || !self.clients[held.client as usize].waits;
+            Kind::Keep | Kind::Check | Kind::Break | Kind::MarkBroken | Kind::Detach => {
+                let blocks = |client: &Client| client.waits || client.checks;
+                let free = |held: &Held| held.moved || !blocks(&self.clients[held.client as usize]);
                 (0..self.held.len()).filter(|&index| free(&self.held[index])).collect()
             }
             Kind::Move => (0..self.held.len()).filter(|&i| !self.held[i].moved).collect(),
@@ -67,6 +69,7 @@ impl Walk {
                 self.transition(How::Quiet, |core, _| core.refuse_cancelled(now, client));
             }
             Kind::Claim => drop(self.claim(target)),
+            Kind::EndOwnCheck => self.end_own_check(target),
             Kind::TimeOut => self.time_out(target),
             Kind::Cancel | Kind::CancelTooLate => self.leave(target, ErrorKind::Cancelled),
             Kind::Keep => self.give_back(target, Verdict::Keep),
@@ -76,6 +79,18 @@ impl Walk {
                 self.give_back(target, Verdict::Check(Check { reset, validate }));
             }
             Kind::Break => self.give_back(target, Verdict::Broken),
+            Kind::MarkBroken => {
+                let held = &mut self.held[target];
+                if !std::mem::replace(&mut held.broken, true) {
+                    let (conn, mut fx) = (held.lease.conn, Effects::at(self.now));
+                    self.core.proved_dead(&held.lease.permit, Reason::Broken, &mut fx);
+                    self.reference.proved_dead(conn, Reason::Broken);
+                    self.judged(|_, judged| {
+                        *judged = fx;
+                        ((), How::Served)
+                    });
+                }
+            }
             Kind::Detach => {
                 let Held { lease, .. } = self.held.swap_remove(target);
                 self.reference.detached(lease.conn);
@@ -147,7 +162,7 @@ impl Walk {
             state.nudged = matches!(answer, Answer::Nudged);
             state.waits = state.nudged;
             if let Answer::Granted(lease) = answer {
-                self.held.push(Held { lease, client, moved: false });
+                self.held.push(Held::new(lease, client));
             }
         }
         for job in &fx.jobs {
@@ -202,7 +217,7 @@ impl Walk {
             if let Some(lease) = got {
                 let listens = self.subscriber.is_subscribed();
                 self.count(if listens { "got and noted" } else { "got and needlessly noted" });
-                return self.held.push(Held { lease, client, moved: false });
+                return self.held.push(Held::new(lease, client));
             }
         }
         let recently = self.recently();
@@ -213,7 +228,7 @@ impl Walk {
             (self.reference.now, self.reference.lagging) = (recently, Some(now));
             self.judged(|_, _| ((), asked(&got, true)));
             (self.reference.now, self.reference.lagging) = (now, None);
-            return self.held.extend(got.map(|lease| Held { lease, client, moved: false }));
+            return self.held.extend(got.map(|lease| Held::new(lease, client)));
         }
         let got = self.judged(|core, _| {
             let got = core.overtake(now, client);
@@ -223,16 +238,35 @@ impl Walk {
         if let Some(lease) = got {
             assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got past waiters");
-            return self.held.push(Held { lease, client, moved: false });
+            return self.held.push(Held::new(lease, client));
         }
+        let get = Get {
+            client,
+            priority,
+            since: now,
+            get_id: self.core.next_get_id(),
+            only_idle,
+            has_time,
+            checks_itself: has_time && self.random.one_in(2),
+        };
+        self.enqueue(get);
+    }
+
+    /// The way of `Shared::enqueue`, the first time or after a check of its own.
+    fn enqueue(&mut self, get: Get) {
+        let Get { client, priority, only_idle, .. } = get;
+        let now = self.now;
         let got = self.judged(|core, fx| {
             let got = core.acquire(priority, client, fx);
-            let how = asked(&got, false);
-            (got, how)
+            let conn = got.as_ref().map(|lease| lease.conn);
+            (got, How::Asked { client, priority, got: conn, fast: false })
         });
         if let Some(lease) = got {
             self.count("got on the slow path");
-            return self.held.push(Held { lease, client, moved: false });
+            return self.held.push(Held::new(lease, client));
+        }
+        if get.checks_itself && self.takes_to_check(get) {
+            return;
         }
         let reference = &self.reference;
         let expected =
@@ -241,13 +275,75 @@ impl Walk {
         if only_idle && !expected {
             return;
         }
+        self.join(get);
+    }
+
+    fn takes_to_check(&mut self, get: Get) -> bool {
+        let may_check = self.core.may_check(self.now, get.priority);
+        assert_eq!(may_check, self.reference.may_check(get.priority));
+        if !may_check {
+            return false;
+        }
+        let lease = self.judged(|core, fx| {
+            let lease = core.take_to_check(fx);
+            let how = How::Checks(lease.conn);
+            (lease, how)
+        });
+        self.clients[usize::from(get.client)].checks = true;
+        self.own_checks.push((get, lease));
+        true
+    }
+
+    fn end_own_check(&mut self, target: usize) {
+        let (get, lease) = self.own_checks.swap_remove(target);
+        self.clients[usize::from(get.client)].checks = false;
+        let (conn, mut fx) = (lease.conn, Effects::at(self.now));
+        match self.random.below(6) {
+            0 => {
+                self.count("own checks that failed");
+                self.core.proved_dead(&lease.permit, Reason::Invalid, &mut fx);
+                self.reference.proved_dead(conn, Reason::Invalid);
+                self.judged(|_, judged| {
+                    *judged = fx;
+                    ((), How::Served)
+                });
+                self.jobs.push(Job::Check(lease, Check::VALIDATE));
+            }
+            1 => {
+                self.count("own checks that took too long");
+                self.jobs.push(Job::Check(lease, Check::VALIDATE));
+            }
+            _ => {
+                let arrival = (get.get_id, get.since);
+                let got = self.core.take_checked(lease, arrival, get.client, &mut fx);
+                let expected =
+                    self.reference.own_checked(conn, get.client, get.since, &self.core, &fx);
+                assert_eq!(got.is_some(), expected, "whether its own check was of use");
+                self.judged(|_, judged| {
+                    *judged = fx;
+                    ((), How::Served)
+                });
+                if let Some(lease) = got {
+                    self.count("checked itself");
+                    return self.held.push(Held::new(lease, get.client));
+                }
+                self.count("own checks that succeeded too late");
+            }
+        }
+        self.count("joined after an own check");
+        self.enqueue(get);
+    }
+
+    fn join(&mut self, get: Get) {
+        let Get { client, priority, since, get_id, only_idle, has_time, .. } = get;
+        let target = usize::from(client);
         // A guard of another pool, or one that has moved, may count too.
         let holds = self.held_by(client) > 0 || self.random.one_in(20);
         let nested = holds && has_time && !only_idle;
-        let waiting = Waiting { client, priority, since: now, only_idle, nested };
+        let waiting = Waiting { client, priority, since, came: get_id, only_idle, nested };
         let expected = self.reference.join(waiting);
-        let waiter =
-            Waiter { since: now, priority, caller: client, cell: client, only_idle, nested };
+        let (caller, cell) = (client, client);
+        let waiter = Waiter { get_id, since, priority, caller, cell, only_idle, nested };
         // Set first, because it may be answered before `join` returns.
         self.clients[target].waits = expected.is_ok();
         let joined = self.judged(|core, fx| {
@@ -298,7 +394,7 @@ impl Walk {
         let Some(lease) = lease else { return false };
         self.count("claimed");
         self.clients[target].waits = false;
-        self.held.push(Held { lease, client, moved: false });
+        self.held.push(Held::new(lease, client));
         true
     }
 
@@ -325,8 +421,9 @@ impl Walk {
     /// The way of a guard that is dropped.
     fn give_back(&mut self, target: usize, verdict: Verdict) {
         let now = self.now;
-        let Held { mut lease, .. } = self.held.swap_remove(target);
+        let Held { mut lease, broken, .. } = self.held.swap_remove(target);
         let conn = lease.conn;
+        let verdict = if broken { Verdict::Broken } else { verdict };
         if verdict == Verdict::Keep && self.notes() {
             match self.core.checkin_noted(now, lease) {
                 Ok(()) => {
@@ -371,6 +468,9 @@ impl Walk {
                     *judged = fx;
                     ((), How::Served)
                 });
+            }
+            Job::Check(lease, _) if self.reference.conns[lease.conn as usize].dead => {
+                self.check_ended(lease, Err((Reason::Invalid, 0)));
             }
             Job::Check(lease, _) => {
                 self.check_ended(lease, Ok(()));

@@ -18,6 +18,26 @@ pub(super) struct Held {
     pub(super) lease: Lease<u32>,
     pub(super) client: u8,
     pub(super) moved: bool,
+    /// It has proved dead.
+    pub(super) broken: bool,
+}
+
+impl Held {
+    pub(super) fn new(lease: Lease<u32>, client: u8) -> Held {
+        Held { lease, client, moved: false, broken: false }
+    }
+}
+
+/// A get that may have made checks itself.
+#[derive(Clone, Copy)]
+pub(super) struct Get {
+    pub(super) client: u8,
+    pub(super) priority: u8,
+    pub(super) since: Time,
+    pub(super) get_id: u64,
+    pub(super) only_idle: bool,
+    pub(super) has_time: bool,
+    pub(super) checks_itself: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -26,6 +46,8 @@ pub(super) struct Client {
     pub(super) wait: Option<WaiterId>,
     pub(super) waits: bool,
     pub(super) nudged: bool,
+    /// It makes a check itself.
+    pub(super) checks: bool,
 }
 
 /// How many walks there are by default.
@@ -44,6 +66,8 @@ pub(super) struct Walk {
     pub(super) subscriber: Subscriber,
     pub(super) held: Vec<Held>,
     pub(super) jobs: Vec<Job<Toy>>,
+    /// The checks that clients make themselves.
+    pub(super) own_checks: Vec<(Get, Lease<u32>)>,
     /// The last steps, to be printed if the walk fails.
     pub(super) log: VecDeque<(u64, Kind, usize)>,
     pub(super) did: [u64; KINDS.len()],
@@ -67,6 +91,7 @@ impl Walk {
             now: Time::START,
             held: Vec::new(),
             jobs: Vec::new(),
+            own_checks: Vec::new(),
             log: VecDeque::new(),
             did: [0; KINDS.len()],
             most_waiters: 0,
@@ -113,6 +138,7 @@ impl Walk {
     fn recover(&mut self) -> (usize, usize) {
         let work = self.reference.queue.len()
             + self.jobs.len()
+            + self.own_checks.len()
             + self.held.len()
             + self.reference.retired.len()
             + self.reference.idle.len()
@@ -150,6 +176,10 @@ impl Walk {
     fn advance_one_thing(&mut self) -> bool {
         let nudged = self.targets(Kind::Claim);
         let (jobs, held) = (self.jobs.len(), self.held.len());
+        if !self.own_checks.is_empty() {
+            self.apply(Kind::EndOwnCheck, 0);
+            return true;
+        }
         let all = nudged.len() + jobs + held;
         if all == 0 {
             return false;
@@ -225,10 +255,15 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 33] = [
+const HAPPENS: [&str; 38] = [
     "got at once",
     "got on the slow path",
     "claimed",
+    "checked itself",
+    "own checks that succeeded too late",
+    "own checks that failed",
+    "own checks that took too long",
+    "joined after an own check",
     "granted",
     "nudged",
     "none idle",

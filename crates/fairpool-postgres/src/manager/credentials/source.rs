@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,8 +57,8 @@ struct Asks {
     failure: Option<NoCredentials>,
     /// The latest that were given.
     given: Option<Given>,
-    /// The server has refused those.
-    is_refused: bool,
+    /// Why those are not given again.
+    doubt: Option<WhyAsked>,
 }
 
 #[derive(Clone)]
@@ -80,8 +81,8 @@ impl Source {
         Source { ask: Box::new(ask), asks: Mutex::default(), answered: Condvar::new() }
     }
 
-    /// Logs in with what the closure has given. If the server refuses that, asks once more, and
-    /// tells the closure why.
+    /// Logs in with what the closure has given. If a server refuses that, asks once more, and
+    /// tells the closure why. If one may have refused it, the next login asks.
     pub(in crate::manager) fn log_in<R>(
         &self,
         config: &Config,
@@ -95,11 +96,13 @@ impl Source {
             let mut config = config.clone();
             given.credentials.apply_to(&mut config);
             let result = connect(&config);
-            match &result {
-                Err(error) if is_refusal(error, &config, given.asked) => self.refuse(&given),
-                _ => return result,
+            let doubt = result.as_ref().err().and_then(|error| doubt(error, &config, given.asked));
+            if let Some(why) = doubt {
+                self.doubt(&given, why);
             }
-            if was_told {
+            // What else fails may have taken most of the time that the pool allows, for each host
+            // its share: the same again would not end in time to say why.
+            if was_told || doubt != Some(WhyAsked::Refused) {
                 return result;
             }
             was_told = true;
@@ -113,7 +116,7 @@ impl Source {
         if let Some(given) = asks.usable() {
             return Ok((given, false));
         }
-        let why = if asks.is_refused { WhyAsked::Refused } else { WhyAsked::Due };
+        let why = asks.doubt.unwrap_or(WhyAsked::Due);
         let tells = why == WhyAsked::Refused;
         let seen = asks.ended;
         let is_awaited = |asks: &mut Asks| asks.running > 0 && asks.ended == seen;
@@ -134,21 +137,27 @@ impl Source {
     }
 
     fn ask(&self, number: u64, why: WhyAsked) -> Result<Given, NoCredentials> {
-        // Ends the ask also if the closure panics.
-        let mut ask = Running { source: self, number, outcome: None };
         let asked = Instant::now();
-        let answer = (self.ask)(why);
+        // The pool would log the text of a panic, which may hold a secret.
+        let answer = catch_unwind(AssertUnwindSafe(|| (self.ask)(why)))
+            .unwrap_or_else(|_| Err("the closure panicked".into()));
         let outcome = match answer {
             Ok(credentials) => Ok(Given { number, credentials: Arc::new(credentials), asked }),
             Err(error) => Err(NoCredentials(Arc::from(error))),
         };
-        ask.outcome = Some(outcome.clone());
+        self.lock().end(number, outcome.clone());
+        // Not lost: those that wait check under the same lock before they sleep.
+        self.answered.notify_all();
         outcome
     }
 
-    fn refuse(&self, refused: &Given) {
+    fn doubt(&self, doubted: &Given, why: WhyAsked) {
         let mut asks = self.lock();
-        asks.is_refused |= asks.given.as_ref().is_some_and(|given| given.number == refused.number);
+        let is_latest = asks.given.as_ref().is_some_and(|given| given.number == doubted.number);
+        // What is known stays known.
+        if is_latest && asks.doubt != Some(WhyAsked::Refused) {
+            asks.doubt = Some(why);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Asks> {
@@ -158,7 +167,20 @@ impl Source {
 
 impl Asks {
     fn usable(&self) -> Option<Given> {
-        self.given.clone().filter(|given| !self.is_refused && given.is_valid())
+        self.given.clone().filter(|given| self.doubt.is_none() && given.is_valid())
+    }
+
+    fn end(&mut self, number: u64, outcome: Result<Given, NoCredentials>) {
+        self.running -= 1;
+        // A late answer may be older than what has come since.
+        if number <= self.ended {
+            return;
+        }
+        self.ended = number;
+        match outcome {
+            Ok(given) => (self.given, self.doubt, self.failure) = (Some(given), None, None),
+            Err(failure) => self.failure = Some(failure),
+        }
     }
 
     /// The outcome of the latest ask.
@@ -171,43 +193,14 @@ impl Asks {
     }
 }
 
-/// An ask that is under way. Its drop notes the outcome.
-struct Running<'a> {
-    source: &'a Source,
-    number: u64,
-    /// `None` after a panic.
-    outcome: Option<Result<Given, NoCredentials>>,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let mut asks = self.source.lock();
-        asks.running -= 1;
-        // A late answer may be older than what has come since.
-        if self.number > asks.ended {
-            match self.outcome.take() {
-                Some(Ok(given)) => {
-                    asks.given = Some(given);
-                    (asks.is_refused, asks.failure) = (false, None);
-                    asks.ended = self.number;
-                }
-                Some(Err(failure)) => {
-                    asks.failure = Some(failure);
-                    asks.ended = self.number;
-                }
-                None => {}
-            }
-        }
-        drop(asks);
-        // Not lost: those that wait check under the same lock before they sleep.
-        self.source.answered.notify_all();
+/// Whether this error of a login with credentials of this age is a reason to ask for others.
+fn doubt(error: &Error, config: &Config, asked: Instant) -> Option<WhyAsked> {
+    let is_old = || asked.elapsed() > SUSPECT_AFTER;
+    if error.as_db_error().is_some_and(refuses_login) {
+        Some(WhyAsked::Refused)
+    } else {
+        (number_of_hosts(config) > 1 && is_old()).then_some(WhyAsked::MaybeRefused)
     }
-}
-
-/// Whether a server has refused the credentials of this age, or may have.
-fn is_refusal(error: &Error, config: &Config, asked: Instant) -> bool {
-    error.as_db_error().is_some_and(refuses_login)
-        || number_of_hosts(config) > 1 && asked.elapsed() > SUSPECT_AFTER
 }
 
 fn refuses_login(error: &DbError) -> bool {

@@ -1,8 +1,14 @@
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use fairpool::Pool;
+use postgres::NoTls;
+use socket2::{Domain, Socket, Type};
+
 use super::*;
+use crate::PostgresConnectionManager;
 use crate::manager::secrets::from_server;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -31,6 +37,17 @@ fn only(users: &'static [&'static str]) -> impl Fn(&Config) -> Result<String, Er
 
 fn code(result: Result<String, Error>) -> String {
     result.unwrap_err().code().expect("a code").code().to_owned()
+}
+
+/// The texts of an error and its causes.
+fn chain(error: &Error) -> Vec<String> {
+    let mut chain = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        chain.push(cause.to_string());
+        next = cause.source();
+    }
+    chain
 }
 
 #[test]
@@ -106,12 +123,7 @@ fn another_error_of_a_login_asks_for_nothing() {
 fn an_error_of_the_closure_is_the_cause_and_keeps_its_type() {
     let fails = |_| Err("the vault is sealed".into());
     let error = Source::new(fails).log_in(&Config::new(), only(&[])).unwrap_err();
-    let mut chain = vec![error.to_string()];
-    let mut next = StdError::source(&error);
-    while let Some(cause) = next {
-        chain.push(cause.to_string());
-        next = cause.source();
-    }
+    let chain = chain(&error);
     assert!(chain.iter().any(|text| text == "asking for credentials failed"), "{chain:?}");
     assert!(chain.last().unwrap() == "the vault is sealed", "{chain:?}");
     assert!(!crate::manager::errors::is_permanent(&error));
@@ -180,15 +192,17 @@ fn an_ask_that_hangs_holds_nobody_up_for_long_and_its_late_answer_replaces_no_ne
 }
 
 #[test]
-fn a_closure_that_panics_is_asked_again() {
+fn a_closure_that_panics_has_failed_without_its_text_and_is_asked_again() {
     let number = AtomicUsize::new(0);
     let source = Source::new(move |_| {
-        assert!(number.fetch_add(1, Ordering::SeqCst) > 0, "as planned");
+        assert!(number.fetch_add(1, Ordering::SeqCst) > 0, "the password is hunter2");
         Ok(Credentials::new("1", "secret"))
     });
-    let log_in = || source.log_in(&Config::new(), only(&["1"])).unwrap();
-    thread::scope(|scope| assert!(scope.spawn(log_in).join().is_err()));
-    assert_eq!(log_in(), "1");
+    let log_in = || source.log_in(&Config::new(), only(&["1"]));
+    let chain = chain(&log_in().unwrap_err());
+    assert!(chain.iter().all(|text| !text.contains("hunter2")), "{chain:?}");
+    assert_eq!(chain.last().unwrap(), "the closure panicked");
+    assert_eq!(log_in().unwrap(), "1");
     assert_eq!(source.lock().running, 0);
 }
 
@@ -211,7 +225,7 @@ fn what_a_server_and_pgbouncer_say_of_a_refused_login_is_known() {
     let config: Config = "host=a".parse().unwrap();
     let refused = |code, text| {
         let error = from_server(&[(b'S', "FATAL"), (b'C', code), (b'M', text)]);
-        is_refusal(&error, &config, Instant::now())
+        doubt(&error, &config, Instant::now()) == Some(WhyAsked::Refused)
     };
     assert!(refused("28P01", "password authentication failed for user \"a\""));
     assert!(refused("28000", "role \"a\" is not permitted to log in"));
@@ -228,7 +242,45 @@ fn with_several_hosts_only_an_old_answer_is_in_question() {
     let error = || from_server(&[(b'S', "FATAL"), (b'C', "57P03"), (b'M', "")]);
     let now = Instant::now();
     let Some(old) = now.checked_sub(SUSPECT_AFTER * 2) else { return };
-    assert!(!is_refusal(&error(), &one, old));
-    assert!(!is_refusal(&error(), &two, now));
-    assert!(is_refusal(&error(), &two, old));
+    assert_eq!(doubt(&error(), &one, old), None);
+    assert_eq!(doubt(&error(), &two, now), None);
+    assert_eq!(doubt(&error(), &two, old), Some(WhyAsked::MaybeRefused));
+}
+
+/// An address that answers nobody, for as long as the sockets are there: its queue is full.
+fn black_hole() -> (SocketAddr, Socket, Vec<TcpStream>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let queued = std::iter::from_fn(connect).collect();
+    (address, listener, queued)
+}
+
+/// In an outage nobody has refused the credentials, however old they are.
+#[test]
+fn p9_a_connect_to_hosts_that_do_not_answer_ends_in_time_and_blames_no_credentials() {
+    let holes = [black_hole(), black_hole()];
+    let [one, two] = [holes[0].0.port(), holes[1].0.port()];
+    let url = format!("host=127.0.0.1,127.0.0.1 port={one},{two}");
+    let (send, told) = mpsc::channel();
+    let manager =
+        PostgresConnectionManager::from_url(&url, NoTls).unwrap().credentials(counting(LONG, send));
+    let source = Arc::clone(manager.credentials.as_ref().unwrap());
+    source.get().unwrap();
+    source.lock().given.as_mut().unwrap().asked -= SUSPECT_AFTER + Duration::from_secs(1);
+    let all = Duration::from_secs(5);
+    let pool = Pool::builder().max_size(1).min_idle(Some(0)).open_timeout(all);
+    let pool = pool.connection_timeout(all * 4).build_unchecked(manager);
+
+    let started = Instant::now();
+    let error = pool.get_timeout(all * 3 / 2).unwrap_err();
+    let stats = pool.stats();
+    assert_eq!(told.recv().unwrap(), WhyAsked::Due);
+    let next = told.recv_timeout(all * 4).unwrap();
+    println!("figure: {next:?} after {:?}; {stats}: {error:#}", started.elapsed());
+    assert_eq!(next, WhyAsked::MaybeRefused);
+    assert_eq!(stats.abandoned, 0);
+    assert!(format!("{error:#}").contains("connection timed out"), "{error:#}");
 }

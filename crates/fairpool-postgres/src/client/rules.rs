@@ -1,0 +1,60 @@
+//! What the manager's settings ask of every connection, and the symptoms of one that is missing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fairpool::text::Plain;
+use postgres::Error;
+use postgres::error::SqlState;
+
+use crate::Reset;
+use crate::left::{Harmless, is_name_of_driver};
+
+/// What the manager's settings ask of every connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) reset: Reset,
+    pub(crate) harmless: Harmless,
+    pub(crate) transaction_pooler: bool,
+    /// Whether a warning has named the symptoms of a pooler. A manager warns once.
+    warned: Arc<AtomicBool>,
+}
+
+impl Rules {
+    /// Behind a pooler that pools transactions there is no session to reset.
+    pub(crate) fn level(&self) -> Reset {
+        match self.reset {
+            Reset::Off => Reset::Off,
+            _ if self.transaction_pooler => Reset::Rollback,
+            level => level,
+        }
+    }
+
+    /// The server has lost what the driver prepared for a single call.
+    pub(super) fn warn_of_pooler(&self, error: &Error) {
+        if quotes_driver_name(error) && !self.warned.swap(true, Ordering::Relaxed) {
+            let message = Plain(error.as_db_error().map_or("", |db| db.message()));
+            log::warn!(
+                "the server lost a prepared statement between two messages: {message}. Probably a \
+                 pooler stands between that pools transactions, such as PgBouncer with \
+                 pool_mode = transaction: set PostgresConnectionManager::transaction_pooler(true), \
+                 or let it pool sessions. Otherwise a DISCARD ALL or DEALLOCATE ALL was sent"
+            );
+        }
+    }
+}
+
+/// Whether the server no longer has a prepared statement, or one whose result has changed. All
+/// later executions on this connection would fail likewise.
+pub(crate) fn is_lost_statement(error: &Error) -> bool {
+    let Some(db) = error.as_db_error() else { return false };
+    let is_stale_plan = db.code() == &SqlState::FEATURE_NOT_SUPPORTED
+        && db.routine() == Some("RevalidateCachedQuery");
+    is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
+}
+
+/// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.
+fn quotes_driver_name(error: &Error) -> bool {
+    let Some(db) = error.as_db_error() else { return false };
+    db.message().split('"').nth(1).is_some_and(is_name_of_driver)
+}

@@ -1,0 +1,144 @@
+//! What must hold in each state and on each step.
+
+use super::super::toy::Toy;
+use super::world::{Action, Client, Wait, World};
+use crate::core::*;
+
+impl World {
+    /// Every connection has one owner, and the server sees no more than it may.
+    pub(super) fn check(&self, action: Action) {
+        let core = &self.core;
+        let held = self.clients.iter().map(|client| client.held.len()).sum::<usize>() as u32;
+        assert_eq!(held, core.busy, "holders after {action:?}");
+        let waiting = self.clients.iter().filter(|client| client.wait.is_some()).count();
+        assert_eq!(waiting as u32, core.queue.len(), "P4: waiters after {action:?}");
+        let calls = core.opening + core.checking + core.closers + core.abandoned;
+        let own = self.clients.iter().filter(|client| client.own.is_some()).count();
+        assert_eq!((self.jobs.len() + own) as u32, calls, "driver calls after {action:?}");
+        let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
+        assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
+        let hopeless = core.is_hopeless(self.now);
+        assert!(!hopeless || core.queue.is_empty(), "P9: a hopeless wait after {action:?}");
+        let deadlocked = core.deadlocked.is_some();
+        assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
+        for slot in core.slots.iter().filter(|slot| slot.is_open()) {
+            let young = slot.expires > self.now;
+            assert!(young || slot.old, "nobody saw a lifetime end after {action:?}");
+        }
+        let idle = core.idle.iter().map(|lease| &core.slots[lease.permit.index()]);
+        let too_long = idle.filter(|slot| slot.idle_until() <= self.now).count();
+        let kept = core.policy.min_idle_now() as usize;
+        assert!(too_long <= kept, "an idle connection outlived its time after {action:?}");
+        for slot in core.busy_slots().filter(|slot| !slot.leaking) {
+            let until = slot.since.after_opt(core.policy.leak_threshold);
+            assert!(until > self.now, "a leak is not reported in time after {action:?}");
+        }
+        let alive = self.conns.values().filter(|open| **open).count() as u32;
+        assert!(alive >= core.open_count() + core.closing(), "lost a connection after {action:?}");
+        assert!(
+            alive <= core.open_count() + core.closing() + core.abandoned,
+            "leaked a connection after {action:?}"
+        );
+    }
+
+    /// A validation that overruns its limit has failed, as far as the others are concerned.
+    pub(super) fn see_overruns(&mut self) {
+        let by_workers = self.jobs.iter().zip(&self.begun).filter_map(|(job, begun)| match job {
+            Job::Check(lease, Check { validate: true, .. }) => Some((lease, *begun)),
+            _ => None,
+        });
+        let own = self.clients.iter().filter_map(|client| client.own.as_ref());
+        for (lease, begun) in by_workers.chain(own.map(|own| (&own.lease, own.begun))) {
+            let slot = &self.core.slots[lease.permit.index()];
+            if slot.past_limit || slot.state == ConnectionState::Abandoned {
+                self.doubted = self.doubted.max(begun);
+            }
+        }
+    }
+
+    /// What the last handle waits for: it is woken when that comes, and until then a call
+    /// is under way that brings it nearer. It waits for no holder and no connect.
+    pub(super) fn check_leaving(&self, had_closed_unheld: bool, fx: &Effects<Toy>) {
+        use ConnectionState::*;
+        if self.core.has_closed_unheld() {
+            assert!(had_closed_unheld || fx.progress, "P6: nobody wakes the last handle");
+            let unheld = |slot: &crate::core::slot::Slot<Toy>| {
+                matches!(slot.state, Idle | Checking | Retired | Closing)
+            };
+            assert!(!self.core.slots.iter().any(unheld), "P6: left behind");
+        } else if self.core.closed {
+            let mut jobs = self.jobs.iter().chain(&fx.jobs);
+            let is_checked = self.clients.iter().any(|client| client.own.is_some());
+            let closes = jobs.any(|job| !matches!(job, Job::Connect(_)));
+            assert!(closes || is_checked, "P6: waits for nothing");
+        }
+    }
+
+    /// Connects that nobody needs but to replace old connections come one at a time.
+    pub(super) fn check_successors(&self, fx: &Effects<Toy>) {
+        let core = &self.core;
+        let begun = fx.jobs.iter().filter(|job| matches!(job, Job::Connect(_))).count() as u32;
+        let had = core.idle_len() + core.checking + core.opening - begun;
+        let kept = had >= core.policy.min_idle_now();
+        if begun > 0 && kept && core.queue.is_empty() && !core.tries_by_itself() {
+            assert_eq!(core.opening, 1, "P17: a successor beside another connect");
+        }
+    }
+
+    /// A waiter gets a connection: no waiter of its priority may be older.
+    pub(super) fn served(&mut self, client: usize, lease: Lease<u32>) {
+        let priority = self.setup.priorities[client];
+        let Some(Wait { id, since, .. }) = self.clients[client].wait.take() else {
+            panic!("P4: a connection for a client that does not wait");
+        };
+        assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
+        self.assert_proved(lease.conn);
+        for (other, waiting) in self.clients.iter().enumerate() {
+            let Some(Wait { id: other_id, since: theirs, .. }) = waiting.wait else { continue };
+            if self.core.queue.get(other_id).is_none() {
+                continue; // answered in the same transition
+            }
+            let other_priority = self.setup.priorities[other];
+            if other_priority == priority {
+                assert!(id.get_id() < other_id.get_id(), "P2: served out of order");
+            }
+            let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
+            assert!(own <= theirs, "P2: served before its turn");
+        }
+        // The answer came before the deadline: leaving now must find nothing.
+        let mut fx = Effects::at(self.now);
+        assert!(!self.core.leave(id, ErrorKind::Timeout, &mut fx), "P4");
+        assert!(fx.answers.is_empty() && fx.jobs.is_empty());
+        self.clients[client].held.push(lease);
+    }
+
+    pub(super) fn turn(&self, since: Time, priority: u8) -> Time {
+        since.after(self.setup.policy.priority_ageing * u32::from(priority))
+    }
+
+    pub(super) fn assert_may_overtake(&self, priority: u8) {
+        for (_, waiter) in self.core.queue.iter().filter(|(_, w)| w.priority == priority) {
+            let waited = self.now.since(waiter.since);
+            assert!(waited < self.setup.policy.fairness_bound, "P2: overtaken past the bound");
+        }
+    }
+
+    /// Nobody gets a connection that was not proved since another has proved dead.
+    pub(super) fn assert_proved(&self, conn: u32) {
+        let proved = self.proved[&conn];
+        assert!(proved >= self.doubted, "P13: proved at {proved}, in doubt since {}", self.doubted);
+    }
+
+    /// Whether all connections that may exist do, and are held by clients that wait.
+    pub(super) fn is_deadlocked(&self) -> bool {
+        let held_by = |clients: &mut dyn Iterator<Item = &Client>| {
+            clients.map(|client| client.held.len() as u32).sum::<u32>()
+        };
+        let all = held_by(&mut self.clients.iter());
+        let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
+        all > 0
+            && all == by_waiters
+            && all == self.core.occupied()
+            && all >= self.core.policy.max_size
+    }
+}

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Check, ConnectionState, Core, Effects, ErrorKind, Lease, Permit, PoolTypes, Reason,
-    Step, ThreadId, Time, Waiter, WaiterId,
+    Answer, Arrival, Check, ConnectionState, Core, Effects, ErrorKind, Lease, Permit, PoolTypes,
+    Reason, Step, ThreadId, Time, Waiter, WaiterId,
 };
 
 /// What the returning side knows about a connection.
@@ -17,10 +17,16 @@ pub(crate) enum Verdict {
 }
 
 impl<T: PoolTypes> Core<T> {
+    /// A get comes.
+    pub(crate) fn arrive(&mut self, now: Time) -> Arrival {
+        Arrival { get_id: self.queue.next_get_id(), since: now }
+    }
+
     /// Takes an idle connection that needs no check, past waiters if the fairness bound
     /// allows it.
     pub(crate) fn acquire(
         &mut self,
+        arrival: Arrival,
         priority: u8,
         caller: T::Caller,
         fx: &mut Effects<T>,
@@ -28,26 +34,44 @@ impl<T: PoolTypes> Core<T> {
         // If the nudged waiter is slow, those past the bound are served now; the rest is
         // there for the taking.
         self.serve(fx);
-        let may_overtake = self.may_overtake(fx.now, priority);
+        let may_overtake = self.may_overtake(arrival, priority, fx.now);
         let lease = if may_overtake { self.pop_fresh(fx.now) } else { None };
         if let Some(lease) = &lease {
-            self.counters.overtakes += u64::from(!self.queue.is_empty());
-            self.lend(&lease.permit, fx.now, caller);
-            self.plan_for_lends(fx);
-            self.note_checkout(&lease.permit, None, ConnectionState::Idle, Duration::ZERO, fx.now);
+            self.lend_past_waiters(&lease.permit, arrival, caller, fx);
             self.serve(fx);
         }
         self.settle();
         lease
     }
 
-    fn may_overtake(&self, now: Time, priority: u8) -> bool {
-        self.serving() && self.queue.may_be_overtaken(now, priority, self.policy.fairness_bound)
+    /// Lends a connection to a caller that is not in the queue. It has waited only if it has
+    /// made a check itself.
+    fn lend_past_waiters(
+        &mut self,
+        permit: &Permit,
+        arrival: Arrival,
+        caller: T::Caller,
+        fx: &mut Effects<T>,
+    ) {
+        let waited = fx.now.since(arrival.since);
+        self.counters.gets_waited += u64::from(!waited.is_zero());
+        self.counters.time_waited += waited;
+        self.counters.overtakes += u64::from(!self.queue.is_empty());
+        let from = self.slots[permit.index()].state;
+        self.lend(permit, fx.now, caller);
+        self.plan_for_lends(fx);
+        self.note_checkout(permit, Some(arrival.get_id), from, waited, fx.now);
     }
 
-    /// Whether a newcomer could take the top of the stack if that were not due for a check.
-    pub(crate) fn may_check(&self, now: Time, priority: u8) -> bool {
-        self.top_is_stale(now) && self.may_overtake(now, priority)
+    /// Whether this caller may take a connection past the waiters.
+    fn may_overtake(&self, arrival: Arrival, priority: u8, now: Time) -> bool {
+        let bound = self.policy.fairness_bound;
+        self.serving() && self.queue.may_be_overtaken(now, arrival, priority, bound)
+    }
+
+    /// Whether this caller could take the top of the stack if that were not due for a check.
+    pub(crate) fn may_check(&self, arrival: Arrival, priority: u8, now: Time) -> bool {
+        self.top_is_stale(now) && self.may_overtake(arrival, priority, now)
     }
 
     /// Takes the top of the stack, for a caller that makes the check itself. Nobody else counts
@@ -62,42 +86,34 @@ impl<T: PoolTypes> Core<T> {
         lease
     }
 
-    /// The check that a caller has made itself, for the get of this number that began then, has
-    /// succeeded. The caller gets the connection, unless it must not be lent any more.
+    /// The check that a caller has made itself has succeeded. The caller gets the connection,
+    /// unless it must not be lent any more, or a waiter comes first: one whose own check has
+    /// failed meanwhile, for example.
     pub(crate) fn take_checked(
         &mut self,
         lease: Lease<T::Conn>,
-        (get_id, since): (u64, Time),
+        arrival: Arrival,
+        priority: u8,
         caller: T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
         let is_counted = self.slot(&lease.permit).state == ConnectionState::Checking;
-        let may_lend = is_counted && self.serving() && !self.is_in_doubt(&lease.permit);
+        let may_lend = is_counted && !self.is_in_doubt(&lease.permit);
+        let may_lend = may_lend && self.may_overtake(arrival, priority, fx.now);
         if !may_lend || self.unfit(&lease.permit).is_some() {
             self.check_finished(lease, Ok(()), fx);
             return None;
         }
         self.end_check_call(&lease.permit, fx);
-        let waited = fx.now.since(since);
-        self.counters.gets_waited += 1;
-        self.counters.time_waited += waited;
-        self.counters.overtakes += u64::from(!self.queue.is_empty());
-        self.lend(&lease.permit, fx.now, caller);
-        self.plan_for_lends(fx);
-        self.note_checkout(&lease.permit, Some(get_id), ConnectionState::Checking, waited, fx.now);
+        self.lend_past_waiters(&lease.permit, arrival, caller, fx);
         self.check_another(fx);
         self.finish(fx);
         Some(lease)
     }
 
-    /// A number for a get that may wait.
-    pub(crate) fn next_get_id(&mut self) -> u64 {
-        self.queue.next_get_id()
-    }
-
     /// Whether a caller that does not wait for a connect may wait for a check.
-    pub(crate) fn may_await_check(&self, now: Time, priority: u8) -> bool {
-        !self.idle.is_empty() && self.may_overtake(now, priority)
+    pub(crate) fn may_await_check(&self, arrival: Arrival, priority: u8, now: Time) -> bool {
+        !self.idle.is_empty() && self.may_overtake(arrival, priority, now)
     }
 
     /// Joins the queue, or fails at once.
@@ -116,7 +132,9 @@ impl<T: PoolTypes> Core<T> {
         } else if self.is_hopeless(now) {
             Some(ErrorKind::Connect)
         } else {
-            (!checks && is_full()).then_some(ErrorKind::QueueFull)
+            // One that came earlier, and made a check itself, keeps its place.
+            let is_new = waiter.since >= now;
+            (is_new && !checks && is_full()).then_some(ErrorKind::QueueFull)
         };
         if let Some(kind) = refusal {
             self.count_failure(kind, waiter.only_idle);

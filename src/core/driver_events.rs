@@ -142,7 +142,8 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Nobody asked for the check: the connection remains idle, at the bottom.
+    /// Nobody asked for the check: the connection remains idle, at the bottom, but above those
+    /// that are in doubt.
     fn end_keepalive(&mut self, mut lease: Lease<T::Conn>, idle_since: Time, fx: &mut Effects<T>) {
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         let in_doubt = self.is_in_doubt(&lease.permit);
@@ -151,7 +152,9 @@ impl<T: PoolTypes> Core<T> {
         slot.fresh_at = fx.now;
         let idle_until = slot.idle_until();
         lease.fit_until = if in_doubt { Time::START } else { slot.fit_until(self.fresh_nanos) };
-        self.idle.push_front(lease);
+        let is_doubted = |other: &&Lease<T::Conn>| self.is_in_doubt(&other.permit);
+        let place = if in_doubt { 0 } else { self.idle.iter().take_while(is_doubted).count() };
+        self.idle.insert(place, lease);
         if self.idle_len() > self.policy.min_idle_now() {
             self.wake_reaper_at(idle_until, fx);
         }

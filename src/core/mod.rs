@@ -57,7 +57,7 @@ pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
 pub(crate) use picture::{Call, Pressure, Prospect, SlotView, Waiting};
 pub(crate) use policy::Policy;
-pub(crate) use queue::{Waiter, WaiterId};
+pub(crate) use queue::{Arrival, Waiter, WaiterId};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;

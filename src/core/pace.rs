@@ -102,8 +102,12 @@ impl<T: PoolTypes> Core<T> {
         match &self.outage {
             Some(outage) if now < outage.retry_at => 0,
             _ if now < self.held_up_until() => free,
-            // A pool that has slowed down begins with one: it takes as many again.
-            _ if self.is_slowed_down() => free.max(self.opening.min(most)),
+            // A pool that has slowed down begins with one. It takes as many again, up to twice
+            // `max_opening`; then one more each time.
+            _ if self.is_slowed_down() => {
+                let room = most.saturating_mul(2).saturating_sub(self.opening);
+                free.max(self.opening.min(room)).max(1)
+            }
             _ => free.max(1),
         }
     }

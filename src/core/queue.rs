@@ -27,9 +27,16 @@ impl WaiterId {
     }
 }
 
+/// When a get came, and its number: its place in the order of service, also if it has made a
+/// check itself first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) get_id: u64,
+    pub(crate) since: Time,
+}
+
 /// A caller in the queue.
 pub(crate) struct Waiter<T: PoolTypes> {
-    /// The number of its get, from [`Core::next_get_id`](super::Core::next_get_id).
     pub(crate) get_id: u64,
     pub(crate) since: Time,
     pub(crate) priority: u8,
@@ -163,19 +170,25 @@ impl<T: PoolTypes> Queue<T> {
         Some(waiter)
     }
 
-    /// Whether a newcomer of this priority may take an idle connection past the waiters:
-    /// not if one with a smaller turn has waited for `bound` or longer. The head of each
-    /// class, its oldest waiter, stands for the class.
+    /// Whether a caller of this priority may take a connection past the waiters: not if one with
+    /// a smaller turn has waited for `bound` or longer. The head of each class, its oldest
+    /// waiter, stands for the class.
     #[inline]
-    pub(crate) fn may_be_overtaken(&self, now: Time, priority: u8, bound: Duration) -> bool {
+    pub(crate) fn may_be_overtaken(
+        &self,
+        now: Time,
+        arrival: Arrival,
+        priority: u8,
+        bound: Duration,
+    ) -> bool {
         if self.is_empty() {
             return true;
         }
-        let turn = self.turn(now, priority);
+        let own = (self.turn(arrival.since, priority), arrival.get_id);
         self.heads().all(|index| {
             let head = &self.nodes[index as usize];
             let since = head.waiter.as_ref().map_or(now, |waiter| waiter.since);
-            head.turn > turn || now.since(since) < bound
+            (head.turn, head.serial) > own || now.since(since) < bound
         })
     }
 

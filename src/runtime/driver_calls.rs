@@ -8,13 +8,19 @@ use log::kv::Value;
 
 use super::conn::{Failed, Failure, Unfinished};
 use super::shared::{PoolConn, PoolCore, PoolLease, PoolRef, Runtime, Shared, Task};
-use super::wait::{Arrival, Checkout};
-use crate::core::{Check, Job, Lease, Leased, Permit, Reason, Time};
+use super::wait::Checkout;
+use crate::core::{Arrival, Check, Job, Lease, Leased, Permit, Reason, Time};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::{
     AcquireEvent, CallLimits, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent,
     Timed,
 };
+
+/// A driver may notice a little early that a check has taken its time.
+const EARLY: Duration = Duration::from_millis(5);
+
+/// Callers leave at most so many checks to workers, but for those that begin together.
+const CHECKS_LEFT_AT_ONCE: u64 = 4;
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -99,14 +105,19 @@ impl<M: ManageConnection> Shared<M> {
         self.end_check(lease, begun, result);
     }
 
-    /// Whether a check may run on this thread, a caller's.
+    /// Whether a check may run on this thread, a caller's. Not if workers have several to finish:
+    /// each would take another thread.
     pub(crate) fn checks_here(&self) -> bool {
+        if self.checks_left.load(Ordering::Relaxed) >= CHECKS_LEFT_AT_ONCE {
+            return false;
+        }
         let keeps_limit = || self.manager.checks_within_limit();
         self.logger.catch_panic("checks_within_limit", keeps_limit).unwrap_or(false)
     }
 
     /// Validates a connection on the thread of the caller that is to get it, for as long as a
-    /// waiter would count on a check by a worker at most. Everything but success is left to a
+    /// waiter would count on a check by a worker at most; or as long as checks may take, if the
+    /// caller waits for nothing else. Everything but success is left to a
     /// worker: the log, the error handler and an error's destructor are user code, which may take
     /// long.
     pub(crate) fn check_here(
@@ -118,15 +129,19 @@ impl<M: ManageConnection> Shared<M> {
         let begun = self.clock.now();
         let share = self.validation_share();
         let left = checkout.deadline.since(begun);
-        let limit = share.min(left).min(self.config.policy.check_patience);
+        let patience = self.config.policy.check_patience;
+        let limit = share.min(left).min(if checkout.only_idle { share } else { patience });
         let rest = match self.validate(&mut lease, limit) {
             Ok(()) => {
                 self.record_since(Timed::Validate, begun);
+                let (caller, priority) = (checkout.caller, checkout.caller.priority());
                 return self.transition_here(|core, fx| {
-                    core.take_checked(lease, (arrival.get_id, arrival.since), checkout.caller, fx)
+                    core.take_checked(lease, arrival, priority, caller, fx)
                 });
             }
-            Err(failed) if limit < share && failed.is_error() && self.ago(begun) >= limit => {
+            Err(failed)
+                if limit < share && failed.is_error() && self.ago(begun) + EARLY >= limit =>
+            {
                 Unfinished::Validation(failed)
             }
             Err(failed) => {
@@ -138,6 +153,7 @@ impl<M: ManageConnection> Shared<M> {
                 Unfinished::Failure(failed)
             }
         };
+        self.checks_left.fetch_add(1, Ordering::Relaxed);
         self.submit(Task::RestOfCheck(lease, begun, rest));
         None
     }
@@ -158,6 +174,7 @@ impl<M: ManageConnection> Shared<M> {
             }
         };
         self.end_check(lease, begun, result);
+        self.checks_left.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn end_check(

@@ -17,7 +17,8 @@ use super::subscribers::Subscribers;
 use super::use_sampler::Record;
 use crate::core::{Answer, Core, Effects, Gauges, Held, Job, Lease, Policy, PoolTypes, Time};
 use crate::sync::{
-    self, Arc, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess, WaitCell,
+    self, Arc, AtomicU64, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
+    WaitCell,
 };
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
@@ -107,6 +108,8 @@ pub(crate) struct Shared<M: ManageConnection> {
     /// Limits the log records of connections in doubt.
     pub(crate) doubts: RateLimit,
     pub(crate) logger: Logger,
+    /// The checks that callers have begun and left to workers.
+    pub(super) checks_left: AtomicU64,
     /// The last spawn failed.
     pub(super) spawn_failing: PlainBool,
     /// How often the reaper has looked at the pool.
@@ -137,6 +140,7 @@ impl<M: ManageConnection> Shared<M> {
             leftovers: RateLimit::default(),
             doubts: RateLimit::default(),
             logger: Logger::new(&config.name),
+            checks_left: AtomicU64::new(0),
             spawn_failing: PlainBool::new(false),
             #[cfg(test)]
             reaper_runs: sync::PlainU64::new(0),

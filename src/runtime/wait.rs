@@ -7,7 +7,7 @@ use log::Level;
 use super::logger::millis;
 use super::refusal::Refusal;
 use super::shared::{FastPath, PoolCell, PoolCore, PoolLease, Runtime, Shared};
-use crate::core::{Answer, Effects, Time, Waiter, WaiterId};
+use crate::core::{Answer, Arrival, Effects, Time, Waiter, WaiterId};
 use crate::sync::{Arc, WaitCell};
 use crate::types::thread;
 use crate::types::{
@@ -25,12 +25,9 @@ pub(crate) struct Checkout<'a> {
     pub(crate) only_idle: bool,
 }
 
-/// When a get came, and its number. It keeps both when it has made a check itself first.
-#[derive(Clone, Copy)]
-pub(crate) struct Arrival {
-    pub(crate) get_id: u64,
-    pub(crate) since: Time,
-}
+/// A caller with less time leaves checks to workers: nobody could tell a connection that is
+/// dead from one that is slow.
+const LEAST_CHECK: Duration = Duration::from_millis(10);
 
 type Got<M> = Result<PoolLease<M>, Error>;
 
@@ -86,7 +83,7 @@ impl<M: ManageConnection> Shared<M> {
         let may_check = checkout.cancel.is_none();
         let mut arrival = Arrival { get_id: 0, since: Time::START };
         let outcome = self.transition_here(|core, fx| {
-            arrival = Arrival { get_id: core.next_get_id(), since: fx.now };
+            arrival = core.arrive(fx.now);
             self.enqueue(core, checkout, arrival, may_check, fx)
         });
         match outcome {
@@ -113,8 +110,8 @@ impl<M: ManageConnection> Shared<M> {
         loop {
             let checks_here = self.checks_here();
             let step = self.transition_here(|core, fx| {
-                let has_time = checkout.deadline > fx.now;
-                if checks_here && has_time && core.may_check(fx.now, priority) {
+                let has_time = checkout.deadline > fx.now.after(LEAST_CHECK);
+                if checks_here && has_time && core.may_check(arrival, priority, fx.now) {
                     return Err(core.take_to_check(fx));
                 }
                 Ok(self.enqueue(core, checkout, arrival, false, fx))
@@ -146,17 +143,17 @@ impl<M: ManageConnection> Shared<M> {
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
         let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
-        if let Some(lease) = core.acquire(priority, caller, fx) {
+        if let Some(lease) = core.acquire(arrival, priority, caller, fx) {
             return Outcome::Taken(lease);
         }
         let has_time = checkout.deadline > now;
-        if may_check && has_time && core.may_check(now, priority) {
+        if may_check && has_time && core.may_check(arrival, priority, now) {
             return Outcome::MayCheck;
         }
         let refuse = |core: &mut PoolCore<M>, kind| {
             Outcome::Refused(Refusal::collect(self, core, kind, now, checkout.start))
         };
-        if checkout.only_idle && !core.may_await_check(now, priority) {
+        if checkout.only_idle && !core.may_await_check(arrival, priority, now) {
             return refuse(core, ErrorKind::Timeout);
         }
         let cell = Arc::new(WaitCell::new());

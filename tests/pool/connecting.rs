@@ -97,6 +97,7 @@ fn p1_six_connects_that_hang_after_a_failure_do_not_hold_up_the_others() {
     assert_served_beside_six_that_hang(&server, &pool);
     println!("figure: served beside six that hang after a failure: {:.2?}", begun.elapsed());
     assert!(begun.elapsed() < ms(8000), "2 s for each would be 12 s");
+    assert!(server.calls(Op::Connect) <= 9, "one for each caller: {}", server.calls(Op::Connect));
 }
 
 #[test]

@@ -28,6 +28,16 @@ fn filled(policy: Policy) -> Core<Toy> {
     core
 }
 
+/// A newcomer takes an idle connection.
+pub(super) fn acquire(
+    core: &mut Core<Toy>,
+    caller: u8,
+    fx: &mut Effects<Toy>,
+) -> Option<Lease<u32>> {
+    let arrival = core.arrive(fx.now);
+    core.acquire(arrival, 5, caller, fx)
+}
+
 pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let get_id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +70,7 @@ fn p1_a_check_that_hangs_does_not_hold_up_the_next_caller() {
 fn exhausted(policy: Policy) -> (Core<Toy>, Vec<Lease<u32>>) {
     let size = policy.max_size;
     let mut core = filled(policy);
-    let take = |_| core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    let take = |_| acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
     let leases = (0..size).map(take).collect();
     (core, leases)
 }
@@ -89,7 +99,7 @@ fn p8_a_newcomer_is_not_refused_because_the_nudged_one_is_slow() {
         core.checkin(lease, Verdict::Keep, &mut fx(at(10)));
     }
     let mut later = fx(at(12));
-    assert!(core.acquire(5, 7, &mut later).is_some());
+    assert!(acquire(&mut core, 7, &mut later).is_some());
     assert!(matches!(later.answers[..], [(0, Answer::Granted(_))]), "the first comes first");
 }
 
@@ -146,7 +156,7 @@ fn a_plan_stands_though_its_connection_is_in_use_when_the_reaper_looks() {
         Policy { leak_threshold: long, ..policy(1) },
     ] {
         let mut core = filled(settings);
-        let first = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+        let first = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
         core.checkin(first, Verdict::Keep, &mut fx(at(0)));
         for second in 1..5 {
             assert_eq!(core.tick(&mut fx(at(second))), at(100));
@@ -163,7 +173,7 @@ fn the_reaper_has_no_plan_where_nothing_is_lent_or_idle_and_the_next_step_makes_
     assert_eq!(core.tick(&mut fx(at(1))), Time::NEVER, "nothing is lent");
     assert!(core.acquire_fast(at(1), 9).is_none(), "not without a plan");
     let mut got = fx(at(1));
-    let lease = core.acquire(5, 9, &mut got).expect("one is idle");
+    let lease = acquire(&mut core, 9, &mut got).expect("one is idle");
     assert!(got.wake_reaper);
     assert_eq!(core.tick(&mut fx(at(2))), at(4));
     assert_eq!(core.tick(&mut fx(at(4))), Time::NEVER, "reported once");
@@ -205,14 +215,14 @@ fn by_a_clock_that_lags_nothing_is_early() {
     assert_eq!(core.tick(&mut fx(at(10))), at(16));
 
     let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
-    let lease = core.acquire(5, 9, &mut fx(at(15))).expect("it was used 9 s ago, or more");
+    let lease = acquire(&mut core, 9, &mut fx(at(15))).expect("it was used 9 s ago, or more");
     core.checkin(lease, Verdict::Keep, &mut fx(at(15)));
     assert!(core.acquire_fast(at(24), 9).is_some(), "up to four seconds late");
     let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
-    assert!(core.acquire(5, 9, &mut fx(at(16))).is_none(), "it needs a check");
+    assert!(acquire(&mut core, 9, &mut fx(at(16))).is_none(), "it needs a check");
 
     let mut core = filled(Policy { leak_threshold: Some(SECOND * 10), ..lags });
-    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    let lease = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
     core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
     let _lease = core.acquire_fast(at(4), 9).expect("there is a plan");
     assert_eq!(core.tick(&mut fx(at(10))), at(16));
@@ -343,7 +353,7 @@ fn p9_an_error_is_forgotten_when_a_connection_is_opened() {
 fn p9_a_thread_that_waits_twice_goes_on_waiting_for_itself() {
     let ends = Policy { self_deadlock_limit: Some(SECOND), ..policy(1) };
     let mut core = filled(ends);
-    let lease = core.acquire(5, 0, &mut fx(at(0))).expect("it is idle");
+    let lease = acquire(&mut core, 0, &mut fx(at(0))).expect("it is idle");
     let nested = |since| Waiter { nested: true, ..waiter(since, 0) };
     core.join(nested(at(1)), &mut fx(at(1))).expect("room to wait");
     // On the way to its wait it runs user code, which waits too.
@@ -505,8 +515,8 @@ fn at_the_end_of_life() -> (Core<Toy>, Lease<u32>, Effects<Toy>) {
     let aged = Policy { max_lifetime: Some(SECOND * 10), fresh_for: SECOND, ..policy(2) };
     let mut core = filled(aged);
     core.policy.min_idle = Some(1);
-    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
-    let other = core.acquire(5, 8, &mut fx(at(0))).expect("another is");
+    let lease = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
+    let other = acquire(&mut core, 8, &mut fx(at(0))).expect("another is");
     core.checkin(other, Verdict::Keep, &mut fx(at(0)));
     core.set_max_size(3, &mut fx(at(0)));
     let mut ended = fx(at(10));
@@ -575,7 +585,7 @@ fn p17_what_nobody_used_and_nobody_needs_has_no_successor() {
     let mut core = filled(Policy { max_lifetime: Some(SECOND * 10), ..policy(3) });
     core.policy.min_idle = Some(1);
     core.set_max_size(4, &mut fx(at(0)));
-    let lease = core.acquire(5, 9, &mut fx(at(0))).expect("one is idle");
+    let lease = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
     core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
     let mut ended = fx(at(10));
     core.tick(&mut ended);
@@ -588,7 +598,7 @@ fn p17_idle_connections_are_surplus_if_min_idle_others_are_idle_as_long() {
     let idle = Policy { idle_timeout: Some(SECOND * 10), ..policy(4) };
     let mut core = filled(idle);
     core.policy.min_idle = Some(2);
-    let lease = core.acquire(5, 9, &mut fx(at(5))).expect("one is idle");
+    let lease = acquire(&mut core, 9, &mut fx(at(5))).expect("one is idle");
     core.checkin(lease, Verdict::Keep, &mut fx(at(5)));
     let mut ended = fx(at(10));
     assert_eq!(core.tick(&mut ended), at(15), "when the third of them has been idle as long");

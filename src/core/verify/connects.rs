@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::cases::{SECOND, at, fx, opens, waiter};
+use super::cases::{SECOND, acquire, at, fx, opens, waiter};
 use super::toy::{Toy, policy};
 use crate::core::*;
 
@@ -255,7 +255,7 @@ fn p9_who_fails_fast_does_not_wait_for_an_attempt_and_the_first_success_ends_it(
     assert_eq!(pool.core.retry_after(at(9)), SECOND);
     pool.succeed(at(9), 0);
     assert_eq!(pool.core.retry_after(at(9)), Duration::ZERO);
-    assert!(pool.core.acquire(5, 9, &mut fx(at(9))).is_some());
+    assert!(acquire(&mut pool.core, 9, &mut fx(at(9))).is_some());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn with_a_successor(policy: Policy) -> Pool {
 fn p17_beside_a_successor_whose_connect_hangs_another_is_tried_only_for_callers() {
     let mut pool = with_a_successor(patient(8));
     assert_eq!(pool.run_until(at(60)), [], "the old connection serves");
-    let lease = pool.core.acquire(5, 9, &mut fx(at(60)));
+    let lease = acquire(&mut pool.core, 9, &mut fx(at(60)));
     assert!(lease.is_some() && pool.core.old == 1);
     assert_eq!(pool.join(at(60), 1), 1, "for the caller");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::queue::Queue;
-use super::super::{Time, Waiter, WaiterId};
+use super::super::{Arrival, Time, Waiter, WaiterId};
 use super::toy::Toy;
 
 const STEP: Duration = Duration::from_nanos(100);
@@ -19,6 +19,10 @@ fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
         only_idle: false,
         nested: false,
     })
+}
+
+fn newcomer(since: u64) -> Arrival {
+    Arrival { get_id: u64::MAX, since: Time(since) }
 }
 
 fn drain(queue: &mut Queue<Toy>) -> Vec<u64> {
@@ -77,14 +81,14 @@ fn p4_removal_from_the_middle_leaves_the_rest_in_order() {
 fn p2_nobody_is_overtaken_past_the_bound() {
     let bound = Duration::from_nanos(10);
     let mut queue = Queue::new(STEP);
-    assert!(queue.may_be_overtaken(Time(0), 5, bound));
+    assert!(queue.may_be_overtaken(Time(0), newcomer(0), 5, bound));
     push(&mut queue, 0, 10);
     push(&mut queue, 5, 5);
-    assert!(queue.may_be_overtaken(Time(9), 5, bound));
+    assert!(queue.may_be_overtaken(Time(9), newcomer(9), 5, bound));
     // Only the waiter of priority 10 is past the bound, but its turn is later.
-    assert!(queue.may_be_overtaken(Time(12), 5, bound));
-    assert!(!queue.may_be_overtaken(Time(12), 10, bound));
-    assert!(!queue.may_be_overtaken(Time(15), 5, bound));
-    assert!(queue.may_be_overtaken(Time(15), 4, bound));
-    assert!(!queue.may_be_overtaken(Time(15), 5, Duration::ZERO));
+    assert!(queue.may_be_overtaken(Time(12), newcomer(12), 5, bound));
+    assert!(!queue.may_be_overtaken(Time(12), newcomer(12), 10, bound));
+    assert!(!queue.may_be_overtaken(Time(15), newcomer(15), 5, bound));
+    assert!(queue.may_be_overtaken(Time(15), newcomer(15), 4, bound));
+    assert!(!queue.may_be_overtaken(Time(15), newcomer(15), 5, Duration::ZERO));
 }

@@ -7,30 +7,27 @@ use crate::core::*;
 impl World {
     /// A get that has time: it may make a check itself first.
     pub(super) fn get(&mut self, client: usize, fx: &mut Effects<Toy>) {
-        let (since, get_id) = (self.now, self.core.next_get_id());
-        if self.take_now(client, fx) || self.takes_to_check(client, since, get_id, fx) {
-            return;
+        if !self.take_fast(client) {
+            let arrival = self.core.arrive(self.now);
+            self.enqueue(client, arrival, fx);
         }
-        self.join(client, since, get_id, fx);
     }
 
-    pub(super) fn takes_to_check(
-        &mut self,
-        client: usize,
-        since: Time,
-        get_id: u64,
-        fx: &mut Effects<Toy>,
-    ) -> bool {
-        if !self.setup.checks_itself {
-            return false;
+    /// For the first time, or after a check of its own.
+    fn enqueue(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) {
+        if !self.acquire(client, arrival, fx) && !self.takes_to_check(client, arrival, fx) {
+            self.join(client, arrival, fx);
         }
+    }
+
+    fn takes_to_check(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> bool {
         let priority = self.setup.priorities[client];
-        if !self.core.may_check(self.now, priority) {
+        if !self.setup.checks_itself || !self.core.may_check(arrival, priority, self.now) {
             return false;
         }
         let lease = self.core.take_to_check(fx);
-        self.assert_may_overtake(priority);
-        self.clients[client].own = Some(OwnCheck { lease, since, get_id, begun: self.steps });
+        self.assert_may_overtake(arrival.get_id, priority);
+        self.clients[client].own = Some(OwnCheck { lease, arrival, begun: self.steps });
         true
     }
 
@@ -41,12 +38,12 @@ impl World {
         fx: &mut Effects<Toy>,
     ) {
         let own = self.clients[client].own.take().expect("it checks");
-        let OwnCheck { lease, since, get_id, begun } = own;
-        let conn = lease.conn;
+        let OwnCheck { lease, arrival, begun } = own;
+        let (conn, priority, caller) = (lease.conn, self.setup.priorities[client], client as u8);
         if end == Some(Outcome::Good) {
             self.proved.insert(conn, begun);
-            let arrival = (get_id, since);
-            if let Some(lease) = self.core.take_checked(lease, arrival, client as u8, fx) {
+            if let Some(lease) = self.core.take_checked(lease, arrival, priority, caller, fx) {
+                self.assert_may_overtake(arrival.get_id, priority);
                 assert_eq!(self.conns.get(&conn), Some(&true), "P7: took a closed connection");
                 self.assert_proved(conn);
                 return self.clients[client].held.push(lease);
@@ -62,34 +59,35 @@ impl World {
             self.jobs.push(Job::Check(lease, Check::VALIDATE));
             self.begun.push(begun);
         }
-        if !self.take_now(client, fx) && !self.takes_to_check(client, since, get_id, fx) {
-            self.join(client, since, get_id, fx);
-        }
+        self.enqueue(client, arrival, fx);
     }
 
-    /// Returns whether the client got a connection without a wait.
-    pub(super) fn take_now(&mut self, client: usize, fx: &mut Effects<Toy>) -> bool {
-        let (now, priority) = (self.now, self.setup.priorities[client]);
-        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, client as u8));
-        let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, client as u8));
-        let fast = fast.or_else(|| self.core.overtake(now, client as u8));
-        let lease = fast.or_else(|| self.core.acquire(priority, client as u8, fx));
-        let Some(lease) = lease else { return false };
-        self.assert_may_overtake(priority);
+    /// The fast paths. Returns whether the client got a connection.
+    fn take_fast(&mut self, client: usize) -> bool {
+        let (now, caller) = (self.now, client as u8);
+        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, caller));
+        let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, caller));
+        let fast = fast.or_else(|| self.core.overtake(now, caller));
+        fast.is_some_and(|lease| self.got(client, u64::MAX, lease))
+    }
+
+    fn acquire(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> bool {
+        let priority = self.setup.priorities[client];
+        let lease = self.core.acquire(arrival, priority, client as u8, fx);
+        lease.is_some_and(|lease| self.got(client, arrival.get_id, lease))
+    }
+
+    fn got(&mut self, client: usize, get_id: u64, lease: Lease<u32>) -> bool {
+        self.assert_may_overtake(get_id, self.setup.priorities[client]);
         self.assert_proved(lease.conn);
         self.clients[client].held.push(lease);
         true
     }
 
     /// Returns the wait if the client joined the queue.
-    pub(super) fn join(
-        &mut self,
-        client: usize,
-        since: Time,
-        get_id: u64,
-        fx: &mut Effects<Toy>,
-    ) -> Option<WaiterId> {
+    fn join(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
+        let Arrival { get_id, since } = arrival;
         let cell = client as u8;
         let waiter = Waiter {
             get_id,
@@ -100,7 +98,7 @@ impl World {
             only_idle: self.setup.only_idle(client),
             nested: !self.clients[client].held.is_empty(),
         };
-        if waiter.only_idle && !self.core.may_await_check(now, priority) {
+        if waiter.only_idle && !self.core.may_await_check(arrival, priority, now) {
             return None;
         }
         let joined = self.core.join(waiter, fx);
@@ -120,11 +118,11 @@ impl World {
 
     /// Joins, and claims or leaves in the same step.
     pub(super) fn get_at_once(&mut self, client: usize, fx: &mut Effects<Toy>) {
-        if self.take_now(client, fx) {
+        let arrival = self.core.arrive(self.now);
+        if self.take_fast(client) || self.acquire(client, arrival, fx) {
             return;
         }
-        let get_id = self.core.next_get_id();
-        let Some(id) = self.join(client, self.now, get_id, fx) else { return };
+        let Some(id) = self.join(client, arrival, fx) else { return };
         if let Some(lease) = self.core.claim(id, fx) {
             self.served(client, lease);
         } else if self.core.leave(id, ErrorKind::Timeout, fx) {

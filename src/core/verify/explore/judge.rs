@@ -116,8 +116,12 @@ impl World {
         since.after(self.setup.policy.priority_ageing * u32::from(priority))
     }
 
-    pub(super) fn assert_may_overtake(&self, priority: u8) {
-        for (_, waiter) in self.core.queue.iter().filter(|(_, w)| w.priority == priority) {
+    /// No waiter of its priority that came before this get has waited for the bound.
+    pub(super) fn assert_may_overtake(&self, get_id: u64, priority: u8) {
+        let earlier = |(id, waiter): &(WaiterId, &Waiter<Toy>)| {
+            waiter.priority == priority && id.get_id() < get_id
+        };
+        for (_, waiter) in self.core.queue.iter().filter(earlier) {
             let waited = self.now.since(waiter.since);
             assert!(waited < self.setup.policy.fairness_bound, "P2: overtaken past the bound");
         }

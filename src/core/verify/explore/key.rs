@@ -72,7 +72,7 @@ impl World {
         };
         let place = |get_id: u64| {
             let waits = self.clients.iter().filter_map(|c| Some(c.wait.as_ref()?.id.get_id()));
-            let checks = self.clients.iter().filter_map(|c| Some(c.own.as_ref()?.get_id));
+            let checks = self.clients.iter().filter_map(|c| Some(c.own.as_ref()?.arrival.get_id));
             waits.chain(checks).filter(|&other| other < get_id).count()
         };
         let wait = |wait: &Wait| {
@@ -84,7 +84,12 @@ impl World {
             let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();
             let own = client.own.as_ref();
             let own = own.map(|own| {
-                format!("o{},{},{}", age(own.since), place(own.get_id), slot(&own.lease.permit))
+                format!(
+                    "o{},{},{}",
+                    age(own.arrival.since),
+                    place(own.arrival.get_id),
+                    slot(&own.lease.permit)
+                )
             });
             let wait = client.wait.as_ref().map(wait);
             format!("{priority}{wait:?}{own:?}{};", held.join("+"))

@@ -55,9 +55,7 @@ pub(super) struct Client {
 /// A check that a client makes itself.
 pub(super) struct OwnCheck {
     pub(super) lease: Lease<u32>,
-    /// When the get came, and its number.
-    pub(super) since: Time,
-    pub(super) get_id: u64,
+    pub(super) arrival: Arrival,
     /// The step at which the check began.
     pub(super) begun: u64,
 }

@@ -20,7 +20,7 @@ impl Reference {
             Some(failing) if self.now < failing.retry_at => 0,
             _ if self.now < self.held_up_until() => free,
             _ if self.at_once == most => free.max(1),
-            _ => free.max(self.opening().min(most)),
+            _ => free.max(self.opening().min((2 * most).saturating_sub(self.opening()))).max(1),
         };
         self.opens_wanted(wants_successor).min(room).min(may)
     }
@@ -195,8 +195,8 @@ impl Reference {
     pub(super) fn judge_service(&self, how: How) {
         let nothing_fit = self.idle.is_empty() || self.top_needs_check();
         let nothing = match how {
-            How::Asked { priority, got: None, fast: false, .. } => {
-                !self.serving() || nothing_fit || !self.may_overtake(priority)
+            How::Asked { priority, arrival, got: None, fast: false, .. } => {
+                !self.serving() || nothing_fit || !self.may_pass(arrival, priority)
             }
             How::Claimed { got: None, .. } => !self.serving() || nothing_fit,
             _ => true,
@@ -218,7 +218,7 @@ impl Reference {
             let passed = self.now.since(first.since) >= bound;
             let coming = self.nudged == Some(first.client) && !passed;
             let late = self.stale(top) || !coming;
-            return assert!(how != How::ReturnedFast || !late, "P3: not for who waits");
+            return assert!(!matches!(how, How::ReturnedFast) || !late, "P3: not for who waits");
         }
         if self.stale(top) {
             assert!(checks, "P3: idle, and nobody checks it");

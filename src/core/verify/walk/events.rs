@@ -26,7 +26,7 @@ impl Reference {
         }
         let check = self.serving() && self.top_needs_check();
         let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
-        if full && !check {
+        if full && !check && waited.is_zero() {
             self.counters.refused += u64::from(!waiting.only_idle);
             self.refused(client, waited, ErrorKind::QueueFull);
             return Err(ErrorKind::QueueFull);
@@ -337,13 +337,14 @@ impl Reference {
         &mut self,
         conn: u32,
         client: u8,
-        since: Time,
+        arrival: Arrival,
+        priority: u8,
         core: &Core<Toy>,
         fx: &Effects<Toy>,
     ) -> bool {
         let call = self.calls.iter().find(|call| call.conn == Some(conn)).expect("it is checked");
         let lost = call.abandoned || !self.serving() || call.begun <= self.doubted;
-        if lost || self.unfit(conn).is_some() {
+        if lost || !self.may_pass(arrival, priority) || self.unfit(conn).is_some() {
             self.checked(conn, Ok(()), core, fx);
             return false;
         }
@@ -355,9 +356,9 @@ impl Reference {
         if held_back {
             self.next_keepalive(core, fx);
         }
-        let waited = self.now.since(since);
+        let waited = self.now.since(arrival.since);
         self.lend(conn, client, waited);
-        self.counters.gets_waited += 1;
+        self.counters.gets_waited += u64::from(!waited.is_zero());
         self.counters.time_waited += waited;
         self.counters.overtakes += u64::from(!self.queue.is_empty());
         let waits = !self.queue.is_empty();
@@ -415,7 +416,8 @@ impl Reference {
             (.., Some(idle_since)) if self.queue.is_empty() => {
                 self.is_fresh_now(conn);
                 self.conns[conn as usize].idle_since = idle_since;
-                self.idle.insert(0, conn);
+                let doubted = self.idle.iter().take_while(|&&idle| self.in_doubt(idle)).count();
+                self.idle.insert(if self.in_doubt(conn) { 0 } else { doubted }, conn);
                 self.note_move_of(conn, ConnectionState::Idle, None);
             }
             _ if check.validate => self.offer(conn),

@@ -11,7 +11,7 @@ use super::walker::TICK;
 use crate::core::*;
 
 /// The transition that has just been made.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum How {
     /// One that does not visit the queue.
     Quiet,
@@ -22,6 +22,8 @@ pub(super) enum How {
     Asked {
         client: u8,
         priority: u8,
+        /// When it came: earlier if it has made a check itself.
+        arrival: Arrival,
         got: Option<u32>,
         fast: bool,
     },
@@ -98,13 +100,18 @@ impl Reference {
         }
         let (dismissed, failed) = self.see_answers(fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
-        if let How::Asked { client, priority, got: Some(conn), .. } = how {
+        if let How::Asked { client, priority, arrival, got: Some(conn), fast } = how {
+            let since = if fast { self.now } else { arrival.since };
             assert!(self.serving(), "served while paused or closed");
-            assert!(self.may_overtake(priority), "P2: overtaken past the bound");
+            let arrival = Arrival { since, ..arrival };
+            assert!(self.may_pass(arrival, priority), "P2: overtaken past the bound");
             assert!(self.may_be_handed_out(conn), "a newcomer got what is not fit");
             taken.hand(conn);
             self.counters.overtakes += u64::from(!self.queue.is_empty());
-            self.lend(conn, client, Duration::ZERO);
+            let waited = self.now.since(since);
+            self.counters.gets_waited += u64::from(!waited.is_zero());
+            self.counters.time_waited += waited;
+            self.lend(conn, client, waited);
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
         self.idle = taken.rest();

@@ -245,9 +245,11 @@ impl Reference {
         self.now.since(waiting.since) >= self.policy.fairness_bound
     }
 
-    pub(super) fn may_overtake(&self, priority: u8) -> bool {
-        let own = self.turn(self.now, priority);
-        !self.queue.iter().any(|w| self.turn(w.since, w.priority) <= own && self.passed_bound(w))
+    /// Whether one that came then may take a connection past the waiters.
+    pub(super) fn may_pass(&self, arrival: Arrival, priority: u8) -> bool {
+        let own = (self.turn(arrival.since, priority), arrival.get_id);
+        let before = |w: &&Waiting| (self.turn(w.since, w.priority), w.came) < own;
+        !self.queue.iter().filter(before).any(|waiting| self.passed_bound(waiting))
     }
 
     pub(super) fn stale(&self, conn: u32) -> bool {
@@ -261,8 +263,8 @@ impl Reference {
     }
 
     /// Whether a newcomer finds nothing but a connection that is due for a check.
-    pub(super) fn may_check(&self, priority: u8) -> bool {
-        self.serving() && self.may_overtake(priority) && self.top_needs_check()
+    pub(super) fn may_check(&self, arrival: Arrival, priority: u8) -> bool {
+        self.serving() && self.may_pass(arrival, priority) && self.top_needs_check()
     }
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {

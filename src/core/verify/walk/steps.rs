@@ -204,9 +204,10 @@ impl Walk {
     fn get(&mut self, target: usize, only_idle: bool, has_time: bool) {
         let (now, client) = (self.now, target as u8);
         let priority = if self.random.one_in(10) { 5 } else { self.draw_priority() };
+        let arrival = Arrival { get_id: u64::MAX, since: now };
         let asked = |got: &Option<Lease<u32>>, fast| {
             let got = got.as_ref().map(|lease| lease.conn);
-            How::Asked { client, priority, got, fast }
+            How::Asked { client, priority, arrival, got, fast }
         };
         if self.notes() {
             let got = self.judged(|core, _| {
@@ -243,8 +244,7 @@ impl Walk {
         let get = Get {
             client,
             priority,
-            since: now,
-            get_id: self.core.next_get_id(),
+            arrival: self.core.arrive(now),
             only_idle,
             has_time,
             checks_itself: has_time && self.random.one_in(2),
@@ -254,12 +254,12 @@ impl Walk {
 
     /// The way of `Shared::enqueue`, the first time or after a check of its own.
     fn enqueue(&mut self, get: Get) {
-        let Get { client, priority, only_idle, .. } = get;
+        let Get { client, priority, arrival, only_idle, .. } = get;
         let now = self.now;
         let got = self.judged(|core, fx| {
-            let got = core.acquire(priority, client, fx);
+            let got = core.acquire(arrival, priority, client, fx);
             let conn = got.as_ref().map(|lease| lease.conn);
-            (got, How::Asked { client, priority, got: conn, fast: false })
+            (got, How::Asked { client, priority, arrival, got: conn, fast: false })
         });
         if let Some(lease) = got {
             self.count("got on the slow path");
@@ -269,9 +269,10 @@ impl Walk {
             return;
         }
         let reference = &self.reference;
-        let expected =
-            reference.serving() && !reference.idle.is_empty() && reference.may_overtake(priority);
-        assert_eq!(self.core.may_await_check(now, priority), expected);
+        let expected = reference.serving()
+            && !reference.idle.is_empty()
+            && reference.may_pass(arrival, priority);
+        assert_eq!(self.core.may_await_check(arrival, priority, now), expected);
         if only_idle && !expected {
             return;
         }
@@ -279,8 +280,8 @@ impl Walk {
     }
 
     fn takes_to_check(&mut self, get: Get) -> bool {
-        let may_check = self.core.may_check(self.now, get.priority);
-        assert_eq!(may_check, self.reference.may_check(get.priority));
+        let may_check = self.core.may_check(get.arrival, get.priority, self.now);
+        assert_eq!(may_check, self.reference.may_check(get.arrival, get.priority));
         if !may_check {
             return false;
         }
@@ -298,7 +299,8 @@ impl Walk {
         let (get, lease) = self.own_checks.swap_remove(target);
         self.clients[usize::from(get.client)].checks = false;
         let (conn, mut fx) = (lease.conn, Effects::at(self.now));
-        match self.random.below(6) {
+        let end = if self.recovers { 2 } else { self.random.below(6) };
+        match end {
             0 => {
                 self.count("own checks that failed");
                 self.core.proved_dead(&lease.permit, Reason::Invalid, &mut fx);
@@ -314,10 +316,10 @@ impl Walk {
                 self.jobs.push(Job::Check(lease, Check::VALIDATE));
             }
             _ => {
-                let arrival = (get.get_id, get.since);
-                let got = self.core.take_checked(lease, arrival, get.client, &mut fx);
+                let Get { arrival, priority, client, .. } = get;
+                let got = self.core.take_checked(lease, arrival, priority, client, &mut fx);
                 let expected =
-                    self.reference.own_checked(conn, get.client, get.since, &self.core, &fx);
+                    self.reference.own_checked(conn, client, arrival, priority, &self.core, &fx);
                 assert_eq!(got.is_some(), expected, "whether its own check was of use");
                 self.judged(|_, judged| {
                     *judged = fx;
@@ -335,7 +337,8 @@ impl Walk {
     }
 
     fn join(&mut self, get: Get) {
-        let Get { client, priority, since, get_id, only_idle, has_time, .. } = get;
+        let Get { client, priority, arrival, only_idle, has_time, .. } = get;
+        let Arrival { get_id, since } = arrival;
         let target = usize::from(client);
         // A guard of another pool, or one that has moved, may count too.
         let holds = self.held_by(client) > 0 || self.random.one_in(20);

@@ -33,8 +33,7 @@ impl Held {
 pub(super) struct Get {
     pub(super) client: u8,
     pub(super) priority: u8,
-    pub(super) since: Time,
-    pub(super) get_id: u64,
+    pub(super) arrival: Arrival,
     pub(super) only_idle: bool,
     pub(super) has_time: bool,
     pub(super) checks_itself: bool,
@@ -66,6 +65,8 @@ pub(super) struct Walk {
     pub(super) subscriber: Subscriber,
     pub(super) held: Vec<Held>,
     pub(super) jobs: Vec<Job<Toy>>,
+    /// Nothing fails any more.
+    pub(super) recovers: bool,
     /// The checks that clients make themselves.
     pub(super) own_checks: Vec<(Get, Lease<u32>)>,
     /// The last steps, to be printed if the walk fails.
@@ -91,6 +92,7 @@ impl Walk {
             now: Time::START,
             held: Vec::new(),
             jobs: Vec::new(),
+            recovers: false,
             own_checks: Vec::new(),
             log: VecDeque::new(),
             did: [0; KINDS.len()],
@@ -145,6 +147,7 @@ impl Walk {
             + self.reference.policy.max_size as usize;
         let bound = 3 * work + 10;
         let (mut steps, mut served_after) = (0, 0);
+        self.recovers = true;
         if self.core.is_paused() {
             self.apply(Kind::Resume, 0);
         }

@@ -341,7 +341,8 @@ impl<M: ManageConnection> Builder<M> {
     /// A connect that takes unusually long ([`connect_patience`](Builder::connect_patience))
     /// no longer counts. And if callers wait that have no connect, but none of those under
     /// way has ended for the shortest patience (250 ms), one more is started, so that
-    /// connects that hang do not hold up the others.
+    /// connects that hang do not hold up the others. A pool that has begun with one again, as
+    /// after a failure, then starts as many as are under way, until there are twice this number.
     ///
     /// Default: 4, so that the server is not flooded with connects.
     pub fn max_opening(mut self, max_opening: u32) -> Builder<M> {

@@ -128,10 +128,12 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// On any error the connection is closed and replaced.
     fn is_valid(&self, conn: &mut Self::Connection) -> Result<(), Self::Error>;
 
-    /// Whether a connection is known to be unusable, without asking the server.
+    /// Whether a connection is known to be unusable.
     ///
-    /// Called on the returning thread, with each returned connection. On `true` the
-    /// connection is closed instead of pooled.
+    /// Called on the returning thread, with each returned connection, and without a limit: what
+    /// it waits for, the return waits for. So it asks the server only where a use has raised a
+    /// question that the next caller would have to ask, and limits that by itself. On `true`
+    /// the connection is closed instead of pooled.
     fn has_broken(&self, conn: &mut Self::Connection) -> bool;
 
     /// [`is_valid`](ManageConnection::is_valid) for drivers that can limit the time of

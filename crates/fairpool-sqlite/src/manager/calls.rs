@@ -158,7 +158,7 @@ impl ManageConnection for SqliteConnectionManager {
     /// disk, as SQLite requires. Another may be on a network, where nothing limits how long that
     /// takes, or is still to be switched to WAL: then the pool's own threads make the check.
     fn checks_within_limit(&self) -> bool {
-        self.source.is_own_memory() || (self.wal && !self.journal.is_pending())
+        self.source.is_own_memory() || self.journal.is_wal()
     }
 
     /// True if the path no longer means the file that the connection has open.

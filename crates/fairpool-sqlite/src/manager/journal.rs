@@ -38,6 +38,8 @@ pub(super) struct Journal {
     /// A switch to WAL failed because the file was in use. Later connections try it once,
     /// without waiting.
     is_pending: AtomicBool,
+    /// The file was found in WAL, or switched to it.
+    is_wal: AtomicBool,
     /// One connection switches at a time. The others find the file in WAL then.
     switching: Mutex<()>,
     next_emptying: AtomicU64,
@@ -52,7 +54,9 @@ impl Journal {
     pub(super) fn switch_to_wal(&self, conn: &Connection, wait: Duration) -> Result<(), Error> {
         let wait = if self.is_pending() { Duration::ZERO } else { wait };
         let deadline = Instant::now() + wait;
-        if conn.is_readonly("main")? || mode(conn)? != "delete" {
+        let mode = mode(conn)?;
+        self.is_wal.store(mode == "wal", Ordering::Relaxed);
+        if conn.is_readonly("main")? || mode != "delete" {
             return Ok(());
         }
         let Some(_turn) = self.switching.try_lock_until(deadline) else { return Ok(()) };
@@ -63,7 +67,11 @@ impl Journal {
     /// Tries once at least.
     fn switch_until(&self, conn: &Connection, deadline: Instant) -> Result<(), Error> {
         loop {
-            match conn.query_row("PRAGMA main.journal_mode = WAL", [], |_| Ok(())) {
+            let switched = conn.query_row("PRAGMA main.journal_mode = WAL", [], |row| {
+                self.is_wal.store(row.get_ref(0)?.as_str() == Ok("wal"), Ordering::Relaxed);
+                Ok(())
+            });
+            match switched {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     thread::sleep(SWITCH_ATTEMPT);
                 }
@@ -79,6 +87,11 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// Whether the file is in WAL, as far as is known.
+    pub(super) fn is_wal(&self) -> bool {
+        self.is_wal.load(Ordering::Relaxed)
     }
 
     /// Whether a switch is still to be made.

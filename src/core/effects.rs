@@ -46,7 +46,7 @@ pub(crate) enum Notice<T: PoolTypes> {
     Outage(Option<T::Cause>),
     /// It has succeeded again.
     OutageEnded { failures: u32, lasted: Duration },
-    /// A connection was retired for this reason, and so many idle ones are in doubt now.
+    /// A connection has proved dead for this reason, and so many idle ones are in doubt now.
     Doubt { connection_id: u64, reason: Reason, idle: u32 },
     /// A driver call has overrun its limit. The id is zero if it was never open.
     Abandoned { kind: CallKind, connection_id: u64, after: Duration },

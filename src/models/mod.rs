@@ -3,9 +3,9 @@
 //! larger ones, in random orders. `scripts/models` does both.
 //!
 //! A model runs the real code of the shell and the core, but the executor starts no reaper and no
-//! workers: threads of the model take their places. Those that are about something else have one
-//! for all, [`run_executor`]. Each pool has an executor of its own, unless a model gives it one. Time
-//! passes only when a model advances it.
+//! workers: threads of the model take their places. Models that are about something else have one
+//! thread for all of these, [`run_executor`]. Each pool has an executor of its own, unless a model
+//! gives it one. Time passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
 //! woken. The other checks are in [`Bench::end`] and in the outcomes that each model

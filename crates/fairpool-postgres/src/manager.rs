@@ -152,7 +152,8 @@ where
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
     /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if
-    /// there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
+    /// there are session settings and a
+    /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
     ///

@@ -81,29 +81,6 @@ fn p13_doubt_is_cast_when_a_connection_proves_dead_and_not_when_it_comes_back() 
     server.check();
 }
 
-#[test]
-fn p13_what_is_proved_is_used_before_what_is_in_doubt() {
-    let server = server();
-    let pool = builder(3).keepalive(Some(ms(2000))).build(server.manager()).unwrap();
-    let mut all = all_of(&pool);
-    let third = all.pop();
-    let gate = Gate::new();
-    server.next(Op::IsValid, Does::Hang(gate.clone())); // the keepalive of one
-    drop(all);
-    gate.await_entered(1);
-    eventually("the keepalive of the other has passed", || {
-        server.calls(Op::IsValid) == 2 && pool.stats().checking == 1
-    });
-    drop(third); // on top
-    gate.open_with(Does::Fail);
-    eventually("the first is retired", || pool.stats().closed.invalid == 1);
-    let hangs = Gate::new();
-    server.on(Op::IsValid, Does::Hang(hangs.clone()));
-    let got = pool.get_timeout(Duration::ZERO);
-    hangs.open();
-    assert!(got.is_ok(), "beside a proved idle connection");
-}
-
 /// Seven of the eight that hold a connection do not use it after it died. What they return is
 /// dead, and nobody gets it.
 #[test]

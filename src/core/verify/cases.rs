@@ -693,3 +693,41 @@ fn jitter_is_drawn_by_xorshift64() {
         assert!((0.0..1.0).contains(&fraction));
     }
 }
+
+/// Keepalives prove one connection, and find another dead. The third was used meanwhile, and is
+/// on top.
+#[test]
+fn p13_what_is_in_doubt_lies_below_what_is_proved() {
+    let mut core = filled(Policy { keepalive: Some(SECOND), ..policy(3) });
+    let used = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
+    let mut due = fx(at(1));
+    core.tick(&mut due);
+    let checks = due.jobs.into_iter().map(|job| match job {
+        Job::Check(lease, _) => lease,
+        _ => panic!("only keepalives"),
+    });
+    let [dead, proved] = <[_; 2]>::try_from(checks.collect::<Vec<_>>()).expect("of two");
+    let slot = proved.permit.index();
+    core.check_finished(proved, Ok(()), &mut fx(at(1)));
+    core.checkin(used, Verdict::Keep, &mut fx(at(1)));
+    core.check_finished(dead, Err((Reason::Invalid, 7)), &mut fx(at(1)));
+    let lease = acquire(&mut core, 9, &mut fx(at(1))).expect("it needs no check");
+    assert_eq!(lease.permit.index(), slot, "the one that is proved");
+}
+
+/// The same, where the keepalive of the proved one ends last.
+#[test]
+fn p13_a_keepalive_puts_what_it_proved_above_what_is_in_doubt() {
+    let mut core = filled(Policy { keepalive: Some(SECOND), ..policy(3) });
+    let used = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
+    let mut due = fx(at(1));
+    core.tick(&mut due);
+    core.checkin(used, Verdict::Keep, &mut fx(at(1)));
+    for job in due.jobs {
+        let Job::Check(lease, _) = job else { panic!("only keepalives") };
+        let result =
+            if core.counters.check_failures == 0 { Err((Reason::Invalid, 7)) } else { Ok(()) };
+        core.check_finished(lease, result, &mut fx(at(1)));
+    }
+    assert!(acquire(&mut core, 9, &mut fx(at(1))).is_some(), "it needs no check");
+}

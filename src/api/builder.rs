@@ -206,7 +206,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Never before that time. After it by the [`lifetime_jitter`](Builder::lifetime_jitter),
     /// and by a few milliseconds: up to two ticks of the system's clock (8 ms on most Linux
-    /// systems), and what the pool's thread needs to wake up. The same holds, without jitter,
+    /// systems), and what the reaper needs to wake up. The same holds, without jitter,
     /// for [`keepalive`](Builder::keepalive) and [`leak_threshold`](Builder::leak_threshold). A
     /// small value makes no thread wake up while there is nothing to do.
     ///

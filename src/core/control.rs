@@ -8,8 +8,8 @@ impl<T: PoolTypes> Core<T> {
         Core { closed: true, ..Core::new(policy) }
     }
 
-    /// Grows at once; shrinks by retiring idle connections now, oldest first, and the
-    /// others as they are returned.
+    /// Grows at once; shrinks by retiring idle connections now, from the bottom of the stack, and
+    /// the others as they are returned.
     pub(crate) fn set_max_size(&mut self, max_size: u32, fx: &mut Effects<T>) {
         self.policy.max_size = max_size;
         while self.open_count() + self.opening > max_size {

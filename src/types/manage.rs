@@ -32,8 +32,9 @@ pub struct CallLimits {
 /// and [`reset`] run on the pool's own threads and may block (validation may also run on a
 /// caller's: see [`checks_within_limit`]). Each has a limit (see [`Builder`](crate::Builder)),
 /// after which the pool abandons the call and goes on without it. [`has_broken`] and
-/// [`needs_reset`] run on the thread that returns a connection and must not block. A panic in
-/// any of them is caught and counts as a failure.
+/// [`needs_reset`] run on the thread that returns a connection, which waits for them: they must
+/// not block, unless they keep a short limit of their own. A panic in any of them is caught and
+/// counts as a failure.
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within

@@ -1,4 +1,4 @@
-//! What a transition asks the shell to do.
+//! What a transition asks the runtime to do.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(crate) enum Notice<T: PoolTypes> {
     Abandoned { kind: CallKind, connection_id: u64, after: Duration },
 }
 
-/// Everything that one transition asks for. The shell puts answers into their cells
+/// Everything that one transition asks for. The runtime puts answers into their cells
 /// before it releases the lock, and does the rest afterwards.
 #[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
 pub(crate) struct Effects<T: PoolTypes> {

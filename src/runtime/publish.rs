@@ -244,7 +244,7 @@ mod tests {
         drop(first);
         assert_eq!(observers(&pool), (1, true));
         drop(second);
-        // The next step closes the journal, or the reaper, if it runs before that.
+        // Noted until the next step, which may have come already: the pool connects.
         assert_eq!(observers(&pool).0, 0);
         drop(pool.get().expect("the stub's connection"));
         eventually("nothing is noted", || observers(&pool) == (0, false));

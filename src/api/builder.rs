@@ -149,12 +149,12 @@ impl<M: ManageConnection> Builder<M> {
     /// What ended one connection may have ended all: the server restarted, for example. So
     /// when a connection proves dead (a fatal error in [`run`](crate::PooledConnection::run),
     /// [`mark_broken`], [`discard`], `has_broken`, a reset or a check that fails), or a check
-    /// overruns its limit, every connection that was not proved since is *in doubt*. It is checked before it is handed out, whatever
-    /// this setting and `test_on_check_out` say. A connect or a validation that began later
-    /// and succeeds is a proof, and one is enough.
+    /// overruns its limit, every connection that was not proved since is *in doubt*. It is
+    /// checked before it is handed out, whatever this setting and `test_on_check_out` say. A
+    /// connect or a validation that began later and succeeds is a proof, and one is enough.
     ///
-    /// So the users of dead connections see at most as many errors as were in use when the
-    /// first error came back. It costs one check for each connection, when a caller needs it;
+    /// So the users of dead connections see at most as many errors as connections were in use
+    /// when the first proved dead. It costs one check for each connection, when a caller needs it;
     /// the pool does not check all at once. A user that discards connections for reasons of
     /// its own pays that too. With a driver whose `is_valid` does nothing, doubt means nothing.
     ///
@@ -206,7 +206,7 @@ impl<M: ManageConnection> Builder<M> {
     ///
     /// Never before that time. After it by the [`lifetime_jitter`](Builder::lifetime_jitter),
     /// and by a few milliseconds: up to two ticks of the system's clock (8 ms on most Linux
-    /// systems), and what the pool's thread needs to wake up. The same holds, without jitter,
+    /// systems), and what the reaper needs to wake up. The same holds, without jitter,
     /// for [`keepalive`](Builder::keepalive) and [`leak_threshold`](Builder::leak_threshold). A
     /// small value makes no thread wake up while there is nothing to do.
     ///
@@ -265,7 +265,8 @@ impl<M: ManageConnection> Builder<M> {
     /// callers to come. Beside a connect that takes unusually long, only one other is tried
     /// at a time, until it has succeeded. After two, further ones for the same caller follow
     /// every 900 ms. A caller that has no connect of its own, since as many as may be are under
-    /// way, gets one when those have neither begun nor ended for `shortest`.
+    /// way, gets one when none of those has begun or ended for `shortest`; if the pool knows how
+    /// long connects take and the last one has failed or was late, for three times that.
     ///
     /// Default: 250 ms and 2 seconds. Where connects take 20 ms, one that hangs delays its
     /// caller by 250 ms. Where all take 1.1 s, each is made once. Raise `longest` if
@@ -339,10 +340,10 @@ impl<M: ManageConnection> Builder<M> {
     /// at a time up to this number.
     ///
     /// A connect that takes unusually long ([`connect_patience`](Builder::connect_patience))
-    /// no longer counts. And if callers wait that have no connect, but none of those under
-    /// way has ended for the shortest patience (250 ms), one more is started, so that
-    /// connects that hang do not hold up the others. A pool that has begun with one again, as
-    /// after a failure, then starts as many as are under way, until there are twice this number.
+    /// no longer counts. And if callers wait that have no connect, but none of those under way
+    /// has begun or ended for some time (see there), one more is started, so that connects that
+    /// hang do not hold up the others. A pool that has begun with one again, as after a failure,
+    /// then starts as many as are under way, until there are twice this number.
     ///
     /// Default: 4, so that the server is not flooded with connects.
     pub fn max_opening(mut self, max_opening: u32) -> Builder<M> {
@@ -393,8 +394,9 @@ impl<M: ManageConnection> Builder<M> {
     /// if none is idle, in use or being checked: while one is, callers wait for its return.
     /// While an outage lasts, the pool tries by itself, with
     /// [`connect_backoff`](Builder::connect_backoff) between the attempts, even if nobody
-    /// waits and `min_idle` is 0. So who fails fast knows of an attempt not older than the
-    /// longest backoff. A caller does not wait for an attempt that is due or under way.
+    /// waits and `min_idle` is 0. A caller does not wait for an attempt that is due or under
+    /// way: it gets the result of the last one that has ended, which is not older than the
+    /// longest backoff and [`open_timeout`](Builder::open_timeout) together.
     ///
     /// Zero: from the first failure on. Longer than the caller's timeout: callers that come
     /// early in an outage time out as ever, and only later ones fail fast. Neither while the

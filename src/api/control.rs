@@ -58,12 +58,12 @@ impl<M: ManageConnection> Pool<M> {
     /// change of password. It returns at once.
     ///
     /// The pool opens one successor at a time, as fast as connecting allows, and closes an old
-    /// connection when a successor is there: those that are idle first, the oldest first; those
-    /// in use when they are returned. A full pool closes one first, so it is short of one
-    /// meanwhile. Until its turn comes, an old connection serves callers as before;
-    /// [`Stats::outdated`](crate::stats::Stats::outdated) counts them. While connecting fails,
-    /// all of them go on, and it is tried again and again. Idle connections that nobody has
-    /// ever used, beyond `min_idle`, are closed at once.
+    /// connection when a successor is there: first those that are idle, beginning with the one
+    /// that would be lent last; those in use when they are returned. A full pool closes one
+    /// first, so it is short of one meanwhile. Until its turn comes, an old connection serves
+    /// callers as before; [`Stats::outdated`](crate::stats::Stats::outdated) counts them. While
+    /// connecting fails, all of them go on, and it is tried again and again. Idle connections
+    /// that nobody has ever used, beyond `min_idle`, are closed at once.
     ///
     /// A connection that is known not to work any more is not for this: return it as broken
     /// ([`PooledConnection::discard`](crate::PooledConnection::discard)).

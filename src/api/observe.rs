@@ -65,8 +65,8 @@ impl<M: ManageConnection> Pool<M> {
     /// The pool's health now, with the figures that it is judged by.
     ///
     /// A pool without a connection that cannot open one is not healthy, whether callers wait
-    /// or not. While callers wait or connecting fails, the pool's resident thread judges the
-    /// health ten times a second. If the level changes there or here, the change goes to the log, to the
+    /// or not. While callers wait or connecting fails, the reaper judges the health ten times a
+    /// second. If the level changes there or here, the change goes to the log, to the
     /// [`HandleEvent`](crate::HandleEvent) and to subscribers.
     ///
     /// # Examples

@@ -124,9 +124,10 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// # Blocking
     ///
-    /// For up to `timeout`, whatever the driver does: driver calls run on the pool's own
-    /// threads. After that the event handler runs on this thread, and so does the logger
-    /// if the get was slow (see
+    /// For up to `timeout`, whatever the driver does: its calls run on the pool's own threads,
+    /// but for a check of which the driver says that it keeps its limit
+    /// ([`checks_within_limit`](ManageConnection::checks_within_limit)). After that the event
+    /// handler runs on this thread, and so does the logger if the get was slow (see
     /// [`slow_get_threshold`](crate::Builder::slow_get_threshold)).
     ///
     /// # Examples

@@ -1,6 +1,8 @@
 //! Commands of the pool's owner.
 
-use super::{Core, Effects, ErrorKind, Policy, PoolTypes, Reason, Time};
+use std::time::Duration;
+
+use super::{Check, Core, Effects, ErrorKind, Policy, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
     /// A core that is closed from the beginning.
@@ -8,8 +10,8 @@ impl<T: PoolTypes> Core<T> {
         Core { closed: true, ..Core::new(policy) }
     }
 
-    /// Grows at once; shrinks by retiring idle connections now, oldest first, and the
-    /// others as they are returned.
+    /// Grows at once; shrinks by retiring idle connections now, from the bottom of the stack, and
+    /// the others as they are returned.
     pub(crate) fn set_max_size(&mut self, max_size: u32, fx: &mut Effects<T>) {
         self.policy.max_size = max_size;
         while self.open_count() + self.opening > max_size {
@@ -58,6 +60,23 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn refresh(&mut self, fx: &mut Effects<T>) {
         self.generation = self.generation.wrapping_add(1);
         self.make_all_old();
+        self.finish(fx);
+    }
+
+    /// Somebody wants to know whether the pool works. If no connection has shown that for
+    /// `proof_lasts`, an idle one is checked; if none is open, one is opened.
+    pub(crate) fn prove(&mut self, proof_lasts: Duration, fx: &mut Effects<T>) {
+        let proved = self.proved_at().is_some_and(|at| fx.now.since(at) < proof_lasts);
+        let comes = self.checking + self.opening > 0 || self.missing() > 0;
+        if !self.serving() || !self.queue.is_empty() || proved || comes {
+            return;
+        }
+        if let Some(lease) = self.idle.pop_front() {
+            let since = self.slot(&lease.permit).since;
+            self.start_check(lease, Check::VALIDATE, Some(since), fx);
+        } else if self.open_count() == 0 && self.may_retry(fx.now) && !self.is_full() {
+            self.open_one(fx);
+        }
         self.finish(fx);
     }
 

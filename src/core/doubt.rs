@@ -52,8 +52,9 @@ impl<T: PoolTypes> Core<T> {
         let up_to = match reason {
             // It may have died at any time until now.
             Reason::Broken => self.proofs,
-            // It was dead when its validation began, or very soon after. What began later is
-            // not in doubt: or where every validation fails, no connect would ever do.
+            // It was dead when its validation began, or very soon after. So what began later is
+            // not in doubt. Otherwise, where every validation fails, each failure would put the
+            // connects under way in doubt, and nobody would ever be served.
             Reason::Invalid => slot.proof - 1,
             _ => return,
         };

@@ -1,4 +1,4 @@
-//! What a transition asks the shell to do.
+//! What a transition asks the runtime to do.
 
 use std::time::Duration;
 
@@ -46,13 +46,13 @@ pub(crate) enum Notice<T: PoolTypes> {
     Outage(Option<T::Cause>),
     /// It has succeeded again.
     OutageEnded { failures: u32, lasted: Duration },
-    /// A connection was retired for this reason, and so many idle ones are in doubt now.
+    /// A connection has proved dead for this reason, and so many idle ones are in doubt now.
     Doubt { connection_id: u64, reason: Reason, idle: u32 },
     /// A driver call has overrun its limit. The id is zero if it was never open.
     Abandoned { kind: CallKind, connection_id: u64, after: Duration },
 }
 
-/// Everything that one transition asks for. The shell puts answers into their cells
+/// Everything that one transition asks for. The runtime puts answers into their cells
 /// before it releases the lock, and does the rest afterwards.
 #[must_use = "an effect that is not carried out is a lost wake-up or a lost slot"]
 pub(crate) struct Effects<T: PoolTypes> {

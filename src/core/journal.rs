@@ -1,5 +1,5 @@
 //! Notes every step while there are subscribers. Steps are noted under the lock, so
-//! their order is the order of the decisions; the shell swaps the buffer and delivers
+//! their order is the order of the decisions; the runtime swaps the buffer and delivers
 //! what it holds. Without subscribers nothing is noted.
 
 use std::mem;

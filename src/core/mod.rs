@@ -19,8 +19,10 @@
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
 //! | `doubt` | what a dead connection says of the others |
-//! | `control` | pause, resize, refresh, close |
+//! | `control` | pause, resize, refresh, prove, close |
 //! | `events`, `journal`, `picture` | what others may know of it |
+//! | `queue`, `slot` | the waiters in order; what is known of one connection |
+//! | `effects`, `kinds`, `policy`, `time` | what a transition asks for; names; settings; points in time |
 //! | `invariants` | promises, asserted after each transition in debug builds |
 //! | `verify` | exhaustive exploration, random walks and single cases |
 

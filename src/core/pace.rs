@@ -5,7 +5,8 @@
 //! 1, 2, 4 … at a time. A server that has just come back is not run over by all its clients.
 //!
 //! A waiter counts on a connect for a while: the *patience*, three times what connects have
-//! usually taken. Then another is started for it.
+//! usually taken. Then another is started for it. And waiters that have no connect at all do not
+//! wait for long for those of others, which may hang (`held_up_until`).
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::{CallKind, Core, Effects, Job, Policy, PoolTypes, Time};
 /// A connect is usual if it takes at most this many times what most have taken.
 const USUAL: u32 = 3;
 
-/// Where a connect is late for each waiter, another one is tried this often. With the connect
-/// itself, a waiter loses less than a second to those that hang.
+/// If each waiter has a late connect already, another one is tried this often. So a waiter loses
+/// less than a second to each further one that hangs.
 const HEDGE_EVERY: Duration = Duration::from_millis(900);
 
 impl Pace {
@@ -126,10 +127,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Some waiters have no connect, since no more than those under way may be. Those may hang:
-    /// if none begins or ends until this time, others start. `NEVER` if it is not so. In a pool
-    /// that has slowed down it is as long as a connect is counted on: a server that is known to
-    /// be slow gets no more because of that.
+    /// Until when waiters without a connect wait for the connects under way, of which there are
+    /// as many as may be. Those may hang: if none begins or ends until this time, others start.
+    /// `NEVER` if there are no such waiters. A pool that has slowed down waits for as long as a
+    /// connect is counted on: a server that is known to be slow gets no more connects because
+    /// it is slow.
     pub(super) fn held_up_until(&self) -> Time {
         if self.opening == 0 || self.unserved() == 0 {
             return Time::NEVER;
@@ -147,8 +149,8 @@ impl<T: PoolTypes> Core<T> {
         }
         let hedge = HEDGE_EVERY.clamp(self.policy.patience_min, longest);
         let usual = usual.unwrap_or(hedge);
-        // If each waiter has a late one, this one comes on top. If the server is only slow, many
-        // more would make it slower.
+        // If each waiter has a late one, this one comes on top: many more would make a server
+        // slower that is only slow.
         if late < self.waiting_to_open() { usual } else { usual.max(hedge) }
     }
 
@@ -157,12 +159,12 @@ impl<T: PoolTypes> Core<T> {
         let is_first = self.pace.patience.is_none();
         self.pace.learn(fx.now.since(begun), &self.policy);
         if is_first && self.opening > 0 {
-            self.count_less_on_connects(fx);
+            self.shorten_patience(fx);
         }
     }
 
     /// The first success tells what is usual, also for the others under way.
-    fn count_less_on_connects(&mut self, fx: &mut Effects<T>) {
+    fn shorten_patience(&mut self, fx: &mut Effects<T>) {
         let Some(patience) = self.pace.patience else { return };
         for slot in self.slots.iter_mut().filter(|slot| slot.call() == Some(CallKind::Connect)) {
             slot.patience_ends = slot.patience_ends.min(slot.since.after(patience));

@@ -73,23 +73,6 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Somebody wants to know whether the pool works. If no connection has shown that for
-    /// `proof_lasts`, an idle one is checked; if none is open, one is opened.
-    pub(crate) fn prove(&mut self, proof_lasts: Duration, fx: &mut Effects<T>) {
-        let proved = self.proved_at().is_some_and(|at| fx.now.since(at) < proof_lasts);
-        let comes = self.checking + self.opening > 0 || self.missing() > 0;
-        if !self.serving() || !self.queue.is_empty() || proved || comes {
-            return;
-        }
-        if let Some(lease) = self.idle.pop_front() {
-            let since = self.slot(&lease.permit).since;
-            self.start_check(lease, Check::VALIDATE, Some(since), fx);
-        } else if self.open_count() == 0 && self.may_retry(fx.now) && !self.is_full() {
-            self.open_one(fx);
-        }
-        self.finish(fx);
-    }
-
     /// How many connections have been idle too long, without those that the pool keeps: so
     /// many as were not needed for all this time, while `min_idle` others were idle too.
     fn idle_too_long(&self, now: Time) -> usize {

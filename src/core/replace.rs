@@ -15,11 +15,12 @@ use super::{
     CallKind, ConnectionState, Core, Effects, Job, Lease, Permit, PoolTypes, Reason, Time,
 };
 
-/// Successors are opened so early that there is time for this many times the connects of all.
+/// The first successor is opened so early that there is time to replace all connections this
+/// many times, one after another.
 const LEAD_FACTOR: u32 = 2;
 
 impl<T: PoolTypes> Core<T> {
-    /// Draws when a new connection becomes old, whose connect was `begun` then, and for how
+    /// Draws when a new connection, whose connect has `begun` then, becomes old, and for how
     /// long it may be idle.
     pub(super) fn draw_ages(&mut self, permit: &Permit, begun: Time, fx: &mut Effects<T>) {
         let expires = fx.now.after_opt(self.draw_lifetime(fx.now.since(begun)));
@@ -133,8 +134,9 @@ impl<T: PoolTypes> Core<T> {
         self.old > 0 && self.idle.iter().any(is_old)
     }
 
-    /// Whether an old connection may end now, if so many are idle, together with it. Either
-    /// its successor is there, or there is no room for one and connecting does not fail.
+    /// Whether an old connection that is idle, or would be idle, may end now; `idle` counts the
+    /// idle connections with this one. Either its successor is there, or there is no room for one
+    /// and connecting does not fail.
     fn may_end_old(&self, idle: u32) -> bool {
         let full = self.open_count() >= self.policy.max_size;
         match self.succession {
@@ -144,8 +146,8 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Ends old idle connections as far as that may be, the oldest first. One that nobody has
-    /// used in all its life has no successor, unless `min_idle` needs one.
+    /// Ends old idle connections as far as that may be, from the bottom of the stack. One that
+    /// nobody has used in all its life has no successor, unless `min_idle` needs one.
     pub(super) fn replace_old(&mut self, fx: &mut Effects<T>) {
         while self.old > 0 && self.queue.is_empty() {
             let surplus = self.idle_len() > self.policy.min_idle_now();
@@ -172,7 +174,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Why a connection that is in use, being opened or checked must not go on.
-    pub(super) fn unfit(&mut self, permit: &Permit) -> Option<Reason> {
+    pub(super) fn unfit(&self, permit: &Permit) -> Option<Reason> {
         let slot = &self.slots[permit.index()];
         let outdated = !slot.is_open() && slot.generation != self.generation;
         if self.closed {

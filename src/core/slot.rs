@@ -8,7 +8,7 @@ use super::{CallKind, ConnectionState, Policy, PoolTypes, Reason, Time};
 ///
 /// Only the core makes permits, when it asks for a connect. A permit cannot be copied,
 /// and its owner gives it back in exactly one way: `connect_finished`,
-/// `connect_failed`, `checkin`, `check_finished`, `close_finished` or `detached`.
+/// `connect_failed`, `checkin`, `take_checked`, `check_finished`, `close_finished` or `detach`.
 #[must_use = "a permit that is dropped is a slot that is lost"]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Permit(pub(super) u32);
@@ -98,7 +98,7 @@ pub(super) struct Slot<T: PoolTypes> {
     /// Its driver call has overrun its limit, but cannot be abandoned since
     /// `max_abandoned` calls are. Counts as occupied, but not as a call at once.
     pub(super) past_limit: bool,
-    /// Who has it (while `Busy`).
+    /// Who has it (while `Busy`), or had it last. `None` if nobody has ever had it.
     pub(super) caller: Option<T::Caller>,
     /// Its guard has moved to another thread than the one that got it.
     pub(super) moved: bool,

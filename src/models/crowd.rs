@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use super::executor::{below, clock, let_others_run, one_in, pick, start_executor};
 use super::run::draw;
+use super::surroundings::{below, clock, let_others_run, one_in, pick, start_executor};
 use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;

@@ -1,11 +1,11 @@
-//! Models of the shell: small programs of a few threads. `loom` runs them in every
+//! Models of the runtime: small programs of a few threads. `loom` runs them in every
 //! order that their locks allow, up to a number of preemptions. `shuttle` runs them, and
 //! larger ones, in random orders. `scripts/models` does both.
 //!
-//! A model runs the real code of the shell and the core, but the executor starts no reaper and no
-//! workers: threads of the model take their places. Those that are about something else have one
-//! for all, [`run_executor`]. Each pool has an executor of its own, unless a model gives it one. Time
-//! passes only when a model advances it.
+//! A model runs the real code of the runtime and the core, but the executor starts no reaper and no
+//! workers: threads of the model take their places. Models that are about something else have one
+//! thread for all of these, [`run_executor`]. Each pool has an executor of its own, unless a model
+//! gives it one. Time passes only when a model advances it.
 //!
 //! The checker finds deadlocks, so a model fails if a caller without a deadline is never
 //! woken. The other checks are in [`Bench::end`] and in the outcomes that each model
@@ -35,14 +35,14 @@ use crate::types::subscription::Subscription;
 
 #[cfg(fairpool_model = "shuttle")]
 mod crowd;
-#[cfg(fairpool_model = "shuttle")]
-mod executor;
 #[cfg(fairpool_model = "loom")]
 #[path = "by_loom.rs"]
 mod run;
 #[cfg(fairpool_model = "shuttle")]
 #[path = "by_shuttle.rs"]
 mod run;
+#[cfg(fairpool_model = "shuttle")]
+mod surroundings;
 
 use run::explore;
 

@@ -19,7 +19,8 @@ use crate::types::{
 /// A driver may notice a little early that a check has taken its time.
 const EARLY: Duration = Duration::from_millis(5);
 
-/// Callers leave at most so many checks to workers, but for those that begin together.
+/// While callers have left this many checks to workers that are not finished, no caller begins one
+/// of its own. (Callers that begin at the same time may leave more.)
 const CHECKS_LEFT_AT_ONCE: u64 = 4;
 
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(1);
@@ -117,9 +118,8 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Validates a connection on the thread of the caller that is to get it, for as long as a
     /// waiter would count on a check by a worker at most; or as long as checks may take, if the
-    /// caller waits for nothing else. Everything but success is left to a
-    /// worker: the log, the error handler and an error's destructor are user code, which may take
-    /// long.
+    /// caller waits for nothing else. Everything but success is left to a worker: the log, the
+    /// error handler and an error's destructor are user code, which may take long.
     pub(crate) fn check_here(
         self: &Arc<Self>,
         mut lease: PoolLease<M>,
@@ -139,6 +139,7 @@ impl<M: ManageConnection> Shared<M> {
                     core.take_checked(lease, arrival, priority, caller, fx)
                 });
             }
+            // Out of the caller's time, which says nothing of the connection: a worker goes on.
             Err(failed)
                 if limit < share && failed.is_error() && self.ago(begun) + EARLY >= limit =>
             {

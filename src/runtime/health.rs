@@ -10,8 +10,8 @@ use crate::sync::{self, Arc, PlainOrdering as Ordering};
 use crate::types::{Chain, Health, HealthLevel, ManageConnection, Readiness};
 
 /// How often the reaper probes while callers wait, and until the pool is healthy again. In an
-/// outage without callers it probes until the level can rise no more. A
-/// change of level is noticed within this time.
+/// outage without callers it probes until the level can rise no more. A change of level is
+/// noticed within this time.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// Whoever asks whether a pool is ready makes it find out, but not more often than this.
@@ -66,8 +66,8 @@ impl<M: ManageConnection> Shared<M> {
         health
     }
 
-    /// A caller is about to wait, or a connect has failed: the reaper probes from now on. Costs one load, and the
-    /// first waiter a wake-up.
+    /// A caller is about to wait, or a connect has failed: the reaper probes from now on. Costs
+    /// one load, and the first waiter a wake-up.
     #[inline]
     pub(crate) fn keep_probing(&self) {
         if sync::THREADS
@@ -96,8 +96,9 @@ impl<M: ManageConnection> Shared<M> {
             health.waiting == 0 && level_stays
         };
         if is_at_rest() {
-            // A caller that begins to wait from here on wakes the reaper again, and so does a
-            // level that rises, a connect that fails, and the end of an outage. The second probe sees what came just before.
+            // A caller that begins to wait from here on wakes the reaper again, and so do a level
+            // that rises, a connect that fails, and the end of an outage. The second probe sees
+            // what came just before.
             self.probe.probing.store(false, Ordering::Release);
             if is_at_rest() {
                 return None;

@@ -341,8 +341,8 @@ impl Scheduler {
         self.idle.push(Arc::clone(cell));
     }
 
-    /// Removes the calling worker, which has been idle for long. `false`: a command for it is on its way,
-    /// or it is kept for the other pools.
+    /// Removes the calling worker, which has been idle for long. `false`: a command for it is on
+    /// its way, or it is kept for the other pools.
     pub(crate) fn remove_idle(&mut self, cell: &WorkerCell) -> bool {
         let position = self.idle.iter().position(|other| Arc::ptr_eq(other, cell));
         let is_kept = self.idle.len() == 1 && self.pools.keys().any(|&it| self.has_many_jobs(it));

@@ -1,4 +1,4 @@
-//! The slow path of a get: enqueue, block, and withdraw in time.
+//! The slow path of a get: check an idle connection or join the queue, wait, and leave in time.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Checkout<'a> {
     pub(crate) start: Time,
     pub(crate) deadline: Time,
     pub(crate) cancel: Option<&'a CancelToken>,
-    /// Waits for the check of an idle connection, but not for an open.
+    /// Waits for the check of an idle connection, but not for a connect.
     pub(crate) only_idle: bool,
 }
 

@@ -49,8 +49,10 @@ pub(crate) fn wait_until<T>(
     }
 }
 
-/// Where one waiter finds its answer. Filled under the pool's lock, together with the decision. So a waiter that gives up
-/// under the pool's lock knows for certain whether it was answered before. Reading the
+/// Where one waiter finds its answer, and an idle worker its command.
+///
+/// A waiter's cell is filled under the pool's lock, together with the decision. So a waiter that
+/// gives up under the pool's lock knows for certain whether it was answered before. Reading the
 /// answer needs only the cell's own lock.
 pub(crate) struct WaitCell<A> {
     answer: Mutex<Option<A>>,
@@ -62,7 +64,7 @@ impl<A> WaitCell<A> {
         WaitCell { answer: Mutex::new(None), filled: Condvar::new() }
     }
 
-    /// Puts an answer in, under the pool's lock. Returns the answer that was not taken
+    /// Puts an answer in; a waiter's, under the pool's lock. Returns the answer that was not taken
     /// yet, if there is one.
     pub(crate) fn fill(&self, answer: A) -> Option<A> {
         self.answer.lock().replace(answer)

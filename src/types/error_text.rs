@@ -65,8 +65,8 @@ fn print(error: fmt::Arguments<'_>) -> String {
     }
 }
 
-/// The message of a panic, as [`Plain`]. A payload that is not a text is leaked, because its destructor
-/// is user code and might panic again.
+/// The message of a panic, as [`Plain`]. A payload that is not a text is leaked, because its
+/// destructor is user code and might panic again.
 pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
     let payload = match payload.downcast::<&str>() {
         Ok(text) => return Plain(*text).to_string(),

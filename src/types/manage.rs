@@ -32,8 +32,9 @@ pub struct CallLimits {
 /// and [`reset`] run on the pool's own threads and may block (validation may also run on a
 /// caller's: see [`checks_within_limit`]). Each has a limit (see [`Builder`](crate::Builder)),
 /// after which the pool abandons the call and goes on without it. [`has_broken`] and
-/// [`needs_reset`] run on the thread that returns a connection and must not block. A panic in
-/// any of them is caught and counts as a failure.
+/// [`needs_reset`] run on the thread that returns a connection, which waits for them: they must
+/// not block, unless they keep a short limit of their own. A panic in any of them is caught and
+/// counts as a failure.
 ///
 /// [`is_valid`]: ManageConnection::is_valid
 /// [`is_valid_within`]: ManageConnection::is_valid_within
@@ -141,8 +142,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     ///
     /// This is the method that the pool calls. `limit` is four fifths of its
     /// `validation_timeout`, so that a driver that keeps the limit can say what is wrong
-    /// before the pool abandons the call. The default calls `is_valid` and leaves the
-    /// limit to the pool.
+    /// before the pool abandons the call. It is less on a caller's thread
+    /// ([`checks_within_limit`](ManageConnection::checks_within_limit)), and where a worker
+    /// makes such a check again. The default calls `is_valid` and leaves the limit to the pool.
     ///
     /// # Errors
     ///
@@ -162,8 +164,9 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// Return `true` only if that call
     ///
     /// - keeps its limit by itself, to a few milliseconds, also when the server is silent: the
-    ///   pool cannot abandon a call on a caller's thread. The limit is then 250 ms, or the
-    ///   caller's own time if that is less;
+    ///   pool cannot end a call on a caller's thread. The limit is then 250 ms, or the caller's
+    ///   own time if that is less, but not less than about 10 ms; for
+    ///   [`try_get`](crate::Pool::try_get) it is the usual one;
     /// - can be made again after it ran out of time, and succeeds if the server has answered
     ///   after all: a worker does so, with what is left of the usual limit.
     ///
@@ -184,8 +187,7 @@ pub trait ManageConnection: Send + Sync + 'static {
     ///
     /// Return `true` only if you are sure. What can be put right while a caller waits (create
     /// the database, rotate the password, start the server, free descriptors) is not permanent.
-    /// A wrong
-    /// `true` ends waits that would have been served; a wrong `false` costs a caller its
+    /// A wrong `true` ends waits that would have been served; a wrong `false` costs a caller its
     /// time, and it still gets this error as the cause. The default is `false`.
     fn is_permanent(&self, error: &Self::Error) -> bool {
         let _ = error;
@@ -215,7 +217,8 @@ pub trait ManageConnection: Send + Sync + 'static {
     ///
     /// Runs on a worker thread, for at most
     /// [`reset_timeout`](crate::Builder::reset_timeout), plus `validation_timeout` if the
-    /// connection is also validated because its holder panicked. The thread that returns
+    /// connection is also validated: because its holder panicked, or another has proved dead
+    /// since it was proved. The thread that returns
     /// the connection does not wait for it. The default does nothing.
     ///
     /// # Errors

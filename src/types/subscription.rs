@@ -13,7 +13,7 @@ use crate::sync::{Arc, Process, Weak};
 /// Receives a pool's events. From [`Pool::subscribe`](crate::Pool::subscribe).
 ///
 /// It does not keep the pool alive. Dropping it ends the subscription and frees the events that
-/// were not read, at once. (If the pool's resident thread is just delivering events, the drop
+/// were not read, at once. (If the reaper is just delivering this pool's events, the drop
 /// waits for that, for some milliseconds at most.) In a child made by `fork` it has ended.
 ///
 /// # Examples

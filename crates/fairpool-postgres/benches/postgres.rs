@@ -5,7 +5,8 @@
 //! `cargo bench -p fairpool-postgres --bench postgres -- --help`. It starts a server of its
 //! own and removes it at the end. All pools have their defaults, except for the size.
 //! `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of fairpool with these fairness bounds, in
-//! microseconds, `FAIRPOOL_BENCH_RESET_OFF=1` one with `Reset::Off`. Under `cargo test` one short round of one cell shows that it runs.
+//! microseconds, `FAIRPOOL_BENCH_RESET_OFF=1` one with `Reset::Off`. Under `cargo test` one short
+//! round of one cell shows that it runs.
 
 use std::env;
 use std::marker::PhantomData;

@@ -152,7 +152,8 @@ where
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
     /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if
-    /// there are session settings and a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
+    /// there are session settings and a
+    /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
     ///
@@ -214,7 +215,8 @@ where
     /// # Blocking
     ///
     /// Only if a write was refused, and the client could not ask for the role at once: then for two
-    /// or three round trips, on a server that has gone silent for 250 ms.
+    /// or three round trips. On a server that has gone silent it waits for 250 ms; without a limit,
+    /// if the server goes silent between these round trips.
     fn has_broken(&self, client: &mut Client) -> bool {
         client.end_use()
     }

@@ -154,6 +154,18 @@ fn p1_after_a_failure_six_connects_that_hang_hold_up_the_seventh_for_less_than_a
     }
 }
 
+/// One connect hangs, others fail: who has none waits for the backoff, not for the one that hangs.
+#[test]
+fn in_an_outage_nothing_starts_before_the_backoff_is_over_whatever_hangs() {
+    let second = ms(1000);
+    let mut pool = Pool::new(Policy { backoff_min: second, backoff_max: second, ..patient(9) });
+    (0..2).for_each(|client| assert_eq!(pool.join(at(0), client), 1));
+    assert_eq!(pool.fail(after(10), 0), 0);
+    let began = pool.run_until(after(1010));
+    // The backoff is shortened at random by up to a half.
+    assert!(matches!(began[..], [510..=1010]), "{began:?}");
+}
+
 #[test]
 fn p1_the_first_success_tells_that_the_others_are_late() {
     let mut pool = Pool::new(patient(9));

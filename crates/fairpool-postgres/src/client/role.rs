@@ -13,8 +13,8 @@ const IS_READ_ONLY: &str = "SHOW transaction_read_only";
 /// The same without that default.
 const IS_STANDBY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
 
-/// The same whatever the session or its transaction was set to by its user: what the parameter would
-/// be reset to.
+/// The same whatever its user has set the session or its transaction to: asks what the parameter
+/// would be reset to.
 const IS_READ_ONLY_BY_ITSELF: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() OR EXISTS \
      (SELECT FROM pg_catalog.pg_settings \
       WHERE name OPERATOR(pg_catalog.=) 'default_transaction_read_only' \
@@ -67,7 +67,7 @@ impl ServerRole {
         if self.ask(client, question)? { Ok(()) } else { Err(self.error()) }
     }
 
-    /// The same of a session that its user may have set to read only, and that was not made new.
+    /// The same after a use, of a session whose parameters its user may have set.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl ServerRole {
     /// Asks after a refused write, in one round trip, whatever the session was set to. Fails in a
     /// transaction that has failed.
     pub(super) fn holds<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
-        self.ask(client, self.doubt())
+        self.ask(client, self.question_after_use())
     }
 
     /// The same at the end of a transaction or a use. If a transaction has failed, rolls it back,
@@ -88,7 +88,7 @@ impl ServerRole {
     pub(super) fn holds_at_end<C: GenericClient>(self, client: &mut C) -> Result<bool, Error> {
         match self.holds(client) {
             Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
-                self.ask(client, &format!("ROLLBACK; {}; BEGIN", self.doubt()))
+                self.ask(client, &format!("ROLLBACK; {}; BEGIN", self.question_after_use()))
             }
             result => result,
         }
@@ -103,7 +103,7 @@ impl ServerRole {
         Ok(!client.simple_query(sql)?.iter().any(is_wrong))
     }
 
-    fn doubt(self) -> &'static str {
+    fn question_after_use(self) -> &'static str {
         if self == ServerRole::NoStandby { IS_STANDBY } else { IS_READ_ONLY_BY_ITSELF }
     }
 

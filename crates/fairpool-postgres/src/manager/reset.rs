@@ -61,8 +61,8 @@ fn new_seed() -> String {
 /// | open large objects, savepoints, `SET LOCAL`, row and table locks, cursors without `HOLD` | stay as long as the transaction | end with it | end with it |
 /// | prepared [`Statement`](crate::Statement)s, the server's plans, the client's cache of types | stay: they are the connection's, and the next caller does not see them | stay | stay |
 ///
-/// "Closed" means closed as a broken connection: the pool then checks each of the others before its next
-/// use.
+/// "Closed" means closed as a broken connection: the pool then checks each of the others before
+/// its next use.
 ///
 /// A transaction that was made ready with `PREPARE TRANSACTION` is no session's; this manager
 /// opens no replication sessions.

@@ -202,8 +202,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// The mode cannot be recognised when connecting. If its symptoms show, the manager logs a
     /// warning that names this setting. A pooler that pools sessions needs nothing. One that
-    /// pools statements has no transactions: there, leave this setting off, and use [`Client::simple_query`],
-    /// [`Client::batch_execute`] and [`Client::query_typed`].
+    /// pools statements has no transactions: there, leave this setting off, and use
+    /// [`Client::simple_query`], [`Client::batch_execute`] and [`Client::query_typed`].
     ///
     /// [`Client::simple_query`]: crate::Client::simple_query
     /// [`Client::batch_execute`]: crate::Client::batch_execute

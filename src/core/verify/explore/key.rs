@@ -132,8 +132,7 @@ impl World {
                 self.core.pace.at_once,
                 self.core.pace.patience,
                 // Matters only where connects hold up others.
-                (self.core.opening_soon() >= self.core.policy.max_opening)
-                    .then(|| age(self.core.pace.moved_at)),
+                (self.core.held_up_until() != Time::NEVER).then(|| age(self.core.pace.moved_at)),
             ),
             // When the reaper runs next: a plan that is too late must show.
             age(self.core.wake_at),

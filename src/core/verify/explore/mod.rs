@@ -7,10 +7,11 @@
 //! setup.
 //!
 //! Checked on every step: the invariants of the core (P3, P4, P5), the order of service
-//! (P2), that each connection has one owner and is closed once (P7), and that nobody gets one
-//! that was not proved since another has proved dead (P13). Checked from
-//! every state: when faults stop, every waiter is served. Some setups are explored again
-//! with a subscriber: that changes nothing, and the events are what has happened.
+//! (P2), that each connection has one owner and is closed once (P7), that nobody gets one that
+//! was not proved since another has proved dead (P13), and that neither age, nor idleness, nor a
+//! refresh empties the pool (P17). Checked from every state: when faults stop, every waiter is
+//! served. Some setups are explored again with a subscriber: that changes nothing, and the
+//! events are what has happened.
 //!
 //! | file | holds |
 //! |---|---|

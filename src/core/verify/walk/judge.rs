@@ -142,7 +142,7 @@ impl Reference {
         self.calls.last_mut().expect("it has begun").slow = true;
     }
 
-    /// Old idle connections end if they may, the oldest first; those that nobody has used and
+    /// Old idle connections end if they may, from the bottom; those that nobody has used and
     /// nobody needs end too. What came for a newcomer was idle then.
     fn replace_old(&mut self, how: How, came: u32, actual: &[u32]) {
         let mut ended = Vec::new();

@@ -1,4 +1,4 @@
-//! What a crowd of callers needs: chance, time, and an executor.
+//! What surrounds a crowd of callers: chance, time, and an executor.
 
 use super::{Bench, Driver, Plain, ms};
 use crate::runtime::shared::Shared;

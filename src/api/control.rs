@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::check::check_sizes;
+use super::build::check_sizes;
 use super::pool::Pool;
 use crate::types::{Error, Holder, ManageConnection};
 

@@ -2,9 +2,9 @@
 
 pub(crate) mod build;
 pub(crate) mod builder;
-pub(crate) mod check;
 pub(crate) mod control;
 pub(crate) mod guard;
+pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod pool;
 pub(crate) mod request;

@@ -140,6 +140,7 @@ mod types;
 
 pub use crate::api::builder::Builder;
 pub use crate::api::control::CloseReport;
+pub use crate::api::get_async::GetAsync;
 pub use crate::api::guard::{ConnectionInfo, PooledConnection};
 pub use crate::api::observe::State;
 pub use crate::api::pool::Pool;

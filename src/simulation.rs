@@ -326,6 +326,7 @@ impl<F: FnMut(Ended)> World<F> {
             cell: number,
             only_idle: false,
             nested: false,
+            task: None,
         };
         let mut fx = Effects::at(now);
         match self.core.join(waiter, &mut fx) {

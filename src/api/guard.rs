@@ -104,6 +104,23 @@ impl<M: ManageConnection> PooledConnection<M> {
         guard
     }
 
+    /// The guard of a get that took the slow path.
+    pub(super) fn after_wait(
+        shared: &Shared<M>,
+        lease: PoolLease<M>,
+        start: Time,
+    ) -> PooledConnection<M> {
+        PooledConnection::new(shared, lease, start, shared.clock.recently())
+    }
+
+    /// The guard of a task, which counts for no thread.
+    pub(super) fn of_task(mut self) -> PooledConnection<M> {
+        let conn = self.conn_mut();
+        thread::guard_dropped(std::mem::replace(&mut conn.thread, thread::NONE));
+        conn.moved.store(true, Ordering::Relaxed);
+        self
+    }
+
     /// Times this use if it is to be timed, and notifies the handler of it.
     #[cold]
     fn sample(&mut self, shared: &Shared<M>, start: Time, tick: Time) {

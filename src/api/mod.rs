@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod builder;
 pub(crate) mod control;
+pub(crate) mod get_async;
 pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod observe;

@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::builder::Builder;
+use super::get_async::GetAsync;
 use super::guard::PooledConnection;
 use super::request::{self, Request};
 use crate::runtime::executor::Executor;
@@ -156,6 +157,39 @@ impl<M: ManageConnection> Pool<M> {
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
         request::get(&self.shared, Location::caller(), Request::only_idle).ok()
+    }
+
+    /// Gets a connection for a task of an async service, within the pool's `connection_timeout`.
+    /// While it waits no thread is blocked.
+    ///
+    /// Tasks and threads wait in one queue, by the same rules. The pool keeps the deadline: it
+    /// needs no timer, and no executor in particular. The wait begins with the first poll, and
+    /// dropping the future cancels it. If the task is not polled within 50 ms after it was granted a
+    /// connection, the next caller gets that, and the task keeps its place in the queue. Until then
+    /// the connection is shown as *granted, not polled*.
+    ///
+    /// Only the wait is asynchronous. To use the connection is to block, so do that on a thread made
+    /// for it: see `interact` of the package `fairpool-tokio`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_timeout`](Pool::get_timeout), without
+    /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool_testing::StubManager;
+    /// async fn answer(pool: &fairpool::Pool<StubManager>) -> Result<(), fairpool::Error> {
+    ///     let conn = pool.get_async().await?;
+    ///     let urgent = pool.request().priority(1).label("login").get_async().await?;
+    /// #   drop((conn, urgent));
+    ///     Ok(())
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn get_async(&self) -> GetAsync<'_, M> {
+        self.request().get_async()
     }
 
     /// Prepares one get with a deadline, a priority, a label or a cancel token.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+use super::get_async::GetAsync;
 use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
@@ -16,7 +17,7 @@ pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 /// One get with settings of its own, from [`Pool::request`](crate::Pool::request).
 #[must_use = "a request does nothing until `get`"]
 pub struct Request<'a, M: ManageConnection> {
-    shared: &'a Arc<Shared<M>>,
+    pub(super) shared: &'a Arc<Shared<M>>,
     /// `None`: the pool's `connection_timeout`.
     until: Option<Until>,
     priority: u8,
@@ -93,12 +94,30 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     #[track_caller]
     pub fn get(self) -> Result<PooledConnection<M>, Error> {
         let caller = Caller::here(Location::caller(), self.label, self.priority);
-        if !self.cancel.is_some_and(CancelToken::is_cancelled)
-            && let Some(guard) = PooledConnection::try_fast_path(self.shared, caller)
-        {
+        if let Some(guard) = self.try_fast_path(caller) {
             return Ok(guard);
         }
         self.take_slow_path(caller)
+    }
+
+    /// Gets a connection for a task: see [`Pool::get_async`](crate::Pool::get_async). The wait
+    /// begins with the first poll.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Request::get), without
+    /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
+    #[track_caller]
+    pub fn get_async(self) -> GetAsync<'a, M> {
+        let caller = Caller::task(Location::caller(), self.label, self.priority);
+        GetAsync::new(self, caller)
+    }
+
+    pub(super) fn try_fast_path(&self, caller: Caller) -> Option<PooledConnection<M>> {
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+            return None;
+        }
+        PooledConnection::try_fast_path(self.shared, caller)
     }
 
     /// Takes only an idle connection. If it is due for a check, waits for the check.
@@ -109,6 +128,14 @@ impl<'a, M: ManageConnection> Request<'a, M> {
 
     #[cold]
     fn take_slow_path(self, caller: Caller) -> Result<PooledConnection<M>, Error> {
+        let shared = self.shared;
+        let checkout = self.into_checkout(caller, false);
+        let lease = shared.checkout(&checkout)?;
+        Ok(PooledConnection::after_wait(shared, lease, checkout.start))
+    }
+
+    /// A get that begins now.
+    pub(super) fn into_checkout(self, caller: Caller, is_task: bool) -> Checkout<'a> {
         let Request { shared, until, cancel, only_idle, .. } = self;
         let start = shared.clock.now();
         let deadline = match until {
@@ -117,9 +144,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             Some(Until::Timeout(timeout)) => start.after(timeout),
             Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
-        let checkout = Checkout { caller, start, deadline, cancel, only_idle };
-        let lease = shared.checkout(&checkout)?;
-        Ok(PooledConnection::new(shared, lease, start, shared.clock.recently()))
+        Checkout { caller, start, deadline, cancel, only_idle, is_task }
     }
 }
 
@@ -172,6 +197,7 @@ mod tests {
             deadline: start.after(Duration::from_secs(10)), // a watchdog
             cancel: Some(&token),
             only_idle: false,
+            is_task: false,
         };
         // After the check of the token with which `checkout` begins.
         token.cancel();
@@ -204,6 +230,7 @@ mod tests {
                 cell: Arc::clone(&cell),
                 only_idle: false,
                 nested: false,
+                task: None,
             };
             // Paused, so that both waiters stay in the queue.
             shared.transition(|core, fx| {

@@ -126,7 +126,7 @@ impl<T: PoolTypes> Core<T> {
         // Each newcomer starts a check if it needs one, whatever checks are under way:
         // those may hang. Nor is it refused while a connection is idle.
         let checks = self.serving() && self.top_is_stale(now);
-        let is_full = || self.policy.max_waiters.is_some_and(|max| self.queue.len() >= max);
+        let is_full = || self.policy.max_waiters.is_some_and(|max| self.queue.waiting() >= max);
         let refusal = if self.closed {
             Some(ErrorKind::Closed)
         } else if self.is_hopeless(now) {
@@ -145,12 +145,16 @@ impl<T: PoolTypes> Core<T> {
         self.only_idle += u32::from(waiter.only_idle);
         let (caller, priority) = (waiter.caller, waiter.priority);
         let nested = waiter.nested.then(|| caller.thread_id());
+        let deadline = waiter.task;
         let id = self.queue.push(waiter);
         self.journal.note(now, Step::Enqueued { get_id: id.get_id(), caller, priority });
         if let Some(thread) = nested {
             // A thread waits twice if it runs user code on the way to its first wait. It
             // returns to that one, so the first counts.
             self.nested.entry(thread).or_insert(id);
+        }
+        if let Some(at) = deadline {
+            self.keep_deadline(id, at, fx);
         }
         if checks {
             self.check_top(fx);
@@ -161,13 +165,29 @@ impl<T: PoolTypes> Core<T> {
 
     /// A waiter claims an idle connection: it was nudged, or its deadline has come while
     /// another waiter is nudged. It first serves those before it, and may find nothing
-    /// left if a newcomer was quicker. Then it keeps its place.
+    /// left if a newcomer was quicker. Then it keeps its place. A task takes up what it was
+    /// granted.
     pub(crate) fn claim(&mut self, id: WaiterId, fx: &mut Effects<T>) -> Option<Lease<T::Conn>> {
+        self.come_back(id, fx);
+        let claimed = self.take_up(id).or_else(|| {
+            let lease = self.claim_for(id, fx)?;
+            self.lend_to(id, &lease.permit, fx);
+            Some(lease)
+        });
+        self.finish(fx);
+        claimed
+    }
+
+    /// Finds an idle connection for a waiter in the line, after it has served those before it.
+    pub(super) fn claim_for(
+        &mut self,
+        id: WaiterId,
+        fx: &mut Effects<T>,
+    ) -> Option<Lease<T::Conn>> {
         if self.nudged == Some(id) {
             self.nudged = None;
         }
-        let mut claimed = None;
-        while claimed.is_none() && self.serving() && self.queue.get(id).is_some() {
+        while self.serving() && self.queue.is_in_line(id) {
             let Some(lease) = self.pop_fresh(fx.now) else {
                 // If its return read a clock that lags, the top may be due for a check
                 // before the connections below it.
@@ -179,19 +199,18 @@ impl<T: PoolTypes> Core<T> {
             };
             match self.queue.first() {
                 Some(first) if first != id => self.grant(first, lease, fx),
-                _ => {
-                    self.lend_to(id, &lease.permit, fx);
-                    claimed = Some(lease);
-                }
+                _ => return Some(lease),
             }
         }
-        self.finish(fx);
-        claimed
+        None
     }
 
     /// A waiter gives up: `Timeout`, or `Cancelled`, which is also answered. Returns
     /// `false` if it was answered before; then the answer is in its cell.
     pub(crate) fn leave(&mut self, id: WaiterId, kind: ErrorKind, fx: &mut Effects<T>) -> bool {
+        if self.queue.is_granted(id) {
+            return false;
+        }
         let Some(waiter) = self.dismiss(id, kind, fx.now) else { return false };
         if kind == ErrorKind::Cancelled {
             fx.answers.push((waiter.cell, Answer::Failed(kind, None)));

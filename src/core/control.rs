@@ -87,9 +87,7 @@ impl<T: PoolTypes> Core<T> {
             return false;
         }
         self.closed = true;
-        while let Some(first) = self.queue.first() {
-            self.fail(first, ErrorKind::Closed, None, fx);
-        }
+        self.fail_all(ErrorKind::Closed, None, fx);
         self.retire_idle(Reason::PoolClosed, fx);
         fx.progress = true;
         self.settle();

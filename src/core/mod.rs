@@ -18,6 +18,7 @@
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
 //! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
+//! | `tasks` | waits for which no thread sleeps |
 //! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, prove, close |
 //! | `events`, `journal`, `picture` | what others may know of it |
@@ -49,6 +50,7 @@ mod self_deadlock;
 mod serve;
 mod slot;
 mod state;
+mod tasks;
 mod time;
 #[cfg(test)]
 mod verify;

@@ -42,7 +42,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// Ends all waits, if they are hopeless; plans for the time from which they are.
     pub(super) fn fail_if_hopeless(&mut self, fx: &mut Effects<T>) {
-        if self.outage.is_none() || self.queue.is_empty() {
+        if self.outage.is_none() || self.queue.waiting() == 0 {
             return;
         }
         let from = self.hopeless_from();
@@ -50,9 +50,7 @@ impl<T: PoolTypes> Core<T> {
             return self.wake_reaper_at(from, fx);
         }
         let cause = self.last_error.as_ref().map(|(_, cause)| cause.clone());
-        while let Some(first) = self.queue.first() {
-            self.fail(first, ErrorKind::Connect, cause.clone(), fx);
-        }
+        self.fail_all(ErrorKind::Connect, cause.as_ref(), fx);
         fx.garbage.extend(cause);
     }
 

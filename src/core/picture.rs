@@ -156,7 +156,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// The waiters, the most important first, each priority in order of arrival.
     pub(crate) fn waiting(&self, now: Time) -> Vec<Waiting<T::Caller>> {
-        let mut all = Vec::with_capacity(self.queue.len() as usize);
+        let mut all = Vec::with_capacity(self.queue.waiting() as usize);
         let mut before: Option<(u8, Time)> = None;
         all.extend(self.queue.iter().map(|(id, waiter)| {
             let own = self.queue.turn_of(id);
@@ -169,6 +169,15 @@ impl<T: PoolTypes> Core<T> {
             before = Some((waiter.priority, turn));
             let (get_id, caller) = (id.get_id(), waiter.caller);
             Waiting { get_id, caller, waited: now.since(waiter.since), turn }
+        }));
+        all.extend(self.queue.absentees().into_iter().map(|(id, waiter)| {
+            let (get_id, caller) = (id.get_id(), waiter.caller);
+            Waiting {
+                get_id,
+                caller,
+                waited: now.since(waiter.since),
+                turn: self.queue.turn_of(id),
+            }
         }));
         all
     }

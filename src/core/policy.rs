@@ -42,6 +42,8 @@ pub(crate) struct Policy {
     pub(crate) backoff_max: Duration,
     /// When connecting has failed for so long and no connection is left, callers fail.
     pub(crate) fail_fast_after: Option<Duration>,
+    /// A task that was granted a connection has it if it is polled within this time.
+    pub(crate) take_up_limit: Duration,
     /// A connection that is held for longer is reported as leaked.
     pub(crate) leak_threshold: Option<Duration>,
     /// Whether a deadlock of holders that wait is reported.

@@ -5,19 +5,22 @@
 //! priority. The smallest turn is served first. So a caller of priority 1 goes before one
 //! of priority 5 that came up to four steps earlier, and a stream of important callers
 //! cannot overtake a less important one for longer than the steps between them.
+//!
+//! A task is in the line until it is granted a connection, and again once it was polled too
+//! late to have it: at its old place. In between it is *aside*, where nobody is held up by it.
 
 use std::time::Duration;
 
-use super::{PoolTypes, Time};
+use super::{Lease, PoolTypes, Time};
 
 const NONE: u32 = u32::MAX;
 const CLASSES: usize = 256;
 
 /// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WaiterId {
-    index: u32,
     serial: u64,
+    index: u32,
 }
 
 impl WaiterId {
@@ -47,11 +50,23 @@ pub(crate) struct Waiter<T: PoolTypes> {
     pub(crate) only_idle: bool,
     /// Its thread holds connections, of this pool or another.
     pub(crate) nested: bool,
+    /// It is a task, for which no thread sleeps. So the pool keeps its deadline, which is this.
+    pub(crate) task: Option<Time>,
+}
+
+/// Where a waiter is. Only tasks are ever aside.
+enum Place<T: PoolTypes> {
+    InLine,
+    /// Aside: it was granted this connection, and has not been polled since.
+    Granted(Lease<T::Conn>),
+    /// Aside: it was not polled in time, so others have the connection.
+    Absent,
 }
 
 struct Node<T: PoolTypes> {
     /// `None` while the node is in the free list.
     waiter: Option<Waiter<T>>,
+    place: Place<T>,
     turn: Time,
     serial: u64,
     prev: u32,
@@ -69,9 +84,12 @@ const EMPTY: List = List { head: NONE, tail: NONE };
 pub(crate) struct Queue<T: PoolTypes> {
     nodes: Vec<Node<T>>,
     free: u32,
+    /// In the line.
     len: u32,
+    granted: u32,
+    absent: u32,
     serial: u64,
-    /// The sum of the times at which the waiters arrived.
+    /// The sum of the times at which those in the line arrived.
     arrivals: u128,
     ageing: Duration,
     /// One bit for each class that has a waiter.
@@ -86,6 +104,8 @@ impl<T: PoolTypes> Queue<T> {
             nodes: Vec::new(),
             free: NONE,
             len: 0,
+            granted: 0,
+            absent: 0,
             serial: 0,
             arrivals: 0,
             ageing,
@@ -94,15 +114,27 @@ impl<T: PoolTypes> Queue<T> {
         }
     }
 
+    /// How many are in the line.
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
+    /// Nobody is in the line.
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The waiter with the smallest turn. The head of a class has the smallest turn of
+    /// Those that have no connection, in the line or aside.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.len + self.absent
+    }
+
+    /// Those that were granted a connection and were not polled since.
+    pub(crate) fn granted(&self) -> u32 {
+        self.granted
+    }
+
+    /// The waiter in the line with the smallest turn. The head of a class has the smallest turn of
     /// its class, and of equal turns the more important class wins.
     pub(crate) fn first(&self) -> Option<WaiterId> {
         let head = self.heads().min_by_key(|&index| self.nodes[index as usize].turn)?;
@@ -118,8 +150,7 @@ impl<T: PoolTypes> Queue<T> {
     /// all; who has first made a check of its own finds others that came meanwhile.
     pub(crate) fn push(&mut self, waiter: Waiter<T>) -> WaiterId {
         let (class, serial) = (usize::from(waiter.priority), waiter.get_id);
-        let turn = self.turn(waiter.since, waiter.priority);
-        self.arrivals += u128::from(waiter.since.0);
+        let (turn, since) = (self.turn(waiter.since, waiter.priority), waiter.since);
         if class >= self.lists.len() {
             self.lists.resize(class + 1, EMPTY);
         }
@@ -127,7 +158,112 @@ impl<T: PoolTypes> Queue<T> {
         while prev != NONE && self.nodes[prev as usize].serial > serial {
             (prev, next) = (self.nodes[prev as usize].prev, prev);
         }
-        let index = self.allocate(Node { waiter: Some(waiter), turn, serial, prev, next });
+        let (waiter, place) = (Some(waiter), Place::InLine);
+        let index = self.allocate(Node { waiter, place, turn, serial, prev: NONE, next: NONE });
+        self.link(index, class, since, (prev, next));
+        self.id_of(index)
+    }
+
+    /// Removes a waiter from any place, in constant time, with the connection that it was granted.
+    /// `None` if it has left already. This is the only way out of the queue.
+    pub(crate) fn remove(&mut self, id: WaiterId) -> Option<(Waiter<T>, Option<Lease<T::Conn>>)> {
+        self.get(id)?;
+        let lease = match self.put(id, Place::Absent) {
+            Place::InLine => {
+                self.unlink(id.index);
+                None
+            }
+            Place::Granted(lease) => {
+                self.granted -= 1;
+                Some(lease)
+            }
+            Place::Absent => {
+                self.absent -= 1;
+                None
+            }
+        };
+        let node = &mut self.nodes[id.index as usize];
+        let waiter = node.waiter.take()?;
+        node.next = self.free;
+        self.free = id.index;
+        Some((waiter, lease))
+    }
+
+    /// A task in the line is granted a connection, and steps aside until it is polled.
+    pub(crate) fn step_aside(&mut self, id: WaiterId, lease: Lease<T::Conn>) {
+        self.unlink(id.index);
+        self.put(id, Place::Granted(lease));
+        self.granted += 1;
+    }
+
+    /// Takes its connection from a task that was not polled. `None`: it has none.
+    pub(crate) fn take_back(&mut self, id: WaiterId) -> Option<Lease<T::Conn>> {
+        if !self.is_granted(id) {
+            return None;
+        }
+        let Place::Granted(lease) = self.put(id, Place::Absent) else { unreachable!() };
+        self.granted -= 1;
+        self.absent += 1;
+        Some(lease)
+    }
+
+    /// A task that was absent is polled, and is in the line again: before those that came
+    /// later, of whom there are usually many.
+    pub(crate) fn return_to_line(&mut self, id: WaiterId) {
+        let Some(waiter) = self.get(id) else { return };
+        let (class, since) = (usize::from(waiter.priority), waiter.since);
+        if !matches!(self.nodes[id.index as usize].place, Place::Absent) {
+            return;
+        }
+        self.put(id, Place::InLine);
+        self.absent -= 1;
+        let (mut prev, mut next) = (NONE, self.lists[class].head);
+        while next != NONE && self.nodes[next as usize].serial < id.serial {
+            (prev, next) = (next, self.nodes[next as usize].next);
+        }
+        self.link(id.index, class, since, (prev, next));
+    }
+
+    pub(crate) fn is_in_line(&self, id: WaiterId) -> bool {
+        let is_there = self.get(id).is_some();
+        is_there && matches!(self.nodes[id.index as usize].place, Place::InLine)
+    }
+
+    pub(crate) fn is_granted(&self, id: WaiterId) -> bool {
+        self.granted_lease(id).is_some()
+    }
+
+    /// What a task was granted, and has not been polled since.
+    pub(crate) fn granted_lease(&self, id: WaiterId) -> Option<&Lease<T::Conn>> {
+        self.get(id)?;
+        match &self.nodes[id.index as usize].place {
+            Place::Granted(lease) => Some(lease),
+            Place::InLine | Place::Absent => None,
+        }
+    }
+
+    /// The tasks that were not polled in time, in order of arrival. Visits all waiters if there
+    /// are any.
+    pub(crate) fn absentees(&self) -> Vec<(WaiterId, &Waiter<T>)> {
+        let all = if self.absent == 0 { &[] } else { &self.nodes[..] };
+        let absent = all.iter().enumerate().filter_map(|(index, node)| {
+            let waiter = node.waiter.as_ref()?;
+            let id = WaiterId { index: index as u32, serial: node.serial };
+            matches!(node.place, Place::Absent).then_some((id, waiter))
+        });
+        let mut absent: Vec<_> = absent.collect();
+        absent.sort_unstable_by_key(|(id, _)| *id);
+        absent
+    }
+
+    fn put(&mut self, id: WaiterId, place: Place<T>) -> Place<T> {
+        std::mem::replace(&mut self.nodes[id.index as usize].place, place)
+    }
+
+    /// Links a node into the line of its class, between these two.
+    fn link(&mut self, index: u32, class: usize, since: Time, (prev, next): (u32, u32)) {
+        let node = &mut self.nodes[index as usize];
+        (node.prev, node.next) = (prev, next);
         match prev {
             NONE => self.lists[class].head = index,
             prev => self.nodes[prev as usize].next = index,
@@ -138,24 +274,14 @@ impl<T: PoolTypes> Queue<T> {
         }
         self.occupied[class / 64] |= 1 << (class % 64);
         self.len += 1;
-        self.id_of(index)
+        self.arrivals += u128::from(since.0);
     }
 
-    /// Removes a waiter from any place, in constant time. `None` if it has left already.
-    /// This is the only way out of the queue.
-    pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter<T>> {
-        let node = self.nodes.get_mut(id.index as usize)?;
-        if node.serial != id.serial {
-            return None;
-        }
-        let waiter = node.waiter.take()?;
+    fn unlink(&mut self, index: u32) {
+        let node = &self.nodes[index as usize];
+        let waiter = node.waiter.as_ref().expect("BUG: no waiter in the line");
+        let (class, since) = (usize::from(waiter.priority), waiter.since);
         let (prev, next) = (node.prev, node.next);
-        node.next = self.free;
-        self.free = id.index;
-        self.len -= 1;
-        self.arrivals -= u128::from(waiter.since.0);
-
-        let class = usize::from(waiter.priority);
         match prev {
             NONE => self.lists[class].head = next,
             prev => self.nodes[prev as usize].next = next,
@@ -167,7 +293,8 @@ impl<T: PoolTypes> Queue<T> {
         if self.lists[class].head == NONE {
             self.occupied[class / 64] &= !(1 << (class % 64));
         }
-        Some(waiter)
+        self.len -= 1;
+        self.arrivals -= u128::from(since.0);
     }
 
     /// Whether a caller of this priority may take a connection past the waiters: not if one with
@@ -205,7 +332,7 @@ impl<T: PoolTypes> Queue<T> {
         self.serial
     }
 
-    /// How long the waiters have waited, on average.
+    /// How long those in the line have waited, on average.
     pub(crate) fn mean_age(&self, now: Time) -> Duration {
         match self.arrivals.checked_div(u128::from(self.len)) {
             Some(mean) => now.since(Time(mean as u64)),
@@ -213,7 +340,7 @@ impl<T: PoolTypes> Queue<T> {
         }
     }
 
-    /// The arrival of the oldest waiter.
+    /// The arrival of the oldest in the line.
     pub(crate) fn oldest(&self) -> Option<Time> {
         let heads = self.heads().filter_map(|index| self.nodes[index as usize].waiter.as_ref());
         heads.map(|waiter| waiter.since).min()
@@ -224,7 +351,7 @@ impl<T: PoolTypes> Queue<T> {
         self.nodes[id.index as usize].turn
     }
 
-    /// All waiters, class by class in order of arrival.
+    /// All in the line, class by class in order of arrival.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WaiterId, &Waiter<T>)> {
         self.heads().flat_map(move |head| {
             let follow = move |&index: &u32| match self.nodes[index as usize].next {

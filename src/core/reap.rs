@@ -15,11 +15,13 @@ impl<T: PoolTypes> Core<T> {
         let planned = mem::replace(&mut self.wake_at, fx.now); // No plan below is earlier.
         self.check_calls(fx);
         self.find_old(fx.now);
+        self.end_grants(fx);
         self.reap_idle(fx);
         self.report_leaks(fx);
+        self.end_task_waits(fx);
         self.serve(fx);
         fx.wake_reaper = false;
-        self.wake_at = self.next_deadline(fx.now);
+        self.wake_at = self.next_deadline(fx.now).min(self.next_task_time());
         // A plan stands until its time. If it were given up whenever its connection is in
         // use, each return could have to plan anew, and wake the reaper.
         if planned > fx.now {
@@ -123,7 +125,7 @@ impl<T: PoolTypes> Core<T> {
             let calls = self.slots.iter().filter_map(|slot| slot.next_deadline(&self.policy));
             next = calls.fold(next, Time::min);
         }
-        let hopeless = if self.queue.is_empty() { Time::NEVER } else { self.hopeless_from() };
+        let hopeless = if self.queue.waiting() == 0 { Time::NEVER } else { self.hopeless_from() };
         let others = [self.next_leak(), self.self_deadlock_limit(), self.next_start(now), hopeless];
         others.into_iter().fold(next, Time::min)
     }

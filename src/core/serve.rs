@@ -1,7 +1,5 @@
 //! Brings connections and waiters together.
 
-use std::time::Duration;
-
 use super::{
     Answer, Check, ConnectionState, Core, Effects, ErrorKind, Job, Lease, Permit, PoolTypes,
     Reason, Step, ThreadId, Time, Waiter, WaiterId,
@@ -37,7 +35,7 @@ impl<T: PoolTypes> Core<T> {
                     return;
                 }
                 self.check_top(fx);
-            } else if self.waited(first, fx.now) >= self.policy.fairness_bound {
+            } else if self.is_due(first, fx.now) {
                 let lease = self.idle.pop_back().expect("BUG: the top is gone");
                 self.grant(first, lease, fx);
             } else {
@@ -71,8 +69,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Gives a connection to a waiter, which leaves the queue.
+    /// Gives a connection to a waiter, which leaves the line.
     pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        if self.queue.get(id).is_some_and(|waiter| waiter.task.is_some()) {
+            return self.grant_to_task(id, lease, fx);
+        }
         let cell = self.lend_to(id, &lease.permit, fx);
         fx.answers.push((cell, Answer::Granted(lease)));
     }
@@ -122,7 +123,8 @@ impl<T: PoolTypes> Core<T> {
 
     /// Takes a waiter out of the queue and counts its wait.
     fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
-        let waiter = self.queue.remove(id)?;
+        let (waiter, lease) = self.queue.remove(id)?;
+        debug_assert!(lease.is_none(), "BUG: a waiter leaves that has a connection");
         if self.nudged == Some(id) {
             self.nudged = None;
         }
@@ -135,8 +137,28 @@ impl<T: PoolTypes> Core<T> {
         Some(waiter)
     }
 
-    fn waited(&self, id: WaiterId, now: Time) -> Duration {
-        self.queue.get(id).map_or(Duration::ZERO, |waiter| now.since(waiter.since))
+    /// This waiter has a connection handed to it: a thread that has waited for the fairness
+    /// bound, and any task, since it may take long until that is polled.
+    fn is_due(&self, id: WaiterId, now: Time) -> bool {
+        let bound = self.policy.fairness_bound;
+        let is_due = |waiter: &Waiter<T>| waiter.task.is_some() || now.since(waiter.since) >= bound;
+        self.queue.get(id).is_some_and(is_due)
+    }
+
+    /// Fails everybody who waits, in the line or aside.
+    pub(super) fn fail_all(
+        &mut self,
+        kind: ErrorKind,
+        cause: Option<&T::Cause>,
+        fx: &mut Effects<T>,
+    ) {
+        while let Some(first) = self.queue.first() {
+            self.fail(first, kind, cause.cloned(), fx);
+        }
+        let absent: Vec<WaiterId> = self.queue.absentees().iter().map(|(id, _)| *id).collect();
+        for id in absent {
+            self.fail(id, kind, cause.cloned(), fx);
+        }
     }
 
     /// A check has ended. The next starts if callers still wait, even if other checks are
@@ -165,15 +187,21 @@ impl<T: PoolTypes> Core<T> {
 
     /// Puts a connection onto the stack, and plans for its time there. One that is in doubt
     /// goes to the bottom: those above it need no check.
-    pub(super) fn shelve(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        self.slot(&lease.permit).fresh_at = fx.now;
+        self.shelve_unused(lease, fx);
+    }
+
+    /// [`shelve`](Core::shelve) for one that was not used, which proves nothing.
+    pub(super) fn shelve_unused(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         if self.is_in_doubt(&lease.permit) {
-            self.slot(&lease.permit).fresh_at = fx.now;
             lease.fit_until = Time::START;
             self.idle.push_front(lease);
         } else {
-            self.push_idle(lease, fx.now);
+            lease.fit_until = self.slots[lease.permit.index()].fit_until(self.fresh_nanos);
+            self.idle.push_back(lease);
         }
     }
 

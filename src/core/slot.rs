@@ -61,6 +61,8 @@ pub(crate) struct Held<C> {
     pub(crate) connection_id: u64,
     pub(crate) caller: C,
     pub(crate) held_for: Duration,
+    /// It was granted to a task, which was not polled since.
+    pub(crate) untaken: bool,
 }
 
 /// What the core knows of one connection.
@@ -104,6 +106,8 @@ pub(super) struct Slot<T: PoolTypes> {
     pub(super) moved: bool,
     /// It is reported as leaked.
     pub(super) leaking: bool,
+    /// Its task has not been polled since it was granted (while `Busy`).
+    pub(super) untaken: bool,
 }
 
 impl<T: PoolTypes> Slot<T> {
@@ -127,6 +131,7 @@ impl<T: PoolTypes> Slot<T> {
             caller: None,
             moved: false,
             leaking: false,
+            untaken: false,
         }
     }
 
@@ -150,7 +155,8 @@ impl<T: PoolTypes> Slot<T> {
 
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
         let held_for = now.since(self.since);
-        Some(Held { connection_id: self.connection_id, caller: self.caller?, held_for })
+        let (connection_id, untaken) = (self.connection_id, self.untaken);
+        Some(Held { connection_id, caller: self.caller?, held_for, untaken })
     }
 
     /// The driver call that is under way and not abandoned.

@@ -8,6 +8,7 @@ use super::Gate;
 use super::events::Journal;
 use super::queue::Queue;
 use super::slot::Slot;
+use super::tasks::TaskTimes;
 use super::{
     CallKind, ConnectionState, Effects, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
     /// Gets that ended with another error.
     pub(crate) failed: u64,
+    /// Of `gets`, those of tasks that were not polled in time, or never again.
+    pub(crate) untaken: u64,
     pub(crate) opened: u64,
     pub(crate) open_failures: u64,
     pub(crate) check_failures: u64,
@@ -179,6 +182,7 @@ pub(crate) struct Core<T: PoolTypes> {
     /// The place in the stack where the last keepalive was due.
     pub(super) keepalive_from: usize,
     pub(super) journal: Journal<T::Caller>,
+    pub(super) task_times: TaskTimes,
 }
 
 impl<T: PoolTypes> Core<T> {
@@ -221,6 +225,7 @@ impl<T: PoolTypes> Core<T> {
             not_nested: 0,
             keepalive_from: 0,
             journal: Journal::new(),
+            task_times: TaskTimes::default(),
             counters: Counters::default(),
             policy,
         }
@@ -239,7 +244,7 @@ impl<T: PoolTypes> Core<T> {
             opening: self.opening,
             closing: self.closing(),
             abandoned: self.abandoned,
-            waiting: self.queue.len(),
+            waiting: self.queue.waiting(),
             old: self.old,
         }
     }

@@ -128,7 +128,7 @@ impl Executor {
 fn send(cell: &WorkerCell, command: Command) {
     let replaced = cell.fill(command);
     debug_assert!(replaced.is_none(), "BUG: an idle worker has two commands");
-    cell.wake();
+    let _ = cell.wake(); // A thread has no waker.
 }
 
 // ---- the reaper ----

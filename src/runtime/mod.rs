@@ -22,6 +22,7 @@ pub(crate) mod shared;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
 pub(crate) mod subscribers;
+pub(crate) mod task_wait;
 pub(crate) mod threads;
 pub(crate) mod use_sampler;
 pub(crate) mod wait;

@@ -258,7 +258,9 @@ impl<M: ManageConnection> Shared<M> {
         // into this lock.
         drop(core);
 
-        cells.iter().for_each(|cell| cell.wake());
+        for waker in cells.iter().filter_map(|cell| cell.wake()) {
+            let _ = self.logger.catch_panic("waking a task", || waker.wake());
+        }
         for job in fx.jobs {
             self.submit(Task::Call(job));
         }

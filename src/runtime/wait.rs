@@ -23,16 +23,18 @@ pub(crate) struct Checkout<'a> {
     pub(crate) cancel: Option<&'a CancelToken>,
     /// Waits for the check of an idle connection, but not for a connect.
     pub(crate) only_idle: bool,
+    /// The caller is polled: see `task_wait`.
+    pub(crate) is_task: bool,
 }
 
 /// A caller with less time leaves checks to workers: nobody could tell a connection that is
 /// dead from one that is slow.
 const LEAST_CHECK: Duration = Duration::from_millis(10);
 
-type Got<M> = Result<PoolLease<M>, Error>;
+pub(super) type Got<M> = Result<PoolLease<M>, Error>;
 
 /// Where a get stands after a transition.
-enum Outcome<M: ManageConnection> {
+pub(super) enum Outcome<M: ManageConnection> {
     Taken(PoolLease<M>),
     /// Taken in the queue, but without waiting.
     Claimed(PoolLease<M>),
@@ -54,31 +56,43 @@ fn is_cancelled(checkout: &Checkout<'_>) -> bool {
 impl<M: ManageConnection> Shared<M> {
     /// A get that the fast path could not serve.
     pub(crate) fn checkout(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
+        if let Some(got) = self.overtake_or_refuse(checkout) {
+            return got;
+        }
+        let got = self.enqueue_and_wait(checkout);
+        self.notify_timeout(checkout, &got);
+        got
+    }
+
+    /// What ends a get before it comes near the queue.
+    pub(super) fn overtake_or_refuse(self: &Arc<Self>, checkout: &Checkout<'_>) -> Option<Got<M>> {
         // Overtakes waiters, if the fairness bound allows it. This is nearly a fast path, so it
         // checks the process as rarely as a fast path does.
         if self.fast_path(self.clock.recently()) != FastPath::Forked && !is_cancelled(checkout) {
             let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
             if let Some(lease) = self.try_core(overtake).flatten() {
-                return Ok(lease);
+                return Some(Ok(lease));
             }
         }
         if self.process.is_forked() {
-            return Err(self.forked());
+            return Some(Err(self.forked()));
         }
         if is_cancelled(checkout) {
             self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
-            return Err(refusal.into_error(checkout.caller.label()));
+            return Some(Err(refusal.into_error(checkout.caller.label())));
         }
-        let got = self.enqueue_and_wait(checkout);
-        if let Err(error) = &got
+        None
+    }
+
+    pub(super) fn notify_timeout(&self, checkout: &Checkout<'_>, got: &Got<M>) {
+        if let Err(error) = got
             && error.is_timeout()
             && !checkout.only_idle
         {
             let event = TimeoutEvent { timeout: checkout.deadline.since(checkout.start) };
             self.notify("handle_timeout", |handler| handler.handle_timeout(event));
         }
-        got
     }
 
     #[cold]
@@ -140,7 +154,7 @@ impl<M: ManageConnection> Shared<M> {
 
     /// Takes what is there, or joins the queue. A caller without time leaves the queue at
     /// once: its need is known then, to the benefit of later callers.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         core: &mut PoolCore<M>,
         checkout: &Checkout<'_>,
@@ -162,7 +176,8 @@ impl<M: ManageConnection> Shared<M> {
         if checkout.only_idle && !core.may_await_check(arrival, priority, now) {
             return refuse(core, ErrorKind::Timeout);
         }
-        let cell = Arc::new(WaitCell::new());
+        let is_task = checkout.is_task;
+        let cell = Arc::new(if is_task { WaitCell::of_task() } else { WaitCell::new() });
         let waiter = Waiter {
             get_id: arrival.get_id,
             since: arrival.since,
@@ -171,7 +186,8 @@ impl<M: ManageConnection> Shared<M> {
             cell: Arc::clone(&cell),
             only_idle: checkout.only_idle,
             // A get that does not really wait cannot deadlock.
-            nested: !checkout.only_idle && has_time && thread::may_hold(),
+            nested: !is_task && !checkout.only_idle && has_time && thread::may_hold(),
+            task: is_task.then_some(checkout.deadline),
         };
         match core.join(waiter, fx) {
             Err(kind) => refuse(core, kind),
@@ -195,21 +211,34 @@ impl<M: ManageConnection> Shared<M> {
         let span =
             super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, get_id);
         let got = wait();
+        let (_waited, _connection_id) = self.record_wait(checkout, get_id, &got);
+        #[cfg(feature = "tracing")]
+        {
+            span.record(&self.logger, _waited, _connection_id, got.as_ref().err());
+            span.end(&self.logger);
+        }
+        got
+    }
+
+    /// Records a wait that has ended, and logs it if it was slow. Returns how long it was, and
+    /// which connection it has brought.
+    pub(super) fn record_wait(
+        &self,
+        checkout: &Checkout<'_>,
+        get_id: u64,
+        got: &Got<M>,
+    ) -> (Duration, Option<u64>) {
         let now = self.clock.now();
         let waited = now.since(checkout.start);
         self.times.record(Timed::Wait, waited, 1);
         let connection_id = got.as_ref().map(|lease| lease.conn.id).ok();
-        #[cfg(feature = "tracing")]
-        span.record(&self.logger, waited, connection_id, got.as_ref().err());
         if let Some(slow) = self.config.slow_get_threshold
             && waited >= slow
             && let Some(suppressed) = self.slow_gets.admit(now)
         {
             self.log_slow_get(checkout, get_id, waited, connection_id, suppressed);
         }
-        #[cfg(feature = "tracing")]
-        span.end(&self.logger);
-        got
+        (waited, connection_id)
     }
 
     /// Blocks until there is an answer, or until the deadline.
@@ -271,7 +300,7 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Lets the waiter leave when its token is cancelled; at once if it was before.
-    fn register_cancel(
+    pub(super) fn register_cancel(
         self: &Arc<Self>,
         token: &CancelToken,
         id: WaiterId,

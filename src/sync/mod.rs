@@ -5,6 +5,7 @@
 //! it. A second flag, `--cfg fairpool_model="loom"` or `"shuttle"`, names the checker.
 //! `scripts/models` sets both.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::core::Time;
@@ -56,12 +57,23 @@ pub(crate) fn wait_until<T>(
 /// answer needs only the cell's own lock.
 pub(crate) struct WaitCell<A> {
     answer: Mutex<Option<A>>,
-    filled: Condvar,
+    sleeper: Sleeper,
+}
+
+/// Who waits for an answer.
+enum Sleeper {
+    Thread(Condvar),
+    Task(Mutex<Option<Waker>>),
 }
 
 impl<A> WaitCell<A> {
+    /// For a thread.
     pub(crate) fn new() -> WaitCell<A> {
-        WaitCell { answer: Mutex::new(None), filled: Condvar::new() }
+        WaitCell { answer: Mutex::new(None), sleeper: Sleeper::Thread(Condvar::new()) }
+    }
+
+    pub(crate) fn of_task() -> WaitCell<A> {
+        WaitCell { answer: Mutex::new(None), sleeper: Sleeper::Task(Mutex::new(None)) }
     }
 
     /// Puts an answer in; a waiter's, under the pool's lock. Returns the answer that was not taken
@@ -72,16 +84,39 @@ impl<A> WaitCell<A> {
 
     /// Wakes the waiter, after the pool's lock was released. The wake-up cannot be
     /// lost: the waiter checks the cell under the cell's lock before it sleeps, and the
-    /// cell was filled before this call.
-    pub(crate) fn wake(&self) {
-        self.filled.notify_one();
+    /// cell was filled before this call. Returns the waker of a task, which is foreign code.
+    #[must_use = "a waker that is not called is a lost wake-up"]
+    pub(crate) fn wake(&self) -> Option<Waker> {
+        match &self.sleeper {
+            Sleeper::Thread(filled) => {
+                filled.notify_one();
+                None
+            }
+            // A task leaves its waker before it looks for an answer.
+            Sleeper::Task(waker) => waker.lock().take(),
+        }
     }
 
-    /// Waits for an answer. `None`: the deadline came first.
+    /// Waits for an answer, on a thread. `None`: the deadline came first.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<A> {
+        let Sleeper::Thread(filled) = &self.sleeper else {
+            unreachable!("BUG: a task sleeps like a thread")
+        };
         let mut answer = self.answer.lock();
-        wait_until(&self.filled, &mut answer, deadline, Option::is_some);
+        wait_until(filled, &mut answer, deadline, Option::is_some);
         answer.take()
+    }
+
+    /// Takes the answer for a task, or leaves its waker to be called when there is one. With no
+    /// waker, nobody is called any more.
+    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Option<A> {
+        if let Sleeper::Task(of_task) = &self.sleeper {
+            let waker = waker.cloned();
+            // Dropped outside the lock: it is foreign code.
+            let before = std::mem::replace(&mut *of_task.lock(), waker);
+            drop(before);
+        }
+        self.answer.lock().take()
     }
 
     /// Whether there is an answer.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 
 use super::text::Plain;
-use super::thread::{Name, Thread};
+use super::thread::{self, Name, Thread};
 use crate::core::ThreadId;
 
 /// The thread, place and purpose of a checkout.
@@ -25,6 +25,15 @@ impl Caller {
         priority: u8,
     ) -> Caller {
         Caller { thread: Thread::current(), location, label, priority }
+    }
+
+    /// A task, of which only the line matters.
+    pub(crate) fn task(
+        location: &'static Location<'static>,
+        label: Option<&'static str>,
+        priority: u8,
+    ) -> Caller {
+        Caller { thread: Thread::of_task(), location, label, priority }
     }
 
     pub(crate) fn label(&self) -> Option<&'static str> {
@@ -66,12 +75,13 @@ impl From<Caller> for CallSite {
 }
 
 impl CallSite {
-    /// The name of the thread (its first 23 bytes), or `unnamed-` and its number.
+    /// The name of the thread (its first 23 bytes), or `unnamed-` and its number; `task` for a
+    /// [`get_async`](crate::Pool::get_async).
     pub fn thread(&self) -> &str {
         self.thread.as_str()
     }
 
-    /// The number of the thread: unique in the process, unlike its name.
+    /// The number of the thread: unique in the process, unlike its name. Zero for a task.
     pub fn thread_id(&self) -> u64 {
         self.number
     }
@@ -94,7 +104,10 @@ impl CallSite {
 
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread '{}' at {}", Plain(self.thread()), Place(self.location))?;
+        match self.number {
+            thread::NONE => write!(f, "task at {}", Place(self.location))?,
+            _ => write!(f, "thread '{}' at {}", Plain(self.thread()), Place(self.location))?,
+        }
         self.label.map_or(Ok(()), |label| write!(f, " ({})", Plain(label)))
     }
 }

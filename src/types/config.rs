@@ -135,6 +135,10 @@ impl<M: ManageConnection> Default for Config<M> {
     }
 }
 
+/// A task that can run is polled within microseconds, or milliseconds if its runtime is busy.
+/// Meanwhile the connection that it was granted helps nobody.
+const TAKE_UP_LIMIT: Duration = Duration::from_millis(50);
+
 fn default_policy() -> Policy {
     Policy {
         max_size: 10,
@@ -161,6 +165,7 @@ fn default_policy() -> Policy {
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
         fail_fast_after: None,
+        take_up_limit: TAKE_UP_LIMIT,
         leak_threshold: None,
         reports_self_deadlock: true,
         self_deadlock_limit: None,

@@ -14,14 +14,17 @@ pub struct Holder {
     connection_id: u64,
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     held_for: Duration,
+    /// Granted to a task that was not polled since.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "std::ops::Not::not"))]
+    not_polled: bool,
     #[cfg_attr(feature = "serde", serde(flatten))]
     call_site: CallSite,
 }
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
-        let Held { connection_id, caller, held_for } = held;
-        Holder { connection_id, held_for, call_site: caller.into() }
+        let Held { connection_id, caller, held_for, untaken } = held;
+        Holder { connection_id, held_for, not_polled: untaken, call_site: caller.into() }
     }
 }
 
@@ -68,11 +71,18 @@ impl Holder {
     pub fn held_for(&self) -> Duration {
         self.held_for
     }
+
+    /// Whether the connection was granted to a task that was not polled since: see
+    /// [`Pool::get_async`](crate::Pool::get_async).
+    pub fn is_granted_not_polled(&self) -> bool {
+        self.not_polled
+    }
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {:.1?}", self.call_site, self.held_for)
+        write!(f, "{} for {:.1?}", self.call_site, self.held_for)?;
+        if self.not_polled { f.write_str(" (granted, not polled)") } else { Ok(()) }
     }
 }
 

@@ -11,6 +11,9 @@ use crate::sync::{AtomicU64, Ordering, PlainMutex, PlainMutexGuard, per_thread};
 
 const NAME_LEN: usize = 23;
 
+/// The number of no thread.
+pub(crate) const NONE: u64 = 0;
+
 /// How many ended threads keep their records because connections that they gave to other
 /// threads may still be out.
 const REMEMBERED: usize = 1024;
@@ -91,6 +94,14 @@ fn lock_soon<T>(lock: &PlainMutex<T>) -> Option<PlainMutexGuard<'_, T>> {
     None
 }
 
+/// Tasks are no threads: they move from one to another.
+static TASK: Record = Record {
+    about: PlainMutex::new(About {
+        number: NONE,
+        name: Name { len: 4, bytes: *b"task\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" },
+    }),
+};
+
 impl Record {
     /// Reuses a record, or makes a new one.
     fn acquire(about: About) -> &'static Record {
@@ -143,6 +154,10 @@ impl Thread {
     #[inline]
     pub(super) fn current() -> Thread {
         CURRENT.with(Cell::get).unwrap_or_else(Thread::identify)
+    }
+
+    pub(super) fn of_task() -> Thread {
+        Thread { number: NONE, record: &TASK }
     }
 
     #[cold]

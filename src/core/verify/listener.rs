@@ -15,6 +15,8 @@ pub(crate) struct Listener {
     gets: BTreeMap<u64, (u8, Time)>,
     /// The numbers of all gets so far.
     known: BTreeSet<u64>,
+    /// Those that have got a connection. A task that is not polled in time waits again.
+    lent: BTreeSet<u64>,
     /// The time of the last step.
     at: Time,
 }
@@ -28,6 +30,7 @@ impl Listener {
             places: slots.map(|(slot, index)| (index, (slot.state, slot.connection_id))).collect(),
             known: gets.keys().copied().collect(),
             gets,
+            lent: granted(core),
             at: Time::START,
         }
     }
@@ -37,11 +40,14 @@ impl Listener {
         self.at = entry.at;
         match entry.step {
             Step::Enqueued { get_id, caller, .. } => {
-                self.begins(get_id);
+                if !self.lent.remove(&get_id) {
+                    self.begins(get_id);
+                }
                 self.gets.insert(get_id, (caller, entry.at));
             }
             Step::CheckedOut { get_id, caller, waited, connection, from } => {
                 self.ends(get_id, caller, waited);
+                self.lent.insert(get_id);
                 assert!(
                     matches!(
                         from,
@@ -124,8 +130,14 @@ impl Listener {
 }
 
 fn gets_of(core: &Core<Toy>) -> BTreeMap<u64, (u8, Time)> {
-    let queue = core.queue.iter();
+    let queue = core.queue.iter().chain(core.queue.absentees());
     queue.map(|(id, waiter)| (id.get_id(), (waiter.caller, waiter.since))).collect()
+}
+
+/// The gets of tasks that have a connection and were not polled yet.
+fn granted(core: &Core<Toy>) -> BTreeSet<u64> {
+    let of_tasks = core.task_times.granted().filter(|id| core.queue.is_granted(*id));
+    of_tasks.map(WaiterId::get_id).collect()
 }
 
 /// The moves of the diagram at [`ConnectionState`], with the reasons that they may have.

@@ -18,6 +18,7 @@ fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
         cell: since as u8,
         only_idle: false,
         nested: false,
+        task: None,
     })
 }
 
@@ -28,7 +29,7 @@ fn newcomer(since: u64) -> Arrival {
 fn drain(queue: &mut Queue<Toy>) -> Vec<u64> {
     let mut order = Vec::new();
     while let Some(first) = queue.first() {
-        order.push(queue.remove(first).expect("first is in the queue").since.0);
+        order.push(queue.remove(first).expect("first is in the queue").0.since.0);
     }
     order
 }

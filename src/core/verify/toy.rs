@@ -49,6 +49,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         max_opening: 2,
         max_closers: 1,
         max_abandoned: 1,
+        take_up_limit: Duration::from_nanos(1),
         leak_threshold: None,
         reports_self_deadlock: true,
         self_deadlock_limit: None,

@@ -1,6 +1,7 @@
 //! How a client gets a connection, or comes to wait for one.
 
 use super::super::toy::Toy;
+use super::setups::{TASK_TIMEOUT, nanos};
 use super::world::{Outcome, OwnCheck, Wait, World};
 use crate::core::*;
 
@@ -16,13 +17,16 @@ impl World {
     /// For the first time, or after a check of its own.
     fn enqueue(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) {
         if !self.acquire(client, arrival, fx) && !self.takes_to_check(client, arrival, fx) {
-            self.join(client, arrival, fx);
+            self.join(client, arrival, false, fx);
         }
     }
 
     fn takes_to_check(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> bool {
         let priority = self.setup.priorities[client];
-        if !self.setup.checks_itself || !self.core.may_check(arrival, priority, self.now) {
+        if self.is_task(client)
+            || !self.setup.checks_itself
+            || !self.core.may_check(arrival, priority, self.now)
+        {
             return false;
         }
         let lease = self.core.take_to_check(fx);
@@ -85,10 +89,18 @@ impl World {
     }
 
     /// Returns the wait if the client joined the queue.
-    fn join(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> Option<WaiterId> {
+    fn join(
+        &mut self,
+        client: usize,
+        arrival: Arrival,
+        at_once: bool,
+        fx: &mut Effects<Toy>,
+    ) -> Option<WaiterId> {
         let (now, priority) = (self.now, self.setup.priorities[client]);
         let Arrival { get_id, since } = arrival;
         let cell = client as u8;
+        let patience = nanos(if at_once { 0 } else { TASK_TIMEOUT });
+        let deadline = self.is_task(client).then(|| now.after(patience));
         let waiter = Waiter {
             get_id,
             since,
@@ -96,20 +108,24 @@ impl World {
             caller: cell,
             cell,
             only_idle: self.setup.only_idle(client),
-            nested: !self.clients[client].held.is_empty(),
+            nested: !self.is_task(client) && !self.clients[client].held.is_empty(),
+            task: deadline,
         };
         if waiter.only_idle && !self.core.may_await_check(arrival, priority, now) {
             return None;
         }
         let joined = self.core.join(waiter, fx);
         match joined {
-            Ok(id) => self.clients[client].wait = Some(Wait { id, since, nudged: false }),
+            Ok(id) => {
+                let deadline = deadline.unwrap_or(Time::NEVER);
+                self.clients[client].wait = Some(Wait { id, since, deadline, nudged: false });
+            }
             Err(ErrorKind::Closed) => assert!(self.core.closed),
             Err(ErrorKind::Connect) => {
                 assert!(self.core.open_count() == 0 && self.core.outage.is_some(), "P3: refused");
             }
             Err(ErrorKind::QueueFull) => {
-                assert_eq!(Some(self.core.queue.len()), self.setup.policy.max_waiters, "P8");
+                assert_eq!(Some(self.core.queue.waiting()), self.setup.policy.max_waiters, "P8");
             }
             Err(kind) => panic!("refused with {kind:?}"),
         }
@@ -122,8 +138,8 @@ impl World {
         if self.take_fast(client) || self.acquire(client, arrival, fx) {
             return;
         }
-        let Some(id) = self.join(client, arrival, fx) else { return };
-        if let Some(lease) = self.core.claim(id, fx) {
+        let Some(id) = self.join(client, arrival, true, fx) else { return };
+        if let Some(lease) = self.claim(client, id, fx) {
             self.served(client, lease);
         } else if self.core.leave(id, ErrorKind::Timeout, fx) {
             self.clients[client].wait = None;

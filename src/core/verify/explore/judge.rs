@@ -9,16 +9,18 @@ impl World {
     pub(super) fn check(&self, action: Action) {
         let core = &self.core;
         let held = self.clients.iter().map(|client| client.held.len()).sum::<usize>() as u32;
-        assert_eq!(held, core.busy, "holders after {action:?}");
-        let waiting = self.clients.iter().filter(|client| client.wait.is_some()).count();
-        assert_eq!(waiting as u32, core.queue.len(), "P4: waiters after {action:?}");
+        let granted = self.clients.iter().filter(|client| self.is_granted(client)).count() as u32;
+        assert_eq!(held + granted, core.busy, "holders after {action:?}");
+        let waiting = self.clients.iter().filter(|client| client.wait.is_some()).count() as u32;
+        assert_eq!(waiting - granted, core.queue.waiting(), "P4: waiters after {action:?}");
+        self.check_tasks(action);
         let calls = core.opening + core.checking + core.closers + core.abandoned;
         let own = self.clients.iter().filter(|client| client.own.is_some()).count();
         assert_eq!((self.jobs.len() + own) as u32, calls, "driver calls after {action:?}");
         let shrinks = self.setup.owner.iter().any(|a| matches!(a, Action::SetMax(_)));
         assert!(shrinks || core.occupied() <= core.policy.max_size, "P5 after {action:?}");
         let hopeless = core.is_hopeless(self.now);
-        assert!(!hopeless || core.queue.is_empty(), "P9: a hopeless wait after {action:?}");
+        assert!(!hopeless || core.queue.waiting() == 0, "P9: a hopeless wait after {action:?}");
         let deadlocked = core.deadlocked.is_some();
         assert_eq!(deadlocked, self.is_deadlocked(), "a deadlock after {action:?}");
         for slot in core.slots.iter().filter(|slot| slot.is_open()) {
@@ -85,18 +87,60 @@ impl World {
         }
     }
 
-    /// A waiter gets a connection: no waiter of its priority may be older.
+    /// No task waits past its deadline, and none has a connection for long without being polled.
+    fn check_tasks(&self, action: Action) {
+        for client in &self.clients {
+            let Some(wait) = &client.wait else { continue };
+            let late = wait.deadline <= self.now && !self.is_granted(client);
+            assert!(!late, "P1: a task waits past its deadline after {action:?}");
+            let is_aside = wait.deadline != Time::NEVER && !self.core.queue.is_in_line(wait.id);
+            assert!(!is_aside || wait.nudged, "P3: nobody wakes an absent task after {action:?}");
+        }
+        for slot in self.core.busy_slots().filter(|slot| slot.untaken) {
+            let until = slot.since.after(self.core.policy.take_up_limit);
+            assert!(until > self.now, "P3: not polled, and still granted after {action:?}");
+        }
+    }
+
+    /// A client claims what is idle, or takes up what it was granted.
+    pub(super) fn claim(
+        &mut self,
+        client: usize,
+        id: WaiterId,
+        fx: &mut Effects<Toy>,
+    ) -> Option<Lease<u32>> {
+        let was_granted = self.core.queue.is_granted(id);
+        let lease = self.core.claim(id, fx)?;
+        if !was_granted {
+            self.in_turn(client);
+        }
+        Some(lease)
+    }
+
+    /// A waiter gets a connection.
     pub(super) fn served(&mut self, client: usize, lease: Lease<u32>) {
-        let priority = self.setup.priorities[client];
-        let Some(Wait { id, since, .. }) = self.clients[client].wait.take() else {
+        let Some(Wait { id, .. }) = self.clients[client].wait.take() else {
             panic!("P4: a connection for a client that does not wait");
         };
         assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
         self.assert_proved(lease.conn);
+        // The answer came before the deadline: leaving now must find nothing.
+        let mut fx = Effects::at(self.now);
+        assert!(!self.core.leave(id, ErrorKind::Timeout, &mut fx), "P4");
+        assert!(fx.answers.is_empty() && fx.jobs.is_empty());
+        self.clients[client].held.push(lease);
+    }
+
+    /// A waiter is granted a connection: no waiter of its priority may be older.
+    pub(super) fn in_turn(&self, client: usize) {
+        let priority = self.setup.priorities[client];
+        let Some(Wait { id, since, .. }) = self.clients[client].wait else {
+            panic!("P4: a grant for a client that does not wait");
+        };
         for (other, waiting) in self.clients.iter().enumerate() {
             let Some(Wait { id: other_id, since: theirs, .. }) = waiting.wait else { continue };
-            if self.core.queue.get(other_id).is_none() {
-                continue; // answered in the same transition
+            if other == client || !self.core.queue.is_in_line(other_id) {
+                continue; // answered in the same transition, or aside
             }
             let other_priority = self.setup.priorities[other];
             if other_priority == priority {
@@ -105,11 +149,6 @@ impl World {
             let (own, theirs) = (self.turn(since, priority), self.turn(theirs, other_priority));
             assert!(own <= theirs, "P2: served before its turn");
         }
-        // The answer came before the deadline: leaving now must find nothing.
-        let mut fx = Effects::at(self.now);
-        assert!(!self.core.leave(id, ErrorKind::Timeout, &mut fx), "P4");
-        assert!(fx.answers.is_empty() && fx.jobs.is_empty());
-        self.clients[client].held.push(lease);
     }
 
     pub(super) fn turn(&self, since: Time, priority: u8) -> Time {
@@ -139,7 +178,9 @@ impl World {
             clients.map(|client| client.held.len() as u32).sum::<u32>()
         };
         let all = held_by(&mut self.clients.iter());
-        let by_waiters = held_by(&mut self.clients.iter().filter(|client| client.wait.is_some()));
+        let is_thread = |wait: &Wait| wait.deadline == Time::NEVER;
+        let waits = |client: &&Client| client.wait.as_ref().is_some_and(is_thread);
+        let by_waiters = held_by(&mut self.clients.iter().filter(waits));
         all > 0
             && all == by_waiters
             && all == self.core.occupied()

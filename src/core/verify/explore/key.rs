@@ -78,7 +78,12 @@ impl World {
         let wait = |wait: &Wait| {
             let place = place(wait.id.get_id());
             let first = self.core.nudged == Some(wait.id);
-            format!("w{},{place},{},{first}", age(wait.since), wait.nudged)
+            let lease = self.core.queue.granted_lease(wait.id).map(|lease| {
+                let since = self.core.slots[lease.permit.index()].since;
+                format!("{}{}", slot(&lease.permit), age(since))
+            });
+            let aside = (lease, self.core.queue.is_in_line(wait.id), age(wait.deadline));
+            format!("w{},{place},{},{first}{aside:?}", age(wait.since), wait.nudged)
         };
         let client = |(client, priority): (&Client, &u8)| {
             let held: Vec<String> = client.held.iter().map(|lease| slot(&lease.permit)).collect();

@@ -6,6 +6,9 @@ use super::super::toy::policy;
 use super::world::Action;
 use crate::core::*;
 
+/// For how long a task waits.
+pub(super) const TASK_TIMEOUT: u64 = 2;
+
 pub(super) const fn nanos(n: u64) -> Duration {
     Duration::from_nanos(n)
 }
@@ -27,6 +30,8 @@ pub(super) struct Setup {
     pub(super) last_only_tries: bool,
     /// How many connections a client holds at most.
     pub(super) most_held: usize,
+    /// The first so many clients are tasks.
+    pub(super) tasks: usize,
     /// Clients make checks themselves.
     pub(super) checks_itself: bool,
     /// Clients keep connections that have proved dead for a while.
@@ -36,6 +41,10 @@ pub(super) struct Setup {
 }
 
 impl Setup {
+    pub(super) fn is_task(&self, client: usize) -> bool {
+        client < self.tasks
+    }
+
     pub(super) fn only_idle(&self, client: usize) -> bool {
         self.last_only_tries && client + 1 == self.priorities.len()
     }
@@ -58,6 +67,7 @@ fn plain(name: &'static str, max_size: u32, priorities: &'static [u8]) -> Setup 
         horizon: 2,
         last_only_tries: false,
         most_held: 1,
+        tasks: 0,
         checks_itself: false,
         marks: false,
         subscribed: false,
@@ -224,7 +234,43 @@ pub(super) fn setups() -> Vec<Setup> {
     let patience = (nanos(1), nanos(1));
     (replaced_late.policy.patience_min, replaced_late.policy.patience_max) = patience;
 
+    let tasks = Setup {
+        tasks: 2,
+        leave: true,
+        verdicts: KEEP_OR_BREAK,
+        horizon: 3,
+        ..plain("tasks and a thread, polled late or never", 2, &[5, 5, 5])
+    };
+
+    let mut tasks_checked = Setup {
+        tasks: 2,
+        leave: true,
+        faults: true,
+        horizon: 3,
+        ..plain("tasks: check always, overtaking, failing fast", 1, &[5, 5, 5])
+    };
+    tasks_checked.policy.fresh_for = Duration::ZERO;
+    tasks_checked.policy.fairness_bound = nanos(1);
+    tasks_checked.policy.fail_fast_after = Some(nanos(1));
+
+    let tasks_and_owner = Setup {
+        tasks: 2,
+        owner: &[
+            Action::Refresh,
+            Action::Pause,
+            Action::Resume,
+            Action::SetMax(1),
+            Action::SetMax(2),
+            Action::Close,
+        ],
+        horizon: 3,
+        ..plain("tasks: refresh, pause, resize, close", 2, &[5, 5])
+    };
+
     vec![
+        tasks,
+        tasks_checked,
+        tasks_and_owner,
         strict,
         bounded,
         full,
@@ -299,5 +345,14 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
     own_late.policy.fresh_for = Duration::ZERO;
     own_late.policy.validation_limit = nanos(1);
 
-    vec![doubt, three, late, own, own_late]
+    let tasks = Setup {
+        tasks: 2,
+        faults: true,
+        verdicts: KEEP_OR_BREAK,
+        marks: true,
+        horizon: 3,
+        ..plain("doubt: tasks that are polled late", 2, &[5, 5, 5])
+    };
+
+    vec![doubt, three, late, own, own_late, tasks]
 }

@@ -19,6 +19,8 @@ pub(super) enum Action {
     Claim(usize),
     TimeOut(usize),
     Cancel(usize),
+    /// A task is dropped.
+    Drop(usize),
     Return(usize, Verdict),
     /// A connection has proved dead, and is returned later.
     MarkBroken(usize),
@@ -63,6 +65,8 @@ pub(super) struct OwnCheck {
 pub(super) struct Wait {
     pub(super) id: WaiterId,
     pub(super) since: Time,
+    /// `NEVER` for a thread, which keeps its deadline itself.
+    pub(super) deadline: Time,
     pub(super) nudged: bool,
 }
 
@@ -107,6 +111,14 @@ impl World {
         world
     }
 
+    pub(super) fn is_task(&self, client: usize) -> bool {
+        self.setup.is_task(client)
+    }
+
+    pub(super) fn is_granted(&self, client: &Client) -> bool {
+        client.wait.as_ref().is_some_and(|wait| self.core.queue.is_granted(wait.id))
+    }
+
     pub(super) fn replay(setup: &Setup, path: &[Action]) -> World {
         let mut world = World::new(setup);
         path.iter().for_each(|&action| world.apply(action));
@@ -125,7 +137,9 @@ impl World {
                 if wait.nudged {
                     actions.push(Action::Claim(index));
                 }
-                if self.setup.leave {
+                if self.setup.leave && self.is_task(index) {
+                    actions.push(Action::Drop(index));
+                } else if self.setup.leave {
                     actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
                 }
                 continue;
@@ -197,9 +211,14 @@ impl World {
             Action::Claim(client) => {
                 let id = self.id_of(client);
                 self.clients[client].wait.iter_mut().for_each(|wait| wait.nudged = false);
-                if let Some(lease) = self.core.claim(id, &mut fx) {
+                if let Some(lease) = self.claim(client, id, &mut fx) {
                     self.served(client, lease);
                 }
+            }
+            Action::Drop(client) => {
+                let id = self.id_of(client);
+                self.clients[client].wait = None;
+                self.core.drop_task(id, &mut fx);
             }
             Action::TimeOut(client) => {
                 let id = self.id_of(client);
@@ -268,7 +287,8 @@ impl World {
         self.check_leaving(had_closed_unheld, &fx);
         let core = &self.core;
         let nothing_is_lent = core.busy_slots().all(|slot| slot.leaking);
-        let rests = nothing_is_lent && core.idle.is_empty() && core.queue.is_empty();
+        let waits = core.queue.waiting() + core.queue.granted() > 0;
+        let rests = nothing_is_lent && core.idle.is_empty() && !waits;
         let calls = !self.jobs.is_empty() || self.clients.iter().any(|c| c.own.is_some());
         if planned <= self.now && rests && !calls && core.outage.is_none() {
             let is_quiet = fx.jobs.is_empty() && next == Time::NEVER;
@@ -324,9 +344,17 @@ impl World {
         for (cell, answer) in fx.answers {
             let client = usize::from(cell);
             match answer {
-                Answer::Granted(lease) => self.served(client, lease),
+                Answer::Granted(lease) => {
+                    self.in_turn(client);
+                    self.served(client, lease);
+                }
                 Answer::Nudged => match &mut self.clients[client].wait {
-                    Some(wait) => wait.nudged = true,
+                    Some(wait) => {
+                        wait.nudged = true;
+                        if self.core.queue.is_granted(wait.id) {
+                            self.in_turn(client);
+                        }
+                    }
                     // It joined, was nudged for what lay below the top, and has claimed it.
                     None if at_once == Some(client) => {}
                     None => panic!("P4: nudged a client that does not wait"),

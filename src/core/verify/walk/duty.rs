@@ -224,6 +224,7 @@ impl Reference {
             assert!(checks, "P3: idle, and nobody checks it");
         } else {
             assert!(self.nudged.is_some(), "P3: idle, and nobody is coming for it");
+            assert!(first.task.is_none(), "P3: a task waits beside an idle connection");
             assert!(!self.passed_bound(first), "P2: it may still be overtaken past its bound");
         }
     }
@@ -291,9 +292,15 @@ impl Reference {
             _ if wanted => self.held_up_until(),
             _ => Time::NEVER,
         };
-        let waits = !self.queue.is_empty();
+        let waits = !self.queue.is_empty() || !self.absent.is_empty();
         let hopeless = if waits { self.hopeless_from() } else { Time::NEVER };
-        let others = [self.deadlock_ends(), opens, hopeless];
+        let tasks = self.queue.iter().chain(&self.absent);
+        let tasks = tasks.chain(self.granted.iter().map(|granted| &granted.waiting));
+        // Who has a connection at its deadline keeps it.
+        let deadlines = tasks.filter_map(|waiting| waiting.task).filter(|&at| at > self.truth());
+        let grants = self.granted.iter().map(|granted| granted.until);
+        let task_time = deadlines.chain(grants).min().unwrap_or(Time::NEVER);
+        let others = [self.deadlock_ends(), opens, hopeless, task_time];
         idle.chain(calls).chain(leaks).chain(others).min().unwrap_or(Time::NEVER)
     }
 }

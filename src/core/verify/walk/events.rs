@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use super::reference::{Call, Facts, Failing, Holding, Reference, Waiting, What, connection_ref};
+use super::reference::{
+    Call, Facts, Failing, Granted, Holding, Reference, Waiting, What, connection_ref,
+};
 use crate::core::state::Succession;
 use crate::core::*;
 
@@ -25,17 +27,91 @@ impl Reference {
             return Err(ErrorKind::Connect);
         }
         let check = self.serving() && self.top_needs_check();
-        let full = self.policy.max_waiters.is_some_and(|max| self.queue.len() as u32 >= max);
+        let others = (self.queue.len() + self.absent.len()) as u32;
+        let full = self.policy.max_waiters.is_some_and(|max| others >= max);
         if full && !check && waited.is_zero() {
             self.counters.refused += u64::from(!waiting.only_idle);
             self.refused(client, waited, ErrorKind::QueueFull);
             return Err(ErrorKind::QueueFull);
         }
         self.note(Step::Enqueued { get_id: 0, caller: client, priority: waiting.priority });
-        let place = self.queue.partition_point(|other| other.came < waiting.came);
-        self.queue.insert(place, waiting);
+        self.line_up(waiting);
         self.due.another_check = check;
         Ok(())
+    }
+
+    fn line_up(&mut self, waiting: Waiting) {
+        let place = self.queue.partition_point(|other| other.came < waiting.came);
+        self.queue.insert(place, waiting);
+    }
+
+    /// A task is polled. Returns whether it has a connection. If that is in doubt now, or was taken
+    /// back, it is in the line again.
+    pub(super) fn polled(&mut self, client: u8) -> bool {
+        if let Some(place) = self.granted.iter().position(|g| g.waiting.client == client) {
+            if !self.in_doubt(self.granted[place].conn) {
+                self.granted.remove(place);
+                return true;
+            }
+            self.not_polled(place);
+            if self.closed {
+                self.dismiss(client, ErrorKind::Closed);
+                self.due.answers.push((client, "closed"));
+                return false;
+            }
+        }
+        if let Some(place) = self.absent.iter().position(|waiting| waiting.client == client) {
+            let waiting = self.absent.remove(place);
+            self.line_up(waiting);
+        }
+        false
+    }
+
+    /// Others get what this task was granted.
+    fn not_polled(&mut self, place: usize) {
+        let Granted { waiting, conn, .. } = self.granted.remove(place);
+        self.returned_unused(conn);
+        let (caller, priority) = (waiting.client, waiting.priority);
+        self.note(Step::Enqueued { get_id: 0, caller, priority });
+        let place = self.absent.partition_point(|other| other.came < waiting.came);
+        self.absent.insert(place, waiting);
+    }
+
+    fn returned_unused(&mut self, conn: u32) {
+        let unfit = self.unfit(conn);
+        self.take_back(conn);
+        self.counters.untaken += 1;
+        match unfit {
+            Some(reason) => self.retire_unfit(conn, reason),
+            None => self.stack_unused(conn),
+        }
+    }
+
+    /// A task is dropped.
+    pub(super) fn dropped(&mut self, client: u8) {
+        if let Some(place) = self.granted.iter().position(|g| g.waiting.client == client) {
+            let Granted { conn, .. } = self.granted.remove(place);
+            return self.returned_unused(conn);
+        }
+        self.counters.cancelled += 1;
+        self.dismiss(client, ErrorKind::Cancelled);
+    }
+
+    /// Takes back what tasks have not taken up in time.
+    fn end_grants(&mut self) {
+        while let Some(place) = self.granted.iter().position(|g| g.until <= self.now) {
+            let client = self.granted[place].waiting.client;
+            let deadline = self.granted[place].waiting.task.expect("a task");
+            self.not_polled(place);
+            if self.closed {
+                self.dismiss(client, ErrorKind::Closed);
+                self.due.answers.push((client, "closed"));
+            } else if deadline <= self.now {
+                self.counters.timeouts += 1;
+                self.dismiss(client, ErrorKind::Timeout);
+                self.due.answers.push((client, "timed out"));
+            }
+        }
     }
 
     /// A get fails before it waits.
@@ -60,8 +136,14 @@ impl Reference {
     }
 
     pub(super) fn dequeue(&mut self, client: u8) -> Waiting {
-        let place = self.queue.iter().position(|waiting| waiting.client == client);
-        let waiting = self.queue.remove(place.expect("P4: an answer for one that does not wait"));
+        let is = |waiting: &Waiting| waiting.client == client;
+        let waiting = match self.absent.iter().position(is) {
+            Some(place) => self.absent.remove(place),
+            None => {
+                let place = self.queue.iter().position(is);
+                self.queue.remove(place.expect("P4: an answer for one that does not wait"))
+            }
+        };
         self.counters.time_waited += self.now.since(waiting.since);
         if self.nudged == Some(client) {
             self.nudged = None;
@@ -71,7 +153,8 @@ impl Reference {
 
     /// Returns `false` if it was answered or has left.
     pub(super) fn leave(&mut self, client: u8, kind: ErrorKind) -> bool {
-        if self.waiting(client).is_none() {
+        let is_absent = self.absent.iter().any(|waiting| waiting.client == client);
+        if self.waiting(client).is_none() && !is_absent {
             return false;
         }
         let waiting = self.dismiss(client, kind);
@@ -497,8 +580,15 @@ impl Reference {
     fn stack(&mut self, conn: u32) {
         let (stamp, truth) = (self.stamp(), self.truth());
         let facts = &mut self.conns[conn as usize];
-        (facts.fresh_at, facts.idle_since) = (stamp, stamp);
-        (facts.truly_fresh_at, facts.truly_idle_since) = (truth, truth);
+        (facts.fresh_at, facts.truly_fresh_at) = (stamp, truth);
+        self.stack_unused(conn);
+    }
+
+    /// Its use has proved nothing.
+    fn stack_unused(&mut self, conn: u32) {
+        let (stamp, truth) = (self.stamp(), self.truth());
+        let facts = &mut self.conns[conn as usize];
+        (facts.idle_since, facts.truly_idle_since) = (stamp, truth);
         // What is in doubt is used last.
         let place = if self.in_doubt(conn) { 0 } else { self.idle.len() };
         self.idle.insert(place, conn);
@@ -567,6 +657,10 @@ impl Reference {
         while !self.queue.is_empty() {
             self.answer_first("closed", ErrorKind::Closed);
         }
+        while let Some(client) = self.absent.first().map(|waiting| waiting.client) {
+            self.dismiss(client, ErrorKind::Closed);
+            self.due.answers.push((client, "closed"));
+        }
         self.retire_idle(Reason::PoolClosed);
     }
 
@@ -620,6 +714,7 @@ impl Reference {
         if self.policy.max_lifetime.is_some() {
             self.make_old(self.now);
         }
+        self.end_grants();
         self.reap();
         self.find_leaks();
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::super::toy::Toy;
-use super::reference::{Call, Reference, What};
+use super::reference::{Call, Granted, Reference, Waiting, What};
 use super::walker::TICK;
 use crate::core::*;
 
@@ -98,7 +98,7 @@ impl Reference {
         if let Some(conn) = own {
             self.see_own_check(conn, &mut taken);
         }
-        let (dismissed, failed) = self.see_answers(fx, how, &mut taken);
+        let (dismissed, failed) = self.see_answers(core, fx, how, &mut taken);
         self.see_checks(fx, waiting, &mut taken);
         if let How::Asked { client, priority, arrival, got: Some(conn), fast } = how {
             let since = if fast { self.now } else { arrival.since };
@@ -128,6 +128,9 @@ impl Reference {
         assert_eq!(fx.progress, std::mem::take(&mut self.due.progress), "progress");
         self.compare(core);
         self.judge_service(how);
+        let mut tasks = self.queue.iter().chain(&self.absent).filter_map(|waiting| waiting.task);
+        let ticked = matches!(how, How::Ticked(_));
+        assert!(!ticked || tasks.all(|at| at > self.now), "P1: a task waits past its deadline");
         self.judge_plan(core, fx, how);
         self.order += self.beginning.len() as u64;
     }
@@ -206,6 +209,7 @@ impl Reference {
     /// failed because connecting does.
     fn see_answers(
         &mut self,
+        core: &Core<Toy>,
         fx: &Effects<Toy>,
         how: How,
         taken: &mut Taken,
@@ -221,9 +225,18 @@ impl Reference {
             match answer {
                 Answer::Granted(lease) => {
                     assert_eq!(lease.permit.0, self.conns[lease.conn as usize].permit, "permit");
-                    self.see_grant(*client, lease.conn, taken);
+                    let _ = self.see_grant(*client, lease.conn, taken);
+                }
+                Answer::Nudged if self.is_task(*client) => {
+                    self.see_grant_to_task(*client, core, taken);
                 }
                 Answer::Nudged => self.see_nudge(*client, taken),
+                Answer::Failed(ErrorKind::Timeout, None) if self.is_task(*client) => {
+                    self.see_timeout(*client, how, taken);
+                }
+                Answer::Failed(ErrorKind::Timeout, None) if self.waiting(*client).is_none() => {
+                    actual.push((*client, "timed out"));
+                }
                 Answer::Failed(ErrorKind::Timeout, None) => dismissed.push(*client),
                 Answer::Failed(ErrorKind::Connect, cause) => {
                     assert_eq!(*cause, self.last_error.map(|(_, cause)| cause), "P9: the cause");
@@ -247,11 +260,42 @@ impl Reference {
     fn see_claim(&mut self, claimed: &mut Option<(u8, u32)>, taken: &mut Taken) {
         let first = self.first().map(|waiting| waiting.client);
         if let Some((client, conn)) = claimed.take_if(|(client, _)| Some(*client) == first) {
-            self.see_grant(client, conn, taken);
+            let _ = self.see_grant(client, conn, taken);
         }
     }
 
-    fn see_grant(&mut self, client: u8, conn: u32, taken: &mut Taken) {
+    /// A task that waits, in the line or aside.
+    fn is_task(&self, client: u8) -> bool {
+        let mut all = self.queue.iter().chain(&self.absent);
+        all.any(|waiting| waiting.client == client && waiting.task.is_some())
+    }
+
+    /// The pool tells which connection it was.
+    fn see_grant_to_task(&mut self, client: u8, core: &Core<Toy>, taken: &mut Taken) {
+        let is_its = |slot: &&crate::core::slot::Slot<Toy>| {
+            slot.untaken && slot.caller == Some(client) && slot.state == ConnectionState::Busy
+        };
+        let slot = core.slots.iter().find(is_its).expect("P3: woken without a connection");
+        let conn = (slot.connection_id - 1) as u32;
+        let waiting = self.see_grant(client, conn, taken);
+        let until = self.now.after(self.policy.take_up_limit);
+        self.granted.push(Granted { waiting, conn, until });
+    }
+
+    /// A task times out in the line, or aside, where no connection could be its.
+    fn see_timeout(&mut self, client: u8, how: How, taken: &Taken) {
+        assert!(matches!(how, How::Ticked(_)), "only the reaper looks at deadlines");
+        let in_line = self.waiting(client).is_some();
+        let gone = |conn| taken.upper.contains(conn) || taken.old.contains(conn);
+        let mut left = taken.stack.iter().filter(|&conn| !gone(conn));
+        let fit = left.any(|&conn| self.may_be_handed_out(conn));
+        assert!(!in_line || !self.serving() || !fit, "P1: timed out beside an idle connection");
+        let waiting = self.dismiss(client, ErrorKind::Timeout);
+        assert!(waiting.task.is_some_and(|at| at <= self.now), "P1: timed out early");
+        self.counters.timeouts += 1;
+    }
+
+    fn see_grant(&mut self, client: u8, conn: u32, taken: &mut Taken) -> Waiting {
         assert!(self.serving(), "served while paused or closed");
         let first = self.first().map(|waiting| waiting.client);
         assert_eq!(Some(client), first, "P2: served out of turn");
@@ -264,6 +308,7 @@ impl Reference {
         let waiting = self.dequeue(client);
         self.lend(conn, client, self.now.since(waiting.since));
         self.counters.gets_waited += 1;
+        waiting
     }
 
     fn see_nudge(&mut self, client: u8, taken: &Taken) {
@@ -349,6 +394,13 @@ impl Reference {
         while how.serves()
             && self.is_hopeless()
             && let Some(client) = self.first().map(|first| first.client)
+        {
+            self.dismiss(client, ErrorKind::Connect);
+            expected.push(client);
+        }
+        while how.serves()
+            && self.is_hopeless()
+            && let Some(client) = self.absent.first().map(|waiting| waiting.client)
         {
             self.dismiss(client, ErrorKind::Connect);
             expected.push(client);

@@ -28,6 +28,8 @@ impl Walk {
         let (reference, now) = (&self.reference, self.now);
         let mut queue: Vec<_> = reference.queue.iter().collect();
         queue.sort_by_key(|w| (reference.turn(w.since, w.priority), w.priority));
+        queue.extend(&reference.absent);
+        queue.sort_by_key(|w| reference.turn(w.since, w.priority));
         let queue = queue.into_iter().map(|waiting| {
             let id = self.clients[usize::from(waiting.client)].wait.expect("it waits");
             Waiting {

@@ -17,6 +17,15 @@ pub(super) struct Waiting {
     pub(super) came: u64,
     pub(super) only_idle: bool,
     pub(super) nested: bool,
+    /// The deadline of a task.
+    pub(super) task: Option<Time>,
+}
+
+/// A task that was granted a connection, and was not polled since.
+pub(super) struct Granted {
+    pub(super) waiting: Waiting,
+    pub(super) conn: u32,
+    pub(super) until: Time,
 }
 
 pub(super) struct Holding {
@@ -123,6 +132,10 @@ pub(super) struct Reference {
     pub(super) lagging: Option<Time>,
     /// In the order of arrival.
     pub(super) queue: Vec<Waiting>,
+    /// In the order of the grants.
+    pub(super) granted: Vec<Granted>,
+    /// Tasks that were not polled in time, in the order of arrival.
+    pub(super) absent: Vec<Waiting>,
     /// Was nudged and has not claimed.
     pub(super) nudged: Option<u8>,
     /// From the bottom to the top.
@@ -176,6 +189,8 @@ impl Reference {
             now: Time::START,
             lagging: None,
             queue: Vec::new(),
+            granted: Vec::new(),
+            absent: Vec::new(),
             nudged: None,
             idle: Vec::new(),
             held: Vec::new(),
@@ -326,7 +341,7 @@ impl Reference {
             opening: self.opening(),
             closing: self.retired.len() as u32 + self.calls(|call| call.what == What::Close),
             abandoned: self.abandoned(),
-            waiting: self.queue.len() as u32,
+            waiting: (self.queue.len() + self.absent.len()) as u32,
             old: self.old(),
         }
     }

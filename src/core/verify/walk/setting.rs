@@ -50,6 +50,8 @@ pub(super) enum Kind {
     /// A check that a client makes itself ends.
     EndOwnCheck,
     TimeOut,
+    /// A task is dropped.
+    Drop,
     Cancel,
     CancelTooLate,
     Keep,
@@ -77,7 +79,7 @@ pub(super) enum Kind {
 use Kind::*;
 
 /// Each kind with its usual weight.
-pub(super) const KINDS: [(Kind, usize); 28] = [
+pub(super) const KINDS: [(Kind, usize); 29] = [
     (Get, 60),
     (TryGet, 8),
     (GetWithoutTime, 5),
@@ -85,6 +87,7 @@ pub(super) const KINDS: [(Kind, usize); 28] = [
     (Claim, 40),
     (EndOwnCheck, 40),
     (TimeOut, 8),
+    (Drop, 4),
     (Cancel, 6),
     (CancelTooLate, 2),
     (Keep, 50),
@@ -112,6 +115,8 @@ pub(super) struct Setting {
     pub(super) policy: Policy,
     pub(super) weights: [usize; KINDS.len()],
     pub(super) clients: usize,
+    /// The first so many of them are tasks.
+    pub(super) tasks: usize,
     pub(super) priorities: Vec<u8>,
     /// How many connections a client holds at most.
     pub(super) most_held: usize,
@@ -122,9 +127,11 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn draw(random: &mut Random) -> Setting {
         let policy = policy(random);
+        let clients = random.pick(&[2, 4, 8, 16, 32, 64]);
         Setting {
             weights: weights(random),
-            clients: random.pick(&[2, 4, 8, 16, 32, 64]),
+            clients,
+            tasks: if random.one_in(2) { 0 } else { random.below(clients + 1) },
             priorities: (0..random.pick(&[1, 1, 2, 4])).map(|_| random.below(12) as u8).collect(),
             most_held: random.pick(&[1, 1, 2, 4]),
             steps: random.between(200, 800),
@@ -211,6 +218,7 @@ fn policy(random: &mut Random) -> Policy {
             1 => Some(span(random)),
             _ => None,
         },
+        take_up_limit: limit(random),
         leak_threshold: maybe(random, span),
         reports_self_deadlock: !random.one_in(4),
         self_deadlock_limit: match random.below(3) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::toy::Toy;
 use super::judge::How;
-use super::reference::{Holding, Waiting};
+use super::reference::{Granted, Holding, Waiting};
 use super::setting::Kind;
 use super::walker::{Client, Get, Held, TICK, Walk};
 use crate::core::*;
@@ -20,11 +20,14 @@ impl Walk {
         let most = self.setting.most_held;
         match kind {
             Kind::Get | Kind::TryGet | Kind::GetWithoutTime => clients(&|index, client| {
-                !client.waits && !client.checks && self.held_by(index) < most
+                let asks = !client.waits && !client.checks && self.held_by(index) < most;
+                asks && !(kind == Kind::TryGet && self.is_task(index))
             }),
             Kind::Claim => clients(&|_, client| client.nudged),
             Kind::EndOwnCheck => (0..self.own_checks.len()).collect(),
-            Kind::TimeOut | Kind::Cancel => clients(&|_, client| client.waits),
+            Kind::TimeOut => clients(&|index, client| client.waits && !self.is_task(index)),
+            Kind::Cancel => clients(&|_, client| client.waits),
+            Kind::Drop => clients(&|index, client| client.waits && self.is_task(index)),
             Kind::CancelTooLate => clients(&|_, client| !client.waits && client.wait.is_some()),
             Kind::CancelledBefore => all_clients(),
             // A thread that waits cannot return; but another may have its guard.
@@ -49,6 +52,10 @@ impl Walk {
         }
     }
 
+    fn is_task(&self, client: u8) -> bool {
+        usize::from(client) < self.setting.tasks
+    }
+
     fn held_by(&self, client: u8) -> usize {
         self.held.iter().filter(|held| held.client == client && !held.moved).count()
     }
@@ -71,6 +78,7 @@ impl Walk {
             Kind::Claim => drop(self.claim(target)),
             Kind::EndOwnCheck => self.end_own_check(target),
             Kind::TimeOut => self.time_out(target),
+            Kind::Drop => self.drop_task(target),
             Kind::Cancel | Kind::CancelTooLate => self.leave(target, ErrorKind::Cancelled),
             Kind::Keep => self.give_back(target, Verdict::Keep),
             Kind::Check => {
@@ -148,7 +156,11 @@ impl Walk {
         for (client, answer) in fx.answers {
             self.count(match &answer {
                 Answer::Granted(_) => "granted",
+                Answer::Nudged if self.is_task(client) => "granted to a task",
                 Answer::Nudged => "nudged",
+                Answer::Failed(ErrorKind::Timeout, None) if self.is_task(client) => {
+                    "tasks that timed out"
+                }
                 Answer::Failed(ErrorKind::Timeout, None) => "none idle",
                 Answer::Failed(ErrorKind::Connect, Some(_)) => "failed",
                 Answer::Failed(ErrorKind::Connect, None) => "failed without a cause",
@@ -247,7 +259,7 @@ impl Walk {
             arrival: self.core.arrive(now),
             only_idle,
             has_time,
-            checks_itself: has_time && self.random.one_in(2),
+            checks_itself: has_time && !self.is_task(client) && self.random.one_in(2),
         };
         self.enqueue(get);
     }
@@ -342,11 +354,14 @@ impl Walk {
         let target = usize::from(client);
         // A guard of another pool, or one that has moved, may count too.
         let holds = self.held_by(client) > 0 || self.random.one_in(20);
-        let nested = holds && has_time && !only_idle;
-        let waiting = Waiting { client, priority, since, came: get_id, only_idle, nested };
+        let nested = holds && has_time && !only_idle && !self.is_task(client);
+        let patience = self.random.pick(&[5, 50, 500, u64::MAX]);
+        let deadline = self.now.after(Duration::from_nanos(if has_time { patience } else { 0 }));
+        let task = self.is_task(client).then_some(deadline);
+        let waiting = Waiting { client, priority, since, came: get_id, only_idle, nested, task };
         let expected = self.reference.join(waiting);
         let (caller, cell) = (client, client);
-        let waiter = Waiter { get_id, since, priority, caller, cell, only_idle, nested };
+        let waiter = Waiter { get_id, since, priority, caller, cell, only_idle, nested, task };
         // Set first, because it may be answered before `join` returns.
         self.clients[target].waits = expected.is_ok();
         let joined = self.judged(|core, fx| {
@@ -389,6 +404,14 @@ impl Walk {
         if self.reference.nudged == Some(client) {
             self.reference.nudged = None;
         }
+        let was_absent = self.reference.absent.iter().any(|waiting| waiting.client == client);
+        if was_absent {
+            self.count("polled too late");
+            self.reference.polled(client);
+        }
+        if self.is_task(client) && !was_absent && self.takes_up(target, id) {
+            return true;
+        }
         let lease = self.judged(|core, fx| {
             let lease = core.claim(id, fx);
             let got = lease.as_ref().map(|lease| lease.conn);
@@ -399,6 +422,35 @@ impl Walk {
         self.clients[target].waits = false;
         self.held.push(Held::new(lease, client));
         true
+    }
+
+    /// Returns whether a task has got what it was granted.
+    fn takes_up(&mut self, target: usize, id: WaiterId) -> bool {
+        let client = target as u8;
+        let granted = |granted: &&Granted| granted.waiting.client == client;
+        let Some(granted) = self.reference.granted.iter().find(granted) else { return false };
+        let conn = granted.conn;
+        if !self.reference.polled(client) {
+            self.count("polled, and in doubt");
+            return false;
+        }
+        let lease = self.transition(How::Served, |core, fx| core.claim(id, fx));
+        let lease = lease.expect("P3: it was granted");
+        assert_eq!(lease.conn, conn, "P3: not what it was granted");
+        self.count("taken up");
+        self.clients[target].waits = false;
+        self.held.push(Held::new(lease, client));
+        true
+    }
+
+    fn drop_task(&mut self, target: usize) {
+        let client = target as u8;
+        let id = self.clients[target].wait.expect("it waits");
+        let has_one = self.reference.granted.iter().any(|g| g.waiting.client == client);
+        self.count(if has_one { "dropped with a connection" } else { "dropped while it waits" });
+        self.reference.dropped(client);
+        (self.clients[target].waits, self.clients[target].nudged) = (false, false);
+        self.transition(How::Served, |core, fx| core.drop_task(id, fx));
     }
 
     /// The way of `wait::give_up`.

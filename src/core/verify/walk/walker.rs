@@ -139,6 +139,8 @@ impl Walk {
     /// for the reaper, and to wait until connecting is retried.
     fn recover(&mut self) -> (usize, usize) {
         let work = self.reference.queue.len()
+            + self.reference.granted.len()
+            + self.reference.absent.len()
             + self.jobs.len()
             + self.own_checks.len()
             + self.held.len()
@@ -152,7 +154,10 @@ impl Walk {
             self.apply(Kind::Resume, 0);
         }
         loop {
-            let waits = !self.reference.queue.is_empty();
+            let reference = &self.reference;
+            let waits = !reference.queue.is_empty()
+                || !reference.granted.is_empty()
+                || !reference.absent.is_empty();
             if waits {
                 served_after = steps;
                 assert!(steps <= bound, "P3: waiters are not served within {bound} steps");
@@ -258,7 +263,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 38] = [
+const HAPPENS: [&str; 45] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -268,6 +273,13 @@ const HAPPENS: [&str; 38] = [
     "own checks that took too long",
     "joined after an own check",
     "granted",
+    "granted to a task",
+    "taken up",
+    "polled too late",
+    "polled, and in doubt",
+    "dropped with a connection",
+    "dropped while it waits",
+    "tasks that timed out",
     "nudged",
     "none idle",
     "failed",

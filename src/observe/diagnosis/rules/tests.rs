@@ -68,7 +68,12 @@ fn caller() -> Caller {
 }
 
 fn hold(snapshot: &mut Snapshot, connection: u64, caller: Caller, held_for: Duration) {
-    snapshot.holders.push(Holder::from(Held { connection_id: connection, caller, held_for }));
+    snapshot.holders.push(Holder::from(Held {
+        connection_id: connection,
+        caller,
+        held_for,
+        untaken: false,
+    }));
     snapshot.stats.in_use += 1;
     snapshot.stats.idle -= 1;
 }
@@ -184,7 +189,7 @@ fn one_connection_that_came_back_is_no_standstill() {
     let mut pair = pair();
     keep_all(&mut pair, ms(300));
     // It was returned and got again in between, at the same line, by the same thread.
-    let again = Held { connection_id: 2, caller: caller(), held_for: ms(1299) };
+    let again = Held { connection_id: 2, caller: caller(), held_for: ms(1299), untaken: false };
     pair.1.holders[1] = Holder::from(again);
     pair.1.stats.gets = 1;
     wait(&mut pair, 7, ms(150));
@@ -222,7 +227,8 @@ fn some_kept_for_longer_than_a_caller_waits_are_a_leak_while_callers_wait_long()
     let mut pair = pair();
     keep_all(&mut pair, ms(30_000));
     pair.1.stats.gets = 1;
-    pair.1.holders[3] = Holder::from(Held { connection_id: 4, caller: caller(), held_for: ms(5) });
+    pair.1.holders[3] =
+        Holder::from(Held { connection_id: 4, caller: caller(), held_for: ms(5), untaken: false });
     assert_eq!(kinds(&pair), []);
     wait(&mut pair, 7, ms(150));
     assert_eq!(kinds(&pair), [(Saturated, Critical), (Leak, Warning)]);
@@ -235,7 +241,7 @@ fn threads_that_wait_for_themselves_are_no_leak() {
     keep_all(&mut pair, ms(300));
     wait(&mut pair, 4, ms(600));
     for look in [&mut pair.0, &mut pair.1] {
-        let held = Held { connection_id: 1, caller: caller(), held_for: ms(300) };
+        let held = Held { connection_id: 1, caller: caller(), held_for: ms(300), untaken: false };
         look.nested_gets = vec![NestedGet::from(NestedWait { held, waits: caller() })];
     }
     assert_eq!(kinds(&pair), [(SelfDeadlock, Critical), (Queue, Critical)]);

@@ -63,7 +63,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// The fast path of a get: takes an idle connection if it needs no check and no waiter
     /// comes first.
     #[inline]
-    pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+    pub(super) fn try_fast_path(shared: &Shared<M>, caller: &Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.recently();
         match shared.fast_path(now) {
             FastPath::Open => {
@@ -77,7 +77,7 @@ impl<M: ManageConnection> PooledConnection<M> {
 
     /// The fast path while a handler or a subscriber wants exact times.
     #[cold]
-    fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+    fn try_observed(shared: &Shared<M>, caller: &Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
         let lease = shared.try_core_observed(|core| core.acquire_noted(now, caller))?;
         Some(PooledConnection::new(shared, lease?, now, shared.clock.recently()))

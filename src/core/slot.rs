@@ -150,7 +150,8 @@ impl<T: PoolTypes> Slot<T> {
 
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
         let held_for = now.since(self.since);
-        Some(Held { connection_id: self.connection_id, caller: self.caller?, held_for })
+        let caller = self.caller.clone()?;
+        Some(Held { connection_id: self.connection_id, caller, held_for })
     }
 
     /// The driver call that is under way and not abandoned.

@@ -18,7 +18,7 @@ pub(crate) struct WaitSpan(Option<EnteredSpan>);
 
 impl WaitSpan {
     /// Opens the span within the span that the caller is in.
-    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, get_id: u64) -> WaitSpan {
+    pub(crate) fn begin(logger: &Logger, pool: &str, caller: &Caller, get_id: u64) -> WaitSpan {
         let call_site = CallSite::from(caller);
         let (pool, label) = (plain(pool), call_site.label().map(plain));
         let begin = || {

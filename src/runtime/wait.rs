@@ -57,7 +57,7 @@ impl<M: ManageConnection> Shared<M> {
         // Overtakes waiters, if the fairness bound allows it. This is nearly a fast path, so it
         // checks the process as rarely as a fast path does.
         if self.fast_path(self.clock.recently()) != FastPath::Forked && !is_cancelled(checkout) {
-            let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
+            let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, &checkout.caller);
             if let Some(lease) = self.try_core(overtake).flatten() {
                 return Ok(lease);
             }
@@ -66,7 +66,7 @@ impl<M: ManageConnection> Shared<M> {
             return Err(self.forked());
         }
         if is_cancelled(checkout) {
-            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
+            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller.clone()));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
             return Err(refusal.into_error(checkout.caller.label()));
         }
@@ -148,7 +148,7 @@ impl<M: ManageConnection> Shared<M> {
         may_check: bool,
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
-        let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
+        let (now, caller, priority) = (fx.now, &checkout.caller, checkout.caller.priority());
         if let Some(lease) = core.acquire(arrival, priority, caller, fx) {
             return Outcome::Taken(lease);
         }
@@ -167,7 +167,7 @@ impl<M: ManageConnection> Shared<M> {
             get_id: arrival.get_id,
             since: arrival.since,
             priority,
-            caller,
+            caller: caller.clone(),
             cell: Arc::clone(&cell),
             only_idle: checkout.only_idle,
             // A get that does not really wait cannot deadlock.
@@ -193,7 +193,7 @@ impl<M: ManageConnection> Shared<M> {
     ) -> Got<M> {
         #[cfg(feature = "tracing")]
         let span =
-            super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, get_id);
+            super::span::WaitSpan::begin(&self.logger, &self.config.name, &checkout.caller, get_id);
         let got = wait();
         let now = self.clock.now();
         let waited = now.since(checkout.start);
@@ -296,7 +296,7 @@ impl<M: ManageConnection> Shared<M> {
         connection_id: Option<u64>,
         suppressed: u64,
     ) {
-        let call_site = CallSite::from(checkout.caller);
+        let call_site = CallSite::from(&checkout.caller);
         let location = call_site.location().to_string();
         let key_values = [
             ("get_id", get_id.into()),

@@ -7,13 +7,96 @@ use std::panic::Location;
 use super::text::Plain;
 use super::thread::{Name, Thread};
 use crate::core::ThreadId;
+use crate::sync::Arc;
+
+/// What a connection is for: a literal, a `String` or an `Arc<str>`, for
+/// [`Request::label`](crate::Request::label).
+///
+/// A literal costs nothing. A `String` is copied once; an `Arc<str>` is shared, so keep one
+/// for a label that is built once and used often. The pool keeps a label for as long as the
+/// connection, the waiter, the error or the event that it belongs to.
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::StubManager;
+/// # let pool = fairpool::Pool::builder().build(StubManager)?;
+/// let route = "/orders/{id}"; // from a router, for example
+/// let conn = pool.request().label(format!("GET {route}")).get()?;
+/// assert_eq!(pool.holders()[0].label(), Some("GET /orders/{id}"));
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Label(Text);
+
+#[derive(Clone)]
+enum Text {
+    /// Empty if there is no label.
+    Literal(&'static str),
+    /// Thin, so that this is no larger than a literal alone.
+    Shared(Arc<String>),
+}
+
+impl Label {
+    pub(crate) const NONE: Label = Label(Text::Literal(""));
+
+    fn get(&self) -> Option<&str> {
+        Some(self.as_str()).filter(|text| !text.is_empty())
+    }
+
+    fn as_str(&self) -> &str {
+        match &self.0 {
+            Text::Literal(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+}
+
+impl From<&'static str> for Label {
+    fn from(text: &'static str) -> Label {
+        Label(Text::Literal(text))
+    }
+}
+
+impl From<String> for Label {
+    fn from(text: String) -> Label {
+        Label(Text::Shared(Arc::new(text)))
+    }
+}
+
+impl From<Arc<str>> for Label {
+    fn from(text: Arc<str>) -> Label {
+        text.to_string().into()
+    }
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Label) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Label {}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Label {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(to)
+    }
+}
 
 /// The thread, place and purpose of a checkout.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Caller {
     thread: Thread,
     pub(super) location: &'static Location<'static>,
-    label: Option<&'static str>,
+    label: Label,
     priority: u8,
 }
 
@@ -21,14 +104,14 @@ impl Caller {
     #[inline]
     pub(crate) fn here(
         location: &'static Location<'static>,
-        label: Option<&'static str>,
+        label: Label,
         priority: u8,
     ) -> Caller {
         Caller { thread: Thread::current(), location, label, priority }
     }
 
-    pub(crate) fn label(&self) -> Option<&'static str> {
-        self.label
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.label.get()
     }
 
     pub(crate) fn priority(&self) -> u8 {
@@ -54,13 +137,13 @@ pub struct CallSite {
     number: u64,
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::location"))]
     location: &'static Location<'static>,
-    label: Option<&'static str>,
+    label: Label,
     priority: u8,
 }
 
-impl From<Caller> for CallSite {
-    fn from(caller: Caller) -> CallSite {
-        let Caller { thread, location, label, priority } = caller;
+impl From<&Caller> for CallSite {
+    fn from(caller: &Caller) -> CallSite {
+        let Caller { thread, location, label, priority } = caller.clone();
         CallSite { thread: thread.name(), number: thread.number, location, label, priority }
     }
 }
@@ -76,14 +159,15 @@ impl CallSite {
         self.number
     }
 
-    /// The line at which the get was called.
+    /// The line at which the get was called, or the one given with
+    /// [`Request::location`](crate::Request::location).
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
-    pub fn label(&self) -> Option<&'static str> {
-        self.label
+    pub fn label(&self) -> Option<&str> {
+        self.label.get()
     }
 
     /// The priority of the get.
@@ -95,7 +179,7 @@ impl CallSite {
 impl fmt::Display for CallSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "thread '{}' at {}", Plain(self.thread()), Place(self.location))?;
-        self.label.map_or(Ok(()), |label| write!(f, " ({})", Plain(label)))
+        self.label().map_or(Ok(()), |label| write!(f, " ({})", Plain(label)))
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Holder {
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
         let Held { connection_id, caller, held_for } = held;
-        Holder { connection_id, held_for, call_site: caller.into() }
+        Holder { connection_id, held_for, call_site: CallSite::from(&caller) }
     }
 }
 
@@ -54,7 +54,7 @@ impl Holder {
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
-    pub fn label(&self) -> Option<&'static str> {
+    pub fn label(&self) -> Option<&str> {
         self.call_site.label()
     }
 
@@ -90,7 +90,7 @@ pub struct Waiter {
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
         let Waiting { get_id, caller, waited, .. } = waiting;
-        Waiter { get_id, waited, call_site: caller.into() }
+        Waiter { get_id, waited, call_site: CallSite::from(&caller) }
     }
 }
 
@@ -123,7 +123,7 @@ impl Waiter {
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
-    pub fn label(&self) -> Option<&'static str> {
+    pub fn label(&self) -> Option<&str> {
         self.call_site.label()
     }
 

@@ -9,6 +9,7 @@ use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
+use crate::types::thread::Thread;
 use crate::types::{Caller, CancelToken, Error, Label, ManageConnection};
 
 /// The priority of callers that do not ask for another.
@@ -77,11 +78,11 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self
     }
 
-    /// What the connection is for, to be shown in errors, logs, events and snapshots: a
-    /// literal, or a [`Label`] made from any other string.
+    /// What the connection is for, to be shown in errors, logs, events, traces and snapshots: a
+    /// literal, or any other string (see [`Label`]).
     ///
-    /// The pool's own metrics do not have it. Who passes labels on to a system of metrics or
-    /// traces decides how many different ones that can bear.
+    /// No metric of the pool has it. If you pass labels on to a system of metrics, see to it
+    /// that they are few: name kinds of work there, not single requests.
     pub fn label(mut self, label: impl Into<Label>) -> Self {
         self.label = label.into();
         self
@@ -137,9 +138,10 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     #[track_caller]
     pub fn get(mut self) -> Result<PooledConnection<M>, Error> {
         let location = self.location.unwrap_or(Location::caller());
-        let caller = Caller::here(location, mem::replace(&mut self.label, Label::NONE), self.priority);
+        let caller =
+            Caller::here(location, mem::replace(&mut self.label, Label::NONE), self.priority);
         if !self.cancel.is_some_and(CancelToken::is_cancelled)
-            && let Some(guard) = PooledConnection::try_fast_path(self.shared, &caller)
+            && let Some(guard) = PooledConnection::try_fast_path(self.shared, || &caller)
         {
             return Ok(guard);
         }
@@ -177,11 +179,12 @@ pub(super) fn get<'a, M: ManageConnection>(
     location: &'static Location<'static>,
     request: impl FnOnce(Request<'a, M>) -> Request<'a, M>,
 ) -> Result<PooledConnection<M>, Error> {
-    let caller = Caller::here(location, Label::NONE, DEFAULT_PRIORITY);
-    if let Some(guard) = PooledConnection::try_fast_path(shared, &caller) {
+    let thread = Thread::current();
+    let caller = || Caller::on(thread, location, Label::NONE, DEFAULT_PRIORITY);
+    if let Some(guard) = PooledConnection::try_fast_path(shared, caller) {
         return Ok(guard);
     }
-    request(Request::new(shared)).take_slow_path(caller)
+    request(Request::new(shared)).take_slow_path(caller())
 }
 
 impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
@@ -190,7 +193,7 @@ impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
             .field("until", &self.until)
             .field("priority", &self.priority)
             .field("cancel", &self.cancel)
-            .field("label", &self.label)
+            .field("label", &self.label.text())
             .field("location", &self.location)
             .finish()
     }

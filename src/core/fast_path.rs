@@ -41,7 +41,11 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// [`overtake`](Core::overtake) with a note in the journal.
-    pub(crate) fn acquire_noted(&mut self, now: Time, caller: &T::Caller) -> Option<Lease<T::Conn>> {
+    pub(crate) fn acquire_noted(
+        &mut self,
+        now: Time,
+        caller: &T::Caller,
+    ) -> Option<Lease<T::Conn>> {
         let gate = self.gate_in_force();
         if now >= gate.until {
             return None;
@@ -140,6 +144,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// [`enter`](Core::enter) for `Idle`, of a connection that is not in doubt; the caller notes
     /// it.
+    #[inline]
     pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, stamp: Time) {
         let slot = &mut self.slots[lease.permit.index()];
         slot.state = ConnectionState::Idle;

@@ -9,21 +9,26 @@ use super::thread::{Name, Thread};
 use crate::core::ThreadId;
 use crate::sync::Arc;
 
-/// What a connection is for: a literal, a `String` or an `Arc<str>`, for
-/// [`Request::label`](crate::Request::label).
+/// What a connection is for, made from any string, for
+/// [`Request::label`](crate::Request::label). An empty one is none.
 ///
-/// A literal costs nothing. A `String` is copied once; an `Arc<str>` is shared, so keep one
-/// for a label that is built once and used often. The pool keeps a label for as long as the
-/// connection, the waiter, the error or the event that it belongs to.
+/// A literal costs nothing. Another string is allocated once, and a clone of the label shares
+/// it: so keep a label that is used often. The memory is freed when the label, its clones, and
+/// whatever shows it (errors, events, snapshots) are gone; the pool itself keeps, for each
+/// connection, the label of the last caller that got it.
 ///
 /// # Examples
 ///
 /// ```
 /// # use fairpool_testing::StubManager;
-/// # let pool = fairpool::Pool::builder().build(StubManager)?;
-/// let route = "/orders/{id}"; // from a router, for example
-/// let conn = pool.request().label(format!("GET {route}")).get()?;
-/// assert_eq!(pool.holders()[0].label(), Some("GET /orders/{id}"));
+/// # let pool = fairpool::Pool::builder().max_size(2).build(StubManager)?;
+/// use fairpool::Label;
+///
+/// let route = String::from("GET /orders/{id}"); // from a router, for example
+/// let label = Label::from(route);
+/// let _first = pool.request().label(label.clone()).get()?;
+/// let _second = pool.request().label(label).get()?;
+/// assert!(pool.holders().iter().all(|holder| holder.label() == Some("GET /orders/{id}")));
 /// # Ok::<(), fairpool::Error>(())
 /// ```
 #[derive(Clone)]
@@ -31,24 +36,20 @@ pub struct Label(Text);
 
 #[derive(Clone)]
 enum Text {
-    /// Empty if there is no label.
     Literal(&'static str),
-    /// Thin, so that this is no larger than a literal alone.
+    /// A thin pointer: so a label is no larger than a literal, and a checkout copies no more.
     Shared(Arc<String>),
 }
 
 impl Label {
     pub(crate) const NONE: Label = Label(Text::Literal(""));
 
-    fn get(&self) -> Option<&str> {
-        Some(self.as_str()).filter(|text| !text.is_empty())
-    }
-
-    fn as_str(&self) -> &str {
-        match &self.0 {
+    pub(crate) fn text(&self) -> Option<&str> {
+        let text = match &self.0 {
             Text::Literal(text) => text,
-            Text::Shared(text) => text,
-        }
+            Text::Shared(text) => text.as_str(),
+        };
+        (!text.is_empty()).then_some(text)
     }
 }
 
@@ -72,7 +73,7 @@ impl From<Arc<str>> for Label {
 
 impl PartialEq for Label {
     fn eq(&self, other: &Label) -> bool {
-        self.as_str() == other.as_str()
+        self.text() == other.text()
     }
 }
 
@@ -80,14 +81,14 @@ impl Eq for Label {}
 
 impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
+        self.text().unwrap_or_default().fmt(f)
     }
 }
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for Label {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.get().serialize(to)
+        self.text().serialize(to)
     }
 }
 
@@ -102,16 +103,22 @@ pub(crate) struct Caller {
 
 impl Caller {
     #[inline]
-    pub(crate) fn here(
+    pub(crate) fn here(location: &'static Location<'static>, label: Label, priority: u8) -> Caller {
+        Caller::on(Thread::current(), location, label, priority)
+    }
+
+    #[inline]
+    pub(crate) fn on(
+        thread: Thread,
         location: &'static Location<'static>,
         label: Label,
         priority: u8,
     ) -> Caller {
-        Caller { thread: Thread::current(), location, label, priority }
+        Caller { thread, location, label, priority }
     }
 
     pub(crate) fn label(&self) -> Option<&str> {
-        self.label.get()
+        self.label.text()
     }
 
     pub(crate) fn priority(&self) -> u8 {
@@ -167,7 +174,7 @@ impl CallSite {
 
     /// The label given with [`Request::label`](crate::Request::label).
     pub fn label(&self) -> Option<&str> {
-        self.label.get()
+        self.label.text()
     }
 
     /// The priority of the get.
@@ -200,5 +207,25 @@ impl fmt::Debug for CallSite {
             .field("label", &self.label())
             .field("priority", &self.priority())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_of_any_string_is_no_larger_than_a_literal() {
+        assert_eq!(size_of::<Label>(), size_of::<&str>());
+        assert_eq!(size_of::<Caller>(), 6 * size_of::<usize>());
+    }
+
+    #[test]
+    fn labels_are_equal_if_their_texts_are() {
+        let literal = Label::from("a report");
+        assert_eq!(literal, Label::from(String::from("a report")));
+        assert_ne!(literal, Label::from(Arc::<str>::from("another")));
+        assert_eq!(Label::NONE, Label::from(String::new()));
+        assert_eq!(format!("{literal:?}"), "\"a report\"");
     }
 }

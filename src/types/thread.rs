@@ -134,14 +134,14 @@ impl Drop for End {
 
 /// A thread: its unique number, and the record with its name.
 #[derive(Clone, Copy)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     pub(super) number: u64,
     record: &'static Record,
 }
 
 impl Thread {
     #[inline]
-    pub(super) fn current() -> Thread {
+    pub(crate) fn current() -> Thread {
         CURRENT.with(Cell::get).unwrap_or_else(Thread::identify)
     }
 

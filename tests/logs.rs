@@ -489,6 +489,7 @@ fn a_deadlock_is_logged() {
     let set = |builder: Builder<Manager>| builder.on_self_deadlock(SelfDeadlock::Warn);
     let pool = named("nested", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
+    held.touch();
     pool.get_timeout(ms(20)).unwrap_err();
     let lines = await_lines("nested", "waits for another at", 1);
     assert_eq!(lines[0].level, Level::Warn);
@@ -586,6 +587,7 @@ fn provoke(name: &'static str) -> u32 {
     let pool = named(name, set).build(server.manager()).unwrap();
     let line = watched("gets whose lines the logger gets", move || {
         let (held, line) = (pool.get().unwrap(), line!());
+        held.touch();
         assert!(pool.get().unwrap_err().is_self_deadlock());
         eventually("it is reported", || pool.stats().leaks == 1);
         drop(held);
@@ -686,6 +688,7 @@ fn print_all(pool: &Pool<Spiteful>, printed: &mut Vec<String>) {
     let events = pool.subscribe(1000).unwrap();
     let label = Label::from(spite("label"));
     let held = pool.request().label(label.clone()).get().unwrap();
+    let _: &() = &held; // a use
     let error = pool.request().label(label.clone()).get().unwrap_err();
     assert!(error.is_self_deadlock());
     printed.extend([error.to_string(), format!("{error:?}")]);

@@ -171,7 +171,7 @@ impl<M: ManageConnection> Shared<M> {
             cell: Arc::clone(&cell),
             only_idle: checkout.only_idle,
             // A get that does not really wait cannot deadlock.
-            nested: !checkout.only_idle && has_time && thread::may_hold(),
+            nested: !checkout.only_idle && has_time && thread::holds_used(),
         };
         match core.join(waiter, fx) {
             Err(kind) => refuse(core, kind),

@@ -124,6 +124,10 @@ impl Caller {
     pub(crate) fn priority(&self) -> u8 {
         self.priority
     }
+
+    pub(crate) fn thread(&self) -> Thread {
+        self.thread
+    }
 }
 
 impl ThreadId for Caller {

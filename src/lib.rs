@@ -148,8 +148,8 @@ pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
 pub use crate::types::{
     CallLimits, CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness,
-    HandleError, HandleEvent, LoggingErrorHandler, ManageConnection, NopConnectionCustomizer,
-    NopErrorHandler, NopEventHandler, SelfDeadlock, text,
+    HandleError, HandleEvent, Label, LoggingErrorHandler, ManageConnection,
+    NopConnectionCustomizer, NopErrorHandler, NopEventHandler, SelfDeadlock, text,
 };
 
 pub mod event {

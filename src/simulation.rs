@@ -309,11 +309,11 @@ impl<F: FnMut(Ended)> World<F> {
         self.serial += 1;
         let number = self.serial;
         let caller = Caller(number);
-        let lease = self.core.acquire_fast(now, caller);
-        let lease = lease.or_else(|| self.core.overtake(now, caller));
+        let lease = self.core.acquire_fast(now, &caller);
+        let lease = lease.or_else(|| self.core.overtake(now, &caller));
         let acquire = |core: &mut Core<_>, fx: &mut _| {
             let came = core.arrive(now);
-            core.acquire(came, arrival.priority, caller, fx)
+            core.acquire(came, arrival.priority, &caller, fx)
         };
         if let Some(lease) = lease.or_else(|| self.transition(acquire)) {
             return self.serve(arrival, now, now, lease);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use fairpool::{Fairness, Pool};
+use fairpool::{Fairness, Label, Pool};
 use fairpool_testing::StubManager;
 use fairpool_testing::stub::{WATCHDOG, eventually};
 
@@ -46,8 +46,10 @@ fn gets_and_returns_allocate_nothing() {
 #[test]
 fn gets_without_waiting_allocate_nothing() {
     let pool = pool(1, Fairness::default());
+    let label = Label::from(String::from("a label that is kept"));
     let thousand = || {
         for _ in 0..1000 {
+            drop(pool.request().label(label.clone()).get().expect("it is idle"));
             drop(pool.try_get().expect("it is idle"));
             drop(pool.get_timeout(Duration::ZERO).expect("it is idle"));
             drop(pool.request().label("a label").get().expect("it is idle"));
@@ -56,6 +58,29 @@ fn gets_without_waiting_allocate_nothing() {
     get_and_return(&pool); // connects
     thousand();
     assert_eq!(allocations(thousand), 0);
+}
+
+/// The pool keeps the label of the last caller only.
+#[test]
+fn labels_of_single_requests_leave_nothing_behind() {
+    let pool = pool(1, Fairness::default());
+    let label = |number: u32| format!("request {number}");
+    let labelled = |number| drop(pool.request().label(label(number)).get().expect("it is idle"));
+    let none_without_waiting = |number| {
+        let held = pool.request().label(label(number)).get().expect("it is idle");
+        let other = pool.request().label(label(number)).timeout(Duration::ZERO).get();
+        assert!(other.map(drop).is_err_and(|error| error.to_string().contains(&label(number))));
+        drop(held);
+    };
+    let thousand = || {
+        (0..1000).for_each(labelled);
+        (0..1000).for_each(none_without_waiting);
+        get_and_return(&pool); // forgets the last label
+    };
+    thousand();
+    let all = measure(thousand);
+    assert_eq!((all.count_current, all.bytes_current), (0, 0), "what is left: {all:?}");
+    assert!(all.count_total >= 3000, "each label is allocated: {all:?}");
 }
 
 /// A waiter that was notified of an idle connection needs a moment to wake up. A newcomer that

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use fairpool::event::{EventKind, Reason};
 use fairpool::health::HealthThresholds;
 use fairpool::{
-    Builder, CallLimits, LoggingErrorHandler, ManageConnection, Pool, PooledConnection,
+    Builder, CallLimits, Label, LoggingErrorHandler, ManageConnection, Pool, PooledConnection,
     SelfDeadlock,
 };
 use fairpool_testing::stub::{
@@ -489,6 +489,7 @@ fn a_deadlock_is_logged() {
     let set = |builder: Builder<Manager>| builder.on_self_deadlock(SelfDeadlock::Warn);
     let pool = named("nested", set).build(Server::new().manager()).unwrap();
     let held = pool.get().unwrap();
+    held.touch();
     pool.get_timeout(ms(20)).unwrap_err();
     let lines = await_lines("nested", "waits for another at", 1);
     assert_eq!(lines[0].level, Level::Warn);
@@ -586,6 +587,7 @@ fn provoke(name: &'static str) -> u32 {
     let pool = named(name, set).build(server.manager()).unwrap();
     let line = watched("gets whose lines the logger gets", move || {
         let (held, line) = (pool.get().unwrap(), line!());
+        held.touch();
         assert!(pool.get().unwrap_err().is_self_deadlock());
         eventually("it is reported", || pool.stats().leaks == 1);
         drop(held);
@@ -684,15 +686,16 @@ impl ManageConnection for Spiteful {
 /// Everything that a pool of spiteful names, labels, threads and errors can print.
 fn print_all(pool: &Pool<Spiteful>, printed: &mut Vec<String>) {
     let events = pool.subscribe(1000).unwrap();
-    let label: &'static str = spite("label").leak();
-    let held = pool.request().label(label).get().unwrap();
-    let error = pool.request().label(label).get().unwrap_err();
+    let label = Label::from(spite("label"));
+    let held = pool.request().label(label.clone()).get().unwrap();
+    let _: &() = &held; // a use
+    let error = pool.request().label(label.clone()).get().unwrap_err();
     assert!(error.is_self_deadlock());
     printed.extend([error.to_string(), format!("{error:?}")]);
     let nested = error.nested_gets();
     printed.extend([nested[0].to_string(), format!("{nested:?}")]);
     let error = thread::scope(|scope| {
-        let wait = || pool.request().label(label).timeout(ms(300)).get().unwrap_err();
+        let wait = || pool.request().label(label.clone()).timeout(ms(300)).get().unwrap_err();
         let waiting = scope.spawn(wait);
         eventually("it waits", || !pool.waiters().is_empty());
         printed.extend(pool.waiters().iter().flat_map(|it| [it.to_string(), format!("{it:?}")]));
@@ -704,7 +707,7 @@ fn print_all(pool: &Pool<Spiteful>, printed: &mut Vec<String>) {
     printed.extend([error.to_string(), format!("{error:?}")]);
     eventually("the leak is found", || pool.stats().leaks >= 1);
     printed.extend(pool.holders().iter().flat_map(|it| [it.to_string(), format!("{it:?}")]));
-    printed.extend([format!("{pool:?} {held:?} {:?}", pool.request().label(label))]);
+    printed.extend([format!("{pool:?} {held:?} {:?}", pool.request().label(label.clone()))]);
     printed.extend([format!("{:?}", pool.downgrade()), pool.health().to_string()]);
     let report = pool.close(Instant::now() + ms(20));
     printed.extend([report.to_string(), format!("{report:?}")]);

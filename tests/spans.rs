@@ -201,7 +201,7 @@ fn a_span_keeps_its_fields_on_one_line() {
     let pool = builder(1).name(hostile).build(Server::new().manager()).unwrap();
     let recorder = Recorder::default();
     let giver = give_back_later(&pool, pool.get().unwrap());
-    recorder.around(|| drop(pool.request().label(hostile).get().unwrap()));
+    recorder.around(|| drop(pool.request().label(hostile.to_string()).get().unwrap()));
     giver.join().unwrap();
     let [get] = &recorder.gets()[..] else { panic!("{:?}", recorder.gets()) };
     let plain = format!("{:?}", r"a\u{1b}[2J\nb\u{202e}");

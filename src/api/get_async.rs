@@ -45,10 +45,10 @@ impl<M: ManageConnection> Future for GetAsync<'_, M> {
         let mut wait = match std::mem::replace(&mut this.state, State::Done) {
             State::New(request) => {
                 let shared = request.shared;
-                if let Some(guard) = request.try_fast_path(this.caller) {
+                if let Some(guard) = request.try_fast_path(&this.caller) {
                     return Poll::Ready(Ok(guard.of_task()));
                 }
-                let checkout = request.into_checkout(this.caller, true);
+                let checkout = request.into_checkout(this.caller.clone(), true);
                 let start = checkout.start;
                 match task_wait::begin(shared, checkout) {
                     TaskGet::Waits(wait) => wait,

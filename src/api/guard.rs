@@ -1,5 +1,6 @@
 //! The guard of a connection that a caller holds.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::core::{Check, Leased, Reason, Time, Verdict};
 use crate::runtime::shared::{FastPath, PoolConn, PoolLease, PoolRef, Shared};
 use crate::sync::{Arc, Ordering};
-use crate::types::thread;
+use crate::types::thread::Left;
 use crate::types::{Caller, CheckinEvent, CheckoutEvent, Extensions, ManageConnection};
 
 /// A connection that is returned to its pool when it is dropped.
@@ -61,23 +62,27 @@ const GONE: &str = "BUG: a guard without its connection";
 
 impl<M: ManageConnection> PooledConnection<M> {
     /// The fast path of a get: takes an idle connection if it needs no check and no waiter
-    /// comes first.
+    /// comes first. The caller is made only where it is stored: to make it earlier, and move
+    /// it, would cost a tenth of the instructions of a get and its return.
     #[inline]
-    pub(super) fn try_fast_path(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+    pub(super) fn try_fast_path<C: Borrow<Caller>>(
+        shared: &Shared<M>,
+        caller: impl Fn() -> C,
+    ) -> Option<PooledConnection<M>> {
         let now = shared.clock.recently();
         match shared.fast_path(now) {
             FastPath::Open => {
-                let lease = shared.try_core(|core| core.acquire_fast(now, caller))??;
+                let lease = shared.try_core(|core| core.acquire_fast(now, caller().borrow()))??;
                 Some(PooledConnection::new(shared, lease, now, now))
             }
-            FastPath::Observed => PooledConnection::try_observed(shared, caller),
+            FastPath::Observed => PooledConnection::try_observed(shared, caller().borrow()),
             FastPath::Forked => None,
         }
     }
 
     /// The fast path while a handler or a subscriber wants exact times.
     #[cold]
-    fn try_observed(shared: &Shared<M>, caller: Caller) -> Option<PooledConnection<M>> {
+    fn try_observed(shared: &Shared<M>, caller: &Caller) -> Option<PooledConnection<M>> {
         let now = shared.clock.now();
         let lease = shared.try_core_observed(|core| core.acquire_noted(now, caller))?;
         Some(PooledConnection::new(shared, lease?, now, shared.clock.recently()))
@@ -96,8 +101,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let mut guard = PooledConnection { lease: Some(lease) };
         let conn = guard.conn_mut();
         conn.uses += 1;
-        conn.thread = thread::guard_taken();
-        conn.moved.store(false, Ordering::Relaxed);
+        conn.user.get_here();
         if conn.sampler.is_due(tick, conn.uses) {
             guard.sample(shared, start, tick);
         }
@@ -115,9 +119,7 @@ impl<M: ManageConnection> PooledConnection<M> {
 
     /// The guard of a task, which counts for no thread.
     pub(super) fn of_task(mut self) -> PooledConnection<M> {
-        let conn = self.conn_mut();
-        thread::guard_dropped(std::mem::replace(&mut conn.thread, thread::NONE));
-        conn.moved.store(true, Ordering::Relaxed);
+        self.conn_mut().user.become_none();
         self
     }
 
@@ -145,18 +147,35 @@ impl<M: ManageConnection> PooledConnection<M> {
     }
 
     /// Self-deadlocks are found by the connections that waiting threads hold. So the pool
-    /// must know when another thread uses a connection.
+    /// must know which thread uses a connection.
     #[inline]
     fn note_use(&self) {
-        if !thread::is_current(self.conn().thread) {
+        if !self.conn().user.is_here() {
+            self.note_first_use();
+        }
+    }
+
+    #[inline(never)]
+    fn note_first_use(&self) {
+        if !self.conn().user.begin_here() {
+            PooledConnection::unbind(self);
+        }
+    }
+
+    /// A call that does not need the connection itself, and so is no use of it; but it shows
+    /// on which thread the guard is.
+    fn note_place(&self) {
+        let user = &self.conn().user;
+        if !user.is_here() && !user.is_unused_here() {
             PooledConnection::unbind(self);
         }
     }
 
     /// Marks the connection as given to another thread, before that thread first uses it.
     ///
-    /// The pool notices the first use on another thread by itself. Call this only if the
-    /// thread that got the connection may wait for another connection before that use:
+    /// The pool notices the first use on another thread by itself, and a connection that has
+    /// not been used counts for no thread. Call this only if the thread that got the connection
+    /// has used it, and may wait for another connection before the other thread uses it:
     /// otherwise the pool may report a [`SelfDeadlock`](crate::SelfDeadlock) by mistake.
     ///
     /// # Blocking
@@ -165,31 +184,45 @@ impl<M: ManageConnection> PooledConnection<M> {
     #[cold]
     pub fn unbind(this: &Self) {
         let lease = this.lease.as_ref().expect(GONE);
-        let moved = &lease.conn.moved;
-        if moved.load(Ordering::Relaxed) || moved.swap(true, Ordering::Relaxed) {
+        if !lease.conn.user.is_moved() {
+            PooledConnection::leave(lease);
+        }
+    }
+
+    /// Notes that the connection counts for no thread any more.
+    #[cold]
+    fn leave(lease: &PoolLease<M>) {
+        let left = lease.conn.user.leave();
+        let shared = &lease.conn.pool.shared;
+        if left == Left::Before || shared.process.is_forked() {
             return;
         }
-        let shared = &lease.conn.pool.shared;
-        if !shared.process.is_forked() {
-            shared.try_core(|core| core.guard_moved(&lease.permit));
+        let holder = shared.try_core(|core| {
+            core.guard_moved(&lease.permit);
+            core.last_caller(&lease.permit)
+        });
+        if left == Left::Used
+            && let Some(holder) = holder.flatten()
+        {
+            holder.thread().guard_left();
         }
     }
 
     /// The user's own data that is kept with the connection.
     pub fn extensions(this: &Self) -> &Extensions {
-        this.note_use();
+        this.note_place();
         &this.conn().extensions
     }
 
     /// The user's own data that is kept with the connection, to change it.
     pub fn extensions_mut(this: &mut Self) -> &mut Extensions {
-        this.note_use();
+        this.note_place();
         &mut this.conn_mut().extensions
     }
 
     /// The connection's number, age and uses.
     pub fn info(this: &Self) -> ConnectionInfo {
-        this.note_use();
+        this.note_place();
         let conn = this.conn();
         ConnectionInfo {
             id: conn.id,
@@ -209,7 +242,7 @@ impl<M: ManageConnection> PooledConnection<M> {
     ///
     /// Only for the pool's lock.
     pub fn mark_broken(this: &mut Self) {
-        this.note_use();
+        this.note_place();
         let lease = this.lease.as_mut().expect(GONE);
         if std::mem::replace(&mut lease.conn.marked_broken, true) {
             return;
@@ -229,8 +262,9 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// place. Neither the [`HandleEvent`](crate::HandleEvent) nor `on_release` is called
     /// for it.
     pub fn detach(mut this: Self) -> M::Connection {
-        let Leased { permit, mut conn, .. } = *this.lease.take().expect(GONE);
-        thread::guard_dropped(conn.thread);
+        let lease = this.lease.take().expect(GONE);
+        PooledConnection::note_drop(&lease);
+        let Leased { permit, mut conn, .. } = *lease;
         let value = conn.take().expect("BUG: a held connection was closed");
         let shared = Arc::clone(&conn.pool.shared);
         let now = shared.clock.recently();
@@ -319,8 +353,16 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// In a child a guard's drop does nothing: the connection is the parent's.
     #[cold]
     fn forget(lease: PoolLease<M>, pool: Arc<PoolRef<M>>) {
-        thread::guard_dropped(lease.conn.thread);
+        lease.conn.user.drop_here();
         std::mem::forget((lease, pool));
+    }
+
+    /// The guard no longer counts for the thread that got it.
+    #[inline]
+    fn note_drop(lease: &PoolLease<M>) {
+        if !lease.conn.user.drop_here() {
+            PooledConnection::leave(lease);
+        }
     }
 
     /// Decides, before the lock is taken, what happens to the returned connection.
@@ -359,7 +401,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
         let verdict = PooledConnection::verdict(shared, &mut lease.conn);
         // Only now: the user code above may get another connection while this thread
         // still holds this one.
-        thread::guard_dropped(lease.conn.thread);
+        PooledConnection::note_drop(&lease);
         if verdict != Verdict::Keep {
             return PooledConnection::give_back(shared, lease, verdict);
         }

@@ -1,6 +1,7 @@
 //! One get with settings of its own.
 
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
-use crate::types::{Caller, CancelToken, Error, ManageConnection};
+use crate::types::thread::Thread;
+use crate::types::{Caller, CancelToken, Error, Label, ManageConnection};
 
 /// The priority of callers that do not ask for another.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;
@@ -22,7 +24,9 @@ pub struct Request<'a, M: ManageConnection> {
     until: Option<Until>,
     priority: u8,
     cancel: Option<&'a CancelToken>,
-    label: Option<&'static str>,
+    label: Label,
+    /// `None`: that of the `get`.
+    location: Option<&'static Location<'static>>,
     only_idle: bool,
 }
 
@@ -39,7 +43,8 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             until: None,
             priority: DEFAULT_PRIORITY,
             cancel: None,
-            label: None,
+            label: Label::NONE,
+            location: None,
             only_idle: false,
         }
     }
@@ -74,10 +79,50 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self
     }
 
-    /// What the connection is for, to be shown in errors, logs and snapshots. It is a
-    /// literal because it names a kind of work, not a single request.
-    pub fn label(mut self, label: &'static str) -> Self {
-        self.label = Some(label);
+    /// What the connection is for, to be shown in errors, logs, events, traces and snapshots: a
+    /// literal, or any other string (see [`Label`]).
+    ///
+    /// No metric of the pool has it. If you pass labels on to a system of metrics, see to it
+    /// that they are few: name kinds of work there, not single requests.
+    pub fn label(mut self, label: impl Into<Label>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// The line that counts as the one that gets the connection.
+    ///
+    /// Default: the line that calls [`get`](Request::get). That is too far inside for a
+    /// function that gets connections for others, or for a closure that runs on another
+    /// thread. The function can have `#[track_caller]`, and pass its caller's line on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::panic::Location;
+    /// use std::thread;
+    ///
+    /// use fairpool::Pool;
+    /// # use fairpool_testing::StubManager as Manager;
+    ///
+    /// /// Runs `work` with a connection on a thread of its own.
+    /// #[track_caller]
+    /// fn with_connection<R: Send>(pool: &Pool<Manager>, work: impl FnOnce() -> R + Send) -> R {
+    ///     let caller = Location::caller();
+    ///     let on_thread = move || {
+    ///         let _conn = pool.request().location(caller).get().expect("a connection");
+    ///         work()
+    ///     };
+    ///     thread::scope(|scope| scope.spawn(on_thread).join().expect("no panic"))
+    /// }
+    ///
+    /// let pool = Pool::builder().build(Manager)?;
+    /// let line = line!() + 1;
+    /// let holder = with_connection(&pool, || pool.holders()[0].location());
+    /// assert_eq!(holder.line(), line);
+    /// # Ok::<(), fairpool::Error>(())
+    /// ```
+    pub fn location(mut self, location: &'static Location<'static>) -> Self {
+        self.location = Some(location);
         self
     }
 
@@ -92,9 +137,11 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     ///
     /// Until the deadline at most, or until the token is cancelled.
     #[track_caller]
-    pub fn get(self) -> Result<PooledConnection<M>, Error> {
-        let caller = Caller::here(Location::caller(), self.label, self.priority);
-        if let Some(guard) = self.try_fast_path(caller) {
+    pub fn get(mut self) -> Result<PooledConnection<M>, Error> {
+        let location = self.location.unwrap_or(Location::caller());
+        let label = mem::replace(&mut self.label, Label::NONE);
+        let caller = Caller::here(location, label, self.priority);
+        if let Some(guard) = self.try_fast_path(&caller) {
             return Ok(guard);
         }
         self.take_slow_path(caller)
@@ -108,16 +155,18 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     /// As [`get`](Request::get), without
     /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     #[track_caller]
-    pub fn get_async(self) -> GetAsync<'a, M> {
-        let caller = Caller::task(Location::caller(), self.label, self.priority);
+    pub fn get_async(mut self) -> GetAsync<'a, M> {
+        let location = self.location.unwrap_or(Location::caller());
+        let label = mem::replace(&mut self.label, Label::NONE);
+        let caller = Caller::task(location, label, self.priority);
         GetAsync::new(self, caller)
     }
 
-    pub(super) fn try_fast_path(&self, caller: Caller) -> Option<PooledConnection<M>> {
+    pub(super) fn try_fast_path(&self, caller: &Caller) -> Option<PooledConnection<M>> {
         if self.cancel.is_some_and(CancelToken::is_cancelled) {
             return None;
         }
-        PooledConnection::try_fast_path(self.shared, caller)
+        PooledConnection::try_fast_path(self.shared, || caller)
     }
 
     /// Takes only an idle connection. If it is due for a check, waits for the check.
@@ -157,11 +206,12 @@ pub(super) fn get<'a, M: ManageConnection>(
     location: &'static Location<'static>,
     request: impl FnOnce(Request<'a, M>) -> Request<'a, M>,
 ) -> Result<PooledConnection<M>, Error> {
-    let caller = Caller::here(location, None, DEFAULT_PRIORITY);
+    let thread = Thread::current();
+    let caller = || Caller::on(thread, location, Label::NONE, DEFAULT_PRIORITY);
     if let Some(guard) = PooledConnection::try_fast_path(shared, caller) {
         return Ok(guard);
     }
-    request(Request::new(shared)).take_slow_path(caller)
+    request(Request::new(shared)).take_slow_path(caller())
 }
 
 impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
@@ -170,7 +220,8 @@ impl<M: ManageConnection> fmt::Debug for Request<'_, M> {
             .field("until", &self.until)
             .field("priority", &self.priority)
             .field("cancel", &self.cancel)
-            .field("label", &self.label)
+            .field("label", &self.label.text())
+            .field("location", &self.location)
             .finish()
     }
 }
@@ -192,7 +243,7 @@ mod tests {
         let request = pool.request();
         let start = request.shared.clock.now();
         let checkout = Checkout {
-            caller: Caller::here(Location::caller(), None, DEFAULT_PRIORITY),
+            caller: Caller::here(Location::caller(), Label::NONE, DEFAULT_PRIORITY),
             start,
             deadline: start.after(Duration::from_secs(10)), // a watchdog
             cancel: Some(&token),
@@ -220,7 +271,7 @@ mod tests {
         let shared = &pool.shared;
         let soon = shared.clock.now().after(Duration::from_secs(3600));
         let cells = [(Time::START, 10), (soon, 1)].map(|(since, priority)| {
-            let caller = Caller::here(Location::caller(), None, priority);
+            let caller = Caller::here(Location::caller(), Label::NONE, priority);
             let cell = Arc::new(WaitCell::new());
             let waiter = Waiter {
                 get_id: u64::from(priority),

@@ -28,7 +28,7 @@ impl<T: PoolTypes> Core<T> {
         &mut self,
         arrival: Arrival,
         priority: u8,
-        caller: T::Caller,
+        caller: &T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
         // If the nudged waiter is slow, those past the bound are served now; the rest is
@@ -50,7 +50,7 @@ impl<T: PoolTypes> Core<T> {
         &mut self,
         permit: &Permit,
         arrival: Arrival,
-        caller: T::Caller,
+        caller: &T::Caller,
         fx: &mut Effects<T>,
     ) {
         let waited = fx.now.since(arrival.since);
@@ -58,7 +58,7 @@ impl<T: PoolTypes> Core<T> {
         self.counters.time_waited += waited;
         self.counters.overtakes += u64::from(!self.queue.is_empty());
         let from = self.slots[permit.index()].state;
-        self.lend(permit, fx.now, caller);
+        self.lend(permit, fx.now, caller.clone());
         self.plan_for_lends(fx);
         self.note_checkout(permit, Some(arrival.get_id), from, waited, fx.now);
     }
@@ -94,7 +94,7 @@ impl<T: PoolTypes> Core<T> {
         lease: Lease<T::Conn>,
         arrival: Arrival,
         priority: u8,
-        caller: T::Caller,
+        caller: &T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
         let is_counted = self.slot(&lease.permit).state == ConnectionState::Checking;
@@ -143,7 +143,7 @@ impl<T: PoolTypes> Core<T> {
             return Err(kind);
         }
         self.only_idle += u32::from(waiter.only_idle);
-        let (caller, priority) = (waiter.caller, waiter.priority);
+        let (caller, priority) = (waiter.caller.clone(), waiter.priority);
         let nested = waiter.nested.then(|| caller.thread_id());
         let deadline = waiter.task;
         let id = self.queue.push(waiter);

@@ -21,7 +21,7 @@ impl<T: PoolTypes> Core<T> {
     /// `now` may lag a little. So it cannot tell who has waited too long to be overtaken:
     /// see [`overtake`](Core::overtake).
     #[inline]
-    pub(crate) fn acquire_fast(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+    pub(crate) fn acquire_fast(&mut self, now: Time, caller: &T::Caller) -> Option<Lease<T::Conn>> {
         if self.gate.until != Time::NEVER {
             return None;
         }
@@ -31,7 +31,7 @@ impl<T: PoolTypes> Core<T> {
     /// [`acquire_fast`](Core::acquire_fast) past waiters, if they may be overtaken; `now`
     /// is exact.
     #[inline]
-    pub(crate) fn overtake(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+    pub(crate) fn overtake(&mut self, now: Time, caller: &T::Caller) -> Option<Lease<T::Conn>> {
         if now >= self.gate.until {
             return None;
         }
@@ -41,7 +41,11 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// [`overtake`](Core::overtake) with a note in the journal.
-    pub(crate) fn acquire_noted(&mut self, now: Time, caller: T::Caller) -> Option<Lease<T::Conn>> {
+    pub(crate) fn acquire_noted(
+        &mut self,
+        now: Time,
+        caller: &T::Caller,
+    ) -> Option<Lease<T::Conn>> {
         let gate = self.gate_in_force();
         if now >= gate.until {
             return None;
@@ -90,7 +94,7 @@ impl<T: PoolTypes> Core<T> {
         gate: Gate,
         now: Time,
         stamp: Time,
-        caller: T::Caller,
+        caller: &T::Caller,
     ) -> Option<Lease<T::Conn>> {
         if self.idle.len() <= gate.floor {
             return None;
@@ -99,7 +103,7 @@ impl<T: PoolTypes> Core<T> {
             return None;
         }
         let lease = self.idle.pop_back()?;
-        self.lend(&lease.permit, stamp, caller);
+        self.lend(&lease.permit, stamp, caller.clone());
         Some(lease)
     }
 
@@ -127,6 +131,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// [`enter`](Core::enter) for `Busy`; the caller notes it.
+    #[inline]
     pub(super) fn lend(&mut self, permit: &Permit, stamp: Time, caller: T::Caller) {
         let slot = self.slot(permit);
         slot.state = ConnectionState::Busy;
@@ -139,6 +144,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// [`enter`](Core::enter) for `Idle`, of a connection that is not in doubt; the caller notes
     /// it.
+    #[inline]
     pub(super) fn push_idle(&mut self, mut lease: Lease<T::Conn>, stamp: Time) {
         let slot = &mut self.slots[lease.permit.index()];
         slot.state = ConnectionState::Idle;

@@ -32,7 +32,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// The caller that got this connection last, even if it has returned it.
     pub(crate) fn last_caller(&self, permit: &Permit) -> Option<T::Caller> {
-        self.slots[permit.index()].caller
+        self.slots[permit.index()].caller.clone()
     }
 
     /// A guard is used by another thread than the one that got it. The core does not know

@@ -68,7 +68,7 @@ impl<T: PoolTypes> Core<T> {
         }
         let get_id = get_id.unwrap_or_else(|| self.queue.next_get_id());
         let connection = self.connection_ref(permit.index());
-        let Some(caller) = self.slots[permit.index()].caller else { return };
+        let Some(caller) = self.slots[permit.index()].caller.clone() else { return };
         self.journal.note(now, Step::CheckedOut { get_id, caller, waited, connection, from });
     }
 

@@ -82,7 +82,7 @@ pub(crate) trait PoolTypes {
 }
 
 /// Tells the threads of callers apart.
-pub(crate) trait ThreadId: Copy {
+pub(crate) trait ThreadId: Clone {
     /// The number of the thread. No two threads have the same.
     fn thread_id(&self) -> u64;
 }

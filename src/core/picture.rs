@@ -167,11 +167,11 @@ impl<T: PoolTypes> Core<T> {
                 _ => own,
             };
             before = Some((waiter.priority, turn));
-            let (get_id, caller) = (id.get_id(), waiter.caller);
+            let (get_id, caller) = (id.get_id(), waiter.caller.clone());
             Waiting { get_id, caller, waited: now.since(waiter.since), turn }
         }));
         all.extend(self.queue.absentees().into_iter().map(|(id, waiter)| {
-            let (get_id, caller) = (id.get_id(), waiter.caller);
+            let (get_id, caller) = (id.get_id(), waiter.caller.clone());
             Waiting {
                 get_id,
                 caller,
@@ -191,7 +191,7 @@ impl<T: PoolTypes> Core<T> {
                 connection: self.connection_ref(index),
                 state: slot.state,
                 lasted: now.since(slot.since),
-                caller: slot.caller.filter(|_| slot.state == ConnectionState::Busy),
+                caller: slot.caller.clone().filter(|_| slot.state == ConnectionState::Busy),
             })
             .collect()
     }

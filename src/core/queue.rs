@@ -48,7 +48,7 @@ pub(crate) struct Waiter<T: PoolTypes> {
     pub(crate) cell: T::Cell,
     /// It waits only for the check of an idle connection.
     pub(crate) only_idle: bool,
-    /// Its thread holds connections, of this pool or another.
+    /// Its thread holds connections, of this pool or another, and has used them.
     pub(crate) nested: bool,
     /// It is a task, for which no thread sleeps. So the pool keeps its deadline, which is this.
     pub(crate) task: Option<Time>,

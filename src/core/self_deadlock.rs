@@ -74,13 +74,13 @@ impl<T: PoolTypes> Core<T> {
 
     /// The wait of the thread that holds this connection.
     fn waiter_of(&self, slot: &Slot<T>) -> Option<WaiterId> {
-        let thread = slot.caller.filter(|_| !slot.moved)?.thread_id();
+        let thread = slot.caller.as_ref().filter(|_| !slot.moved)?.thread_id();
         self.nested.get(&thread).copied()
     }
 
     fn nested_waits(&self, now: Time) -> Vec<NestedWait<T::Caller>> {
         let nested_wait = |slot: &Slot<T>| {
-            let waits = self.queue.get(self.waiter_of(slot)?)?.caller;
+            let waits = self.queue.get(self.waiter_of(slot)?)?.caller.clone();
             Some(NestedWait { held: slot.held(now)?, waits })
         };
         self.busy_slots().filter_map(nested_wait).take(LISTED).collect()

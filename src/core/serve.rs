@@ -116,7 +116,8 @@ impl<T: PoolTypes> Core<T> {
     ) -> Option<Waiter<T>> {
         let waiter = self.unqueue(id, now)?;
         self.count_failure(kind, waiter.only_idle);
-        let (get_id, caller, waited) = (id.get_id(), waiter.caller, now.since(waiter.since));
+        let (get_id, caller, waited) =
+            (id.get_id(), waiter.caller.clone(), now.since(waiter.since));
         self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
         Some(waiter)
     }

@@ -156,7 +156,7 @@ impl<T: PoolTypes> Slot<T> {
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
         let held_for = now.since(self.since);
         let (connection_id, untaken) = (self.connection_id, self.untaken);
-        Some(Held { connection_id, caller: self.caller?, held_for, untaken })
+        Some(Held { connection_id, caller: self.caller.clone()?, held_for, untaken })
     }
 
     /// The driver call that is under way and not abandoned.

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::run::draw;
 use super::surroundings::{below, clock, let_others_run, one_in, pick, start_executor};
-use super::{Bench, Driver, Guard, Ledger, MAX, Plain, ended, get_by_name, ms, settings, told_of};
+use super::{
+    Bench, Driver, Guard, Ledger, MAX, Plain, Wire, ended, get_by_name, ms, settings, told_of,
+};
 use crate::api::builder::Builder;
 use crate::api::guard::PooledConnection;
 use crate::api::pool::Pool;
@@ -203,6 +205,7 @@ fn use_up(pool: &Pool<Driver>, mut guard: Guard, end: End) -> String {
             return "passed on".to_string();
         }
         End::AskForMore(timeout) => {
+            let _: &Wire = &guard;
             let more = pool.get_timeout(timeout).map(drop);
             drop(guard);
             return more.map_or_else(|error| kind_of(&error), |()| "two granted".to_string());

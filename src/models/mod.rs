@@ -827,7 +827,8 @@ fn p9_two_holders_that_wait_for_each_other() {
 fn nested(bench: &Bench) -> JoinHandle<String> {
     let pool = bench.pool.clone();
     thread::spawn(move || {
-        let _held = pool.get_timeout(MAX).expect("one for each");
+        let held = pool.get_timeout(MAX).expect("one for each");
+        let _: &Wire = &held;
         outcome(pool.get_timeout(MAX))
     })
 }
@@ -840,6 +841,7 @@ fn p9_a_guard_that_another_thread_uses() {
         let at_once = SelfDeadlock::Fail(Duration::ZERO);
         let bench = Bench::filled(settings().on_self_deadlock(at_once), 1);
         let held = bench.pool.get_timeout(Duration::ZERO).expect("an idle connection");
+        let _: &Wire = &held;
         let used = Arc::new(AtomicBool::new(false));
         let user = thread::spawn({
             let used = Arc::clone(&used);

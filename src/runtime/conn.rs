@@ -4,8 +4,9 @@ use log::Level;
 
 use super::use_sampler::UseSampler;
 use crate::core::{Reason, Time};
-use crate::sync::{Arc, AtomicBool, Mutex};
+use crate::sync::{Arc, Mutex};
 use crate::types::Extensions;
+use crate::types::thread::User;
 
 /// A driver's connection `C` and what the pool keeps with it. `P` is the reference to
 /// its pool.
@@ -27,10 +28,8 @@ pub(crate) struct Conn<C, P> {
     pub(crate) release_notified: bool,
     /// A use of it panicked.
     pub(crate) unfinished: bool,
-    /// The number of the thread that got it last.
-    pub(crate) thread: u64,
-    /// Another thread has used it since.
-    pub(crate) moved: AtomicBool,
+    /// Which thread uses it, since it was got last.
+    pub(crate) user: User,
     pub(crate) close: CloseMutex,
 }
 
@@ -49,8 +48,7 @@ impl<C, P> Conn<C, P> {
             marked_broken: false,
             release_notified: false,
             unfinished: false,
-            thread: 0,
-            moved: AtomicBool::new(false),
+            user: User::none(),
             close: CloseMutex::default(),
         }
     }

@@ -134,7 +134,7 @@ impl<M: ManageConnection> Shared<M> {
         let rest = match self.validate(&mut lease, limit) {
             Ok(()) => {
                 self.record_since(Timed::Validate, begun);
-                let (caller, priority) = (checkout.caller, checkout.caller.priority());
+                let (caller, priority) = (&checkout.caller, checkout.caller.priority());
                 return self.transition_here(|core, fx| {
                     core.take_checked(lease, arrival, priority, caller, fx)
                 });
@@ -246,7 +246,7 @@ impl<M: ManageConnection> Shared<M> {
         let Some(holder) = self.with_core(|core| core.last_caller(&lease.permit)) else {
             return true;
         };
-        let holder = CallSite::from(holder);
+        let holder = CallSite::from(&holder);
         let (id, location) = (lease.conn.id, holder.location().to_string());
         let more = match suppressed {
             0 => String::new(),

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::api::builder::Builder;
     use crate::api::pool::Pool;
-    use crate::stub::StubManager;
+    use crate::stub::{StubConnection, StubManager};
     use crate::sync::PlainOrdering;
     use crate::types::config::SelfDeadlock;
 
@@ -211,6 +211,7 @@ mod tests {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let held = pool.get().expect("the only one");
+                    let _: &StubConnection = &held;
                     pool.get_timeout(3 * SPAN).expect_err("it waits for itself");
                     drop(held);
                 });

@@ -43,7 +43,7 @@ impl<M: ManageConnection> Shared<M> {
             connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
             state,
             lasted,
-            holder: caller.map(CallSite::from),
+            holder: caller.as_ref().map(CallSite::from),
         };
         let scene = Scene {
             pool: Arc::clone(&self.config.name),

@@ -74,7 +74,7 @@ impl Refusal {
     }
 
     /// The error of a get with this label.
-    pub(crate) fn into_error(self, label: Option<&'static str>) -> Error {
+    pub(crate) fn into_error(self, label: Option<&str>) -> Error {
         let waited = self.report.waited;
         let mut message = match self.kind {
             ErrorKind::Timeout => format!("timed out after {waited:.1?} waiting for a connection"),

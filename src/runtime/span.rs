@@ -18,7 +18,7 @@ pub(crate) struct WaitSpan(Option<EnteredSpan>);
 
 impl WaitSpan {
     /// Opens the span within the span that the caller is in.
-    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, get_id: u64) -> WaitSpan {
+    pub(crate) fn begin(logger: &Logger, pool: &str, caller: &Caller, get_id: u64) -> WaitSpan {
         let begin = || open(pool, caller, get_id).entered();
         WaitSpan(logger.catch_panic(WHAT, begin).ok())
     }
@@ -45,7 +45,7 @@ pub(crate) struct TaskSpan(Option<Span>);
 
 impl TaskSpan {
     /// Opens the span within the span that the first poll is in.
-    pub(crate) fn begin(logger: &Logger, pool: &str, caller: Caller, get_id: u64) -> TaskSpan {
+    pub(crate) fn begin(logger: &Logger, pool: &str, caller: &Caller, get_id: u64) -> TaskSpan {
         TaskSpan(logger.catch_panic(WHAT, || open(pool, caller, get_id)).ok())
     }
 
@@ -62,7 +62,7 @@ impl TaskSpan {
     }
 }
 
-fn open(pool: &str, caller: Caller, get_id: u64) -> Span {
+fn open(pool: &str, caller: &Caller, get_id: u64) -> Span {
     let call_site = CallSite::from(caller);
     let (pool, label) = (plain(pool), call_site.label().map(plain));
     info_span!(

@@ -153,20 +153,21 @@ impl List {
     pub(super) fn events_of(&mut self, entry: Entry<Caller>) -> (EventKind, Option<EventKind>) {
         match entry.step {
             Step::Enqueued { get_id, caller, .. } => {
-                (EventKind::Enqueued { get_id, call_site: caller.into() }, None)
+                (EventKind::Enqueued { get_id, call_site: CallSite::from(&caller) }, None)
             }
             Step::GetFailed { get_id, caller, waited, kind } => {
-                let call_site = caller.into();
+                let call_site = CallSite::from(&caller);
                 (EventKind::GetFailed { get_id, call_site, waited, kind }, None)
             }
             Step::CheckedOut { get_id, caller, waited, connection, from } => {
+                let call_site = CallSite::from(&caller);
                 let last = self.last_holder(connection).replace(caller);
                 let checked_out = EventKind::CheckedOut {
                     get_id,
-                    call_site: caller.into(),
+                    call_site,
                     waited,
                     connection_id: connection.connection_id,
-                    from: last.map(CallSite::from),
+                    from: last.as_ref().map(CallSite::from),
                 };
                 (checked_out, Some(moved(connection, from, ConnectionState::Busy, None)))
             }

@@ -80,7 +80,7 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
             span: super::span::TaskSpan::begin(
                 &shared.logger,
                 &shared.config.name,
-                checkout.caller,
+                &checkout.caller,
                 id.get_id(),
             ),
             checkout,

@@ -69,7 +69,7 @@ impl<M: ManageConnection> Shared<M> {
         // Overtakes waiters, if the fairness bound allows it. This is nearly a fast path, so it
         // checks the process as rarely as a fast path does.
         if self.fast_path(self.clock.recently()) != FastPath::Forked && !is_cancelled(checkout) {
-            let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, checkout.caller);
+            let overtake = |core: &mut PoolCore<M>| core.overtake(checkout.start, &checkout.caller);
             if let Some(lease) = self.try_core(overtake).flatten() {
                 return Some(Ok(lease));
             }
@@ -78,7 +78,7 @@ impl<M: ManageConnection> Shared<M> {
             return Some(Err(self.forked()));
         }
         if is_cancelled(checkout) {
-            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller));
+            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller.clone()));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
             return Some(Err(refusal.into_error(checkout.caller.label())));
         }
@@ -162,7 +162,7 @@ impl<M: ManageConnection> Shared<M> {
         may_check: bool,
         fx: &mut Effects<Runtime<M>>,
     ) -> Outcome<M> {
-        let (now, caller, priority) = (fx.now, checkout.caller, checkout.caller.priority());
+        let (now, caller, priority) = (fx.now, &checkout.caller, checkout.caller.priority());
         if let Some(lease) = core.acquire(arrival, priority, caller, fx) {
             return Outcome::Taken(lease);
         }
@@ -182,11 +182,11 @@ impl<M: ManageConnection> Shared<M> {
             get_id: arrival.get_id,
             since: arrival.since,
             priority,
-            caller,
+            caller: caller.clone(),
             cell: Arc::clone(&cell),
             only_idle: checkout.only_idle,
             // A get that does not really wait cannot deadlock.
-            nested: !is_task && !checkout.only_idle && has_time && thread::may_hold(),
+            nested: !is_task && !checkout.only_idle && has_time && thread::holds_used(),
             task: is_task.then_some(checkout.deadline),
         };
         match core.join(waiter, fx) {
@@ -209,7 +209,7 @@ impl<M: ManageConnection> Shared<M> {
     ) -> Got<M> {
         #[cfg(feature = "tracing")]
         let span =
-            super::span::WaitSpan::begin(&self.logger, &self.config.name, checkout.caller, get_id);
+            super::span::WaitSpan::begin(&self.logger, &self.config.name, &checkout.caller, get_id);
         let got = wait();
         let (_waited, _connection_id) = self.record_wait(checkout, get_id, &got);
         #[cfg(feature = "tracing")]
@@ -325,7 +325,7 @@ impl<M: ManageConnection> Shared<M> {
         connection_id: Option<u64>,
         suppressed: u64,
     ) {
-        let call_site = CallSite::from(checkout.caller);
+        let call_site = CallSite::from(&checkout.caller);
         let location = call_site.location().to_string();
         let key_values = [
             ("get_id", get_id.into()),

@@ -58,18 +58,25 @@ impl Default for Fairness {
 /// for another connection of the same pool, so none can be served before one of them
 /// leaves.
 ///
-/// The pool detects a self-deadlock at once. It considers only connections that were used
-/// on no other thread than the one that got them. It can be wrong in one case: a thread
-/// has given its connection to another thread, which has not used it yet, and waits for a
-/// further connection. (Moving a value in Rust runs no code, so the pool cannot notice.)
-/// That may cause a needless warning. It causes a needless error only if it lasts longer
-/// than the time of `Fail`, and never if
+/// The pool detects a self-deadlock at once. It considers only threads that have used a
+/// connection that they hold, and connections that were used on no other thread than the one
+/// that got them. (A use is one of the driver's connection, by dereference or
+/// [`run`](crate::PooledConnection::run).) So a thread may get connections for other threads,
+/// as web services do that get a connection in one task and use it in another. A thread that
+/// waits while it holds connections and has used none of them is not found.
+///
+/// The pool can be wrong in one case: a thread has used a connection, has given one that it got
+/// to another thread, which has not used it yet, and waits for a further connection. (Moving a
+/// value in Rust runs no code, so the pool cannot notice.) That may cause a needless warning.
+/// It causes a needless error only if it lasts longer than the time of `Fail`, and never if
 /// [`PooledConnection::unbind`](crate::PooledConnection::unbind) was called.
 ///
 /// # Examples
 ///
 /// ```
 /// # use fairpool_testing::StubManager;
+/// # use fairpool_testing::StubConnection;
+/// # fn query(_: &StubConnection) {}
 /// use std::time::Duration;
 ///
 /// use fairpool::{Pool, SelfDeadlock};
@@ -79,6 +86,7 @@ impl Default for Fairness {
 ///     .on_self_deadlock(SelfDeadlock::Fail(Duration::from_millis(100)))
 ///     .build(StubManager)?;
 /// let held = pool.get()?;
+/// query(&held);
 /// let error = pool.get().unwrap_err(); // after 100 ms, not 30 s
 /// assert!(error.is_self_deadlock());
 /// assert_eq!(error.nested_gets().len(), 1);

@@ -24,7 +24,8 @@ pub struct Holder {
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
         let Held { connection_id, caller, held_for, untaken } = held;
-        Holder { connection_id, held_for, not_polled: untaken, call_site: caller.into() }
+        let call_site = CallSite::from(&caller);
+        Holder { connection_id, held_for, not_polled: untaken, call_site }
     }
 }
 
@@ -57,7 +58,7 @@ impl Holder {
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
-    pub fn label(&self) -> Option<&'static str> {
+    pub fn label(&self) -> Option<&str> {
         self.call_site.label()
     }
 
@@ -100,7 +101,7 @@ pub struct Waiter {
 impl From<Waiting<Caller>> for Waiter {
     fn from(waiting: Waiting<Caller>) -> Waiter {
         let Waiting { get_id, caller, waited, .. } = waiting;
-        Waiter { get_id, waited, call_site: caller.into() }
+        Waiter { get_id, waited, call_site: CallSite::from(&caller) }
     }
 }
 
@@ -133,7 +134,7 @@ impl Waiter {
     }
 
     /// The label given with [`Request::label`](crate::Request::label).
-    pub fn label(&self) -> Option<&'static str> {
+    pub fn label(&self) -> Option<&str> {
         self.call_site.label()
     }
 

@@ -19,7 +19,7 @@ pub mod text;
 pub(crate) mod thread;
 pub(crate) mod times;
 
-pub use caller::CallSite;
+pub use caller::{CallSite, Label};
 pub(crate) use caller::{Caller, Place};
 pub use cancel::CancelToken;
 pub(crate) use cancel::Registration;

@@ -26,37 +26,128 @@ per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
     /// The number of this thread; zero until its first get.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
-    /// How many guards this thread got and has not dropped itself.
-    static GUARDS: Cell<u32> = const { Cell::new(0) };
+    static GUARDS: Cell<Guards> = const { Cell::new(Guards { got: 0, used: 0 }) };
     /// Releases the thread's record when the thread ends.
     static END: Cell<Option<End>> = const { Cell::new(None) };
 }
 
-/// Counts a guard that this thread got. Returns the thread's number.
-#[inline]
-pub(crate) fn guard_taken() -> u64 {
-    GUARDS.with(|guards| guards.set(guards.get().saturating_add(1)));
-    NUMBER.with(Cell::get)
+/// The guards that a thread got and has not dropped itself.
+#[derive(Clone, Copy)]
+struct Guards {
+    got: u64,
+    /// So many of them it has used. Those that other threads used or dropped since still count
+    /// here; the thread's record counts them too.
+    used: u64,
 }
 
-/// Counts a guard that this thread drops and thread `holder` got.
-#[inline]
-pub(crate) fn guard_dropped(holder: u64) {
-    if is_current(holder) {
-        GUARDS.with(|guards| guards.set(guards.get().saturating_sub(1)));
+/// Which thread uses a guard: the number of the thread that got it, and what is known since.
+///
+/// The pool does not notice when a guard is moved to another thread. So a guard that is not
+/// used yet counts for no thread. Its first use tells: on the thread that got it, the guard
+/// counts for that thread, until another thread uses or drops it.
+///
+/// Threads that share a guard may use it at once. A flag that is lost so is set again by the
+/// next use.
+pub(crate) struct User(AtomicU64);
+
+/// Not used yet on the thread that got it.
+const UNUSED: u64 = 1 << 63;
+/// Used by another thread.
+const MOVED: u64 = 1 << 62;
+
+impl User {
+    pub(crate) fn none() -> User {
+        User(AtomicU64::new(UNUSED | MOVED))
+    }
+
+    /// This thread has got the guard.
+    #[inline]
+    pub(crate) fn get_here(&self) {
+        GUARDS.with(|guards| {
+            let Guards { got, used } = guards.get();
+            guards.set(Guards { got: got + 1, used });
+        });
+        self.0.store(NUMBER.with(Cell::get) | UNUSED, Ordering::Relaxed);
+    }
+
+    /// A task has got the guard, while this thread polled it. It counts for no thread.
+    pub(crate) fn become_none(&self) {
+        self.drop_here();
+        self.0.store(UNUSED | MOVED, Ordering::Relaxed);
+    }
+
+    /// Whether this thread got the guard, has used it before, and no other has.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NUMBER.with(Cell::get)
+    }
+
+    /// Whether this thread got the guard, and none has used it.
+    pub(crate) fn is_unused_here(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NUMBER.with(Cell::get) | UNUSED
+    }
+
+    /// The first use, if it is on the thread that got the guard. Returns whether it is.
+    pub(crate) fn begin_here(&self) -> bool {
+        let begins = self.is_unused_here();
+        if begins {
+            GUARDS.with(|guards| {
+                let Guards { got, used } = guards.get();
+                guards.set(Guards { got, used: used + 1 });
+            });
+            self.0.store(NUMBER.with(Cell::get), Ordering::Relaxed);
+        }
+        begins
+    }
+
+    pub(crate) fn is_moved(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & MOVED != 0
+    }
+
+    /// The guard counts for no thread from now on. Returns for which it did so far.
+    pub(crate) fn leave(&self) -> Left {
+        let before = self.0.fetch_or(MOVED, Ordering::Relaxed);
+        if before & MOVED != 0 {
+            Left::Before
+        } else if before & UNUSED != 0 {
+            Left::Unused
+        } else {
+            Left::Used
+        }
+    }
+
+    /// This thread drops the guard. Returns whether no other thread need know: it counts for
+    /// none other.
+    #[inline]
+    pub(crate) fn drop_here(&self) -> bool {
+        let user = self.0.load(Ordering::Relaxed);
+        if user & !(UNUSED | MOVED) == NUMBER.with(Cell::get) {
+            GUARDS.with(|guards| {
+                let Guards { got, used } = guards.get();
+                let used = if user & (UNUSED | MOVED) == 0 { used.saturating_sub(1) } else { used };
+                guards.set(Guards { got: got.saturating_sub(1), used });
+            });
+            return true;
+        }
+        user & (UNUSED | MOVED) != 0
     }
 }
 
-/// Whether the calling thread has this number.
-#[inline]
-pub(crate) fn is_current(thread: u64) -> bool {
-    NUMBER.with(Cell::get) == thread
+/// For which thread a guard counted that another thread uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// For none: another use came before.
+    Before,
+    /// For none: it was not used.
+    Unused,
+    /// For the thread that got it.
+    Used,
 }
 
-/// Whether this thread may hold connections of any pool. `false`: it has dropped all that
-/// it got. `true` may be wrong, because guards that other threads dropped still count.
-pub(crate) fn may_hold() -> bool {
-    GUARDS.with(Cell::get) > 0
+/// Whether this thread holds connections, of any pool, that it has used.
+pub(crate) fn holds_used() -> bool {
+    let used = GUARDS.with(Cell::get).used;
+    used > 0 && CURRENT.with(Cell::get).is_none_or(|thread| used > thread.left())
 }
 
 /// The number and the name of a thread. It outlives its thread, and is reused for another
@@ -69,6 +160,8 @@ struct Record {
 struct About {
     number: u64,
     name: Name,
+    /// So many guards that the thread has used are used by others now, or were dropped there.
+    left: u64,
 }
 
 /// The records of threads that have ended.
@@ -98,6 +191,7 @@ fn lock_soon<T>(lock: &PlainMutex<T>) -> Option<PlainMutexGuard<'_, T>> {
 static TASK: Record = Record {
     about: PlainMutex::new(About {
         number: NONE,
+        left: 0,
         name: Name { len: 4, bytes: *b"task\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" },
     }),
 };
@@ -138,21 +232,21 @@ impl Drop for End {
     fn drop(&mut self) {
         // In a model, the other thread-local values may be gone already.
         let _ = CURRENT.try_with(|current| current.set(None));
-        let may_hold = GUARDS.try_with(|guards| guards.get() > 0);
+        let may_hold = GUARDS.try_with(|guards| guards.get().got > 0);
         self.0.release(may_hold.unwrap_or(true));
     }
 }
 
 /// A thread: its unique number, and the record with its name.
 #[derive(Clone, Copy)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     pub(super) number: u64,
     record: &'static Record,
 }
 
 impl Thread {
     #[inline]
-    pub(super) fn current() -> Thread {
+    pub(crate) fn current() -> Thread {
         CURRENT.with(Cell::get).unwrap_or_else(Thread::identify)
     }
 
@@ -172,7 +266,7 @@ impl Thread {
             Some(name) => Name::of(name),
             None => Name::of(&format!("unnamed-{number}")),
         };
-        let record = Record::acquire(About { number, name });
+        let record = Record::acquire(About { number, name, left: 0 });
         let thread = Thread { number, record };
         CURRENT.with(|current| current.set(Some(thread)));
         NUMBER.with(|own| own.set(number));
@@ -180,6 +274,19 @@ impl Thread {
             record.release(true);
         }
         thread
+    }
+
+    /// A guard that this thread has used counts for it no more.
+    pub(crate) fn guard_left(self) {
+        let mut about = self.record.about.lock();
+        if about.number == self.number {
+            about.left += 1;
+        }
+    }
+
+    fn left(self) -> u64 {
+        let about = self.record.about.lock();
+        if about.number == self.number { about.left } else { 0 }
     }
 
     /// The thread's name, or `ended-` and its number if its record was reused.

@@ -116,7 +116,8 @@ fn p9_a_deadlock_is_ended_also_if_its_hook_used_the_pool() {
         .build(Server::new().manager())
         .unwrap();
     hook.pool.set(pool.clone()).unwrap();
-    let _held = pool.get().unwrap();
+    let held = pool.get().unwrap();
+    held.touch();
     let error = pool.get_timeout(Duration::from_secs(1)).unwrap_err();
     assert!(error.is_self_deadlock(), "{error}");
 }
@@ -130,6 +131,7 @@ fn p9_a_get_in_the_checkin_hook_of_the_only_connection_is_a_deadlock() {
         .build(Server::new().manager())
         .unwrap();
     let held = pool.get().unwrap();
+    held.touch();
     hook.pool.set(pool.clone()).unwrap();
     drop(held);
     assert_eq!(*lock(&hook.seen), [true]);
@@ -150,6 +152,7 @@ fn p9_a_guard_that_another_thread_uses_in_whatever_way_is_not_at_home() {
             .build(Server::new().manager())
             .unwrap();
         let mut conn = pool.get().unwrap();
+        conn.touch();
         let (used, is_used) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let user = thread::spawn(move || {

@@ -55,6 +55,14 @@ impl HandleEvent for Recorder {
     }
 }
 
+/// A connection that this thread has used.
+#[track_caller]
+fn used(pool: &Pool<Manager>) -> PooledConnection<Manager> {
+    let conn = pool.get().unwrap();
+    conn.touch();
+    conn
+}
+
 fn pool(size: u32, on_self_deadlock: SelfDeadlock) -> (Pool<Manager>, Recorder) {
     let recorder = Recorder::default();
     let pool = builder(size)

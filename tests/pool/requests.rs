@@ -1,10 +1,12 @@
 //! Requests, and the ways to cancel one.
 
-use std::sync::mpsc;
+use std::panic::Location;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{CancelToken, ErrorKind};
+use fairpool::event::EventKind;
+use fairpool::{CancelToken, ErrorKind, Label};
 use fairpool_testing::stub::{Does, Gate, Op, Server, WATCHDOG, builder, eventually, watched};
 
 use crate::support::{await_waiting, ms};
@@ -21,6 +23,79 @@ fn a_request_keeps_its_timeout_and_shows_its_label() {
     let text = error.to_string();
     assert!(text.contains("(the waiter)") && text.contains("(the holder)"), "{text}");
     assert_eq!(error.longest_holder().unwrap().label(), Some("the holder"));
+    drop(held);
+}
+
+#[test]
+fn a_label_may_be_any_string() {
+    const TEXT: &str = "GET /orders/17";
+    let labels: [fn() -> Label; 3] =
+        [|| TEXT.into(), || String::from(TEXT).into(), || Arc::<str>::from(TEXT).into()];
+    for label in labels {
+        let pool = builder(1).build(Server::new().manager()).unwrap();
+        let events = pool.subscribe(100).unwrap();
+        let held = pool.request().label(label()).get().unwrap();
+        let error = pool.request().label(label()).timeout(ms(5)).get().map(drop).unwrap_err();
+        assert_eq!(error.to_string().matches("(GET /orders/17)").count(), 2, "{error}");
+        assert_eq!(error.longest_holder().unwrap().label(), Some(TEXT));
+        assert_eq!(pool.snapshot().holders[0].call_site().label(), Some(TEXT));
+        drop(held);
+        drop(pool.get().unwrap());
+        let (mut seen, mut before) = (0, None);
+        while before.is_none() {
+            let call_site = match events.recv_timeout(WATCHDOG).unwrap().kind {
+                EventKind::CheckedOut { from: Some(from), .. } => before.insert(from).clone(),
+                EventKind::Enqueued { call_site, .. }
+                | EventKind::CheckedOut { call_site, .. }
+                | EventKind::GetFailed { call_site, .. } => call_site,
+                _ => continue,
+            };
+            assert_eq!(call_site.label(), Some(TEXT));
+            seen += 1;
+        }
+        assert!(seen >= 4, "got, waited, failed, gave it back: {seen}");
+    }
+}
+
+#[test]
+fn an_empty_label_is_none() {
+    let pool = builder(1).build(Server::new().manager()).unwrap();
+    let held = pool.request().label(String::new()).get().unwrap();
+    assert_eq!(pool.holders()[0].label(), None);
+    assert!(!pool.holders()[0].to_string().contains("()"));
+    drop(held);
+}
+
+/// A helper that is not `#[track_caller]`, whose get runs on another thread.
+#[test]
+fn a_get_shows_the_line_that_it_was_given() {
+    #[track_caller]
+    fn somewhere() -> &'static Location<'static> {
+        Location::caller()
+    }
+    let pool = builder(1).build(Server::new().manager()).unwrap();
+    let events = pool.subscribe(100).unwrap();
+    let (at, from) = (somewhere(), somewhere());
+    let get = || pool.request().location(at).get().unwrap();
+    let held = thread::scope(|scope| scope.spawn(get).join().unwrap());
+    assert_eq!(pool.holders()[0].location(), at);
+    let seen = loop {
+        match events.recv_timeout(WATCHDOG).unwrap().kind {
+            EventKind::Enqueued { call_site, .. } | EventKind::CheckedOut { call_site, .. } => {
+                break call_site;
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(seen.location(), at);
+    thread::scope(|scope| {
+        scope.spawn(|| pool.request().location(from).timeout(WATCHDOG).get().map(drop).unwrap());
+        await_waiting(&pool, 1);
+        assert_eq!(pool.snapshot().waiters[0].location(), from);
+        drop(held);
+    });
+    let (held, line) = (pool.request().get().unwrap(), line!());
+    assert_eq!(pool.holders()[0].location().line(), line, "by default, that of the get");
     drop(held);
 }
 

@@ -174,6 +174,7 @@ fn each_get_is_counted_by_how_it_ends() {
     let at_once = SelfDeadlock::Fail(Duration::ZERO);
     let nested = builder(1).on_self_deadlock(at_once).build(server.manager()).unwrap();
     let held = nested.get().unwrap();
+    held.touch();
     assert!(nested.get().is_err());
     assert_eq!((failed(&nested), nested.stats().self_deadlocks), (1, 1));
     drop(held);

@@ -193,7 +193,7 @@ fn holder<'scope>(
 ) {
     let gate = gate.clone();
     let body = move || {
-        let conn = pool.request().label("a label").get().expect("a connection");
+        let conn = pool.request().label("a label".to_string()).get().expect("a connection");
         gate.pass();
         drop(conn);
     };

@@ -35,7 +35,7 @@ pub(super) fn acquire(
     fx: &mut Effects<Toy>,
 ) -> Option<Lease<u32>> {
     let arrival = core.arrive(fx.now);
-    core.acquire(arrival, 5, caller, fx)
+    core.acquire(arrival, 5, &caller, fx)
 }
 
 pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
@@ -160,7 +160,7 @@ fn a_plan_stands_though_its_connection_is_in_use_when_the_reaper_looks() {
         core.checkin(first, Verdict::Keep, &mut fx(at(0)));
         for second in 1..5 {
             assert_eq!(core.tick(&mut fx(at(second))), at(100));
-            let lease = core.acquire_fast(at(second), 9).expect("there is a plan");
+            let lease = core.acquire_fast(at(second), &9).expect("there is a plan");
             assert_eq!(core.tick(&mut fx(at(second))), at(100));
             assert!(core.checkin_fast(at(second), lease).is_ok(), "there is a plan");
         }
@@ -171,7 +171,7 @@ fn a_plan_stands_though_its_connection_is_in_use_when_the_reaper_looks() {
 fn the_reaper_has_no_plan_where_nothing_is_lent_or_idle_and_the_next_step_makes_one() {
     let mut core = filled(Policy { leak_threshold: Some(SECOND * 3), ..policy(1) });
     assert_eq!(core.tick(&mut fx(at(1))), Time::NEVER, "nothing is lent");
-    assert!(core.acquire_fast(at(1), 9).is_none(), "not without a plan");
+    assert!(core.acquire_fast(at(1), &9).is_none(), "not without a plan");
     let mut got = fx(at(1));
     let lease = acquire(&mut core, 9, &mut got).expect("one is idle");
     assert!(got.wake_reaper);
@@ -200,7 +200,7 @@ fn by_a_clock_that_lags_nothing_is_early() {
     // Got and returned at 6 s at the latest.
     let used = |settings| {
         let mut core = filled(settings);
-        let lease = core.acquire_fast(at(4), 9).expect("one is idle");
+        let lease = core.acquire_fast(at(4), &9).expect("one is idle");
         assert_eq!(core.holders(at(7)).map(|held| held.held_for).max(), Some(SECOND));
         assert_eq!(core.holders(at(5)).map(|held| held.held_for).max(), Some(Duration::ZERO));
         assert!(core.checkin_fast(at(4), lease).is_ok());
@@ -217,14 +217,14 @@ fn by_a_clock_that_lags_nothing_is_early() {
     let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
     let lease = acquire(&mut core, 9, &mut fx(at(15))).expect("it was used 9 s ago, or more");
     core.checkin(lease, Verdict::Keep, &mut fx(at(15)));
-    assert!(core.acquire_fast(at(24), 9).is_some(), "up to four seconds late");
+    assert!(core.acquire_fast(at(24), &9).is_some(), "up to four seconds late");
     let mut core = used(Policy { fresh_for: SECOND * 10, ..lags.clone() });
     assert!(acquire(&mut core, 9, &mut fx(at(16))).is_none(), "it needs a check");
 
     let mut core = filled(Policy { leak_threshold: Some(SECOND * 10), ..lags });
     let lease = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
     core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
-    let _lease = core.acquire_fast(at(4), 9).expect("there is a plan");
+    let _lease = core.acquire_fast(at(4), &9).expect("there is a plan");
     assert_eq!(core.tick(&mut fx(at(10))), at(16));
     core.tick(&mut fx(at(16)));
     assert_eq!(core.counters().leaks, 1);
@@ -490,8 +490,8 @@ fn newcomers_who_may_pass_for_ever_are_counted_too() {
     for lease in leases {
         core.checkin(lease, Verdict::Keep, &mut fx(at(2)));
     }
-    assert!(core.acquire_fast(at(3), 1).is_none(), "somebody waits");
-    assert!(core.overtake(at(3), 1).is_some());
+    assert!(core.acquire_fast(at(3), &1).is_none(), "somebody waits");
+    assert!(core.overtake(at(3), &1).is_some());
     assert_eq!(core.counters().overtakes, 1);
 }
 
@@ -532,7 +532,7 @@ fn p17_an_old_connection_ends_when_its_successor_is_there() {
     let mut back = fx(at(11));
     core.checkin(lease, Verdict::Keep, &mut back);
     assert_eq!((back.jobs.len(), core.idle.len()), (0, 2), "its successor is not there");
-    let lease = core.acquire_fast(at(11), 9).expect("it serves until then, without a check");
+    let lease = core.acquire_fast(at(11), &9).expect("it serves until then, without a check");
     let Some(Job::Connect(permit)) = ended.jobs.pop() else { panic!("an open") };
     let mut opened = fx(at(12));
     core.connect_finished(Leased::new(permit, 0), &mut opened);
@@ -635,13 +635,13 @@ fn a_get_and_its_return_take_the_fast_path_until_the_connection_expires() {
     core.tick(&mut fx(at(1)));
     for noted in [false, true] {
         let lease = match noted {
-            false => core.acquire_fast(at(2), 9),
-            true => core.acquire_noted(at(2), 9),
+            false => core.acquire_fast(at(2), &9),
+            true => core.acquire_noted(at(2), &9),
         };
         let lease = lease.expect("one is idle and fresh");
         assert!(core.checkin_fast(at(2), lease).is_ok(), "nobody waits");
     }
-    let lease = core.acquire_fast(at(2), 9).expect("one is idle and fresh");
+    let lease = core.acquire_fast(at(2), &9).expect("one is idle and fresh");
     core.tick(&mut fx(at(100)));
     assert!(core.checkin_fast(at(100), lease).is_err(), "it is to be replaced");
 }

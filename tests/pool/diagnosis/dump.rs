@@ -80,8 +80,7 @@ fn a_long_label_is_cut_where_many_share_a_row() {
 #[test]
 fn a_dump_of_very_many_lines_is_still_short() {
     let pool = pool(60);
-    let label = |number: u32| -> &'static str { Box::leak(format!("job {number}").into()) };
-    let one = |number: u32| pool.request().label(label(number)).get().unwrap();
+    let one = |number: u32| pool.request().label(format!("job {number}")).get().unwrap();
     // The first thirty twice.
     let held: Vec<Guard> = (0..60).map(|number| one(number % 30)).collect();
     let dump = pool.snapshot().to_string();
@@ -130,7 +129,7 @@ fn the_dump_and_the_report_send_nothing_to_the_terminal_that_it_acts_on() {
     let held = thread::Builder::new().name("\u{1b}]0;x\u{7}".into());
     let held = held.spawn({
         let pool = pool.clone();
-        move || pool.request().label(HOSTILE).get().unwrap()
+        move || pool.request().label(HOSTILE.to_string()).get().unwrap()
     });
     let held = held.unwrap().join().unwrap();
     let callers = Callers::wait(&pool, 1);
@@ -165,7 +164,7 @@ mod json {
         let server = Server::new();
         let settings = builder(2).name(HOSTILE).leak_threshold(Some(ms(5500)));
         let pool = pool_of(&server, settings);
-        let conn = pool.request().label(HOSTILE).priority(3).get().unwrap();
+        let conn = pool.request().label(HOSTILE.to_string()).priority(3).get().unwrap();
         let line = line!() - 1;
         let other = pool.get().unwrap();
         let callers = Callers::wait(&pool, 1);
@@ -202,7 +201,7 @@ mod json {
     #[test]
     fn a_diagnosis_is_json_with_its_findings() {
         let pool = pool_of(&Server::new(), builder(1).name(HOSTILE));
-        let held = pool.request().label(HOSTILE).get().unwrap();
+        let held = pool.request().label(HOSTILE.to_string()).get().unwrap();
         let line = line!() - 1;
         let callers = Callers::wait(&pool, 1);
         let diagnosis = found(&pool, &[Leak, Queue]);

@@ -301,7 +301,8 @@ fn threads_that_wait_for_themselves_are_told_with_both_lines() {
     let nested = nested.spawn({
         let (pool, cancel) = (pool.clone(), cancel.clone());
         move || {
-            let (_first, held_at) = (pool.get().unwrap(), line!());
+            let (first, held_at) = (pool.get().unwrap(), line!());
+            first.touch();
             let second = pool.request().cancel(&cancel).get().map(drop);
             (second, held_at, line!() - 1)
         }

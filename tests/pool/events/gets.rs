@@ -180,6 +180,7 @@ fn a_deadlock_is_told() {
     let pool = primed(builder(1).on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO)));
     let mut feed = Feed::of(&pool);
     let held = pool.get().unwrap();
+    held.touch();
     assert!(pool.get().unwrap_err().is_self_deadlock());
     let at = feed.until("the threads", |kind| matches!(kind, EventKind::SelfDeadlock(_)));
     assert_eq!(

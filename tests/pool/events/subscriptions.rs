@@ -238,6 +238,7 @@ fn what_a_handler_was_too_slow_for_is_counted_as_lost() {
     );
     let mut feed = Feed::of(&pool);
     let held = pool.get().unwrap();
+    held.touch();
     for _ in 0..DEADLOCKS {
         assert!(pool.get().unwrap_err().is_self_deadlock());
     }

@@ -173,7 +173,7 @@ fn what_comes_from_a_pool_is_text() {
     thread::scope(|scope| {
         let _over = Over(&over, &gate);
         let hold = || {
-            let held = pool.request().label(EVIL).get();
+            let held = pool.request().label(EVIL.to_string()).get();
             gate.pass();
             drop(held);
         };

@@ -46,7 +46,7 @@ impl World {
         let (conn, priority, caller) = (lease.conn, self.setup.priorities[client], client as u8);
         if end == Some(Outcome::Good) {
             self.proved.insert(conn, begun);
-            if let Some(lease) = self.core.take_checked(lease, arrival, priority, caller, fx) {
+            if let Some(lease) = self.core.take_checked(lease, arrival, priority, &caller, fx) {
                 self.assert_may_overtake(arrival.get_id, priority);
                 assert_eq!(self.conns.get(&conn), Some(&true), "P7: took a closed connection");
                 self.assert_proved(conn);
@@ -69,15 +69,15 @@ impl World {
     /// The fast paths. Returns whether the client got a connection.
     fn take_fast(&mut self, client: usize) -> bool {
         let (now, caller) = (self.now, client as u8);
-        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, caller));
-        let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, caller));
-        let fast = fast.or_else(|| self.core.overtake(now, caller));
+        let noted = self.setup.subscribed.then(|| self.core.acquire_noted(now, &caller));
+        let fast = noted.flatten().or_else(|| self.core.acquire_fast(now, &caller));
+        let fast = fast.or_else(|| self.core.overtake(now, &caller));
         fast.is_some_and(|lease| self.got(client, u64::MAX, lease))
     }
 
     fn acquire(&mut self, client: usize, arrival: Arrival, fx: &mut Effects<Toy>) -> bool {
         let priority = self.setup.priorities[client];
-        let lease = self.core.acquire(arrival, priority, client as u8, fx);
+        let lease = self.core.acquire(arrival, priority, &(client as u8), fx);
         lease.is_some_and(|lease| self.got(client, arrival.get_id, lease))
     }
 

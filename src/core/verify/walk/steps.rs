@@ -223,7 +223,7 @@ impl Walk {
         };
         if self.notes() {
             let got = self.judged(|core, _| {
-                let got = core.acquire_noted(now, client);
+                let got = core.acquire_noted(now, &client);
                 let how = asked(&got, true);
                 (got, how)
             });
@@ -234,7 +234,7 @@ impl Walk {
             }
         }
         let recently = self.recently();
-        let got = self.core.acquire_fast(recently, client);
+        let got = self.core.acquire_fast(recently, &client);
         if got.is_some() {
             assert!(!self.subscriber.is_subscribed(), "the checkout was not noted");
             self.count("got at once");
@@ -244,7 +244,7 @@ impl Walk {
             return self.held.extend(got.map(|lease| Held::new(lease, client)));
         }
         let got = self.judged(|core, _| {
-            let got = core.overtake(now, client);
+            let got = core.overtake(now, &client);
             let how = asked(&got, true);
             (got, how)
         });
@@ -269,7 +269,7 @@ impl Walk {
         let Get { client, priority, arrival, only_idle, .. } = get;
         let now = self.now;
         let got = self.judged(|core, fx| {
-            let got = core.acquire(arrival, priority, client, fx);
+            let got = core.acquire(arrival, priority, &client, fx);
             let conn = got.as_ref().map(|lease| lease.conn);
             (got, How::Asked { client, priority, arrival, got: conn, fast: false })
         });
@@ -329,7 +329,7 @@ impl Walk {
             }
             _ => {
                 let Get { arrival, priority, client, .. } = get;
-                let got = self.core.take_checked(lease, arrival, priority, client, &mut fx);
+                let got = self.core.take_checked(lease, arrival, priority, &client, &mut fx);
                 let expected =
                     self.reference.own_checked(conn, client, arrival, priority, &self.core, &fx);
                 assert_eq!(got.is_some(), expected, "whether its own check was of use");

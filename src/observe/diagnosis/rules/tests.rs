@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::core::{Held, NestedWait, Time, Waiting};
 use crate::observe::snapshot::{LastError, Settings};
-use crate::types::caller::Caller;
+use crate::types::caller::{Caller, Label};
 use crate::types::health::{Health, HealthLevel, HealthThresholds};
 use crate::types::holder::{NestedGet, Waiter};
 use crate::types::stats::Stats;
@@ -64,7 +64,7 @@ fn look(uptime: Duration) -> Snapshot {
 
 #[track_caller]
 fn caller() -> Caller {
-    Caller::here(Location::caller(), None, 5)
+    Caller::here(Location::caller(), Label::NONE, 5)
 }
 
 fn hold(snapshot: &mut Snapshot, connection: u64, caller: Caller, held_for: Duration) {
@@ -88,7 +88,7 @@ fn wait(pair: &mut (Snapshot, Snapshot), waiting: u32, waited: Duration) {
         look.health.oldest_wait = waited;
         look.waiters = (0..u64::from(waiting))
             .map(|get_id| {
-                Waiter::from(Waiting { get_id, caller: asking, waited, turn: Time::START })
+                Waiter::from(Waiting { get_id, caller: asking.clone(), waited, turn: Time::START })
             })
             .collect();
     }
@@ -98,9 +98,9 @@ fn wait(pair: &mut (Snapshot, Snapshot), waiting: u32, waited: Duration) {
 fn keep_all(pair: &mut (Snapshot, Snapshot), held_for: Duration) {
     let (rare, common) = (caller(), caller());
     for id in 1..=4 {
-        let keeper = if id == 1 { rare } else { common };
-        hold(&mut pair.0, id, keeper, held_for);
-        hold(&mut pair.1, id, keeper, held_for + ms(1000));
+        let keeper = if id == 1 { &rare } else { &common };
+        hold(&mut pair.0, id, keeper.clone(), held_for);
+        hold(&mut pair.1, id, keeper.clone(), held_for + ms(1000));
     }
 }
 
@@ -200,7 +200,7 @@ fn one_connection_that_came_back_is_no_standstill() {
 fn a_connection_kept_for_longer_than_the_threshold_is_a_leak() {
     let mut pair = pair();
     let keeper = caller();
-    hold(&mut pair.0, 1, keeper, ms(4500));
+    hold(&mut pair.0, 1, keeper.clone(), ms(4500));
     hold(&mut pair.1, 1, keeper, ms(5500));
     assert_eq!(kinds(&pair), [], "without a threshold nobody knows");
     pair.1.settings.leak_threshold = Some(ms(5000));
@@ -213,8 +213,8 @@ fn a_connection_kept_for_longer_than_the_threshold_is_a_leak() {
 fn a_hold_that_did_not_count_yet_at_the_first_look_is_kept_too() {
     let mut pair = pair();
     let keeper = caller();
-    hold(&mut pair.0, 1, keeper, ms(0));
-    hold(&mut pair.1, 1, keeper, ms(992));
+    hold(&mut pair.0, 1, keeper.clone(), ms(0));
+    hold(&mut pair.1, 1, keeper.clone(), ms(992));
     pair.1.settings.leak_threshold = Some(ms(500));
     assert_eq!(kinds(&pair), [(Leak, Warning)]);
     pair.1.holders.clear();

@@ -177,7 +177,8 @@ fn real(run: &Run<'_>, how: SelfDeadlock, timeout: Duration) -> Real {
         .expect("the stub always connects");
     let (pool_1, pool_2) = (pool.clone(), pool.clone());
     type Got = Result<PooledConnection<Stub>, Error>;
-    let (first, first_line) = (move || -> Got { pool_1.get() }, line!());
+    let query = |conn: &PooledConnection<Stub>| _ = &**conn;
+    let (first, first_line) = (move || -> Got { pool_1.get().inspect(query) }, line!());
     let (second, second_line) = (move || -> Got { pool_2.get() }, line!());
     let beside = {
         let (pool, recorder, apart) = (pool.clone(), recorder.clone(), timeout / 2);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::manager::{Adapter, Parts};
 use crate::{
     CustomizeConnection, Error, HandleError, HandleEvent, LoggingErrorHandler, ManageConnection,
     NopConnectionCustomizer, NopEventHandler, Pool,
 };
-use crate::manager::{Adapter, Parts};
 
 /// Builds a pool.
 pub struct Builder<M: ManageConnection> {

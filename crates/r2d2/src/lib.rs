@@ -49,8 +49,8 @@
 
 mod builder;
 mod customize;
-mod error;
 mod ending;
+mod error;
 pub mod event;
 mod guard;
 mod manager;
@@ -58,8 +58,7 @@ mod pool;
 
 pub use crate::builder::Builder;
 pub use crate::customize::{
-    CustomizeConnection, HandleError, LoggingErrorHandler, NopConnectionCustomizer,
-    NopErrorHandler,
+    CustomizeConnection, HandleError, LoggingErrorHandler, NopConnectionCustomizer, NopErrorHandler,
 };
 pub use crate::error::Error;
 pub use crate::event::{HandleEvent, NopEventHandler};

@@ -183,4 +183,3 @@ impl<M: ManageConnection> fairpool::HandleEvent for Adapter<M> {
         self.0.config.events().handle_checkin(event::CheckinEvent { id, duration });
     }
 }
-

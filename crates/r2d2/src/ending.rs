@@ -1,4 +1,5 @@
-//! The end of a broken connection, for which its guard's drop waits.
+//! The end of a broken connection, for which its guard's drop waits; and whose turn it is to
+//! close.
 //!
 //! In r2d2 the thread that drops the guard notifies the handler and closes the connection. Here
 //! a thread of fairpool closes it, since a close may hang. So that users see r2d2's order, that
@@ -77,5 +78,72 @@ impl Ending {
         let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         // After the limit it goes on, whether or not that has come.
         drop(self.changed.wait_timeout_while(phase, LIMIT, |phase| *phase < wanted));
+    }
+}
+
+/// The connections of a pool close in turn, as r2d2 closes them. SQLite needs that: of several
+/// connections to a file that close at once none is the last, and its log stays behind. So as not
+/// to wait for a close that hangs, each waits for [`LIMIT`] at most; and while one is known to
+/// take longer, not at all.
+#[derive(Default)]
+pub(crate) struct Turns {
+    state: Mutex<TurnState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct TurnState {
+    taken: bool,
+    /// Somebody has waited in vain.
+    stuck: bool,
+}
+
+/// Whether it is really the owner's turn, or a close that goes on without one.
+pub(crate) struct Turn<'a>(Option<&'a Turns>);
+
+impl Turns {
+    pub(crate) fn take(&self) -> Turn<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = if state.stuck { Duration::ZERO } else { LIMIT };
+        let waited = self.changed.wait_timeout_while(state, limit, |state| state.taken);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.taken {
+            state.stuck = true;
+            return Turn(None);
+        }
+        state.taken = true;
+        Turn(Some(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(turns) = self.0 else { return };
+        *turns.state.lock().unwrap_or_else(PoisonError::into_inner) = TurnState::default();
+        // Not lost: who waits has looked at the state under the same lock.
+        turns.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p6_a_close_that_hangs_holds_up_one_other_at_most_and_then_turns_begin_again() {
+        let turns = Turns::default();
+        let hangs = turns.take();
+        assert!(hangs.0.is_some());
+        assert!(turns.take().0.is_none(), "after the limit it goes on");
+        assert!(turns.state.lock().unwrap().stuck, "the next does not wait");
+        assert!(turns.take().0.is_none());
+        drop(hangs);
+        let next = turns.take();
+        assert!(next.0.is_some(), "closes go in turn again");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| turns.take().0.is_some());
+            drop(next);
+            assert!(waits.join().unwrap(), "its turn has come");
+        });
     }
 }

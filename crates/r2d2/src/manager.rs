@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::builder::Config;
-use crate::ending::Ending;
+use crate::ending::{Ending, Turns};
 use crate::event;
 
 /// Opens and checks the connections of one driver.
@@ -43,11 +43,12 @@ pub(crate) struct Parts<M: ManageConnection> {
     /// The text of the last error since a connection was opened, for the next caller that gets
     /// none.
     last_error: Mutex<Option<String>>,
+    turns: Turns,
 }
 
 impl<M: ManageConnection> Parts<M> {
     pub(crate) fn new(manager: M, config: Config<M::Connection, M::Error>) -> Arc<Parts<M>> {
-        Arc::new(Parts { manager, config, last_error: Mutex::new(None) })
+        Arc::new(Parts { manager, config, last_error: Mutex::new(None), turns: Turns::default() })
     }
 
     pub(crate) fn take_last_error(&self) -> Option<String> {
@@ -145,6 +146,7 @@ impl<M: ManageConnection> fairpool::CustomizeConnection<Conn<M::Connection>, Fai
         let Conn { value, ending } = conn;
         ending.wait_for_release();
         let _finish = FinishOnDrop(ending); // also after a panic
+        let _turn = self.0.turns.take();
         self.0.config.connection_customizer.on_release(value);
     }
 }

@@ -84,11 +84,7 @@ impl<M: ManageConnection> Pool<M> {
     /// How many connections there are now.
     pub fn state(&self) -> State {
         let state = self.0.pool.state();
-        State {
-            connections: state.connections,
-            idle_connections: state.idle_connections,
-            _private: (),
-        }
+        State { connections: state.connections, idle_connections: state.idle_connections }
     }
 
     /// The maximum number of connections.
@@ -171,12 +167,12 @@ impl<M: ManageConnection + fmt::Debug> fmt::Debug for Pool<M> {
 }
 
 /// How many connections a pool has.
+#[non_exhaustive]
 pub struct State {
     /// Connections that exist and are not being closed.
     pub connections: u32,
     /// Connections that are idle.
     pub idle_connections: u32,
-    _private: (),
 }
 
 impl fmt::Debug for State {

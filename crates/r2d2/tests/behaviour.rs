@@ -31,18 +31,21 @@ impl Diary {
 
 /// As many drivers' errors, it belongs to one thread.
 #[derive(Debug)]
-struct LocalError(Rc<&'static str>);
+struct LocalError {
+    text: &'static str,
+    _here: Rc<()>,
+}
 
 impl fmt::Display for LocalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.text)
     }
 }
 
 impl StdError for LocalError {}
 
 fn error(text: &'static str) -> LocalError {
-    LocalError(Rc::new(text))
+    LocalError { text, _here: Rc::new(()) }
 }
 
 /// A driver whose calls do what the test says.

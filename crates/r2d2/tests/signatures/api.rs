@@ -100,6 +100,11 @@ fn is_copy<T: Copy + Clone + Debug + Send + Sync + 'static>() {}
 fn is_debug<T: Debug>() {}
 fn is_cloned<T: Clone>() {}
 
+type ErrorHandler<M> = Box<dyn HandleError<<M as ManageConnection>::Error>>;
+type Customizer<M> = Box<
+    dyn CustomizeConnection<<M as ManageConnection>::Connection, <M as ManageConnection>::Error>,
+>;
+
 /// For every manager there is, as a wrapper has it.
 fn of_any<M: ManageConnection>() {
     let _: fn(M) -> Result<Pool<M>, Error> = Pool::new;
@@ -124,10 +129,9 @@ fn of_any<M: ManageConnection>() {
     let _: fn(Builder<M>, Option<Duration>) -> Builder<M> = Builder::max_lifetime;
     let _: fn(Builder<M>, Option<Duration>) -> Builder<M> = Builder::idle_timeout;
     let _: fn(Builder<M>, Duration) -> Builder<M> = Builder::connection_timeout;
-    let _: fn(Builder<M>, Box<dyn HandleError<M::Error>>) -> Builder<M> = Builder::error_handler;
+    let _: fn(Builder<M>, ErrorHandler<M>) -> Builder<M> = Builder::error_handler;
     let _: fn(Builder<M>, Box<dyn HandleEvent>) -> Builder<M> = Builder::event_handler;
-    let _: fn(Builder<M>, Box<dyn CustomizeConnection<M::Connection, M::Error>>) -> Builder<M> =
-        Builder::connection_customizer;
+    let _: fn(Builder<M>, Customizer<M>) -> Builder<M> = Builder::connection_customizer;
     let _: fn(Builder<M>, M) -> Result<Pool<M>, Error> = Builder::build;
     let _: fn(Builder<M>, M) -> Pool<M> = Builder::build_unchecked;
 

@@ -1,7 +1,7 @@
 //! diesel with its `r2d2` feature, as its guide uses it: connections are diesel's too.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use diesel::r2d2::{
@@ -71,6 +71,25 @@ fn p18_diesel_runs_on_fairpool() {
     let State { connections, .. } = pool.state();
     assert!(connections <= 4);
     assert!(pool.fairpool().stats().gets >= 18, "it is fairpool that served them");
+}
+
+/// diesel's `Pool` is r2d2's, so the way from it to fairpool is there too.
+#[test]
+fn p18_diesels_pool_leads_to_all_of_fairpool() {
+    let pool: SqlitePool =
+        Pool::builder().max_size(1).build(ConnectionManager::new(":memory:")).expect("a pool");
+    let mut urgent = pool.fairpool().request().priority(1).label("setup").get().expect("idle");
+    let conn: &mut SqliteConnection = &mut urgent;
+    sql_query(USERS).execute(conn).expect("a table");
+    let snapshot = pool.fairpool().snapshot().to_string();
+    assert!(snapshot.contains("setup") && snapshot.contains("diesel.rs"), "{snapshot}");
+    let diagnosis = pool.fairpool().diagnose_over(Duration::from_millis(50)).expect("a span");
+    assert!(!diagnosis.to_string().is_empty());
+    drop(urgent);
+    // What exporters and the inspector take.
+    let weak = pool.fairpool().downgrade();
+    assert!(weak.reading().is_some() && weak.name().starts_with("r2d2-"));
+    assert!(pool.fairpool().close(Instant::now() + Duration::from_secs(60)).is_complete());
 }
 
 /// Each test of a user's works in a transaction that is never committed.

@@ -43,6 +43,10 @@ enum Outcome<M: ManageConnection> {
     Refused(Refusal),
 }
 
+fn has_time_to_check(checkout: &Checkout<'_>, now: Time) -> bool {
+    checkout.deadline > now.after(LEAST_CHECK)
+}
+
 fn is_cancelled(checkout: &Checkout<'_>) -> bool {
     checkout.cancel.is_some_and(CancelToken::is_cancelled)
 }
@@ -110,8 +114,10 @@ impl<M: ManageConnection> Shared<M> {
         loop {
             let checks_here = self.checks_here();
             let step = self.transition_here(|core, fx| {
-                let has_time = checkout.deadline > fx.now.after(LEAST_CHECK);
-                if checks_here && has_time && core.may_check(arrival, priority, fx.now) {
+                if checks_here
+                    && has_time_to_check(checkout, fx.now)
+                    && core.may_check(arrival, priority, fx.now)
+                {
                     return Err(core.take_to_check(fx));
                 }
                 Ok(self.enqueue(core, checkout, arrival, false, fx))
@@ -147,7 +153,7 @@ impl<M: ManageConnection> Shared<M> {
             return Outcome::Taken(lease);
         }
         let has_time = checkout.deadline > now;
-        if may_check && has_time && core.may_check(arrival, priority, now) {
+        if may_check && has_time_to_check(checkout, now) && core.may_check(arrival, priority, now) {
             return Outcome::MayCheck;
         }
         let refuse = |core: &mut PoolCore<M>, kind| {

@@ -29,9 +29,9 @@ pub struct Event {
 /// - A get that finds a connection at once: `CheckedOut`, with a wait of zero.
 /// - A get that waits: `Enqueued`, and later `CheckedOut` or `GetFailed`.
 /// - A get that makes a check itself
-///   ([`checks_within_limit`](crate::ManageConnection::checks_within_limit)): `CheckedOut` with
-///   the time that took. If the check fails, the events of a get that waits follow, which has
-///   waited since it came.
+///   ([`checks_within_limit`](crate::ManageConnection::checks_within_limit)), or finds that
+///   another was quicker: `CheckedOut` with the time that took. If the check fails, the events
+///   of a get that waits follow, which has waited since it came.
 /// - A get that is refused, or was cancelled before it began: `GetFailed`.
 /// - A [`try_get`](crate::Pool::try_get) that finds no idle connection: none. One that
 ///   waits for a check has the events of a get that waits.

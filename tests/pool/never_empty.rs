@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fairpool_testing::stub::{Does, Gate, Op, Server, builder, eventually, lock};
 
@@ -178,6 +178,8 @@ fn p17_refresh_ends_in_due_time() {
 
 #[cfg(feature = "simulation")]
 mod simulated {
+    use std::time::Duration;
+
     use super::*;
     use fairpool::simulation::{Arrival, Driver, Ended, simulate};
     use fairpool::stats::Stats;

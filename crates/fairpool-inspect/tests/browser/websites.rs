@@ -122,6 +122,9 @@ const ATTACKS: [&str; 21] = [
     "window.open('URL')",
 ];
 
+/// Held by a test that records: the threads are counted in the whole process.
+static RECORDS: Mutex<()> = Mutex::new(());
+
 const TOOLS: &str = "
     window.add = (name, attributes) => {
         const node = document.createElement(name);
@@ -184,7 +187,9 @@ fn no_website_starts_a_recording_or_shows_anything_of_the_inspector() {
             }
         }
     }
+    let nobody_else = lock(&RECORDS);
     assert_eq!(threads_named("fairpool-record"), 0, "nobody records");
+    drop(nobody_else);
     let seen = witness.seen();
     assert!(seen.iter().all(|one| one.status == 403 && !one.asked.starts_with("PUT")), "{seen:#?}");
 }
@@ -214,6 +219,7 @@ fn a_link_from_a_website_opens_the_page_which_works_and_its_user_can_record() {
     browser.call("Page.setDownloadBehavior", allow);
     let words = "document.getElementById('record').textContent";
     assert_eq!(browser.eval(words), "record 5 s for Perfetto");
+    let records = lock(&RECORDS);
     browser.eval("document.getElementById('record').click()");
     assert_eq!(browser.eval(words), "recording …");
     eventually("it records", || threads_named("fairpool-record") > 0);
@@ -233,6 +239,8 @@ fn a_link_from_a_website_opens_the_page_which_works_and_its_user_can_record() {
     browser.eventually("it can record again", |browser| {
         browser.eval(words) == "record 5 s for Perfetto"
     });
+    eventually("its thread has ended", || threads_named("fairpool-record") == 0);
+    drop(records);
     let complaints = browser.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairpool::{Pool, PooledConnection};
 use fairpool_postgres::postgres::Config;
@@ -93,12 +93,15 @@ fn nobody_notices(pool: &Pool<Manager>, change: impl FnOnce(&dyn Fn())) {
 
 /// Asks for new connections in place of the present ones, and waits for them.
 fn replace_all(pool: &Pool<Manager>) {
-    let before = pool.stats().opened;
+    let (before, begun) = (pool.stats().opened, Instant::now());
+    let mut opened_at = Vec::new();
     pool.refresh();
     wait_until("all are replaced", || {
         let stats = pool.stats();
+        opened_at.resize((stats.opened - before) as usize, begun.elapsed().as_millis());
         stats.opened >= before + u64::from(SIZE) && stats.open == SIZE && stats.opening == 0
     });
+    println!("figure: rotation: successors opened at ms {opened_at:?}");
 }
 
 /// Shows what happens without a closure, once the connections of before have ended.

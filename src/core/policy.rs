@@ -25,6 +25,8 @@ pub(crate) struct Policy {
     /// A connection used or checked within this time is handed out without a check.
     /// Zero: always check. `Duration::MAX`: never.
     pub(crate) fresh_for: Duration,
+    /// Only a check counts for that, neither a use nor a connect.
+    pub(crate) fresh_by_check: bool,
     /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
     pub(crate) clock_lag: Duration,
     /// A check that takes longer is no longer counted on: its waiter gets another, if there

@@ -38,7 +38,7 @@ impl<T: PoolTypes> Core<T> {
                 }
                 self.check_top(fx);
             } else if self.waited(first, fx.now) >= self.policy.fairness_bound {
-                let lease = self.idle.pop_back().expect("BUG: the top is gone");
+                let lease = self.pop_fresh(fx.now).expect("BUG: the fit one is gone");
                 self.grant(first, lease, fx);
             } else {
                 if self.nudged.is_none() {
@@ -147,10 +147,23 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The top of the stack is due for a check, or in doubt.
+    /// The top of the stack is due for a check, or in doubt, and so are those below it.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
-        let stale = |top: &Lease<T::Conn>| now >= top.fit_until || self.fresh_nanos == 0;
-        self.idle.back().is_some_and(stale)
+        !self.idle.is_empty() && self.place_of_fit(now).is_none()
+    }
+
+    /// Where in the stack the next connection is that needs no check. Only if nothing but a check
+    /// makes them fit, it may be below one that does.
+    fn place_of_fit(&self, now: Time) -> Option<usize> {
+        let is_fit = |lease: &Lease<T::Conn>| now < lease.fit_until && self.fresh_nanos != 0;
+        let top = self.idle.len().checked_sub(1)?;
+        if is_fit(&self.idle[top]) {
+            Some(top)
+        } else if self.fresh_by_check {
+            self.idle.iter().rposition(is_fit)
+        } else {
+            None
+        }
     }
 
     pub(super) fn check_top(&mut self, fx: &mut Effects<T>) {
@@ -158,9 +171,10 @@ impl<T: PoolTypes> Core<T> {
         self.start_check(lease, Check::VALIDATE, None, fx);
     }
 
-    /// Takes the top of the stack if it needs no check.
+    /// Takes the first connection from the top of the stack that needs no check.
     pub(super) fn pop_fresh(&mut self, now: Time) -> Option<Lease<T::Conn>> {
-        if self.top_is_stale(now) { None } else { self.idle.pop_back() }
+        let place = self.place_of_fit(now)?;
+        self.idle.remove(place)
     }
 
     /// Puts a connection onto the stack, and plans for its time there. One that is in doubt

@@ -149,6 +149,7 @@ fn default_policy() -> Policy {
         ends_on_time: false,
         keepalive: None,
         fresh_for: Duration::from_millis(500),
+        fresh_by_check: false,
         check_patience: PATIENCE,
         patience_min: PATIENCE,
         patience_max: LONGEST_PATIENCE,

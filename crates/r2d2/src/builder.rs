@@ -20,7 +20,8 @@ pub struct Builder<M: ManageConnection> {
 pub(crate) struct Config<C, E> {
     pub(crate) max_size: u32,
     pub(crate) min_idle: Option<u32>,
-    pub(crate) test_on_check_out: bool,
+    /// `None`: not set by the user.
+    test_on_check_out: Option<bool>,
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) connection_timeout: Duration,
@@ -36,10 +37,14 @@ impl<C, E> Config<C, E> {
         self.event_handler.as_deref().unwrap_or(&NopEventHandler)
     }
 
+    pub(crate) fn tests_on_check_out(&self) -> bool {
+        self.test_on_check_out.unwrap_or(true)
+    }
+
     fn fields(&self, out: &mut fmt::DebugStruct<'_, '_>) -> fmt::Result {
         out.field("max_size", &self.max_size)
             .field("min_idle", &self.min_idle)
-            .field("test_on_check_out", &self.test_on_check_out)
+            .field("test_on_check_out", &self.tests_on_check_out())
             .field("max_lifetime", &self.max_lifetime)
             .field("idle_timeout", &self.idle_timeout)
             .field("connection_timeout", &self.connection_timeout)
@@ -69,7 +74,7 @@ impl<M: ManageConnection> Default for Builder<M> {
             config: Config {
                 max_size: 10,
                 min_idle: None,
-                test_on_check_out: true,
+                test_on_check_out: None,
                 max_lifetime: minutes(30),
                 idle_timeout: minutes(10),
                 connection_timeout: Duration::from_secs(30),
@@ -113,12 +118,18 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
-    /// Whether each connection is checked before it is handed out. Default: `true`.
+    /// Whether each connection is checked before it is handed out.
     ///
-    /// If not, connections that are in doubt, since another has proved broken, are checked all
-    /// the same.
+    /// Default: `true`, but a check that succeeded within the last 5 ms (exact to a tick of the
+    /// system's clock) serves for the gets of that time too. So a connection that is used again
+    /// and again does not wait for a worker each time. It is still checked before its first use,
+    /// and when it comes back after a longer one. Who calls this with `true` has a check for each
+    /// get; with r2d2's costs and the worker's, see the table in `docs/coming-from-r2d2.md`.
+    ///
+    /// In any case, also with `false`, connections that are in doubt, since another has proved
+    /// broken, are checked.
     pub fn test_on_check_out(mut self, test_on_check_out: bool) -> Builder<M> {
-        self.config.test_on_check_out = test_on_check_out;
+        self.config.test_on_check_out = Some(test_on_check_out);
         self
     }
 
@@ -225,18 +236,28 @@ impl<M: ManageConnection> Builder<M> {
 /// The pools of a process have numbers, since nobody gives them names.
 static POOLS: AtomicU64 = AtomicU64::new(1);
 
+/// By default a connection that was checked within this time is handed out without another
+/// check. Long against what a check costs, which is two switches of threads and a round trip: a
+/// connection that spends less than this time on a get and its work is checked so rarely that it
+/// costs little, and one that spends more notices little of a check. Short against what matters
+/// to a user: a query may take longer.
+const TRUSTS_CHECKS_FOR: Duration = Duration::from_millis(5);
+
 fn settings<M: ManageConnection>(parts: &Arc<Parts<M>>) -> fairpool::Builder<Adapter<M>> {
     let config = &parts.config;
     let builder = fairpool::Pool::builder()
         .name(format!("r2d2-{}", POOLS.fetch_add(1, Ordering::Relaxed)))
         .max_size(config.max_size)
         .min_idle(config.min_idle)
-        .test_on_check_out(config.test_on_check_out)
         .max_lifetime(config.max_lifetime)
         .idle_timeout(config.idle_timeout)
         .ends_on_time(true)
         .connection_timeout(config.connection_timeout)
         .connection_customizer(Box::new(Adapter(Arc::clone(parts))));
+    let builder = match config.test_on_check_out {
+        Some(tests) => builder.test_on_check_out(tests),
+        None => builder.trusts_checks_for(TRUSTS_CHECKS_FOR),
+    };
     match config.event_handler {
         Some(_) => builder.event_handler(Box::new(Adapter(Arc::clone(parts)))),
         None => builder,

@@ -97,9 +97,9 @@ impl<M: ManageConnection> Pool<M> {
         self.0.parts.config.min_idle
     }
 
-    /// Whether each connection is checked before it is handed out.
+    /// Whether connections are checked before they are handed out.
     pub fn test_on_check_out(&self) -> bool {
-        self.0.parts.config.test_on_check_out
+        self.0.parts.config.tests_on_check_out()
     }
 
     /// The maximum lifetime of a connection.

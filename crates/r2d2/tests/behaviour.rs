@@ -15,6 +15,10 @@ use r2d2::{CustomizeConnection, HandleError, ManageConnection, Pool};
 /// A limit that only a test that fails reaches.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// A check that succeeded so long ago counts no more: several times the documented time, and
+/// more than the ticks of any system's clock.
+const LONG_AFTER_A_CHECK: Duration = Duration::from_millis(60);
+
 /// What happened, in this order.
 #[derive(Clone, Debug, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
@@ -65,6 +69,10 @@ impl Driver {
         let (release, hang) = mpsc::channel();
         *self.hang.lock().unwrap() = Some(hang);
         release
+    }
+
+    fn checks(&self) -> u32 {
+        self.checks.load(Ordering::SeqCst)
     }
 
     fn maybe_hang(&self) {
@@ -217,13 +225,53 @@ fn p1_a_check_that_hangs_keeps_a_caller_no_longer_than_its_timeout() {
 }
 
 #[test]
-fn p18_each_get_is_checked_by_default() {
+fn p18_each_get_is_checked_if_the_user_says_so() {
+    let driver = Driver::default();
+    let pool = Pool::builder().max_size(1).test_on_check_out(true).build(driver.clone()).unwrap();
+    for gets in 1..=5 {
+        drop(pool.get().unwrap());
+        assert_eq!(driver.checks(), gets);
+    }
+}
+
+#[test]
+fn p18_by_default_each_get_of_a_quiet_pool_is_checked_once() {
     let driver = Driver::default();
     let pool = Pool::builder().max_size(1).build(driver.clone()).unwrap();
     for gets in 1..=5 {
         drop(pool.get().unwrap());
-        assert_eq!(driver.checks.load(Ordering::SeqCst), gets);
+        assert_eq!(driver.checks(), gets, "before its first use, and after a pause");
+        thread::sleep(LONG_AFTER_A_CHECK);
     }
+}
+
+#[test]
+fn p18_by_default_a_connection_in_steady_use_is_checked_again_but_not_for_each_get() {
+    let driver = Driver::default();
+    let pool = Pool::builder().max_size(1).build(driver.clone()).unwrap();
+    let (begun, mut gets) = (Instant::now(), 0);
+    while begun.elapsed() < LONG_AFTER_A_CHECK || gets == driver.checks() {
+        assert!(begun.elapsed() < WATCHDOG, "each of {gets} gets was checked");
+        drop(pool.get().unwrap());
+        gets += 1;
+    }
+    drop(pool.get().unwrap());
+    assert!(driver.checks() > 1, "{gets} gets, and one check");
+}
+
+#[test]
+fn p13_what_was_checked_a_moment_ago_is_checked_again_when_another_has_proved_broken() {
+    let driver = Driver::default();
+    let pool = Pool::builder().max_size(2).build(driver.clone()).unwrap();
+    let held = [pool.get().unwrap(), pool.get().unwrap()];
+    let checks = driver.checks();
+    let [first, second] = held;
+    drop(first);
+    driver.broken.store(true, Ordering::SeqCst);
+    drop(second);
+    driver.broken.store(false, Ordering::SeqCst);
+    drop((pool.get().unwrap(), pool.get().unwrap()));
+    assert!(driver.checks() > checks, "nobody checked the first");
 }
 
 #[test]

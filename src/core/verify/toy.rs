@@ -39,6 +39,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         ends_on_time: false,
         keepalive: None,
         fresh_for: Duration::MAX,
+        fresh_by_check: false,
         clock_lag: Duration::ZERO,
         check_patience: Duration::MAX,
         patience_min: Duration::MAX,

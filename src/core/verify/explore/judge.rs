@@ -137,6 +137,19 @@ impl World {
     pub(super) fn assert_proved(&self, conn: u32) {
         let proved = self.proved[&conn];
         assert!(proved >= self.doubted, "P13: proved at {proved}, in doubt since {}", self.doubted);
+        self.assert_checked(conn);
+    }
+
+    /// If only checks count, nobody gets a connection that was checked too long ago; or never,
+    /// unless it was opened just now, for whoever waits first.
+    fn assert_checked(&self, conn: u32) {
+        let policy = &self.setup.policy;
+        if !policy.fresh_by_check || self.opened == Some((conn, self.steps)) {
+            return;
+        }
+        let checked = self.checked.get(&conn).expect("P13: lent, but never checked");
+        let now = self.now.since(*checked).is_zero();
+        assert!(now || self.now.since(*checked) < policy.fresh_for, "P13: checked at {checked:?}");
     }
 
     /// Whether all connections that may exist do, and are held by clients that wait.

@@ -174,6 +174,19 @@ pub(super) fn setups() -> Vec<Setup> {
     always.policy.fresh_for = Duration::ZERO;
     always.policy.fairness_bound = nanos(1);
 
+    let mut checked = Setup {
+        faults: true,
+        leave: true,
+        horizon: 3,
+        last_only_tries: true,
+        ..plain("checked a moment ago, and checks that hang", 2, &[5, 5, 6])
+    };
+    checked.policy.fresh_by_check = true;
+    checked.policy.fresh_for = nanos(2);
+    checked.policy.fairness_bound = nanos(1);
+    checked.policy.priority_ageing = nanos(1);
+    checked.policy.validation_limit = nanos(2);
+
     let mut ageing = Setup {
         horizon: 5,
         verdicts: KEEP,
@@ -255,6 +268,7 @@ pub(super) fn setups() -> Vec<Setup> {
         checks,
         resets,
         always,
+        checked,
         ageing,
         on_time,
         all_on_time,
@@ -318,5 +332,15 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
     own_late.policy.fresh_for = Duration::ZERO;
     own_late.policy.validation_limit = nanos(1);
 
-    vec![doubt, three, late, own, own_late]
+    let mut own_checked = Setup {
+        verdicts: KEEP_OR_BREAK,
+        checks_itself: true,
+        horizon: 3,
+        ..plain("doubt: callers' own checks, and checked a moment ago", 2, &[5, 5])
+    };
+    own_checked.policy.fresh_by_check = true;
+    own_checked.policy.fresh_for = nanos(2);
+    own_checked.policy.keepalive = Some(nanos(3));
+
+    vec![doubt, three, late, own, own_late, own_checked]
 }

@@ -217,10 +217,11 @@ impl Reference {
             let bound = self.policy.fairness_bound.saturating_add(lag);
             let passed = self.now.since(first.since) >= bound;
             let coming = self.nudged == Some(first.client) && !passed;
-            let late = self.stale(top) || !coming;
+            // The first may come for one that lies below.
+            let late = !coming || (self.stale(top) && !self.policy.fresh_by_check);
             return assert!(!matches!(how, How::ReturnedFast) || !late, "P3: not for who waits");
         }
-        if self.stale(top) {
+        if self.top_needs_check() {
             assert!(checks, "P3: idle, and nobody checks it");
         } else {
             assert!(self.nudged.is_some(), "P3: idle, and nobody is coming for it");

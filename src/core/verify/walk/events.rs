@@ -248,6 +248,7 @@ impl Reference {
             idle_since: self.now,
             truly_fresh_at: self.now,
             truly_idle_since: self.now,
+            checked_at: None,
             retired_at: Time::NEVER,
             generation,
             proved,
@@ -345,6 +346,7 @@ impl Reference {
         fx: &Effects<Toy>,
     ) -> bool {
         let call = self.calls.iter().find(|call| call.conn == Some(conn)).expect("it is checked");
+        self.conns[conn as usize].checked_at = Some(self.now);
         let lost = call.abandoned || !self.serving() || call.begun <= self.doubted;
         if lost || !self.may_pass(arrival, priority) || self.unfit(conn).is_some() {
             self.checked(conn, Ok(()), core, fx);
@@ -388,6 +390,9 @@ impl Reference {
         let unfit = self.unfit(conn);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
+        if result.is_ok() && check.validate {
+            self.conns[conn as usize].checked_at = Some(self.now);
+        }
         if result.is_ok() && check.validate && !self.conns[conn as usize].dead {
             self.conns[conn as usize].proved = call.begun;
         }

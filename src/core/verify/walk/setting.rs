@@ -193,6 +193,7 @@ fn policy(random: &mut Random) -> Policy {
             1 => Duration::MAX,
             _ => span(random),
         },
+        fresh_by_check: random.one_in(3),
         clock_lag: nanos(super::walker::TICK),
         check_patience: limit(random),
         patience_min,

@@ -149,21 +149,20 @@ impl<T: PoolTypes> Core<T> {
 
     /// The top of the stack is due for a check, or in doubt, and so are those below it.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
-        !self.idle.is_empty() && self.place_of_fit(now).is_none()
+        let stale = |top: &Lease<T::Conn>| !self.is_fit(top, now);
+        self.idle.back().is_some_and(stale)
+            && !(self.fresh_by_check && self.fit_below(now).is_some())
     }
 
-    /// Where in the stack the next connection is that needs no check. Only if nothing but a check
-    /// makes them fit, it may be below one that does.
-    fn place_of_fit(&self, now: Time) -> Option<usize> {
-        let is_fit = |lease: &Lease<T::Conn>| now < lease.fit_until && self.fresh_nanos != 0;
-        let top = self.idle.len().checked_sub(1)?;
-        if is_fit(&self.idle[top]) {
-            Some(top)
-        } else if self.fresh_by_check {
-            self.idle.iter().rposition(is_fit)
-        } else {
-            None
-        }
+    fn is_fit(&self, lease: &Lease<T::Conn>, now: Time) -> bool {
+        now < lease.fit_until && self.fresh_nanos != 0
+    }
+
+    /// Where a connection lies that needs no check, below others that do. If a use makes them fit
+    /// too, there is none.
+    #[cold]
+    fn fit_below(&self, now: Time) -> Option<usize> {
+        self.idle.iter().rposition(|lease| self.is_fit(lease, now))
     }
 
     pub(super) fn check_top(&mut self, fx: &mut Effects<T>) {
@@ -173,8 +172,11 @@ impl<T: PoolTypes> Core<T> {
 
     /// Takes the first connection from the top of the stack that needs no check.
     pub(super) fn pop_fresh(&mut self, now: Time) -> Option<Lease<T::Conn>> {
-        let place = self.place_of_fit(now)?;
-        self.idle.remove(place)
+        if self.is_fit(self.idle.back()?, now) {
+            return self.idle.pop_back();
+        }
+        let below = if self.fresh_by_check { self.fit_below(now) } else { None };
+        self.idle.remove(below?)
     }
 
     /// Puts a connection onto the stack, and plans for its time there. One that is in doubt

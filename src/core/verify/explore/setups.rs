@@ -176,16 +176,13 @@ pub(super) fn setups() -> Vec<Setup> {
 
     let mut checked = Setup {
         faults: true,
-        leave: true,
-        horizon: 3,
         last_only_tries: true,
-        ..plain("checked a moment ago, and checks that hang", 2, &[5, 5, 6])
+        ..plain("only checks count, and one that only tries", 2, &[5, 6])
     };
     checked.policy.fresh_by_check = true;
     checked.policy.fresh_for = nanos(2);
     checked.policy.fairness_bound = nanos(1);
     checked.policy.priority_ageing = nanos(1);
-    checked.policy.validation_limit = nanos(2);
 
     let mut ageing = Setup {
         horizon: 5,
@@ -336,7 +333,7 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
         verdicts: KEEP_OR_BREAK,
         checks_itself: true,
         horizon: 3,
-        ..plain("doubt: callers' own checks, and checked a moment ago", 2, &[5, 5])
+        ..plain("doubt: only checks count, and callers check themselves", 2, &[5, 5])
     };
     own_checked.policy.fresh_by_check = true;
     own_checked.policy.fresh_for = nanos(2);

@@ -669,7 +669,7 @@ fn p13_where_only_checks_count_neither_a_connect_nor_a_use_spares_one() {
     core.checkin(lease, Verdict::Check(Check { reset: true, validate: false }), &mut resets);
     let Some(Job::Check(lease, _)) = resets.jobs.pop() else { panic!("no reset") };
     core.check_finished(lease, Ok(()), &mut fx(at(2)));
-    get_after_check(&mut core, 4, at(2)); // A reset is no check.
+    let _lent = get_after_check(&mut core, 4, at(2)); // A reset is no check.
 }
 
 #[test]

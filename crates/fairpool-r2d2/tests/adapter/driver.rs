@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fairpool::{Builder, ManageConnection, Pool};
-use fairpool_testing::stub::WATCHDOG;
+use fairpool_testing::stub::{WATCHDOG, watched};
 
 type Call<R> = Box<dyn Fn() -> R + Send + Sync>;
 
@@ -120,4 +120,18 @@ pub fn builder<M: ManageConnection>() -> Builder<M> {
         .idle_timeout(None)
         .connection_timeout(WATCHDOG)
         .connect_backoff(Duration::from_millis(1), Duration::from_millis(4))
+}
+
+/// The error of a get that waits while connecting fails.
+pub fn refusal<M: ManageConnection>(pool: &Pool<M>) -> fairpool::Error {
+    let pool = pool.clone();
+    watched("a failed connect", move || {
+        loop {
+            // On a busy machine no attempt may end within it.
+            let error = pool.get_timeout(Duration::from_millis(50)).map(drop).unwrap_err();
+            if error.source().is_some() {
+                return error;
+            }
+        }
+    })
 }

@@ -6,20 +6,10 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
-use fairpool::{ManageConnection, Pool};
 use fairpool_r2d2::{Manager, TextError};
-use fairpool_testing::stub::watched;
 
-use crate::driver::{Driver, Local, Refused, builder};
-
-/// The error of a get that waits while connecting fails.
-fn refusal<M: ManageConnection>(pool: &Pool<M>) -> fairpool::Error {
-    let pool = pool.clone();
-    let get = move || pool.get_timeout(Duration::from_millis(100)).map(drop);
-    watched("the get", get).unwrap_err()
-}
+use crate::driver::{Driver, Local, Refused, builder, refusal};
 
 #[test]
 fn p9_the_managers_own_error_reaches_the_caller_in_its_type() {

@@ -5,12 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use fairpool_r2d2::{Manager, TextError};
 use fairpool_testing::stub::{WATCHDOG, watched};
 
-use crate::driver::{Conn, Driver, Live, Local, Refused, builder};
+use crate::driver::{Conn, Driver, Live, Local, Refused, builder, refusal};
 
 /// Marks new connections, and tells of those that leave.
 #[derive(Debug)]
@@ -79,9 +78,7 @@ fn p9_a_customizer_that_fails_is_the_cause_and_loses_no_connection() {
         .connection_customizer(manager.customizer(Box::new(refusing)))
         .build(manager)
         .unwrap();
-    let there = pool.clone();
-    let get = move || there.get_timeout(Duration::from_millis(100)).map(drop);
-    let error = watched("the get", get).unwrap_err();
+    let error = refusal(&pool);
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Refused(5)));
     drop(pool);
     assert_eq!(live.count(), 0);
@@ -124,9 +121,8 @@ fn p18_an_error_handler_of_r2d2_gets_each_error_in_its_type_and_callers_its_text
     let handler = manager.error_handler(Box::new(Keeping(kept)));
     assert!(format!("{handler:?}").starts_with("Keeping"));
     let pool = builder().error_handler(handler).build(manager).unwrap();
-    let there = pool.clone();
-    let get = move || there.get_timeout(Duration::from_millis(100)).map(drop);
-    let error = watched("the get", get).unwrap_err();
+    refusal(&pool);
+    let error = refusal(&pool);
     assert_eq!(errors.recv_timeout(WATCHDOG), Ok(Refused(1)));
     assert_eq!(errors.recv_timeout(WATCHDOG), Ok(Refused(2)));
     let cause = error.source().unwrap();
@@ -144,9 +140,7 @@ fn p18_an_error_handler_gets_the_text_of_an_error_that_must_stay_on_its_thread()
         .error_handler(manager.error_handler(Box::new(Keeping(kept))))
         .build(manager)
         .unwrap();
-    let there = pool.clone();
-    let get = move || there.get_timeout(Duration::from_millis(100)).map(drop);
-    assert!(watched("the get", get).is_err());
+    refusal(&pool);
     let error = errors.recv_timeout(WATCHDOG).unwrap();
     assert_eq!(error.to_string(), "no session on db1");
 }

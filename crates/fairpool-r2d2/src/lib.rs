@@ -30,7 +30,7 @@
 //! - No error of a connect is permanent: a wrong URL is tried for `connection_timeout`.
 //! - A check runs on a thread of the pool, since the manager promises no limit: with
 //!   [`test_on_check_out(true)`](fairpool::Builder::test_on_check_out) each get pays for a hand-over
-//!   to it and back, some 10 to 25 µs. By default a connection is checked only if it lay unused
+//!   to it and back, 12 to 25 µs. By default a connection is checked only if it lay unused
 //!   for 500 ms.
 
 mod hooks;

@@ -66,7 +66,9 @@ fn libraries() -> BTreeMap<String, String> {
     let versions = |name: &str| {
         let before = format!("name = \"{name}\"\nversion = \"");
         let parts = lock.split(&before).skip(1);
-        let versions: Vec<&str> = parts.filter_map(|part| Some(part.split_once('"')?.0)).collect();
+        let versions = parts.filter_map(|part| Some(part.split_once('"')?.0));
+        let mut versions: Vec<&str> = versions.collect();
+        versions.dedup(); // the drop-in for r2d2 has its version
         versions.join(" and ")
     };
     LIBRARIES.iter().map(|&name| (name.to_string(), versions(name))).collect()

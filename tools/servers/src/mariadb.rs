@@ -172,8 +172,10 @@ impl MariaDb {
 
     fn init(&self) -> Result<(), String> {
         let folder = self.folder.display();
-        let files =
-            format!("datadir = {folder}/data\nsocket = {folder}/socket\npid-file = {folder}/pid\n");
+        let files = format!(
+            "datadir = {folder}/data\nsocket = {folder}/socket\npid-file = {folder}/pid\n\
+             secure-file-priv = {folder}\n"
+        );
         fs::write(self.folder.join("my.cnf"), format!("{SETTINGS}{files}"))
             .map_err(|error| format!("my.cnf: {error}"))?;
         let mut command = Command::new(&self.binaries.install);

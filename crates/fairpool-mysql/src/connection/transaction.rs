@@ -12,13 +12,29 @@ use super::state::State;
 /// Dropping it rolls back. If that fails, or it is forgotten, the pool ends the transaction when
 /// the connection returns.
 pub struct Transaction<'a> {
-    inner: mysql::Transaction<'a>,
+    /// Taken by the end.
+    inner: Option<mysql::Transaction<'a>>,
     state: &'a mut State,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(inner: mysql::Transaction<'a>, state: &'a mut State) -> Self {
-        Self { inner, state }
+        Self { inner: Some(inner), state }
+    }
+
+    fn parts(&mut self) -> (&mut mysql::Transaction<'a>, &mut State) {
+        (self.inner.as_mut().expect("BUG: used after its end"), self.state)
+    }
+
+    fn inner(&self) -> &mysql::Transaction<'a> {
+        self.inner.as_ref().expect("BUG: used after its end")
+    }
+
+    fn end(
+        &mut self,
+        end: impl FnOnce(mysql::Transaction<'a>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.inner.take().map_or(Ok(()), |inner| self.state.ended(end(inner)))
     }
 
     /// Commits.
@@ -26,8 +42,8 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`mysql::Transaction::commit`].
-    pub fn commit(self) -> Result<(), Error> {
-        self.state.ended(self.inner.commit())
+    pub fn commit(mut self) -> Result<(), Error> {
+        self.end(mysql::Transaction::commit)
     }
 
     /// Rolls back.
@@ -35,26 +51,26 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`mysql::Transaction::rollback`].
-    pub fn rollback(self) -> Result<(), Error> {
-        self.state.ended(self.inner.rollback())
+    pub fn rollback(mut self) -> Result<(), Error> {
+        self.end(mysql::Transaction::rollback)
     }
 
     /// Returns the number of rows that the last statement affected.
     #[must_use]
     pub fn affected_rows(&self) -> u64 {
-        self.inner.affected_rows()
+        self.inner().affected_rows()
     }
 
     /// Returns the last id that was generated, if any.
     #[must_use]
     pub fn last_insert_id(&self) -> Option<u64> {
-        self.inner.last_insert_id()
+        self.inner().last_insert_id()
     }
 
     /// Returns the number of warnings.
     #[must_use]
     pub fn warnings(&self) -> u16 {
-        self.inner.warnings()
+        self.inner().warnings()
     }
 }
 
@@ -63,17 +79,20 @@ impl Queryable for Transaction<'_> {
         &mut self,
         query: Q,
     ) -> Result<QueryResult<'_, '_, '_, Text>, Error> {
-        self.state.read(query.as_ref());
-        self.state.note(self.inner.query_iter(query))
+        let (inner, state) = self.parts();
+        state.read(query.as_ref());
+        state.note(inner.query_iter(query))
     }
 
     fn prep<Q: AsRef<str>>(&mut self, query: Q) -> Result<Statement, Error> {
-        self.state.read(query.as_ref());
-        self.state.note(self.inner.prep(query))
+        let (inner, state) = self.parts();
+        state.read(query.as_ref());
+        state.note(inner.prep(query))
     }
 
     fn close(&mut self, statement: Statement) -> Result<(), Error> {
-        self.state.note(self.inner.close(statement))
+        let (inner, state) = self.parts();
+        state.note(inner.close(statement))
     }
 
     fn exec_iter<S, P>(
@@ -86,7 +105,8 @@ impl Queryable for Transaction<'_> {
         P: Into<Params>,
     {
         let statement = statement.as_statement(self)?;
-        self.state.note(self.inner.exec_iter(&*statement, params))
+        let (inner, state) = self.parts();
+        state.note(inner.exec_iter(&*statement, params))
     }
 
     fn exec_batch<S, P, I>(&mut self, statement: S, params: I) -> Result<(), Error>
@@ -96,7 +116,15 @@ impl Queryable for Transaction<'_> {
         I: IntoIterator<Item = P>,
     {
         let statement = statement.as_statement(self)?;
-        self.state.note(self.inner.exec_batch(&*statement, params))
+        let (inner, state) = self.parts();
+        state.note(inner.exec_batch(&*statement, params))
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // After an error the transaction counts as open.
+        let _ = self.end(mysql::Transaction::rollback);
     }
 }
 

@@ -143,8 +143,15 @@ impl MariaDb {
     /// If the server is stopped.
     pub fn freeze(&self) -> Frozen {
         let server = self.keeper().server().expect("the server is running");
+        let frozen = Frozen(server);
         assert!(signal("-STOP", server), "the server gets a signal");
-        Frozen(server)
+        // Its threads take the signal one after the other.
+        let deadline = Instant::now() + START_LIMIT;
+        while !is_stopped(server) {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
+        frozen
     }
 
     /// Stops the server, which ends its sessions. Returns when it has ended.
@@ -233,6 +240,16 @@ impl Drop for Frozen {
 fn signal(name: &str, pid: u32) -> bool {
     let sent = Command::new("kill").arg(name).arg(pid.to_string()).status();
     sent.is_ok_and(|status| status.success())
+}
+
+/// Whether all threads of a process are suspended.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
+    threads.into_iter().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // After the name in parentheses. A thread that has ended has no file.
+        stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
 }
 
 fn find_binaries() -> Option<Binaries> {

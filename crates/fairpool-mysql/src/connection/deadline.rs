@@ -1,5 +1,6 @@
 //! A limit of time for calls of the driver, by its socket.
 
+use std::error::Error as _;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -44,10 +45,7 @@ impl Deadline {
     }
 
     fn in_words(&self, error: Error) -> Error {
-        match error {
-            Error::IoError(error) if is_timeout(&error) => self.silent(),
-            other => other,
-        }
+        if is_timeout(&error) { self.silent() } else { error }
     }
 
     fn silent(&self) -> Error {
@@ -61,8 +59,18 @@ impl Deadline {
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+/// A read that ran out of time is an error of the driver's codec, which hides its cause from
+/// `Error::source`.
+fn is_timeout(error: &Error) -> bool {
+    let error = match error {
+        Error::IoError(error) => Some(error),
+        Error::CodecError(error) => error.source().and_then(|cause| cause.downcast_ref()),
+        _ => None,
+    };
+    let is_timeout = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    };
+    error.is_some_and(is_timeout)
 }
 
 /// How long one read or write of a socket may take.

@@ -46,14 +46,13 @@ pub(crate) fn is_fatal(error: &Error) -> bool {
 }
 
 fn is_fatal_code(error: &MySqlError) -> bool {
-    const CODES: [u16; 16] = [
+    const CODES: [u16; 15] = [
         1053, // shutdown in progress
         1079, // shutdown complete
         1080, // forced close
         1152, // aborted connection
         1153, // a packet too large, after which the server closes
         1184, // aborted connection of a user
-        1243, // no such prepared statement: all executions of it would fail likewise
         1927, // MariaDB: connection was killed
         2006, // from a proxy: server has gone away
         2013, // from a proxy: lost connection
@@ -65,7 +64,13 @@ fn is_fatal_code(error: &MySqlError) -> bool {
         9002, // ProxySQL
     ];
     // Class 08: connection exceptions, also Galera's "not ready for application use" (1047).
-    error.state.starts_with("08") || CODES.contains(&error.code)
+    error.state.starts_with("08") || CODES.contains(&error.code) || is_lost_statement(error)
+}
+
+/// Whether the server no longer has a statement that the driver has prepared: all executions of it
+/// on this connection would fail likewise. SQL's own `EXECUTE` has the same code, with that word.
+fn is_lost_statement(error: &MySqlError) -> bool {
+    error.code == 1243 && error.message.contains("stmt_")
 }
 
 /// Whether the client rejected values, so that the connection is not to blame.

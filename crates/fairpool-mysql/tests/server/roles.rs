@@ -139,9 +139,9 @@ fn a_manager_that_does_not_ask_for_writes_leaves_it_once(two: &Two) {
     assert_eq!(pool.stats().opened, 2, "{}", pool.stats());
 }
 
-type Way = (&'static str, fn(&mut Connection) -> mysql::Result<()>);
+type Write = fn(&mut Connection) -> mysql::Result<()>;
 
-const WAYS: [Way; 6] = [
+const WAYS: [(&str, Write); 6] = [
     ("text", insert),
     ("prepared", |conn| conn.exec_drop("INSERT INTO item VALUES (?)", (1,))),
     ("batch", |conn| conn.exec_batch("INSERT INTO item VALUES (?)", [(1,), (2,)])),
@@ -167,6 +167,8 @@ fn every_way_to_write_is_seen(two: &Two) {
     }
 }
 
+const INSERT: &str = "INSERT INTO own_fault VALUES (1)";
+
 /// The same codes, for other reasons.
 #[test]
 fn p13_what_a_user_makes_read_only_and_a_path_that_is_not_allowed_are_no_fault() {
@@ -174,23 +176,22 @@ fn p13_what_a_user_makes_read_only_and_a_path_that_is_not_allowed_are_no_fault()
     shared().sql("GRANT FILE ON *.* TO at_fault");
     let pool = builder().max_size(1).build(Manager::new(options)).unwrap();
     pool.get().unwrap().query_drop("CREATE TABLE own_fault (n int)").unwrap();
-    let insert = "INSERT INTO own_fault VALUES (1)";
-    let ways: [(u16, &dyn Fn(&mut Connection) -> mysql::Result<()>); 3] = [
-        (1792, &|conn| {
+    let ways: [(u16, Write); 3] = [
+        (1792, |conn| {
             let options = TxOpts::default().set_access_mode(Some(AccessMode::ReadOnly));
-            conn.start_transaction(options)?.query_drop(insert)
+            conn.start_transaction(options)?.query_drop(INSERT)
         }),
-        (1792, &|conn| {
+        (1792, |conn| {
             conn.query_drop("SET SESSION TRANSACTION READ ONLY")?;
-            conn.query_drop(insert)
+            conn.query_drop(INSERT)
         }),
         // Of `--secure-file-priv`.
-        (1290, &|conn| conn.query_drop("SELECT 1 INTO OUTFILE '/no/such/folder'")),
+        (1290, |conn| conn.query_drop("SELECT 1 INTO OUTFILE '/no/such/folder'")),
     ];
     for (number, way) in ways {
         let error = way(&mut pool.get().unwrap()).unwrap_err();
         assert_eq!(code(&error), Some(number), "{error}");
-        pool.get().unwrap().query_drop(insert).unwrap();
+        pool.get().unwrap().query_drop(INSERT).unwrap();
     }
     assert_eq!(pool.stats().opened, 1, "{}", pool.stats());
 }

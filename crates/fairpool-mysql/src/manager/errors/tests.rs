@@ -14,12 +14,17 @@ fn p10_errors_that_end_a_connection_are_fatal() {
         (1047, "08S01"),
         (1153, "08S01"),
         (1158, "08S01"),
-        (1243, "HY000"),
         (3169, "HY000"),
         (4031, "HY000"),
     ] {
         assert!(is_fatal(&server(code, state)), "{code}");
     }
+    let lost = |what: &str| {
+        let message = format!("Unknown prepared statement handler (7) given to {what}");
+        Error::MySqlError(MySqlError { code: 1243, state: "HY000".to_owned(), message })
+    };
+    assert!(is_fatal(&lost("mysqld_stmt_execute")));
+    assert!(!is_fatal(&lost("EXECUTE")));
     let lost = io::Error::from(io::ErrorKind::UnexpectedEof);
     assert!(is_fatal(&Error::IoError(lost)));
     assert!(is_fatal(&Error::DriverError(DriverError::PacketOutOfSync)));

@@ -36,9 +36,9 @@
 //!   for the server's socket, and connects again. The manager turns this off (`prefer_socket`): it
 //!   doubles each connect, and goes round a proxy. Use the option `socket` to connect by a socket.
 //! - **Its `Debug` of `Conn` and `Opts` shows the password.** This crate's types do not.
-//! - **TLS is a feature of the driver**, and this crate switches none on. `native-tls`,
-//!   `rustls-tls` and `rustls-tls-ring` of this crate pass it on; without one of them, options that
-//!   ask for TLS make the driver panic, which the pool counts as a failed connect.
+//! - **TLS is a feature of the driver**, and this crate switches none on: add a dependency on `mysql` 28
+//!   with `native-tls`, `rustls-tls` or `rustls-tls-ring`. Without one, options that ask for TLS make
+//!   the driver panic, which the pool counts as a failed connect.
 //! - **`read_timeout` of the options limits each read of your statements**, so a long query fails
 //!   with it. The pool's own calls have limits of their own, whatever it is.
 //!
@@ -50,12 +50,6 @@
 //! `READ ONLY` and a refusal by `--secure-file-priv` have the same codes, and are no fault. With
 //! [`writes_only`](MysqlConnectionManager::writes_only) no connection to a read-only server is opened
 //! or kept, and with [`or_server`](MysqlConnectionManager::or_server) the next server is tried.
-//!
-//! # Features
-//!
-//! - `native-tls`, `rustls-tls`, `rustls-tls-ring`: those of the driver. None is on by default.
-
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connection;
 mod left;

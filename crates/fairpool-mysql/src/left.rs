@@ -15,7 +15,7 @@ pub(crate) enum Effect {
     Session,
     /// Anything, also a transaction or another default database.
     Anything,
-    /// As [`Anything`](Effect::Anything), by several statements in one text.
+    /// As [`Anything`](Effect::Anything), by several statements.
     Several,
 }
 
@@ -43,6 +43,15 @@ const USUAL: [&str; 10] = [
     "values",
 ];
 
+/// Statements that run several others.
+const PROCEDURES: [&str; 2] = ["call", "execute"];
+
+fn of_call(name: &str, is_quoted: bool, harmless: &Harmless) -> Effect {
+    let name = name.to_ascii_lowercase();
+    let is_known = !is_quoted && leaves_nothing(&name) || harmless.has(&name);
+    if is_known { Effect::Nothing } else { Effect::Session }
+}
+
 impl Effect {
     /// Reads a text once, without recursion. In doubt it may leave more than it does.
     pub(crate) fn of(sql: &str, harmless: &Harmless) -> Effect {
@@ -54,15 +63,17 @@ impl Effect {
         for word in words {
             match word {
                 Word::Name { text, is_quoted, is_called } => {
-                    let name = text.to_ascii_lowercase();
-                    if is_first && (is_quoted || !USUAL.contains(&name.as_str())) {
+                    let is = |word: &&str| !is_quoted && text.eq_ignore_ascii_case(word);
+                    if is_first && PROCEDURES.iter().any(is) {
+                        return Effect::Several;
+                    }
+                    if is_first && !USUAL.iter().any(is) {
                         effect = Effect::Anything;
                     }
-                    let is_known = is_table || !is_quoted && leaves_nothing(&name);
-                    if is_called && !is_known && !harmless.has(&name) && effect == Effect::Nothing {
-                        effect = Effect::Session;
+                    if is_called && !is_table && effect == Effect::Nothing {
+                        effect = of_call(text, is_quoted, harmless);
                     }
-                    is_table = !is_quoted && name == "into";
+                    is_table = is(&"into");
                 }
                 Word::Variable if effect == Effect::Nothing => effect = Effect::Session,
                 Word::Variable => {}

@@ -161,13 +161,24 @@ impl MysqlConnectionManager {
     fn has_lost_role(&self, conn: &mut Connection) -> bool {
         let (inner, state) = conn.parts();
         let deadline = Deadline::after(ANSWERS_WITHIN);
-        let writable = deadline.run(inner, state.session.timeouts, role::is_writable);
-        if let Ok(false) = writable {
-            // Siblings that were not in use are asked in their next checks.
-            self.has_seen_read_only.store(true, Ordering::Relaxed);
-            log::warn!("the server has become read-only: its connections are closed");
+        match deadline.run(inner, state.session.timeouts, role::is_writable) {
+            // Not for sure: MariaDB refuses writes a moment before it says so. The reset that follows
+            // asks again.
+            Ok(true) => return false,
+            Ok(false) => {
+                // Siblings that were not in use are asked in their next checks.
+                self.has_seen_read_only.store(true, Ordering::Relaxed);
+                log::warn!(
+                    "a write was refused: the server has become read-only; closing the connection"
+                );
+            }
+            Err(error) => {
+                log::warn!(
+                    "a write was refused, and the server did not say why; closing the connection: {error}"
+                );
+            }
         }
-        writable.map_or(true, |writable| !writable)
+        true
     }
 
     fn check(&self, conn: &mut Connection, limit: Duration) -> Result<(), Error> {

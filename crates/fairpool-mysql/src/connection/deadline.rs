@@ -39,9 +39,8 @@ impl Deadline {
         let left = self.limit.saturating_sub(self.begun.elapsed()).max(SHORTEST);
         Timeouts { read: Some(left), write: Some(left) }.no_longer_than(own).apply(conn)?;
         let result = calls(conn).map_err(|error| self.in_words(error));
-        // After an error of the connection it is closed anyway.
-        own.apply(conn)?;
-        result
+        let restored = own.apply(conn);
+        result.and_then(|value| restored.map(|()| value).map_err(Error::IoError))
     }
 
     fn in_words(&self, error: Error) -> Error {

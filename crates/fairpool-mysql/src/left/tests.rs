@@ -51,9 +51,7 @@ fn what_may_leave_something_is_marked() {
         "USE other",
         "LOCK TABLES item WRITE",
         "CREATE TEMPORARY TABLE t (a int)",
-        "CALL p()",
         "PREPARE s FROM 'SELECT 1'",
-        "EXECUTE IMMEDIATE 'USE other'",
         "XA START 'a'",
         "HANDLER item OPEN",
         "FLUSH TABLES WITH READ LOCK",
@@ -64,6 +62,8 @@ fn what_may_leave_something_is_marked() {
     for sql in [
         "SELECT 1; SET @a = 1",
         "SELECT 1;BEGIN",
+        "CALL p()",
+        "EXECUTE IMMEDIATE 'USE other'",
         "SELECT /*! 1; SET @a = 1 */",
         "SELECT /*M! SQL_NO_CACHE */ 1",
         r"SELECT 'a\'; SET @a = 1; -- '",

@@ -24,6 +24,7 @@ use crate::connection::{Marks, Session};
 /// | temporary tables | stay | stay | dropped |
 /// | locks by `LOCK TABLES`, `GET_LOCK`, `FLUSH TABLES … WITH READ LOCK` | stay, and block others | stay | released |
 /// | statements named by an SQL `PREPARE`, open `HANDLER`s | stay | stay | removed |
+/// | a handler of the driver for `LOAD DATA LOCAL INFILE` | stays | stays | that of the options |
 /// | another default database: `USE` | stays | stays | that of the options; if they have none, the connection is closed |
 /// | the driver's own prepared statements | stay: they are the connection's, and the next caller does not see them | stay | removed if there was something to reset: they are prepared again |
 /// | what `LAST_INSERT_ID()`, `FOUND_ROWS()` and `SHOW WARNINGS` return | stays until the next statement that sets it | stays | stays after the usual statements, else reset |
@@ -83,6 +84,8 @@ pub(super) fn undo(
     }
     // Rolls back, too.
     conn.reset()?;
+    // The driver keeps it through a reset.
+    conn.set_local_infile_handler(None);
     conn.query_drop(&session.character_sets)?;
     if left.transaction {
         restore_database(conn, database)?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fairpool::{ManageConnection, Pool};
-use fairpool_mysql::mysql::TxOpts;
 use fairpool_mysql::mysql::prelude::Queryable;
+use fairpool_mysql::mysql::{LocalInfileHandler, TxOpts};
 use fairpool_mysql::{Connection, MysqlConnectionManager, Reset};
 
 use crate::common::{ask, builder, logged, manager, options, shared, start_log};
@@ -148,6 +148,26 @@ fn locks_of_tables_are_released() {
     run(&mut pool.get().unwrap(), "LOCK TABLES locked WRITE");
     drop(pool.get().unwrap());
     shared().sql("SET lock_wait_timeout = 20; INSERT INTO shop.locked VALUES (1)");
+}
+
+#[test]
+fn a_handler_for_local_files_is_that_of_its_holder() {
+    shared().sql("CREATE TABLE shop.loaded (n int)");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&calls);
+    let handler = LocalInfileHandler::new(move |_, _| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let pool = builder().max_size(1).build(manager()).unwrap();
+    let load = "LOAD DATA LOCAL INFILE 'x' INTO TABLE loaded";
+    let mut conn = pool.get().unwrap();
+    conn.set_local_infile_handler(Some(handler));
+    run(&mut conn, load);
+    drop(conn);
+    run(&mut pool.get().unwrap(), load);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(pool.stats().opened, 1);
 }
 
 /// Counts the resets of a manager.

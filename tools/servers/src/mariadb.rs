@@ -179,9 +179,10 @@ impl MariaDb {
 
     fn init(&self) -> Result<(), String> {
         let folder = self.folder.display();
+        // A server that starts removes the temporary tables of others from its `tmpdir`.
         let files = format!(
             "datadir = {folder}/data\nsocket = {folder}/socket\npid-file = {folder}/pid\n\
-             secure-file-priv = {folder}\n"
+             secure-file-priv = {folder}\ntmpdir = {folder}\n"
         );
         fs::write(self.folder.join("my.cnf"), format!("{SETTINGS}{files}"))
             .map_err(|error| format!("my.cnf: {error}"))?;

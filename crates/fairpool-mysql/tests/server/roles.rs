@@ -88,6 +88,11 @@ fn under_load_it_costs_each_connection_one_error_at_most(two: &Two) {
     assert!(told.iter().any(|(_, line)| line.contains("read-only")), "{told:?}");
 }
 
+/// However long a connection lies, it is checked only if it is in doubt.
+fn unchecked(two: &Two) -> Pool<Manager> {
+    builder().max_size(8).skip_check_within(LONG).build(two.manager()).unwrap()
+}
+
 fn single_user_errors(
     pool: &Pool<Manager>,
     write: impl Fn(&mut Connection) -> mysql::Result<()>,
@@ -96,7 +101,7 @@ fn single_user_errors(
 }
 
 fn a_single_user_meets_one_error(two: &Two) {
-    let pool = builder().max_size(8).build(two.manager()).unwrap();
+    let pool = unchecked(two);
     turn(&two.0, 1);
     assert_eq!(single_user_errors(&pool, insert), 1);
 }
@@ -132,7 +137,7 @@ fn while_both_are_read_only_callers_wait_and_are_told_why(two: &Two) {
 
 /// Without the setting: the new connection is to the same server, which is as it was opened.
 fn a_manager_that_does_not_ask_for_writes_leaves_it_once(two: &Two) {
-    let pool = builder().max_size(1).build(manager_of(&two.0)).unwrap();
+    let pool = builder().max_size(1).skip_check_within(LONG).build(manager_of(&two.0)).unwrap();
     insert(&mut pool.get().unwrap()).unwrap();
     turn(&two.0, 1);
     for _ in 0..5 {
@@ -163,7 +168,7 @@ const WAYS: [(&str, Write); 6] = [
 
 fn every_way_to_write_is_seen(two: &Two) {
     for (way, write) in WAYS {
-        let pool = builder().max_size(8).build(two.manager()).unwrap();
+        let pool = unchecked(two);
         turn(&two.0, 1);
         assert_eq!(single_user_errors(&pool, write), 1, "{way}");
         turn(&two.0, 0);

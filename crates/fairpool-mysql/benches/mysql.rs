@@ -44,8 +44,9 @@ const SIZES: [(usize, u32); 3] = [(1, 1), (8, 8), (32, 8)];
 /// More than the threads at any time.
 const ROWS: u32 = 1024;
 const SCHEMA: &str = "
-    CREATE TABLE shop.counter (id int PRIMARY KEY, value bigint NOT NULL);
-    INSERT INTO shop.counter SELECT seq, 0 FROM seq_0_to_1023";
+    USE shop;
+    CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL);
+    INSERT INTO counter SELECT seq, 0 FROM seq_0_to_1023";
 
 /// The tables show ratios to these first.
 const REFERENCES: [&str; 2] = ["mysql::Pool", "mysql::Pool without ping and reset"];

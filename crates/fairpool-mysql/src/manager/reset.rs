@@ -9,7 +9,7 @@ use crate::connection::{Marks, Session};
 ///
 /// Set by [`MysqlConnectionManager::reset_on_return`]. The default undoes everything that one caller
 /// could leave to the next, and costs nothing where nothing was left: the
-/// [`Connection`](crate::Connection) reads the text of each statement, in 0.1 to 1 µs, and only after
+/// [`Connection`](crate::Connection) reads the text of each statement, in 0.1 to 2 µs, and only after
 /// a use that may have left something does the pool reset the connection. The reset runs on one of the
 /// pool's worker threads. The thread that returns the connection does not wait for it, but the next
 /// caller cannot get the connection before it is over.

@@ -86,6 +86,7 @@ pub(super) fn undo(
     conn.reset()?;
     // The driver keeps it through a reset.
     conn.set_local_infile_handler(None);
+    // MySQL says that a reset sets them to the server's own.
     conn.query_drop(&session.character_sets)?;
     if left.transaction {
         restore_database(conn, database)?;

@@ -288,7 +288,6 @@ impl ManageConnection for MysqlConnectionManager {
     /// | `connect` fails because | permanent | reason |
     /// |---|---|---|
     /// | the name or value of a [`session_setting`](MysqlConnectionManager::session_setting) cannot be sent | yes | no server is asked |
-    /// | a URL is wrong, in a function of [`with_init`](MysqlConnectionManager::with_init) | yes | no server is asked |
     /// | the password is wrong (1045), the user may not use the database (1044), the host is not allowed or blocked (1130, 1129) | no | rotated, granted, flushed |
     /// | the database does not exist (1049) | no | it is being created or restored |
     /// | the server rejects a setting (1193, 1231, 1064 …) | no | it may be upgraded, or the next server another version |

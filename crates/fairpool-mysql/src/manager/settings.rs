@@ -94,7 +94,7 @@ impl MysqlConnectionManager {
     }
 
     /// Sets a function that prepares each session, after everything else; default none. If it
-    /// fails, `connect` or `reset` fails with its error.
+    /// fails, `connect` or `reset` fails with its error, as it is: the server's words may quote a value.
     ///
     /// It runs after connecting and again after each reset of the session, which undoes all that it
     /// had set. (What a `CustomizeConnection` of the pool sets is lost with the first reset.)

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{APP_PASSWORD, APP_USER};
 use crate::host::{self, Owner};
 
-const PORTS: Range<u16> = 10_000..19_000;
+const PORTS: Range<u16> = 10_000..14_000;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 const HOW_TO_INSTALL: &str = "PgBouncer was not found in PATH, /usr/sbin and /usr/local/sbin: \

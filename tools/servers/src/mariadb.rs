@@ -28,7 +28,7 @@ pub const APP_PASSWORD: &str = "right";
 const SERVER: Program =
     Program { start: r#""$1" --defaults-file="$2/my.cnf" --port="$value""#, end: "KILL" };
 const START_LIMIT: Duration = Duration::from_secs(60);
-const PORTS: Range<u16> = 12_000..20_000;
+const PORTS: Range<u16> = 14_000..19_000;
 const PORT_ATTEMPTS: usize = 10;
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
 const HOW_TO_INSTALL: &str = "MariaDB's programs were not found (mariadbd, mariadb-install-db and \

@@ -3,11 +3,15 @@
 //! It stops, and its folder is removed, when it is dropped or the process ends.
 
 use crate::daemon::{Daemon, Program};
+use crate::keeper;
 
 const PROGRAM: Program = Program {
     name: "memcached",
     package: "memcached",
-    arguments: |port| vec!["--listen=127.0.0.1", "--udp-port=0", "--memory-limit=16", "-p", port],
+    kept: keeper::Program {
+        start: r#""$1" --listen=127.0.0.1 --udp-port=0 --memory-limit=16 -p "$value""#,
+        end: "KILL",
+    },
 };
 
 /// A running server; dropping it stops it.

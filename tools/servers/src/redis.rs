@@ -3,12 +3,14 @@
 //! It stops, and its folder is removed, when it is dropped or the process ends.
 
 use crate::daemon::{Daemon, Program};
+use crate::keeper;
 
 const PROGRAM: Program = Program {
     name: "redis-server",
     package: "redis-server",
-    arguments: |port| {
-        vec!["--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no"]
+    kept: keeper::Program {
+        start: r#""$1" --bind 127.0.0.1 --port "$value" --save "" --appendonly no"#,
+        end: "KILL",
     },
 };
 

@@ -25,6 +25,9 @@
 //!
 //! - What a holder leaves in its connection (a transaction, a setting) is not undone, as in r2d2.
 //!   Only what `has_broken` reports is closed: diesel's does so for an open transaction.
+//! - `has_broken` runs on the thread that returns a connection, which waits for it without a limit.
+//!   `r2d2_mysql` asks the server there: each return costs a round trip, and waits on a server that is
+//!   frozen. `fairpool-mysql` does neither.
 //! - [`PooledConnection::run`](fairpool::PooledConnection::run) takes no error for fatal. Call
 //!   [`mark_broken`](fairpool::PooledConnection::mark_broken) after one that you know to be.
 //! - No error of a connect is permanent: a wrong URL is tried for `connection_timeout`.

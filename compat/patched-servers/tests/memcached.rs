@@ -2,13 +2,13 @@
 
 use std::thread;
 
-use patched_servers::Server;
+use fairpool_servers::memcached::Memcached;
 use r2d2_memcache::MemcacheConnectionManager;
 
 #[test]
 fn p18_r2d2_memcache_runs_on_fairpool() {
-    let server = Server::memcached();
-    let url = format!("memcache://127.0.0.1:{}?timeout=10&tcp_nodelay=true", server.port);
+    let server = Memcached::start();
+    let url = format!("{}?timeout=10&tcp_nodelay=true", server.url());
     let pool = r2d2_memcache::r2d2::Pool::builder()
         .max_size(4)
         .build(MemcacheConnectionManager::new(url))

@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use patched_servers::Server;
+use fairpool_servers::redis::Redis;
 use redis::{Client, TypedCommands};
 
 #[test]
 fn p18_redis_runs_on_fairpool() {
-    let server = Server::redis();
-    let client = Client::open(("127.0.0.1", server.port)).expect("an address");
+    let server = Redis::start();
+    let client = Client::open(server.url()).expect("an address");
     let pool = r2d2::Pool::builder().max_size(4).build(client).expect("a pool");
     thread::scope(|scope| {
         for _ in 0..32 {
@@ -28,8 +28,8 @@ fn p18_redis_runs_on_fairpool() {
 
 #[test]
 fn p18_while_the_server_is_down_callers_get_the_drivers_words_in_r2d2s_text() {
-    let server = Server::redis();
-    let client = Client::open(("127.0.0.1", server.port)).expect("an address");
+    let server = Redis::start();
+    let client = Client::open(server.url()).expect("an address");
     let pool = r2d2::Pool::builder()
         .max_size(2)
         .error_handler(Box::new(r2d2::NopErrorHandler))

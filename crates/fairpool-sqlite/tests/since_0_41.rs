@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fairpool::{Pool, PooledConnection};
 use fairpool_sqlite::SqliteConnectionManager;
-use fairpool_sqlite::rusqlite::FileControl;
 use fairpool_sqlite::rusqlite::hooks::Wal;
+use fairpool_sqlite::rusqlite::trace::{TraceEvent, TraceEventCodes};
+use fairpool_sqlite::rusqlite::{Connection, FileControl};
 
 #[test]
 fn no_file_control_reaches_the_next_holder() {
@@ -53,4 +54,26 @@ fn no_wal_hook_reaches_the_next_holder() {
     assert_eq!(seen.load(Ordering::SeqCst), 0, "the last holder's");
     let pages = conn.query_row("PRAGMA wal_autocheckpoint", [], |row| row.get::<_, i64>(0));
     assert_eq!(pages, Ok(1000));
+}
+
+#[test]
+fn no_closure_that_traces_or_waits_reaches_the_next_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = SqliteConnectionManager::file(folder.path().join("test.db"));
+    let pool = Pool::builder().max_size(1).build(manager).unwrap();
+    let seen = Arc::new(AtomicU64::new(0));
+    let (traced, waited) = (Arc::clone(&seen), Arc::clone(&seen));
+    let mut conn = pool.get().unwrap();
+    let driver: &mut Connection = &mut conn;
+    let trace = move |_: TraceEvent<'_>| _ = traced.fetch_add(1, Ordering::SeqCst);
+    driver.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(trace)).unwrap();
+    driver.busy_handler(Some(move |_| waited.load(Ordering::SeqCst) == 0)).unwrap();
+    conn.execute_batch("SELECT 1").unwrap();
+    assert_eq!(seen.swap(0, Ordering::SeqCst), 1, "its own");
+    drop(conn);
+    let conn = pool.get().unwrap();
+    conn.execute_batch("SELECT 1").unwrap();
+    assert_eq!(seen.load(Ordering::SeqCst), 0, "the last holder's");
+    let millis = conn.query_row("PRAGMA busy_timeout", [], |row| row.get::<_, i64>(0));
+    assert_eq!(millis, Ok(5000));
 }

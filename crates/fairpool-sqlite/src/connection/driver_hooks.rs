@@ -64,7 +64,7 @@ impl Connection {
     /// [`rusqlite::Connection::busy_handler`], for this use.
     ///
     /// It takes what every version of rusqlite takes. For a closure that owns something (rusqlite
-    /// 0.41 or later), call it on `&mut *conn` as a `&mut rusqlite::Connection`.
+    /// 0.41 or later), call the driver's: `let driver: &mut rusqlite::Connection = &mut conn;`.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Connection {
     /// [`rusqlite::Connection::trace_v2`], for this use.
     ///
     /// It takes what every version of rusqlite takes. For a closure that owns something (rusqlite
-    /// 0.41 or later), call it on `&mut *conn` as a `&mut rusqlite::Connection`.
+    /// 0.41 or later), call the driver's: `let driver: &mut rusqlite::Connection = &mut conn;`.
     ///
     /// # Errors
     ///

@@ -221,6 +221,15 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
+    /// For the drop-in for `r2d2`, which keeps `r2d2`'s promise here: what is past its lifetime
+    /// or has been idle too long is closed at once, also below `min_idle` and though none may be
+    /// opened in its place. See `docs/decisions/0035-ends-on-time.md`.
+    #[doc(hidden)]
+    pub fn ends_on_time(mut self, ends_on_time: bool) -> Builder<M> {
+        self.config.policy.ends_on_time = ends_on_time;
+        self
+    }
+
     /// How long after its last use or check an idle connection is checked, so that a
     /// firewall does not drop it, and a dead one is replaced before a caller needs it.
     ///

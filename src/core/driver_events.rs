@@ -155,7 +155,7 @@ impl<T: PoolTypes> Core<T> {
         let is_doubted = |other: &&Lease<T::Conn>| self.is_in_doubt(&other.permit);
         let place = if in_doubt { 0 } else { self.idle.iter().take_while(is_doubted).count() };
         self.idle.insert(place, lease);
-        if self.idle_len() > self.policy.min_idle_now() {
+        if self.idle_len() > self.policy.kept_idle() {
             self.wake_reaper_at(idle_until, fx);
         }
         self.plan_for_returns(fx);

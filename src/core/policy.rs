@@ -18,6 +18,9 @@ pub(crate) struct Policy {
     /// Lifetimes are shortened by up to this many thousandths.
     pub(crate) lifetime_jitter_permille: u32,
     pub(crate) idle_timeout: Option<Duration>,
+    /// What is past its lifetime or has been idle too long ends at once, as in r2d2: also below
+    /// `min_idle`, and if nothing can be opened in its place.
+    pub(crate) ends_on_time: bool,
     pub(crate) keepalive: Option<Duration>,
     /// A connection used or checked within this time is handed out without a check.
     /// Zero: always check. `Duration::MAX`: never.
@@ -58,6 +61,11 @@ impl Policy {
     /// How many connections should be idle or on their way to be.
     pub(crate) fn min_idle_now(&self) -> u32 {
         self.min_idle.unwrap_or(self.max_size).min(self.max_idle_now())
+    }
+
+    /// How many connections stay idle, however long they are.
+    pub(crate) fn kept_idle(&self) -> u32 {
+        if self.ends_on_time { 0 } else { self.min_idle_now() }
     }
 
     pub(crate) fn max_idle_now(&self) -> u32 {

@@ -158,6 +158,7 @@ fn default_policy() -> Policy {
         max_lifetime: Some(Duration::from_secs(30 * 60)),
         lifetime_jitter_permille: 100,
         idle_timeout: Some(Duration::from_secs(10 * 60)),
+        ends_on_time: false,
         keepalive: None,
         fresh_for: Duration::from_millis(500),
         check_patience: PATIENCE,

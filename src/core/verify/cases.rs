@@ -613,6 +613,31 @@ fn p17_idle_connections_are_surplus_if_min_idle_others_are_idle_as_long() {
 }
 
 #[test]
+fn what_ends_on_time_ends_below_min_idle_and_though_none_can_be_opened() {
+    let lives = Policy { max_lifetime: Some(SECOND * 10), ends_on_time: true, ..policy(3) };
+    let mut core = filled(lives);
+    core.policy.min_idle = None;
+    let held = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
+    let mut ended = fx(at(10));
+    core.tick(&mut ended);
+    assert_eq!((core.gauges().closing, core.open_count()), (2, 1), "at once, all but the held one");
+    core.checkin(held, Verdict::Keep, &mut fx(at(11)));
+    assert_eq!(core.counters().closed[Reason::Expired as usize], 3, "that one on its return");
+
+    let idles = Policy { idle_timeout: Some(SECOND * 10), ends_on_time: true, ..policy(3) };
+    let mut core = filled(idles);
+    core.policy.min_idle = Some(2);
+    assert_eq!(core.tick(&mut fx(at(9))), at(10));
+    core.tick(&mut fx(at(10)));
+    assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 3, "none is kept");
+
+    let mut core = filled(Policy { ends_on_time: true, ..policy(3) });
+    core.policy.min_idle = None;
+    core.refresh(&mut fx(at(1)));
+    assert_eq!(core.open_count(), 2, "a refresh replaces one after another");
+}
+
+#[test]
 fn the_end_of_a_keepalive_starts_the_next() {
     let mut core = filled(Policy { keepalive: Some(SECOND), max_opening: 6, ..policy(6) });
     let mut due = fx(at(1));

@@ -36,6 +36,7 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         max_lifetime: None,
         lifetime_jitter_permille: 0,
         idle_timeout: None,
+        ends_on_time: false,
         keepalive: None,
         fresh_for: Duration::MAX,
         clock_lag: Duration::ZERO,

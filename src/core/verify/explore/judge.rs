@@ -2,6 +2,7 @@
 
 use super::super::toy::Toy;
 use super::world::{Action, Client, Wait, World};
+use crate::core::slot::Slot;
 use crate::core::*;
 
 impl World {
@@ -29,8 +30,13 @@ impl World {
         }
         let idle = core.idle.iter().map(|lease| &core.slots[lease.permit.index()]);
         let too_long = idle.filter(|slot| slot.idle_until() <= self.now).count();
-        let kept = core.policy.min_idle_now() as usize;
+        let kept = core.policy.kept_idle() as usize;
         assert!(too_long <= kept, "an idle connection outlived its time after {action:?}");
+        if core.policy.ends_on_time && core.queue.is_empty() {
+            let past = |slot: &Slot<Toy>| slot.old && slot.generation == core.generation;
+            let idle = core.slots.iter().filter(|slot| slot.state == ConnectionState::Idle);
+            assert_eq!(idle.filter(|slot| past(slot)).count(), 0, "goes on after {action:?}");
+        }
         for slot in core.busy_slots().filter(|slot| !slot.leaking) {
             let until = slot.since.after_opt(core.policy.leak_threshold);
             assert!(until > self.now, "a leak is not reported in time after {action:?}");

@@ -195,6 +195,23 @@ pub(super) fn setups() -> Vec<Setup> {
     ageing.policy.min_idle = Some(1);
     ageing.policy.max_idle = Some(1);
 
+    let mut on_time = Setup {
+        faults: true,
+        horizon: 5,
+        owner: &[Action::Refresh],
+        ..plain("ends on time: lifetime, idle timeout, refresh, faults", 2, &[5])
+    };
+    on_time.policy.ends_on_time = true;
+    on_time.policy.max_lifetime = Some(nanos(4));
+    on_time.policy.idle_timeout = Some(nanos(3));
+    on_time.policy.min_idle = Some(1);
+
+    let mut all_on_time =
+        Setup { horizon: 5, ..plain("ends on time: lifetimes in a full pool", 2, &[5, 5]) };
+    all_on_time.policy.ends_on_time = true;
+    all_on_time.policy.min_idle = None;
+    all_on_time.policy.max_lifetime = Some(nanos(4));
+
     let mut nested = Setup {
         most_held: 2,
         leave: true,
@@ -285,6 +302,8 @@ pub(super) fn setups() -> Vec<Setup> {
         resets,
         always,
         ageing,
+        on_time,
+        all_on_time,
         nested,
         leaks,
         replaced,

@@ -198,7 +198,10 @@ impl World {
 
     /// How many connections the pool has ended without need.
     pub(super) fn ended_by_age(&self) -> u64 {
-        let by = [Reason::Expired, Reason::Stale, Reason::IdleTooLong];
+        let by: &[Reason] = match self.core.policy.ends_on_time {
+            false => &[Reason::Stale, Reason::Expired, Reason::IdleTooLong],
+            true => &[Reason::Stale],
+        };
         by.iter().map(|&reason| self.core.counters.closed[reason as usize]).sum()
     }
 

@@ -267,7 +267,7 @@ impl Reference {
         let mut idle_ends: Vec<Time> =
             self.idle.iter().map(|&conn| self.idle_until(conn)).collect();
         idle_ends.sort_unstable();
-        let idle_end = idle_ends.into_iter().nth(self.kept() as usize);
+        let idle_end = idle_ends.into_iter().nth(self.kept_idle() as usize);
         let idle = self.idle.iter().map(fresh).chain(idle_end).chain(self.next_old());
         let calls = self.calls.iter().filter(|call| !call.abandoned).flat_map(|call| {
             let slows = call.what != What::Close && !call.slow;

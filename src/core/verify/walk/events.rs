@@ -232,8 +232,8 @@ impl Reference {
 
     /// An old connection ends since it may.
     pub(super) fn end_old(&mut self, conn: u32, may_end: bool) {
-        let old = self.conns[conn as usize].old;
-        if old && may_end && self.succession == Succession::None {
+        let leaves_gap = self.conns[conn as usize].old && !self.is_past_its_life(conn);
+        if leaves_gap && may_end && self.succession == Succession::None {
             self.succession = Succession::Short;
         }
     }
@@ -287,7 +287,9 @@ impl Reference {
                 let took = self.calls.iter().find(|call| call.permit == permit).expect("a connect");
                 let took = self.now.since(took.since).as_nanos() as u64;
                 let shortest = life.as_nanos() as u64 * u64::from(kept) / 1000;
-                let lead = (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
+                let early = u64::from(!self.policy.ends_on_time);
+                let lead =
+                    early * (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
                 // One nanosecond for rounding.
                 assert!(
                     expires.0 + 1 >= self.now.0 + shortest - lead,
@@ -737,7 +739,7 @@ impl Reference {
 
     fn reap(&mut self) {
         let long = self.idle.iter().filter(|&&conn| self.now >= self.idle_until(conn)).count();
-        let mut too_many = long.saturating_sub(self.kept() as usize);
+        let mut too_many = long.saturating_sub(self.kept_idle() as usize);
         for conn in std::mem::take(&mut self.idle) {
             let facts = &self.conns[conn as usize];
             let truly_fresh_until = facts.truly_fresh_at.after_opt(self.policy.keepalive);

@@ -154,15 +154,17 @@ impl Reference {
             let surplus = self.idle.len() as u32 + came > self.kept();
             let ends = |&conn: &u32| {
                 let facts = &self.conns[conn as usize];
-                facts.old && (may_end || (surplus && !facts.used))
+                let ends = may_end || self.is_past_its_life(conn);
+                facts.old && (ends || (surplus && !facts.used))
             };
             let Some(place) = self.idle.iter().position(ends) else { break };
             let conn = self.idle.remove(place);
             let reason = self.reason_of_age(conn);
             self.end_old(conn, !surplus || self.conns[conn as usize].used);
             self.retire(conn, reason);
-            let idle = self.idle.len() as u32 + came;
-            assert!(idle >= self.kept() || self.open(1) >= self.policy.max_size, "P17: too few");
+            let kept = self.idle.len() as u32 + came >= self.kept();
+            let on_time = self.policy.ends_on_time && reason == Reason::Expired;
+            assert!(kept || on_time || self.open(1) >= self.policy.max_size, "P17: too few");
             ended.push(conn);
         }
         assert_eq!(actual, ended, "P17: the old connections that ended");

@@ -432,7 +432,8 @@ impl Reference {
     /// Of a connection that was in use or checked.
     pub(super) fn unfit(&self, conn: u32) -> Option<Reason> {
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
-        let ends = || self.conns[conn as usize].old && self.may_end_old(1);
+        let may_end = || self.is_past_its_life(conn) || self.may_end_old(1);
+        let ends = || self.conns[conn as usize].old && may_end();
         match () {
             () if self.closed => Some(Reason::PoolClosed),
             () if too_many => Some(Reason::Excess),
@@ -453,7 +454,18 @@ impl Reference {
         self.conns.iter().filter(|facts| facts.old).count() as u32
     }
 
+    /// It ends as soon as nobody needs it, with or without a successor.
+    pub(super) fn is_past_its_life(&self, conn: u32) -> bool {
+        let facts = &self.conns[conn as usize];
+        self.policy.ends_on_time && facts.old && facts.generation == self.generation
+    }
+
     /// How many connections stay idle, however long they are.
+    pub(super) fn kept_idle(&self) -> u32 {
+        if self.policy.ends_on_time { 0 } else { self.kept() }
+    }
+
+    /// How many connections should be idle.
     pub(super) fn kept(&self) -> u32 {
         let max_size = self.policy.max_size;
         let most = self.policy.max_idle.unwrap_or(max_size);

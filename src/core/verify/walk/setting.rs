@@ -193,6 +193,7 @@ fn policy(random: &mut Random) -> Policy {
         max_lifetime: maybe(random, |random| span(random) * 4),
         lifetime_jitter_permille: random.pick(&[0, 100, 500, 900]),
         idle_timeout: maybe(random, |random| span(random) * 2),
+        ends_on_time: random.one_in(4),
         keepalive: maybe(random, span),
         fresh_for: match random.below(4) {
             0 => Duration::ZERO,

@@ -35,7 +35,9 @@ pub fn new_database(cluster: &Cluster) -> String {
     cluster.psql(&format!("CREATE DATABASE {name}"));
     let table = "CREATE TABLE orders (id bigserial PRIMARY KEY, item text NOT NULL)";
     cluster.psql_in(&name, table);
-    cluster.url().replace("/postgres", &format!("/{name}"))
+    let url = cluster.url();
+    let (server, _) = url.rsplit_once('/').expect("the path of a URL");
+    format!("{server}/{name}")
 }
 
 impl Service {

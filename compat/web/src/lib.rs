@@ -29,7 +29,7 @@ impl App {
     /// Does not wait for the database: while that is away, the service runs and is not ready.
     pub fn open() -> Result<App, Box<dyn Error>> {
         let manager = PostgresConnectionManager::from_url(&env::var("DATABASE_URL")?, NoTls)?
-            .statement_timeout(Duration::from_secs(30));
+            .statement_timeout(Duration::from_secs(20));
         let pool = Pool::builder()
             .name("orders")
             .max_size(8)

@@ -17,8 +17,8 @@ use web::{App, Failure, Order};
 #[rocket::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let app = App::open()?;
-    // Rocket itself stops at Ctrl-C and at SIGTERM. Requests then have 30 seconds more.
-    let figment = Config::figment().merge(("port", web::port())).merge(("shutdown.grace", 30));
+    // Rocket itself stops at Ctrl-C and at SIGTERM. Requests then have 10 seconds more.
+    let figment = Config::figment().merge(("port", web::port())).merge(("shutdown.grace", 10));
     rocket::custom(figment)
         .manage(app.clone())
         .mount("/", routes![find, add, ready, metrics])

@@ -30,6 +30,6 @@ for_each_program!(
     load::p18_every_request_of_many_clients_is_answered,
     load::p18_under_overload_who_gets_no_connection_is_told_so_and_nothing_else_waits,
     outage::p18_in_an_outage_answers_are_503_at_once_and_after_it_all_is_served_again,
-    shutdown::p18_at_sigterm_running_requests_are_finished_and_the_pool_is_closed,
-    shutdown::p18_at_ctrl_c_running_requests_are_finished_and_the_pool_is_closed,
+    shutdown::p18_at_sigterm_requests_are_finished_and_the_pool_is_closed,
+    shutdown::p18_at_ctrl_c_requests_are_finished_and_the_pool_is_closed,
 );

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use fairpool_servers::cluster::Cluster;
 
+use crate::load::CONNECTIONS;
+
 /// Who waits longer than this waits for ever.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -81,6 +83,21 @@ impl Service {
         let text = self.get("/metrics").body;
         let values = text.lines().filter(|line| line.starts_with(start));
         values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().expect("a number")).sum()
+    }
+
+    /// How many connections are in this state; with `""`, in any.
+    pub fn connections(&self, state: &str) -> u64 {
+        let pool = "db_client_connection_count{db_client_connection_pool_name=\"orders\"";
+        self.metric(&format!("{pool},db_client_connection_state=\"{state}"))
+    }
+
+    pub fn await_connections(&self) {
+        until("all connections are open", || self.connections("idle") == CONNECTIONS);
+    }
+
+    pub fn threads(&self) -> usize {
+        let folder = format!("/proc/{}/task", self.process.id());
+        std::fs::read_dir(folder).expect("it runs").count()
     }
 
     pub fn signal(&self, name: &str) {

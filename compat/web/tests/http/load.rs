@@ -39,7 +39,7 @@ pub fn p18_every_request_of_many_clients_is_answered(program: Program) {
         let clients: Vec<_> = clients.collect();
         clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
     });
-    println!("{} of {} orders, the others 503", ids.len(), 64 * 20);
+    println!("{}: {} of {} orders, the others 503", program.0, ids.len(), 64 * 20);
     assert!(!ids.is_empty());
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
     // No connection was lost: 503 means that nothing was written.

@@ -19,7 +19,7 @@ struct Part {
     charts: &'static [&'static str],
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part {
         name: "checkout",
         title: "A driver that does nothing",
@@ -53,6 +53,13 @@ const PARTS: [Part; 5] = [
         title: "The cost of observers",
         text: include_str!("page/watching.md"),
         references: &["not observed"],
+        charts: &[],
+    },
+    Part {
+        name: "tasks",
+        title: "Tasks instead of threads",
+        text: include_str!("page/tasks.md"),
+        references: &["threads"],
         charts: &[],
     },
 ];

@@ -75,8 +75,7 @@ fn served(fairness: Fairness, priorities: &[u8]) -> Vec<usize> {
     drop(held);
     callers.into_iter().for_each(Caller::join);
     server.check();
-    let order = lock(&order).clone();
-    order
+    lock(&order).clone()
 }
 
 #[test]

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use fairpool::snapshot::Holder;
 use fairpool_testing::stub::{Gate, Manager, Server, builder, eventually};
 use fairpool_tokio::Interact;
 
-use crate::support::{await_waiting, joined, occupy, poll, runtime, with_one_blocking_thread};
+use crate::support::{
+    await_waiting, joined, occupy, poll, runtime, with_one_blocking_thread, within_a_grant,
+};
 
 #[test]
 fn p4_dropped_while_it_waits_it_cancels_the_get() {
@@ -78,14 +81,16 @@ fn p4_dropped_while_the_closure_runs_that_goes_on_and_the_connection_comes_back_
 #[test]
 fn p4_a_get_dropped_with_its_grant_passes_that_on() {
     let pool = builder(1).build(Server::new().manager()).unwrap();
-    let held = pool.get().unwrap();
-    let mut get = pool.get_async();
-    assert!(poll(&mut get).is_pending());
-    drop(held);
-    assert!(pool.holders()[0].is_granted_not_polled());
-    let mut next = pool.get_async();
-    assert!(poll(&mut next).is_pending());
-    drop(get);
-    let conn = poll(&mut next);
-    assert!(matches!(conn, Poll::Ready(Ok(_))), "the next has it");
+    let seen = within_a_grant(|| {
+        let held = pool.get().unwrap();
+        let mut get = pool.get_async();
+        assert!(poll(&mut get).is_pending());
+        drop(held);
+        let is_granted = pool.holders().iter().any(Holder::is_granted_not_polled);
+        let mut next = pool.get_async();
+        let waits = poll(&mut next).is_pending();
+        drop(get);
+        (is_granted, waits, matches!(poll(&mut next), Poll::Ready(Ok(_))))
+    });
+    assert_eq!(seen, (true, true, true), "granted, the next waits, the next is served");
 }

@@ -57,6 +57,7 @@
 //! |---|---|
 //! | `fairpool-postgres` | a manager for the blocking `postgres` crate, and advice on its server |
 //! | `fairpool-sqlite` | a manager for `rusqlite` |
+//! | `fairpool-tokio` | closures with connections in async services, on top of [`Pool::get_async`] |
 //! | `fairpool-prometheus`, `fairpool-opentelemetry` | metrics |
 //! | `fairpool-metrics` | the names and units of the metrics, for other exporters |
 //! | `fairpool-trace` | recordings for Perfetto and chrome://tracing |

@@ -53,7 +53,8 @@ pub struct Stats {
     /// open.
     pub outdated: u32,
 
-    /// Gets that got a connection.
+    /// Gets that got a connection. That of a task which was granted one, and polled too late to
+    /// have it, counts once more when it gets another.
     pub gets: u64,
     /// Those of `gets` by tasks that did not take it: they were dropped first, or were not polled in
     /// time and waited on. See [`get_async`](crate::Pool::get_async).

@@ -39,7 +39,7 @@ enum State<'a, M: ManageConnection, F, R> {
 /// A closure on its way to a thread.
 struct Job<C, F, R> {
     /// Empty once the closure has started.
-    not_started: Slot<(C, F)>,
+    _not_started: Slot<(C, F)>,
     /// `None`: it was taken back before it started.
     result: JoinHandle<Option<R>>,
 }
@@ -104,20 +104,17 @@ where
         // It panics if the system has no thread, and keeps the closure.
         let spawn = || runtime.spawn_blocking(run);
         match panic::catch_unwind(AssertUnwindSafe(spawn)) {
-            Ok(result) => Ok(Job { not_started, result }),
+            Ok(result) => Ok(Job { _not_started: not_started, result }),
             Err(panic) => Err(Error::NoThread(io::Error::other(text_of(&*panic)))),
         }
     }
 }
 
-/// Not started: then nobody starts it, and a thread is not needed for it. What it has is dropped
-/// here, with the slot.
+/// What has not started is dropped here, with the slot. The queued rest needs no thread; a closure that
+/// runs is not stopped by this.
 impl<C, F, R> Drop for Job<C, F, R> {
     fn drop(&mut self) {
-        if let Some(not_started) = self.not_started.take() {
-            self.result.abort();
-            drop(not_started);
-        }
+        self.result.abort();
     }
 }
 

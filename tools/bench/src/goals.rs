@@ -67,6 +67,17 @@ const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
     }
 }
 
+/// A contestant of the bench `tasks`.
+const INTERACT: &str = "tasks that call `interact`";
+
+const fn in_crowd(own: &'static str, figure: Figure, at_most: f64) -> Goal {
+    Goal {
+        part: "tasks",
+        own,
+        ..goal("10000 / 8 / 1ms asleep", figure, "threads", AtMost(at_most))
+    }
+}
+
 const SINGLE: [Goal; 12] = [
     goal("1 / 1 / 0", Figure::Throughput, "Mutex<Vec>", AtLeast(0.5)),
     goal("1 / 1 / 0", Figure::Throughput, R2D2, AtLeast(6.0)),
@@ -96,6 +107,9 @@ const POSTGRES: [Goal; 4] = [
     postgres(Figure::P99, "r2d2 without ping", AtMost(1.0 / 3.0)),
 ];
 
+const TASKS: [Goal; 2] =
+    [in_crowd(INTERACT, Figure::P99, 1.0), in_crowd(INTERACT, Figure::Max, 1.0)];
+
 /// The cells of the bench `watching`.
 const WATCHED: [&str; 5] =
     ["1 / 1 / 0", "8 / 4 / 0", "1 / 1 / 10µs busy", "8 / 4 / 10µs busy", "32 / 8 / 1ms asleep"];
@@ -120,7 +134,7 @@ fn all() -> Vec<Goal> {
     let watched = WATCHED
         .into_iter()
         .flat_map(|cell| [watched(cell, "a subscriber", 0.85), watched(cell, "inspector", 0.95)]);
-    SINGLE.into_iter().chain(sleeping).chain(POSTGRES).chain(watched).collect()
+    SINGLE.into_iter().chain(sleeping).chain(POSTGRES).chain(watched).chain(TASKS).collect()
 }
 
 /// The goals that can be checked with these results.

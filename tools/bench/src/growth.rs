@@ -25,6 +25,8 @@ pub enum Unit {
     Bytes,
     /// A number of threads.
     Threads,
+    /// A number of callers.
+    Callers,
 }
 
 /// A subject that must cost the same at every size.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::settings::workspace;
 
 /// The libraries whose versions affect the results.
-const LIBRARIES: [&str; 6] =
-    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres", "mysql"];
+const LIBRARIES: [&str; 7] =
+    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres", "mysql", "tokio"];
 
 #[derive(Clone, Serialize, Deserialize)]
 /// The machine, the commit and the versions of a run.

@@ -62,6 +62,13 @@ const PARTS: [Part; 6] = [
         references: &["not observed"],
         charts: &[],
     },
+    Part {
+        name: "tasks",
+        title: "Tasks instead of threads",
+        text: include_str!("page/tasks.md"),
+        references: &["threads"],
+        charts: &[],
+    },
 ];
 
 /// Draws the charts and writes `README.md` in the folder of results.

@@ -50,6 +50,16 @@ struct ThreadPass {
 }
 
 impl Pass {
+    /// A pass in which every caller got one connection, after these waits.
+    pub fn of_crowd(elapsed: Duration, waited: impl IntoIterator<Item = Duration>) -> Pass {
+        let (mut waits, mut operations) = (waits::histogram(), Vec::new());
+        for wait in waited {
+            waits.saturating_record(wait.as_nanos() as u64);
+            operations.push(1);
+        }
+        Pass { elapsed, operations, waits, voluntary_switches: 0 }
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.operations.iter().sum()
     }

@@ -89,7 +89,7 @@ fn growth_row(one: &Growth, smallest: &Growth) -> Vec<String> {
     let format = |figure: f64| match one.unit {
         Unit::Nanos => span(figure),
         Unit::Bytes => format!("{} B", count(figure)),
-        Unit::Threads => count(figure),
+        Unit::Threads | Unit::Callers => count(figure),
     };
     let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
     let highest = one.rounds.iter().copied().fold(0.0, f64::max);

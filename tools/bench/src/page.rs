@@ -19,7 +19,7 @@ struct Part {
     charts: &'static [&'static str],
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "checkout",
         title: "A driver that does nothing",

@@ -43,6 +43,7 @@ mod run;
 mod run;
 #[cfg(fairpool_model = "shuttle")]
 mod surroundings;
+mod tasks;
 
 use run::explore;
 

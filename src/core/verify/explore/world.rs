@@ -138,7 +138,7 @@ impl World {
                     actions.push(Action::Claim(index));
                 }
                 if self.setup.leave && self.is_task(index) {
-                    actions.push(Action::Drop(index));
+                    actions.extend([Action::Drop(index), Action::Cancel(index)]);
                 } else if self.setup.leave {
                     actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
                 }

@@ -209,11 +209,7 @@ impl<T: PoolTypes> Core<T> {
     /// `false` if it was answered before; then the answer is in its cell.
     pub(crate) fn leave(&mut self, id: WaiterId, kind: ErrorKind, fx: &mut Effects<T>) -> bool {
         if self.queue.is_granted(id) {
-            if kind != ErrorKind::Cancelled {
-                return false;
-            }
-            // A token tells only once: if the grant ended later, the task would wait again.
-            self.take_back(id, fx);
+            return false;
         }
         let Some(waiter) = self.dismiss(id, kind, fx.now) else { return false };
         if kind == ErrorKind::Cancelled {

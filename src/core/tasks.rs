@@ -114,7 +114,7 @@ impl<T: PoolTypes> Core<T> {
         self.queue.return_to_line(id);
     }
 
-    /// A task is dropped. What it was granted goes to the next.
+    /// A task is dropped, or cancelled. What it was granted goes to the next.
     pub(crate) fn drop_task(&mut self, id: WaiterId, fx: &mut Effects<T>) {
         match self.queue.is_granted(id).then(|| self.queue.remove(id)).flatten() {
             Some((_, Some(lease))) => self.return_unused(lease, fx),
@@ -173,7 +173,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Takes its connection from a task, which waits again.
-    pub(super) fn take_back(&mut self, id: WaiterId, fx: &mut Effects<T>) {
+    fn take_back(&mut self, id: WaiterId, fx: &mut Effects<T>) {
         let lease = self.queue.take_back(id).expect("BUG: took what was not granted");
         self.return_unused(lease, fx);
         if let Some(waiter) = self.queue.get(id) {

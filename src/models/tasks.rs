@@ -274,10 +274,10 @@ fn p4_a_task_whose_grant_ends_is_cancelled() {
         let Poll::Ready(got) = poll(next.as_mut(), &Alarm::new()) else {
             panic!("the next has the connection")
         };
-        assert_eq!(bench.gauges().waiting, 0, "the task has left the queue");
         let Poll::Ready(cancelled) = poll(task.as_mut(), &Alarm::new()) else {
             panic!("the task has its answer")
         };
+        assert_eq!(bench.gauges().waiting, 0, "the task has left the queue");
         let outcome = outcome(cancelled);
         drop(got.expect("a connection"));
         bench.end(None);

@@ -483,27 +483,6 @@ fn a_get_that_was_cancelled_before_it_began_is_told() {
     assert_eq!(core.counters().cancelled, 1);
 }
 
-/// A token tells only once. If the task kept its grant, and that ended because it was not polled
-/// in time, it would wait in spite of its token.
-#[test]
-fn p4_a_task_that_is_cancelled_before_it_takes_up_its_grant_does_not_wait_again() {
-    let (mut core, mut leases) = exhausted(policy(1));
-    let task = |client| Waiter { task: Some(Time::NEVER), ..waiter(at(1), client) };
-    let first = core.join(task(7), &mut fx(at(1))).expect("room to wait");
-    let next = core.join(task(8), &mut fx(at(1))).expect("room to wait");
-    let lease = leases.pop().expect("the one connection");
-    core.checkin(lease, Verdict::Keep, &mut fx(at(2)));
-    assert!(core.queue.is_granted(first) && !core.queue.is_granted(next));
-    let mut cancelled = fx(at(2));
-    assert!(core.leave(first, ErrorKind::Cancelled, &mut cancelled));
-    let answers: Vec<_> = cancelled.answers.iter().map(|(cell, _)| *cell).collect();
-    assert_eq!(answers, [7, 8], "it is told, and the next is granted the connection");
-    assert!(core.queue.get(first).is_none() && core.queue.is_granted(next));
-    assert!(core.claim(first, &mut fx(at(2))).is_none(), "it may have been woken for its grant");
-    assert!(core.claim(next, &mut fx(at(2))).is_some());
-    assert_eq!(core.counters().cancelled, 1);
-}
-
 #[test]
 fn newcomers_who_may_pass_for_ever_are_counted_too() {
     let (mut core, leases) = exhausted(Policy { fairness_bound: Duration::MAX, ..policy(1) });

@@ -153,10 +153,6 @@ impl Reference {
 
     /// Returns `false` if it was answered or has left.
     pub(super) fn leave(&mut self, client: u8, kind: ErrorKind) -> bool {
-        let granted = self.granted.iter().position(|g| g.waiting.client == client);
-        if let Some(place) = granted.filter(|_| kind == ErrorKind::Cancelled) {
-            self.not_polled(place);
-        }
         let is_absent = self.absent.iter().any(|waiting| waiting.client == client);
         if self.waiting(client).is_none() && !is_absent {
             return false;

@@ -116,7 +116,7 @@ fn drop_against_grant(
     name: &str,
     next: impl Fn(&Bench) -> JoinHandle<String> + Send + Sync + 'static,
 ) {
-    explore(name, 3, &["granted"], move || {
+    explore(name, 8, &["granted"], move || {
         let (bench, held) = Bench::held(settings());
         let first = begun(get(&bench.pool, MAX));
         let next = next(&bench);
@@ -168,7 +168,7 @@ fn p1_the_reaper_keeps_the_deadline_of_a_task() {
 #[test]
 fn p3_a_task_that_moves_is_woken_where_it_is() {
     let outcomes = ["served at once", "served when it had moved", "woken where it was"];
-    explore("a task that moves against its grant", 4, &outcomes, || {
+    explore("a task that moves against its grant", 8, &outcomes, || {
         let (bench, held) = Bench::held(settings());
         let mut task = get(&bench.pool, MAX);
         let first = thread::spawn(move || {
@@ -225,7 +225,7 @@ fn p4_a_grant_that_is_not_taken_up_goes_to_the_next() {
 #[test]
 fn p4_a_task_that_was_polled_too_late_has_its_deadline() {
     let outcomes = ["granted, granted", "Timeout, granted"];
-    explore("the end of a grant at a deadline against a poll", 3, &outcomes, || {
+    explore("the end of a grant at a deadline against a poll", 4, &outcomes, || {
         let (bench, held) = Bench::held(settings());
         let task = begun(get(&bench.pool, TOO_LATE));
         let next = bench.queued(MAX);
@@ -244,7 +244,7 @@ fn p4_a_task_that_was_polled_too_late_has_its_deadline() {
 /// A connection is returned while its task enqueues, waits, is polled, or is cancelled.
 #[test]
 fn p4_a_task_is_cancelled_or_granted() {
-    explore("a task's cancel against its grant", 3, &["granted", "Cancelled"], || {
+    explore("a task's cancel against its grant", 4, &["granted", "Cancelled"], || {
         let (bench, held) = Bench::held(settings());
         let token = CancelToken::new();
         let task = polled(cancellable(&bench.pool, &token));
@@ -262,7 +262,7 @@ fn p4_a_task_is_cancelled_or_granted() {
 /// returned.
 #[test]
 fn p4_a_task_whose_grant_ends_is_cancelled() {
-    explore("a task's cancel against the end of its grant", 3, &["Cancelled"], || {
+    explore("a task's cancel against the end of its grant", 8, &["Cancelled"], || {
         let (bench, held) = Bench::held(settings());
         let token = CancelToken::new();
         let mut task = begun(cancellable(&bench.pool, &token));
@@ -288,7 +288,7 @@ fn p4_a_task_whose_grant_ends_is_cancelled() {
 /// A connection is returned while its task enqueues, waits or is polled, and the pool is closed.
 #[test]
 fn p11_a_task_is_told_of_the_close_or_granted() {
-    explore("a task's grant against close", 3, &["granted", "Closed"], || {
+    explore("a task's grant against close", 4, &["granted", "Closed"], || {
         let (bench, held) = Bench::held(settings());
         let task = polled(get(&bench.pool, MAX));
         let closer = closer(&bench);
@@ -304,7 +304,7 @@ fn p11_a_task_is_told_of_the_close_or_granted() {
 /// or it is polled.
 #[test]
 fn p11_a_task_that_is_polled_late_is_told_of_the_close() {
-    explore("the end of a task's grant against close", 3, &["granted", "Closed"], || {
+    explore("the end of a task's grant against close", 2, &["granted", "Closed"], || {
         let (bench, held) = Bench::held(settings());
         let task = begun(get(&bench.pool, MAX));
         drop(held);
@@ -329,7 +329,7 @@ fn closer(bench: &Bench) -> JoinHandle<()> {
 /// Tasks and a thread wait for one connection: all are served, in order of arrival.
 #[test]
 fn p2_tasks_and_threads_stand_in_one_line() {
-    explore("two tasks and a thread in one line", 2, &["task, thread, another"], || {
+    explore("two tasks and a thread in one line", 3, &["task, thread, another"], || {
         let (bench, held) = Bench::held(settings());
         let served = Served::default();
         let task = begun(get(&bench.pool, MAX));

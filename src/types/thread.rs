@@ -49,11 +49,13 @@ pub(crate) struct User(AtomicU64);
 const UNUSED: u64 = 1 << 63;
 /// Used by another thread.
 const MOVED: u64 = 1 << 62;
+/// No thread got it. Not zero with flags: a thread has that number until its first get.
+const NOBODY: u64 = u64::MAX;
 
 impl User {
     /// No thread got the guard.
     pub(crate) fn none() -> User {
-        User(AtomicU64::new(u64::MAX))
+        User(AtomicU64::new(NOBODY))
     }
 
     /// This thread has got the guard.
@@ -66,7 +68,7 @@ impl User {
     /// A task has got the guard, while this thread polled it. It counts for no thread.
     pub(crate) fn become_none(&self) {
         self.drop_here();
-        self.0.store(UNUSED | MOVED, Ordering::Relaxed);
+        self.0.store(NOBODY, Ordering::Relaxed);
     }
 
     /// Whether this thread got the guard, has used it before, and no other has.
@@ -314,6 +316,21 @@ impl Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// This thread has no number yet, and may never get one if it only polls tasks.
+    #[test]
+    fn p9_a_guard_of_a_task_counts_for_no_thread() {
+        let on_a_new_thread = || {
+            let user = User::none();
+            user.get_here();
+            user.become_none();
+            let counted = GOT.with(Cell::get);
+            assert!(user.drop_here(), "nobody need know");
+            (counted, GOT.with(Cell::get), USED.with(Cell::get))
+        };
+        let counted = thread::spawn(on_a_new_thread).join().expect("no count falls below zero");
+        assert_eq!(counted, (0, 0, 0));
+    }
 
     #[test]
     fn long_names_are_cut_between_characters() {

@@ -144,7 +144,7 @@ impl World {
                     actions.push(Action::Claim(index));
                 }
                 if self.setup.leave && self.is_task(index) {
-                    actions.push(Action::Drop(index));
+                    actions.extend([Action::Drop(index), Action::Cancel(index)]);
                 } else if self.setup.leave {
                     actions.extend([Action::TimeOut(index), Action::Cancel(index)]);
                 }
@@ -235,8 +235,8 @@ impl World {
                 self.clients[client].wait = None;
             }
             Action::Cancel(client) => {
-                let id = self.id_of(client);
-                assert!(self.core.leave(id, ErrorKind::Cancelled, &mut fx));
+                let (id, is_late) = (self.id_of(client), self.is_granted(&self.clients[client]));
+                assert_eq!(self.core.leave(id, ErrorKind::Cancelled, &mut fx), !is_late);
             }
             Action::Return(client, verdict) => {
                 let lease = self.lease_of(client);

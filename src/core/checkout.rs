@@ -155,7 +155,8 @@ impl<T: PoolTypes> Core<T> {
             // returns to that one, so the first counts.
             self.nested.entry(thread).or_insert(id);
         }
-        if let Some(at) = deadline {
+        // One without time leaves in the same transition.
+        if let Some(at) = deadline.filter(|&at| at > now) {
             self.keep_deadline(id, at, fx);
         }
         if checks {

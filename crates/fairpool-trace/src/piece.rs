@@ -7,6 +7,9 @@ use fairpool::ErrorKind;
 use fairpool::event::{ConnectionState, Reason};
 use fairpool::snapshot::CallSite;
 
+/// The number of no thread: the call sites of tasks have it.
+pub(crate) const NO_THREAD: u64 = 0;
+
 /// Where a piece is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Lane {

@@ -9,7 +9,7 @@ use fairpool::event::{ConnectionAt, ConnectionState, Event, EventKind, Reason, S
 use fairpool::snapshot::CallSite;
 use serde_json::{Value, json};
 
-use crate::piece::{Ended, Lane, Mark, Piece, Pieces, What};
+use crate::piece::{Ended, Lane, Mark, NO_THREAD, Piece, Pieces, What};
 
 mod notices;
 
@@ -23,14 +23,30 @@ pub(crate) struct Tracker {
     now: i64,
     /// Nothing is missing from here on: since the beginning, or the last loss.
     known_from: Option<i64>,
-    /// By thread: a thread waits for one connection at a time.
-    waits: HashMap<u64, Wait>,
+    waits: HashMap<Waiter, Wait>,
     /// By connection.
     holds: HashMap<u64, Hold>,
     /// The connection in each slot.
     slots: HashMap<u32, Slot>,
     /// The last hold of each connection: when it ended, and its number.
     returns: HashMap<u64, (i64, u64)>,
+}
+
+/// Who waits. A thread waits for one connection at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Waiter {
+    Thread(u64),
+    /// The task of this get: tasks have no thread.
+    Task(u64),
+}
+
+impl Waiter {
+    fn of(call_site: &CallSite, get_id: u64) -> Waiter {
+        match call_site.thread_id() {
+            NO_THREAD => Waiter::Task(get_id),
+            thread => Waiter::Thread(thread),
+        }
+    }
 }
 
 struct Wait {
@@ -94,9 +110,9 @@ impl Tracker {
         for waiter in scene.waiters {
             let began = Began { at, before: waiter.waited() };
             let call_site = waiter.call_site().clone();
-            let thread = call_site.thread_id();
-            let wait = Wait { get_id: waiter.get_id(), call_site, began, doubtful: None };
-            self.waits.insert(thread, wait);
+            let get_id = waiter.get_id();
+            let who = Waiter::of(&call_site, get_id);
+            self.waits.insert(who, Wait { get_id, call_site, began, doubtful: None });
         }
         for ConnectionAt { slot, connection_id, state, lasted, holder, .. } in scene.connections {
             let began = Began { at, before: lasted };
@@ -116,11 +132,11 @@ impl Tracker {
         match &event.kind {
             EventKind::Enqueued { get_id, call_site } => {
                 let began = Began::at(self.decided(at));
-                self.end_stale_wait(call_site, pieces);
+                let who = Waiter::of(call_site, *get_id);
+                self.end_stale_wait(who, pieces);
                 let call_site = call_site.clone();
-                let thread = call_site.thread_id();
                 let wait = Wait { get_id: *get_id, call_site, began, doubtful: None };
-                self.waits.insert(thread, wait);
+                self.waits.insert(who, wait);
             }
             EventKind::CheckedOut { get_id, call_site, waited, connection_id, .. } => {
                 let at = self.decided(at);
@@ -169,12 +185,12 @@ impl Tracker {
         at: i64,
         pieces: &mut Pieces,
     ) -> Option<i64> {
-        let thread = call_site.thread_id();
-        let began = match self.waits.remove(&thread) {
+        let (thread, who) = (call_site.thread_id(), Waiter::of(call_site, get_id));
+        let began = match self.waits.remove(&who) {
             Some(wait) if wait.get_id == get_id => wait.began,
             other => {
-                self.waits.extend(other.map(|wait| (thread, wait)));
-                self.end_stale_wait(call_site, pieces);
+                self.waits.extend(other.map(|wait| (who, wait)));
+                self.end_stale_wait(who, pieces);
                 if waited.is_zero() {
                     return None;
                 }
@@ -188,8 +204,8 @@ impl Tracker {
     }
 
     /// Ends the wait of a thread that does something else now.
-    fn end_stale_wait(&mut self, call_site: &CallSite, pieces: &mut Pieces) {
-        let Some(wait) = self.waits.remove(&call_site.thread_id()) else { return };
+    fn end_stale_wait(&mut self, who: Waiter, pieces: &mut Pieces) {
+        let Some(wait) = self.waits.remove(&who) else { return };
         let mut piece = self.piece_of_wait(&wait, self.now);
         if piece.ended == Ended::Open {
             piece.ended = Ended::Lost;

@@ -1,8 +1,11 @@
 //! A trace is a file that its viewers can read, and shows what happened.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -247,6 +250,33 @@ fn each_thread_and_each_connection_has_a_lane() {
     assert_eq!((waiting.last(), in_use.last()), (Some(&0), Some(&0)));
     assert!(in_use.iter().all(|&count| count <= 2), "{in_use:?}");
     assert!(waiting.iter().all(|&count| count <= 5), "{waiting:?}");
+}
+
+#[test]
+fn tasks_that_wait_at_once_are_drawn_side_by_side() {
+    let pool = pool(1);
+    let held = pool.get().unwrap();
+    let recorder = Recorder::start(&[pool.downgrade()]).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut gets = [pool.get_async(), pool.get_async()];
+    for get in &mut gets {
+        assert!(Pin::new(get).poll(&mut context).is_pending());
+    }
+    drop(held);
+    for get in &mut gets {
+        let Poll::Ready(got) = Pin::new(get).poll(&mut context) else { panic!("it waits") };
+        drop(got.unwrap());
+    }
+    let file = File::of(&recorder.stop());
+    let of = |cat: &str| {
+        let all = file.slices().filter(|slice| slice["cat"] == cat);
+        let mut lanes: Vec<_> = all.map(|slice| file.lane(slice)).collect();
+        lanes.retain(|lane| lane.starts_with("task"));
+        lanes.sort_unstable();
+        lanes
+    };
+    assert_eq!(of("wait"), ["task", "task (2)"]);
+    assert_eq!(of("hold").len(), 2);
 }
 
 #[test]

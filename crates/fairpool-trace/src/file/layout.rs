@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::piece::{Ended, Lane, Mark, Piece, What};
+use crate::piece::{Ended, Lane, Mark, NO_THREAD, Piece, What};
 use crate::trace::Trace;
 
 /// The first number of a lane: larger than those of the pools, which are processes.
@@ -91,7 +91,7 @@ fn forgotten(trace: &Trace, pool: usize) -> Piece {
 }
 
 /// Chooses a row for each slice of a lane: two slices may share a row if one contains the
-/// other, but not if they overlap. They are sorted by their beginning, the longer first.
+/// other, but not if they overlap, or are of tasks. They are sorted by their beginning, the longer first.
 fn choose_rows(lane: &mut [Drawn]) {
     let mut rows: Vec<Vec<i64>> = Vec::new();
     for Drawn { piece, row, .. } in lane {
@@ -102,7 +102,9 @@ fn choose_rows(lane: &mut [Drawn]) {
             while ends.last().is_some_and(|&end| end <= piece.begin) {
                 ends.pop();
             }
-            ends.last().is_none_or(|&end| piece.end <= end)
+            // All tasks are on one lane, and none is within another.
+            let nests = piece.lane != Lane::Thread(NO_THREAD);
+            ends.last().is_none_or(|&end| nests && piece.end <= end)
         });
         *row = fits.unwrap_or(rows.len());
         if fits.is_none() {

@@ -150,14 +150,8 @@ impl<M: ManageConnection> PooledConnection<M> {
     /// must know which thread uses a connection.
     #[inline]
     fn note_use(&self) {
-        if !self.conn().user.is_here() {
-            self.note_first_use();
-        }
-    }
-
-    #[inline(never)]
-    fn note_first_use(&self) {
-        if !self.conn().user.begin_here() {
+        let user = &self.conn().user;
+        if !user.is_here() && !user.begin_here() {
             PooledConnection::unbind(self);
         }
     }

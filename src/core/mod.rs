@@ -17,11 +17,11 @@
 //! | `replace` | which connections end, when their close starts, and what takes their places |
 //! | `driver_events`, `outage`, `overruns` | results of driver calls; calls that fail or hang |
 //! | `reap` | what time alone changes |
-//! | `holders`, `self_deadlock` | who holds connections: for reports, leaks and deadlocks |
+//! | `holders` | who holds connections: for reports, leaks and deadlocks |
 //! | `tasks` | waits for which no thread sleeps |
 //! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, prove, close |
-//! | `events`, `journal`, `picture` | what others may know of it |
+//! | `events`, `picture` | what others may know of it |
 //! | `queue`, `slot` | the waiters in order; what is known of one connection |
 //! | `effects`, `kinds`, `policy`, `time` | what a transition asks for; names; settings; points in time |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -36,7 +36,6 @@ mod events;
 mod fast_path;
 mod holders;
 mod invariants;
-mod journal;
 mod kinds;
 mod outage;
 mod overruns;
@@ -46,7 +45,6 @@ mod policy;
 mod queue;
 mod reap;
 mod replace;
-mod self_deadlock;
 mod serve;
 mod slot;
 mod state;

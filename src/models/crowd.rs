@@ -5,11 +5,17 @@
 //! Three threads are the executor: the reaper and two workers. Time passes as long as there are
 //! callers. So a waiter that is never woken does not stop the others, and the clock must
 //! notice that nobody makes progress.
+//!
+//! Some gets are those of tasks, which are polled late, or dropped, if their caller is like that.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::run::draw;
 use super::surroundings::{below, clock, let_others_run, one_in, pick, start_executor};
+use super::tasks::{Alarm, block_on, poll};
 use super::{
     Bench, Driver, Guard, Ledger, MAX, Plain, Wire, ended, get_by_name, ms, settings, told_of,
 };
@@ -42,6 +48,17 @@ struct Habits {
     ends: &'static [End],
     /// Whether some have a token that may be cancelled.
     cancels: bool,
+    tasks: Tasks,
+}
+
+/// Which gets are those of tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tasks {
+    None,
+    /// Some, which are polled in time or too late.
+    Some,
+    /// As before, but some are dropped before they are ready.
+    SomeDropped,
 }
 
 /// What becomes of a connection.
@@ -62,6 +79,7 @@ const PATIENT: Habits = Habits {
     priorities: &[5],
     ends: &[End::Return, End::Return, End::Break, End::PassOn],
     cancels: false,
+    tasks: Tasks::Some,
 };
 
 const IMPATIENT: Habits = Habits {
@@ -70,6 +88,7 @@ const IMPATIENT: Habits = Habits {
     priorities: &[5, 5, 1, 9],
     ends: &[End::Return, End::Return, End::Break, End::Detach, End::PassOn],
     cancels: true,
+    tasks: Tasks::SomeDropped,
 };
 
 /// One pool and its users.
@@ -93,6 +112,7 @@ impl Crowd {
     fn with(settings: Builder<Driver>, driver: Driver, habits: Habits) -> Crowd {
         let settings = settings.connect_backoff(ms(1), ms(4));
         let mut config = settings.config().expect("legal settings");
+        config.policy.take_up_limit = ms(2);
         if one_in(2) {
             // So the reaper has no calls to watch, and no reason of its own to run soon.
             (config.policy.patience_min, config.policy.patience_max) = (LONG, LONG);
@@ -172,12 +192,43 @@ fn call(pool: &Pool<Driver>, habits: Habits, token: Option<CancelToken>) -> Stri
     if let Some(token) = &token {
         request = request.cancel(token);
     }
-    let guard = match request.get() {
-        Ok(guard) => guard,
-        Err(error) => return kind_of(&error),
+    let is_task = habits.tasks != Tasks::None && one_in(3);
+    let got = match is_task {
+        true => polled_by_chance(request.get_async(), habits.tasks == Tasks::SomeDropped),
+        false => Some(request.get()),
+    };
+    let guard = match got {
+        Some(Ok(guard)) => guard,
+        Some(Err(error)) => return kind_of(&error),
+        None => return "dropped".to_string(),
     };
     let_others_run();
     use_up(pool, guard, pick(habits.ends))
+}
+
+/// Polls a task, at once or too late, whether it was woken or not. `None`: it was dropped before
+/// it was ready, if it is one that `may_drop`.
+fn polled_by_chance<F: Future>(future: F, may_drop: bool) -> Option<F::Output> {
+    let (mut future, mut alarm) = (pin!(future), Alarm::new());
+    loop {
+        if let Poll::Ready(output) = poll(future.as_mut(), &alarm) {
+            return Some(output);
+        }
+        if may_drop && one_in(6) {
+            let_others_run();
+            return None;
+        }
+        if !one_in(6) {
+            alarm.wait();
+        }
+        if one_in(3) {
+            // For some milliseconds.
+            (0..below(60)).for_each(|_| thread::yield_now());
+        }
+        if one_in(2) {
+            alarm = Alarm::new();
+        }
+    }
 }
 
 fn kind_of(error: &Error) -> String {
@@ -225,15 +276,20 @@ fn crowded() -> Builder<Driver> {
 
 // ---- the models ----
 
-/// Callers without deadlines, and connections that break: all are served. No timeout
-/// helps.
+/// Callers without deadlines, tasks that are polled too late, and connections that break: all
+/// are served. No timeout helps.
 #[test]
 fn p3_a_crowd_without_deadlines_is_served() {
-    draw("a crowd without deadlines", ITERATIONS, &["granted", "broken", "passed on"], || {
-        let outcomes = Crowd::new(crowded(), PATIENT).end();
+    let to_meet = ["granted", "broken", "passed on", "a grant was not taken up"];
+    draw("a crowd without deadlines", ITERATIONS, &to_meet, || {
+        let mut crowd = Crowd::new(crowded(), PATIENT);
+        crowd.leave();
+        let untaken = crowd.bench.shared.with_core(|core| core.counters().untaken);
+        let mut outcomes = crowd.end();
         assert_eq!(outcomes.len(), 2 * CALLERS);
         let served = ["granted", "broken", "passed on"];
         assert!(outcomes.iter().all(|outcome| served.contains(&&**outcome)), "{outcomes:?}");
+        outcomes.extend((untaken > 0).then(|| "a grant was not taken up".to_string()));
         outcomes
     });
 }
@@ -241,7 +297,7 @@ fn p3_a_crowd_without_deadlines_is_served() {
 /// Deadlines and cancels, priorities, connections that break or are detached.
 #[test]
 fn p4_a_crowd_with_deadlines_and_cancels() {
-    let to_meet = ["granted", "broken", "detached", "Timeout", "Cancelled"];
+    let to_meet = ["granted", "broken", "detached", "dropped", "Timeout", "Cancelled"];
     draw("a crowd with deadlines and cancels", ITERATIONS, &to_meet, || {
         let crowd = Crowd::new(crowded(), IMPATIENT);
         for token in &crowd.tokens {
@@ -371,11 +427,11 @@ fn p9_a_crowd_of_holders_that_ask_for_more() {
     draw("a crowd of holders that ask for more", ITERATIONS, &to_meet, || {
         const ENDS: &[End] = &[End::AskForMore(MAX), End::AskForMore(ms(5))];
         let settings = crowded().on_self_deadlock(SelfDeadlock::Fail(Duration::ZERO));
-        Crowd::new(settings, Habits { ends: ENDS, ..PATIENT }).end()
+        Crowd::new(settings, Habits { ends: ENDS, tasks: Tasks::None, ..PATIENT }).end()
     });
 }
 
-/// A queue of eight, some of which leave it, before newcomers: under strict fairness they
+/// A queue of eight, threads and tasks, some of which leave it, before newcomers: under strict fairness they
 /// are served in order of arrival. Cancelled waiters have left when `cancel` returns.
 #[test]
 fn p2_a_crowd_is_served_in_order() {
@@ -387,9 +443,11 @@ fn p2_a_crowd_is_served_in_order() {
         let waiter = |number, cancel: bool| {
             let (pool, served) = (bench.pool.clone(), Arc::clone(&served));
             let (timeout, token) = (pick(&[MAX, MAX, ms(3)]), token.clone());
+            let is_task = one_in(3);
             thread::spawn(move || {
                 let request = pool.request().timeout(timeout);
-                let got = if cancel { request.cancel(&token).get() } else { request.get() };
+                let request = if cancel { request.cancel(&token) } else { request };
+                let got = if is_task { block_on(request.get_async()) } else { request.get() };
                 if got.is_ok() {
                     served.lock().expect("no caller panics here").push(number);
                 }

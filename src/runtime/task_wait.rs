@@ -11,7 +11,7 @@ use super::shared::{PoolCell, Shared};
 use super::wait::{Checkout, Got, Outcome};
 use crate::core::{Answer, Arrival, Time, WaiterId};
 use crate::sync::Arc;
-use crate::types::{ManageConnection, Registration, Timed};
+use crate::types::{CancelToken, ErrorKind, ManageConnection, Registration, Timed};
 
 /// A task in the queue. Dropping it is a cancel.
 pub(crate) struct TaskWait<'a, M: ManageConnection> {
@@ -97,12 +97,15 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
             return Poll::Ready(Err(shared.forked()));
         }
         loop {
-            let got = match self.cell.poll(Some(context.waker())) {
+            let got = match self.cell.poll(context.waker()) {
                 None => return Poll::Pending,
                 Some(Answer::Nudged) => {
                     match shared.transition_here(|core, fx| core.claim(self.id, fx)) {
                         Some(lease) => Ok(lease),
-                        None => continue,
+                        None => {
+                            self.leave_if_cancelled();
+                            continue;
+                        }
                     }
                 }
                 Some(Answer::Failed(kind, cause)) => {
@@ -119,6 +122,15 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
         }
     }
 
+    /// While it had a grant, a cancel came too late, and a token tells only once. If that grant
+    /// has ended, the task must not wait again.
+    fn leave_if_cancelled(&self) {
+        if self.checkout.cancel.is_some_and(CancelToken::is_cancelled) {
+            let kind = ErrorKind::Cancelled;
+            self.shared.transition_here(|core, fx| core.leave(self.id, kind, fx));
+        }
+    }
+
     fn report(&mut self, got: &Got<M>) {
         let (_waited, _connection_id) =
             self.shared.record_wait(&self.checkout, self.id.get_id(), got);
@@ -130,13 +142,131 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
 
 impl<M: ManageConnection> Drop for TaskWait<'_, M> {
     fn drop(&mut self) {
-        if self.is_over {
-            return;
+        // Before its waker is dropped, which is foreign code and may panic.
+        if !self.is_over {
+            self.shared.give_back(|core, fx| core.drop_task(self.id, fx));
         }
-        if !self.shared.process.is_forked() {
-            // Whatever comes now, nobody is woken for it.
-            drop(self.cell.poll(None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::Pin;
+    use std::sync::mpsc;
+    use std::task::{Wake, Waker};
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::api::get_async::GetAsync;
+    use crate::api::guard::PooledConnection;
+    use crate::api::pool::Pool;
+    use crate::stub::StubManager;
+    use crate::sync::{PlainBool, PlainOrdering, PlainU64};
+    use crate::types::Error;
+
+    type Polled = Poll<Result<PooledConnection<StubManager>, Error>>;
+
+    fn poll<W: Wake + Send + Sync + 'static>(
+        get: &mut GetAsync<'_, StubManager>,
+        waker: &Arc<W>,
+    ) -> Polled {
+        let waker = Waker::from(Arc::clone(waker));
+        Pin::new(get).poll(&mut Context::from_waker(&waker))
+    }
+
+    fn exhausted() -> (Pool<StubManager>, PooledConnection<StubManager>) {
+        let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
+        let held = pool.get().expect("the stub's connection");
+        (pool, held)
+    }
+
+    #[derive(Default)]
+    struct Counts(PlainU64);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, PlainOrdering::Relaxed);
         }
-        self.shared.give_back(|core, fx| core.drop_task(self.id, fx));
+    }
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker, on purpose");
+        }
+    }
+
+    #[test]
+    fn p10_a_waker_that_panics_keeps_no_other_from_being_woken() {
+        let (pool, held) = exhausted();
+        let counts = Arc::new(Counts::default());
+        let (mut first, mut second) = (pool.get_async(), pool.get_async());
+        assert!(poll(&mut first, &Arc::new(Panics)).is_pending());
+        assert!(poll(&mut second, &counts).is_pending());
+        // Answers both at once.
+        let _ = pool.close(Instant::now());
+        assert_eq!(counts.0.load(PlainOrdering::Relaxed), 1);
+        for get in [&mut first, &mut second] {
+            let Poll::Ready(Err(error)) = poll(get, &counts) else { panic!("it has its answer") };
+            assert!(error.is_closed(), "{error}");
+        }
+        drop(held);
+    }
+
+    /// Asks the pool, on another thread: if the lock is held, there is no answer.
+    struct Asks {
+        pool: Pool<StubManager>,
+        answered: PlainBool,
+    }
+
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            let (sender, receiver) = mpsc::channel();
+            let pool = self.pool.clone();
+            thread::spawn(move || sender.send(pool.state().idle_connections));
+            let answer = receiver.recv_timeout(Duration::from_secs(10)); // a watchdog
+            self.answered.store(answer.is_ok(), PlainOrdering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_waker_is_called_after_the_lock_is_released() {
+        let (pool, held) = exhausted();
+        let asks = Arc::new(Asks { pool: pool.clone(), answered: PlainBool::new(false) });
+        let mut get = pool.get_async();
+        assert!(poll(&mut get, &asks).is_pending());
+        drop(held);
+        assert!(asks.answered.load(PlainOrdering::Relaxed), "it found the pool locked");
+        assert!(matches!(poll(&mut get, &asks), Poll::Ready(Ok(_))));
+    }
+
+    struct PanicsAtItsEnd;
+
+    impl Wake for PanicsAtItsEnd {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for PanicsAtItsEnd {
+        fn drop(&mut self) {
+            panic!("a waker's destructor, on purpose");
+        }
+    }
+
+    #[test]
+    fn p10_a_waker_whose_destructor_panics_leaves_no_waiter_behind() {
+        let (pool, held) = exhausted();
+        let mut get = pool.get_async();
+        let waker = Arc::new(PanicsAtItsEnd);
+        assert!(poll(&mut get, &waker).is_pending());
+        drop(waker); // The pool has the last one.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(get)));
+        assert!(dropped.is_err(), "the panic is the caller's to see");
+        assert_eq!(pool.stats().waiting, 0);
+        drop(held);
+        assert_eq!(pool.state().idle_connections, 1);
     }
 }

@@ -107,13 +107,12 @@ impl<A> WaitCell<A> {
         answer.take()
     }
 
-    /// Takes the answer for a task, or leaves its waker to be called when there is one. With no
-    /// waker, nobody is called any more.
-    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Option<A> {
+    /// Takes the answer for a task, or leaves its waker to be called when there is one.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<A> {
         if let Sleeper::Task(of_task) = &self.sleeper {
-            let waker = waker.cloned();
+            let waker = waker.clone();
             // Dropped outside the lock: it is foreign code.
-            let before = std::mem::replace(&mut *of_task.lock(), waker);
+            let before = of_task.lock().replace(waker);
             drop(before);
         }
         self.answer.lock().take()

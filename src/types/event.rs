@@ -32,6 +32,9 @@ pub struct Event {
 ///   ([`checks_within_limit`](crate::ManageConnection::checks_within_limit)), or finds that
 ///   another was quicker: `CheckedOut` with the time that took. If the check fails, the events
 ///   of a get that waits follow, which has waited since it came.
+/// - A get of a task ([`get_async`](crate::Pool::get_async)) that is not polled in time after it was
+///   granted a connection: after `CheckedOut`, `Enqueued` once more, and the rest anew. A task
+///   that is dropped after `CheckedOut` returns the connection, as any holder does.
 /// - A get that is refused, or was cancelled before it began: `GetFailed`.
 /// - A [`try_get`](crate::Pool::try_get) that finds no idle connection: none. One that
 ///   waits for a check has the events of a get that waits.
@@ -40,7 +43,7 @@ pub struct Event {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A caller has joined the queue.
+    /// A caller has joined the queue, or is back in it.
     Enqueued {
         /// The number of the get: unique in the pool, larger for later ones.
         get_id: u64,

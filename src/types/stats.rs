@@ -56,6 +56,9 @@ pub struct Stats {
     /// Gets that got a connection. That of a task which was granted one, and polled too late to
     /// have it, counts once more when it gets another.
     pub gets: u64,
+    /// Those of `gets` by tasks that did not take it: they were dropped first, or were not polled in
+    /// time and waited on. See [`get_async`](crate::Pool::get_async).
+    pub gets_not_taken: u64,
     /// Those of `gets` that waited in the queue.
     pub gets_waited: u64,
     /// The time that callers have spent in the queue, with or without success.
@@ -63,7 +66,8 @@ pub struct Stats {
     pub time_waited: Duration,
     /// Callers that left at their deadline.
     pub timeouts: u64,
-    /// Callers that left because their token was cancelled.
+    /// Callers that left because their token was cancelled, and tasks that were dropped while they
+    /// waited.
     pub cancelled: u64,
     /// Callers that were refused because the queue was full.
     pub refused: u64,
@@ -180,6 +184,7 @@ impl Stats {
             timeouts: counters.timeouts,
             cancelled: counters.cancelled,
             refused: counters.refused,
+            gets_not_taken: counters.untaken,
             failed: counters.failed,
             opened: counters.opened,
             open_failures: counters.open_failures,

@@ -26,18 +26,13 @@ per_thread! {
     static CURRENT: Cell<Option<Thread>> = const { Cell::new(None) };
     /// The number of this thread; zero until its first get.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
-    static GUARDS: Cell<Guards> = const { Cell::new(Guards { got: 0, used: 0 }) };
+    /// How many guards this thread got and has not dropped itself.
+    static GOT: Cell<u64> = const { Cell::new(0) };
+    /// How many of them it has used. Those that other threads used or dropped since still count
+    /// here; the thread's record counts them too.
+    static USED: Cell<u64> = const { Cell::new(0) };
     /// Releases the thread's record when the thread ends.
     static END: Cell<Option<End>> = const { Cell::new(None) };
-}
-
-/// The guards that a thread got and has not dropped itself.
-#[derive(Clone, Copy)]
-struct Guards {
-    got: u64,
-    /// So many of them it has used. Those that other threads used or dropped since still count
-    /// here; the thread's record counts them too.
-    used: u64,
 }
 
 /// Which thread uses a guard: the number of the thread that got it, and what is known since.
@@ -54,26 +49,26 @@ pub(crate) struct User(AtomicU64);
 const UNUSED: u64 = 1 << 63;
 /// Used by another thread.
 const MOVED: u64 = 1 << 62;
+/// No thread got it. Not zero with flags: a thread has that number until its first get.
+const NOBODY: u64 = u64::MAX;
 
 impl User {
+    /// No thread got the guard.
     pub(crate) fn none() -> User {
-        User(AtomicU64::new(UNUSED | MOVED))
+        User(AtomicU64::new(NOBODY))
     }
 
     /// This thread has got the guard.
     #[inline]
     pub(crate) fn get_here(&self) {
-        GUARDS.with(|guards| {
-            let Guards { got, used } = guards.get();
-            guards.set(Guards { got: got + 1, used });
-        });
+        GOT.with(|got| got.set(got.get() + 1));
         self.0.store(NUMBER.with(Cell::get) | UNUSED, Ordering::Relaxed);
     }
 
     /// A task has got the guard, while this thread polled it. It counts for no thread.
     pub(crate) fn become_none(&self) {
         self.drop_here();
-        self.0.store(UNUSED | MOVED, Ordering::Relaxed);
+        self.0.store(NOBODY, Ordering::Relaxed);
     }
 
     /// Whether this thread got the guard, has used it before, and no other has.
@@ -83,18 +78,17 @@ impl User {
     }
 
     /// Whether this thread got the guard, and none has used it.
+    #[inline]
     pub(crate) fn is_unused_here(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NUMBER.with(Cell::get) | UNUSED
     }
 
     /// The first use, if it is on the thread that got the guard. Returns whether it is.
+    #[inline]
     pub(crate) fn begin_here(&self) -> bool {
         let begins = self.is_unused_here();
         if begins {
-            GUARDS.with(|guards| {
-                let Guards { got, used } = guards.get();
-                guards.set(Guards { got, used: used + 1 });
-            });
+            USED.with(|used| used.set(used.get() + 1));
             self.0.store(NUMBER.with(Cell::get), Ordering::Relaxed);
         }
         begins
@@ -121,15 +115,15 @@ impl User {
     #[inline]
     pub(crate) fn drop_here(&self) -> bool {
         let user = self.0.load(Ordering::Relaxed);
-        if user & !(UNUSED | MOVED) == NUMBER.with(Cell::get) {
-            GUARDS.with(|guards| {
-                let Guards { got, used } = guards.get();
-                let used = if user & (UNUSED | MOVED) == 0 { used.saturating_sub(1) } else { used };
-                guards.set(Guards { got: got.saturating_sub(1), used });
-            });
-            return true;
+        let here = NUMBER.with(Cell::get);
+        if user == here {
+            USED.with(|used| used.set(used.get() - 1));
         }
-        user & (UNUSED | MOVED) != 0
+        let got_here = user & !(UNUSED | MOVED) == here;
+        if got_here {
+            GOT.with(|got| got.set(got.get() - 1));
+        }
+        got_here || user & (UNUSED | MOVED) != 0
     }
 }
 
@@ -146,7 +140,7 @@ pub(crate) enum Left {
 
 /// Whether this thread holds connections, of any pool, that it has used.
 pub(crate) fn holds_used() -> bool {
-    let used = GUARDS.with(Cell::get).used;
+    let used = USED.with(Cell::get);
     used > 0 && CURRENT.with(Cell::get).is_none_or(|thread| used > thread.left())
 }
 
@@ -232,7 +226,7 @@ impl Drop for End {
     fn drop(&mut self) {
         // In a model, the other thread-local values may be gone already.
         let _ = CURRENT.try_with(|current| current.set(None));
-        let may_hold = GUARDS.try_with(|guards| guards.get().got > 0);
+        let may_hold = GOT.try_with(|got| got.get() > 0);
         self.0.release(may_hold.unwrap_or(true));
     }
 }
@@ -322,6 +316,21 @@ impl Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// This thread has no number yet, and may never get one if it only polls tasks.
+    #[test]
+    fn p9_a_guard_of_a_task_counts_for_no_thread() {
+        let on_a_new_thread = || {
+            let user = User::none();
+            user.get_here();
+            user.become_none();
+            let counted = GOT.with(Cell::get);
+            assert!(user.drop_here(), "nobody need know");
+            (counted, GOT.with(Cell::get), USED.with(Cell::get))
+        };
+        let counted = thread::spawn(on_a_new_thread).join().expect("no count falls below zero");
+        assert_eq!(counted, (0, 0, 0));
+    }
 
     #[test]
     fn long_names_are_cut_between_characters() {

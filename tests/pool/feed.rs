@@ -126,12 +126,14 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
     let mut slots: HashMap<u32, Slot> = HashMap::new();
     let mut waiting: HashMap<u64, CallSite> = HashMap::new();
     let mut sums = Sums::default();
-    let mut known = HashSet::new();
+    let (mut known, mut lent) = (HashSet::new(), HashSet::new());
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.lost_before, 0, "event {at}: {event:?}");
         match &event.kind {
             EventKind::Enqueued { get_id, call_site } => {
-                assert!(known.insert(*get_id), "event {at}: not a new number: {event:?}");
+                // A task that was not polled in time waits again.
+                let is_new = known.insert(*get_id) || lent.contains(get_id);
+                assert!(is_new, "event {at}: not a new number: {event:?}");
                 assert!(
                     waiting.insert(*get_id, call_site.clone()).is_none(),
                     "event {at}: {event:?}"
@@ -152,6 +154,7 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                     }
                 }
                 sums.acquired += 1;
+                lent.insert(*get_id);
                 // The next event is the move of its connection.
                 let Some(Event {
                     kind: EventKind::Moved { slot, connection_id: id, to, .. }, ..

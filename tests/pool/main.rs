@@ -23,6 +23,7 @@ mod order; // P2
 mod panics; // P10
 mod queue_limit; // P8
 mod shutdown; // P11
+mod tasks; // P18
 mod waiters; // P4
 mod wake_ups; // P3
 

@@ -1,6 +1,7 @@
 //! The state, and the one way in which a connection enters another.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -8,10 +9,25 @@ use super::Gate;
 use super::events::Journal;
 use super::queue::Queue;
 use super::slot::Slot;
-use super::tasks::TaskTimes;
 use super::{
     CallKind, ConnectionState, Effects, Lease, Permit, Policy, PoolTypes, Reason, Time, WaiterId,
 };
+
+/// When something is due for tasks. Entries of tasks that have left, or have been polled, stay
+/// until they are due or too many: so a task leaves in constant time.
+#[derive(Default)]
+pub(crate) struct TaskTimes {
+    /// When a grant ends that was not taken up, the earliest first.
+    pub(super) grants: VecDeque<(Time, WaiterId)>,
+    pub(super) deadlines: BinaryHeap<Reverse<(Time, WaiterId)>>,
+}
+
+#[cfg(test)]
+impl TaskTimes {
+    pub(super) fn granted(&self) -> impl Iterator<Item = WaiterId> {
+        self.grants.iter().map(|(_, id)| *id)
+    }
+}
 
 /// How many connections and callers are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,25 +7,8 @@
 //! the line as soon as it is polled.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 
 use super::{Answer, Core, Effects, ErrorKind, Lease, PoolTypes, Step, Time, WaiterId};
-
-/// When something is due for tasks. Entries of tasks that have left, or have been polled, stay
-/// until they are due or too many: so a task leaves in constant time.
-#[derive(Default)]
-pub(super) struct TaskTimes {
-    /// When a grant ends that was not taken up, the earliest first.
-    grants: VecDeque<(Time, WaiterId)>,
-    deadlines: BinaryHeap<Reverse<(Time, WaiterId)>>,
-}
-
-#[cfg(test)]
-impl TaskTimes {
-    pub(super) fn granted(&self) -> impl Iterator<Item = WaiterId> {
-        self.grants.iter().map(|(_, id)| *id)
-    }
-}
 
 /// How many entries of tasks that have left are kept, beside as many as there are waiters.
 const SPARE: usize = 64;

@@ -27,13 +27,27 @@ pub fn with_one_blocking_thread() -> Runtime {
     builder.worker_threads(1).max_blocking_threads(1).build().expect("a runtime")
 }
 
-/// Occupies a thread for blocking until the gate is opened.
-pub fn occupy(runtime: &Runtime) -> Gate {
+/// Occupies a thread for blocking until this is opened, or dropped by a test that fails.
+pub struct Occupied(Gate);
+
+pub fn occupy(runtime: &Runtime) -> Occupied {
     let gate = Gate::new();
     let there = gate.clone();
     runtime.spawn_blocking(move || drop(there.pass()));
     gate.await_entered(1);
-    gate
+    Occupied(gate)
+}
+
+impl Occupied {
+    pub fn open(&self) {
+        self.0.open();
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.open();
+    }
 }
 
 /// A current-thread runtime on a thread of its own, until this is dropped.

@@ -221,6 +221,24 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
+    /// For the drop-in for `r2d2`, which keeps `r2d2`'s promise here: what is past its lifetime
+    /// or has been idle too long is closed at once, also below `min_idle` and though none may be
+    /// opened in its place. See `docs/decisions/0035-ends-on-time.md`.
+    #[doc(hidden)]
+    pub fn ends_on_time(mut self, ends_on_time: bool) -> Builder<M> {
+        self.config.policy.ends_on_time = ends_on_time;
+        self
+    }
+
+    /// For the drop-in for `r2d2`, as [`skip_check_within`](Builder::skip_check_within), but only a
+    /// check counts, neither a use nor a connect. Whichever of these settings comes last has effect.
+    #[doc(hidden)]
+    pub fn trusts_checks_for(mut self, trusts_checks_for: Duration) -> Builder<M> {
+        self.config.policy.fresh_by_check = true;
+        self.config.policy.fresh_for = trusts_checks_for;
+        self
+    }
+
     /// How long after its last use or check an idle connection is checked, so that a
     /// firewall does not drop it, and a dead one is replaced before a caller needs it.
     ///
@@ -305,6 +323,7 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     fn with_fresh_for(mut self) -> Builder<M> {
+        self.config.policy.fresh_by_check = false;
         self.config.policy.fresh_for = match self.config.test_on_check_out {
             Some(true) => Duration::ZERO,
             Some(false) => Duration::MAX,

@@ -97,7 +97,9 @@ impl<T: PoolTypes> Core<T> {
         caller: &T::Caller,
         fx: &mut Effects<T>,
     ) -> Option<Lease<T::Conn>> {
-        let is_counted = self.slot(&lease.permit).state == ConnectionState::Checking;
+        let slot = self.slot(&lease.permit);
+        let is_counted = slot.state == ConnectionState::Checking;
+        slot.check_succeeded(fx.now);
         let may_lend = is_counted && !self.is_in_doubt(&lease.permit);
         let may_lend = may_lend && self.may_overtake(arrival, priority, fx.now);
         if !may_lend || self.unfit(&lease.permit).is_some() {

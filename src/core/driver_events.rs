@@ -73,7 +73,11 @@ impl<T: PoolTypes> Core<T> {
         fx: &mut Effects<T>,
     ) {
         fx.progress = true;
-        let late = self.slot(&lease.permit).state == ConnectionState::Abandoned;
+        let slot = self.slot(&lease.permit);
+        let late = slot.state == ConnectionState::Abandoned;
+        if result.is_ok() {
+            slot.check_succeeded(fx.now);
+        }
         match result {
             Ok(()) if late => {
                 self.slot(&lease.permit).fresh_at = fx.now;
@@ -151,11 +155,12 @@ impl<T: PoolTypes> Core<T> {
         slot.since = idle_since;
         slot.fresh_at = fx.now;
         let idle_until = slot.idle_until();
-        lease.fit_until = if in_doubt { Time::START } else { slot.fit_until(self.fresh_nanos) };
+        let fit_until = slot.fit_until(self.fresh_nanos, self.fresh_by_check);
+        lease.fit_until = if in_doubt { Time::START } else { fit_until };
         let is_doubted = |other: &&Lease<T::Conn>| self.is_in_doubt(&other.permit);
         let place = if in_doubt { 0 } else { self.idle.iter().take_while(is_doubted).count() };
         self.idle.insert(place, lease);
-        if self.idle_len() > self.policy.min_idle_now() {
+        if self.idle_len() > self.policy.kept_idle() {
             self.wake_reaper_at(idle_until, fx);
         }
         self.plan_for_returns(fx);

@@ -150,7 +150,7 @@ impl<T: PoolTypes> Core<T> {
         slot.state = ConnectionState::Idle;
         slot.since = stamp;
         slot.fresh_at = stamp;
-        lease.fit_until = slot.fit_until(self.fresh_nanos);
+        lease.fit_until = slot.fit_until(self.fresh_nanos, self.fresh_by_check);
         self.idle.push_back(lease);
     }
 

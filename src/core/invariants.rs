@@ -46,7 +46,8 @@ impl<T: PoolTypes> Core<T> {
         for lease in &self.idle {
             let fit_until = match self.is_in_doubt(&lease.permit) {
                 true => Time::START,
-                false => self.slots[lease.permit.index()].fit_until(self.fresh_nanos),
+                false => self.slots[lease.permit.index()]
+                    .fit_until(self.fresh_nanos, self.fresh_by_check),
             };
             assert_eq!(lease.fit_until, fit_until, "P13: lent without a check that is due");
         }

@@ -18,10 +18,15 @@ pub(crate) struct Policy {
     /// Lifetimes are shortened by up to this many thousandths.
     pub(crate) lifetime_jitter_permille: u32,
     pub(crate) idle_timeout: Option<Duration>,
+    /// What is past its lifetime or has been idle too long ends at once, as in r2d2: also below
+    /// `min_idle`, and if nothing can be opened in its place.
+    pub(crate) ends_on_time: bool,
     pub(crate) keepalive: Option<Duration>,
     /// A connection used or checked within this time is handed out without a check.
     /// Zero: always check. `Duration::MAX`: never.
     pub(crate) fresh_for: Duration,
+    /// Only a check counts for that, neither a use nor a connect.
+    pub(crate) fresh_by_check: bool,
     /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
     pub(crate) clock_lag: Duration,
     /// A check that takes longer is no longer counted on: its waiter gets another, if there
@@ -58,6 +63,11 @@ impl Policy {
     /// How many connections should be idle or on their way to be.
     pub(crate) fn min_idle_now(&self) -> u32 {
         self.min_idle.unwrap_or(self.max_size).min(self.max_idle_now())
+    }
+
+    /// How many connections stay idle, however long they are.
+    pub(crate) fn kept_idle(&self) -> u32 {
+        if self.ends_on_time { 0 } else { self.min_idle_now() }
     }
 
     pub(crate) fn max_idle_now(&self) -> u32 {

@@ -63,6 +63,9 @@ enum Place<T: PoolTypes> {
     Absent,
 }
 
+/// A waiter that has left, and what it was granted.
+type Left<T> = (Waiter<T>, Option<Lease<<T as PoolTypes>::Conn>>);
+
 struct Node<T: PoolTypes> {
     /// `None` while the node is in the free list.
     waiter: Option<Waiter<T>>,
@@ -166,7 +169,7 @@ impl<T: PoolTypes> Queue<T> {
 
     /// Removes a waiter from any place, in constant time, with the connection that it was granted.
     /// `None` if it has left already. This is the only way out of the queue.
-    pub(crate) fn remove(&mut self, id: WaiterId) -> Option<(Waiter<T>, Option<Lease<T::Conn>>)> {
+    pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Left<T>> {
         self.get(id)?;
         let lease = match self.put(id, Place::Absent) {
             Place::InLine => {

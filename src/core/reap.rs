@@ -80,12 +80,12 @@ impl<T: PoolTypes> Core<T> {
     fn idle_too_long(&self, now: Time) -> usize {
         let idle = self.idle.iter().map(|lease| &self.slots[lease.permit.index()]);
         let long = idle.filter(|slot| now >= slot.idle_until()).count();
-        long.saturating_sub(self.policy.min_idle_now() as usize)
+        long.saturating_sub(self.policy.kept_idle() as usize)
     }
 
     /// When the next connection has been idle too long: those that end first are kept.
     pub(super) fn next_idle_end(&self) -> Time {
-        let kept = self.policy.min_idle_now() as usize;
+        let kept = self.policy.kept_idle() as usize;
         if self.policy.idle_timeout.is_none() || self.idle.len() <= kept {
             return Time::NEVER;
         }

@@ -6,6 +6,8 @@
 //! short of one at the most. So neither age, nor a refresh, nor idleness brings a pool that
 //! can connect below the smaller of `min_idle` and `max_size - 1` connections, and one that
 //! cannot connect keeps what it has (P17).
+//!
+//! With `ends_on_time` that does not hold: what is past its lifetime ends at once.
 
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ impl<T: PoolTypes> Core<T> {
     fn draw_lifetime(&mut self, connect_took: Duration) -> Option<Duration> {
         let life = self.policy.max_lifetime?;
         let life = life - life.mul_f64(self.jitter());
+        if self.policy.ends_on_time {
+            return Some(life);
+        }
         let lead = connect_took.saturating_mul(self.policy.max_size.saturating_mul(LEAD_FACTOR));
         Some(life - lead.min(life / 2))
     }
@@ -146,6 +151,11 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
+    /// It is past its lifetime, and does not wait for a successor.
+    fn has_ended(&self, slot: &Slot<T>) -> bool {
+        self.policy.ends_on_time && slot.old && slot.generation == self.generation
+    }
+
     /// Ends old idle connections as far as that may be, from the bottom of the stack. One that
     /// nobody has used in all its life has no successor, unless `min_idle` needs one.
     pub(super) fn replace_old(&mut self, fx: &mut Effects<T>) {
@@ -154,12 +164,14 @@ impl<T: PoolTypes> Core<T> {
             let unneeded = |slot: &Slot<T>| surplus && slot.caller.is_none();
             let old = |lease: &Lease<T::Conn>| {
                 let slot = &self.slots[lease.permit.index()];
-                slot.old && (unneeded(slot) || self.may_end_old(self.idle_len()))
+                let may_end = || self.has_ended(slot) || self.may_end_old(self.idle_len());
+                slot.old && (unneeded(slot) || may_end())
             };
             let Some(place) = self.idle.iter().position(old) else { return };
             let lease = self.idle.remove(place).expect("BUG: the old connection is gone");
             let reason = self.reason_of_age(&lease.permit);
-            debug_assert!(surplus || self.open_count() + 1 >= self.policy.max_size, "P17");
+            let kept = surplus || self.open_count() + 1 >= self.policy.max_size;
+            debug_assert!(kept || (self.policy.ends_on_time && reason == Reason::Expired), "P17");
             if surplus && self.slot(&lease.permit).caller.is_none() {
                 self.retire(lease, reason, fx);
             } else {
@@ -183,7 +195,7 @@ impl<T: PoolTypes> Core<T> {
             Some(Reason::Stale)
         } else if self.open_count() + self.opening > self.policy.max_size {
             Some(Reason::Excess)
-        } else if slot.old && self.may_end_old(self.idle_len() + 1) {
+        } else if slot.old && (self.has_ended(slot) || self.may_end_old(self.idle_len() + 1)) {
             Some(self.reason_of_age(permit))
         } else {
             None
@@ -199,8 +211,9 @@ impl<T: PoolTypes> Core<T> {
         fx: &mut Effects<T>,
     ) {
         let ages = matches!(reason, Reason::Expired | Reason::Stale);
-        let old = self.slot(&lease.permit).old;
-        if ages && old && self.succession == Succession::None {
+        let slot = &self.slots[lease.permit.index()];
+        let leaves_gap = ages && slot.old && !self.has_ended(slot);
+        if leaves_gap && self.succession == Succession::None {
             self.succession = Succession::Short;
         }
         self.retire(lease, reason, fx);

@@ -36,7 +36,7 @@ impl<T: PoolTypes> Core<T> {
                 }
                 self.check_top(fx);
             } else if self.is_due(first, fx.now) {
-                let lease = self.idle.pop_back().expect("BUG: the top is gone");
+                let lease = self.pop_fresh(fx.now).expect("BUG: the fit one is gone");
                 self.grant(first, lease, fx);
             } else {
                 if self.nudged.is_none() {
@@ -170,10 +170,22 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// The top of the stack is due for a check, or in doubt.
+    /// The top of the stack is due for a check, or in doubt, and so are those below it.
     pub(super) fn top_is_stale(&self, now: Time) -> bool {
-        let stale = |top: &Lease<T::Conn>| now >= top.fit_until || self.fresh_nanos == 0;
+        let stale = |top: &Lease<T::Conn>| !self.is_fit(top, now);
         self.idle.back().is_some_and(stale)
+            && !(self.fresh_by_check && self.fit_below(now).is_some())
+    }
+
+    fn is_fit(&self, lease: &Lease<T::Conn>, now: Time) -> bool {
+        now < lease.fit_until && self.fresh_nanos != 0
+    }
+
+    /// Where a connection lies that needs no check, below others that do. If a use makes them fit
+    /// too, there is none.
+    #[cold]
+    fn fit_below(&self, now: Time) -> Option<usize> {
+        self.idle.iter().rposition(|lease| self.is_fit(lease, now))
     }
 
     pub(super) fn check_top(&mut self, fx: &mut Effects<T>) {
@@ -181,29 +193,42 @@ impl<T: PoolTypes> Core<T> {
         self.start_check(lease, Check::VALIDATE, None, fx);
     }
 
-    /// Takes the top of the stack if it needs no check.
+    /// Takes the first connection from the top of the stack that needs no check.
     pub(super) fn pop_fresh(&mut self, now: Time) -> Option<Lease<T::Conn>> {
-        if self.top_is_stale(now) { None } else { self.idle.pop_back() }
+        if self.is_fit(self.idle.back()?, now) {
+            return self.idle.pop_back();
+        }
+        let below = if self.fresh_by_check { self.fit_below(now) } else { None };
+        self.idle.remove(below?)
     }
 
     /// Puts a connection onto the stack, and plans for its time there. One that is in doubt
     /// goes to the bottom: those above it need no check.
-    pub(super) fn shelve(&mut self, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
-        self.slot(&lease.permit).fresh_at = fx.now;
-        self.shelve_unused(lease, fx);
-    }
-
-    /// [`shelve`](Core::shelve) for one that was not used, which proves nothing.
-    pub(super) fn shelve_unused(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+    pub(super) fn shelve(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         self.plan_for_returns(fx);
         self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
         if self.is_in_doubt(&lease.permit) {
+            self.slot(&lease.permit).fresh_at = fx.now;
             lease.fit_until = Time::START;
             self.idle.push_front(lease);
         } else {
-            lease.fit_until = self.slots[lease.permit.index()].fit_until(self.fresh_nanos);
-            self.idle.push_back(lease);
+            self.push_idle(lease, fx.now);
         }
+    }
+
+    /// [`shelve`](Core::shelve) for one that was not used, which proves nothing: it goes below
+    /// those that need no check for longer.
+    pub(super) fn shelve_unused(&mut self, mut lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        self.plan_for_returns(fx);
+        self.enter(lease.permit.index(), ConnectionState::Idle, None, fx.now);
+        let slot = &self.slots[lease.permit.index()];
+        let fit_until = slot.fit_until(self.fresh_nanos, self.fresh_by_check);
+        let in_doubt = self.is_in_doubt(&lease.permit);
+        lease.fit_until = if in_doubt { Time::START } else { fit_until };
+        let is_before = |other: &Lease<T::Conn>| other.fit_until <= lease.fit_until;
+        let below = self.idle.iter().rposition(is_before);
+        let place = if in_doubt { 0 } else { below.map_or(0, |below| below + 1) };
+        self.idle.insert(place, lease);
     }
 
     /// Starts the check of a connection that is in no list. `idle_since` is set for a

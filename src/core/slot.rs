@@ -78,6 +78,8 @@ pub(super) struct Slot<T: PoolTypes> {
     pub(super) idle_since: Option<Time>,
     /// When it was last known to work: opened, returned or checked.
     pub(super) fresh_at: Time,
+    /// When its last validation succeeded.
+    pub(super) checked_at: Option<Time>,
     /// From then on it is old: the end of its lifetime, less the time that it takes to open
     /// successors. Drawn once.
     pub(super) expires: Time,
@@ -118,6 +120,7 @@ impl<T: PoolTypes> Slot<T> {
             check: Check::VALIDATE,
             idle_since: None,
             fresh_at: Time::START,
+            checked_at: None,
             expires: Time::NEVER,
             idle_time: None,
             old: false,
@@ -138,8 +141,16 @@ impl<T: PoolTypes> Slot<T> {
     /// Until then this connection may be handed out without a check. (If every checkout is
     /// checked, the gate is shut.)
     #[inline]
-    pub(super) fn fit_until(&self, fresh_nanos: u64) -> Time {
-        self.fresh_at.after_nanos(fresh_nanos)
+    pub(super) fn fit_until(&self, fresh_nanos: u64, by_check: bool) -> Time {
+        let fresh_at = if by_check { self.checked_at } else { Some(self.fresh_at) };
+        fresh_at.map_or(Time::START, |at| at.after_nanos(fresh_nanos))
+    }
+
+    /// Its check has succeeded.
+    pub(super) fn check_succeeded(&mut self, now: Time) {
+        if self.check.validate {
+            self.checked_at = Some(now);
+        }
     }
 
     /// A caller has it or can get it.

@@ -133,6 +133,8 @@ pub(crate) struct Core<T: PoolTypes> {
     pub(super) lends_are_planned: bool,
     /// The same for one that becomes idle, but for the end of its lifetime.
     pub(super) returns_are_planned: bool,
+    /// `policy.fresh_by_check`.
+    pub(super) fresh_by_check: bool,
     /// `policy.fresh_for`.
     pub(super) fresh_nanos: u64,
     /// `policy.clock_lag`.
@@ -189,6 +191,7 @@ impl<T: PoolTypes> Core<T> {
     pub(crate) fn new(policy: Policy) -> Core<T> {
         Core {
             gate: Gate::SHUT,
+            fresh_by_check: policy.fresh_by_check,
             fresh_nanos: Time::START.after(policy.fresh_for).0,
             lag_nanos: Time::START.after(policy.clock_lag).0,
             queue: Queue::new(policy.priority_ageing),

@@ -83,18 +83,10 @@ impl<T: PoolTypes> Core<T> {
     }
 
     fn forget_ended_grants(&mut self) {
-        while let Some(&grant) = self.task_times.grants.front()
-            && !self.stands(grant)
-        {
-            self.task_times.grants.pop_front();
+        let grants = &mut self.task_times.grants;
+        while grants.front().is_some_and(|(_, id)| !self.queue.is_granted(*id)) {
+            grants.pop_front();
         }
-    }
-
-    /// Whether this grant was not taken up, nor taken back. The same task may have another.
-    fn stands(&self, (until, id): (Time, WaiterId)) -> bool {
-        let began = |lease: &Lease<T::Conn>| self.slots[lease.permit.index()].since;
-        let began = self.queue.granted_lease(id).map(began);
-        began.is_some_and(|began| began.after(self.policy.take_up_limit) == until)
     }
 
     /// A task is polled that may be aside. If its connection was put in doubt meanwhile, that
@@ -103,7 +95,8 @@ impl<T: PoolTypes> Core<T> {
         let in_doubt = self.queue.granted_lease(id).is_some_and(|l| self.is_in_doubt(&l.permit));
         if in_doubt {
             self.take_back(id, fx);
-            self.forget_ended_grants();
+            // It may have another grant soon.
+            self.task_times.grants.retain(|(_, other)| *other != id);
             if self.closed {
                 return self.fail(id, ErrorKind::Closed, None, fx);
             }
@@ -131,6 +124,7 @@ impl<T: PoolTypes> Core<T> {
             if fx.now < until {
                 return;
             }
+            self.task_times.grants.pop_front();
             self.take_back(id, fx);
             let deadline = self.queue.get(id).and_then(|waiter| waiter.task);
             if self.closed {

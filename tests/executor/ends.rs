@@ -404,6 +404,10 @@ fn calls_that_hang_leave_a_worker_to_other_pools_if_the_system_has_no_more_threa
     // Limits on threads do not bind root, so root becomes another user. They count all threads
     // of a user.
     let script = r#"
+        # That user may not enter each folder that root may.
+        exec 9<"$1"
+        shift
+        set -- /proc/self/fd/9 "$@"
         if [ "$(id -u)" = 0 ]; then
             set -- setpriv --reuid=54322 --clear-groups prlimit --nproc=60:60 "$@"
         else

@@ -335,6 +335,10 @@ fn p3_a_pool_built_without_threads_serves_when_there_are_some() {
     // Limits on threads do not bind root, so root becomes another user. They count all threads
     // of a user.
     let script = r#"
+        # That user may not enter each folder that root may.
+        exec 9<"$1"
+        shift
+        set -- /proc/self/fd/9 "$@"
         if [ "$(id -u)" = 0 ]; then
             set -- setpriv --reuid=54321 --clear-groups prlimit --nproc=60:60 "$@"
         else

@@ -399,7 +399,7 @@ fn p4_tasks_that_are_dropped_late_or_cancelled_lose_no_connection() {
     let stats = pool.stats();
     println!("{stats}");
     assert!(stats.gets > 0 && stats.cancelled > 0, "{stats:?}");
-    pool.close(std::time::Instant::now() + WATCHDOG);
+    assert!(pool.close(std::time::Instant::now() + WATCHDOG).is_complete());
     feed.read_to_end();
     let sums = check(&feed.seen, false);
     assert_eq!(sums.timed_out, stats.timeouts);

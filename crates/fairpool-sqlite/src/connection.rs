@@ -2,6 +2,8 @@
 
 mod closing;
 mod driver;
+mod driver_hooks;
+mod file_control;
 mod interrupt;
 
 use std::cell::OnceCell;

@@ -1,4 +1,4 @@
-//! SQLite for [`fairpool`]: a manager for [`rusqlite`], with SQLite compiled in.
+//! SQLite for [`fairpool`]: a manager for [`rusqlite`], versions 0.38 to 0.43.
 //!
 //! [`SqliteConnectionManager`] has the names of `r2d2_sqlite`. It adds a busy timeout,
 //! WAL, a shared memory database whose connections wait for each other, a reset of what a
@@ -17,6 +17,42 @@
 //! conn.execute("INSERT INTO fruit VALUES (?1)", ["fig"])?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Which rusqlite, which SQLite
+//!
+//! A program links one SQLite, so Cargo allows one version of `libsqlite3-sys`, which is what
+//! rusqlite and diesel share. This crate takes any rusqlite from 0.38 to 0.43, and Cargo finds one
+//! that the rest of the program allows:
+//!
+//! | beside | Cargo takes |
+//! |---|---|
+//! | nothing else that links SQLite | the newest that your Rust allows: 0.41 and later need Rust 1.89 |
+//! | diesel 2.3 with `sqlite` (`libsqlite3-sys` below 0.39) | 0.40 |
+//! | your own `rusqlite = "0.39"` | 0.39 |
+//!
+//! - **Name its types by `fairpool_sqlite::rusqlite`**, which is always the one that the pool uses.
+//!   If you depend on rusqlite yourself (for more of its features, which then hold here too), and it
+//!   is another version, Cargo says so (`links to the native library sqlite3`); or, for two versions
+//!   with one `libsqlite3-sys`, as 0.42 and 0.43, the compiler does ("multiple different versions of
+//!   crate `rusqlite`"). `cargo tree -d` shows both. Then give yours the version that
+//!   `cargo tree -i rusqlite` shows for this crate, or set this crate's: `cargo update -p
+//!   rusqlite@0.43.0 --precise 0.42.0`.
+//! - **SQLite is compiled in** by default (feature `bundled`), so that nothing need be installed, and
+//!   it is a SQLite that rusqlite fits and our tests ran with. With `default-features = false` the
+//!   library of the system is linked (its development files must be there), or what a feature of
+//!   rusqlite names: `rusqlite = { version = "0.43", features = ["bundled-sqlcipher"] }`. Cargo adds
+//!   features up: whoever in your program asks for `bundled` gets it for all, diesel's connections
+//!   too.
+//! - **SQLCipher's key** comes before anything that reads the file: in the name
+//!   (`file:shop.db?key=…`, which no error or log record shows), or with `wal(false)` as the first
+//!   statement of `with_init`, which may switch to WAL after it.
+//! - **A library of the system may be old**: from version 0.41 on, rusqlite's hooks need SQLite 3.44.
+//!   With an older one (Debian 12 has 3.40) the program does not link: "undefined symbol:
+//!   `sqlite3_set_clientdata`". Then use rusqlite 0.40: `cargo update -p rusqlite --precise 0.40.2`.
+//!   It may have other defaults: the SQLite of `bundled` checks foreign keys, most systems' does not
+//!   unless `with_init` says `PRAGMA foreign_keys = ON`.
+//! - **Before version 0.41** rusqlite has no `file_control` and says less about hooks: [`Reset`] has
+//!   what is not noticed then.
 //!
 //! # What to know about SQLite
 //!

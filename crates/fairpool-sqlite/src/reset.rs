@@ -27,6 +27,7 @@
 /// | an authorizer | always | closed |
 /// | a function, a collation or the callback for missing ones, a limit, a `db_config` flag, a `file_control` operation, a capacity of the statement cache, a transaction behavior | if set by a method of [`Connection`](crate::Connection) | closed |
 /// | the same by a function that was given `&rusqlite::Connection`; a window function, a module, an extension, a pre-update hook, client data, `deserialize`; rows in temporary tables of `with_init` | no | set them in `with_init` |
+/// | with rusqlite 0.40 or before: a WAL hook; any other hook by a function that was given `&rusqlite::Connection` | no | set them in `with_init` |
 /// | the driver's own interrupt handle, taken from a `&rusqlite::Connection` or a transaction | no | take it from the guard |
 /// | a statement that was not read to its end | impossible: it borrows the connection | |
 /// | cached statements, `last_insert_rowid()`, `changes()` | not looked for | stay |

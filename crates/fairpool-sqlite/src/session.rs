@@ -110,7 +110,7 @@ impl Session {
     pub(crate) fn take_baseline(&mut self, conn: &Connection) {
         self.is_unwatched |= self.notes.kinds() & UNWATCHED != 0;
         self.was_lent_mutably = false;
-        self.hooks.keep_replaced();
+        self.hooks.keep_replaced(conn);
         // The authorizer does not see a cached statement of the preparation when it runs.
         conn.flush_prepared_statement_cache();
         if self.watches_sql {

@@ -613,6 +613,116 @@ fn p17_idle_connections_are_surplus_if_min_idle_others_are_idle_as_long() {
 }
 
 #[test]
+fn what_ends_on_time_ends_below_min_idle_and_though_none_can_be_opened() {
+    let lives = Policy { max_lifetime: Some(SECOND * 10), ends_on_time: true, ..policy(3) };
+    let mut core = filled(lives);
+    core.policy.min_idle = None;
+    let held = acquire(&mut core, 9, &mut fx(at(0))).expect("one is idle");
+    let mut ended = fx(at(10));
+    core.tick(&mut ended);
+    assert_eq!((core.gauges().closing, core.open_count()), (2, 1), "at once, all but the held one");
+    core.checkin(held, Verdict::Keep, &mut fx(at(11)));
+    assert_eq!(core.counters().closed[Reason::Expired as usize], 3, "that one on its return");
+
+    let idles = Policy { idle_timeout: Some(SECOND * 10), ends_on_time: true, ..policy(3) };
+    let mut core = filled(idles);
+    core.policy.min_idle = Some(2);
+    assert_eq!(core.tick(&mut fx(at(9))), at(10));
+    core.tick(&mut fx(at(10)));
+    assert_eq!(core.counters().closed[Reason::IdleTooLong as usize], 3, "none is kept");
+
+    let mut core = filled(Policy { ends_on_time: true, ..policy(3) });
+    core.policy.min_idle = None;
+    core.refresh(&mut fx(at(1)));
+    assert_eq!(core.open_count(), 2, "a refresh replaces one after another");
+}
+
+/// A pool in which only a check within the last second counts.
+fn by_check(size: u32) -> Policy {
+    Policy { fresh_by_check: true, fresh_for: SECOND, ..policy(size) }
+}
+
+/// The get of a caller for whom a connection must be checked first.
+fn get_after_check(core: &mut Core<Toy>, caller: u8, now: Time) -> Lease<u32> {
+    let mut asks = fx(now);
+    assert!(acquire(core, caller, &mut asks).is_none(), "lent without a check");
+    core.join(waiter(now, caller), &mut asks).expect("room to wait");
+    let Some(Job::Check(lease, Check::VALIDATE)) = asks.jobs.pop() else { panic!("no check") };
+    assert!(asks.jobs.is_empty(), "one is enough");
+    let mut checked = fx(now);
+    core.check_finished(lease, Ok(()), &mut checked);
+    let Some((_, Answer::Granted(lease))) = checked.answers.pop() else { panic!("for nobody") };
+    lease
+}
+
+#[test]
+fn p13_where_only_checks_count_neither_a_connect_nor_a_use_spares_one() {
+    let mut core = filled(by_check(1));
+    let mut lease = get_after_check(&mut core, 0, at(0));
+    for caller in [1, 2] {
+        core.checkin(lease, Verdict::Keep, &mut fx(at(0)));
+        lease = acquire(&mut core, caller, &mut fx(at(0))).expect("it was checked a moment ago");
+    }
+    core.checkin(lease, Verdict::Keep, &mut fx(at(1)));
+    let lease = get_after_check(&mut core, 3, at(1));
+    let mut resets = fx(at(2));
+    core.checkin(lease, Verdict::Check(Check { reset: true, validate: false }), &mut resets);
+    let Some(Job::Check(lease, _)) = resets.jobs.pop() else { panic!("no reset") };
+    core.check_finished(lease, Ok(()), &mut fx(at(2)));
+    let _lent = get_after_check(&mut core, 4, at(2)); // A reset is no check.
+}
+
+#[test]
+fn where_only_checks_count_a_quiet_pool_makes_one_for_each_get() {
+    let mut core = filled(by_check(2));
+    for second in [2, 4, 6, 8] {
+        let lease = get_after_check(&mut core, 0, at(second));
+        let mut comes_back = fx(at(second));
+        core.checkin(lease, Verdict::Keep, &mut comes_back);
+        core.tick(&mut comes_back);
+        assert_eq!(checks(&comes_back), 0);
+    }
+}
+
+/// Two connections, lent. The first is no longer fit, the other was checked just now. The check
+/// of the third hangs.
+fn with_a_check_that_hangs(policy: Policy) -> (Core<Toy>, WaiterId, [Lease<u32>; 2]) {
+    let mut core = filled(policy);
+    let due = get_after_check(&mut core, 0, at(1));
+    let fit = get_after_check(&mut core, 1, at(5));
+    let mut hangs = fx(at(5));
+    let id = core.join(waiter(at(5), 2), &mut hangs).expect("room to wait");
+    assert_eq!(checks(&hangs), 1);
+    (core, id, [due, fit])
+}
+
+#[test]
+fn p1_a_check_that_hangs_delays_nobody_who_can_have_another() {
+    let (mut core, id, [due, fit]) = with_a_check_that_hangs(by_check(3));
+    assert!(core.leave(id, ErrorKind::Timeout, &mut fx(at(5))));
+    let index = fit.permit.index();
+    core.checkin(fit, Verdict::Keep, &mut fx(at(5)));
+    core.checkin(due, Verdict::Keep, &mut fx(at(5)));
+    let mut asks = fx(at(5));
+    let lease = acquire(&mut core, 3, &mut asks).expect("the one below the top is fit");
+    assert_eq!((lease.permit.index(), checks(&asks)), (index, 0), "nothing is checked for it");
+}
+
+#[test]
+fn p3_the_first_waiter_finds_a_fit_connection_below_one_that_is_due() {
+    let (mut core, id, [due, fit]) =
+        with_a_check_that_hangs(Policy { fairness_bound: SECOND, ..by_check(3) });
+    core.tick(&mut fx(at(5)));
+    let index = fit.permit.index();
+    let mut nudges = fx(at(5));
+    core.checkin(fit, Verdict::Keep, &mut nudges);
+    assert!(matches!(nudges.answers[..], [(2, Answer::Nudged)]));
+    assert!(core.checkin_fast(at(5), due).is_ok(), "the first is on its way");
+    let lease = core.claim(id, &mut fx(at(5))).expect("the one below the top is fit");
+    assert_eq!(lease.permit.index(), index);
+}
+
+#[test]
 fn the_end_of_a_keepalive_starts_the_next() {
     let mut core = filled(Policy { keepalive: Some(SECOND), max_opening: 6, ..policy(6) });
     let mut due = fx(at(1));

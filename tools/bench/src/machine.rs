@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::settings::workspace;
 
 /// The libraries whose versions affect the results.
-const LIBRARIES: [&str; 5] =
-    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres"];
+const LIBRARIES: [&str; 6] =
+    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres", "mysql"];
 
 #[derive(Clone, Serialize, Deserialize)]
 /// The machine, the commit and the versions of a run.
@@ -66,7 +66,9 @@ fn libraries() -> BTreeMap<String, String> {
     let versions = |name: &str| {
         let before = format!("name = \"{name}\"\nversion = \"");
         let parts = lock.split(&before).skip(1);
-        let versions: Vec<&str> = parts.filter_map(|part| Some(part.split_once('"')?.0)).collect();
+        let versions = parts.filter_map(|part| Some(part.split_once('"')?.0));
+        let mut versions: Vec<&str> = versions.collect();
+        versions.dedup(); // the drop-in for r2d2 has its version
         versions.join(" and ")
     };
     LIBRARIES.iter().map(|&name| (name.to_string(), versions(name))).collect()

@@ -19,7 +19,7 @@ struct Part {
     charts: &'static [&'static str],
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part {
         name: "checkout",
         title: "A driver that does nothing",
@@ -32,6 +32,13 @@ const PARTS: [Part; 5] = [
         title: "PostgreSQL",
         text: include_str!("page/postgres.md"),
         references: &["r2d2", "r2d2 without ping"],
+        charts: &["waits"],
+    },
+    Part {
+        name: "mysql",
+        title: "MySQL",
+        text: include_str!("page/mysql.md"),
+        references: &["mysql::Pool", "mysql::Pool without ping and reset"],
         charts: &["waits"],
     },
     Part {

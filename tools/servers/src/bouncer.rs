@@ -3,48 +3,31 @@
 //! It stops, and its folder is removed, when it is dropped or the process ends.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::ops::Range;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{self, Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{APP_PASSWORD, APP_USER};
 use crate::host::{self, Owner};
+use crate::keeper::{Keeper, Program};
 
-const PORTS: Range<u16> = 10_000..19_000;
+const PORTS: Range<u16> = 10_000..14_000;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 const HOW_TO_INSTALL: &str = "PgBouncer was not found in PATH, /usr/sbin and /usr/local/sbin: \
      install it, for example with `apt-get install pgbouncer`";
 
-/// `$1` is the program, `$2` the folder. One line from the pipe stops PgBouncer,
-/// the next starts it again; the pipe's end removes everything. SIGKILL,
-/// because the meaning of the other signals differs between versions of PgBouncer.
-const KEEPER: &str = r#"
-stop() { kill -s KILL "$pid"; wait "$pid"; pid=; }
-while :; do
-    "$1" "$2/pgbouncer.ini" >>"$2/output" 2>&1 </dev/null &
-    pid=$!
-    echo "$pid"
-    read -r line || break
-    stop
-    echo stopped
-    read -r line || break
-done
-[ -z "$pid" ] || stop
-cd / && rm -rf "$2"
-"#;
+/// SIGKILL, because the meaning of the other signals differs between versions of PgBouncer.
+const KILL: &str = "KILL";
+const SERVER: Program = Program { start: r#""$1" "$2/pgbouncer.ini""#, end: KILL };
 
 /// A PgBouncer with its own folder; dropping it stops it.
 pub struct Bouncer {
     database: &'static str,
     port: u16,
-    keeper: Child,
-    answers: BufReader<process::ChildStdout>,
+    keeper: Keeper,
 }
 
 impl Bouncer {
@@ -120,19 +103,9 @@ impl Bouncer {
         fs::write(folder.join("pgbouncer.ini"), text).expect("pgbouncer.ini");
         let users = format!("\"{APP_USER}\" \"{APP_PASSWORD}\"\n");
         fs::write(folder.join("users"), users).expect("users");
-        let mut command = owner.shell(None);
-        command
-            .args(["-c", KEEPER, "keeper"])
-            .args([&program, &folder])
-            .current_dir(&folder)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut keeper = command.spawn().expect("sh starts");
-        let answers = BufReader::new(keeper.stdout.take().expect("a pipe"));
-        let mut bouncer = Bouncer { database, port, keeper, answers };
-        bouncer.answer();
+        let keeper = Keeper::spawn(&SERVER, &program, &folder, owner, None).expect("sh starts");
+        let mut bouncer = Bouncer { database, port, keeper };
+        bouncer.start_again();
         bouncer.wait_until_it_accepts(&folder);
         bouncer
     }
@@ -147,42 +120,21 @@ impl Bouncer {
 
     /// Stops it, which disconnects its clients. Returns when it has ended.
     pub fn stop(&mut self) {
-        self.toggle();
-        assert_eq!(self.answer(), "stopped");
+        self.keeper.stop(KILL);
     }
 
     /// Starts it after a stop, without waiting until it accepts.
     pub fn start_again(&mut self) {
-        self.toggle();
-        self.answer();
-    }
-
-    fn toggle(&mut self) {
-        let pipe = self.keeper.stdin.as_mut().expect("the pipe is open");
-        writeln!(pipe).expect("the keeper reads");
-    }
-
-    fn answer(&mut self) -> String {
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("an answer");
-        answer.trim_end().to_owned()
+        self.keeper.start(self.port);
     }
 
     fn wait_until_it_accepts(&self, folder: &Path) {
         let deadline = Instant::now() + START_LIMIT;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let output = fs::read_to_string(folder.join("output")).unwrap_or_default();
-            let in_time = Instant::now() < deadline && !output.contains("FATAL");
-            assert!(in_time, "PgBouncer did not start:\n{output}");
+            let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+            let in_time = Instant::now() < deadline && !log.contains("FATAL");
+            assert!(in_time, "PgBouncer did not start:\n{log}");
             thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        // Returns when PgBouncer and its folder are gone.
-        let _ = self.keeper.wait();
     }
 }

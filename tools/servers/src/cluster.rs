@@ -11,7 +11,6 @@
 //! [`Pair`](crate::pair::Pair) for two that change roles.
 
 mod frozen;
-mod keeper;
 mod standby;
 
 use std::env;
@@ -26,14 +25,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::frozen::Frozen;
-use self::keeper::Keeper;
 use crate::host::{self, Owner};
+use crate::keeper::{Keeper, Program};
 
 /// A role that may log in with a password only.
 pub const APP_USER: &str = "app";
 /// The password of [`APP_USER`].
 pub const APP_PASSWORD: &str = "right";
 
+const SERVER: Program = Program { start: r#""$1" -D "$2/data" -p "$value""#, end: "QUIT" };
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PORTS: Range<u16> = 20_000..32_000;
 const PORT_ATTEMPTS: usize = 10;
@@ -144,7 +144,8 @@ impl Cluster {
         let owner = Owner::choose()?;
         let folder = host::make_folder("pg", owner)?;
         let namespace = inside.as_ref().map(|inside| inside.namespace);
-        let keeper = Keeper::spawn(&bin, &folder, owner, namespace).map_err(|why| {
+        let server = bin.join("postgres");
+        let keeper = Keeper::spawn(&SERVER, &server, &folder, owner, namespace).map_err(|why| {
             let _ = fs::remove_dir_all(&folder);
             format!("cannot start a shell: {why}")
         })?;

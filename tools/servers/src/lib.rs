@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL, also a primary with a standby, PgBouncer, Prometheus, a proxy with faults,
-//! networks that lose packets, and a browser.
+//! Real servers for tests: PostgreSQL, also a primary with a standby, PgBouncer, MariaDB, redis,
+//! memcached, Prometheus, a proxy with faults, networks that lose packets, and a browser.
 //!
 //! Everything is started for one test program, listens on loopback or on a private
 //! network, and is removed when the program ends. That holds even if the program is
@@ -24,8 +24,13 @@
 pub mod bouncer;
 pub mod browser;
 pub mod cluster;
+mod daemon;
 mod host;
+mod keeper;
+pub mod mariadb;
+pub mod memcached;
 pub mod netns;
 pub mod pair;
 pub mod prometheus;
 pub mod proxy;
+pub mod redis;

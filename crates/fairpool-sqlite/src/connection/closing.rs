@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
-use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Error};
 
 /// How long a close waits for its turn, if the pool allows it: longer than a good close
@@ -96,8 +95,9 @@ pub(super) fn close(
     }
     if siblings.closes_last() && !driver.db_config(NO_CHECKPOINT).unwrap_or(false) {
         // Readers of other processes may keep some of the log. The close does not depend on
-        // it. Unlike the pragma, it does not read the schema, and so waits for no lock.
-        let _ = driver.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE);
+        // it, and waits for no lock.
+        let _ = driver.busy_timeout(Duration::ZERO);
+        let _ = driver.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
     let result = driver.close().map_err(|(_, error)| error);
     if turn.is_some() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SqlFnOutput};
 use rusqlite::limits::Limit;
-use rusqlite::{FileControl, Name, Result, Savepoint, Transaction, TransactionBehavior};
+use rusqlite::{Name, Result, Savepoint, Transaction, TransactionBehavior};
 
 use super::{Connection, InterruptHandle};
 
@@ -108,32 +108,11 @@ impl Connection {
         self.driver().set_limit(limit, value)
     }
 
-    /// [`rusqlite::Connection::file_control`]. The connection is closed when it returns, unless
-    /// this only asked for a state (`DataVersion`, `HasMoved`).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn file_control<N: Name>(
-        &self,
-        database: Option<N>,
-        operation: FileControl<'_>,
-    ) -> Result<()> {
-        let only_asks = match &operation {
-            FileControl::DataVersion(_) => true,
-            #[cfg(unix)]
-            FileControl::HasMoved(_) => true,
-            _ => false,
-        };
-        if !only_asks {
-            self.session.note_other("a file_control operation");
-        }
-        self.driver().file_control(database, operation)
-    }
-
     /// [`rusqlite::Connection::create_scalar_function`]. The connection is closed when it
     /// returns; functions for all belong in
     /// [`with_init`](crate::SqliteConnectionManager::with_init).
+    ///
+    /// The function gets a `&Context`, as in rusqlite 0.41 and before, whatever the version.
     ///
     /// # Errors
     ///
@@ -146,11 +125,11 @@ impl Connection {
         function: F,
     ) -> Result<()>
     where
-        F: Fn(&mut Context<'_>) -> Result<T> + Send + 'static,
+        F: Fn(&Context<'_>) -> Result<T> + Send + 'static,
         T: SqlFnOutput,
     {
         self.session.note_other("a function");
-        self.driver().create_scalar_function(name, n_arg, flags, function)
+        self.driver().create_scalar_function(name, n_arg, flags, move |context| function(context))
     }
 
     /// [`rusqlite::Connection::create_aggregate_function`]. The connection is closed when it

@@ -13,7 +13,7 @@ pub(super) fn is_permanent(error: &Error) -> bool {
 
 /// Whether the connection may no longer be good after this error.
 pub(super) fn is_fatal(error: &Error) -> bool {
-    match error.sqlite_extended_error_code() {
+    match error.sqlite_error().map(|error| error.extended_code) {
         // Our commit hook has refused: the file is another one.
         Some(ffi::SQLITE_READONLY_DBMOVED | ffi::SQLITE_CONSTRAINT_COMMITHOOK) => return true,
         // Short of memory, or another connection has the lock.

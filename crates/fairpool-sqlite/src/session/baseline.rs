@@ -13,8 +13,8 @@ use crate::busy::waiting_at_most;
 const TEMPORARY_OBJECTS: &str =
     "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_temp_schema ORDER BY sql)";
 
-const ATTACHED_DATABASES: &str =
-    "SELECT group_concat(name || '=' || file) FROM pragma_database_list WHERE seq >= 2";
+/// The name of a database, and its file.
+type Attached = (String, Option<String>);
 
 const BUSY_TIMEOUT: &str = "busy_timeout";
 
@@ -25,7 +25,7 @@ const BASELINE_WAIT: Duration = Duration::from_millis(50);
 pub(super) struct Baseline {
     /// In the order of [`SETTINGS`].
     settings: Vec<Option<Value>>,
-    attached: Option<String>,
+    attached: Vec<Attached>,
     temporary: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Baseline {
         if kinds & ATTACHED != 0 && attached(conn).as_ref() != Ok(&self.attached) {
             return Err("an attached or detached database".to_owned());
         }
-        if kinds & EVERYWHERE != 0 && self.attached.is_some() {
+        if kinds & EVERYWHERE != 0 && !self.attached.is_empty() {
             return Err("a pragma of an attached database".to_owned());
         }
         if kinds & TEMPORARY != 0 && temporary(conn).as_ref() != Ok(&self.temporary) {
@@ -120,11 +120,11 @@ fn set(conn: &Connection, pragma: &str, before: &Option<Value>) -> Result<(), St
 }
 
 /// All databases after `main` and `temp`, with their files. Usually there are none.
-fn attached(conn: &Connection) -> Result<Option<String>, Error> {
-    match conn.db_name(2) {
-        Ok(_) => conn.query_row(ATTACHED_DATABASES, [], |row| row.get(0)),
-        Err(_) => Ok(None),
-    }
+fn attached(conn: &Connection) -> Result<Vec<Attached>, Error> {
+    let mut list = conn.prepare("PRAGMA database_list")?;
+    let all = list.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    let all = all.collect::<Result<Vec<(i64, Attached)>, _>>()?;
+    Ok(all.into_iter().filter(|(number, _)| *number >= 2).map(|(_, it)| it).collect())
 }
 
 fn temporary(conn: &Connection) -> Result<Option<String>, Error> {

@@ -1,6 +1,7 @@
 //! The hooks of a connection. SQLite does not list them. So the crate sets hooks of its own
 //! first, and notices when another hook replaces one of them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,6 +16,16 @@ const COMMIT: u8 = 2;
 const ROLLBACK: u8 = 4;
 const PROGRESS: u8 = 8;
 const TRACE: u8 = 16;
+
+thread_local! {
+    /// A statement ran under our trace hook. Before version 0.41 rusqlite takes no trace hook that
+    /// owns something, and so none that owns a tripwire.
+    static IS_TRACED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn note_trace(_: TraceEvent<'_>) {
+    IS_TRACED.set(true);
+}
 
 #[derive(Default)]
 pub(super) struct Hooks {
@@ -50,7 +61,7 @@ impl Hooks {
     ) -> Result<(), Error> {
         let wire = |hook| Tripwire { hook, replaced: Arc::clone(&self.replaced) };
         let (update, commit, rollback) = (wire(UPDATE), wire(COMMIT), wire(ROLLBACK));
-        let (progress, trace) = (wire(PROGRESS), wire(TRACE));
+        let progress = wire(PROGRESS);
         conn.update_hook(Some(move |_: Action, _: &str, _: &str, _: i64| update.hold()))?;
         let file = file.map(Arc::clone);
         conn.commit_hook(Some(move || {
@@ -65,13 +76,19 @@ impl Hooks {
                 false
             }),
         )?;
-        let codes = TraceEventCodes::SQLITE_TRACE_CLOSE;
-        conn.trace_v2(codes, Some(move |_: TraceEvent<'_>| trace.hold()))
+        let _ = conn
+            .trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note_trace as fn(TraceEvent<'_>)));
+        Ok(())
     }
 
     /// Hooks that were replaced so far belong to the preparation.
-    pub(super) fn keep_replaced(&mut self) {
+    pub(super) fn keep_replaced(&mut self, conn: &Connection) {
         self.of_user |= self.replaced.load(Ordering::Relaxed);
+        IS_TRACED.set(false);
+        let has_run = conn.query_row("PRAGMA busy_timeout", [], |_| Ok(())).is_ok();
+        if has_run && !IS_TRACED.get() {
+            self.of_user |= TRACE;
+        }
     }
 
     /// Removes hooks that do not belong to the preparation. None of these calls fails

@@ -424,7 +424,7 @@ fn a_file_deleted_under_the_connection_is_fatal() {
     assert_eq!(count(&conn), 0);
     fs::remove_file(&path).unwrap();
     let error = conn.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
-    let extended = error.sqlite_extended_error_code();
+    let extended = error.sqlite_error().map(|error| error.extended_code);
     assert_eq!(extended, Some(ffi::SQLITE_READONLY_DBMOVED));
     assert!(manager.is_fatal(&error));
 }

@@ -174,7 +174,7 @@ fn without_descriptors() {
             Ok(_) => break,
             Err(error) => {
                 assert!(!manager.is_permanent(&error), "{error:?}");
-                seen.push(error.sqlite_extended_error_code());
+                seen.push(error.sqlite_error().map(|error| error.extended_code));
             }
         }
         all.pop();

@@ -46,6 +46,7 @@ impl World {
         let (conn, priority, caller) = (lease.conn, self.setup.priorities[client], client as u8);
         if end == Some(Outcome::Good) {
             self.proved.insert(conn, begun);
+            self.checked.insert(conn, self.now);
             if let Some(lease) = self.core.take_checked(lease, arrival, priority, &caller, fx) {
                 self.assert_may_overtake(arrival.get_id, priority);
                 assert_eq!(self.conns.get(&conn), Some(&true), "P7: took a closed connection");

@@ -2,6 +2,7 @@
 
 use super::super::toy::Toy;
 use super::world::{Action, Client, Wait, World};
+use crate::core::slot::Slot;
 use crate::core::*;
 
 impl World {
@@ -29,8 +30,13 @@ impl World {
         }
         let idle = core.idle.iter().map(|lease| &core.slots[lease.permit.index()]);
         let too_long = idle.filter(|slot| slot.idle_until() <= self.now).count();
-        let kept = core.policy.min_idle_now() as usize;
+        let kept = core.policy.kept_idle() as usize;
         assert!(too_long <= kept, "an idle connection outlived its time after {action:?}");
+        if core.policy.ends_on_time && core.queue.is_empty() {
+            let past = |slot: &Slot<Toy>| slot.old && slot.generation == core.generation;
+            let idle = core.slots.iter().filter(|slot| slot.state == ConnectionState::Idle);
+            assert_eq!(idle.filter(|slot| past(slot)).count(), 0, "goes on after {action:?}");
+        }
         for slot in core.busy_slots().filter(|slot| !slot.leaking) {
             let until = slot.since.after_opt(core.policy.leak_threshold);
             assert!(until > self.now, "a leak is not reported in time after {action:?}");
@@ -170,6 +176,19 @@ impl World {
     pub(super) fn assert_proved(&self, conn: u32) {
         let proved = self.proved[&conn];
         assert!(proved >= self.doubted, "P13: proved at {proved}, in doubt since {}", self.doubted);
+        self.assert_checked(conn);
+    }
+
+    /// If only checks count, nobody gets a connection that was checked too long ago; or never,
+    /// unless it was opened just now, for whoever waits first.
+    fn assert_checked(&self, conn: u32) {
+        let policy = &self.setup.policy;
+        if !policy.fresh_by_check || self.opened == Some((conn, self.steps)) {
+            return;
+        }
+        let checked = self.checked.get(&conn).expect("P13: lent, but never checked");
+        let now = self.now.since(*checked).is_zero();
+        assert!(now || self.now.since(*checked) < policy.fresh_for, "P13: checked at {checked:?}");
     }
 
     /// Whether all connections that may exist do, and are held by clients that wait.

@@ -29,9 +29,9 @@ impl World {
             // Of its proof matters whether it counts, and which checks would put it in doubt.
             let closes = slot.call() == Some(CallKind::Close)
                 || slot.abandoned.is_some_and(|(kind, _)| kind == CallKind::Close);
-            let fresh_for = self.core.policy.fresh_for;
-            let is_due =
-                slot.state == ConnectionState::Idle && self.now.since(slot.fresh_at) >= fresh_for;
+            let by_check = self.core.fresh_by_check;
+            let fit_until = slot.fit_until(self.core.fresh_nanos, by_check);
+            let is_due = slot.state == ConnectionState::Idle && self.now >= fit_until;
             let proof = if closes {
                 String::new()
             } else if slot.proof == 0 {
@@ -68,7 +68,7 @@ impl World {
                 },
                 age(slot.expires),
                 if slot.is_counted_on() { age(slot.patience_ends) } else { String::new() },
-            )
+            ) + &slot.checked_at.filter(|_| by_check).map_or(String::new(), age)
         };
         let place = |get_id: u64| {
             let waits = self.clients.iter().filter_map(|c| Some(c.wait.as_ref()?.id.get_id()));

@@ -184,6 +184,16 @@ pub(super) fn setups() -> Vec<Setup> {
     always.policy.fresh_for = Duration::ZERO;
     always.policy.fairness_bound = nanos(1);
 
+    let mut checked = Setup {
+        faults: true,
+        last_only_tries: true,
+        ..plain("only checks count, and one that only tries", 2, &[5, 6])
+    };
+    checked.policy.fresh_by_check = true;
+    checked.policy.fresh_for = nanos(2);
+    checked.policy.fairness_bound = nanos(1);
+    checked.policy.priority_ageing = nanos(1);
+
     let mut ageing = Setup {
         horizon: 5,
         verdicts: KEEP,
@@ -194,6 +204,23 @@ pub(super) fn setups() -> Vec<Setup> {
     ageing.policy.keepalive = Some(nanos(2));
     ageing.policy.min_idle = Some(1);
     ageing.policy.max_idle = Some(1);
+
+    let mut on_time = Setup {
+        faults: true,
+        horizon: 5,
+        owner: &[Action::Refresh],
+        ..plain("ends on time: lifetime, idle timeout, refresh, faults", 2, &[5])
+    };
+    on_time.policy.ends_on_time = true;
+    on_time.policy.max_lifetime = Some(nanos(4));
+    on_time.policy.idle_timeout = Some(nanos(3));
+    on_time.policy.min_idle = Some(1);
+
+    let mut all_on_time =
+        Setup { horizon: 5, ..plain("ends on time: lifetimes in a full pool", 2, &[5, 5]) };
+    all_on_time.policy.ends_on_time = true;
+    all_on_time.policy.min_idle = None;
+    all_on_time.policy.max_lifetime = Some(nanos(4));
 
     let mut nested = Setup {
         most_held: 2,
@@ -284,7 +311,10 @@ pub(super) fn setups() -> Vec<Setup> {
         checks,
         resets,
         always,
+        checked,
         ageing,
+        on_time,
+        all_on_time,
         nested,
         leaks,
         replaced,
@@ -345,6 +375,16 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
     own_late.policy.fresh_for = Duration::ZERO;
     own_late.policy.validation_limit = nanos(1);
 
+    let mut own_checked = Setup {
+        verdicts: KEEP_OR_BREAK,
+        checks_itself: true,
+        horizon: 3,
+        ..plain("doubt: only checks count, and callers check themselves", 2, &[5, 5])
+    };
+    own_checked.policy.fresh_by_check = true;
+    own_checked.policy.fresh_for = nanos(2);
+    own_checked.policy.keepalive = Some(nanos(3));
+
     let tasks = Setup {
         tasks: 2,
         faults: true,
@@ -354,5 +394,5 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
         ..plain("doubt: tasks that are polled late", 2, &[5, 5, 5])
     };
 
-    vec![doubt, three, late, own, own_late, tasks]
+    vec![doubt, three, late, own, own_late, own_checked, tasks]
 }

@@ -82,6 +82,10 @@ pub(super) struct World {
     pub(super) steps: u64,
     /// At which step the call began that last showed each connection to work.
     pub(super) proved: BTreeMap<u32, u64>,
+    /// When the last check of each connection succeeded, since it was opened.
+    pub(super) checked: BTreeMap<u32, Time>,
+    /// The connection that was opened last, and at which step.
+    pub(super) opened: Option<(u32, u64)>,
     /// What was proved before this step must not be lent.
     pub(super) doubted: u64,
     /// Each connection ever opened, and whether it is still open.
@@ -104,6 +108,8 @@ impl World {
             begun: Vec::new(),
             steps: 0,
             proved: BTreeMap::new(),
+            checked: BTreeMap::new(),
+            opened: None,
             doubted: 0,
             conns: BTreeMap::new(),
         };
@@ -198,7 +204,10 @@ impl World {
 
     /// How many connections the pool has ended without need.
     pub(super) fn ended_by_age(&self) -> u64 {
-        let by = [Reason::Expired, Reason::Stale, Reason::IdleTooLong];
+        let by: &[Reason] = match self.core.policy.ends_on_time {
+            false => &[Reason::Stale, Reason::Expired, Reason::IdleTooLong],
+            true => &[Reason::Stale],
+        };
         by.iter().map(|&reason| self.core.counters.closed[reason as usize]).sum()
     }
 
@@ -307,6 +316,7 @@ impl World {
                 let conn = self.conns.len() as u32;
                 self.conns.insert(conn, true);
                 self.proved.insert(conn, begun);
+                self.opened = Some((conn, self.steps));
                 self.core.connect_finished(Leased::new(permit, conn), fx);
             }
             (Job::Connect(permit), outcome) => {
@@ -316,6 +326,7 @@ impl World {
             (Job::Check(lease, check), Outcome::Good) => {
                 if check.validate {
                     self.proved.insert(lease.conn, begun);
+                    self.checked.insert(lease.conn, self.now);
                 }
                 self.core.check_finished(lease, Ok(()), fx);
             }

@@ -77,13 +77,22 @@ impl Reference {
     }
 
     /// [`wants_successor`](Reference::wants_successor) when a newcomer asked, before it got this
-    /// connection.
-    fn wanted_successor(&mut self, conn: u32) -> bool {
+    /// connection, and before checks began because none like it was left.
+    fn wanted_successor(&mut self, conn: u32, fx: &Effects<Toy>) -> bool {
+        let checked = fx.jobs.iter().filter_map(|job| match job {
+            Job::Check(lease, _) => Some(lease.conn),
+            _ => None,
+        });
+        let before: Vec<u32> = checked.chain([conn]).collect();
+        let left = self.idle.len();
+        // The last calls that have begun are these checks.
+        let calls = self.calls.split_off(self.calls.len() + 1 - before.len());
         let holding = self.held.pop();
         assert_eq!(holding.as_ref().map(|holding| holding.conn), Some(conn), "the last one lent");
-        self.idle.push(conn);
+        self.idle.extend(before);
         let wanted = self.wants_successor();
-        self.idle.pop();
+        self.idle.truncate(left);
+        self.calls.extend(calls);
         self.held.extend(holding);
         wanted
     }
@@ -120,7 +129,7 @@ impl Reference {
         let proof = u32::from(std::mem::take(&mut self.due.proof));
         let mut wants_successor = self.wants_successor();
         if let How::Asked { got: Some(conn), fast: false, .. } = how {
-            wants_successor |= self.wanted_successor(conn);
+            wants_successor |= self.wanted_successor(conn, fx);
         }
         let expected = if how.serves() { self.opens_due(wants_successor) + proof } else { 0 };
         assert_eq!(opens.len() as u32, expected, "P3: opens");
@@ -217,10 +226,11 @@ impl Reference {
             let bound = self.policy.fairness_bound.saturating_add(lag);
             let passed = self.now.since(first.since) >= bound;
             let coming = self.nudged == Some(first.client) && !passed;
-            let late = self.stale(top) || !coming;
+            // The first may come for one that lies below.
+            let late = !coming || (self.stale(top) && !self.policy.fresh_by_check);
             return assert!(!matches!(how, How::ReturnedFast) || !late, "P3: not for who waits");
         }
-        if self.stale(top) {
+        if self.top_needs_check() {
             assert!(checks, "P3: idle, and nobody checks it");
         } else {
             assert!(self.nudged.is_some(), "P3: idle, and nobody is coming for it");
@@ -267,7 +277,7 @@ impl Reference {
         let mut idle_ends: Vec<Time> =
             self.idle.iter().map(|&conn| self.idle_until(conn)).collect();
         idle_ends.sort_unstable();
-        let idle_end = idle_ends.into_iter().nth(self.kept() as usize);
+        let idle_end = idle_ends.into_iter().nth(self.kept_idle() as usize);
         let idle = self.idle.iter().map(fresh).chain(idle_end).chain(self.next_old());
         let calls = self.calls.iter().filter(|call| !call.abandoned).flat_map(|call| {
             let slows = call.what != What::Close && !call.slow;

@@ -232,8 +232,8 @@ impl Reference {
 
     /// An old connection ends since it may.
     pub(super) fn end_old(&mut self, conn: u32, may_end: bool) {
-        let old = self.conns[conn as usize].old;
-        if old && may_end && self.succession == Succession::None {
+        let leaves_gap = self.conns[conn as usize].old && !self.is_past_its_life(conn);
+        if leaves_gap && may_end && self.succession == Succession::None {
             self.succession = Succession::Short;
         }
     }
@@ -287,7 +287,9 @@ impl Reference {
                 let took = self.calls.iter().find(|call| call.permit == permit).expect("a connect");
                 let took = self.now.since(took.since).as_nanos() as u64;
                 let shortest = life.as_nanos() as u64 * u64::from(kept) / 1000;
-                let lead = (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
+                let early = u64::from(!self.policy.ends_on_time);
+                let lead =
+                    early * (took * u64::from(2 * self.policy.max_size)).min(shortest.div_ceil(2));
                 // One nanosecond for rounding.
                 assert!(
                     expires.0 + 1 >= self.now.0 + shortest - lead,
@@ -329,6 +331,7 @@ impl Reference {
             idle_since: self.now,
             truly_fresh_at: self.now,
             truly_idle_since: self.now,
+            checked_at: None,
             retired_at: Time::NEVER,
             generation,
             proved,
@@ -426,6 +429,7 @@ impl Reference {
         fx: &Effects<Toy>,
     ) -> bool {
         let call = self.calls.iter().find(|call| call.conn == Some(conn)).expect("it is checked");
+        self.conns[conn as usize].checked_at = Some(self.now);
         let lost = call.abandoned || !self.serving() || call.begun <= self.doubted;
         if lost || !self.may_pass(arrival, priority) || self.unfit(conn).is_some() {
             self.checked(conn, Ok(()), core, fx);
@@ -469,6 +473,9 @@ impl Reference {
         let unfit = self.unfit(conn);
         let call = self.end_call(self.conns[conn as usize].permit);
         let What::Check(check, idle_since) = call.what else { panic!("P7: it was not checked") };
+        if result.is_ok() && check.validate {
+            self.conns[conn as usize].checked_at = Some(self.now);
+        }
         if result.is_ok() && check.validate && !self.conns[conn as usize].dead {
             self.conns[conn as usize].proved = call.begun;
         }
@@ -581,16 +588,22 @@ impl Reference {
         let (stamp, truth) = (self.stamp(), self.truth());
         let facts = &mut self.conns[conn as usize];
         (facts.fresh_at, facts.truly_fresh_at) = (stamp, truth);
-        self.stack_unused(conn);
+        self.put_back(conn, self.idle.len());
     }
 
-    /// Its use has proved nothing.
+    /// It was not used, which proves nothing: below those that are fit for longer.
     fn stack_unused(&mut self, conn: u32) {
+        let longer = |&&other: &&u32| self.fit_until(other) > self.fit_until(conn);
+        let above = self.idle.iter().rev().take_while(longer).count();
+        self.put_back(conn, self.idle.len() - above);
+    }
+
+    fn put_back(&mut self, conn: u32, place: usize) {
         let (stamp, truth) = (self.stamp(), self.truth());
         let facts = &mut self.conns[conn as usize];
         (facts.idle_since, facts.truly_idle_since) = (stamp, truth);
         // What is in doubt is used last.
-        let place = if self.in_doubt(conn) { 0 } else { self.idle.len() };
+        let place = if self.in_doubt(conn) { 0 } else { place };
         self.idle.insert(place, conn);
         self.note_move_of(conn, ConnectionState::Idle, None);
     }
@@ -737,7 +750,7 @@ impl Reference {
 
     fn reap(&mut self) {
         let long = self.idle.iter().filter(|&&conn| self.now >= self.idle_until(conn)).count();
-        let mut too_many = long.saturating_sub(self.kept() as usize);
+        let mut too_many = long.saturating_sub(self.kept_idle() as usize);
         for conn in std::mem::take(&mut self.idle) {
             let facts = &self.conns[conn as usize];
             let truly_fresh_until = facts.truly_fresh_at.after_opt(self.policy.keepalive);

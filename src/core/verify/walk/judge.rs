@@ -66,13 +66,17 @@ impl Taken {
         self.upper.push(conn);
     }
 
-    /// The remaining stack, provided connections were only taken from its ends.
-    fn rest(&mut self) -> Vec<u32> {
-        let mut expected = self.stack.split_off(self.stack.len() - self.upper.len());
-        self.upper.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(self.upper, expected, "taken, but not from the top of the stack");
-        std::mem::take(&mut self.stack)
+    /// The remaining stack, provided connections were only taken from its ends; or, by callers,
+    /// from below others that are not fit.
+    fn rest(self, is_fit: impl Fn(u32) -> bool) -> Vec<u32> {
+        for (place, conn) in self.stack.iter().enumerate() {
+            let above = &self.stack[place + 1..];
+            let mut passed = above.iter().filter(|it| !self.upper.contains(it));
+            let may_pass = |&it: &u32| self.handed.contains(&place) && !is_fit(it);
+            let taken = self.upper.contains(conn);
+            assert!(!taken || passed.all(may_pass), "taken, but not from the top of the stack");
+        }
+        self.stack.into_iter().filter(|conn| !self.upper.contains(conn)).collect()
     }
 }
 
@@ -114,13 +118,14 @@ impl Reference {
             self.lend(conn, client, waited);
         }
         assert!(how.serves() || (waiting as usize == self.queue.len() && taken.upper.len() < 2));
-        self.idle = taken.rest();
+        let (old, lower) = (std::mem::take(&mut taken.old), std::mem::take(&mut taken.lower));
+        self.idle = taken.rest(|conn| !self.policy.fresh_by_check || !self.stale(conn));
         self.judge_dismissals(how, dismissed);
         self.judge_failures(how, failed);
         // A newcomer's connection was idle when the pool first looked.
         let came = u32::from(matches!(how, How::Asked { got: Some(_), .. }));
-        self.replace_old(how, came, &taken.old);
-        self.trim(how, came as usize, &taken.lower);
+        self.replace_old(how, came, &old);
+        self.trim(how, came as usize, &lower);
         self.see_opens(fx, how, came);
         self.see_closes(fx);
         self.see_deadlock(fx, how);
@@ -154,15 +159,17 @@ impl Reference {
             let surplus = self.idle.len() as u32 + came > self.kept();
             let ends = |&conn: &u32| {
                 let facts = &self.conns[conn as usize];
-                facts.old && (may_end || (surplus && !facts.used))
+                let ends = may_end || self.is_past_its_life(conn);
+                facts.old && (ends || (surplus && !facts.used))
             };
             let Some(place) = self.idle.iter().position(ends) else { break };
             let conn = self.idle.remove(place);
             let reason = self.reason_of_age(conn);
             self.end_old(conn, !surplus || self.conns[conn as usize].used);
             self.retire(conn, reason);
-            let idle = self.idle.len() as u32 + came;
-            assert!(idle >= self.kept() || self.open(1) >= self.policy.max_size, "P17: too few");
+            let kept = self.idle.len() as u32 + came >= self.kept();
+            let on_time = self.policy.ends_on_time && reason == Reason::Expired;
+            assert!(kept || on_time || self.open(1) >= self.policy.max_size, "P17: too few");
             ended.push(conn);
         }
         assert_eq!(actual, ended, "P17: the old connections that ended");
@@ -335,9 +342,8 @@ impl Reference {
             if known.is_none() {
                 others += 1;
                 assert!(*check == Check::VALIDATE && self.stale(conn));
-                let unused_for = self.now.since(self.conns[conn as usize].truly_fresh_at);
-                let due = unused_for >= self.policy.fresh_for || self.in_doubt(conn);
-                assert!(due, "checked early");
+                let worked_at = self.conns[conn as usize].truly_fresh_at;
+                assert!(self.is_due(conn, worked_at) || self.in_doubt(conn), "checked early");
                 assert!(self.serving() && waiting > 0, "checked for nobody");
                 taken.upper.push(conn);
             }

@@ -87,6 +87,8 @@ pub(super) struct Facts {
     /// When it was last known to work, and since when it is idle, truly.
     pub(super) truly_fresh_at: Time,
     pub(super) truly_idle_since: Time,
+    /// When its last validation succeeded.
+    pub(super) checked_at: Option<Time>,
     pub(super) retired_at: Time,
     pub(super) generation: u32,
     /// When the last connect or validation began that has succeeded.
@@ -234,8 +236,30 @@ impl Reference {
     /// It was used within `fresh_for`, or, by a clock that lags, not much longer ago.
     pub(super) fn is_truly_fresh(&self, conn: u32) -> bool {
         let lag = Duration::from_nanos(2 * TICK);
-        let age = self.truth().since(self.conns[conn as usize].truly_fresh_at);
-        age < self.policy.fresh_for.saturating_add(lag)
+        let fresh_for = self.policy.fresh_for.saturating_add(lag);
+        let truly_fresh_at = self.conns[conn as usize].truly_fresh_at;
+        self.fresh_since(conn, truly_fresh_at).is_some_and(|at| self.truth().since(at) < fresh_for)
+    }
+
+    /// Since when it counts as fresh, if it was known to work at this time.
+    pub(super) fn fresh_since(&self, conn: u32, worked_at: Time) -> Option<Time> {
+        match self.policy.fresh_by_check {
+            true => self.conns[conn as usize].checked_at,
+            false => Some(worked_at),
+        }
+    }
+
+    /// Its freshness has ended, if it was known to work at this time.
+    pub(super) fn is_due(&self, conn: u32, worked_at: Time) -> bool {
+        let since = self.fresh_since(conn, worked_at);
+        since.is_none_or(|at| self.now.since(at) >= self.policy.fresh_for)
+    }
+
+    /// Until then it needs no check.
+    pub(super) fn fit_until(&self, conn: u32) -> Time {
+        let since = self.fresh_since(conn, self.conns[conn as usize].fresh_at);
+        let since = since.filter(|_| !self.in_doubt(conn));
+        since.map_or(Time::START, |at| at.after(self.policy.fresh_for))
     }
 
     pub(super) fn serving(&self) -> bool {
@@ -268,8 +292,7 @@ impl Reference {
     }
 
     pub(super) fn stale(&self, conn: u32) -> bool {
-        let due = self.now.since(self.conns[conn as usize].fresh_at) >= self.policy.fresh_for;
-        due || self.in_doubt(conn)
+        self.is_due(conn, self.conns[conn as usize].fresh_at) || self.in_doubt(conn)
     }
 
     /// Another connection has proved dead, and this one was not proved since.
@@ -287,8 +310,10 @@ impl Reference {
         facts.alive && !self.stale(conn) && self.is_truly_fresh(conn)
     }
 
+    /// Nothing idle is fit. Only if nothing but a check makes it fit, it may lie below the top.
     pub(super) fn top_needs_check(&self) -> bool {
-        self.idle.last().is_some_and(|&top| self.stale(top))
+        let looks_at = if self.policy.fresh_by_check { self.idle.len() } else { 1 };
+        !self.idle.is_empty() && self.idle.iter().rev().take(looks_at).all(|&it| self.stale(it))
     }
 
     fn calls(&self, is: impl Fn(&Call) -> bool) -> u32 {
@@ -432,7 +457,8 @@ impl Reference {
     /// Of a connection that was in use or checked.
     pub(super) fn unfit(&self, conn: u32) -> Option<Reason> {
         let too_many = self.open(0) + self.opening() > self.policy.max_size;
-        let ends = || self.conns[conn as usize].old && self.may_end_old(1);
+        let may_end = || self.is_past_its_life(conn) || self.may_end_old(1);
+        let ends = || self.conns[conn as usize].old && may_end();
         match () {
             () if self.closed => Some(Reason::PoolClosed),
             () if too_many => Some(Reason::Excess),
@@ -453,7 +479,18 @@ impl Reference {
         self.conns.iter().filter(|facts| facts.old).count() as u32
     }
 
+    /// It ends as soon as nobody needs it, with or without a successor.
+    pub(super) fn is_past_its_life(&self, conn: u32) -> bool {
+        let facts = &self.conns[conn as usize];
+        self.policy.ends_on_time && facts.old && facts.generation == self.generation
+    }
+
     /// How many connections stay idle, however long they are.
+    pub(super) fn kept_idle(&self) -> u32 {
+        if self.policy.ends_on_time { 0 } else { self.kept() }
+    }
+
+    /// How many connections should be idle.
     pub(super) fn kept(&self) -> u32 {
         let max_size = self.policy.max_size;
         let most = self.policy.max_idle.unwrap_or(max_size);

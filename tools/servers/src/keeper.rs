@@ -7,15 +7,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use crate::host::Owner;
 
-/// `$1` is the server's program, `$2` the cluster's folder. The keeper has a process
-/// group of its own, so that Ctrl-C in a terminal does not reach it.
+/// `$1` is the server's program, `$2` its folder, `$3` the signal that ends it with the test. The
+/// keeper has a process group of its own, so that Ctrl-C in a terminal does not reach it.
 const SCRIPT: &str = r#"
 pid=
 stop() { kill "-$1" "$pid"; wait "$pid"; pid=; }
 while read -r command value; do
     case $command in
     start)
-        "$1" -D "$2/data" -p "$value" >>"$2/log" 2>&1 </dev/null &
+        START >>"$2/log" 2>&1 </dev/null &
         pid=$!
         echo "$pid"
         ;;
@@ -25,11 +25,19 @@ while read -r command value; do
         ;;
     esac
 done
-[ -z "$pid" ] || stop QUIT
+[ -z "$pid" ] || stop "$3"
 cd / && rm -rf "$2"
 "#;
 
-pub(super) struct Keeper {
+/// How a server is started and ended.
+pub(crate) struct Program {
+    /// As a shell writes it: `$1` is the program, `$2` the folder, `$value` the port.
+    pub(crate) start: &'static str,
+    /// The signal that ends it with the test, such as `QUIT`.
+    pub(crate) end: &'static str,
+}
+
+pub(crate) struct Keeper {
     process: Child,
     /// Taken by the drop, which ends the pipe.
     commands: Option<ChildStdin>,
@@ -38,17 +46,19 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn spawn(
-        bin: &Path,
+    pub(crate) fn spawn(
+        program: &Program,
+        path: &Path,
         folder: &Path,
         owner: Owner,
         namespace: Option<&str>,
     ) -> io::Result<Keeper> {
         let mut command = owner.shell(namespace);
         command
-            .args(["-c", SCRIPT, "keeper"])
-            .arg(bin.join("postgres"))
+            .args(["-c", &SCRIPT.replace("START", program.start), "keeper"])
+            .arg(path)
             .arg(folder)
+            .arg(program.end)
             .current_dir(folder)
             .process_group(0)
             .stdin(Stdio::piped())
@@ -61,18 +71,18 @@ impl Keeper {
     }
 
     /// The server's first process, while it runs.
-    pub(super) fn server(&self) -> Option<u32> {
+    pub(crate) fn server(&self) -> Option<u32> {
         self.server
     }
 
-    pub(super) fn start(&mut self, port: u16) {
+    pub(crate) fn start(&mut self, port: u16) {
         assert!(self.server.is_none(), "the server is running");
         let answer = self.ask(&format!("start {port}"));
         self.server = Some(answer.parse().expect("the server's pid"));
     }
 
     /// Returns when the server has ended.
-    pub(super) fn stop(&mut self, signal: &str) {
+    pub(crate) fn stop(&mut self, signal: &str) {
         assert!(self.server.take().is_some(), "the server is stopped");
         assert_eq!(self.ask(&format!("stop {signal}")), "stopped");
     }

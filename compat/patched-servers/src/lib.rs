@@ -1,0 +1,1 @@
+//! Programs for r2d2 that run on fairpool: see the tests.

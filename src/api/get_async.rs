@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -31,9 +32,18 @@ enum State<'a, M: ManageConnection> {
     Done,
 }
 
-impl<'a, M: ManageConnection> GetAsync<'a, M> {
-    pub(super) fn new(request: Request<'a, M>, caller: Caller) -> GetAsync<'a, M> {
-        GetAsync { caller, state: State::New(request) }
+impl<'a, M: ManageConnection> Request<'a, M> {
+    /// Gets a connection for a task: see [`Pool::get_async`](crate::Pool::get_async). The wait
+    /// begins with the first poll.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Request::get), without
+    /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
+    #[track_caller]
+    pub fn get_async(mut self) -> GetAsync<'a, M> {
+        let caller = self.task_caller(Location::caller());
+        GetAsync { caller, state: State::New(self) }
     }
 }
 

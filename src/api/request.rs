@@ -5,7 +5,6 @@ use std::mem;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use super::get_async::GetAsync;
 use super::guard::PooledConnection;
 use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
@@ -139,27 +138,21 @@ impl<'a, M: ManageConnection> Request<'a, M> {
     #[track_caller]
     pub fn get(mut self) -> Result<PooledConnection<M>, Error> {
         let location = self.location.unwrap_or(Location::caller());
-        let label = mem::replace(&mut self.label, Label::NONE);
-        let caller = Caller::here(location, label, self.priority);
+        let caller = Caller::here(location, self.take_label(), self.priority);
         if let Some(guard) = self.try_fast_path(&caller) {
             return Ok(guard);
         }
         self.take_slow_path(caller)
     }
 
-    /// Gets a connection for a task: see [`Pool::get_async`](crate::Pool::get_async). The wait
-    /// begins with the first poll.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Request::get), without
-    /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
-    #[track_caller]
-    pub fn get_async(mut self) -> GetAsync<'a, M> {
-        let location = self.location.unwrap_or(Location::caller());
-        let label = mem::replace(&mut self.label, Label::NONE);
-        let caller = Caller::task(location, label, self.priority);
-        GetAsync::new(self, caller)
+    fn take_label(&mut self) -> Label {
+        mem::replace(&mut self.label, Label::NONE)
+    }
+
+    /// The task that polls this get.
+    pub(super) fn task_caller(&mut self, location: &'static Location<'static>) -> Caller {
+        let location = self.location.unwrap_or(location);
+        Caller::task(location, self.take_label(), self.priority)
     }
 
     pub(super) fn try_fast_path(&self, caller: &Caller) -> Option<PooledConnection<M>> {

@@ -21,7 +21,7 @@
 //! | `tasks` | waits for which no thread sleeps |
 //! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, prove, close |
-//! | `events`, `picture` | what others may know of it |
+//! | `events`, `journal`, `picture` | what others may know of it |
 //! | `queue`, `slot` | the waiters in order; what is known of one connection |
 //! | `effects`, `kinds`, `policy`, `time` | what a transition asks for; names; settings; points in time |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -36,6 +36,7 @@ mod events;
 mod fast_path;
 mod holders;
 mod invariants;
+mod journal;
 mod kinds;
 mod outage;
 mod overruns;

@@ -195,6 +195,9 @@ fn p3_what_a_task_does_not_take_up_goes_to_the_next_and_it_keeps_its_place() {
     let shown = pool.holders();
     let text = shown[0].to_string();
     assert!(text.starts_with("task at ") && text.ends_with(" (granted, not polled)"), "{text}");
+    let dump = pool.snapshot().to_string();
+    let is_shown = dump.contains(", not polled") || pool.stats().gets_not_taken == 1;
+    assert!(is_shown, "{dump}");
 
     // Nobody polls it, and the next has the connection.
     let conn = served(&next);

@@ -33,6 +33,7 @@
 //!
 //! - [`Pool`] hands out [`PooledConnection`]s. [`Pool::builder`] sets up a pool,
 //!   [`Pool::request`] a single get, with a priority or a [`CancelToken`] for example.
+//!   [`Pool::get_async`] is for tasks of an async service.
 //! - [`ManageConnection`] is what a driver implements. It is `r2d2`'s trait with
 //!   additions, so managers for `r2d2` are easy to port.
 //! - [`Error`] explains why a get failed, [`Stats`](stats::Stats) counts what happens in
@@ -56,12 +57,15 @@
 //! | package | holds |
 //! |---|---|
 //! | `fairpool-postgres` | a manager for the blocking `postgres` crate, and advice on its server |
+//! | `fairpool-mysql` | a manager for the blocking `mysql` crate, for MySQL and MariaDB |
 //! | `fairpool-sqlite` | a manager for `rusqlite` |
+//! | `fairpool-r2d2` | managers and hooks that were written for `r2d2` |
 //! | `fairpool-tokio` | closures with connections in async services, on top of [`Pool::get_async`] |
 //! | `fairpool-prometheus`, `fairpool-opentelemetry` | metrics |
 //! | `fairpool-metrics` | the names and units of the metrics, for other exporters |
 //! | `fairpool-trace` | recordings for Perfetto and chrome://tracing |
 //! | `fairpool-inspect` | a small web server that shows what pools do |
+//! | `fairpool-testing` | managers that fail, hang and panic, for tests |
 //!
 //! # What runs where
 //!

@@ -176,6 +176,11 @@ impl<M: ManageConnection> Pool<M> {
     /// As [`get_timeout`](Pool::get_timeout), without
     /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     ///
+    /// # Blocking
+    ///
+    /// A poll waits only for the pool's lock. It calls the event handler, and the logger if the get
+    /// was slow, as [`get_timeout`](Pool::get_timeout) does.
+    ///
     /// # Examples
     ///
     /// ```

@@ -150,7 +150,7 @@ impl<T: PoolTypes> Queue<T> {
     }
 
     /// Adds a waiter behind those of its priority that have come before it. Usually these are
-    /// all; who has first made a check of its own finds others that came meanwhile.
+    /// all; a caller that first made a check of its own finds others that came meanwhile.
     pub(crate) fn push(&mut self, waiter: Waiter<T>) -> WaiterId {
         let (class, serial) = (usize::from(waiter.priority), waiter.get_id);
         let (turn, since) = (self.turn(waiter.since, waiter.priority), waiter.since);
@@ -323,7 +323,7 @@ impl<T: PoolTypes> Queue<T> {
     }
 
     /// Newcomers of any priority may take an idle connection past all waiters until then;
-    /// `NEVER` if, and only if, the queue is empty.
+    /// `NEVER` if, and only if, nobody is in the line.
     pub(crate) fn overtaken_until(&self, bound: Duration) -> Time {
         let latest = Time(Time::NEVER.0 - 1);
         self.oldest().map_or(Time::NEVER, |since| since.after(bound).min(latest))

@@ -14,7 +14,7 @@ use super::{Answer, Core, Effects, ErrorKind, Lease, PoolTypes, Step, Time, Wait
 const SPARE: usize = 64;
 
 impl<T: PoolTypes> Core<T> {
-    /// A task has joined the line.
+    /// A task has joined the line, or waits again.
     pub(super) fn keep_deadline(&mut self, id: WaiterId, at: Time, fx: &mut Effects<T>) {
         if at == Time::NEVER {
             return;

@@ -97,7 +97,8 @@ impl<M: ManageConnection> Shared<M> {
 
     #[cold]
     pub(crate) fn enqueue_and_wait(self: &Arc<Self>, checkout: &Checkout<'_>) -> Got<M> {
-        // Who may be cancelled leaves checks to workers: a cancel ends a wait at once, but no check.
+        // A caller that may be cancelled leaves checks to workers: a cancel ends a wait at once,
+        // but no check.
         let may_check = checkout.cancel.is_none();
         let mut arrival = Arrival { get_id: 0, since: Time::START };
         let outcome = self.transition_here(|core, fx| {

@@ -107,7 +107,7 @@ impl Caller {
         Caller::on(Thread::current(), location, label, priority)
     }
 
-    /// A task, of which only the line matters.
+    /// A task, which belongs to no thread.
     pub(crate) fn task(location: &'static Location<'static>, label: Label, priority: u8) -> Caller {
         Caller::on(Thread::of_task(), location, label, priority)
     }

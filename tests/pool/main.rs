@@ -18,7 +18,7 @@ mod counters; // P12
 mod doubt; // P13
 mod errors; // P9
 mod lock; // P6: nothing foreign runs under the pool's lock
-mod never_empty;
+mod never_empty; // P17
 mod order; // P2
 mod panics; // P10
 mod queue_limit; // P8

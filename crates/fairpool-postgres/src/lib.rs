@@ -51,7 +51,8 @@
 //!   [`copy_in`](Client::copy_in) make no other call, not even in the same transaction. The pool
 //!   closes the connection when it returns.
 //! - **Inside an async runtime a client panics**, in calls and in drop, because it
-//!   drives a runtime of its own.
+//!   drives a runtime of its own. On tokio's threads for blocking it works: see `interact` of the
+//!   package `fairpool-tokio`.
 //! - **Nothing bounds DNS, TLS and authentication** but the pool's
 //!   [`open_timeout`](fairpool::Builder::open_timeout). The limit for the socket fits
 //!   into it by default: see

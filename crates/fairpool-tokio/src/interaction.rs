@@ -110,8 +110,8 @@ where
     }
 }
 
-/// What has not started is dropped here, with the slot. The queued rest needs no thread; a closure that
-/// runs is not stopped by this.
+/// A closure that has not started is dropped here, with its connection: both are in the slot. What
+/// is left in tokio's queue is aborted. A closure that runs is not stopped by this.
 impl<C, F, R> Drop for Job<C, F, R> {
     fn drop(&mut self) {
         self.result.abort();

@@ -123,8 +123,8 @@ impl<M: ManageConnection> Builder<M> {
     /// Default: `true`, but a check that succeeded within the last 5 ms (exact to a tick of the
     /// system's clock) serves for the gets of that time too. So a connection that is used again
     /// and again does not wait for a worker each time. It is still checked before its first use,
-    /// and when it comes back after a longer one. Who calls this with `true` has a check for each
-    /// get; with r2d2's costs and the worker's, see the table in `docs/coming-from-r2d2.md`.
+    /// and when it comes back after a longer one. With an explicit `true` there is a check for each
+    /// get. The table in `docs/coming-from-r2d2.md` has what that costs.
     ///
     /// In any case, also with `false`, connections that are in doubt, since another has proved
     /// broken, are checked.

@@ -1,4 +1,4 @@
-//! P2: threads and tasks in one line.
+//! P2: threads and tasks in one queue.
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;

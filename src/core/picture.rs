@@ -47,7 +47,8 @@ impl<C> Waiting<C> {
     }
 }
 
-/// The length and the age of the queue, known without visiting all waiters; and the worst reason
+/// The length and the age of the queue, known without visiting all waiters, but for tasks that were
+/// not polled in time: the pool is not short of what they wait for. And the worst reason
 /// why others would join it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {

@@ -7,7 +7,7 @@ use log::Level;
 use log::kv::Value;
 
 use super::conn::{Failed, Failure, Unfinished};
-use super::shared::{PoolConn, PoolCore, PoolLease, PoolRef, Runtime, Shared, Task};
+use super::shared::{PoolConn, PoolCore, PoolJob, PoolLease, PoolRef, Runtime, Shared};
 use super::wait::Checkout;
 use crate::core::{Arrival, Check, Job, Lease, Leased, Permit, Reason, Time};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -155,7 +155,7 @@ impl<M: ManageConnection> Shared<M> {
             }
         };
         self.checks_left.fetch_add(1, Ordering::Relaxed);
-        self.submit(Task::RestOfCheck(lease, begun, rest));
+        self.submit(PoolJob::RestOfCheck(lease, begun, rest));
         None
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::notifications::Notification;
-use super::shared::{Shared, Task};
+use super::shared::{PoolJob, Shared};
 use crate::core::{Pressure, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
 use crate::types::{Chain, Health, HealthLevel, ManageConnection, Readiness};
@@ -58,7 +58,7 @@ impl<M: ManageConnection> Shared<M> {
             (health, left, self.notifications.add(change, now))
         };
         if added.is_some_and(|added| added.needs_worker) {
-            self.submit(Task::Announce);
+            self.submit(PoolJob::Announce);
         }
         if left.is_some() && !health.is_healthy() {
             self.keep_probing();

@@ -8,7 +8,7 @@ use log::Level;
 
 use super::executor::{Role, role};
 use super::scheduler::{ErasedPool, Signal, Timers};
-use super::shared::{Shared, Task};
+use super::shared::{PoolJob, Shared};
 use super::threads::Job;
 use crate::core::Time;
 use crate::sync::{Arc, PlainOrdering as Ordering};
@@ -53,19 +53,19 @@ impl<M: ManageConnection> Shared<M> {
     }
 
     /// Has a worker run this task, without blocking.
-    pub(crate) fn submit(self: &Arc<Self>, task: Task<M>) {
+    pub(crate) fn submit(self: &Arc<Self>, task: PoolJob<M>) {
         let pool = Arc::clone(self);
-        if let Some(spawned) = self.executor.submit(Box::new(move || pool.run_task(task))) {
+        if let Some(spawned) = self.executor.submit(Box::new(move || pool.run_job(task))) {
             self.note_spawn(spawned);
         }
     }
 
-    fn run_task(self: &Arc<Self>, task: Task<M>) {
+    fn run_job(self: &Arc<Self>, task: PoolJob<M>) {
         match task {
-            Task::Call(job) => self.run_call(job),
-            Task::RestOfCheck(lease, begun, rest) => self.finish_check(lease, begun, rest),
-            Task::Announce => self.announce_all(),
-            Task::Drop(value) => self.drop_error(value),
+            PoolJob::Call(job) => self.run_call(job),
+            PoolJob::RestOfCheck(lease, begun, rest) => self.finish_check(lease, begun, rest),
+            PoolJob::Announce => self.announce_all(),
+            PoolJob::Drop(value) => self.drop_error(value),
         }
     }
 
@@ -82,7 +82,7 @@ impl<M: ManageConnection> Shared<M> {
     fn drop_each<E: Send + 'static>(self: &Arc<Self>, errors: Vec<E>) {
         for error in errors {
             match role() {
-                Role::Reaper => self.submit(Task::Drop(Box::new(error) as Box<dyn Any + Send>)),
+                Role::Reaper => self.submit(PoolJob::Drop(Box::new(error) as Box<dyn Any + Send>)),
                 Role::User | Role::Worker => self.drop_error(error),
             }
         }

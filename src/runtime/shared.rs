@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::conn::{Conn, Unfinished};
@@ -74,7 +75,7 @@ pub(crate) enum FastPath {
 }
 
 /// What a worker does.
-pub(crate) enum Task<M: ManageConnection> {
+pub(crate) enum PoolJob<M: ManageConnection> {
     /// A driver call that the core asked for.
     Call(Job<Runtime<M>>),
     /// The rest of a check that a caller has begun on its own thread, at this time.
@@ -258,11 +259,9 @@ impl<M: ManageConnection> Shared<M> {
         // into this lock.
         drop(core);
 
-        for waker in cells.iter().filter_map(|cell| cell.wake()) {
-            let _ = self.logger.catch_panic("waking a task", || waker.wake());
-        }
+        let wakers: Vec<Waker> = cells.iter().filter_map(|cell| cell.wake()).collect();
         for job in fx.jobs {
-            self.submit(Task::Call(job));
+            self.submit(PoolJob::Call(job));
         }
         if fx.wake_reaper {
             self.wake_reaper();
@@ -283,11 +282,15 @@ impl<M: ManageConnection> Shared<M> {
         if let Some(Added { needs_worker, lost }) = added {
             self.keep_probing();
             if needs_worker {
-                self.submit(Task::Announce);
+                self.submit(PoolJob::Announce);
             }
             self.drop_errors(lost);
         }
         self.drop_errors(fx.garbage);
+        // Last: a waker is foreign code, which may take long.
+        for waker in wakers {
+            let _ = self.logger.catch_panic("waking a task", || waker.wake());
+        }
         result
     }
 

@@ -103,6 +103,13 @@ pub const FAMILIES: &[Family] = &[
         values: Values::One(|r| r.stats.failed.into()),
     },
     Family {
+        name: "fairpool.gets_not_taken",
+        help: "Gets of tasks that were dropped, or not polled in time, after they were granted a connection",
+        kind: Kind::Counter,
+        unit: REQUESTS,
+        values: Values::One(|r| r.stats.gets_not_taken.into()),
+    },
+    Family {
         name: "fairpool.overtakes",
         help: "Gets served before a caller that was already waiting",
         kind: Kind::Counter,

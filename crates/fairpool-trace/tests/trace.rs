@@ -276,7 +276,6 @@ fn tasks_that_wait_at_once_are_drawn_side_by_side() {
         lanes
     };
     assert_eq!(of("wait"), ["task", "task (2)"]);
-
     assert_eq!(of("hold").len(), 2);
 }
 
@@ -509,7 +508,7 @@ fn pools_of_one_name_are_processes_of_their_own() {
     drop(other.get().unwrap());
     let file = File::of(&recorder.stop());
     assert_eq!(file.processes.values().collect::<Vec<_>>(), ["orders", "orders"]);
-
+    let holds: Vec<_> = file.slices().filter(|slice| slice["cat"] == "hold").collect();
     assert_eq!(holds.len(), 2);
     assert_ne!(holds[0]["pid"], holds[1]["pid"]);
 }

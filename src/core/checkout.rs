@@ -212,6 +212,9 @@ impl<T: PoolTypes> Core<T> {
     /// `false` if it was answered before; then the answer is in its cell.
     pub(crate) fn leave(&mut self, id: WaiterId, kind: ErrorKind, fx: &mut Effects<T>) -> bool {
         if self.queue.is_granted(id) {
+            if kind == ErrorKind::Cancelled {
+                self.queue.cancel_granted(id);
+            }
             return false;
         }
         let Some(waiter) = self.dismiss(id, kind, fx.now) else { return false };

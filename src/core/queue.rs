@@ -70,6 +70,10 @@ struct Node<T: PoolTypes> {
     /// `None` while the node is in the free list.
     waiter: Option<Waiter<T>>,
     place: Place<T>,
+    /// It was cancelled while it had a grant: too late if it takes that up.
+    cancelled: bool,
+    /// Its wait is counted up to this time.
+    counted_to: Time,
     turn: Time,
     serial: u64,
     prev: u32,
@@ -161,8 +165,16 @@ impl<T: PoolTypes> Queue<T> {
         while prev != NONE && self.nodes[prev as usize].serial > serial {
             (prev, next) = (self.nodes[prev as usize].prev, prev);
         }
-        let (waiter, place) = (Some(waiter), Place::InLine);
-        let index = self.allocate(Node { waiter, place, turn, serial, prev: NONE, next: NONE });
+        let index = self.allocate(Node {
+            waiter: Some(waiter),
+            place: Place::InLine,
+            cancelled: false,
+            counted_to: since,
+            turn,
+            serial,
+            prev: NONE,
+            next: NONE,
+        });
         self.link(index, class, since, (prev, next));
         self.id_of(index)
     }
@@ -257,6 +269,25 @@ impl<T: PoolTypes> Queue<T> {
         let mut absent: Vec<_> = absent.collect();
         absent.sort_unstable_by_key(|(id, _)| *id);
         absent
+    }
+
+    /// How long it has waited that was not counted yet.
+    pub(crate) fn count_wait(&mut self, id: WaiterId, now: Time) -> Duration {
+        if self.get(id).is_none() {
+            return Duration::ZERO;
+        }
+        now.since(std::mem::replace(&mut self.nodes[id.index as usize].counted_to, now))
+    }
+
+    /// A task that has a grant is cancelled: it must not wait again.
+    pub(crate) fn cancel_granted(&mut self, id: WaiterId) {
+        if self.is_granted(id) {
+            self.nodes[id.index as usize].cancelled = true;
+        }
+    }
+
+    pub(crate) fn is_cancelled(&self, id: WaiterId) -> bool {
+        self.get(id).is_some() && self.nodes[id.index as usize].cancelled
     }
 
     fn put(&mut self, id: WaiterId, place: Place<T>) -> Place<T> {

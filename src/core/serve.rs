@@ -124,6 +124,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// Takes a waiter out of the queue and counts its wait.
     fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
+        self.counters.time_waited += self.queue.count_wait(id, now);
         let (waiter, lease) = self.queue.remove(id)?;
         debug_assert!(lease.is_none(), "BUG: a waiter leaves that has a connection");
         if self.nudged == Some(id) {
@@ -134,7 +135,6 @@ impl<T: PoolTypes> Core<T> {
         if waiter.nested && self.nested.get(&thread) == Some(&id) {
             self.nested.remove(&thread);
         }
-        self.counters.time_waited += now.since(waiter.since);
         Some(waiter)
     }
 

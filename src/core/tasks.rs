@@ -45,7 +45,7 @@ impl<T: PoolTypes> Core<T> {
         self.slot(&lease.permit).untaken = true;
         self.plan_for_lends(fx);
         self.counters.gets_waited += 1;
-        self.counters.time_waited += waited;
+        self.counters.time_waited += self.queue.count_wait(id, fx.now);
         self.note_checkout(&lease.permit, Some(id.get_id()), from, waited, fx.now);
         self.queue.step_aside(id, lease);
         let until = fx.now.after(self.policy.take_up_limit);
@@ -80,12 +80,9 @@ impl<T: PoolTypes> Core<T> {
             self.take_back(id, fx);
             // It may have another grant soon.
             self.task_times.grants.retain(|(_, other)| *other != id);
-            if self.closed {
-                return self.fail(id, ErrorKind::Closed, None, fx);
+            if let Some(kind) = self.why_not_wait(id, fx.now) {
+                return self.fail(id, kind, None, fx);
             }
-            // It may be due already.
-            let deadline = self.queue.get(id).and_then(|waiter| waiter.task);
-            self.keep_deadline(id, deadline.unwrap_or(Time::NEVER), fx);
         }
         self.queue.return_to_line(id);
     }
@@ -109,12 +106,21 @@ impl<T: PoolTypes> Core<T> {
             }
             self.task_times.grants.pop_front();
             self.take_back(id, fx);
-            let deadline = self.queue.get(id).and_then(|waiter| waiter.task);
-            if self.closed {
-                self.fail(id, ErrorKind::Closed, None, fx);
-            } else if deadline.is_some_and(|at| at <= fx.now) {
-                self.fail(id, ErrorKind::Timeout, None, fx);
+            if let Some(kind) = self.why_not_wait(id, fx.now) {
+                self.fail(id, kind, None, fx);
             }
+        }
+    }
+
+    /// Why a task that has lost its connection must not wait again.
+    fn why_not_wait(&self, id: WaiterId, now: Time) -> Option<ErrorKind> {
+        let deadline = self.queue.get(id).and_then(|waiter| waiter.task);
+        if self.closed {
+            Some(ErrorKind::Closed)
+        } else if self.queue.is_cancelled(id) {
+            Some(ErrorKind::Cancelled)
+        } else {
+            deadline.is_some_and(|at| at <= now).then_some(ErrorKind::Timeout)
         }
     }
 

@@ -4,8 +4,7 @@
 //! transition, answers into their cells, unlock, everything else.
 
 use std::any::Any;
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::task::Waker;
+use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::conn::{Conn, Unfinished};
@@ -21,6 +20,7 @@ use crate::sync::{
     self, Arc, AtomicU64, Clock, Condvar, Mutex, MutexGuard, PlainBool, PlainOrdering, PoolProcess,
     WaitCell,
 };
+use crate::types::error_text::text_of_panic;
 use crate::types::{
     Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
 };
@@ -259,7 +259,9 @@ impl<M: ManageConnection> Shared<M> {
         // into this lock.
         drop(core);
 
-        let wakers: Vec<Waker> = cells.iter().filter_map(|cell| cell.wake()).collect();
+        for cell in cells.iter().filter(|cell| !cell.is_of_task()) {
+            let _ = cell.wake(); // A thread has no waker.
+        }
         for job in fx.jobs {
             self.submit(PoolJob::Call(job));
         }
@@ -286,11 +288,14 @@ impl<M: ManageConnection> Shared<M> {
             }
             self.drop_errors(lost);
         }
-        self.drop_errors(fx.garbage);
-        // Last: a waker is foreign code, which may take long.
-        for waker in wakers {
-            let _ = self.logger.catch_panic("waking a task", || waker.wake());
+        // After what cannot take long: a waker is foreign code. Each is taken right before it is
+        // called, so that a later transition can wake the tasks behind one that takes long. A panic
+        // is not logged: this may be the reaper.
+        for waker in cells.iter().filter(|cell| cell.is_of_task()).filter_map(|cell| cell.wake()) {
+            let woken = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            let _ = woken.map_err(text_of_panic);
         }
+        self.drop_errors(fx.garbage);
         result
     }
 

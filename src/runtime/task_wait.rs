@@ -11,7 +11,7 @@ use super::shared::{PoolCell, Shared};
 use super::wait::{Checkout, Got, Outcome};
 use crate::core::{Answer, Arrival, Time, WaiterId};
 use crate::sync::Arc;
-use crate::types::{CancelToken, ErrorKind, ManageConnection, Registration, Timed};
+use crate::types::{ManageConnection, Registration, Timed};
 
 /// A task in the queue. Dropping it is a cancel.
 pub(crate) struct TaskWait<'a, M: ManageConnection> {
@@ -102,10 +102,7 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
                 Some(Answer::Nudged) => {
                     match shared.transition_here(|core, fx| core.claim(self.id, fx)) {
                         Some(lease) => Ok(lease),
-                        None => {
-                            self.leave_if_cancelled();
-                            continue;
-                        }
+                        None => continue,
                     }
                 }
                 Some(Answer::Failed(kind, cause)) => {
@@ -119,15 +116,6 @@ impl<'a, M: ManageConnection> TaskWait<'a, M> {
             self.is_over = true;
             self.report(&got);
             return Poll::Ready(got);
-        }
-    }
-
-    /// While it had a grant, a cancel came too late, and a token tells only once. If that grant
-    /// has ended, the task must not wait again.
-    fn leave_if_cancelled(&self) {
-        if self.checkout.cancel.is_some_and(CancelToken::is_cancelled) {
-            let kind = ErrorKind::Cancelled;
-            self.shared.transition_here(|core, fx| core.leave(self.id, kind, fx));
         }
     }
 

@@ -76,6 +76,10 @@ impl<A> WaitCell<A> {
         WaitCell { answer: Mutex::new(None), sleeper: Sleeper::Task(Mutex::new(None)) }
     }
 
+    pub(crate) fn is_of_task(&self) -> bool {
+        matches!(self.sleeper, Sleeper::Task(_))
+    }
+
     /// Puts an answer in; a waiter's, under the pool's lock. Returns the answer that was not taken
     /// yet, if there is one.
     pub(crate) fn fill(&self, answer: A) -> Option<A> {

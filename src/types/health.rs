@@ -150,7 +150,9 @@ pub struct Health {
     /// The level. It may be worse than the figures, because a level is left only after
     /// [`calm_for`](HealthThresholds::calm_for).
     pub level: HealthLevel,
-    /// How many callers wait.
+    /// How many callers wait, without tasks that were granted a connection and not polled in time:
+    /// not the pool keeps them waiting. (They are in [`Stats::waiting`](crate::Stats::waiting) and
+    /// in snapshots.)
     pub waiting: u32,
     /// How long these callers have waited on average. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]

@@ -343,7 +343,7 @@ fn a_task_that_is_polled_again_after_it_was_ready_panics() {
 }
 
 #[test]
-fn p9_a_task_is_told_why_connecting_fails_and_waits_for_connects_like_a_thread() {
+fn p3_a_task_waits_for_a_connect_as_a_thread_does() {
     let server = Server::new();
     let gate = Gate::new();
     server.next(Op::Connect, Does::Hang(gate.clone()));

@@ -82,7 +82,9 @@ impl World {
                 let since = self.core.slots[lease.permit.index()].since;
                 format!("{}{}", slot(&lease.permit), age(since))
             });
-            let aside = (lease, self.core.queue.is_in_line(wait.id), age(wait.deadline));
+            let is_cancelled = self.core.queue.is_cancelled(wait.id);
+            let aside =
+                (lease, self.core.queue.is_in_line(wait.id), age(wait.deadline), is_cancelled);
             format!("w{},{place},{},{first}{aside:?}", age(wait.since), wait.nudged)
         };
         let client = |(client, priority): (&Client, &u8)| {

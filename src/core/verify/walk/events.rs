@@ -54,9 +54,7 @@ impl Reference {
                 return true;
             }
             self.not_polled(place);
-            if self.closed {
-                self.dismiss(client, ErrorKind::Closed);
-                self.due.answers.push((client, "closed"));
+            if self.must_not_wait(client) {
                 return false;
             }
         }
@@ -101,17 +99,28 @@ impl Reference {
     fn end_grants(&mut self) {
         while let Some(place) = self.granted.iter().position(|g| g.until <= self.now) {
             let client = self.granted[place].waiting.client;
-            let deadline = self.granted[place].waiting.task.expect("a task");
             self.not_polled(place);
-            if self.closed {
-                self.dismiss(client, ErrorKind::Closed);
-                self.due.answers.push((client, "closed"));
-            } else if deadline <= self.now {
-                self.counters.timeouts += 1;
-                self.dismiss(client, ErrorKind::Timeout);
-                self.due.answers.push((client, "timed out"));
-            }
+            self.must_not_wait(client);
         }
+    }
+
+    /// Ends the wait of a task that has lost its connection, if it must not wait again. Returns
+    /// whether that is so.
+    fn must_not_wait(&mut self, client: u8) -> bool {
+        let waiting = self.absent.iter().find(|waiting| waiting.client == client);
+        let waiting = waiting.expect("it is absent");
+        let (deadline, cancelled) = (waiting.task.expect("a task"), waiting.cancelled);
+        let (kind, answer) = match () {
+            () if self.closed => (ErrorKind::Closed, "closed"),
+            () if cancelled => (ErrorKind::Cancelled, "cancelled"),
+            () if deadline <= self.now => (ErrorKind::Timeout, "timed out"),
+            () => return false,
+        };
+        self.counters.cancelled += u64::from(kind == ErrorKind::Cancelled);
+        self.counters.timeouts += u64::from(kind == ErrorKind::Timeout);
+        self.dismiss(client, kind);
+        self.due.answers.push((client, answer));
+        true
     }
 
     /// A get fails before it waits.
@@ -144,7 +153,7 @@ impl Reference {
                 self.queue.remove(place.expect("P4: an answer for one that does not wait"))
             }
         };
-        self.counters.time_waited += self.now.since(waiting.since);
+        self.counters.time_waited += self.now.since(waiting.counted_to);
         if self.nudged == Some(client) {
             self.nudged = None;
         }
@@ -153,6 +162,10 @@ impl Reference {
 
     /// Returns `false` if it was answered or has left.
     pub(super) fn leave(&mut self, client: u8, kind: ErrorKind) -> bool {
+        let mut granted = self.granted.iter_mut().map(|granted| &mut granted.waiting);
+        if let Some(granted) = granted.find(|waiting| waiting.client == client) {
+            granted.cancelled |= kind == ErrorKind::Cancelled;
+        }
         let is_absent = self.absent.iter().any(|waiting| waiting.client == client);
         if self.waiting(client).is_none() && !is_absent {
             return false;

@@ -286,6 +286,7 @@ impl Reference {
         let conn = (slot.connection_id - 1) as u32;
         let waiting = self.see_grant(client, conn, taken);
         let until = self.now.after(self.policy.take_up_limit);
+        let waiting = Waiting { counted_to: self.now, ..waiting };
         self.granted.push(Granted { waiting, conn, until });
     }
 

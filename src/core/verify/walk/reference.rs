@@ -19,6 +19,10 @@ pub(super) struct Waiting {
     pub(super) nested: bool,
     /// The deadline of a task.
     pub(super) task: Option<Time>,
+    /// It was cancelled while it had a grant.
+    pub(super) cancelled: bool,
+    /// Its wait is counted up to this time.
+    pub(super) counted_to: Time,
 }
 
 /// A task that was granted a connection, and was not polled since.

@@ -358,7 +358,17 @@ impl Walk {
         let patience = self.random.pick(&[5, 50, 500, u64::MAX]);
         let deadline = self.now.after(Duration::from_nanos(if has_time { patience } else { 0 }));
         let task = self.is_task(client).then_some(deadline);
-        let waiting = Waiting { client, priority, since, came: get_id, only_idle, nested, task };
+        let waiting = Waiting {
+            client,
+            priority,
+            since,
+            came: get_id,
+            only_idle,
+            nested,
+            task,
+            cancelled: false,
+            counted_to: since,
+        };
         let expected = self.reference.join(waiting);
         let (caller, cell) = (client, client);
         let waiter = Waiter { get_id, since, priority, caller, cell, only_idle, nested, task };
@@ -412,10 +422,12 @@ impl Walk {
         if self.is_task(client) && !was_absent && self.takes_up(target, id) {
             return true;
         }
+        let waits = self.reference.waiting(client).is_some();
         let lease = self.judged(|core, fx| {
             let lease = core.claim(id, fx);
             let got = lease.as_ref().map(|lease| lease.conn);
-            (lease, How::Claimed { client, got })
+            // A task that had a grant may not wait again.
+            (lease, if waits { How::Claimed { client, got } } else { How::Served })
         });
         let Some(lease) = lease else { return false };
         self.count("claimed");

@@ -3,10 +3,12 @@
 #![cfg(unix)]
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,6 +77,35 @@ fn a_get_in_a_child_is_refused_at_once_and_says_why() {
         assert!(at_once("try_get", || pool.try_get()).is_none());
     });
     assert!(pool.get().is_ok(), "the parent's pool works on");
+}
+
+#[test]
+fn a_task_that_waits_is_refused_in_a_child_and_may_be_dropped_there() {
+    let _alone = alone();
+    let pool = with_resting_workers();
+    let held: Vec<_> = (0..4).map(|_| pool.get().expect("a connection")).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut gets = [Box::pin(pool.get_async()), Box::pin(pool.get_async())];
+    for get in &mut gets {
+        assert!(get.as_mut().poll(&mut context).is_pending());
+    }
+    let mut copies = Some(gets);
+    in_child(|| {
+        let [mut polled, dropped] = copies.take().expect("a copy for each child");
+        let mut context = Context::from_waker(Waker::noop());
+        let got = at_once("a poll", || polled.as_mut().poll(&mut context));
+        let Poll::Ready(Err(error)) = got else { panic!("it waits in the child") };
+        assert!(error.is_forked(), "{error}");
+        at_once("a drop", || drop(dropped));
+        let mut new = Box::pin(pool.get_async());
+        let got = at_once("a new one", || new.as_mut().poll(&mut context));
+        assert!(matches!(got, Poll::Ready(Err(error)) if error.is_forked()));
+    });
+    assert_eq!(pool.stats().waiting, 2, "they wait in the parent");
+    drop(held);
+    for mut get in copies.expect("the parent's") {
+        assert!(matches!(get.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+    }
 }
 
 #[test]

@@ -281,19 +281,21 @@ impl<M: ManageConnection> Shared<M> {
         } else {
             self.ensure_reaper();
         }
-        if let Some(Added { needs_worker, lost }) = added {
+        if let Some(Added { needs_worker, .. }) = &added {
             self.keep_probing();
-            if needs_worker {
+            if *needs_worker {
                 self.submit(PoolJob::Announce);
             }
-            self.drop_errors(lost);
         }
-        // After what cannot take long: a waker is foreign code. Each is taken right before it is
-        // called, so that a later transition can wake the tasks behind one that takes long. A panic
-        // is not logged: this may be the reaper.
+        // From here on foreign code runs. Each waker is taken right before it is called, so that
+        // a later transition can wake the tasks behind one that takes long. A panic is not logged:
+        // this may be the reaper.
         for waker in cells.iter().filter(|cell| cell.is_of_task()).filter_map(|cell| cell.wake()) {
             let woken = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
             let _ = woken.map_err(text_of_panic);
+        }
+        if let Some(Added { lost, .. }) = added {
+            self.drop_errors(lost);
         }
         self.drop_errors(fx.garbage);
         result

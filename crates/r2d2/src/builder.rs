@@ -124,7 +124,8 @@ impl<M: ManageConnection> Builder<M> {
     /// system's clock) serves for the gets of that time too. So a connection that is used again
     /// and again does not wait for a worker each time. It is still checked before its first use,
     /// and when it comes back after a longer one. With an explicit `true` there is a check for each
-    /// get. The table in `docs/coming-from-r2d2.md` has what that costs.
+    /// get. The table in `docs/coming-from-r2d2.md` has what that costs. In both cases a connection
+    /// that was opened just now for a caller that waited goes to it without a check.
     ///
     /// In any case, also with `false`, connections that are in doubt, since another has proved
     /// broken, are checked.

@@ -4,7 +4,8 @@
 //! In r2d2 the thread that drops the guard notifies the handler and closes the connection. Here
 //! a thread of fairpool closes it, since a close may hang. So that users see r2d2's order, that
 //! thread waits for the notification, and the one that drops the guard for the close; each for
-//! [`LIMIT`] at most.
+//! [`LIMIT`] at most. A connection that comes back from a guard of fairpool's own is closed as in
+//! fairpool: nobody waits, in either direction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -22,7 +23,9 @@ enum Phase {
 }
 
 pub(crate) struct Ending {
-    /// Whether the holder broke the connection. Spares all others the lock.
+    /// Whether a guard of r2d2 is giving the connection back. Only the holder's thread uses it.
+    awaited: AtomicBool,
+    /// Whether such a guard's holder broke the connection. Spares all others the lock.
     broken: AtomicBool,
     phase: Mutex<Phase>,
     changed: Condvar,
@@ -31,13 +34,30 @@ pub(crate) struct Ending {
 impl Ending {
     pub(crate) fn new() -> Ending {
         Ending {
+            awaited: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             phase: Mutex::new(Phase::Open),
             changed: Condvar::new(),
         }
     }
 
-    /// Called within the drop of the guard, before fairpool takes the connection back.
+    /// Called by r2d2's guard before it gives the connection back: it will call
+    /// [`wait_for_close`](Ending::wait_for_close).
+    pub(crate) fn announce_wait(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// Called once within the drop of any guard, on its thread: whether it is r2d2's. The next
+    /// holder's guard may be fairpool's own, so the answer is forgotten.
+    pub(crate) fn take_announcement(&self) -> bool {
+        let awaited = self.awaited.load(Ordering::Relaxed);
+        if awaited {
+            self.awaited.store(false, Ordering::Relaxed);
+        }
+        awaited
+    }
+
+    /// Called within the drop of r2d2's guard, before fairpool takes the connection back.
     pub(crate) fn begin(&self) {
         // The closer gets the connection from this thread through the pool's lock.
         self.broken.store(true, Ordering::Relaxed);

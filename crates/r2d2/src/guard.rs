@@ -50,6 +50,7 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         let ending = Arc::clone(&conn.ending);
+        ending.announce_wait();
         drop(conn);
         ending.wait_for_close();
     }

@@ -42,7 +42,8 @@
 //! - A broken connection is closed on such a thread too. The drop of its guard, and that of the
 //!   last pool, wait until it is closed, but for one second at most.
 //! - By default a check that succeeded within the last 5 ms serves for the next get too, unless
-//!   another connection has proved broken since: see [`Builder::test_on_check_out`].
+//!   another connection has proved broken since. A connection that was opened just now for a
+//!   caller that waited goes to it without a check. See [`Builder::test_on_check_out`].
 //! - Other threads, which all pools of the process share, and other log records. Thread pools
 //!   that are given to [`Builder::thread_pool`] are not used.
 //! - Each connection's lifetime is shortened, and its idle time lengthened, by up to a tenth at

@@ -124,8 +124,10 @@ impl<M: ManageConnection> fairpool::ManageConnection for Adapter<M> {
     }
 
     fn has_broken(&self, conn: &mut Conn<M::Connection>) -> bool {
+        // First, so that it does not outlive a panic of the driver.
+        let awaited = conn.ending.take_announcement();
         let broken = self.0.manager.has_broken(conn);
-        if broken {
+        if broken && awaited {
             conn.ending.begin();
         }
         broken

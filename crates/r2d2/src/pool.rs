@@ -122,7 +122,7 @@ impl<M: ManageConnection> Pool<M> {
     /// Exporters and the inspector take it too. r2d2 has no such method.
     ///
     /// A handle that is cloned from it keeps the pool open, as a [`Pool`] does. A guard that
-    /// comes from it does not.
+    /// comes from it does not, nor does its drop wait for the close of a broken connection.
     ///
     /// # Examples
     ///

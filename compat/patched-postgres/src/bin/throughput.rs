@@ -1,6 +1,7 @@
 //! How many `SELECT 1` threads make through r2d2's API on a PostgreSQL server of its own: with
 //! r2d2's defaults, with `test_on_check_out(true)`, and without checks. `scripts/patched
-//! throughput` runs it on r2d2 and on the drop-in, in turn.
+//! throughput` runs it on r2d2 and on the drop-in, in turn. Each measurement takes one second, or
+//! as many as `ROUND_SECONDS` says.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,9 +11,12 @@ use fairpool_servers::cluster::Cluster;
 use r2d2_postgres::PostgresConnectionManager;
 use r2d2_postgres::postgres::{Client, NoTls};
 
-const ROUND: Duration = Duration::from_secs(2);
-
 fn main() {
+    let seconds = std::env::var("ROUND_SECONDS").unwrap_or_else(|_| "1".to_string());
+    let round = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let round = round
+        .filter(|round| !round.is_zero())
+        .unwrap_or_else(|| panic!("ROUND_SECONDS must be a positive number, not {seconds:?}"));
     // A server that is there already serves several runs.
     let own = std::env::var("POSTGRES_URL").err().map(|_| Cluster::start());
     let url = own.as_ref().map_or_else(|| std::env::var("POSTGRES_URL").unwrap(), Cluster::url);
@@ -39,7 +43,7 @@ fn main() {
                     }
                 });
             }
-            thread::sleep(ROUND);
+            thread::sleep(round);
             stop.store(true, Ordering::Relaxed);
         });
         let rate = done.into_inner() as f64 / begun.elapsed().as_secs_f64();

@@ -151,7 +151,7 @@ pub struct Health {
     /// [`calm_for`](HealthThresholds::calm_for).
     pub level: HealthLevel,
     /// How many callers wait, without tasks that were granted a connection and not polled in time:
-    /// not the pool keeps them waiting. (They are in [`Stats::waiting`](crate::snapshot::Stats::waiting) and
+    /// not the pool keeps them waiting. (They are in [`Stats::waiting`](crate::stats::Stats::waiting) and
     /// in snapshots.)
     pub waiting: u32,
     /// How long these callers have waited on average. Serialised as seconds.

@@ -1,6 +1,8 @@
 //! What a guard gives: the driver's connection, and what is known of its session.
 
 mod deadline;
+mod queryable;
+mod rows;
 mod state;
 mod transaction;
 
@@ -8,8 +10,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use mysql::prelude::{AsStatement, Queryable};
-use mysql::{Binary, Conn, Error, Params, QueryResult, Statement, Text, TxOpts};
+use mysql::{Conn, Error, TxOpts};
 
 pub(crate) use self::deadline::{Deadline, Timeouts};
 pub(crate) use self::state::{Marks, Rules, Session, State};
@@ -17,7 +18,7 @@ pub use self::transaction::Transaction;
 
 /// A [`mysql::Conn`] that knows what its user may have left behind on the session.
 ///
-/// It implements [`Queryable`], reads the text of each statement before it sends it (see
+/// It implements [`Queryable`](mysql::prelude::Queryable), reads the text of each statement before it sends it (see
 /// [`Reset`](crate::Reset)), and notes errors that end the connection or say that the server
 /// allows no writes.
 ///
@@ -27,6 +28,10 @@ pub use self::transaction::Transaction;
 /// - Where the driver's connection is asked for, as by `"SELECT 1".run(…)`, it can be lent: a guard
 ///   gives it as `&mut **guard`. What is done with it is not seen, so the session is reset after
 ///   that use.
+/// - The rows of `query_iter` and `exec_iter` are the driver's own, and errors among them are not
+///   seen (nor are those of an `exec_batch` that returns rows). So after such a use the connection
+///   makes one round trip when it returns, and is closed if it does not answer as it should. All other
+///   methods note errors among rows, and statements that return no rows cost no round trip.
 /// - Do not call [`change_user`](Conn::change_user): the pool does not know of it, and the next
 ///   caller gets that user.
 ///
@@ -92,49 +97,6 @@ impl Connection {
     #[must_use]
     pub fn into_inner(self) -> Conn {
         self.inner
-    }
-}
-
-impl Queryable for Connection {
-    fn query_iter<Q: AsRef<str>>(
-        &mut self,
-        query: Q,
-    ) -> Result<QueryResult<'_, '_, '_, Text>, Error> {
-        self.state.read(query.as_ref());
-        self.state.note(self.inner.query_iter(query))
-    }
-
-    fn prep<Q: AsRef<str>>(&mut self, query: Q) -> Result<Statement, Error> {
-        self.state.read(query.as_ref());
-        self.state.note(self.inner.prep(query))
-    }
-
-    fn close(&mut self, statement: Statement) -> Result<(), Error> {
-        self.state.note(self.inner.close(statement))
-    }
-
-    fn exec_iter<S, P>(
-        &mut self,
-        statement: S,
-        params: P,
-    ) -> Result<QueryResult<'_, '_, '_, Binary>, Error>
-    where
-        S: AsStatement,
-        P: Into<Params>,
-    {
-        // By `prep` of this type, which reads the text.
-        let statement = statement.as_statement(self)?;
-        self.state.note(self.inner.exec_iter(&*statement, params))
-    }
-
-    fn exec_batch<S, P, I>(&mut self, statement: S, params: I) -> Result<(), Error>
-    where
-        S: AsStatement,
-        P: Into<Params>,
-        I: IntoIterator<Item = P>,
-    {
-        let statement = statement.as_statement(self)?;
-        self.state.note(self.inner.exec_batch(&*statement, params))
     }
 }
 

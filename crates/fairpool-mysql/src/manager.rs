@@ -23,7 +23,8 @@ pub use self::reset::Reset;
 use self::secrets::Shown;
 use crate::connection::{Connection, Deadline, Rules, Session};
 
-/// How long the server may take to answer when a connection returns on which a write was refused.
+/// How long the server may take to answer when a connection returns on which a write was refused,
+/// or errors may have gone unseen.
 /// As long as a caller's own check may take: far more than a round trip needs.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 
@@ -105,7 +106,8 @@ impl MysqlConnectionManager {
     ///
     /// # Errors
     ///
-    /// If the driver cannot parse the URL. The error does not show what may be part of a password.
+    /// If the driver cannot parse the URL, or an `@` comes after the host: it must be escaped, also in a
+    /// password with a `/`, `?` or `#`. The error does not show what may be part of a password.
     ///
     /// # Examples
     ///
@@ -156,25 +158,32 @@ impl MysqlConnectionManager {
     }
 
     /// Asks for the role on the thread that returns the connection, before the pool lends this one or
-    /// another: a reset would only find out while others are lent.
+    /// another: a reset would only find out while others are lent. Rows that were not read, or a lost
+    /// connection, make the question fail.
     #[cold]
-    fn has_lost_role(&self, conn: &mut Connection) -> bool {
+    fn is_lost(&self, conn: &mut Connection) -> bool {
         let (inner, state) = conn.parts();
+        let why = if state.is_role_in_doubt {
+            "a write was refused"
+        } else {
+            "errors may have gone unseen"
+        };
         let deadline = Deadline::after(ANSWERS_WITHIN);
         match deadline.run(inner, state.session.timeouts, role::is_writable) {
             // Not for sure: MariaDB refuses writes a moment before it says so. The reset that follows
             // asks again.
-            Ok(true) => return false,
-            Ok(false) => {
+            Ok(is_writable) if is_writable || !state.session.was_writable => {
+                state.answered();
+                return false;
+            }
+            Ok(_) => {
                 // Siblings that were not in use are asked in their next checks.
                 self.has_seen_read_only.store(true, Ordering::Relaxed);
-                log::warn!(
-                    "a write was refused: the server has become read-only; closing the connection"
-                );
+                log::warn!("{why}: the server has become read-only; closing the connection");
             }
             Err(error) => {
                 log::warn!(
-                    "a write was refused, and the server did not say why; closing the connection: {error}"
+                    "{why}, and the server does not answer as it should; closing the connection: {error}"
                 );
             }
         }
@@ -271,14 +280,17 @@ impl ManageConnection for MysqlConnectionManager {
 
     /// Whether the connection must not be used again: because a call had an error that is fatal, or
     /// because a write was refused and the server has become read-only since the connection was
-    /// opened.
+    /// opened; or because errors may have gone unseen, and it does not answer as it should. They may
+    /// after the rows of `query_iter`, `exec_iter` and `exec_batch`, and if the driver's connection was
+    /// lent and no reset follows.
     ///
     /// # Blocking
     ///
-    /// Only after a refused write: for one round trip, and 250 ms at most.
+    /// Only after a refused write, or if errors may have gone unseen: for one round trip, and 250 ms
+    /// at most.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         let (_, state) = conn.parts();
-        state.has_failed || state.is_role_in_doubt && self.has_lost_role(conn)
+        state.has_failed || state.is_in_doubt() && self.is_lost(conn)
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or the

@@ -53,6 +53,8 @@ pub(crate) struct State {
     is_open: bool,
     /// A call was refused because it writes: the server may have changed its role.
     pub(crate) is_role_in_doubt: bool,
+    /// Rows were read where their errors are not seen: by the user, or by the driver.
+    pub(crate) has_lent_rows: bool,
     /// A call had a fatal error, so the connection must not be used again.
     pub(crate) has_failed: bool,
     /// What the last reset has undone, for the pool to log.
@@ -67,6 +69,7 @@ impl State {
             marks: Marks::default(),
             is_open: false,
             is_role_in_doubt: false,
+            has_lent_rows: false,
             has_failed: false,
             left_behind: None,
         }
@@ -74,9 +77,7 @@ impl State {
 
     /// Reads a statement before it is sent.
     pub(super) fn read(&mut self, sql: &str) {
-        if !self.session.autocommit {
-            self.marks.transaction = true;
-        }
+        self.execute();
         match Effect::of(sql, &self.rules.harmless) {
             Effect::Nothing => {}
             Effect::Session => self.marks.session = true,
@@ -87,6 +88,12 @@ impl State {
             // The driver reports the errors of all but the first with their rows.
             Effect::Several => self.marks = Marks::ANYTHING,
         }
+    }
+
+    /// Notes that a statement is executed. The text of one that was kept from an earlier use is not
+    /// read again.
+    pub(super) fn execute(&mut self) {
+        self.marks.transaction |= !self.session.autocommit;
     }
 
     /// Notes what an error of a call says of the connection.
@@ -109,6 +116,24 @@ impl State {
     pub(super) fn ended(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         self.is_open = result.is_err();
         self.note(result)
+    }
+
+    /// Whether only the server can tell what the errors of the use mean, or that there were none.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_role_in_doubt
+            || self.has_lent_rows
+            || self.marks.unseen && !self.is_asked_by_reset()
+    }
+
+    /// A reset to a new session notices a connection that does not answer as it should.
+    fn is_asked_by_reset(&self) -> bool {
+        self.rules.reset >= Reset::Session
+    }
+
+    /// Notes that the server has answered as it should.
+    pub(crate) fn answered(&mut self) {
+        self.has_lent_rows = false;
+        self.marks.unseen &= self.is_asked_by_reset();
     }
 
     pub(crate) fn needs_reset(&self) -> bool {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use mysql::prelude::{AsStatement, Queryable};
-use mysql::{Binary, Error, Params, QueryResult, Statement, Text};
+use mysql::Error;
 
 use super::state::State;
 
@@ -22,7 +21,7 @@ impl<'a> Transaction<'a> {
         Self { inner: Some(inner), state }
     }
 
-    fn parts(&mut self) -> (&mut mysql::Transaction<'a>, &mut State) {
+    pub(super) fn parts(&mut self) -> (&mut mysql::Transaction<'a>, &mut State) {
         (self.inner.as_mut().expect("BUG: used after its end"), self.state)
     }
 
@@ -71,53 +70,6 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn warnings(&self) -> u16 {
         self.inner().warnings()
-    }
-}
-
-impl Queryable for Transaction<'_> {
-    fn query_iter<Q: AsRef<str>>(
-        &mut self,
-        query: Q,
-    ) -> Result<QueryResult<'_, '_, '_, Text>, Error> {
-        let (inner, state) = self.parts();
-        state.read(query.as_ref());
-        state.note(inner.query_iter(query))
-    }
-
-    fn prep<Q: AsRef<str>>(&mut self, query: Q) -> Result<Statement, Error> {
-        let (inner, state) = self.parts();
-        state.read(query.as_ref());
-        state.note(inner.prep(query))
-    }
-
-    fn close(&mut self, statement: Statement) -> Result<(), Error> {
-        let (inner, state) = self.parts();
-        state.note(inner.close(statement))
-    }
-
-    fn exec_iter<S, P>(
-        &mut self,
-        statement: S,
-        params: P,
-    ) -> Result<QueryResult<'_, '_, '_, Binary>, Error>
-    where
-        S: AsStatement,
-        P: Into<Params>,
-    {
-        let statement = statement.as_statement(self)?;
-        let (inner, state) = self.parts();
-        state.note(inner.exec_iter(&*statement, params))
-    }
-
-    fn exec_batch<S, P, I>(&mut self, statement: S, params: I) -> Result<(), Error>
-    where
-        S: AsStatement,
-        P: Into<Params>,
-        I: IntoIterator<Item = P>,
-    {
-        let statement = statement.as_statement(self)?;
-        let (inner, state) = self.parts();
-        state.note(inner.exec_batch(&*statement, params))
     }
 }
 

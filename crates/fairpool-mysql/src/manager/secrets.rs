@@ -46,6 +46,9 @@ pub(super) fn parse(url: &str) -> Result<Opts, Error> {
              escape special characters of a password: %40 for @)"
         ))
     };
+    if has_late_at(url) {
+        return Err(refused("an `@` after the host, which must be escaped"));
+    }
     Opts::from_url(url).map_err(|error| match error {
         UrlError::UnknownParameter(_) => refused("the driver has no such parameter"),
         UrlError::InvalidValue(name, _) if is_word(&name) => {
@@ -55,6 +58,13 @@ pub(super) fn parse(url: &str) -> Result<Opts, Error> {
         UrlError::UnsupportedScheme(_) => refused("it does not begin with mysql://"),
         other => other.into(),
     })
+}
+
+/// Whether there is an `@` in the path, the query or the fragment. A password whose `/`, `?` or `#` is
+/// not escaped ends the host's part, so that the rest of it, up to its `@`, would be taken for a name.
+fn has_late_at(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@'))
 }
 
 fn is_word(name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fairpool::{ManageConnection, Pool};
 use fairpool_mysql::mysql::prelude::Queryable;
-use fairpool_mysql::mysql::{LocalInfileHandler, TxOpts};
+use fairpool_mysql::mysql::{LocalInfileHandler, Statement, TxOpts};
 use fairpool_mysql::{Connection, MysqlConnectionManager, Reset};
 
 use crate::common::{ask, builder, logged, manager, options, shared, start_log};
@@ -139,6 +139,29 @@ fn p13_a_session_without_autocommit_is_rolled_back_after_the_usual_statements_to
     let mut conn = pool.get().unwrap();
     assert_eq!(ask(&mut *conn, "SELECT concat(@@in_transaction, @@autocommit + 0)"), "00");
     assert_eq!(shared().sql("SELECT count(*) FROM shop.no_autocommit"), "0");
+}
+
+#[test]
+fn p13_without_autocommit_a_statement_that_was_kept_is_rolled_back_too() {
+    shared().sql("CREATE TABLE shop.kept_statement (n int)");
+    let ways: [fn(&mut Connection, &Statement); 3] = [
+        |conn, statement| conn.exec_drop(statement, (1,)).unwrap(),
+        |conn, statement| conn.exec_batch(statement, [(1,), (2,)]).unwrap(),
+        |conn, statement| {
+            let mut transaction = conn.start_transaction(TxOpts::default()).unwrap();
+            transaction.exec_drop(statement, (1,)).unwrap();
+            mem::forget(transaction);
+        },
+    ];
+    let manager = manager().session_setting("autocommit", "0").reset_on_return(Reset::Rollback);
+    let pool = builder().max_size(1).build(manager).unwrap();
+    let statement = pool.get().unwrap().prep("INSERT INTO kept_statement VALUES (?)").unwrap();
+    for insert in ways {
+        insert(&mut pool.get().unwrap(), &statement);
+        assert_eq!(ask(&mut *pool.get().unwrap(), "SELECT @@in_transaction"), "0");
+        assert_eq!(shared().sql("SELECT count(*) FROM shop.kept_statement"), "0");
+    }
+    assert_eq!(pool.stats().opened, 1);
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod left_behind;
 mod limits;
 mod pool;
 mod roles;
+mod rows;
 mod sessions;

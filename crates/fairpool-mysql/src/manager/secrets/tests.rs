@@ -42,6 +42,22 @@ fn is_name(opts: &Opts) -> bool {
     opts.get_ip_or_hostname() == SECRET
 }
 
+/// The digits are then taken for a port, so that the URL is valid, or the driver quotes the rest.
+#[test]
+fn a_password_of_digits_and_more_is_refused_and_not_shown() {
+    for rest in ["4711/s3cr3t", "4711?s3cr3t", "4711#s3cr3t", "4711?s3cr3t=1", "4711/a?s3cr3t#b"] {
+        let url = format!("mysql://app:{rest}@127.0.0.1/shop");
+        assert!(Opts::from_url(&url).is_ok() || rest.contains('?'), "{url}: the driver takes it");
+        let error = parse(&url).expect_err(&url);
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("must be escaped") && shown.contains("%40"), "{url}: {shown}");
+        assert!(!shown.contains(SECRET) && !shown.contains("4711"), "{url}: {shown}");
+    }
+    let escaped = parse("mysql://app:4711%2Fs3cr3t@127.0.0.1/shop%40home").expect("a valid URL");
+    assert_eq!(escaped.get_pass(), Some("4711/s3cr3t"));
+    assert_eq!(escaped.get_db_name(), Some("shop@home"));
+}
+
 #[test]
 fn no_value_of_the_options_is_shown() {
     let opts = OptsBuilder::new()

@@ -3,12 +3,14 @@
 mod call;
 mod cancel;
 mod methods;
+mod plan;
 mod pooler;
 mod role;
 mod rows;
 mod rules;
 mod state;
 mod statement;
+mod statements;
 mod transaction;
 
 use std::fmt;
@@ -28,6 +30,7 @@ pub use self::rows::RowIter;
 pub(crate) use self::rules::{Rules, is_lost_statement};
 pub(crate) use self::state::State;
 pub use self::statement::{Statement, ToStatement};
+pub use self::statements::StatementCounts;
 pub use self::transaction::{Transaction, TransactionBuilder};
 
 /// How long the server may take to answer when a connection returns on which a write was refused.

@@ -84,10 +84,13 @@ pub(crate) struct Effect {
     pub(crate) leaves: Left,
     /// After its success no transaction is open.
     pub(crate) ends_transaction: bool,
+    /// Names may mean something else afterwards: it changes the schema or the `search_path`.
+    pub(crate) renames: bool,
 }
 
 impl Effect {
-    pub(crate) const ANYTHING: Effect = Effect { leaves: Left::ANYTHING, ends_transaction: false };
+    pub(crate) const ANYTHING: Effect =
+        Effect { leaves: Left::ANYTHING, ends_transaction: false, renames: true };
 
     /// Reads the text of one or more statements.
     pub(crate) fn of(sql: &str, harmless: &Harmless) -> Effect {

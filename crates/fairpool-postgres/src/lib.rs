@@ -107,7 +107,8 @@ pub use postgres::NoTls;
 pub use crate::advise::{Advice, AdviseError, Recommendation, ServerFigures, advise};
 pub use crate::blockers::{Blocker, blockers};
 pub use crate::client::{
-    CancelToken, Client, RowIter, Statement, ToStatement, Transaction, TransactionBuilder,
+    CancelToken, Client, RowIter, Statement, StatementCounts, ToStatement, Transaction,
+    TransactionBuilder,
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
 

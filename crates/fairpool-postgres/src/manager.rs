@@ -79,7 +79,12 @@ pub struct PostgresConnectionManager<T> {
 
 /// Whether an error of a call makes the connection useless to the next caller.
 pub(crate) fn is_fatal(error: &Error) -> bool {
-    errors::is_fatal(error) || is_lost_statement(error)
+    is_fatal_but_for_statements(error) || is_lost_statement(error)
+}
+
+/// The same where a lost statement is prepared again.
+pub(crate) fn is_fatal_but_for_statements(error: &Error) -> bool {
+    errors::is_fatal(error)
 }
 
 impl<T> PostgresConnectionManager<T> {

@@ -8,7 +8,6 @@ use postgres::{Error, GenericClient, Row};
 
 use super::state::State;
 use super::statement::Statement;
-use crate::left::Effect;
 
 /// How a statement is given.
 #[derive(Clone, Copy)]
@@ -16,6 +15,8 @@ pub enum Source<'a> {
     Text(&'a str),
     Ours(&'a Statement),
     Drivers(&'a postgres::Statement),
+    /// One that the connection keeps prepared, for a text or for one of ours.
+    Kept(&'a Statement),
 }
 
 impl<'a> Source<'a> {
@@ -23,8 +24,19 @@ impl<'a> Source<'a> {
     pub(super) fn named(self) -> Result<&'a postgres::Statement, &'a str> {
         match self {
             Source::Text(sql) => Err(sql),
-            Source::Ours(statement) => statement.named(),
+            Source::Ours(statement) | Source::Kept(statement) => statement.named(),
             Source::Drivers(statement) => Ok(statement),
+        }
+    }
+
+    /// The text of a statement that the connection may keep.
+    pub(super) fn kept_text(self) -> Option<&'a str> {
+        match self {
+            Source::Text(sql) => Some(sql),
+            Source::Ours(statement) | Source::Kept(statement) => {
+                statement.epoch().map(|_| &**statement.sql())
+            }
+            Source::Drivers(_) => None,
         }
     }
 }
@@ -36,6 +48,24 @@ pub(super) enum Plan<'a> {
     Named(&'a postgres::Statement),
     /// In one message, without a name, with parameters of these types.
     Unnamed(&'a str, Arc<[Type]>),
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn of(source: Source<'a>, params: usize) -> Self {
+        match source {
+            Source::Text(sql) => Plan::Text(sql),
+            Source::Drivers(statement) => Plan::Named(statement),
+            Source::Ours(statement) | Source::Kept(statement) => match statement.named() {
+                Ok(named) => Plan::Named(named),
+                Err(sql) => Plan::unnamed(sql, statement.types(), params),
+            },
+        }
+    }
+
+    /// If the number of parameters is wrong, the driver's own error says so.
+    pub(super) fn unnamed(sql: &'a str, types: Arc<[Type]>, params: usize) -> Self {
+        if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) }
+    }
 }
 
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -94,23 +124,4 @@ pub(super) fn query_opt<C: GenericClient>(
         Plan::Named(statement) => inner.query_opt(statement, params),
         Plan::Unnamed(sql, types) => inner.query_typed_opt(sql, &typed(params, &types)),
     })
-}
-
-/// Prepares a statement, which does not execute it: so its effect is noted with the statement,
-/// for its later executions.
-pub(super) fn prepare<C: GenericClient>(
-    inner: &mut C,
-    state: &mut State,
-    sql: &str,
-    types: &[Type],
-) -> Result<Statement, Error> {
-    let effect = state.effect_of(sql);
-    if state.rules().transaction_pooler {
-        let types = state.types_of(inner, sql, types);
-        let types = state.note(Source::Text(sql), Effect::default(), types)?;
-        return Ok(Statement::unnamed(sql, types, effect));
-    }
-    let result = inner.prepare_typed(sql, types);
-    let statement = state.note(Source::Text(sql), Effect::default(), result)?;
-    Ok(Statement::new(statement, effect))
 }

@@ -88,7 +88,7 @@ macro_rules! statement_methods {
             let (inner, state) = self.parts();
             let params = params.into_iter();
             let effect = state.admit(inner, query.source())?;
-            let plan = state.plan(inner, query.source(), params.len());
+            let plan = state.plan_of_stream(inner, query.source(), params.len());
             let result = plan.and_then(|plan| match plan {
                 call::Plan::Text(sql) => inner.query_raw(sql, params),
                 call::Plan::Named(statement) => inner.query_raw(statement, params),
@@ -195,7 +195,7 @@ macro_rules! statement_methods {
         /// As [`postgres::Client::prepare_typed`].
         pub fn prepare_typed(&mut self, query: &str, types: &[Type]) -> Result<Statement, Error> {
             let (inner, state) = self.parts();
-            call::prepare(inner, state, query, types)
+            state.prepare(inner, query, types)
         }
 
         /// Executes a `COPY FROM STDIN`, and returns a writer for its data.

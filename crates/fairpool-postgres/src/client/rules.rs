@@ -7,20 +7,42 @@ use fairpool::text::Plain;
 use postgres::Error;
 use postgres::error::SqlState;
 
+use super::statements::{DEFAULT_SIZE, SharedStatements};
 use crate::Reset;
 use crate::left::{Harmless, is_name_of_driver};
 
 /// What the manager's settings ask of every connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) reset: Reset,
     pub(crate) harmless: Harmless,
     pub(crate) transaction_pooler: bool,
+    /// How many statements a connection keeps prepared.
+    pub(crate) statement_cache: usize,
+    pub(crate) statements: Arc<SharedStatements>,
     /// Whether a warning has named the symptoms of a pooler. A manager warns once.
     warned: Arc<AtomicBool>,
 }
 
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            reset: Reset::default(),
+            harmless: Harmless::default(),
+            transaction_pooler: false,
+            statement_cache: DEFAULT_SIZE,
+            statements: Arc::default(),
+            warned: Arc::default(),
+        }
+    }
+}
+
 impl Rules {
+    /// Whether anything depends on what a text may do to the session.
+    pub(super) fn reads_texts(&self) -> bool {
+        self.reset != Reset::Off || self.transaction_pooler || self.statement_cache > 0
+    }
+
     /// Behind a pooler that pools transactions there is no session to reset.
     pub(crate) fn level(&self) -> Reset {
         match self.reset {
@@ -30,9 +52,14 @@ impl Rules {
         }
     }
 
-    /// The server has lost what the driver prepared for a single call.
-    pub(super) fn warn_of_pooler(&self, error: &Error) {
-        if quotes_driver_name(error) && !self.warned.swap(true, Ordering::Relaxed) {
+    /// The server has lost what was prepared just before, if the error quotes a name of the driver's.
+    /// A connection that keeps statements could execute another process's under that name.
+    pub(super) fn suspect_pooler(&self, error: &Error) {
+        if !quotes_driver_name(error) {
+            return;
+        }
+        self.statements.switch_off();
+        if !self.warned.swap(true, Ordering::Relaxed) {
             let message = Plain(error.as_db_error().map_or("", |db| db.message()));
             log::warn!(
                 "the server lost a prepared statement between two messages: {message}. Probably a \

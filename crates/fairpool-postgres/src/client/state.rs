@@ -1,25 +1,22 @@
 //! What the client knows about its session: what the use may have left, and whether the
 //! connection has failed.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use postgres::error::SqlState;
-use postgres::types::Type;
 use postgres::{Error, GenericClient};
 
-use super::call::{Plan, Source};
+use super::call::Source;
 use super::cancel::ThisUse;
 use super::pooler::refuse;
 use super::role::ServerRole;
 use super::rules::{Rules, is_lost_statement};
+use super::statements::Statements;
 use crate::Reset;
 use crate::left::{Effect, Left};
-use crate::manager::is_fatal;
-
-/// Behind a transaction pooler, a connection remembers the types of this many statements.
-const REMEMBERED_STATEMENTS: usize = 256;
+use crate::manager::{is_fatal, is_fatal_but_for_statements};
 
 /// What the client knows about its session.
 pub(crate) struct State {
@@ -37,12 +34,18 @@ pub(crate) struct State {
     this_use: OnceCell<ThisUse>,
     /// What the last reset has undone, for the pool to log.
     pub(crate) left_behind: Option<&'static str>,
-    /// The types of parameters, by text. Only behind a transaction pooler.
-    types: HashMap<Box<str>, Arc<[Type]>>,
+    /// Behind a transaction pooler only their types are kept.
+    pub(super) statements: Statements,
+    /// This use may have changed what names mean: until its end no statement is taken from those
+    /// that are kept, and none added to them.
+    pub(super) renamed: bool,
+    /// The text that has begun the transaction, as long as nothing else was sent in it.
+    pub(super) begin: Option<Cow<'static, str>>,
 }
 
 impl State {
     pub(crate) fn new(rules: Arc<Rules>, role: ServerRole) -> Self {
+        let statements = Statements::new(rules.statement_cache, Arc::clone(&rules.statements));
         Self {
             rules,
             role,
@@ -52,7 +55,9 @@ impl State {
             has_failed: false,
             this_use: OnceCell::new(),
             left_behind: None,
-            types: HashMap::new(),
+            statements,
+            renamed: false,
+            begin: None,
         }
     }
 
@@ -69,7 +74,19 @@ impl State {
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
+        self.forget_names();
         is_cancelled || is_beyond_reset || self.has_failed
+    }
+
+    /// At the end of a use. If names stay changed after it, a reset changes them back; without one
+    /// the changed ones are the usual ones from now on.
+    fn forget_names(&mut self) {
+        let is_reset = self.rules.level() >= Reset::Session;
+        let stays = self.left.intersects(Left::SETTINGS | Left::TEMPORARY);
+        if self.renamed && stays && !is_reset {
+            self.statements.clear();
+        }
+        self.renamed &= stays && is_reset;
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -125,6 +142,7 @@ impl State {
     pub(crate) fn set_clean(&mut self) {
         self.left = Left::NOTHING;
         self.was_lent = false;
+        self.renamed = false;
         self.is_role_in_doubt = false;
     }
 
@@ -132,23 +150,22 @@ impl State {
     pub(super) fn lend(&mut self) {
         self.mark(Left::ANYTHING);
         self.was_lent = true;
+        self.begin = None;
     }
 
     pub(super) fn mark(&mut self, left: Left) {
         self.left |= left;
     }
 
-    pub(super) fn effect_of(&self, sql: &str) -> Effect {
-        if self.rules.reset == Reset::Off && !self.rules.transaction_pooler {
-            return Effect::default();
-        }
-        Effect::of(sql, &self.rules.harmless)
+    pub(super) fn may_be_in_transaction(&self) -> bool {
+        self.left.intersects(Left::TRANSACTION)
     }
 
-    fn effect(&self, source: Source<'_>) -> Effect {
+    pub(super) fn effect(&self, source: Source<'_>) -> Effect {
         match source {
-            Source::Text(sql) => self.effect_of(sql),
-            Source::Ours(statement) => statement.effect(),
+            Source::Text(sql) if self.rules.reads_texts() => Effect::of(sql, &self.rules.harmless),
+            Source::Text(_) => Effect::default(),
+            Source::Ours(statement) | Source::Kept(statement) => statement.effect(),
             Source::Drivers(_) => Effect::ANYTHING,
         }
     }
@@ -160,11 +177,26 @@ impl State {
         source: Source<'_>,
     ) -> Result<Effect, Error> {
         let effect = self.effect(source);
+        self.admit_effect(inner, effect)?;
+        Ok(effect)
+    }
+
+    pub(super) fn admit_effect<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        effect: Effect,
+    ) -> Result<(), Error> {
+        self.begin = None;
         if self.rules.transaction_pooler {
             self.refuse_session_state(inner, effect.leaves)?;
         }
         self.mark(effect.leaves);
-        Ok(effect)
+        self.renamed |= effect.renames;
+        if effect.leaves.intersects(Left::BEYOND_RESET) {
+            // Maybe DISCARD ALL or DEALLOCATE ALL.
+            self.statements.clear();
+        }
+        Ok(())
     }
 
     fn refuse_session_state<C: GenericClient>(
@@ -197,71 +229,6 @@ impl State {
         self.admit(inner, source)
     }
 
-    /// Chooses how to execute a statement with this number of parameters.
-    pub(super) fn plan<'s, C: GenericClient>(
-        &mut self,
-        inner: &mut C,
-        source: Source<'s>,
-        params: usize,
-    ) -> Result<Plan<'s>, Error> {
-        let sql = match source.named() {
-            Ok(statement) => return Ok(Plan::Named(statement)),
-            Err(sql) => sql,
-        };
-        let types = match source {
-            Source::Ours(statement) => statement.unnamed_types().cloned(),
-            _ => None,
-        };
-        let types = match types {
-            Some(types) => types,
-            None if !self.rules.transaction_pooler => return Ok(Plan::Text(sql)),
-            None if params == 0 => Arc::new([]),
-            None => self.types_of(inner, sql, &[])?,
-        };
-        // If the number is wrong, the driver's own error says so.
-        Ok(if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) })
-    }
-
-    /// The types of a statement's parameters. The server is asked for them once per text, inside
-    /// a transaction, during which the pooler stays on one session.
-    pub(super) fn types_of<C: GenericClient>(
-        &mut self,
-        inner: &mut C,
-        sql: &str,
-        given: &[Type],
-    ) -> Result<Arc<[Type]>, Error> {
-        if let Some(types) = self.types.get(sql) {
-            return Ok(Arc::clone(types));
-        }
-        let types: Arc<[Type]> = if self.left.intersects(Left::TRANSACTION) {
-            inner.prepare_typed(sql, given)?.params().into()
-        } else {
-            let mut transaction = inner.transaction()?;
-            let types = transaction.prepare_typed(sql, given)?.params().into();
-            transaction.commit()?;
-            types
-        };
-        if self.types.len() >= REMEMBERED_STATEMENTS {
-            self.types.clear();
-        }
-        self.types.insert(sql.into(), Arc::clone(&types));
-        Ok(types)
-    }
-
-    pub(super) fn call<'s, C: GenericClient, R>(
-        &mut self,
-        inner: &mut C,
-        source: Source<'s>,
-        params: usize,
-        call: impl FnOnce(&mut C, Plan<'s>) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        let effect = self.admit(inner, source)?;
-        let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
-        let result = self.note(source, effect, result);
-        self.ask_at_once(inner);
-        result
-    }
-
     /// A call whose text is sent as it is.
     pub(super) fn text_call<C: GenericClient, R>(
         &mut self,
@@ -278,7 +245,7 @@ impl State {
 
     /// After a refused write outside a transaction: asks for the role. So the pool knows of a change
     /// when the connection returns, before it lends the next one.
-    fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
+    pub(super) fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
         if self.is_role_in_doubt && !self.left.intersects(Left::TRANSACTION) {
             self.settle_role(self.role.holds(inner));
         }
@@ -311,6 +278,7 @@ impl State {
         effect: Effect,
         result: Result<R, Error>,
     ) -> Result<R, Error> {
+        self.begin = None;
         match &result {
             Ok(_) if effect.ends_transaction => {
                 self.left = self.left.without(Left::TRANSACTION | Left::UNREAD);
@@ -360,7 +328,7 @@ impl State {
         result: Result<(), Error>,
         is_outermost: bool,
     ) -> Result<(), Error> {
-        let effect = Effect { leaves: Left::NOTHING, ends_transaction: is_outermost };
+        let effect = Effect { ends_transaction: is_outermost, ..Effect::default() };
         self.note(Source::Text(""), effect, result)
     }
 
@@ -373,16 +341,28 @@ impl State {
 
     #[cold]
     fn failed(&mut self, source: Source<'_>, effect: Effect, error: &Error) {
-        if let Source::Text(sql) = source {
-            // The types may have changed.
-            self.types.remove(sql);
-        }
+        let is_lost = is_lost_statement(error);
         let is_duplicate = error.code() == Some(&SqlState::DUPLICATE_PSTATEMENT)
             && !effect.leaves.intersects(Left::PREPARED);
-        self.has_failed |= is_duplicate;
-        self.note_error(error);
-        if matches!(source, Source::Text(_)) && (is_duplicate || is_lost_statement(error)) {
-            self.rules.warn_of_pooler(error);
+        match source {
+            // It was forgotten, and is prepared again when it is next used.
+            Source::Kept(statement) if statement.named().is_ok() => {}
+            _ if is_duplicate || is_lost && matches!(source, Source::Text(_)) => {
+                self.has_lost_statement(error);
+            }
+            _ => self.has_failed |= is_lost,
         }
+        self.has_failed |= is_fatal_but_for_statements(error);
+        self.is_role_in_doubt |= self.role.is_questioned_by(error);
+        if let (Some(sql), true) = (source.kept_text(), self.rules.transaction_pooler) {
+            // The types may have changed.
+            self.statements.forget(sql);
+        }
+    }
+
+    /// What was prepared for this call is not there, or something else of its name is.
+    pub(super) fn has_lost_statement(&mut self, error: &Error) {
+        self.has_failed = true;
+        self.rules.suspect_pooler(error);
     }
 }

@@ -12,46 +12,73 @@ use crate::left::Effect;
 /// A prepared statement, which remembers what its execution may leave on the session.
 ///
 /// It belongs to the connection that prepared it, like the driver's
-/// [`Statement`](postgres::Statement).
+/// [`Statement`](postgres::Statement). If the schema changes, the connection prepares it again, as
+/// it does for texts: see [`Client`](crate::Client#prepared-statements).
 #[derive(Clone)]
 pub struct Statement {
     kind: Kind,
     effect: Effect,
+    sql: Arc<str>,
+    /// In which the connection keeps it; `None`: not at all.
+    epoch: Option<u64>,
 }
 
 #[derive(Clone)]
 enum Kind {
     Named(postgres::Statement),
-    /// Behind a pooler that pools transactions: only text and types.
-    Unnamed(Arc<str>, Arc<[Type]>),
+    /// Behind a pooler that pools transactions: only types.
+    Unnamed(Arc<[Type]>),
 }
 
 impl Statement {
-    pub(super) fn new(statement: postgres::Statement, effect: Effect) -> Self {
-        Self { kind: Kind::Named(statement), effect }
+    pub(super) fn new(sql: &str, effect: Effect, statement: postgres::Statement) -> Self {
+        Self { kind: Kind::Named(statement), effect, sql: sql.into(), epoch: None }
     }
 
-    pub(super) fn unnamed(sql: &str, types: Arc<[Type]>, effect: Effect) -> Self {
-        Self { kind: Kind::Unnamed(sql.into(), types), effect }
+    pub(super) fn unnamed(sql: &str, effect: Effect, types: Arc<[Type]>) -> Self {
+        Self { kind: Kind::Unnamed(types), effect, sql: sql.into(), epoch: None }
+    }
+
+    pub(super) fn kept_since(self, epoch: u64) -> Self {
+        Self { epoch: Some(epoch), ..self }
+    }
+
+    /// Of the time when the connection prepared it to keep it.
+    pub(super) fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     pub(super) fn effect(&self) -> Effect {
         self.effect
     }
 
+    pub(super) fn sql(&self) -> &Arc<str> {
+        &self.sql
+    }
+
     /// The driver's statement; or the text, if there is none.
     pub(super) fn named(&self) -> Result<&postgres::Statement, &str> {
         match &self.kind {
             Kind::Named(statement) => Ok(statement),
-            Kind::Unnamed(sql, _) => Err(sql),
+            Kind::Unnamed(_) => Err(&self.sql),
         }
     }
 
-    pub(super) fn unnamed_types(&self) -> Option<&Arc<[Type]>> {
+    /// The types of the parameters, to be shared.
+    pub(super) fn types(&self) -> Arc<[Type]> {
         match &self.kind {
-            Kind::Named(_) => None,
-            Kind::Unnamed(_, types) => Some(types),
+            Kind::Named(statement) => statement.params().into(),
+            Kind::Unnamed(types) => Arc::clone(types),
         }
+    }
+
+    /// Whether both have the same types: as far as these go, the schema has not changed.
+    pub(super) fn is_like(&self, other: &Statement) -> bool {
+        let columns = |statement: &Statement| {
+            let columns = statement.columns().iter();
+            columns.map(|column| column.type_().clone()).collect::<Vec<_>>()
+        };
+        self.params() == other.params() && columns(self) == columns(other)
     }
 
     /// Returns the types of the parameters.
@@ -59,7 +86,7 @@ impl Statement {
     pub fn params(&self) -> &[Type] {
         match &self.kind {
             Kind::Named(statement) => statement.params(),
-            Kind::Unnamed(_, types) => types,
+            Kind::Unnamed(types) => types,
         }
     }
 
@@ -70,7 +97,7 @@ impl Statement {
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
             Kind::Named(statement) => statement.columns(),
-            Kind::Unnamed(..) => &[],
+            Kind::Unnamed(_) => &[],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Transactions: what their statements leave on the session may outlive them.
 
+use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use postgres::types::{BorrowToSql, ToSql, Type};
@@ -27,6 +28,7 @@ pub struct Transaction<'a> {
     is_outermost: bool,
 }
 
+const BEGIN: &str = "START TRANSACTION";
 const ENDED: &str = "BUG: a transaction that has ended";
 
 impl<'a> Transaction<'a> {
@@ -180,22 +182,32 @@ impl DerefMut for Transaction<'_> {
 pub struct TransactionBuilder<'a> {
     inner: postgres::TransactionBuilder<'a>,
     state: &'a mut State,
+    /// What was set, in SQL.
+    modes: Vec<&'static str>,
 }
 
 impl<'a> TransactionBuilder<'a> {
     pub(super) fn new(inner: postgres::TransactionBuilder<'a>, state: &'a mut State) -> Self {
-        Self { inner, state }
+        Self { inner, state, modes: Vec::new() }
     }
 
     /// Sets the isolation level; the default is the server's.
     pub fn isolation_level(mut self, isolation_level: IsolationLevel) -> Self {
         self.inner = self.inner.isolation_level(isolation_level);
+        self.modes.push(match isolation_level {
+            IsolationLevel::ReadUncommitted => "ISOLATION LEVEL READ UNCOMMITTED",
+            IsolationLevel::ReadCommitted => "ISOLATION LEVEL READ COMMITTED",
+            IsolationLevel::RepeatableRead => "ISOLATION LEVEL REPEATABLE READ",
+            // The strictest, whatever the driver adds.
+            _ => "ISOLATION LEVEL SERIALIZABLE",
+        });
         self
     }
 
     /// Sets whether it may only read; the default is the server's.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.inner = self.inner.read_only(read_only);
+        self.modes.push(if read_only { "READ ONLY" } else { "READ WRITE" });
         self
     }
 
@@ -203,6 +215,7 @@ impl<'a> TransactionBuilder<'a> {
     /// transactions that only read; the default is the server's.
     pub fn deferrable(mut self, deferrable: bool) -> Self {
         self.inner = self.inner.deferrable(deferrable);
+        self.modes.push(if deferrable { "DEFERRABLE" } else { "NOT DEFERRABLE" });
         self
     }
 
@@ -215,6 +228,10 @@ impl<'a> TransactionBuilder<'a> {
         self.state.mark(Left::TRANSACTION);
         let inner = self.inner.start();
         let inner = Some(self.state.answered(inner)?);
+        self.state.begin = Some(match self.modes.as_slice() {
+            [] => Cow::Borrowed(BEGIN),
+            modes => Cow::Owned(format!("{BEGIN} {}", modes.join(", "))),
+        });
         Ok(Transaction { inner, state: self.state, is_outermost: true })
     }
 }

@@ -12,7 +12,9 @@ use super::{Effect, Left, is_name_of_driver};
 pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable> {
     let lexer = Lexer::new(sql);
     let left = Left::NOTHING;
-    let mut reader = Reader { lexer, token: None, harmless, left, open: None, index: false };
+    let renames = mentions_search_path(sql);
+    let mut reader =
+        Reader { lexer, token: None, harmless, left, open: None, renames, index: false };
     reader.advance()?;
     let mut statements = 0;
     while reader.token.is_some() {
@@ -21,7 +23,14 @@ pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable>
         reader.statement(statements == 0)?;
         statements += 1;
     }
-    Ok(Effect { leaves: reader.left, ends_transaction: reader.open == Some(false) })
+    let Reader { left: leaves, renames, open, .. } = reader;
+    Ok(Effect { leaves, renames, ends_transaction: open == Some(false) })
+}
+
+/// Whether a text has these words, in a string too: `set_config('search_path', …)`.
+fn mentions_search_path(sql: &str) -> bool {
+    let words = b"search_path";
+    sql.as_bytes().windows(words.len()).any(|window| window.eq_ignore_ascii_case(words))
 }
 
 /// What the list after EXPLAIN starts with, if it is not a query in parentheses.
@@ -49,6 +58,8 @@ struct Reader<'a> {
     left: Left,
     /// Whether a transaction is open after all that was read, if that is known.
     open: Option<bool>,
+    /// See [`Effect`].
+    renames: bool,
     /// The statement is CREATE INDEX.
     index: bool,
 }
@@ -81,6 +92,7 @@ impl<'a> Reader<'a> {
         let Some(Token::Word(word)) = self.token else {
             if !matches!(self.token, None | Some(Token::Semicolon)) {
                 self.left |= Left::ANYTHING;
+                self.renames = true;
             }
             return self.scan(Kind::Query);
         };
@@ -90,7 +102,10 @@ impl<'a> Reader<'a> {
             "update" => return self.scan(Kind::Update),
             "select" | "insert" | "delete" | "merge" | "values" | "table" | "with" | "show"
             | "fetch" | "move" | "close" => return self.scan(Kind::Query),
-            "create" | "alter" | "drop" => self.define()?,
+            "create" | "alter" | "drop" => {
+                self.renames = true;
+                self.define()?;
+            }
             "truncate" | "comment" | "grant" | "revoke" | "vacuum" | "analyze" | "analyse"
             | "reindex" | "cluster" | "refresh" | "lock" | "notify" | "unlisten" | "checkpoint"
             | "savepoint" | "release" | "security" | "reassign" => {
@@ -102,7 +117,10 @@ impl<'a> Reader<'a> {
             "end" if is_first => self.end()?,
             "end" => {}
             "set" => self.set()?,
-            "reset" => self.left |= Left::SETTINGS,
+            "reset" => {
+                self.left |= Left::SETTINGS;
+                self.renames = true;
+            }
             "discard" | "deallocate" => self.discard()?,
             "listen" => self.left |= Left::LISTEN,
             "declare" => self.left |= Left::CURSOR,
@@ -111,6 +129,7 @@ impl<'a> Reader<'a> {
             "execute" | "do" | "call" => self.left |= Left::UNKNOWN,
             _ => {
                 self.left |= Left::ANYTHING;
+                self.renames = true;
                 self.open = None;
             }
         }
@@ -219,6 +238,8 @@ impl<'a> Reader<'a> {
         self.advance()?;
         let local = self.eat_before_name("local")?;
         let _ = self.eat_before_name("session")?;
+        // SET SCHEMA is another name of SET search_path.
+        self.renames |= self.is("schema");
         let ends_with_transaction =
             local || self.eat_before_name("transaction")? || self.eat_before_name("constraints")?;
         if !ends_with_transaction {
@@ -234,6 +255,8 @@ impl<'a> Reader<'a> {
         if self.is("all") {
             self.left |= Left::SETTINGS | Left::BEYOND_RESET;
         }
+        // DISCARD TEMP
+        self.renames = true;
         if let Some(Token::Word(name) | Token::Quoted(name)) = self.token
             && is_name_of_driver(name)
         {
@@ -266,6 +289,8 @@ impl<'a> Reader<'a> {
             }
         }
         self.left |= scan.left();
+        // SELECT INTO
+        self.renames |= self.left.intersects(Left::TEMPORARY);
         self.index = false;
         Ok(())
     }

@@ -8,6 +8,7 @@ use postgres::{Client, Config, Error};
 
 use super::limits::default_connect_timeout;
 use super::{PostgresConnectionManager, Reset, secrets};
+use crate::StatementCounts;
 
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
@@ -180,6 +181,49 @@ impl<T> PostgresConnectionManager<T> {
         let names = names.into_iter().map(Into::into);
         Arc::make_mut(&mut self.rules).harmless.add(names);
         self
+    }
+
+    /// Sets how many statements each connection keeps prepared; default 256, zero for none. See
+    /// [`Client`](crate::Client#prepared-statements).
+    ///
+    /// A statement that is kept takes memory on both sides for as long as the connection lives: some
+    /// hundred bytes and its text here, and on the server its parse tree and, from the sixth
+    /// execution on, maybe a plan: 5 to 50 kB for a usual query. The default is enough for all
+    /// statements of most programs, and what a busy connection keeps then takes a few megabytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    ///
+    /// let manager = PostgresConnectionManager::from_url("host=localhost", NoTls)?
+    ///     .statement_cache(1000);
+    /// # Ok::<(), fairpool_postgres::postgres::Error>(())
+    /// ```
+    #[must_use]
+    pub fn statement_cache(mut self, size: usize) -> Self {
+        Arc::make_mut(&mut self.rules).statement_cache = size;
+        self
+    }
+
+    /// Returns what all connections of this manager did so far with statements that they keep
+    /// prepared.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use fairpool::Pool;
+    /// # use fairpool_postgres::{NoTls, PostgresConnectionManager};
+    /// # let manager = PostgresConnectionManager::from_url("host=localhost", NoTls)?;
+    /// let pool = Pool::new(manager)?;
+    /// // …
+    /// let counts = pool.manager().statements();
+    /// println!("{} calls found their statement prepared", counts.hits);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn statements(&self) -> StatementCounts {
+        self.rules.statements.counts()
     }
 
     /// Sets whether connections go through a pooler that pools *transactions*, such as

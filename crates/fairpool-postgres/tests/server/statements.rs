@@ -26,11 +26,32 @@ fn failures(pool: &Pool<Manager>) -> usize {
 const LEVELS: [Reset; 4] = [Reset::Off, Reset::Rollback, Reset::Session, Reset::Always];
 
 #[test]
-fn after_ddl_a_kept_statement_fails_once_and_its_connection_is_retired() {
-    let _database = own_database("ddl");
+fn after_ddl_a_kept_statement_is_prepared_again() {
+    let _database = own_database("ddl_again");
     psql("CREATE TABLE changing (a int)");
     for reset in LEVELS {
         let pool = builder().max_size(1).build(named("ddl").reset_on_return(reset)).unwrap();
+        for change in ["ADD COLUMN b int", "DROP COLUMN b"] {
+            assert_eq!(failures(&pool), 0);
+            psql(&format!("ALTER TABLE changing {change}"));
+            assert_eq!(failures(&pool), 0, "{reset:?}");
+        }
+        assert_eq!(pool.stats().closed.total(), 0, "{reset:?}");
+    }
+}
+
+/// A manager whose connections keep no statements.
+fn keeping_none(name: &str) -> Manager {
+    named(name).statement_cache(0)
+}
+
+#[test]
+fn without_a_cache_a_kept_statement_fails_once_after_ddl_and_its_connection_is_retired() {
+    let _database = own_database("ddl");
+    psql("CREATE TABLE changing (a int)");
+    for reset in LEVELS {
+        let manager = keeping_none("ddl").reset_on_return(reset);
+        let pool = builder().max_size(1).build(manager).unwrap();
         assert_eq!(failures(&pool), 0);
         psql("ALTER TABLE changing ADD COLUMN b int");
         let failed = failures(&pool);
@@ -42,11 +63,24 @@ fn after_ddl_a_kept_statement_fails_once_and_its_connection_is_retired() {
 }
 
 #[test]
-fn after_discard_all_a_kept_statement_fails_no_more_than_once() {
-    let _database = own_database("discard");
+fn after_discard_all_a_kept_statement_is_prepared_again() {
+    let _database = own_database("discard_again");
     psql("CREATE TABLE changing (a int)");
     for reset in LEVELS {
         let pool = builder().max_size(1).build(named("discard").reset_on_return(reset)).unwrap();
+        assert_eq!(failures(&pool), 0);
+        pool.get().unwrap().batch_execute("DISCARD ALL").unwrap();
+        assert_eq!(failures(&pool), 0, "{reset:?}");
+    }
+}
+
+#[test]
+fn without_a_cache_a_kept_statement_fails_no_more_than_once_after_discard_all() {
+    let _database = own_database("discard");
+    psql("CREATE TABLE changing (a int)");
+    for reset in LEVELS {
+        let manager = keeping_none("discard").reset_on_return(reset);
+        let pool = builder().max_size(1).build(manager).unwrap();
         assert_eq!(failures(&pool), 0);
         pool.get().unwrap().batch_execute("DISCARD ALL").unwrap();
         let failed = failures(&pool);

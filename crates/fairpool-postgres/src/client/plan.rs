@@ -1,0 +1,224 @@
+//! How a statement is executed: as one that the connection keeps prepared, or else as the driver
+//! does it.
+
+use std::sync::Arc;
+
+use postgres::error::SqlState;
+use postgres::types::Type;
+use postgres::{Error, GenericClient};
+
+use super::call::{Plan, Source};
+use super::rules::is_lost_statement;
+use super::state::State;
+use super::statement::Statement;
+use crate::left::Effect;
+
+/// Codes of errors that a statement may have because the schema is no longer the one that it was
+/// prepared for: a column that a parameter is compared with has another type, for example. Most of
+/// these errors have other causes.
+const PERHAPS_OUTDATED: [SqlState; 7] = [
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::UNDEFINED_TABLE,
+    SqlState::UNDEFINED_OBJECT,
+    SqlState::DATATYPE_MISMATCH,
+    SqlState::CANNOT_COERCE,
+    // "cache lookup failed for type"
+    SqlState::INTERNAL_ERROR,
+];
+
+impl State {
+    /// Executes a statement. If the connection keeps it prepared, and it turns out to be outdated
+    /// before the server has done anything, prepares it again and executes that.
+    pub(super) fn call<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'_>,
+        params: usize,
+        call: impl Fn(&mut C, Plan<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let begin = self.begin.take();
+        let kept = self.kept(source);
+        let source = match source.kept_text() {
+            // Also in place of one of ours that is outdated.
+            Some(sql) if kept.is_none() => Source::Text(sql),
+            _ => source,
+        };
+        let effect = kept.as_ref().map_or_else(|| self.effect(source), Statement::effect);
+        self.admit_effect(inner, effect)?;
+        let (source, result) = if let Some(kept) = &kept {
+            let result = call(inner, Plan::of(Source::Kept(kept), params));
+            let renew = |error| {
+                let fresh = self.renew(inner, kept, begin.as_deref(), error)?;
+                let result = call(inner, Plan::of(Source::Kept(&fresh), params));
+                result.inspect_err(|error| self.note_second_error(error))
+            };
+            (Source::Kept(kept), result.or_else(renew))
+        } else {
+            let fresh = match source {
+                Source::Text(sql) => self.prepare_to_keep(inner, sql, effect, Some(params)),
+                _ => Ok(None),
+            };
+            let call = |fresh: Option<Statement>| {
+                call(inner, Plan::of(fresh.as_ref().map_or(source, Source::Kept), params))
+            };
+            (source, fresh.and_then(call))
+        };
+        let result = self.note(source, effect, result);
+        self.ask_at_once(inner);
+        result
+    }
+
+    /// Chooses how to execute a statement whose rows are read later. It is executed only once, so
+    /// not as one that the connection keeps, which may be outdated; but with the types of that.
+    pub(super) fn plan_of_stream<'s, C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'s>,
+        params: usize,
+    ) -> Result<Plan<'s>, Error> {
+        let Source::Text(sql) = source else { return Ok(Plan::of(source, params)) };
+        let types = match self.kept(source) {
+            Some(kept) => kept.types(),
+            None if !self.rules().transaction_pooler => return Ok(Plan::Text(sql)),
+            None if params == 0 => Arc::new([]),
+            None => self.ask_for_types(inner, sql, &[])?,
+        };
+        Ok(Plan::unnamed(sql, types, params))
+    }
+
+    /// Prepares a statement for its user, or takes one that the connection keeps.
+    pub(super) fn prepare<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        types: &[Type],
+    ) -> Result<Statement, Error> {
+        let source = Source::Text(sql);
+        let kept = if types.is_empty() { self.kept(source) } else { None };
+        let result = match kept {
+            Some(kept) => Ok(kept),
+            None => self.prepare_for_user(inner, sql, types),
+        };
+        self.note(source, Effect::default(), result)
+    }
+
+    fn prepare_for_user<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        types: &[Type],
+    ) -> Result<Statement, Error> {
+        let effect = self.effect(Source::Text(sql));
+        if types.is_empty()
+            && let Some(kept) = self.prepare_to_keep(inner, sql, effect, None)?
+        {
+            return Ok(kept);
+        }
+        if self.rules().transaction_pooler {
+            let types = self.ask_for_types(inner, sql, types)?;
+            return Ok(Statement::unnamed(sql, effect, types));
+        }
+        let statement = inner.prepare_typed(sql, types)?;
+        Ok(Statement::new(sql, effect, statement))
+    }
+
+    /// The statement that the connection keeps, unless names mean something else now.
+    fn kept(&mut self, source: Source<'_>) -> Option<Statement> {
+        match source {
+            Source::Ours(statement) if self.statements.is_current(statement) => {
+                Some(statement.clone())
+            }
+            _ if self.renamed => None,
+            source => self.statements.get(source.kept_text()?),
+        }
+    }
+
+    /// Prepares a statement that the connection is to keep. `None` if it is none to keep.
+    fn prepare_to_keep<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        effect: Effect,
+        params: Option<usize>,
+    ) -> Result<Option<Statement>, Error> {
+        let epoch = self.statements.epoch();
+        let statement = if self.rules().transaction_pooler {
+            if params == Some(0) {
+                return Ok(Some(Statement::unnamed(sql, effect, Arc::new([]))));
+            }
+            Statement::unnamed(sql, effect, self.ask_for_types(inner, sql, &[])?)
+        } else if self.renamed || !self.statements.takes(sql) {
+            return Ok(None);
+        } else {
+            Statement::new(sql, effect, inner.prepare(sql)?)
+        };
+        let statement = statement.kept_since(epoch);
+        self.statements.keep(&statement);
+        Ok(Some(statement))
+    }
+
+    /// The types of a statement's parameters. The server is asked for them inside a transaction,
+    /// during which the pooler stays on one session.
+    fn ask_for_types<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        given: &[Type],
+    ) -> Result<Arc<[Type]>, Error> {
+        if self.may_be_in_transaction() {
+            return Ok(inner.prepare_typed(sql, given)?.params().into());
+        }
+        let mut transaction = inner.transaction()?;
+        let types = transaction.prepare_typed(sql, given)?.params().into();
+        transaction.commit()?;
+        Ok(types)
+    }
+
+    /// What to execute instead of this statement, whose execution had this error. In a transaction
+    /// nothing, as the error has ended that: unless the statement was the first in it, so that it
+    /// can begin again.
+    #[cold]
+    fn renew<C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        kept: &Statement,
+        begin: Option<&str>,
+        error: Error,
+    ) -> Result<Statement, Error> {
+        let is_lost = is_lost_statement(&error);
+        let is_suspect =
+            is_lost || error.code().is_some_and(|code| PERHAPS_OUTDATED.contains(code));
+        if !is_suspect || kept.named().is_err() {
+            return Err(error);
+        }
+        if is_lost {
+            self.statements.end_epoch_of(kept);
+        }
+        self.statements.forget(kept.sql());
+        if let (true, Some(begin)) = (is_lost, begin)
+            && let Err(other) = inner.batch_execute(&format!("ROLLBACK; {begin}"))
+        {
+            self.note_error(&other);
+            return Err(error);
+        }
+        // Refused in a transaction that has failed.
+        let Ok(fresh) = inner.prepare(kept.sql()) else { return Err(error) };
+        let fresh = Statement::new(kept.sql(), kept.effect(), fresh);
+        let is_renewed = is_lost || !fresh.is_like(kept);
+        if is_renewed {
+            self.statements.end_epoch_of(kept);
+        }
+        let fresh = fresh.kept_since(self.statements.epoch());
+        self.statements.keep(&fresh);
+        if is_renewed { Ok(fresh) } else { Err(error) }
+    }
+
+    /// The statement had been prepared just before.
+    #[cold]
+    fn note_second_error(&mut self, error: &Error) {
+        if is_lost_statement(error) {
+            self.has_lost_statement(error);
+        }
+    }
+}

@@ -226,13 +226,17 @@ fn p13_the_backends_of_a_full_busy_pool_are_killed_and_users_see_no_more_errors_
     let mut admin = session(shared());
     let stop = AtomicBool::new(false);
     let (errors, late) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    // As many connections were broken when the backends were killed.
+    // As many connections were broken before the backends were killed.
     let broken = AtomicU64::new(0);
+    // The signals go out one by one: before the last has, a check may find a backend well that
+    // is about to be killed.
+    let all_killed = AtomicBool::new(false);
     let counts: Vec<usize> = thread::scope(|scope| {
         let user = || {
             while !stop.load(Ordering::Relaxed) {
                 let round = broken.load(Ordering::Relaxed);
-                let known = pool.stats().closed.broken > round;
+                let all_killed = all_killed.load(Ordering::Relaxed);
+                let known = all_killed && pool.stats().closed.broken > round;
                 let mut conn = pool.get().expect("a connection");
                 if use_fails(&mut conn) {
                     errors.fetch_add(1, Ordering::Relaxed);
@@ -247,10 +251,12 @@ fn p13_the_backends_of_a_full_busy_pool_are_killed_and_users_see_no_more_errors_
             let before = errors.load(Ordering::Relaxed);
             let closed = || pool.stats().closed;
             let earlier = closed();
+            all_killed.store(false, Ordering::Relaxed);
             broken.store(earlier.broken, Ordering::Relaxed);
             let gets = pool.stats().gets;
             wait_until("all are in use", || pool.stats().gets > gets + 200);
             admin.execute(KILL_BUSY, &[]).expect("signals");
+            all_killed.store(true, Ordering::Relaxed);
             wait_until("all are found", || {
                 let (now, before) = (closed(), earlier.broken + earlier.invalid);
                 now.broken + now.invalid == before + 8

@@ -47,7 +47,14 @@ impl State {
         let effect = kept.as_ref().map_or_else(|| self.effect(source), Statement::effect);
         self.admit_effect(inner, effect)?;
         let (source, result) = if let Some(kept) = &kept {
-            let result = call(inner, Plan::of(Source::Kept(kept), params));
+            let is_late = begin.is_none() && self.may_be_in_transaction();
+            let plan = if is_late && kept.selects_all() {
+                // One that turns out to be outdated would end the transaction.
+                Plan::unnamed(kept.sql(), kept.types(), params)
+            } else {
+                Plan::of(Source::Kept(kept), params)
+            };
+            let result = call(inner, plan);
             let renew = |error| {
                 let fresh = self.renew(inner, kept, begin.as_deref(), error)?;
                 let result = call(inner, Plan::of(Source::Kept(&fresh), params));

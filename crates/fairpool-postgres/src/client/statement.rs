@@ -18,6 +18,7 @@ use crate::left::Effect;
 pub struct Statement {
     kind: Kind,
     effect: Effect,
+    selects_all: bool,
     sql: Arc<str>,
     /// In which the connection keeps it; `None`: not at all.
     epoch: Option<u64>,
@@ -32,11 +33,13 @@ enum Kind {
 
 impl Statement {
     pub(super) fn new(sql: &str, effect: Effect, statement: postgres::Statement) -> Self {
-        Self { kind: Kind::Named(statement), effect, sql: sql.into(), epoch: None }
+        let selects_all = !statement.columns().is_empty() && selects_all(sql);
+        Self { kind: Kind::Named(statement), effect, selects_all, sql: sql.into(), epoch: None }
     }
 
     pub(super) fn unnamed(sql: &str, effect: Effect, types: Arc<[Type]>) -> Self {
-        Self { kind: Kind::Unnamed(types), effect, sql: sql.into(), epoch: None }
+        let kind = Kind::Unnamed(types);
+        Self { kind, effect, selects_all: false, sql: sql.into(), epoch: None }
     }
 
     pub(super) fn kept_since(self, epoch: u64) -> Self {
@@ -62,6 +65,11 @@ impl Statement {
             Kind::Named(statement) => Ok(statement),
             Kind::Unnamed(_) => Err(&self.sql),
         }
+    }
+
+    /// Whether its columns may be all those of a table, so that they change when the table does.
+    pub(super) fn selects_all(&self) -> bool {
+        self.selects_all
     }
 
     /// The types of the parameters, to be shared.
@@ -108,6 +116,19 @@ impl fmt::Debug for Statement {
     }
 }
 
+/// Whether a text may have a `*` that stands for columns. At worst it is another: `(a) * b`.
+fn selects_all(sql: &str) -> bool {
+    let is_columns = |(at, _): (usize, &str)| {
+        let before = sql[..at].trim_end();
+        let word = before.rsplit(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        before.ends_with([',', '.', ')'])
+            || ["select", "all", "distinct", "returning"]
+                .iter()
+                .any(|other| word.eq_ignore_ascii_case(other))
+    };
+    sql.match_indices('*').any(is_columns) || sql.to_ascii_lowercase().contains("table")
+}
+
 /// What can be executed: a text, a [`Statement`], or a [`postgres::Statement`].
 ///
 /// The text of a statement that was prepared with the driver's own client is not known, so the
@@ -152,5 +173,27 @@ impl Sealed for Statement {
 impl Sealed for postgres::Statement {
     fn source(&self) -> Source<'_> {
         Source::Drivers(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::selects_all;
+
+    #[test]
+    fn a_star_that_stands_for_columns_is_told_from_others() {
+        let all = [
+            "SELECT * FROM t",
+            "select distinct * from t",
+            "SELECT ALL\n* FROM t",
+            "SELECT a, * FROM t",
+            "SELECT t.* FROM t",
+            "SELECT DISTINCT ON (a) * FROM t",
+            "INSERT INTO t VALUES (1) RETURNING *",
+            "TABLE t",
+        ];
+        assert!(all.iter().all(|sql| selects_all(sql)));
+        let others = ["SELECT count(*) FROM t", "SELECT a * b FROM t", "SELECT 2*3", "SELECT a"];
+        assert!(!others.iter().any(|sql| selects_all(sql)));
     }
 }

@@ -156,7 +156,7 @@ fn a_word_of_syntax_may_be_the_name_of_a_parameter_or_of_a_statement() {
     );
     for sql in ["PREPARE transaction AS SELECT 1", "PREPARE transaction (int) AS SELECT $1"] {
         let effect = Effect::of(sql, &Harmless::default());
-        assert_eq!(effect, Effect { leaves: Left::PREPARED, ends_transaction: false }, "{sql}");
+        assert_eq!(effect, Effect { leaves: Left::PREPARED, ..Effect::default() }, "{sql}");
     }
 }
 
@@ -367,4 +367,39 @@ fn known_functions_are_the_users_to_name() {
 fn the_lists_are_sorted() {
     use super::functions::{HARMLESS, NEVER_FUNCTIONS};
     assert!(HARMLESS.is_sorted() && NEVER_FUNCTIONS.is_sorted());
+}
+
+#[test]
+fn what_changes_the_meaning_of_names_is_noted() {
+    let renames = |sql: &str| Effect::of(sql, &Harmless::default()).renames;
+    let all = [
+        "CREATE TABLE t (a int)",
+        "SELECT 1; ALTER TABLE t ADD b int",
+        "drop type mood",
+        "CREATE TEMP TABLE t (a int)",
+        "SELECT 1 AS a INTO TEMP t",
+        "SET search_path TO a",
+        "SET LOCAL Search_Path TO a",
+        "SET LOCAL \"search_path\" TO a",
+        "SET SCHEMA 'a'",
+        "SET LOCAL SCHEMA 'a'",
+        "SET SESSION SCHEMA 'a'",
+        "SELECT set_config('search_path', $1, true)",
+        "RESET ALL",
+        "DISCARD TEMP",
+        "DISCARD ALL",
+        "nonsense",
+        "SELECT 'not closed",
+    ];
+    all.into_iter().for_each(|sql| assert!(renames(sql), "{sql}"));
+    let others = [
+        "SELECT schema FROM t",
+        "SET app.tenant TO 'a'",
+        "SET LOCAL ROLE a",
+        "SELECT set_config('app.tenant', $1, false)",
+        "UPDATE t SET schema = 1",
+        "BEGIN; INSERT INTO t VALUES (1); COMMIT",
+        "TRUNCATE t",
+    ];
+    others.into_iter().for_each(|sql| assert!(!renames(sql), "{sql}"));
 }

@@ -1,6 +1,8 @@
 //! Statements that connections keep prepared.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use fairpool::Pool;
 use fairpool_postgres::postgres::error::SqlState;
@@ -10,7 +12,9 @@ use fairpool_postgres::postgres::types::{IsNull, Kind, ToSql, Type, to_sql_check
 use fairpool_postgres::postgres::{self, IsolationLevel};
 use fairpool_postgres::{Client, Reset};
 
-use crate::common::{Guard, Manager, builder, manager, named, own_database, psql, take_all};
+use crate::common::{
+    Guard, Manager, builder, manager, named, own_database, psql, take_all, wait_until,
+};
 
 const LEVELS: [Reset; 4] = [Reset::Off, Reset::Rollback, Reset::Session, Reset::Always];
 
@@ -232,17 +236,17 @@ fn later_in_a_transaction_an_outdated_statement_fails_once_and_the_connection_st
         let work = |conn: &mut Guard| {
             let mut transaction = conn.transaction()?;
             transaction.execute("SELECT 1", &[])?;
-            transaction.query("SELECT * FROM item", &[])?;
+            transaction.query("SELECT id FROM item", &[])?;
             transaction.commit()
         };
         take_all(&pool).iter_mut().for_each(|conn| work(conn).unwrap());
-        Columns(false).change("item");
+        psql("ALTER TABLE item ALTER COLUMN id TYPE bigint");
         let failed: Vec<_> =
             take_all(&pool).iter_mut().filter_map(|conn| code(work(conn))).collect();
         assert_eq!(failed, [SqlState::FEATURE_NOT_SUPPORTED], "{reset:?}");
         take_all(&pool).iter_mut().for_each(|conn| work(conn).unwrap());
         assert_eq!(pool.stats().closed.total(), 0, "{reset:?}");
-        psql("ALTER TABLE item DROP COLUMN more");
+        psql("ALTER TABLE item ALTER COLUMN id TYPE int");
     }
 }
 
@@ -457,4 +461,58 @@ fn an_error_of_the_statement_itself_is_no_reason_to_execute_it_again() {
         code(conn.execute("EXECUTE nothing", &[])),
         Some(SqlState::INVALID_SQL_STATEMENT_NAME)
     );
+}
+
+/// Reads a row of a table that changes, alone or in a transaction, first or after something else.
+fn read(conn: &mut Guard, place: usize) -> Result<(), postgres::Error> {
+    const READ: &str = "SELECT * FROM item WHERE id = $1";
+    if place == 0 {
+        return conn.query_one(READ, &[&1]).map(drop);
+    }
+    let mut transaction = conn.transaction()?;
+    if place == 2 {
+        transaction.execute("UPDATE other SET n = n + 1 WHERE false", &[])?;
+    }
+    transaction.query_one(READ, &[&1])?;
+    transaction.commit()
+}
+
+#[test]
+fn ddl_under_load_costs_nobody_an_error() {
+    let _database = own_database("kept_load");
+    psql("CREATE TABLE other (n int); CREATE TABLE item AS SELECT 1 AS id");
+    let pool = pool_of(8, manager());
+    let stop = AtomicBool::new(false);
+    let (errors, uses) = ([const { AtomicUsize::new(0) }; 3], [const { AtomicUsize::new(0) }; 3]);
+    let changes = 20;
+    thread::scope(|scope| {
+        for worker in 0..15 {
+            let (pool, errors, uses, stop) = (&pool, &errors, &uses, &stop);
+            scope.spawn(move || {
+                let place = worker % 3;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut conn = pool.get().unwrap();
+                    if let Err(error) = read(&mut conn, place) {
+                        assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{error}");
+                        errors[place].fetch_add(1, Ordering::Relaxed);
+                    }
+                    uses[place].fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let mut columns = Columns(false);
+        for _ in 0..changes {
+            let before = uses[0].load(Ordering::Relaxed);
+            columns.change("item");
+            wait_until("there was load", || uses[0].load(Ordering::Relaxed) > before + 200);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let [alone, first, later] = errors.map(AtomicUsize::into_inner);
+    println!(
+        "figure: errors of users through {changes} changes of a table under load: {alone} alone, \
+         {first} first in a transaction, {later} later in one; uses: {uses:?}"
+    );
+    assert_eq!((alone, first, later), (0, 0, 0));
+    assert_eq!(pool.stats().closed.total(), 0);
 }

@@ -199,5 +199,5 @@ pub mod stats {
     pub use crate::observe::reading::Reading;
     #[cfg(feature = "histograms")]
     pub use crate::types::times::{Distribution, Distributions, Quantiles, Times, ValueCount};
-    pub use crate::types::{ClosedBy, Stats};
+    pub use crate::types::{ClosedBy, DriverCount, Stats};
 }

@@ -55,6 +55,12 @@ impl Snapshot {
             stats.gets, stats.gets_waited, stats.timeouts, stats.refused, stats.cancelled,
         );
         wrapped(f, "  gets: ", &gets)?;
+        let driver = stats.driver.iter();
+        let driver: Vec<String> =
+            driver.map(|count| format!("{} {}", Plain(count.name), count.total)).collect();
+        if !driver.is_empty() {
+            wrapped(f, "  driver: ", &driver.join(", "))?;
+        }
         #[cfg(feature = "histograms")]
         write!(f, "{}", stats.times)?;
         Ok(())

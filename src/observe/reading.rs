@@ -64,7 +64,12 @@ impl<M: ManageConnection> Shared<M> {
 
     /// [`stats_of`](Shared::stats_of) without the times.
     fn counts_of(&self, gauges: &Gauges, counters: &Counters) -> Stats {
-        Stats { events_lost: self.subscribers.lost(), ..Stats::new(gauges, counters) }
+        let driver = self.logger.catch_panic("counts", || self.manager.counts());
+        Stats {
+            events_lost: self.subscribers.lost(),
+            driver: driver.unwrap_or_default(),
+            ..Stats::new(gauges, counters)
+        }
     }
 
     /// Reads the recorded times. A child has none: their locks may be locked there for ever.

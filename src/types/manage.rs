@@ -23,6 +23,16 @@ pub struct CallLimits {
     pub close: Duration,
 }
 
+/// One of the totals that a driver counts: see [`ManageConnection::counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct DriverCount {
+    /// What is counted, in lower case: `statement_hits`.
+    pub name: &'static str,
+    /// How often it has happened since the manager was made.
+    pub total: u64,
+}
+
 /// Opens and checks the connections of one driver.
 ///
 /// Three methods are required; they have the same names and meanings as in `r2d2`. The
@@ -93,6 +103,15 @@ pub trait ManageConnection: Send + Sync + 'static {
     /// returns none.
     fn check_limits(&self, limits: &CallLimits) -> Vec<String> {
         let _ = limits;
+        Vec::new()
+    }
+
+    /// What the driver counts, such as statements that it had prepared already. The pool shows the
+    /// totals in [`Stats::driver`](crate::stats::Stats::driver), and exporters pass them on.
+    ///
+    /// Each name stays the same and each total only grows. Called whenever somebody reads the
+    /// pool's figures, on that thread. It must not block. The default counts nothing.
+    fn counts(&self) -> Vec<DriverCount> {
         Vec::new()
     }
 

@@ -37,8 +37,8 @@ pub use handler::{
 pub use health::{Health, HealthLevel, HealthThresholds, Readiness};
 pub use holder::{Holder, NestedGet, Waiter};
 pub use manage::{
-    CallLimits, CustomizeConnection, HandleError, LoggingErrorHandler, ManageConnection,
-    NopConnectionCustomizer, NopErrorHandler,
+    CallLimits, CustomizeConnection, DriverCount, HandleError, LoggingErrorHandler,
+    ManageConnection, NopConnectionCustomizer, NopErrorHandler,
 };
 pub use stats::{ClosedBy, Stats};
 pub use subscription::{ConnectionAt, Scene, Subscription};

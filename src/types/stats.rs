@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::core::{Counters, Gauges, Reason};
+use crate::types::DriverCount;
 #[cfg(feature = "histograms")]
 use crate::types::times::Times;
 
@@ -95,6 +96,9 @@ pub struct Stats {
     /// Events that were lost because a subscriber read too slowly, or because the handler
     /// or the logger hung.
     pub events_lost: u64,
+    /// What the driver counts, of all pools that share its manager: see
+    /// [`ManageConnection::counts`](crate::ManageConnection::counts).
+    pub driver: Vec<DriverCount>,
     /// How long waits, uses, connects, checks and closes take. (Feature `histograms`, on
     /// by default.)
     #[cfg(feature = "histograms")]

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::{Fairness, PooledConnection};
+use fairpool::stats::DriverCount;
+use fairpool::{Fairness, ManageConnection, Pool, PooledConnection};
 use fairpool_testing::stub::{Does, Gate, Op, Server, WATCHDOG, builder, eventually};
 
 use crate::support::{ms, served, waiter};
@@ -136,4 +137,49 @@ fn p12_waits_are_counted_whatever_comes_of_them() {
         drop(pool.get().unwrap());
         assert_eq!(pool.stats().gets_waited, after.gets_waited + 1, "it did not wait");
     }
+}
+
+/// A driver that counts, or fails to.
+struct Counting {
+    panics: bool,
+}
+
+impl ManageConnection for Counting {
+    type Connection = ();
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn is_valid(&self, _: &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut ()) -> bool {
+        false
+    }
+
+    fn counts(&self) -> Vec<DriverCount> {
+        assert!(!self.panics, "a driver that fails to count");
+        vec![DriverCount { name: "statement_hits", total: 7 }]
+    }
+}
+
+#[test]
+fn what_the_driver_counts_is_in_statistics_and_snapshot() {
+    let pool = Pool::builder().max_size(1).build(Counting { panics: false }).unwrap();
+    assert_eq!(pool.stats().driver, [DriverCount { name: "statement_hits", total: 7 }]);
+    assert_eq!(pool.reading().stats.driver.len(), 1);
+    let snapshot = pool.snapshot().to_string();
+    assert!(snapshot.contains("\n  driver: statement_hits 7\n"), "{snapshot}");
+}
+
+#[test]
+fn p10_a_driver_that_panics_while_it_counts_costs_its_counts() {
+    let pool = Pool::builder().max_size(1).build(Counting { panics: true }).unwrap();
+    assert!(pool.stats().driver.is_empty());
+    assert!(!pool.snapshot().to_string().contains("driver:"));
+    drop(pool.get().unwrap());
+    assert_eq!(pool.stats().gets, 1);
 }

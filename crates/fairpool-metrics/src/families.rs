@@ -110,6 +110,13 @@ pub const FAMILIES: &[Family] = &[
         values: Values::One(|r| r.stats.gets_not_taken.into()),
     },
     Family {
+        name: "fairpool.driver.events",
+        help: "What the driver counts, such as calls whose statement was prepared already",
+        kind: Kind::Counter,
+        unit: Unit::Count("{event}"),
+        values: Values::OfDriver("fairpool.driver.event"),
+    },
+    Family {
         name: "fairpool.overtakes",
         help: "Gets served before a caller that was already waiting",
         kind: Kind::Counter,

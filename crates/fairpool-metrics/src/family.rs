@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairpool::stats::{Distribution, Distributions, Reading};
+use fairpool::stats::{Distribution, Distributions, DriverCount, Reading};
 
 /// A metric with one value per pool, or one per pool and label.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) enum Values {
     One(Read),
     /// By this attribute, which has these labels.
     By(&'static str, &'static [(&'static str, Read)]),
+    /// By this attribute, whose labels are the names that the driver gives to what it counts.
+    OfDriver(&'static str),
 }
 
 impl Family {
@@ -54,6 +56,13 @@ impl Family {
                     value: read(reading),
                 };
                 labels.iter().map(sample).collect()
+            }
+            Values::OfDriver(key) => {
+                let sample = |count: &DriverCount| Sample {
+                    attribute: Some((key, count.name)),
+                    value: count.total.into(),
+                };
+                reading.stats.driver.iter().map(sample).collect()
             }
         }
     }

@@ -30,6 +30,10 @@
 //! By default nothing of one caller reaches the next, and a use that left nothing costs no round
 //! trip: see [`Reset`].
 //!
+//! A statement is prepared once for each connection and kept: see
+//! [`Client`](Client#prepared-statements). With the driver alone, or with `r2d2_postgres`, a program
+//! has that only if it keeps each statement beside its connection by itself.
+//!
 //! # What to know about `postgres::Client`
 //!
 //! - **Dropping a client closes it and may block.** The drop waits, without a limit,

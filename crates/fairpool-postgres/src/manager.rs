@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairpool::stats::DriverCount;
 use fairpool::{CallLimits, ManageConnection};
 use postgres::config::TargetSessionAttrs;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -24,7 +25,8 @@ pub use self::reset::Reset;
 use self::secrets::Shown;
 pub(crate) use self::secrets::from_server;
 use crate::client::{
-    Client, Rules, ServerRole, is_lost_statement, is_refusal, learn_own_types, refuse,
+    Client, Rules, ServerRole, StatementCounts, is_lost_statement, is_refusal, learn_own_types,
+    refuse,
 };
 
 const SETTINGS_BEHIND_POOLER: &str = "session settings need a session of their own: set them for \
@@ -198,6 +200,18 @@ where
         limits::connect_timeout_misfit(&self.config(), limits).into_iter().collect()
     }
 
+    /// What the connections did with statements that they keep prepared: see [`StatementCounts`].
+    fn counts(&self) -> Vec<DriverCount> {
+        let StatementCounts { hits, prepared, evicted, invalidated } = self.statements();
+        let counts = [
+            ("statement_hits", hits),
+            ("statements_prepared", prepared),
+            ("statements_evicted", evicted),
+            ("statements_invalidated", invalidated),
+        ];
+        counts.map(|(name, total)| DriverCount { name, total }).to_vec()
+    }
+
     /// Makes one round trip of at most 2 s. Where the configuration's `target_session_attrs` asks
     /// for a role, it asks the server whether that still holds, without a limit.
     ///
@@ -279,8 +293,9 @@ where
     /// client itself rejected a value or a statement. Not fatal: class XX, which
     /// extensions use for bad input.
     /// Also fatal: a prepared statement that the server no longer has (26000), or whose result
-    /// has changed (0A000, "cached plan must not change result type"). Every later execution on
-    /// the connection would fail likewise.
+    /// has changed (0A000, "cached plan must not change result type"). Every later execution of it
+    /// would fail likewise. (The [`Client`] itself prepares those that it keeps again, and so
+    /// goes on; but here only the error is known.)
     fn is_fatal(&self, error: &Error) -> bool {
         is_fatal(error)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fairpool::stats::DriverCount;
 use fairpool::{Builder, ManageConnection, NopErrorHandler, Pool};
 
 use super::server::Life;
@@ -113,6 +114,11 @@ impl ManageConnection for Manager {
     fn has_broken(&self, conn: &mut Conn) -> bool {
         self.0.expect_open(Op::HasBroken, conn.id);
         self.0.says(Op::HasBroken)
+    }
+
+    fn counts(&self) -> Vec<DriverCount> {
+        let total = self.0.calls(Op::Connect) as u64;
+        vec![DriverCount { name: "connects", total }]
     }
 
     fn needs_reset(&self, conn: &mut Conn) -> bool {

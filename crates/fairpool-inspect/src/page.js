@@ -176,6 +176,7 @@ const parts = (() => {
     { head: "label", value: (one) => one.label },
     { head: "thread", value: (one) => one.thread },
     { head: "connection", name: "connection", value: (one) => one.connection_id },
+    { head: "backend", name: "backend", value: (one) => one.backend_id },
   ]);
   const waiters = table("Waiters", "No caller waits.", [
     { head: "waits for", kind: "span-of", value: (one) => span(one.waited) },

@@ -146,7 +146,8 @@ where
     type Connection = Client;
     type Error = Error;
 
-    /// Connects and applies the session settings.
+    /// Connects, applies the session settings and asks for the number of the backend, in one round
+    /// trip after the login.
     ///
     /// # Errors
     ///
@@ -174,15 +175,26 @@ where
             Some(source) => source.log_in(&self.config, log_in)?,
             None => log_in(&self.config)?,
         };
+        let mut backend_id = None;
         if !self.rules.transaction_pooler {
-            self.apply_settings(&mut client)?;
+            backend_id = self.set_up(&mut client)?;
         } else if self.has_settings() {
             return Err(refuse(&mut client, SETTINGS_BEHIND_POOLER));
         } else {
             learn_own_types(&mut client)?;
         }
         let role = ServerRole::of(self.config.get_target_session_attrs(), self.is_read_only());
-        Ok(Client::new(client, Arc::clone(&self.rules), role))
+        Ok(Client::new(client, Arc::clone(&self.rules), role, backend_id))
+    }
+
+    /// The id of the server's process for the connection: `pid` in `pg_stat_activity` and in the
+    /// server's log. Behind PgBouncer that pools sessions, that of the server's process too.
+    ///
+    /// `None` behind a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler), where
+    /// each transaction may have another one. (If such a pooler is there and not declared, the number
+    /// is that of the process that answered first.)
+    fn backend_id(&self, client: &mut Client) -> Option<u32> {
+        client.backend_id()
     }
 
     /// Sets the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout) so

@@ -11,6 +11,7 @@ use postgres::{Error, GenericClient};
 
 use super::call::{Plan, Source};
 use super::cancel::ThisUse;
+use super::comment::Comment;
 use super::pooler::refuse;
 use super::role::ServerRole;
 use super::rules::{Rules, is_lost_statement};
@@ -33,6 +34,8 @@ pub(crate) struct State {
     was_lent: bool,
     /// A call had a fatal error, so the connection must not be used again.
     has_failed: bool,
+    /// What is appended to the texts of this use.
+    pub(super) comment: Option<Comment>,
     /// Created with the first cancel token of a use.
     this_use: OnceCell<ThisUse>,
     /// What the last reset has undone, for the pool to log.
@@ -50,6 +53,7 @@ impl State {
             left: Left::NOTHING,
             was_lent: false,
             has_failed: false,
+            comment: None,
             this_use: OnceCell::new(),
             left_behind: None,
             types: HashMap::new(),
@@ -66,6 +70,7 @@ impl State {
 
     /// Ends a use. Returns whether it is known that the connection must not be used again.
     pub(super) fn end_use(&mut self) -> bool {
+        self.comment = None;
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
@@ -222,6 +227,31 @@ impl State {
         Ok(if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) })
     }
 
+    /// The text to send instead of the statement's own, if this use has a comment.
+    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
+        let comment = self.comment.as_ref()?;
+        comment.append_to(source.named().err()?)
+    }
+
+    /// As [`plan`](Self::plan), for a statement of which this text is sent, if any. It is not worth
+    /// keeping: the next use has another comment.
+    pub(super) fn plan_commented<'s, C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'s>,
+        commented: Option<&'s str>,
+        params: usize,
+    ) -> Result<Plan<'s>, Error> {
+        let Some(sql) = commented else { return self.plan(inner, source, params) };
+        if !self.rules.transaction_pooler {
+            return Ok(Plan::Text(sql));
+        }
+        Ok(match self.plan(inner, source, params)? {
+            Plan::Unnamed(_, types) => Plan::Unnamed(sql, types),
+            _ => Plan::Text(sql),
+        })
+    }
+
     /// The types of a statement's parameters. The server is asked for them once per text, inside
     /// a transaction, during which the pooler stays on one session.
     pub(super) fn types_of<C: GenericClient>(
@@ -248,22 +278,36 @@ impl State {
         Ok(types)
     }
 
-    pub(super) fn call<'s, C: GenericClient, R>(
+    pub(super) fn call<C: GenericClient, R>(
         &mut self,
         inner: &mut C,
-        source: Source<'s>,
+        source: Source<'_>,
         params: usize,
-        call: impl FnOnce(&mut C, Plan<'s>) -> Result<R, Error>,
+        call: impl FnOnce(&mut C, Plan<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let effect = self.admit(inner, source)?;
-        let result = self.plan(inner, source, params).and_then(|plan| call(inner, plan));
+        let commented = self.commented(source);
+        let plan = self.plan_commented(inner, source, commented.as_deref(), params);
+        let result = plan.and_then(|plan| call(inner, plan));
         let result = self.note(source, effect, result);
         self.ask_at_once(inner);
         result
     }
 
-    /// A call whose text is sent as it is.
+    /// A call whose text is sent as it is, with the comment of this use.
     pub(super) fn text_call<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        call: impl FnOnce(&mut C, &str) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let commented = self.commented(Source::Text(sql));
+        let sent = commented.as_deref().unwrap_or(sql);
+        self.bare_call(inner, sql, |inner| call(inner, sent))
+    }
+
+    /// A call whose text is sent without the comment of this use.
+    pub(super) fn bare_call<C: GenericClient, R>(
         &mut self,
         inner: &mut C,
         sql: &str,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, Error};
+use postgres::{Client, Config, Error, Row};
 
 use super::limits::default_connect_timeout;
-use super::{PostgresConnectionManager, Reset, secrets};
+use super::{PostgresConnectionManager, Reset, is_fatal, secrets};
 
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
@@ -267,28 +267,52 @@ impl<T> PostgresConnectionManager<T> {
         !self.settings.is_empty()
     }
 
-    /// Applies the session settings, if there are any, in one round trip.
+    /// Applies the session settings to a new session, and asks for the number of its backend, in
+    /// one round trip. `None` if the server refuses to tell.
     ///
+    /// The driver has a number from the login and keeps it to itself. It would not do anyway:
+    /// PgBouncer makes up its own, and no list of the server has that.
+    pub(super) fn set_up(&self, client: &mut Client) -> Result<Option<u32>, Error> {
+        match self.send_settings(client) {
+            Ok(row) => Ok(row.and_then(|row| u32::try_from(row.try_get::<_, i32>(0).ok()?).ok())),
+            Err(error) if !self.has_settings() && !is_fatal(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Applies the session settings, if there are any, in one round trip.
+    pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
+        if self.has_settings() {
+            self.send_settings(client)?;
+        }
+        Ok(())
+    }
+
     /// The values are parameters: the driver writes the text of a statement to the log, at
     /// the debug level, and the server lists it in `pg_stat_activity`.
-    pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
-        let Some(sql) = settings_sql(self.settings.len()) else { return Ok(()) };
+    fn send_settings(&self, client: &mut Client) -> Result<Option<Row>, Error> {
+        let sql = settings_sql(self.settings.len());
         let parameter = |text| (text as &(dyn ToSql + Sync), Type::TEXT);
         let pairs = self.settings.iter();
         let parameters: Vec<_> =
             pairs.flat_map(|(name, value)| [parameter(name), parameter(value)]).collect();
         let applied = client.query_typed(&sql, &parameters);
-        applied.map(drop).map_err(|error| secrets::of_settings(error, &self.settings))
+        let applied = applied.map_err(|error| secrets::of_settings(error, &self.settings))?;
+        Ok(applied.into_iter().next())
     }
 }
 
-/// The statement that sets this many parameters. While it runs the server sends no notices,
-/// which the driver would log: they may quote a value.
-fn settings_sql(number: usize) -> Option<String> {
+/// The statement that sets this many parameters, and returns the number of the backend first. While
+/// it runs the server sends no notices, which the driver would log: they may quote a value.
+fn settings_sql(number: usize) -> String {
+    let backend = "SELECT pg_catalog.pg_backend_pid()";
+    if number == 0 {
+        return backend.to_owned();
+    }
     let quiet = "pg_catalog.set_config('client_min_messages', 'error', true)";
     let call = |n: usize| format!("pg_catalog.set_config(${}, ${}, false)", 2 * n + 1, 2 * n + 2);
     let calls: String = (0..number).map(|n| format!(", {}", call(n))).collect();
-    (number > 0).then(|| format!("SELECT {quiet}{calls}"))
+    format!("{backend}, {quiet}{calls}")
 }
 
 /// After how much silence keepalives give up.

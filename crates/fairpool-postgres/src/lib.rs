@@ -100,6 +100,8 @@ mod client;
 mod json;
 mod left;
 mod manager;
+mod session;
+mod waits;
 
 pub use postgres;
 pub use postgres::NoTls;
@@ -110,6 +112,8 @@ pub use crate::client::{
     CancelToken, Client, RowIter, Statement, ToStatement, Transaction, TransactionBuilder,
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
+pub use crate::session::ServerSession;
+pub use crate::waits::{AskError, LockWait, Party, ServerReport, WhoWaits, who_waits};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

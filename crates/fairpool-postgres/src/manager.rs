@@ -10,6 +10,7 @@ mod settings;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fairpool::{CallLimits, ManageConnection};
@@ -75,6 +76,8 @@ pub struct PostgresConnectionManager<T> {
     credentials: Option<Arc<Source>>,
     rules: Arc<Rules>,
     limits: PoolLimits,
+    /// Questions beside the pool that have no answer yet. Clones count together.
+    pub(crate) questions: Arc<AtomicU32>,
 }
 
 /// Whether an error of a call makes the connection useless to the next caller.
@@ -98,7 +101,8 @@ impl<T> PostgresConnectionManager<T> {
     pub fn new(config: Config, tls: T) -> Self {
         let limits = PoolLimits::default();
         let settings = Vec::new();
-        Self { config, tls, settings, credentials: None, rules: Arc::default(), limits }
+        let (rules, questions) = Default::default();
+        Self { config, tls, settings, credentials: None, rules, limits, questions }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of

@@ -214,6 +214,18 @@ impl<T> PostgresConnectionManager<T> {
         self
     }
 
+    /// A manager for one connection beside the pool, to be opened within this limit.
+    pub(crate) fn for_a_question(&self, limit: Duration) -> Self
+    where
+        T: Clone,
+    {
+        let mut manager = self.clone();
+        if manager.config.get_connect_timeout().is_none() {
+            manager.config.connect_timeout(limit);
+        }
+        manager
+    }
+
     /// Returns the configuration used for connecting, with defaults filled in.
     ///
     /// The driver's `Debug` of it shows the value of `options`, which the manager's hides.

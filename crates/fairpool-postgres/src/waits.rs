@@ -297,3 +297,6 @@ impl error::Error for AskError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

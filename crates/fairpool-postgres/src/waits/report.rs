@@ -61,8 +61,9 @@ pub struct LockWait {
     /// For how long it has waited; `None` if the server does not tell. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
     pub waited: Option<Duration>,
-    /// Those that it waits for directly: they have the lock, or wait for it too and come first.
-    pub behind: Vec<Party>,
+    /// The ids of the processes that it waits for directly: they have the lock, or wait for it too and
+    /// come first. Each waits itself in another [`LockWait`], or is in `held_by`.
+    pub behind: Vec<i32>,
     /// Those that it waits for in the end: they wait for no lock themselves. Empty in a deadlock.
     pub held_by: Vec<Party>,
 }
@@ -142,20 +143,21 @@ impl Join<'_> {
 
     fn waits(&self) -> Vec<LockWait> {
         let ends = self.ends();
-        let parties = |pids: &[i32]| pids.iter().map(|&pid| self.party(pid)).collect();
         let wait = |(row, lock): (&Row, &Lock)| {
             let Lock { kind, mode, relation, waited } = lock.clone();
+            let pid = row.session.pid;
             let mut behind = row.blockers.clone();
             behind.sort_unstable();
             behind.dedup();
+            let held_by = ends.get(&pid).into_iter().flatten();
             LockWait {
-                waiter: self.party(row.session.pid),
+                waiter: self.party(pid),
                 lock: kind,
                 mode,
                 relation,
                 waited,
-                behind: parties(&behind),
-                held_by: parties(ends.get(&row.session.pid).map_or(&[], Vec::as_slice)),
+                behind,
+                held_by: held_by.map(|&pid| self.party(pid)).collect(),
             }
         };
         let mut waits: Vec<LockWait> = self.waiting().map(wait).collect();
@@ -253,10 +255,11 @@ impl Party {
 }
 
 impl LockWait {
-    fn text(&self, pool: &str) -> String {
-        let waiter = format!("{}{}", self.waiter.name(pool), self.waiter.statement());
+    fn text(&self, report: &ServerReport) -> String {
+        let waiter = format!("{}{}", self.waiter.name(&report.pool), self.waiter.statement());
         let waited = self.waited.map(|span| format!(" for {span:.1?}")).unwrap_or_default();
-        format!("{waiter} waits for {}{waited}, held by {}", self.lock_text(), self.held_text(pool))
+        let (lock, held) = (self.lock_text(), self.held_text(report));
+        format!("{waiter} waits for {lock}{waited}, held by {held}")
     }
 
     fn lock_text(&self) -> String {
@@ -271,20 +274,13 @@ impl LockWait {
         }
     }
 
-    fn held_text(&self, pool: &str) -> String {
+    fn held_text(&self, report: &ServerReport) -> String {
         if self.held_by.is_empty() {
-            let behind = list(&self.behind, |party| party.name(pool));
-            let what = if self.behind.len() == 1 { "which waits" } else { "which wait" };
-            return format!(
-                "{behind}, {what} too: a deadlock, which the server ends after its \
-                 deadlock_timeout"
-            );
+            return self.deadlock_text(report);
         }
-        let is_end =
-            |party: &&Party| self.held_by.iter().any(|end| end.session.pid == party.session.pid);
-        let between = self.behind.iter().filter(|party| !is_end(party)).count() as u64;
-        let held_by = list(&self.held_by, |party| party.name_and_state(pool));
-        match between {
+        let is_end = |pid: &&i32| self.held_by.iter().any(|party| party.session.pid == **pid);
+        let held_by = list(&self.held_by, |party| party.name_and_state(&report.pool));
+        match self.behind.iter().filter(|pid| !is_end(pid)).count() as u64 {
             0 => held_by,
             between => format!(
                 "{held_by}; {} before it",
@@ -292,11 +288,24 @@ impl LockWait {
             ),
         }
     }
+
+    fn deadlock_text(&self, report: &ServerReport) -> String {
+        let name = |pid: &i32| {
+            let mut waiters = report.waits.iter().map(|wait| &wait.waiter);
+            let party = waiters.find(|waiter| waiter.session.pid == *pid);
+            party.map_or_else(|| format!("backend {pid}"), |party| party.name(&report.pool))
+        };
+        let what = if self.behind.len() == 1 { "which waits" } else { "which wait" };
+        format!(
+            "{}, {what} too: a deadlock, which the server ends after its deadlock_timeout",
+            list(&self.behind, name)
+        )
+    }
 }
 
-fn list(parties: &[Party], text: impl Fn(&Party) -> String) -> String {
-    let mut texts: Vec<String> = parties.iter().take(NAMED).map(text).collect();
-    let more = parties.len().saturating_sub(NAMED) as u64;
+fn list<P>(all: &[P], text: impl Fn(&P) -> String) -> String {
+    let mut texts: Vec<String> = all.iter().take(NAMED).map(text).collect();
+    let more = all.len().saturating_sub(NAMED) as u64;
     if more > 0 {
         texts.push(count(more, "other session", "other sessions"));
     }
@@ -317,7 +326,7 @@ impl fmt::Display for ServerReport {
             (_, waiting) => format!("{waiting} of {holders} wait for locks"),
         };
         wrapped(f, "", &format!("pool '{}' at its server: {head}", Plain(pool)))?;
-        lines(f, &self.waits, |wait| wait.text(pool))?;
+        lines(f, &self.waits, |wait| wait.text(self))?;
         lines(f, &self.idle, |party| party.idle_text(pool))?;
         lines(f, &self.ended, |party| {
             format!("{} has no session on the server: it has ended", party.name(pool))

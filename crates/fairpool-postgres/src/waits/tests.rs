@@ -91,7 +91,7 @@ fn chains_lead_to_their_ends_and_circles_to_none() {
     let ends: Vec<_> = report
         .waits
         .iter()
-        .map(|wait| (wait.waiter.session.pid, pids(&wait.behind), pids(&wait.held_by)))
+        .map(|wait| (wait.waiter.session.pid, wait.behind.clone(), pids(&wait.held_by)))
         .collect();
     let expected = [
         (1, vec![2], vec![3, 4]),

@@ -195,13 +195,11 @@ fn a_chain_of_waits_is_followed_through_holders_and_strangers() {
         };
         answer.waits.iter().find(is_it).unwrap_or_else(|| panic!("{name}: {answer}"))
     };
-    assert_eq!(thread_of(&of("first").behind[0]).as_deref(), Some("second"));
-    let between = &of("second").behind[0];
-    assert_eq!(
-        (thread_of(between), between.session.application_name.as_deref()),
-        (None, Some("between"))
-    );
-    assert_eq!(answer.waits[2].waiter.session.pid, between.session.pid, "strangers come last");
+    assert_eq!(of("first").behind, [of("second").waiter.session.pid]);
+    let between = &answer.waits[2].waiter;
+    assert_eq!(of("second").behind, [between.session.pid], "strangers come last");
+    let name = between.session.application_name.as_deref();
+    assert_eq!((thread_of(between), name), (None, Some("between")));
     let text = one_line(&answer);
     assert!(text.contains("2 of 3 holders wait for locks"), "{text}");
     assert!(text.contains("; 1 other session waits before it"), "{text}");

@@ -206,6 +206,11 @@ impl PoolTypes for Virtual {
     fn connection_id(conn: &u64) -> u64 {
         *conn
     }
+
+    /// There is no server.
+    fn backend_id(_: &u64) -> u32 {
+        0
+    }
 }
 
 enum Happening {

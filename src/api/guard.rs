@@ -52,6 +52,9 @@ pub struct PooledConnection<M: ManageConnection> {
 pub struct ConnectionInfo {
     /// The connection's number: unique in the process, and larger for later ones.
     pub id: u64,
+    /// The number of its session at the server, if the manager knows it:
+    /// [`ManageConnection::backend_id`].
+    pub backend_id: Option<u32>,
     /// How long ago it was opened.
     pub age: Duration,
     /// How often it has been handed out, this time included.
@@ -220,6 +223,7 @@ impl<M: ManageConnection> PooledConnection<M> {
         let conn = this.conn();
         ConnectionInfo {
             id: conn.id,
+            backend_id: conn.backend_id,
             age: conn.pool.shared.ago(conn.opened_at),
             times_used: conn.uses,
         }

@@ -23,6 +23,7 @@ impl<T: PoolTypes> Core<T> {
         let slot = self.slot(&lease.permit);
         slot.fresh_at = fx.now;
         slot.connection_id = T::connection_id(&lease.conn);
+        slot.backend_id = T::backend_id(&lease.conn);
         if slot.state == ConnectionState::Abandoned {
             self.take_in_late(lease, Reason::Excess, fx);
         } else {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::Gate;
 use super::{ConnectionState, ErrorKind, Reason, Time};
 
-/// A connection, by its slot and its number; that is zero until it is open.
+/// A connection, by its slot and its number; that is zero until it is open. With the number of its
+/// session at the server, if that is known, or zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionRef {
     pub(crate) slot: u32,
+    pub(crate) backend_id: u32,
     pub(crate) connection_id: u64,
 }
 

@@ -6,6 +6,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::events::{ConnectionRef, EventBuffer, Step};
+use super::slot::Slot;
 use super::{ConnectionState, Core, Permit, PoolTypes, Reason, Time};
 
 impl<T: PoolTypes> Core<T> {
@@ -73,6 +74,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     pub(super) fn connection_ref(&self, index: usize) -> ConnectionRef {
-        ConnectionRef { slot: index as u32, connection_id: self.slots[index].connection_id }
+        let Slot { connection_id, backend_id, .. } = self.slots[index];
+        ConnectionRef { slot: index as u32, backend_id, connection_id }
     }
 }

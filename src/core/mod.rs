@@ -78,6 +78,9 @@ pub(crate) trait PoolTypes {
 
     /// The number of a connection; never zero.
     fn connection_id(conn: &Self::Conn) -> u64;
+
+    /// The number of its session at the server; zero if that is not known.
+    fn backend_id(conn: &Self::Conn) -> u32;
 }
 
 /// Tells the threads of callers apart.

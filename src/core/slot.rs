@@ -59,6 +59,8 @@ impl Check {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held<C> {
     pub(crate) connection_id: u64,
+    /// Zero if it is not known.
+    pub(crate) backend_id: u32,
     pub(crate) caller: C,
     pub(crate) held_for: Duration,
     /// It was granted to a task, which was not polled since.
@@ -92,6 +94,8 @@ pub(super) struct Slot<T: PoolTypes> {
     pub(super) proof: u64,
     /// Zero until it is open.
     pub(super) connection_id: u64,
+    /// Its session at the server. Zero until it is open, and if it is not known.
+    pub(super) backend_id: u32,
     /// The abandoned driver call, or the close of the connection that it brought too late
     /// (while `Abandoned`).
     pub(super) abandoned: Option<(CallKind, Time)>,
@@ -127,6 +131,7 @@ impl<T: PoolTypes> Slot<T> {
             generation: 0,
             proof: 0,
             connection_id: 0,
+            backend_id: 0,
             abandoned: None,
             patience_ends: Time::NEVER,
             past_patience: false,
@@ -166,8 +171,9 @@ impl<T: PoolTypes> Slot<T> {
 
     pub(super) fn held(&self, now: Time) -> Option<Held<T::Caller>> {
         let held_for = now.since(self.since);
-        let (connection_id, untaken) = (self.connection_id, self.untaken);
-        Some(Held { connection_id, caller: self.caller.clone()?, held_for, untaken })
+        let (connection_id, backend_id) = (self.connection_id, self.backend_id);
+        let (caller, untaken) = (self.caller.clone()?, self.untaken);
+        Some(Held { connection_id, backend_id, caller, held_for, untaken })
     }
 
     /// The driver call that is under way and not abandoned.

@@ -85,7 +85,9 @@ impl Snapshot {
     fn holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.holders.iter().map(|holder| {
             let not_polled = if holder.is_granted_not_polled() { ", not polled" } else { "" };
-            let what = format!("connection {}{not_polled}", holder.connection_id());
+            let backend = holder.backend_id().map(|id| format!(", backend {id}"));
+            let backend = backend.unwrap_or_default();
+            let what = format!("connection {}{backend}{not_polled}", holder.connection_id());
             Entry::new(holder.held_for(), what, holder.call_site())
         });
         callers(f, "held", "longest first", entries)

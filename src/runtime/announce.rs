@@ -158,6 +158,7 @@ impl<M: ManageConnection> Shared<M> {
             ("thread", holder.thread().into()),
             ("location", location.as_str().into()),
             ("held_ms", millis(holder.held_for()).into()),
+            ("backend_id", holder.backend_id().unwrap_or_default().into()),
         ];
         self.logger.log(Level::Warn, key_values, message);
     }

@@ -19,6 +19,8 @@ pub(crate) struct Conn<C, P> {
     value: Option<C>,
     pub(crate) extensions: Extensions,
     pub(crate) id: u64,
+    /// The number of its session at the server, if the manager knows it. Not zero.
+    pub(crate) backend_id: Option<u32>,
     pub(crate) opened_at: Time,
     pub(crate) uses: u64,
     pub(crate) sampler: UseSampler,
@@ -36,12 +38,19 @@ pub(crate) struct Conn<C, P> {
 const TAKEN: &str = "BUG: a connection without its value is in use";
 
 impl<C, P> Conn<C, P> {
-    pub(crate) fn new(pool: Arc<P>, value: C, id: u64, now: Time, seed: u64) -> Conn<C, P> {
+    pub(crate) fn new(
+        pool: Arc<P>,
+        value: C,
+        (id, backend_id): (u64, Option<u32>),
+        now: Time,
+        seed: u64,
+    ) -> Conn<C, P> {
         Conn {
             pool,
             value: Some(value),
             extensions: Extensions::new(),
             id,
+            backend_id,
             opened_at: now,
             uses: 0,
             sampler: UseSampler::new(seed),

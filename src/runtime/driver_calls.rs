@@ -61,8 +61,10 @@ impl<M: ManageConnection> Shared<M> {
             Ok(()) => {
                 let customized = || self.manager.customized(&mut value);
                 let _ = self.logger.catch_panic("customized", customized);
+                let backend_id = || self.manager.backend_id(&mut value);
+                let backend_id = self.logger.catch_panic("backend_id", backend_id);
                 self.record_since(Timed::Connect, begun);
-                self.connected(permit, value);
+                self.connected(permit, value, backend_id.unwrap_or(None));
             }
             Err(failure) => {
                 // In a guard of its own: a panic within a panic would abort the process.
@@ -72,13 +74,15 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    fn connected(self: &Arc<Self>, permit: Permit, value: M::Connection) {
+    fn connected(self: &Arc<Self>, permit: Permit, value: M::Connection, backend_id: Option<u32>) {
         let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
-        self.notify("handle_acquire", |handler| handler.handle_acquire(AcquireEvent { id }));
+        let backend_id = backend_id.filter(|&id| id != 0);
+        let event = AcquireEvent { id, backend_id };
+        self.notify("handle_acquire", |handler| handler.handle_acquire(event));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });
         // The odd factor lets consecutive numbers differ in all bits.
         let seed = self.config.policy.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let conn = PoolConn::<M>::new(pool, value, id, self.clock.now(), seed);
+        let conn = PoolConn::<M>::new(pool, value, (id, backend_id), self.clock.now(), seed);
         let lease = Leased::new(permit, conn);
         self.give_back(|core, fx| core.connect_finished(lease, fx));
     }

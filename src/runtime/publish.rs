@@ -12,7 +12,7 @@ use crate::core::{EventBuffer, SlotView, Time};
 use crate::sync::{self, Arc, PlainOrdering as Ordering};
 use crate::types::{
     CallSite, Caller, ConnectionAt, Error, Event, EventKind, EventSource, ManageConnection, Scene,
-    Subscription, Waiter,
+    Subscription, Waiter, known_backend,
 };
 
 /// The journal is emptied this often while there are steps and subscribers.
@@ -41,6 +41,7 @@ impl<M: ManageConnection> Shared<M> {
         let connection_at = |SlotView { connection, state, lasted, caller }| ConnectionAt {
             slot: connection.slot,
             connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+            backend_id: known_backend(connection.backend_id),
             state,
             lasted,
             holder: caller.as_ref().map(CallSite::from),

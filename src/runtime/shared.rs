@@ -37,6 +37,10 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
     fn connection_id(conn: &PoolConn<M>) -> u64 {
         conn.id
     }
+
+    fn backend_id(conn: &PoolConn<M>) -> u32 {
+        conn.backend_id.unwrap_or(0)
+    }
 }
 
 pub(crate) type PoolConn<M> = Conn<<M as ManageConnection>::Connection, PoolRef<M>>;

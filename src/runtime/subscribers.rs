@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::core::{ConnectionRef, ConnectionState, Entry, EventBuffer, Reason, Step};
 use crate::sync::{Mutex, PlainOrdering as Ordering, PlainU64};
-use crate::types::{CallSite, Caller, Event, EventKind, SubscriberList};
+use crate::types::{CallSite, Caller, Event, EventKind, SubscriberList, known_backend};
 
 /// The journal's capacity is at least this, so that subscribers with a small capacity do
 /// not wake the reaper at every step.
@@ -167,6 +167,7 @@ impl List {
                     call_site,
                     waited,
                     connection_id: connection.connection_id,
+                    backend_id: known_backend(connection.backend_id),
                     from: last.as_ref().map(CallSite::from),
                 };
                 (checked_out, Some(moved(connection, from, ConnectionState::Busy, None)))
@@ -198,6 +199,7 @@ fn moved(
     EventKind::Moved {
         slot: connection.slot,
         connection_id: (connection.connection_id != 0).then_some(connection.connection_id),
+        backend_id: known_backend(connection.backend_id),
         from,
         to,
         reason,

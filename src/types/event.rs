@@ -60,6 +60,9 @@ pub enum EventKind {
         waited: Duration,
         /// The number of the connection.
         connection_id: u64,
+        /// The number of its session at the server, if the manager knows it
+        /// ([`ManageConnection::backend_id`](crate::ManageConnection::backend_id)).
+        backend_id: Option<u32>,
         /// The holder that returned the connection last. `None` if the connection is new,
         /// or if that happened before the subscription or among the lost events.
         from: Option<CallSite>,
@@ -81,6 +84,8 @@ pub enum EventKind {
         slot: u32,
         /// Its number; `None` until it is open.
         connection_id: Option<u64>,
+        /// The number of its session at the server, as in `CheckedOut`; `None` until it is open.
+        backend_id: Option<u32>,
         /// Its state before.
         from: ConnectionState,
         /// Its state now.

@@ -87,12 +87,19 @@ impl HandleEvent for NopEventHandler {}
 #[derive(Clone, Debug)]
 pub struct AcquireEvent {
     pub(crate) id: u64,
+    pub(crate) backend_id: Option<u32>,
 }
 
 impl AcquireEvent {
     /// The connection's number: unique in the process, larger for later ones.
     pub fn connection_id(&self) -> u64 {
         self.id
+    }
+
+    /// The number of its session at the server, if the manager knows it
+    /// ([`ManageConnection::backend_id`](crate::ManageConnection::backend_id)).
+    pub fn backend_id(&self) -> Option<u32> {
+        self.backend_id
     }
 }
 

@@ -7,11 +7,17 @@ use std::time::Duration;
 use super::caller::{CallSite, Caller, Place};
 use crate::core::{Held, NestedWait, Waiting};
 
+/// What the core writes as zero is not known.
+pub(crate) fn known_backend(backend_id: u32) -> Option<u32> {
+    (backend_id != 0).then_some(backend_id)
+}
+
 /// A caller that holds a connection.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Holder {
     connection_id: u64,
+    backend_id: Option<u32>,
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::types::json::seconds"))]
     held_for: Duration,
     /// Granted to a task that was not polled since.
@@ -23,9 +29,9 @@ pub struct Holder {
 
 impl From<Held<Caller>> for Holder {
     fn from(held: Held<Caller>) -> Holder {
-        let Held { connection_id, caller, held_for, untaken } = held;
-        let call_site = CallSite::from(&caller);
-        Holder { connection_id, held_for, not_polled: untaken, call_site }
+        let Held { connection_id, backend_id, caller, held_for, untaken } = held;
+        let (backend_id, call_site) = (known_backend(backend_id), CallSite::from(&caller));
+        Holder { connection_id, backend_id, held_for, not_polled: untaken, call_site }
     }
 }
 
@@ -39,6 +45,13 @@ impl Holder {
     /// The number of the connection.
     pub fn connection_id(&self) -> u64 {
         self.connection_id
+    }
+
+    /// The number of the connection's session at the server, if the manager knows it
+    /// ([`ManageConnection::backend_id`](crate::ManageConnection::backend_id)): with PostgreSQL
+    /// the `pid` in `pg_stat_activity`, with MySQL the `ID` in `processlist`.
+    pub fn backend_id(&self) -> Option<u32> {
+        self.backend_id
     }
 
     /// The thread and the line of the get.
@@ -83,6 +96,9 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} for {:.1?}", self.call_site, self.held_for)?;
+        if let Some(backend_id) = self.backend_id {
+            write!(f, " (backend {backend_id})")?;
+        }
         if self.not_polled { f.write_str(" (granted, not polled)") } else { Ok(()) }
     }
 }

@@ -137,6 +137,19 @@ pub trait ManageConnection: Send + Sync + 'static {
         let _ = conn;
     }
 
+    /// The number of the connection's session at the server, by which the server's own lists and
+    /// logs name it: of PostgreSQL the process's id, of MySQL the connection's.
+    ///
+    /// Called once, after [`customized`](ManageConnection::customized), on the same thread and
+    /// within the same limit; the pool keeps the number. It is shown with each holder, in errors,
+    /// snapshots, events and traces. So return `None` if it is not known or may change, as behind
+    /// a pooler that lends its sessions by the transaction. Zero is taken for `None`. The default
+    /// is `None`.
+    fn backend_id(&self, conn: &mut Self::Connection) -> Option<u32> {
+        let _ = conn;
+        None
+    }
+
     /// Validates a connection: asks the server whether it still works.
     ///
     /// Runs on a worker thread, or on a caller's if

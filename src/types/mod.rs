@@ -35,6 +35,7 @@ pub use handler::{
     NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
 };
 pub use health::{Health, HealthLevel, HealthThresholds, Readiness};
+pub(crate) use holder::known_backend;
 pub use holder::{Holder, NestedGet, Waiter};
 pub use manage::{
     CallLimits, CustomizeConnection, DriverCount, HandleError, LoggingErrorHandler,

@@ -190,6 +190,9 @@ pub struct ConnectionAt {
     pub slot: u32,
     /// Its number; `None` until it is open.
     pub connection_id: Option<u64>,
+    /// The number of its session at the server, if it is open and the manager knows it
+    /// ([`ManageConnection::backend_id`](crate::ManageConnection::backend_id)).
+    pub backend_id: Option<u32>,
     /// Its state.
     pub state: ConnectionState,
     /// For how long it had been in this state.

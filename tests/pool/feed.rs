@@ -140,7 +140,7 @@ pub fn check(events: &[Event], fresh: bool) -> Sums {
                 );
                 sums.started += 1;
             }
-            EventKind::CheckedOut { get_id, call_site, waited, connection_id, from } => {
+            EventKind::CheckedOut { get_id, call_site, waited, connection_id, from, .. } => {
                 match waiting.remove(get_id) {
                     Some(who) => {
                         assert_eq!(who, *call_site, "event {at}: {event:?}");

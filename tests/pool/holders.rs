@@ -93,5 +93,6 @@ fn named<R: Send + 'static>(
     result
 }
 
+mod backends;
 mod leaks;
 mod self_deadlock;

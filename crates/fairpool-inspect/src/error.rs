@@ -5,12 +5,16 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use fairpool::text::Plain;
+
 /// Why an [`Inspector`](crate::Inspector) could not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The list of pools is empty.
     NoPools,
+    /// A [question](crate::Inspector::question) is about this pool, which is not in the list.
+    NotShown(String),
     /// The address cannot be resolved.
     Resolve(io::Error),
     /// This address can be reached from other machines, which
@@ -32,6 +36,9 @@ impl fmt::Display for ServeError {
         f.write_str("inspect: ")?;
         match self {
             ServeError::NoPools => f.write_str("there is no pool to show"),
+            ServeError::NotShown(pool) => {
+                write!(f, "a question is about pool '{}', which is not shown", Plain(pool))
+            }
             ServeError::Resolve(_) => f.write_str("the address cannot be resolved"),
             ServeError::Remote(addr) => write!(
                 f,
@@ -49,7 +56,7 @@ impl fmt::Display for ServeError {
 impl error::Error for ServeError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            ServeError::NoPools | ServeError::Remote(_) => None,
+            ServeError::NoPools | ServeError::NotShown(_) | ServeError::Remote(_) => None,
             ServeError::Resolve(source)
             | ServeError::Listen { source, .. }
             | ServeError::Start(source) => Some(source),

@@ -20,6 +20,7 @@ use tokio::time;
 
 use crate::access::HostRule;
 use crate::clients::{ClientState, Clients, is_about_one_client};
+use crate::question::Question;
 use crate::routes::{Site, answer};
 use crate::stream::Stream;
 use crate::view::{SAMPLE_EVERY, View};
@@ -38,6 +39,7 @@ const LONGEST_REQUEST: usize = 16 * 1024;
 pub(crate) fn prepare(
     listener: StdListener,
     pools: Vec<WeakPool>,
+    questions: Vec<Question>,
     host: HostRule,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<impl FnOnce() + Send + use<>> {
@@ -48,7 +50,7 @@ pub(crate) fn prepare(
         TcpListener::from_std(listener)?
     };
     Ok(move || {
-        let site = Rc::new(Site::new(View::new(pools), host));
+        let site = Rc::new(Site::new(View::new(pools, questions), host));
         let tasks = LocalSet::new();
         tasks.spawn_local(sample(Rc::clone(&site)));
         tasks.spawn_local(accept(listener, site));

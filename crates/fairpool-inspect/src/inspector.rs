@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use fairpool::WeakPool;
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::access::HostRule;
 use crate::error::ServeError;
 use crate::http;
+use crate::question::Question;
 
 /// Serves on this address until the returned server is dropped.
 ///
@@ -38,9 +40,10 @@ pub fn serve(addr: impl ToSocketAddrs, pools: &[WeakPool]) -> Result<Server, Ser
 /// let server = Inspector::new().allow_remote(true).serve("0.0.0.0:0", &[pool.downgrade()])?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Inspector {
     allow_remote: bool,
+    questions: Vec<Question>,
 }
 
 impl Inspector {
@@ -66,6 +69,40 @@ impl Inspector {
         self
     }
 
+    /// Gives the page of this pool a button, *ask the server*, that shows what `ask` returns; default
+    /// none. For what is too dear to be asked each second, such as which locks its connections wait
+    /// for: `who_waits` of `fairpool-postgres`. Also by `PUT /ask?pool=0`, with the pool's place
+    /// in the list. A second question about a pool replaces the first.
+    ///
+    /// `ask` runs on a thread of its own, and should keep a limit of time by itself: two questions may
+    /// be under way in the process. Whoever can read the page can ask it. What it owns lives until
+    /// the server is dropped, so a clone of the pool in it keeps that pool open for so long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use fairpool_testing::StubManager;
+    /// use fairpool_inspect::Inspector;
+    ///
+    /// let pool = fairpool::Pool::new(StubManager)?;
+    /// let asked = pool.clone();
+    /// // With PostgreSQL: who_waits(&asked).ask().map_or_else(|e| format!("{e:#}"), |r| r.to_string())
+    /// let server = Inspector::new()
+    ///     .question(&pool.downgrade(), move || asked.diagnose().to_string())
+    ///     .serve("127.0.0.1:0", &[pool.downgrade()])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn question(
+        mut self,
+        pool: &WeakPool,
+        ask: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Inspector {
+        self.questions.retain(|question| !question.pool.ptr_eq(pool));
+        self.questions.push(Question { pool: pool.clone(), ask: Arc::new(ask) });
+        self
+    }
+
     /// Serves on this address until the returned server is dropped. With port 0 the system
     /// chooses a free port: see [`Server::addr`].
     ///
@@ -74,7 +111,7 @@ impl Inspector {
     ///
     /// # Errors
     ///
-    /// If there is no pool in the list; if the address cannot be resolved, is in use, or
+    /// If there is no pool in the list, or one that a question is about is not; if the address cannot be resolved, is in use, or
     /// can be reached from other machines; or if the system cannot start a thread.
     ///
     /// # Blocking
@@ -84,11 +121,15 @@ impl Inspector {
         if pools.is_empty() {
             return Err(ServeError::NoPools);
         }
+        let is_shown = |question: &Question| pools.iter().any(|pool| pool.ptr_eq(&question.pool));
+        if let Some(question) = self.questions.iter().find(|question| !is_shown(question)) {
+            return Err(ServeError::NotShown(question.pool.name().to_string()));
+        }
         let listener = self.listen(addr)?;
         let addr = listener.local_addr().map_err(ServeError::Start)?;
         let host = HostRule { any: self.allow_remote };
         let (stop, stopped) = oneshot::channel();
-        let run = http::prepare(listener, pools.to_vec(), host, stopped);
+        let run = http::prepare(listener, pools.to_vec(), self.questions, host, stopped);
         let thread = run.and_then(|run| {
             thread::Builder::new().name("fairpool-inspector".to_string()).spawn(run)
         });
@@ -96,7 +137,7 @@ impl Inspector {
         Ok(Server { addr, running, process: process::id() })
     }
 
-    fn listen(self, addr: impl ToSocketAddrs) -> Result<TcpListener, ServeError> {
+    fn listen(&self, addr: impl ToSocketAddrs) -> Result<TcpListener, ServeError> {
         let addrs: Vec<SocketAddr> = addr.to_socket_addrs().map_err(ServeError::Resolve)?.collect();
         let remote = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
         if let (Some(addr), false) = (remote, self.allow_remote) {

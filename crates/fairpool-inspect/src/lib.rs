@@ -6,6 +6,7 @@ mod error;
 mod http;
 mod inspector;
 mod page;
+mod question;
 mod recording;
 mod response;
 mod routes;

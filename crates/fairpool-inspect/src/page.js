@@ -170,12 +170,15 @@ const parts = (() => {
   const waiting = plot("Callers waiting");
   const waits = plot("Time to get a connection",
     make("span", { class: "key" }, "p50"), make("span", { class: "key second" }, "p99"));
+  const ask = make("button", { type: "button", class: "ask" }, "ask the server");
+  const said = make("pre", { class: "card said", "aria-label": "What the server says" });
   const holders = table("Holders", "No connection is held.", [
     { head: "held for", kind: "span-of", value: (one) => span(one.held_for) },
     { head: "where", kind: "place", value: (one) => one.location },
     { head: "label", value: (one) => one.label },
     { head: "thread", value: (one) => one.thread },
     { head: "connection", name: "connection", value: (one) => one.connection_id },
+    { head: "backend", name: "backend", value: (one) => one.backend_id },
   ]);
   const waiters = table("Waiters", "No caller waits.", [
     { head: "waits for", kind: "span-of", value: (one) => span(one.waited) },
@@ -191,12 +194,12 @@ const parts = (() => {
     { head: "", value: (one) => one.abandoned ? "abandoned" : one.queued ? "waits for a closer" : "" },
   ]);
   const counters = make("dl");
-  const body = make("div", {}, list,
+  const body = make("div", {}, list, said,
     make("div", { class: "cards" }, connections.card, waiting.card, waits.card),
     holders.card, waiters.card, calls.card,
     make("details", {}, make("summary", {}, "All counters"), counters));
-  const title = make("div", { class: "title" }, name, badge, status);
-  return { name, badge, status, list, connections, waiting, waits, holders, waiters, calls, counters, body, title };
+  const title = make("div", { class: "title" }, name, badge, status, ask);
+  return { name, badge, status, ask, said, list, connections, waiting, waits, holders, waiters, calls, counters, body, title };
 })();
 
 const showNotes = (pool) => {
@@ -268,6 +271,9 @@ const show = () => {
   setClass(parts.badge, `badge ${level}`);
   setText(parts.badge, level);
   parts.body.hidden = pool.gone;
+  parts.ask.hidden = pool.gone || !pool.asks;
+  parts.said.hidden = state.said?.at !== state.selected;
+  setText(parts.said, state.said?.text ?? "");
   if (pool.gone) {
     setText(parts.status, "The pool does not exist any more.");
     return;
@@ -340,6 +346,23 @@ const follow = async () => {
 };
 
 // With PUT, which no other website can send.
+const ask = async () => {
+  const at = state.selected;
+  parts.ask.disabled = true;
+  setText(parts.ask, "asking …");
+  try {
+    const answer = await fetch(`/ask?pool=${at}`, { method: "PUT" });
+    state.said = { at, text: (await answer.text()).trimEnd() };
+  } catch (error) {
+    state.said = { at, text: `no answer: ${error.message}` };
+  }
+  setText(parts.ask, "ask the server");
+  parts.ask.disabled = false;
+  show();
+};
+
+parts.ask.addEventListener("click", ask);
+
 const record = async ({ target }) => {
   target.disabled = true;
   setText(target, "recording …");

@@ -8,12 +8,22 @@ use hyper::{Method, Request, StatusCode};
 use crate::access::HostRule;
 use crate::clients::ClientState;
 use crate::page;
+use crate::question;
 use crate::recording;
 use crate::response::{Answer, JSON, TEXT, text, with_type};
 use crate::view::View;
 
-const PATHS: [&str; 8] =
-    ["/", "/healthz", "/readyz", "/metrics", "/snapshot.json", "/history.json", "/dump", "/trace"];
+const PATHS: [&str; 9] = [
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/snapshot.json",
+    "/history.json",
+    "/dump",
+    "/ask",
+    "/trace",
+];
 
 /// Everything that is served.
 pub(crate) struct Site {
@@ -57,12 +67,13 @@ pub(crate) async fn answer<B: Body>(
         "/snapshot.json" => with_type(JSON, site.view.overview().json()),
         "/history.json" => history(site, query),
         "/dump" => with_type(TEXT, site.view.overview().text().to_owned()),
+        "/ask" => ask(site, query).await,
         _ => trace(site, query, state).await,
     }
 }
 
-/// A recording is started with `PUT`: no link, image, frame or form can send that, and a script
-/// of another website only if the server agrees, which it does not.
+/// A recording or a question is started with `PUT`: no link, image, frame or form can send that,
+/// and a script of another website only if the server agrees, which it does not.
 fn wrong_method(method: &Method, path: &str) -> Option<Answer> {
     let (allowed, allow, why): (&[_], _, _) = match path {
         "/trace" => (
@@ -71,6 +82,9 @@ fn wrong_method(method: &Method, path: &str) -> Option<Answer> {
             "start a recording with PUT: \
              curl -X PUT -o pools.trace.json 'http://ADDRESS/trace?seconds=5'\n",
         ),
+        "/ask" => {
+            (&[Method::PUT], "PUT", "ask with PUT: curl -X PUT 'http://ADDRESS/ask?pool=0'\n")
+        }
         _ => (&[Method::GET, Method::HEAD], "GET, HEAD", "use GET or HEAD\n"),
     };
     if allowed.contains(method) {
@@ -102,6 +116,17 @@ fn history(site: &Site, query: &str) -> Answer {
     match number(query, "after", 0, 0..=u64::MAX) {
         Ok(after) => with_type(JSON, site.view.history(after)),
         Err(why) => text(StatusCode::BAD_REQUEST, why),
+    }
+}
+
+async fn ask(site: &Site, query: &str) -> Answer {
+    let at = match number(query, "pool", 0, 0..=u64::MAX) {
+        Ok(at) => at,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
+    };
+    match site.view.question(at) {
+        Some(ask) => question::answer(ask).await,
+        None => text(StatusCode::NOT_FOUND, format!("there is no question about pool {at}\n")),
     }
 }
 

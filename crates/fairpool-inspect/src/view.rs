@@ -13,6 +13,8 @@ use fairpool::stats::Distribution;
 use hyper::body::Bytes;
 use serde::Serialize;
 
+use crate::question::{Ask, Question};
+
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Five minutes of samples.
@@ -30,6 +32,7 @@ pub(crate) struct View {
 
 struct Pool {
     pool: WeakPool,
+    ask: Option<Ask>,
     past: RefCell<Past>,
 }
 
@@ -78,14 +81,23 @@ struct Sample {
 }
 
 impl View {
-    pub(crate) fn new(pools: Vec<WeakPool>) -> View {
-        let pool = |pool| Pool { pool, past: RefCell::default() };
+    pub(crate) fn new(pools: Vec<WeakPool>, questions: Vec<Question>) -> View {
+        let pool = |pool: WeakPool| {
+            let question = questions.iter().find(|question| question.pool.ptr_eq(&pool));
+            let ask = question.map(|question| question.ask.clone());
+            Pool { pool, ask, past: RefCell::default() }
+        };
         let began = unix_time(SystemTime::now());
         View { began, pools: pools.into_iter().map(pool).collect(), latest: RefCell::new(None) }
     }
 
     pub(crate) fn pools(&self) -> Vec<WeakPool> {
         self.pools.iter().map(|pool| pool.pool.clone()).collect()
+    }
+
+    /// The question about the pool at this place, if there is one.
+    pub(crate) fn question(&self, at: u64) -> Option<Ask> {
+        self.pools.get(usize::try_from(at).ok()?)?.ask.clone()
     }
 
     /// Samples all pools. Called once a second.
@@ -200,13 +212,16 @@ impl Overview {
             name: &'a str,
             /// The pool does not exist any more.
             gone: bool,
+            /// There is a question about it.
+            asks: bool,
             snapshot: Option<Snapshot>,
             findings: Vec<Finding>,
         }
         let pools = pools.iter().map(|pool| {
             let snapshot = pool.pool.snapshot();
+            let (gone, asks) = (snapshot.is_none(), pool.ask.is_some());
             let findings = pool.past.borrow().findings.clone();
-            One { name: pool.pool.name(), gone: snapshot.is_none(), snapshot, findings }
+            One { name: pool.pool.name(), gone, asks, snapshot, findings }
         });
         let pools: Vec<One<'_>> = pools.collect();
         let mut text = String::new();
@@ -244,7 +259,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_a_pool_that_went_five_minutes_ago() {
         let pool = Pool::builder().max_size(1).build(StubManager).expect("a stub");
-        let view = View::new(vec![pool.downgrade()]);
+        let view = View::new(vec![pool.downgrade()], Vec::new());
         (0..3).for_each(|_| view.sample());
         let kept = || view.pools[0].past.borrow().samples.len();
         assert_eq!(kept(), 2, "the first is what the second is compared with");

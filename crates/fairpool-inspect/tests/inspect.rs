@@ -3,15 +3,16 @@
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fairpool::{Pool, WeakPool};
 use fairpool_inspect::{Inspector, ServeError, Server};
 use fairpool_testing::stub::{
-    self, Does, Manager, Op, WATCHDOG, builder, eventually, threads_named, watched,
+    self, Does, Gate, Manager, Op, WATCHDOG, builder, eventually, silent_panic, threads_named,
+    watched,
 };
 use serde_json::Value;
 
@@ -94,6 +95,12 @@ fn begin_recording(mut client: TcpStream, seconds: u32) -> TcpStream {
 
 /// There are few recordings at a time in the process: tests that make some take turns.
 fn turn_to_record() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same for questions.
+fn turn_to_ask() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -311,6 +318,10 @@ fn one_can_only_look() {
         let how = "curl -X PUT -o pools.trace.json 'http://ADDRESS/trace?seconds=5'";
         assert!(answer.body.contains(how) || method == "HEAD", "{}", answer.body);
     }
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        let answer = ask(server.addr(), method, "/ask?pool=0");
+        assert_eq!((answer.status, answer.head.contains("allow: put")), (405, true), "{method}");
+    }
     let with_body =
         format!("PUT /trace HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\n12345", server.addr());
     let answer = Answer::of(&exchange(server.addr(), with_body.as_bytes()).unwrap());
@@ -322,6 +333,78 @@ fn one_can_only_look() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.body.contains("/snapshot.json"), "{}", answer.body);
     }
+}
+
+#[test]
+fn a_question_about_a_pool_is_asked_when_somebody_asks_it() {
+    let _turn = turn_to_ask();
+    let (orders, reports) = (pool(), pool_named("reports"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let question = move || match counts.fetch_add(1, Ordering::Relaxed) {
+        0 => "two wait <b>for</b> a row\n".to_string(),
+        _ => silent_panic(),
+    };
+    let pools = [orders.downgrade(), reports.downgrade()];
+    let inspector = Inspector::new().question(&pools[1], || panic!("replaced"));
+    let server = inspector.question(&pools[1], question).serve("127.0.0.1:0", &pools).unwrap();
+    let addr = server.addr();
+    let shown = get(addr, "/snapshot.json").json();
+    let asks = |pool: usize| shown["pools"][pool]["asks"].as_bool();
+    assert_eq!((asks(0), asks(1)), (Some(false), Some(true)));
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody has asked");
+
+    let answer = ask(addr, "PUT", "/ask?pool=1");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "two wait <b>for</b> a row\n"));
+    assert!(answer.head.contains("content-type: text/plain"), "{}", answer.head);
+    for (query, status, why) in [
+        ("", 404, "there is no question about pool 0"),
+        ("?pool=0", 404, "there is no question about pool 0"),
+        ("?pool=2", 404, "there is no question about pool 2"),
+        ("?pool=x", 400, "pool must be a whole number"),
+        ("?pools=1", 400, "the only parameter is pool, not 'pools'"),
+        ("?pool=1", 500, "the question has panicked"),
+    ] {
+        let answer = ask(addr, "PUT", &format!("/ask{query}"));
+        assert_eq!(answer.status, status, "{query}: {}", answer.body);
+        assert!(answer.body.contains(why), "{query}: {}", answer.body);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+
+    let about = pool_named("another").downgrade();
+    let refused = Inspector::new().question(&about, String::new).serve("127.0.0.1:0", &pools);
+    let why = "inspect: a question is about pool 'another', which is not shown";
+    assert_eq!(refused.unwrap_err().to_string(), why);
+}
+
+#[test]
+fn questions_that_hang_hold_nobody_up_and_are_few() {
+    let _turn = turn_to_ask();
+    let pool = pool();
+    let gate = Gate::new();
+    let (hangs, pools) = (gate.clone(), [pool.downgrade()]);
+    let question = move || {
+        hangs.pass();
+        String::new()
+    };
+    let inspector = Inspector::new().question(&pools[0], question);
+    let server = inspector.serve("127.0.0.1:0", &pools).unwrap();
+    let addr = server.addr();
+    let begin = || {
+        let mut client = connect(addr);
+        write!(client, "PUT /ask HTTP/1.1\r\nHost: {addr}\r\n\r\n").unwrap();
+        client
+    };
+    let (first, second) = (begin(), begin());
+    eventually("both ask", || threads_named("fairpool-questi") == 2);
+    let third = ask(addr, "PUT", "/ask");
+    assert_eq!((third.status, third.body.contains("2 questions are under way")), (429, true));
+    assert_serves(addr);
+    drop((first, second));
+    // The threads go on until they are let through, and hold up no stop.
+    server.stop();
+    gate.open();
+    eventually("they have ended", || threads_named("fairpool-questi") == 0);
 }
 
 #[test]

@@ -255,6 +255,13 @@ impl ManageConnection for MysqlConnectionManager {
         limits::connect_timeout_misfit(&self.opts, self.servers(), limits).into_iter().collect()
     }
 
+    /// The server's id of the connection, as in `information_schema.processlist` and for `KILL`. The
+    /// driver has it from the login. A proxy that shares its sessions (ProxySQL, MaxScale) gives an
+    /// id of its own.
+    fn backend_id(&self, conn: &mut Connection) -> Option<u32> {
+        Some(conn.connection_id())
+    }
+
     /// Makes one round trip, a ping; and one for the server's role, with
     /// [`writes_only`](MysqlConnectionManager::writes_only) or after a server has become read-only.
     ///

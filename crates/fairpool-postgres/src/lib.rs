@@ -3,8 +3,9 @@
 //! [`PostgresConnectionManager::new`] takes what `r2d2_postgres` takes, so a program
 //! moves by changing the crate's name. The manager adds limits that detect a dead peer
 //! within seconds, session settings, a reset on return, and a classification of errors
-//! by SQLSTATE. [`advise`] compares a pool's settings with its server, and [`blockers`]
-//! lists the sessions whose locks others wait for.
+//! by SQLSTATE. [`advise`] compares a pool's settings with its server, [`who_waits`] says which
+//! holders of its connections wait for locks and who has these, and [`blockers`] lists the sessions
+//! that block a server.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -89,7 +90,7 @@
 //!
 //! # Features
 //!
-//! - `serde`: [`Advice`] and [`Blocker`] implement `Serialize`.
+//! - `serde`: [`Advice`], [`ServerReport`] and [`Blocker`] implement `Serialize`.
 //!
 //! [`has_broken`]: fairpool::ManageConnection::has_broken
 //! [`is_fatal`]: fairpool::ManageConnection::is_fatal
@@ -104,6 +105,8 @@ mod client;
 mod json;
 mod left;
 mod manager;
+mod session;
+mod waits;
 
 pub use postgres;
 pub use postgres::NoTls;
@@ -115,6 +118,8 @@ pub use crate::client::{
     TransactionBuilder,
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
+pub use crate::session::ServerSession;
+pub use crate::waits::{AskError, LockWait, Party, ServerReport, WhoWaits, who_waits};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

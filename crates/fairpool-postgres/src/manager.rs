@@ -10,6 +10,7 @@ mod settings;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fairpool::stats::DriverCount;
@@ -77,6 +78,8 @@ pub struct PostgresConnectionManager<T> {
     credentials: Option<Arc<Source>>,
     rules: Arc<Rules>,
     limits: PoolLimits,
+    /// Questions beside the pool that have no answer yet. Clones count together.
+    pub(crate) questions: Arc<AtomicU32>,
 }
 
 /// Whether an error of a call makes the connection useless to the next caller.
@@ -105,7 +108,8 @@ impl<T> PostgresConnectionManager<T> {
     pub fn new(config: Config, tls: T) -> Self {
         let limits = PoolLimits::default();
         let settings = Vec::new();
-        Self { config, tls, settings, credentials: None, rules: Arc::default(), limits }
+        let (rules, questions) = Default::default();
+        Self { config, tls, settings, credentials: None, rules, limits, questions }
     }
 
     /// Makes a manager from a URL (`postgresql://user@host/database`) or from a string of
@@ -153,7 +157,8 @@ where
     type Connection = Client;
     type Error = Error;
 
-    /// Connects and applies the session settings.
+    /// Connects, applies the session settings and asks for the number of the backend, in one round
+    /// trip after the login.
     ///
     /// # Errors
     ///
@@ -181,15 +186,27 @@ where
             Some(source) => source.log_in(&self.config, log_in)?,
             None => log_in(&self.config)?,
         };
+        let mut backend = None;
         if !self.rules.transaction_pooler {
-            self.apply_settings(&mut client)?;
+            backend = self.set_up(&mut client)?;
         } else if self.has_settings() {
             return Err(refuse(&mut client, SETTINGS_BEHIND_POOLER));
         } else {
             learn_own_types(&mut client)?;
         }
         let role = ServerRole::of(self.config.get_target_session_attrs(), self.is_read_only());
-        Ok(Client::new(client, Arc::clone(&self.rules), role))
+        let seat = backend.map(|backend| self.rules.join(backend));
+        Ok(Client::new(client, Arc::clone(&self.rules), role, seat))
+    }
+
+    /// The id of the server's process for the connection: `pid` in `pg_stat_activity` and in the
+    /// server's log. Behind PgBouncer that pools sessions, that of the server's process too.
+    ///
+    /// `None` behind a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler), where
+    /// each transaction may have another one. (If such a pooler is there and not declared, the number
+    /// is that of the process that answered first.)
+    fn backend_id(&self, client: &mut Client) -> Option<u32> {
+        client.backend_id()
     }
 
     /// Sets the default of [`connect_timeout`](PostgresConnectionManager::connect_timeout) so

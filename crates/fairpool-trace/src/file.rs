@@ -172,18 +172,21 @@ fn describe(piece: &Piece) -> (String, &'static str, Value) {
             };
             ("wait".to_string(), "wait", args)
         }
-        What::Hold { connection_id, call_site, waited, .. } => {
+        What::Hold { connection_id, backend_id, call_site, waited, .. } => {
             let mut args = about(call_site);
+            args["backend"] = (*backend_id).into();
             args["waited"] = format!("{waited:.1?}").into();
             (format!("hold connection {connection_id}"), "hold", args)
         }
-        What::State { state, connection_id, reason } => {
+        What::State { state, connection_id, backend_id, reason } => {
             let reason = reason.map(|reason| reason.to_string());
             let name = match &reason {
                 Some(reason) => format!("{state}: {reason}"),
                 None => state.to_string(),
             };
-            (name, "connection", json!({ "connection": connection_id, "reason": reason }))
+            let args =
+                json!({ "connection": connection_id, "backend": backend_id, "reason": reason });
+            (name, "connection", args)
         }
         What::Mark(mark) => (mark.name.clone(), "mark", mark.args.clone()),
     };

@@ -53,6 +53,7 @@ pub(crate) enum What {
     },
     Hold {
         connection_id: u64,
+        backend_id: Option<u32>,
         call_site: CallSite,
         waited: Duration,
         woken_by: Option<u64>,
@@ -60,6 +61,7 @@ pub(crate) enum What {
     State {
         state: ConnectionState,
         connection_id: Option<u64>,
+        backend_id: Option<u32>,
         reason: Option<Reason>,
     },
     Mark(Box<Mark>),

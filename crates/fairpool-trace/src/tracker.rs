@@ -58,6 +58,7 @@ struct Wait {
 }
 
 struct Hold {
+    backend_id: Option<u32>,
     call_site: CallSite,
     began: Began,
     waited: Duration,
@@ -69,6 +70,7 @@ struct Hold {
 struct Slot {
     state: ConnectionState,
     connection_id: Option<u64>,
+    backend_id: Option<u32>,
     reason: Option<Reason>,
     began: Began,
 }
@@ -114,14 +116,16 @@ impl Tracker {
             let who = Waiter::of(&call_site, get_id);
             self.waits.insert(who, Wait { get_id, call_site, began, doubtful: None });
         }
-        for ConnectionAt { slot, connection_id, state, lasted, holder, .. } in scene.connections {
-            let began = Began { at, before: lasted };
-            if let (Some(connection_id), Some(call_site)) = (connection_id, holder) {
-                let waited = Duration::ZERO;
-                let hold = Hold { call_site, began, waited, woken_by: None, doubtful: false };
+        for connection in scene.connections {
+            let ConnectionAt { slot, connection_id, backend_id, .. } = connection;
+            let began = Began { at, before: connection.lasted };
+            if let (Some(connection_id), Some(call_site)) = (connection_id, connection.holder) {
+                let (waited, woken_by, doubtful) = (Duration::ZERO, None, false);
+                let hold = Hold { backend_id, call_site, began, waited, woken_by, doubtful };
                 self.holds.insert(connection_id, hold);
             }
-            self.slots.insert(slot, Slot { state, connection_id, reason: None, began });
+            let (state, reason) = (connection.state, None);
+            self.slots.insert(slot, Slot { state, connection_id, backend_id, reason, began });
         }
     }
 
@@ -138,7 +142,9 @@ impl Tracker {
                 let wait = Wait { get_id: *get_id, call_site, began, doubtful: None };
                 self.waits.insert(who, wait);
             }
-            EventKind::CheckedOut { get_id, call_site, waited, connection_id, .. } => {
+            EventKind::CheckedOut {
+                get_id, call_site, waited, connection_id, backend_id, ..
+            } => {
                 let at = self.decided(at);
                 let wait = self.end_wait(*get_id, call_site, *waited, Ok(()), at, pieces);
                 self.end_hold(*connection_id, at, Ended::Lost, pieces);
@@ -147,8 +153,14 @@ impl Tracker {
                     (Some(began), Some(&(returned, hold))) if returned >= began => Some(hold),
                     _ => None,
                 };
-                let (call_site, began) = (call_site.clone(), Began::at(at));
-                let hold = Hold { call_site, began, waited: *waited, woken_by, doubtful: false };
+                let hold = Hold {
+                    backend_id: *backend_id,
+                    call_site: call_site.clone(),
+                    began: Began::at(at),
+                    waited: *waited,
+                    woken_by,
+                    doubtful: false,
+                };
                 self.holds.insert(*connection_id, hold);
             }
             EventKind::GetFailed { get_id, call_site, waited, kind } => {
@@ -156,14 +168,19 @@ impl Tracker {
                 self.end_wait(*get_id, call_site, *waited, Err(*kind), at, pieces);
                 self.mark_thread(call_site, at, &kind.to_string(), about(call_site), pieces);
             }
-            EventKind::Moved { slot, connection_id, from, to, reason } => {
+            EventKind::Moved { slot, connection_id, backend_id, from, to, reason } => {
                 let at = self.decided(at);
                 if let (ConnectionState::Busy, Some(connection_id)) = (from, connection_id) {
                     let hold = self.end_hold(*connection_id, at, Ended::Seen, pieces);
                     self.returns.extend(hold.map(|hold| (*connection_id, (at, hold))));
                 }
-                let (connection_id, reason) = (*connection_id, *reason);
-                let to = Slot { state: *to, connection_id, reason, began: Began::at(at) };
+                let to = Slot {
+                    state: *to,
+                    connection_id: *connection_id,
+                    backend_id: *backend_id,
+                    reason: *reason,
+                    began: Began::at(at),
+                };
                 self.move_to(*slot, *from, to, pieces);
             }
             notice => self.add_notice(notice, at, pieces),
@@ -230,12 +247,14 @@ impl Tracker {
         let before = self.slots.remove(&slot).filter(|slot| slot.state == from).or_else(|| {
             // The event with which that state began is missing.
             let began = Began::at(self.known_from.unwrap_or(0).min(at));
-            let missed = Slot { state: from, connection_id: None, reason: None, began };
+            let (connection_id, backend_id, reason) = (None, None, None);
+            let missed = Slot { state: from, connection_id, backend_id, reason, began };
             Some(missed).filter(|_| from != ConnectionState::Gone)
         });
-        if let Some(Slot { state, connection_id, reason, began }) = before {
+        if let Some(Slot { state, connection_id, backend_id, reason, began }) = before {
             let connection_id = connection_id.or(to.connection_id);
-            let what = What::State { state, connection_id, reason };
+            let backend_id = backend_id.or(to.backend_id);
+            let what = What::State { state, connection_id, backend_id, reason };
             pieces.push(self.piece(Lane::Slot(slot), began, at, Ended::Seen, what));
         }
         if to.state != ConnectionState::Gone {
@@ -269,8 +288,8 @@ impl Tracker {
             self.piece_of_hold(*connection_id, hold, now, ended)
         });
         let slots = self.slots.iter().map(move |(slot, connection)| {
-            let Slot { state, connection_id, reason, began } = *connection;
-            let what = What::State { state, connection_id, reason };
+            let Slot { state, connection_id, backend_id, reason, began } = *connection;
+            let what = What::State { state, connection_id, backend_id, reason };
             self.piece(Lane::Slot(*slot), began, now, Ended::Open, what)
         });
         waits.chain(holds).chain(slots)
@@ -289,10 +308,11 @@ impl Tracker {
     }
 
     fn piece_of_hold(&self, connection_id: u64, hold: &Hold, end: i64, ended: Ended) -> Piece {
-        let Hold { call_site, began, waited, woken_by, .. } = hold;
+        let Hold { backend_id, call_site, began, waited, woken_by, .. } = hold;
         let lane = Lane::Thread(call_site.thread_id());
+        let (backend_id, call_site) = (*backend_id, call_site.clone());
         let (waited, woken_by) = (*waited, *woken_by);
-        let what = What::Hold { connection_id, call_site: call_site.clone(), waited, woken_by };
+        let what = What::Hold { connection_id, backend_id, call_site, waited, woken_by };
         self.piece(lane, *began, end, ended, what)
     }
 

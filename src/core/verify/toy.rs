@@ -16,6 +16,10 @@ impl PoolTypes for Toy {
     fn connection_id(conn: &u32) -> u64 {
         u64::from(*conn) + 1
     }
+
+    fn backend_id(conn: &u32) -> u32 {
+        conn + 1001
+    }
 }
 
 /// Each client is a thread.

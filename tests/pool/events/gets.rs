@@ -51,7 +51,7 @@ fn a_wait_is_told_from_its_start_to_its_end() {
     let EventKind::Enqueued { get_id, call_site } = started else { panic!("{started:?}") };
     assert_eq!((*get_id, call_site), (listed.get_id(), listed.call_site()));
     assert_eq!((call_site.thread(), call_site.label()), ("patient", Some("later")));
-    let EventKind::CheckedOut { get_id: same, call_site: who, waited, connection_id, from } =
+    let EventKind::CheckedOut { get_id: same, call_site: who, waited, connection_id, from, .. } =
         acquired
     else {
         panic!("{acquired:?}")

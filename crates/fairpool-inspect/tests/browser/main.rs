@@ -248,3 +248,25 @@ fn take_picture(browser: &mut Browser) {
     drop(decode.stdin.take());
     assert!(decode.wait().unwrap().success());
 }
+
+#[test]
+fn what_the_server_says_is_on_the_page_when_it_was_asked_for() {
+    let (orders, reports) = (pool("orders", 2), pool("reports", 2));
+    let shown = [orders.downgrade(), reports.downgrade()];
+    let said = || "worker-3 waits for <img src=x> and <b>worker-9</b>\n".to_string();
+    let inspector = fairpool_inspect::Inspector::new().question(&shown[1], said);
+    let server = inspector.serve("127.0.0.1:0", &shown).unwrap();
+    let url = format!("http://{}/", server.addr());
+    let mut browser = Browser::start();
+    let hidden = "document.querySelector('.ask')?.hidden";
+    browser.go_to(&url);
+    browser.eventually("no button for the first pool", |browser| browser.eval(hidden) == true);
+    browser.eval("document.querySelectorAll('nav button')[1].click()");
+    browser.eventually("a button for the second", |browser| browser.eval(hidden) == false);
+    browser.eval("document.querySelector('.ask').click()");
+    let text = "worker-3 waits for <img src=x> and <b>worker-9</b>";
+    browser.eventually("it says so", |browser| browser.text().contains(text));
+    browser.eval("document.querySelectorAll('nav button')[0].click()");
+    browser.eventually("the other pool has none", |browser| !browser.text().contains(text));
+    assert_quiet(&mut browser, &url);
+}

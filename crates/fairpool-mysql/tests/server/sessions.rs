@@ -1,5 +1,6 @@
 //! What each session is set to, from the beginning and after each reset.
 
+use fairpool::PooledConnection;
 use fairpool_mysql::mysql::prelude::Queryable;
 
 use crate::common::{Guard, Manager, ask, builder, options, shared};
@@ -48,4 +49,21 @@ fn the_character_set_is_the_same_after_a_reset() {
     assert_eq!(ask(&mut *conn, QUESTION), before);
     assert_eq!(ask(&mut *conn, "SELECT 'ü🦀'"), "ü🦀");
     assert_eq!(pool.stats().opened, 1);
+}
+
+#[test]
+fn the_servers_number_of_a_connection_is_shown_with_its_holder() {
+    let pool = builder().max_size(2).build(crate::common::manager()).unwrap();
+    for _ in 0..2 {
+        // A reset keeps the session.
+        let mut conn = pool.get().unwrap();
+        conn.query_drop("SET @a = 1").unwrap();
+        let id: u32 = conn.query_first("SELECT connection_id()").unwrap().unwrap();
+        assert_eq!(PooledConnection::info(&conn).backend_id, Some(id));
+        assert_eq!(pool.holders()[0].backend_id(), Some(id));
+    }
+    let one = pool.get().unwrap();
+    let other = pool.get().unwrap();
+    let number = |guard| PooledConnection::info(guard).backend_id;
+    assert_ne!(number(&one), number(&other));
 }

@@ -62,6 +62,17 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The same with this text, if there is one, instead of a name on the server or the usual text.
+    pub(super) fn with_text(source: Source<'a>, text: Option<&'a str>, params: usize) -> Self {
+        match (source, text) {
+            (Source::Text(_), Some(text)) => Plan::Text(text),
+            (Source::Ours(statement) | Source::Kept(statement), Some(text)) => {
+                Plan::unnamed(text, statement.types(), params)
+            }
+            _ => Plan::of(source, params),
+        }
+    }
+
     /// If the number of parameters is wrong, the driver's own error says so.
     pub(super) fn unnamed(sql: &'a str, types: Arc<[Type]>, params: usize) -> Self {
         if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) }

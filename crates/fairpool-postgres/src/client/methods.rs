@@ -88,7 +88,8 @@ macro_rules! statement_methods {
             let (inner, state) = self.parts();
             let params = params.into_iter();
             let effect = state.admit(inner, query.source())?;
-            let plan = state.plan_of_stream(inner, query.source(), params.len());
+            let sent = state.commented(query.source());
+            let plan = state.plan_of_stream(inner, query.source(), sent.as_deref(), params.len());
             let result = plan.and_then(|plan| match plan {
                 call::Plan::Text(sql) => inner.query_raw(sql, params),
                 call::Plan::Named(statement) => inner.query_raw(statement, params),
@@ -111,7 +112,7 @@ macro_rules! statement_methods {
             params: &[(&(dyn ToSql + Sync), Type)],
         ) -> Result<u64, Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.execute_typed(query, params))
+            state.text_call(inner, query, |inner, sql| inner.execute_typed(sql, params))
         }
 
         /// Executes a statement whose parameters have these types, in one round trip, and
@@ -126,7 +127,7 @@ macro_rules! statement_methods {
             params: &[(&(dyn ToSql + Sync), Type)],
         ) -> Result<Vec<Row>, Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.query_typed(query, params))
+            state.text_call(inner, query, |inner, sql| inner.query_typed(sql, params))
         }
 
         /// As [`query_typed`](Self::query_typed), for exactly one row.
@@ -140,7 +141,7 @@ macro_rules! statement_methods {
             params: &[(&(dyn ToSql + Sync), Type)],
         ) -> Result<Row, Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.query_typed_one(query, params))
+            state.text_call(inner, query, |inner, sql| inner.query_typed_one(sql, params))
         }
 
         /// As [`query_typed`](Self::query_typed), for one row or none.
@@ -154,7 +155,7 @@ macro_rules! statement_methods {
             params: &[(&(dyn ToSql + Sync), Type)],
         ) -> Result<Option<Row>, Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.query_typed_opt(query, params))
+            state.text_call(inner, query, |inner, sql| inner.query_typed_opt(sql, params))
         }
 
         /// As [`query_typed`](Self::query_typed), with rows as they arrive: see
@@ -174,7 +175,8 @@ macro_rules! statement_methods {
         {
             let (inner, state) = self.parts();
             let effect = state.admit(inner, call::Source::Text(query))?;
-            let result = inner.query_typed_raw(query, params);
+            let sent = state.commented(call::Source::Text(query));
+            let result = inner.query_typed_raw(sent.as_deref().unwrap_or(query), params);
             let rows = state.streams(call::Source::Text(query), effect, result)?;
             Ok(RowIter::new(rows, state))
         }
@@ -211,11 +213,12 @@ macro_rules! statement_methods {
         {
             let (inner, state) = self.parts();
             let effect = state.admit_copy(inner, query.source())?;
+            let sent = state.commented(query.source());
             let prepared;
             let statement = match query.source().named() {
                 Ok(statement) => statement,
                 Err(sql) => {
-                    let result = inner.prepare(sql);
+                    let result = inner.prepare(sent.as_deref().unwrap_or(sql));
                     prepared = state.answered(result)?;
                     &prepared
                 }
@@ -234,9 +237,10 @@ macro_rules! statement_methods {
         {
             let (inner, state) = self.parts();
             let effect = state.admit_copy(inner, query.source())?;
+            let sent = state.commented(query.source());
             let result = match query.source().named() {
                 Ok(statement) => inner.copy_out(statement),
-                Err(sql) => inner.copy_out(sql),
+                Err(sql) => inner.copy_out(sent.as_deref().unwrap_or(sql)),
             };
             state.streams(query.source(), effect, result)
         }
@@ -248,7 +252,7 @@ macro_rules! statement_methods {
         /// As [`postgres::Client::simple_query`].
         pub fn simple_query(&mut self, query: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.simple_query(query))
+            state.text_call(inner, query, |inner, sql| inner.simple_query(sql))
         }
 
         /// Executes the statements of a text.
@@ -258,7 +262,7 @@ macro_rules! statement_methods {
         /// As [`postgres::Client::batch_execute`].
         pub fn batch_execute(&mut self, query: &str) -> Result<(), Error> {
             let (inner, state) = self.parts();
-            state.text_call(inner, query, |inner| inner.batch_execute(query))
+            state.text_call(inner, query, |inner, sql| inner.batch_execute(sql))
         }
     };
 }

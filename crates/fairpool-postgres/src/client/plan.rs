@@ -46,14 +46,12 @@ impl State {
         };
         let effect = kept.as_ref().map_or_else(|| self.effect(source), Statement::effect);
         self.admit_effect(inner, effect)?;
+        let commented = self.commented(source);
         let (source, result) = if let Some(kept) = &kept {
+            // One that turns out to be outdated would end the transaction.
             let is_late = begin.is_none() && self.may_be_in_transaction();
-            let plan = if is_late && kept.selects_all() {
-                // One that turns out to be outdated would end the transaction.
-                Plan::unnamed(kept.sql(), kept.types(), params)
-            } else {
-                Plan::of(Source::Kept(kept), params)
-            };
+            let text = (is_late && kept.selects_all()).then(|| &**kept.sql());
+            let plan = Plan::with_text(Source::Kept(kept), commented.as_deref().or(text), params);
             let result = call(inner, plan);
             let renew = |error| {
                 let fresh = self.renew(inner, kept, begin.as_deref(), error)?;
@@ -67,7 +65,8 @@ impl State {
                 _ => Ok(None),
             };
             let call = |fresh: Option<Statement>| {
-                call(inner, Plan::of(fresh.as_ref().map_or(source, Source::Kept), params))
+                let source = fresh.as_ref().map_or(source, Source::Kept);
+                call(inner, Plan::with_text(source, commented.as_deref(), params))
             };
             (source, fresh.and_then(call))
         };
@@ -82,16 +81,20 @@ impl State {
         &mut self,
         inner: &mut C,
         source: Source<'s>,
+        commented: Option<&'s str>,
         params: usize,
     ) -> Result<Plan<'s>, Error> {
-        let Source::Text(sql) = source else { return Ok(Plan::of(source, params)) };
+        let Source::Text(sql) = source else {
+            return Ok(Plan::with_text(source, commented, params));
+        };
+        let sent = commented.unwrap_or(sql);
         let types = match self.kept(source) {
             Some(kept) => kept.types(),
-            None if !self.rules().transaction_pooler => return Ok(Plan::Text(sql)),
+            None if !self.rules().transaction_pooler => return Ok(Plan::Text(sent)),
             None if params == 0 => Arc::new([]),
             None => self.ask_for_types(inner, sql, &[])?,
         };
-        Ok(Plan::unnamed(sql, types, params))
+        Ok(Plan::unnamed(sent, types, params))
     }
 
     /// Prepares a statement for its user, or takes one that the connection keeps.

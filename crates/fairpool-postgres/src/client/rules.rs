@@ -7,6 +7,7 @@ use fairpool::text::Plain;
 use postgres::Error;
 use postgres::error::SqlState;
 
+use super::backend::{Backend, Backends, Seat};
 use super::statements::{DEFAULT_SIZE, SharedStatements};
 use crate::Reset;
 use crate::left::{Harmless, is_name_of_driver};
@@ -20,6 +21,7 @@ pub(crate) struct Rules {
     /// How many statements a connection keeps prepared.
     pub(crate) statement_cache: usize,
     pub(crate) statements: Arc<SharedStatements>,
+    pub(crate) backends: Arc<Backends>,
     /// Whether a warning has named the symptoms of a pooler. A manager warns once.
     warned: Arc<AtomicBool>,
 }
@@ -32,6 +34,7 @@ impl Default for Rules {
             transaction_pooler: false,
             statement_cache: DEFAULT_SIZE,
             statements: Arc::default(),
+            backends: Arc::default(),
             warned: Arc::default(),
         }
     }
@@ -52,20 +55,35 @@ impl Rules {
         }
     }
 
+    /// Notes which process of the server a new connection has.
+    pub(crate) fn join(&self, backend: Backend) -> Seat {
+        let seat = self.backends.join(backend);
+        if self.backends.are_shared() {
+            self.warn_of_pooler("two connections have the same process of the server");
+        }
+        seat
+    }
+
     /// The server has lost what was prepared just before, if the error quotes a name of the driver's.
     /// A connection that keeps statements could execute another process's under that name.
     pub(super) fn suspect_pooler(&self, error: &Error) {
-        if !quotes_driver_name(error) {
-            return;
+        if quotes_driver_name(error) {
+            self.statements.switch_off();
+            let message = error.as_db_error().map_or("", |db| db.message());
+            self.warn_of_pooler(&format!(
+                "the server lost a prepared statement between two messages: {}",
+                Plain(message)
+            ));
         }
-        self.statements.switch_off();
+    }
+
+    fn warn_of_pooler(&self, symptom: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            let message = Plain(error.as_db_error().map_or("", |db| db.message()));
             log::warn!(
-                "the server lost a prepared statement between two messages: {message}. Probably a \
-                 pooler stands between that pools transactions, such as PgBouncer with \
-                 pool_mode = transaction: set PostgresConnectionManager::transaction_pooler(true), \
-                 or let it pool sessions. Otherwise a DISCARD ALL or DEALLOCATE ALL was sent"
+                "{symptom}. Probably a pooler stands between that pools transactions, such as \
+                 PgBouncer with pool_mode = transaction: set \
+                 PostgresConnectionManager::transaction_pooler(true), or let it pool sessions. \
+                 Until then no statement is kept prepared"
             );
         }
     }

@@ -10,6 +10,7 @@ use postgres::{Error, GenericClient};
 
 use super::call::Source;
 use super::cancel::ThisUse;
+use super::comment::Comment;
 use super::pooler::refuse;
 use super::role::ServerRole;
 use super::rules::{Rules, is_lost_statement};
@@ -30,6 +31,8 @@ pub(crate) struct State {
     was_lent: bool,
     /// A call had a fatal error, so the connection must not be used again.
     has_failed: bool,
+    /// What is appended to the texts of this use.
+    pub(super) comment: Option<Comment>,
     /// Created with the first cancel token of a use.
     this_use: OnceCell<ThisUse>,
     /// What the last reset has undone, for the pool to log.
@@ -45,7 +48,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(rules: Arc<Rules>, role: ServerRole) -> Self {
-        let statements = Statements::new(rules.statement_cache, Arc::clone(&rules.statements));
+        let statements = Statements::new(&rules);
         Self {
             rules,
             role,
@@ -53,6 +56,7 @@ impl State {
             left: Left::NOTHING,
             was_lent: false,
             has_failed: false,
+            comment: None,
             this_use: OnceCell::new(),
             left_behind: None,
             statements,
@@ -71,6 +75,7 @@ impl State {
 
     /// Ends a use. Returns whether it is known that the connection must not be used again.
     pub(super) fn end_use(&mut self) -> bool {
+        self.comment = None;
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
@@ -229,8 +234,26 @@ impl State {
         self.admit(inner, source)
     }
 
-    /// A call whose text is sent as it is.
+    /// The text to send instead of the statement's own, if this use has a comment.
+    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
+        let comment = self.comment.as_ref()?;
+        comment.append_to(source.named().err()?)
+    }
+
+    /// A call whose text is sent as it is, with the comment of this use.
     pub(super) fn text_call<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        sql: &str,
+        call: impl FnOnce(&mut C, &str) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let commented = self.commented(Source::Text(sql));
+        let sent = commented.as_deref().unwrap_or(sql);
+        self.bare_call(inner, sql, |inner| call(inner, sent))
+    }
+
+    /// A call whose text is sent without the comment of this use.
+    pub(super) fn bare_call<C: GenericClient, R>(
         &mut self,
         inner: &mut C,
         sql: &str,

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lru::LruCache;
 
+use super::backend::Backends;
+use super::rules::Rules;
 use super::statement::Statement;
 
 /// How many statements a connection keeps unless the manager says otherwise.
@@ -67,6 +69,7 @@ impl SharedStatements {
 /// The statements that one connection keeps, the last used ones if there are too many.
 pub(super) struct Statements {
     shared: Arc<SharedStatements>,
+    backends: Arc<Backends>,
     /// Of the statements in here.
     epoch: u64,
     /// `None`: it keeps none.
@@ -74,9 +77,11 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    pub(super) fn new(size: usize, shared: Arc<SharedStatements>) -> Self {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let (shared, backends) = (Arc::clone(&rules.statements), Arc::clone(&rules.backends));
         let epoch = shared.epoch.load(Ordering::Relaxed);
-        Self { shared, epoch, entries: NonZeroUsize::new(size).map(LruCache::new) }
+        let entries = NonZeroUsize::new(rules.statement_cache).map(LruCache::new);
+        Self { shared, backends, epoch, entries }
     }
 
     /// Whether it keeps a statement of this text.
@@ -84,6 +89,7 @@ impl Statements {
         self.entries.is_some()
             && sql.len() <= LONGEST_TEXT
             && !self.shared.is_off.load(Ordering::Relaxed)
+            && !self.backends.are_shared()
     }
 
     /// The epoch of what is prepared now.
@@ -98,7 +104,7 @@ impl Statements {
 
     /// Whether a statement that its user has kept is one of those that are prepared now.
     pub(super) fn is_current(&mut self, statement: &Statement) -> bool {
-        statement.epoch() == Some(self.epoch())
+        statement.epoch() == Some(self.epoch()) && self.takes(statement.sql())
     }
 
     pub(super) fn get(&mut self, sql: &str) -> Option<Statement> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, Error};
+use postgres::{Client, Config, Error, Row};
 
 use super::limits::default_connect_timeout;
-use super::{PostgresConnectionManager, Reset, secrets};
+use super::{PostgresConnectionManager, Reset, is_fatal, secrets};
 use crate::StatementCounts;
+use crate::client::Backend;
 
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
@@ -244,8 +245,9 @@ impl<T> PostgresConnectionManager<T> {
     ///   connects, and `COPY` outside a transaction.
     /// - Sessions are not reset, except that an open transaction is rolled back.
     ///
-    /// The mode cannot be recognised when connecting. If its symptoms show, the manager logs a
-    /// warning that names this setting. A pooler that pools sessions needs nothing. One that
+    /// The mode cannot be recognised by one connection. If its symptoms show (two connections with one
+    /// session, a lost statement), the manager logs a warning that names this setting, and keeps no
+    /// statements prepared. A pooler that pools sessions needs nothing. One that
     /// pools statements has no transactions: there, leave this setting off, and use
     /// [`Client::simple_query`], [`Client::batch_execute`] and [`Client::query_typed`].
     ///
@@ -256,6 +258,18 @@ impl<T> PostgresConnectionManager<T> {
     pub fn transaction_pooler(mut self, yes: bool) -> Self {
         Arc::make_mut(&mut self.rules).transaction_pooler = yes;
         self
+    }
+
+    /// A manager for one connection beside the pool, to be opened within this limit.
+    pub(crate) fn for_a_question(&self, limit: Duration) -> Self
+    where
+        T: Clone,
+    {
+        let mut manager = self.clone();
+        if manager.config.get_connect_timeout().is_none() {
+            manager.config.connect_timeout(limit);
+        }
+        manager
     }
 
     /// Returns the configuration used for connecting, with defaults filled in.
@@ -311,28 +325,56 @@ impl<T> PostgresConnectionManager<T> {
         !self.settings.is_empty()
     }
 
-    /// Applies the session settings, if there are any, in one round trip.
+    /// Applies the session settings to a new session, and asks for its backend, in one round trip. `None` if the server refuses to tell.
     ///
+    /// The driver has a number from the login and keeps it to itself. It would not do anyway:
+    /// PgBouncer makes up its own, and no list of the server has that.
+    pub(super) fn set_up(&self, client: &mut Client) -> Result<Option<Backend>, Error> {
+        let backend = |row: Row| {
+            let id = u32::try_from(row.try_get::<_, i32>(0).ok()?).ok()?;
+            Some((id, row.try_get(1).ok()?))
+        };
+        match self.send_settings(client) {
+            Ok(row) => Ok(row.and_then(backend)),
+            Err(error) if !self.has_settings() && !is_fatal(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Applies the session settings, if there are any, in one round trip.
+    pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
+        if self.has_settings() {
+            self.send_settings(client)?;
+        }
+        Ok(())
+    }
+
     /// The values are parameters: the driver writes the text of a statement to the log, at
     /// the debug level, and the server lists it in `pg_stat_activity`.
-    pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
-        let Some(sql) = settings_sql(self.settings.len()) else { return Ok(()) };
+    fn send_settings(&self, client: &mut Client) -> Result<Option<Row>, Error> {
+        let sql = settings_sql(self.settings.len());
         let parameter = |text| (text as &(dyn ToSql + Sync), Type::TEXT);
         let pairs = self.settings.iter();
         let parameters: Vec<_> =
             pairs.flat_map(|(name, value)| [parameter(name), parameter(value)]).collect();
         let applied = client.query_typed(&sql, &parameters);
-        applied.map(drop).map_err(|error| secrets::of_settings(error, &self.settings))
+        let applied = applied.map_err(|error| secrets::of_settings(error, &self.settings))?;
+        Ok(applied.into_iter().next())
     }
 }
 
-/// The statement that sets this many parameters. While it runs the server sends no notices,
-/// which the driver would log: they may quote a value.
-fn settings_sql(number: usize) -> Option<String> {
+/// The statement that sets this many parameters, and returns the backend first. While
+/// it runs the server sends no notices, which the driver would log: they may quote a value.
+fn settings_sql(number: usize) -> String {
+    let backend = "SELECT pg_catalog.pg_backend_pid(), \
+                   pg_catalog.pg_postmaster_start_time()::pg_catalog.text";
+    if number == 0 {
+        return backend.to_owned();
+    }
     let quiet = "pg_catalog.set_config('client_min_messages', 'error', true)";
     let call = |n: usize| format!("pg_catalog.set_config(${}, ${}, false)", 2 * n + 1, 2 * n + 2);
     let calls: String = (0..number).map(|n| format!(", {}", call(n))).collect();
-    (number > 0).then(|| format!("SELECT {quiet}{calls}"))
+    format!("{backend}, {quiet}{calls}")
 }
 
 /// After how much silence keepalives give up.

@@ -82,13 +82,14 @@ fn the_backend_at_which_a_whole_pool_waits_is_named() {
     };
     assert_eq!(leak.holders.len(), 6, "{leak}");
     let blocker = &all[0];
-    assert_eq!((blocker.pid, blocker.blocked), (blocker_pid, 6));
-    assert_eq!(blocker.state.as_deref(), Some("idle in transaction"));
+    assert_eq!((blocker.session.pid, blocker.blocked), (blocker_pid, 6));
+    assert_eq!(blocker.session.state.as_deref(), Some("idle in transaction"));
     let query = "BEGIN; UPDATE orders SET n = 1 WHERE id = 12345";
-    assert_eq!(blocker.query.as_deref(), Some(query));
-    assert_eq!(blocker.user.as_deref(), Some("postgres"));
-    assert_eq!(blocker.database.as_deref(), Some("postgres"));
-    let (since, in_transaction) = (blocker.state_for.unwrap(), blocker.transaction_for.unwrap());
+    assert_eq!(blocker.session.query.as_deref(), Some(query));
+    assert_eq!(blocker.session.user.as_deref(), Some("postgres"));
+    assert_eq!(blocker.session.database.as_deref(), Some("postgres"));
+    let (since, in_transaction) =
+        (blocker.session.state_for.unwrap(), blocker.session.transaction_for.unwrap());
     assert!(since <= in_transaction && in_transaction < LONG, "{blocker:?}");
     let text = blocker.to_string();
     assert!(
@@ -126,7 +127,8 @@ fn a_chain_of_waits_is_followed_to_its_end_and_two_ends_are_told_apart() {
     let fifth = update(session(&cluster, "fifth"), 12345);
 
     let all = await_blocked(&mut observer, 2, 3);
-    let ends: Vec<_> = all.iter().map(|b| (b.application_name.as_deref(), b.blocked)).collect();
+    let ends: Vec<_> =
+        all.iter().map(|b| (b.session.application_name.as_deref(), b.blocked)).collect();
     assert_eq!(ends, [(Some("first"), 2), (Some("fourth"), 1)]);
 
     drop((first, fourth));
@@ -147,8 +149,14 @@ fn a_role_without_privileges_sees_who_but_not_what() {
     let waiter = thread::spawn(move || waiter.batch_execute(WANT));
     let mut observer = Client::from(app());
     let all = await_blocked(&mut observer, 1, 1);
-    assert_eq!((all[0].pid, all[0].application_name.as_deref()), (holder_pid, Some("holder")));
-    assert_eq!((&all[0].state, &all[0].query, all[0].state_for), (&None, &None, None));
+    assert_eq!(
+        (all[0].session.pid, all[0].session.application_name.as_deref()),
+        (holder_pid, Some("holder"))
+    );
+    assert_eq!(
+        (&all[0].session.state, &all[0].session.query, all[0].session.state_for),
+        (&None, &None, None)
+    );
     assert!(all[0].to_string().contains("(state not visible"), "{}", all[0]);
     drop(holder);
     waiter.join().unwrap().unwrap();
@@ -165,7 +173,7 @@ fn blockers_are_found_through_a_bouncer_too() {
     let waiter = thread::spawn(move || waiter.batch_execute(WANT));
     let mut observer: Client = bouncer.config().connect(NoTls).unwrap().into();
     for _ in 0..3 {
-        assert_eq!(await_blocked(&mut observer, 1, 1)[0].pid, holder_pid);
+        assert_eq!(await_blocked(&mut observer, 1, 1)[0].session.pid, holder_pid);
     }
     drop(holder);
     let result: Result<(), postgres::Error> = waiter.join().unwrap();
@@ -185,7 +193,7 @@ fn a_prepared_transaction_blocks_without_a_process() {
     let mut waiter = session(cluster, "waiter");
     let waiter = thread::spawn(move || waiter.batch_execute("UPDATE t SET id = 3"));
     let all = await_blocked(&mut session(cluster, "observer"), 1, 1);
-    assert_eq!((all[0].pid, &all[0].state), (0, &None));
+    assert_eq!((all[0].session.pid, &all[0].session.state), (0, &None));
     assert!(all[0].to_string().starts_with("prepared transactions ("), "{}", all[0]);
     preparer.batch_execute("ROLLBACK PREPARED 'left'").unwrap();
     waiter.join().unwrap().unwrap();

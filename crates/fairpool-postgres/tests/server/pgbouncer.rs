@@ -16,7 +16,7 @@ use fairpool_servers::cluster::{APP_PASSWORD, APP_USER};
 
 use crate::common::{
     Manager, builder, database, driver_error, logged, millis, own_database, psql, refused, shared,
-    start_log, take_all,
+    start_log, take_all, wait_until,
 };
 
 /// The value of an answer with one row. Uses simple queries, because a PgBouncer that pools
@@ -160,17 +160,45 @@ fn through_pgbouncer_in_transaction_mode_every_query_works_with_the_setting() {
 }
 
 #[test]
-fn a_transaction_pooler_without_its_setting_is_named_in_one_warning() {
+fn a_transaction_pooler_without_its_setting_is_named_in_a_warning() {
     start_log();
     let bouncer = Bouncer::start(shared().port(), 2);
     let pool = builder().max_size(8).build(manager(bouncer.config(), "untold")).unwrap();
+    // Two of eight connections to two sessions show it, before any statement is kept.
     assert!(failures(&pool, doubles) > 0);
-    let warnings = logged("between two messages: prepared statement");
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(pool.manager().statements().prepared, 0);
+    let warnings = logged("two connections have the same process of the server");
     let (level, warning) = &warnings[0];
     assert_eq!(*level, log::Level::Warn);
     assert!(warning.contains("transaction_pooler(true)"), "{warning}");
     println!("figure: the warning: {warning}");
+    // A pool of one cannot see it so; then the first lost statement shows it.
+    let other = Bouncer::start(shared().port(), 2);
+    let pools = [0, 1].map(|_| {
+        let manager = manager(other.config(), "untold");
+        builder().max_size(1).build(manager).unwrap()
+    });
+    let lost = || logged("between two messages: prepared statement");
+    wait_until("a statement is lost", || {
+        thread::scope(|scope| {
+            pools.iter().for_each(|pool| drop(scope.spawn(|| failures(pool, doubles))));
+        });
+        !lost().is_empty()
+    });
+    assert!(lost()[0].1.contains("transaction_pooler(true)"));
+}
+
+#[test]
+fn through_pgbouncer_in_session_mode_statements_are_kept() {
+    let bouncer = Bouncer::start_with_mode(shared().port(), 8, "session");
+    let pool = builder().max_size(8).build(manager(bouncer.config(), "sessions")).unwrap();
+    for _ in 0..2 {
+        for conn in &mut take_all(&pool) {
+            assert!(doubles(conn, 1));
+        }
+    }
+    let counts = pool.manager().statements();
+    assert_eq!((counts.prepared, counts.hits), (8, 8));
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Tracker {
 fn about_holder(holder: &Holder) -> Value {
     let mut args = about(holder.call_site());
     args["connection"] = holder.connection_id().into();
+    args["backend"] = holder.backend_id().into();
     args["held_for"] = format!("{:.1?}", holder.held_for()).into();
     args
 }

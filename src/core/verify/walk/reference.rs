@@ -519,5 +519,7 @@ impl Reference {
 }
 
 pub(super) fn connection_ref(slot: u32, conn: Option<u32>) -> ConnectionRef {
-    ConnectionRef { slot, connection_id: conn.map_or(0, |conn| Toy::connection_id(&conn)) }
+    let (connection_id, backend_id) =
+        conn.map_or((0, 0), |conn| (Toy::connection_id(&conn), Toy::backend_id(&conn)));
+    ConnectionRef { slot, backend_id, connection_id }
 }

@@ -70,6 +70,7 @@ fn caller() -> Caller {
 fn hold(snapshot: &mut Snapshot, connection: u64, caller: Caller, held_for: Duration) {
     snapshot.holders.push(Holder::from(Held {
         connection_id: connection,
+        backend_id: 0,
         caller,
         held_for,
         untaken: false,
@@ -189,7 +190,13 @@ fn one_connection_that_came_back_is_no_standstill() {
     let mut pair = pair();
     keep_all(&mut pair, ms(300));
     // It was returned and got again in between, at the same line, by the same thread.
-    let again = Held { connection_id: 2, caller: caller(), held_for: ms(1299), untaken: false };
+    let again = Held {
+        connection_id: 2,
+        backend_id: 0,
+        caller: caller(),
+        held_for: ms(1299),
+        untaken: false,
+    };
     pair.1.holders[1] = Holder::from(again);
     pair.1.stats.gets = 1;
     wait(&mut pair, 7, ms(150));
@@ -227,8 +234,13 @@ fn some_kept_for_longer_than_a_caller_waits_are_a_leak_while_callers_wait_long()
     let mut pair = pair();
     keep_all(&mut pair, ms(30_000));
     pair.1.stats.gets = 1;
-    pair.1.holders[3] =
-        Holder::from(Held { connection_id: 4, caller: caller(), held_for: ms(5), untaken: false });
+    pair.1.holders[3] = Holder::from(Held {
+        connection_id: 4,
+        backend_id: 0,
+        caller: caller(),
+        held_for: ms(5),
+        untaken: false,
+    });
     assert_eq!(kinds(&pair), []);
     wait(&mut pair, 7, ms(150));
     assert_eq!(kinds(&pair), [(Saturated, Critical), (Leak, Warning)]);
@@ -241,7 +253,13 @@ fn threads_that_wait_for_themselves_are_no_leak() {
     keep_all(&mut pair, ms(300));
     wait(&mut pair, 4, ms(600));
     for look in [&mut pair.0, &mut pair.1] {
-        let held = Held { connection_id: 1, caller: caller(), held_for: ms(300), untaken: false };
+        let held = Held {
+            connection_id: 1,
+            backend_id: 0,
+            caller: caller(),
+            held_for: ms(300),
+            untaken: false,
+        };
         look.nested_gets = vec![NestedGet::from(NestedWait { held, waits: caller() })];
     }
     assert_eq!(kinds(&pair), [(SelfDeadlock, Critical), (Queue, Critical)]);

@@ -209,7 +209,7 @@ impl Probe {
     /// blocks none.
     fn blocker(&mut self) -> Result<Option<Blocker>, Problem> {
         let found = blockers(&mut self.client).map_err(|error| self.problem(&error))?;
-        Ok(found.into_iter().find(|blocker| blocker.pid == self.pid))
+        Ok(found.into_iter().find(|blocker| blocker.session.pid == self.pid))
     }
 
     /// Whether the session with the open transaction still exists.

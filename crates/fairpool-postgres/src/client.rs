@@ -10,6 +10,7 @@ mod rules;
 mod state;
 mod statement;
 mod transaction;
+mod watch;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -28,7 +29,9 @@ pub use self::rows::RowIter;
 pub(crate) use self::rules::{Rules, is_lost_statement};
 pub(crate) use self::state::State;
 pub use self::statement::{Statement, ToStatement};
+pub(crate) use self::transaction::End;
 pub use self::transaction::{Transaction, TransactionBuilder};
+pub(crate) use self::watch::{Failure, text_of, text_of_db};
 
 /// How long the server may take to answer when a connection returns on which a write was refused.
 /// As long as a caller's own check may take: far more than a round trip needs.

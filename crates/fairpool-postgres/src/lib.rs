@@ -100,6 +100,8 @@ mod client;
 mod json;
 mod left;
 mod manager;
+mod random;
+mod transact;
 
 pub use postgres;
 pub use postgres::NoTls;
@@ -110,6 +112,9 @@ pub use crate::client::{
     CancelToken, Client, RowIter, Statement, ToStatement, Transaction, TransactionBuilder,
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
+pub use crate::transact::{
+    Aborted, BoxedError, TransactionError, TransactionOptions, transaction,
+};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -14,6 +14,7 @@ use super::cancel::ThisUse;
 use super::pooler::refuse;
 use super::role::ServerRole;
 use super::rules::{Rules, is_lost_statement};
+use super::watch::Watch;
 use crate::Reset;
 use crate::left::{Effect, Left};
 use crate::manager::is_fatal;
@@ -33,6 +34,8 @@ pub(crate) struct State {
     was_lent: bool,
     /// A call had a fatal error, so the connection must not be used again.
     has_failed: bool,
+    /// In a transaction that may be run again.
+    watch: Option<Watch>,
     /// Created with the first cancel token of a use.
     this_use: OnceCell<ThisUse>,
     /// What the last reset has undone, for the pool to log.
@@ -50,6 +53,7 @@ impl State {
             left: Left::NOTHING,
             was_lent: false,
             has_failed: false,
+            watch: None,
             this_use: OnceCell::new(),
             left_behind: None,
             types: HashMap::new(),
@@ -66,10 +70,28 @@ impl State {
 
     /// Ends a use. Returns whether it is known that the connection must not be used again.
     pub(super) fn end_use(&mut self) -> bool {
+        self.watch = None;
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
         is_cancelled || is_beyond_reset || self.has_failed
+    }
+
+    /// From here to the end of the use, notes what happens.
+    pub(crate) fn start_watch(&mut self) {
+        self.watch = Some(Watch::default());
+    }
+
+    pub(crate) fn watch(&mut self) -> &mut Watch {
+        self.watch.get_or_insert_default()
+    }
+
+    /// Whether the transaction may have failed or ended unseen.
+    pub(super) fn is_transaction_in_doubt(&self) -> bool {
+        self.was_lent
+            || self.left.intersects(Left::UNREAD)
+            || !self.left.intersects(Left::TRANSACTION)
+            || self.watch.as_ref().is_none_or(Watch::is_in_doubt)
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -139,7 +161,8 @@ impl State {
     }
 
     pub(super) fn effect_of(&self, sql: &str) -> Effect {
-        if self.rules.reset == Reset::Off && !self.rules.transaction_pooler {
+        let is_read = self.rules.transaction_pooler || self.watch.is_some();
+        if self.rules.reset == Reset::Off && !is_read {
             return Effect::default();
         }
         Effect::of(sql, &self.rules.harmless)
@@ -164,6 +187,9 @@ impl State {
             self.refuse_session_state(inner, effect.leaves)?;
         }
         self.mark(effect.leaves);
+        if let Some(watch) = &mut self.watch {
+            watch.sends(effect);
+        }
         Ok(effect)
     }
 
@@ -298,9 +324,12 @@ impl State {
             Ok(false) => {
                 log::warn!("a write was refused: {}", self.role.fault());
                 self.has_failed = true;
+                if let Some(watch) = &mut self.watch {
+                    watch.lost(self.role.fault());
+                }
             }
             // It was not outside a transaction after all, so the reset has to ask.
-            Err(error) => self.has_failed |= is_fatal(&error),
+            Err(error) => self.note_error(&error),
         }
     }
 
@@ -311,6 +340,9 @@ impl State {
         effect: Effect,
         result: Result<R, Error>,
     ) -> Result<R, Error> {
+        if let (Ok(_), Some(watch)) = (&result, &mut self.watch) {
+            watch.succeeded();
+        }
         match &result {
             Ok(_) if effect.ends_transaction => {
                 self.left = self.left.without(Left::TRANSACTION | Left::UNREAD);
@@ -346,7 +378,11 @@ impl State {
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         self.has_failed |= result.is_err();
-        self.streams(source, effect, result)
+        let result = self.streams(source, effect, result);
+        if let (Err(_), Some(watch)) = (&result, &mut self.watch) {
+            watch.out_of_step();
+        }
+        result
     }
 
     /// Takes note of the result of a call without a statement.
@@ -369,6 +405,9 @@ impl State {
     pub(super) fn note_error(&mut self, error: &Error) {
         self.has_failed |= is_fatal(error);
         self.is_role_in_doubt |= self.role.is_questioned_by(error);
+        if let Some(watch) = &mut self.watch {
+            watch.failed(error);
+        }
     }
 
     #[cold]

@@ -1,5 +1,7 @@
 //! Transactions: what their statements leave on the session may outlive them.
 
+mod end;
+
 use std::ops::{Deref, DerefMut};
 
 use postgres::types::{BorrowToSql, ToSql, Type};
@@ -14,6 +16,8 @@ use super::rows::RowIter;
 use super::state::State;
 use super::statement::{Statement, ToStatement};
 use crate::left::{Effect, Left};
+
+pub(crate) use self::end::End;
 
 /// A transaction of a [`Client`](crate::Client), or a savepoint in one. Its drop rolls back.
 ///

@@ -89,7 +89,6 @@ impl State {
     /// Whether the transaction may have failed or ended unseen.
     pub(super) fn is_transaction_in_doubt(&self) -> bool {
         self.was_lent
-            || self.left.intersects(Left::UNREAD)
             || !self.left.intersects(Left::TRANSACTION)
             || self.watch.as_ref().is_none_or(Watch::is_in_doubt)
     }
@@ -184,7 +183,8 @@ impl State {
     ) -> Result<Effect, Error> {
         let effect = self.effect(source);
         if self.rules.transaction_pooler {
-            self.refuse_session_state(inner, effect.leaves)?;
+            let refused = self.refuse_session_state(inner, effect.leaves);
+            refused.inspect_err(|error| self.note_error(error))?;
         }
         self.mark(effect.leaves);
         if let Some(watch) = &mut self.watch {
@@ -363,6 +363,9 @@ impl State {
     ) -> Result<R, Error> {
         if let Err(error) = &result {
             self.failed(source, effect, error);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.streams();
         }
         self.mark(Left::UNREAD);
         result

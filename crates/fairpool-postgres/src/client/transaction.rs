@@ -21,6 +21,8 @@ pub(crate) use self::end::End;
 
 /// A transaction of a [`Client`](crate::Client), or a savepoint in one. Its drop rolls back.
 ///
+/// [`transaction`](crate::transaction) gives one to a closure, and runs it again if need be.
+///
 /// It has the methods of the driver's [`Transaction`](postgres::Transaction), which can be
 /// lent like the driver's client.
 pub struct Transaction<'a> {

@@ -78,8 +78,8 @@ pub(crate) struct Watch {
     failure: Option<Failure>,
     /// The answers on this connection cannot be trusted.
     is_out_of_step: bool,
-    /// A call had an error.
-    had_error: bool,
+    /// A call had an error, or may have had one that was not read.
+    may_have_failed: bool,
     /// A text has ended the transaction, or begun another one.
     was_controlled: bool,
 }
@@ -99,9 +99,14 @@ impl Watch {
         }
     }
 
+    /// The answer is read later, if at all.
+    pub(super) fn streams(&mut self) {
+        self.may_have_failed = true;
+    }
+
     #[cold]
     pub(super) fn failed(&mut self, error: &Error) {
-        self.had_error = true;
+        self.may_have_failed = true;
         // In a failed transaction each statement fails with 25P02, which is not the reason.
         let is_reason = error.code() != Some(&SqlState::IN_FAILED_SQL_TRANSACTION);
         if self.failure.is_none() || is_reason && !self.is_out_of_step {
@@ -127,7 +132,7 @@ impl Watch {
 
     /// Whether the transaction may have failed, or ended.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.had_error || self.was_controlled
+        self.may_have_failed || self.was_controlled
     }
 
     /// Whether COMMIT must not be sent, because its answer would never come, or be another one's.

@@ -22,8 +22,7 @@ pub(crate) enum End {
 
 impl Transaction<'_> {
     /// Commits, and knows whether it did.
-    pub(crate) fn commit_surely(mut self) -> End {
-        self.ask_for_role();
+    pub(crate) fn commit_surely(self) -> End {
         let was_controlled = self.state.watch().was_controlled();
         match self.commit_or_abort() {
             End::Aborted(_) if was_controlled => End::ByClosure,
@@ -62,8 +61,15 @@ impl Transaction<'_> {
                 };
                 if answer.iter().any(is_outside) { End::ByClosure } else { End::Committed }
             }
-            // The drop rolls back.
-            Err(error) => refused(error, failure),
+            Err(error) => {
+                // Not before: this question rolls back what has failed, and begins anew.
+                self.ask_for_role();
+                match self.state.watch().take_failure() {
+                    Some(lost @ Failure::Lost(..)) if !is_unknown(&error) => End::Aborted(lost),
+                    // The drop rolls back.
+                    _ => refused(error, failure),
+                }
+            }
         }
     }
 
@@ -79,10 +85,15 @@ impl Transaction<'_> {
     }
 }
 
+/// Whether the server may have committed, although the COMMIT has this error.
+fn is_unknown(error: &Error) -> bool {
+    is_fatal(error) || error.code() == Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN)
+}
+
 /// What the error of a COMMIT means. `failure`: why the transaction had failed before, if that was
 /// seen.
 fn refused(error: Error, failure: Option<Failure>) -> End {
-    if is_fatal(&error) || error.code() == Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN) {
+    if is_unknown(&error) {
         return End::Unknown(error);
     }
     let had_failed = error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION);

@@ -10,7 +10,6 @@ mod rules;
 mod state;
 mod statement;
 mod transaction;
-mod watch;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -27,11 +26,10 @@ pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
 pub(crate) use self::role::ServerRole;
 pub use self::rows::RowIter;
 pub(crate) use self::rules::{Rules, is_lost_statement};
-pub(crate) use self::state::State;
+pub(crate) use self::state::{Failure, State, text_of, text_of_db};
 pub use self::statement::{Statement, ToStatement};
 pub(crate) use self::transaction::End;
 pub use self::transaction::{Transaction, TransactionBuilder};
-pub(crate) use self::watch::{Failure, text_of, text_of_db};
 
 /// How long the server may take to answer when a connection returns on which a write was refused.
 /// As long as a caller's own check may take: far more than a round trip needs.

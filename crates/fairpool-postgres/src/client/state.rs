@@ -1,6 +1,8 @@
 //! What the client knows about its session: what the use may have left, and whether the
 //! connection has failed.
 
+mod watch;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +16,11 @@ use super::cancel::ThisUse;
 use super::pooler::refuse;
 use super::role::ServerRole;
 use super::rules::{Rules, is_lost_statement};
-use super::watch::Watch;
 use crate::Reset;
 use crate::left::{Effect, Left};
 use crate::manager::is_fatal;
+
+pub(crate) use self::watch::{Failure, Watch, text_of, text_of_db};
 
 /// Behind a transaction pooler, a connection remembers the types of this many statements.
 const REMEMBERED_STATEMENTS: usize = 256;
@@ -75,22 +78,6 @@ impl State {
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
         is_cancelled || is_beyond_reset || self.has_failed
-    }
-
-    /// From here to the end of the use, notes what happens.
-    pub(crate) fn start_watch(&mut self) {
-        self.watch = Some(Watch::default());
-    }
-
-    pub(crate) fn watch(&mut self) -> &mut Watch {
-        self.watch.get_or_insert_default()
-    }
-
-    /// Whether the transaction may have failed or ended unseen.
-    pub(super) fn is_transaction_in_doubt(&self) -> bool {
-        self.was_lent
-            || !self.left.intersects(Left::TRANSACTION)
-            || self.watch.as_ref().is_none_or(Watch::is_in_doubt)
     }
 
     pub(super) fn has_failed(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Transactions that run again after a failure that may pass.
 
+mod killed;
 mod limits;
 mod outcomes;
 

@@ -6,7 +6,7 @@ use postgres::error::SqlState;
 use postgres::{Error, SimpleQueryMessage};
 
 use super::{ENDED, Transaction};
-use crate::client::watch::Failure;
+use crate::client::state::Failure;
 use crate::manager::{IS_OUTSIDE_TRANSACTION, is_fatal};
 
 /// How a transaction ended.

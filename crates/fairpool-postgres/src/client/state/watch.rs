@@ -7,6 +7,7 @@ use fairpool::text::Plain;
 use postgres::Error;
 use postgres::error::{DbError, SqlState};
 
+use super::State;
 use crate::left::{Effect, Left};
 use crate::manager::is_fatal;
 
@@ -70,6 +71,24 @@ pub(crate) fn text_of_db(db: &DbError) -> String {
     format!("{} ({})", Plain(db.message()), Plain(db.code().code()))
 }
 
+impl State {
+    /// From here to the end of the use, notes what happens.
+    pub(crate) fn start_watch(&mut self) {
+        self.watch = Some(Watch::default());
+    }
+
+    pub(crate) fn watch(&mut self) -> &mut Watch {
+        self.watch.get_or_insert_default()
+    }
+
+    /// Whether the transaction may have failed or ended unseen.
+    pub(in crate::client) fn is_transaction_in_doubt(&self) -> bool {
+        self.was_lent
+            || !self.left.intersects(Left::TRANSACTION)
+            || self.watch.as_ref().is_none_or(Watch::is_in_doubt)
+    }
+}
+
 /// What was seen since the transaction began.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -87,25 +106,25 @@ pub(crate) struct Watch {
 impl Watch {
     /// A statement with this effect is sent. A text that is unreadable is taken for one that
     /// controls nothing.
-    pub(super) fn sends(&mut self, effect: Effect) {
+    pub(in crate::client) fn sends(&mut self, effect: Effect) {
         let is_readable = !Left::ANYTHING.without(effect.leaves).is_nothing();
         let controls = effect.ends_transaction || effect.leaves.intersects(Left::TRANSACTION);
         self.was_controlled |= is_readable && controls;
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(in crate::client) fn succeeded(&mut self) {
         if !self.is_out_of_step {
             self.failure = None;
         }
     }
 
     /// The answer is read later, if at all.
-    pub(super) fn streams(&mut self) {
+    pub(in crate::client) fn streams(&mut self) {
         self.may_have_failed = true;
     }
 
     #[cold]
-    pub(super) fn failed(&mut self, error: &Error) {
+    pub(in crate::client) fn failed(&mut self, error: &Error) {
         self.may_have_failed = true;
         // In a failed transaction each statement fails with 25P02, which is not the reason.
         let is_reason = error.code() != Some(&SqlState::IN_FAILED_SQL_TRANSACTION);
@@ -115,32 +134,32 @@ impl Watch {
     }
 
     /// The server is no longer the one that was asked for, as this text says.
-    pub(super) fn lost(&mut self, why: String) {
+    pub(in crate::client) fn lost(&mut self, why: String) {
         self.failure = Some(Failure::Lost(why, None));
     }
 
     /// After the error that was noted last.
-    pub(super) fn out_of_step(&mut self) {
+    pub(in crate::client) fn out_of_step(&mut self) {
         self.is_out_of_step = true;
         let unnamed = || Failure::Lost("the driver is out of step".to_owned(), None);
         self.failure.get_or_insert_with(unnamed);
     }
 
-    pub(super) fn was_controlled(&self) -> bool {
+    pub(in crate::client) fn was_controlled(&self) -> bool {
         self.was_controlled
     }
 
     /// Whether the transaction may have failed, or ended.
-    pub(super) fn is_in_doubt(&self) -> bool {
+    pub(in crate::client) fn is_in_doubt(&self) -> bool {
         self.may_have_failed || self.was_controlled
     }
 
     /// Whether COMMIT must not be sent, because its answer would never come, or be another one's.
-    pub(super) fn cannot_commit(&self) -> bool {
+    pub(in crate::client) fn cannot_commit(&self) -> bool {
         self.is_out_of_step || matches!(self.failure, Some(Failure::Lost(..)))
     }
 
-    pub(super) fn take_failure(&mut self) -> Option<Failure> {
+    pub(in crate::client) fn take_failure(&mut self) -> Option<Failure> {
         self.failure.take()
     }
 }

@@ -102,7 +102,8 @@ impl Client {
 
     statement_methods!();
 
-    /// Begins a transaction, which is rolled back unless it is committed.
+    /// Begins a transaction, which is rolled back unless it is committed. For one that runs again
+    /// after a conflict or the loss of the connection see [`transaction`](crate::transaction).
     ///
     /// # Errors
     ///

@@ -92,8 +92,8 @@ fn p1_transactions_begin_no_attempt_after_their_deadline() {
 fn p1_transactions_wait_for_connections_no_longer_than_their_deadline() {
     let pool = Pool::builder().max_size(1).connection_timeout(millis(40));
     // A get without time takes no connection that needs a check.
-    let pool = pool.skip_check_within(Duration::MAX).build(named("tx_full")).unwrap();
-    let held = pool.get().unwrap();
+    let pool = pool.skip_check_within(Duration::MAX).build_unchecked(named("tx_full"));
+    let held = pool.get_timeout(LONG).unwrap();
     for options in [options(), options().timeout(millis(40)), options().timeout(Duration::ZERO)] {
         let outcome: Outcome<()> = transaction(&pool, options, |_| panic!("no connection"));
         match outcome {

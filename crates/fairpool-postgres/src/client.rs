@@ -32,9 +32,10 @@ pub(crate) use self::pooler::{is_refusal, learn_own_types, refuse};
 pub(crate) use self::role::ServerRole;
 pub use self::rows::RowIter;
 pub(crate) use self::rules::{Rules, is_lost_statement};
-pub(crate) use self::state::State;
+pub(crate) use self::state::{Failure, State, text_of, text_of_db};
 pub use self::statement::{Statement, ToStatement};
 pub use self::statements::StatementCounts;
+pub(crate) use self::transaction::End;
 pub use self::transaction::{Transaction, TransactionBuilder};
 
 /// How long the server may take to answer when a connection returns on which a write was refused.
@@ -225,7 +226,8 @@ impl Client {
         self.state.comment = Comment::of(tags);
     }
 
-    /// Begins a transaction, which is rolled back unless it is committed.
+    /// Begins a transaction, which is rolled back unless it is committed. For one that runs again
+    /// after a conflict or the loss of the connection see [`transaction`](crate::transaction).
     ///
     /// # Errors
     ///

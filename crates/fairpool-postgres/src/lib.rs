@@ -83,6 +83,27 @@
 //!   there an error may have gone unseen.
 //! - In each check, also for `read-only`: a standby that was promoted is left.
 //!
+//! # Transactions that run again
+//!
+//! [`transaction`] runs a closure in a transaction, and again after a serialization failure, a
+//! deadlock, or the loss of the connection, within one deadline. It says `Ok` only if the server has
+//! committed, and tells a commit of which nobody knows from one that was refused.
+//!
+//! ```no_run
+//! # use fairpool::Pool;
+//! # use fairpool_postgres::{NoTls, PostgresConnectionManager, TransactionOptions};
+//! # let pool = Pool::new(PostgresConnectionManager::from_url("host=localhost", NoTls)?)?;
+//! use fairpool_postgres::postgres::IsolationLevel::Serializable;
+//!
+//! let options = TransactionOptions::new().isolation_level(Serializable);
+//! let left = fairpool_postgres::transaction(&pool, options, |tx| {
+//!     tx.execute("INSERT INTO orders (item) VALUES (7)", &[])?;
+//!     tx.query_one("UPDATE stock SET n = n - 1 WHERE item = 7 RETURNING n", &[])
+//! })?;
+//! println!("{} are left", left.get::<_, i32>(0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Passwords that change
 //!
 //! A closure can give user, password and hosts whenever a connection is opened: see
@@ -105,7 +126,9 @@ mod client;
 mod json;
 mod left;
 mod manager;
+mod random;
 mod session;
+mod transact;
 mod waits;
 
 pub use postgres;
@@ -119,6 +142,7 @@ pub use crate::client::{
 };
 pub use crate::manager::{Credentials, PostgresConnectionManager, Reset, WhyAsked};
 pub use crate::session::ServerSession;
+pub use crate::transact::{Aborted, BoxedError, TransactionError, TransactionOptions, transaction};
 pub use crate::waits::{AskError, LockWait, Party, ServerReport, WhoWaits, who_waits};
 
 /// Compiles the examples of the README.

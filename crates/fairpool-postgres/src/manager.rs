@@ -22,6 +22,7 @@ use postgres::{Config, Error, Socket};
 use self::credentials::Source;
 pub use self::credentials::{Credentials, WhyAsked};
 use self::limits::PoolLimits;
+pub(crate) use self::reset::IS_OUTSIDE_TRANSACTION;
 pub use self::reset::Reset;
 use self::secrets::Shown;
 pub(crate) use self::secrets::from_server;

@@ -1,6 +1,8 @@
 //! What the client knows about its session: what the use may have left, and whether the
 //! connection has failed.
 
+mod watch;
+
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::Reset;
 use crate::left::{Effect, Left};
 use crate::manager::{is_fatal, is_fatal_but_for_statements};
 
+pub(crate) use self::watch::{Failure, Watch, text_of, text_of_db};
+
 /// What the client knows about its session.
 pub(crate) struct State {
     rules: Arc<Rules>,
@@ -33,6 +37,8 @@ pub(crate) struct State {
     has_failed: bool,
     /// What is appended to the texts of this use.
     pub(super) comment: Option<Comment>,
+    /// In a transaction that may be run again.
+    watch: Option<Watch>,
     /// Created with the first cancel token of a use.
     this_use: OnceCell<ThisUse>,
     /// What the last reset has undone, for the pool to log.
@@ -57,6 +63,7 @@ impl State {
             was_lent: false,
             has_failed: false,
             comment: None,
+            watch: None,
             this_use: OnceCell::new(),
             left_behind: None,
             statements,
@@ -76,6 +83,7 @@ impl State {
     /// Ends a use. Returns whether it is known that the connection must not be used again.
     pub(super) fn end_use(&mut self) -> bool {
         self.comment = None;
+        self.watch = None;
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
@@ -168,7 +176,9 @@ impl State {
 
     pub(super) fn effect(&self, source: Source<'_>) -> Effect {
         match source {
-            Source::Text(sql) if self.rules.reads_texts() => Effect::of(sql, &self.rules.harmless),
+            Source::Text(sql) if self.rules.reads_texts() || self.watch.is_some() => {
+                Effect::of(sql, &self.rules.harmless)
+            }
             Source::Text(_) => Effect::default(),
             Source::Ours(statement) | Source::Kept(statement) => statement.effect(),
             Source::Drivers(_) => Effect::ANYTHING,
@@ -193,13 +203,17 @@ impl State {
     ) -> Result<(), Error> {
         self.begin = None;
         if self.rules.transaction_pooler {
-            self.refuse_session_state(inner, effect.leaves)?;
+            let refused = self.refuse_session_state(inner, effect.leaves);
+            refused.inspect_err(|error| self.note_error(error))?;
         }
         self.mark(effect.leaves);
         self.renamed |= effect.renames;
         if effect.leaves.intersects(Left::BEYOND_RESET) {
             // Maybe DISCARD ALL or DEALLOCATE ALL.
             self.statements.clear();
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.sends(effect);
         }
         Ok(())
     }
@@ -288,9 +302,12 @@ impl State {
             Ok(false) => {
                 log::warn!("a write was refused: {}", self.role.fault());
                 self.has_failed = true;
+                if let Some(watch) = &mut self.watch {
+                    watch.lost(self.role.fault());
+                }
             }
             // It was not outside a transaction after all, so the reset has to ask.
-            Err(error) => self.has_failed |= is_fatal(&error),
+            Err(error) => self.note_error(&error),
         }
     }
 
@@ -302,6 +319,9 @@ impl State {
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         self.begin = None;
+        if let (Ok(_), Some(watch)) = (&result, &mut self.watch) {
+            watch.succeeded();
+        }
         match &result {
             Ok(_) if effect.ends_transaction => {
                 self.left = self.left.without(Left::TRANSACTION | Left::UNREAD);
@@ -323,6 +343,9 @@ impl State {
         if let Err(error) = &result {
             self.failed(source, effect, error);
         }
+        if let Some(watch) = &mut self.watch {
+            watch.streams();
+        }
         self.mark(Left::UNREAD);
         result
     }
@@ -337,7 +360,11 @@ impl State {
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         self.has_failed |= result.is_err();
-        self.streams(source, effect, result)
+        let result = self.streams(source, effect, result);
+        if let (Err(_), Some(watch)) = (&result, &mut self.watch) {
+            watch.out_of_step();
+        }
+        result
     }
 
     /// Takes note of the result of a call without a statement.
@@ -360,6 +387,9 @@ impl State {
     pub(super) fn note_error(&mut self, error: &Error) {
         self.has_failed |= is_fatal(error);
         self.is_role_in_doubt |= self.role.is_questioned_by(error);
+        if let Some(watch) = &mut self.watch {
+            watch.failed(error);
+        }
     }
 
     #[cold]
@@ -377,6 +407,9 @@ impl State {
         }
         self.has_failed |= is_fatal_but_for_statements(error);
         self.is_role_in_doubt |= self.role.is_questioned_by(error);
+        if let Some(watch) = &mut self.watch {
+            watch.failed(error);
+        }
         if let (Some(sql), true) = (source.kept_text(), self.rules.transaction_pooler) {
             // The types may have changed.
             self.statements.forget(sql);

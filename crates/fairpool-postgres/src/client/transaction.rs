@@ -1,5 +1,7 @@
 //! Transactions: what their statements leave on the session may outlive them.
 
+mod end;
+
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
@@ -16,7 +18,11 @@ use super::state::State;
 use super::statement::{Statement, ToStatement};
 use crate::left::{Effect, Left};
 
+pub(crate) use self::end::End;
+
 /// A transaction of a [`Client`](crate::Client), or a savepoint in one. Its drop rolls back.
+///
+/// [`transaction`](crate::transaction) gives one to a closure, and runs it again if need be.
 ///
 /// It has the methods of the driver's [`Transaction`](postgres::Transaction), which can be
 /// lent like the driver's client.

@@ -1,17 +1,15 @@
 //! What is undone on a connection that returns to the pool.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-
 use postgres::error::SqlState;
 use postgres::{Client, Error, SimpleQueryMessage};
 
 use crate::left::Left;
+use crate::random;
 
 /// True outside a transaction, where every statement starts its own. Inside one, `BEGIN`
 /// came in an earlier message and has an earlier time. Every name is qualified, so that
 /// no `search_path` can change the meaning.
-const IS_OUTSIDE_TRANSACTION: &str = "SELECT pg_catalog.statement_timestamp() \
+pub(crate) const IS_OUTSIDE_TRANSACTION: &str = "SELECT pg_catalog.statement_timestamp() \
      OPERATOR(pg_catalog.=) pg_catalog.transaction_timestamp()";
 
 /// `DISCARD ALL` without `DEALLOCATE ALL`, which would also remove what the driver has
@@ -25,10 +23,8 @@ const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
 /// The seed of `random`, which `RESET ALL` leaves as it is. A new one has no default: as for a new
 /// session, nobody can guess it.
 fn new_seed() -> String {
-    // Keys from the system's source of randomness.
-    let random = RandomState::new().build_hasher().finish();
     // Below 1, with as many digits as the server takes into account.
-    format!("SELECT pg_catalog.setseed(0.{:015});", random % 1_000_000_000_000_000)
+    format!("SELECT pg_catalog.setseed(0.{:015});", random::number() % 1_000_000_000_000_000)
 }
 
 /// What to undo on a connection that returns to the pool.

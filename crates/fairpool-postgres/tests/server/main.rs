@@ -34,6 +34,7 @@ mod secrets;
 mod stampede;
 mod statements;
 mod states;
+mod transactions;
 mod unmarked;
 mod waits;
 mod words;

@@ -10,7 +10,7 @@ use fairpool_postgres::postgres::fallible_iterator::FallibleIterator;
 use fairpool_postgres::postgres::types::private::BytesMut;
 use fairpool_postgres::postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use fairpool_postgres::postgres::{self, IsolationLevel};
-use fairpool_postgres::{Client, Reset};
+use fairpool_postgres::{Client, Reset, Transaction, TransactionOptions, transaction};
 
 use crate::common::{
     Guard, Manager, builder, manager, named, own_database, psql, take_all, wait_until,
@@ -248,6 +248,29 @@ fn later_in_a_transaction_an_outdated_statement_fails_once_and_the_connection_st
         assert_eq!(pool.stats().closed.total(), 0, "{reset:?}");
         psql("ALTER TABLE item ALTER COLUMN id TYPE int");
     }
+}
+
+#[test]
+fn a_transaction_that_may_run_again_hides_a_change_of_the_schema_whenever_it_comes() {
+    let _database = own_database("kept_again");
+    psql("CREATE TABLE item (id int)");
+    let pool = pool_of(1, manager());
+    let mut runs = 0;
+    for change in ["ALTER COLUMN id TYPE bigint", "ALTER COLUMN id TYPE text", "ADD COLUMN n int"] {
+        let work = |transaction: &mut Transaction<'_>| {
+            runs += 1;
+            transaction.execute("SELECT 1", &[])?;
+            transaction.query("SELECT id FROM item", &[]).map(drop)
+        };
+        transaction(&pool, TransactionOptions::new(), work).unwrap();
+        psql(&format!("ALTER TABLE item {change}"));
+    }
+    // The second and the third time it had changed. The last change is of no column that it names.
+    let work =
+        |transaction: &mut Transaction<'_>| transaction.query("SELECT id FROM item", &[]).map(drop);
+    transaction(&pool, TransactionOptions::new(), work).unwrap();
+    assert_eq!(runs, 5);
+    assert_eq!(pool.stats().closed.total(), 0);
 }
 
 #[test]

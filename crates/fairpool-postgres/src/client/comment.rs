@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use postgres::{Error, GenericClient};
+
+use super::call::{Plan, Source};
+use super::state::State;
+
 /// A comment as sqlcommenter specifies it, with a space before it.
 pub(crate) struct Comment(Box<str>);
 
@@ -21,6 +26,33 @@ impl Comment {
     pub(super) fn append_to(&self, sql: &str) -> Option<String> {
         let has_one = sql.contains("--") || sql.contains("/*");
         (!has_one).then(|| [sql, &self.0].concat())
+    }
+}
+
+impl State {
+    /// The text to send instead of the statement's own, if this use has a comment.
+    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
+        let comment = self.comment.as_ref()?;
+        comment.append_to(source.named().err()?)
+    }
+
+    /// As [`plan`](Self::plan), for a statement of which this text is sent, if any. It is not worth
+    /// keeping: the next use has another comment.
+    pub(super) fn plan_commented<'s, C: GenericClient>(
+        &mut self,
+        inner: &mut C,
+        source: Source<'s>,
+        commented: Option<&'s str>,
+        params: usize,
+    ) -> Result<Plan<'s>, Error> {
+        let Some(sql) = commented else { return self.plan(inner, source, params) };
+        if !self.rules().transaction_pooler {
+            return Ok(Plan::Text(sql));
+        }
+        Ok(match self.plan(inner, source, params)? {
+            Plan::Unnamed(_, types) => Plan::Unnamed(sql, types),
+            _ => Plan::Text(sql),
+        })
     }
 }
 

@@ -227,31 +227,6 @@ impl State {
         Ok(if types.len() == params { Plan::Unnamed(sql, types) } else { Plan::Text(sql) })
     }
 
-    /// The text to send instead of the statement's own, if this use has a comment.
-    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
-        let comment = self.comment.as_ref()?;
-        comment.append_to(source.named().err()?)
-    }
-
-    /// As [`plan`](Self::plan), for a statement of which this text is sent, if any. It is not worth
-    /// keeping: the next use has another comment.
-    pub(super) fn plan_commented<'s, C: GenericClient>(
-        &mut self,
-        inner: &mut C,
-        source: Source<'s>,
-        commented: Option<&'s str>,
-        params: usize,
-    ) -> Result<Plan<'s>, Error> {
-        let Some(sql) = commented else { return self.plan(inner, source, params) };
-        if !self.rules.transaction_pooler {
-            return Ok(Plan::Text(sql));
-        }
-        Ok(match self.plan(inner, source, params)? {
-            Plan::Unnamed(_, types) => Plan::Unnamed(sql, types),
-            _ => Plan::Text(sql),
-        })
-    }
-
     /// The types of a statement's parameters. The server is asked for them once per text, inside
     /// a transaction, during which the pooler stays on one session.
     pub(super) fn types_of<C: GenericClient>(

@@ -113,7 +113,7 @@ fn p9_who_waits_for_whom_is_told_with_both_lines_also_by_a_dry_pool() {
         "pool 'orders' at its server: 1 of 2 holders waits for a lock - thread 'worker-3' at ";
     assert!(text.starts_with(&format!("{head}{file}:{waiters_line}:")), "{text}");
     assert!(text.contains(") waits for a row of public.orders for "), "{text}");
-    assert!(text.contains(&format!(", held by thread '")), "{text}");
+    assert!(text.contains(", held by thread '"), "{text}");
     assert!(text.contains(&format!("at {file}:{line}:")), "{text}");
     assert!(text.contains(" (sales report) for "), "{text}");
     let pid = answer.waits[0].held_by[0].session.pid;

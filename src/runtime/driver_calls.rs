@@ -61,10 +61,8 @@ impl<M: ManageConnection> Shared<M> {
             Ok(()) => {
                 let customized = || self.manager.customized(&mut value);
                 let _ = self.logger.catch_panic("customized", customized);
-                let backend_id = || self.manager.backend_id(&mut value);
-                let backend_id = self.logger.catch_panic("backend_id", backend_id);
                 self.record_since(Timed::Connect, begun);
-                self.connected(permit, value, backend_id.unwrap_or(None));
+                self.connected(permit, value);
             }
             Err(failure) => {
                 // In a guard of its own: a panic within a panic would abort the process.
@@ -74,9 +72,11 @@ impl<M: ManageConnection> Shared<M> {
         }
     }
 
-    fn connected(self: &Arc<Self>, permit: Permit, value: M::Connection, backend_id: Option<u32>) {
-        let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
+    fn connected(self: &Arc<Self>, permit: Permit, mut value: M::Connection) {
+        let backend_id = || self.manager.backend_id(&mut value);
+        let backend_id = self.logger.catch_panic("backend_id", backend_id).unwrap_or(None);
         let backend_id = backend_id.filter(|&id| id != 0);
+        let id = NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed);
         let event = AcquireEvent { id, backend_id };
         self.notify("handle_acquire", |handler| handler.handle_acquire(event));
         let pool = Arc::new(PoolRef { shared: Arc::clone(self) });

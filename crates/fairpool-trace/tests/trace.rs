@@ -598,3 +598,55 @@ fn a_dropped_recorder_ends_its_thread_and_its_subscription() {
     (0..100_000).for_each(|_| drop(pool.get().unwrap()));
     assert_eq!(pool.stats().events_lost, lost);
 }
+
+/// A server's number for each connection.
+struct Numbered;
+
+impl fairpool::ManageConnection for Numbered {
+    type Connection = ();
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn is_valid(&self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, (): &mut ()) -> bool {
+        false
+    }
+
+    fn backend_id(&self, (): &mut ()) -> Option<u32> {
+        Some(4711)
+    }
+}
+
+#[test]
+fn holds_and_states_have_the_servers_number_of_the_connection() {
+    let builder = Pool::builder().max_size(1).min_idle(Some(0));
+    let pool = builder.leak_threshold(Some(Duration::from_millis(1))).build(Numbered).unwrap();
+    let recorder = Recorder::start(&[pool.downgrade()]).unwrap();
+    let held = pool.get().unwrap();
+    let snapshot = pool.snapshot();
+    assert_eq!(snapshot.holders[0].backend_id(), Some(4711));
+    eventually("it is a leak", || pool.stats().leaks == 1);
+    drop(held);
+    // What the connection is when the recording begins is known as well.
+    let again = Recorder::start(&[pool.downgrade()]).unwrap();
+    drop(pool.get().unwrap());
+    for (file, opens) in [(File::of(&again.stop()), false), (File::of(&recorder.stop()), true)] {
+        let of = |name: &str| {
+            let mut slices = file.slices().filter(|slice| slice["name"] == name);
+            slices.next().map(|slice| slice["args"]["backend"].clone())
+        };
+        let hold = file.slices().find(|slice| slice["cat"] == "hold").expect("a hold");
+        assert_eq!(hold["args"]["backend"], 4711);
+        assert_eq!((of("busy"), of("idle")), (Some(4711.into()), Some(4711.into())));
+        assert_eq!(of("opening").is_some(), opens);
+        if opens {
+            assert_eq!(file.mark("leak")["args"]["backend"], 4711);
+        }
+    }
+}

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::call::Source;
+use super::state::State;
+
 /// A comment as sqlcommenter specifies it, with a space before it.
 pub(crate) struct Comment(Box<str>);
 
@@ -21,6 +24,14 @@ impl Comment {
     pub(super) fn append_to(&self, sql: &str) -> Option<String> {
         let has_one = sql.contains("--") || sql.contains("/*");
         (!has_one).then(|| [sql, &self.0].concat())
+    }
+}
+
+impl State {
+    /// The text to send instead of the statement's own, if this use has a comment.
+    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
+        let comment = self.comment.as_ref()?;
+        comment.append_to(source.named().err()?)
     }
 }
 

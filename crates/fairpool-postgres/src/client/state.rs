@@ -248,12 +248,6 @@ impl State {
         self.admit(inner, source)
     }
 
-    /// The text to send instead of the statement's own, if this use has a comment.
-    pub(super) fn commented(&self, source: Source<'_>) -> Option<String> {
-        let comment = self.comment.as_ref()?;
-        comment.append_to(source.named().err()?)
-    }
-
     /// A call whose text is sent as it is, with the comment of this use.
     pub(super) fn text_call<C: GenericClient, R>(
         &mut self,

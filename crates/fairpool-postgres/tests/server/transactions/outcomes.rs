@@ -57,7 +57,8 @@ fn transactions_whose_commit_is_cut_after_it_arrived_are_unknown_and_not_retried
         let mut runs = 0;
         let outcome: Outcome<()> = transaction(&pool, options(), |tx| {
             runs += 1;
-            tx.execute("INSERT INTO item VALUES ($1)", &[&n])?;
+            // No prepared statement, whose end the server would confirm before the COMMIT.
+            tx.batch_execute(&format!("INSERT INTO item VALUES ({n})"))?;
             if n == 2 {
                 let mut savepoint = tx.transaction()?;
                 let _ = savepoint.batch_execute("SELECT 1/0");

@@ -105,11 +105,13 @@ impl State {
         types: &[Type],
     ) -> Result<Statement, Error> {
         let source = Source::Text(sql);
-        let kept = if types.is_empty() { self.kept(source) } else { None };
-        let result = match kept {
-            Some(kept) => Ok(kept),
-            None => self.prepare_for_user(inner, sql, types),
-        };
+        if types.is_empty()
+            && let Some(kept) = self.kept(source)
+        {
+            // The server was not asked, so this tells nothing of the session.
+            return Ok(kept);
+        }
+        let result = self.prepare_for_user(inner, sql, types);
         self.note(source, Effect::default(), result)
     }
 

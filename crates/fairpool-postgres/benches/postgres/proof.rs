@@ -13,6 +13,9 @@ use crate::work::{ADD, ITEM, QUERIES, READ, WRITE, Work};
 /// The server's module that counts statements; it must be loaded when the server starts.
 pub const MODULE: &str = "pg_stat_statements";
 
+/// The server shows constants as parameters.
+const UPDATED: &str = "UPDATE counter SET value = value + $1 WHERE id = $2";
+
 /// A contestant of whose passes each is compared with the server's counts.
 pub struct Proved<'a> {
     pub contestant: Box<dyn Contestant + 'a>,
@@ -27,11 +30,8 @@ impl Work {
             Work::ByKey => vec![(ITEM, 1)],
             Work::Transaction => vec![(READ, 1), (WRITE, 1), ("COMMIT", 1)],
             Work::Request => vec![(ITEM, QUERIES), (ADD, 1), ("COMMIT", 1)],
-            // Constants are shown as parameters.
             Work::Select => vec![("SELECT $1", 1)],
-            Work::Text => {
-                vec![("UPDATE counter SET value = value + $1 WHERE id = $2", 1), ("COMMIT", 1)]
-            }
+            Work::Text => vec![(UPDATED, 1), ("COMMIT", 1)],
         }
     }
 

@@ -106,7 +106,7 @@ macro_rules! works {
                     }
                     let transaction = conn.transaction().await?;
                     let add = $statement!(transaction, ADD);
-                    transaction.execute(add, &[&own.row]).await?;
+                    transaction.execute(add, &[&own.row, &1_i64]).await?;
                     transaction.commit().await
                 }
                 Work::Select => conn.simple_query("SELECT 1").await.map(drop),

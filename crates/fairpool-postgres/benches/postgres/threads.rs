@@ -65,7 +65,7 @@ macro_rules! client {
                             self.query_one(queries.item, &[&own.key()])?.try_get::<_, i64>(1)?;
                         }
                         let mut transaction = self.transaction()?;
-                        transaction.execute(queries.add, &[&own.row])?;
+                        transaction.execute(queries.add, &[&own.row, &1_i64])?;
                         transaction.commit()
                     }
                     Work::Select => self.simple_query("SELECT 1").map(drop),

@@ -36,7 +36,7 @@ pub const WORKS: [(&str, Work); 5] = [
 pub const ITEM: &str = "SELECT name, price FROM item WHERE id = $1";
 pub const READ: &str = "SELECT value FROM counter WHERE id = $1";
 pub const WRITE: &str = "UPDATE counter SET value = $2 WHERE id = $1";
-pub const ADD: &str = "UPDATE counter SET value = value + 1 WHERE id = $1";
+pub const ADD: &str = "UPDATE counter SET value = value + $2 WHERE id = $1";
 
 /// The queries of [`Work::Request`].
 pub const QUERIES: usize = 3;

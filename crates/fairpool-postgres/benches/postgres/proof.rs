@@ -43,7 +43,8 @@ impl Work {
 
 impl Proved<'_> {
     fn calls(&self, statement: &str) -> u64 {
-        let sum = format!("SELECT coalesce(sum(calls), 0) FROM {MODULE} WHERE query = '{statement}'");
+        let sum =
+            format!("SELECT coalesce(sum(calls), 0) FROM {MODULE} WHERE query = '{statement}'");
         self.cluster.psql(&sum).parse().expect("a number")
     }
 

@@ -46,7 +46,12 @@ impl Workers {
     }
 
     fn switches(&self) -> u64 {
-        self.threads.lock().expect("no worker panicked").iter().map(|thread| voluntary_switches(thread)).sum()
+        self.threads
+            .lock()
+            .expect("no worker panicked")
+            .iter()
+            .map(|thread| voluntary_switches(thread))
+            .sum()
     }
 }
 

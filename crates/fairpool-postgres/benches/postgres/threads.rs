@@ -28,8 +28,7 @@ struct Queries<'a, S: ?Sized> {
     add: &'a S,
 }
 
-const TEXTS: Queries<'static, str> =
-    Queries { item: ITEM, read: READ, write: WRITE, add: ADD };
+const TEXTS: Queries<'static, str> = Queries { item: ITEM, read: READ, write: WRITE, add: ADD };
 
 /// A client of either kind. The code is the same for both.
 trait Client<S: ?Sized> {

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::chart::{Area, Drawn, FONT, below, colour, contestants, legend};
 use crate::report::{CellReport, ContestantReport, Report};
-use crate::table::{count, span};
+use crate::table::{count, span, tick};
 
 const WIDTH: u32 = 1100;
 const PANEL: u32 = 330;
@@ -35,15 +35,15 @@ pub fn draw(report: &Report, work: &str, file: &Path) -> Drawn {
     let (_, panels) = area.split_vertically(TOP);
     let (first, second) = panels.split_vertically(PANEL);
     let rate = |one: &ContestantReport| one.medians.operations_per_second;
-    let bars = Bars { cells: &cells, names: &names, figure: &rate, label: &count };
+    let bars = Bars { cells: &cells, names: &names, figure: &rate, label: &count, tick: &count };
     let highest = bars.highest();
     bars.draw(&area, &first, "operations per second", 0.0, 0.0..highest * 1.3)?;
     if timed {
         let whole = |one: &ContestantReport| one.medians.whole_p99;
-        let bars = Bars { cells: &cells, names: &names, figure: &whole, label: &span };
+        let bars = Bars { cells: &cells, names: &names, figure: &whole, label: &span, tick: &tick };
         let (floor, highest) = (bars.lowest() / 2.0, bars.highest());
         let axis = (floor..highest * 6.0).log_scale();
-        bars.draw(&area, &second, "get, query and return: p99", floor, axis)?;
+        bars.draw(&area, &second, "get, query and return: p99 (logarithmic)", floor, axis)?;
     }
     area.present()?;
     Ok(())
@@ -55,6 +55,8 @@ struct Bars<'a> {
     names: &'a [String],
     figure: &'a dyn Fn(&ContestantReport) -> f64,
     label: &'a dyn Fn(f64) -> String,
+    /// Of the axis.
+    tick: &'a dyn Fn(f64) -> String,
 }
 
 impl Bars<'_> {
@@ -101,7 +103,7 @@ impl Bars<'_> {
             .disable_x_mesh()
             .disable_x_axis()
             .y_labels(6)
-            .y_label_formatter(&|value| (self.label)(*value))
+            .y_label_formatter(&|value| (self.tick)(*value))
             .label_style((FONT, 12))
             .light_line_style(WHITE)
             .draw()?;

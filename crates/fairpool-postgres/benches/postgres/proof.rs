@@ -10,7 +10,8 @@ use fairpool_servers::cluster::Cluster;
 
 use crate::work::{ADD, ITEM, QUERIES, READ, WRITE, Work};
 
-/// The server's module that counts statements; it must be loaded when the server starts.
+/// The server's module that counts statements; it must be loaded when the server starts. It is
+/// one of PostgreSQL's contributed modules, which Debian has in the server's package.
 pub const MODULE: &str = "pg_stat_statements";
 
 /// The server shows constants as parameters.

@@ -1,150 +1,50 @@
-//! A PostgreSQL server through fairpool and through r2d2, with r2d2's ping at each
-//! checkout and without.
+//! A PostgreSQL server as a user of a pool sees it: queries by primary key, transactions and
+//! whole requests, and a round trip with nothing to prepare.
+//!
+//! The contestants: fairpool; r2d2, with its ping at each checkout and without; on a tokio
+//! runtime deadpool-postgres, whose users ask it to keep their statements, and bb8-postgres; and
+//! as the limit, where there is a connection for each thread, a client with prepared statements
+//! for each thread.
 //!
 //! Run it with `scripts/bench postgres`. For the options see
 //! `cargo bench -p fairpool-postgres --bench postgres -- --help`. It starts a server of its
 //! own and removes it at the end. All pools have their defaults, except for the size.
 //! `FAIRPOOL_BENCH_BOUNDS=500,5000` adds pools of fairpool with these fairness bounds, in
-//! microseconds, `FAIRPOOL_BENCH_RESET_OFF=1` one with `Reset::Off`. Under `cargo test` one short
-//! round of one cell shows that it runs.
+//! microseconds, `FAIRPOOL_BENCH_RESET_OFF=1` one with `Reset::Off`. Under `cargo test` a short
+//! round of a cell of each work shows that it runs, and the server's counts that every
+//! contestant does its work.
+
+#[path = "postgres/proof.rs"]
+mod proof;
+#[path = "postgres/tasks.rs"]
+mod tasks;
+#[path = "postgres/threads.rs"]
+mod threads;
+#[path = "postgres/work.rs"]
+mod work;
 
 use std::env;
-use std::marker::PhantomData;
-use std::ops::DerefMut;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fairpool::Fairness;
 use fairpool_bench::cell::{Cell, Hold};
 use fairpool_bench::machine::Machine;
-use fairpool_bench::pass::Source;
 use fairpool_bench::progress::Progress;
 use fairpool_bench::report::Report;
-use fairpool_bench::rounds::{self, Contestant, local};
+use fairpool_bench::rounds::{self, Contestant};
 use fairpool_bench::settings::{Defaults, Settings};
 use fairpool_bench::table;
-use fairpool_postgres::{PostgresConnectionManager as Manager, Reset};
+use fairpool_postgres::Reset;
 use fairpool_servers::cluster::Cluster;
-use postgres::{Error, NoTls};
-use r2d2_postgres::PostgresConnectionManager as R2d2Manager;
 
-/// What a thread does with a connection.
-#[derive(Clone, Copy)]
-enum Work {
-    /// One round trip.
-    Select,
-    /// Three round trips. The second changes a row that no other thread changes, so that
-    /// nothing waits for a lock of the server.
-    Transaction,
-}
+use proof::{MODULE, Proved};
+use tasks::Workers;
+use work::{SCHEMA, WORKS, Work};
 
-const WORKS: [(&str, Work); 2] = [("SELECT 1", Work::Select), ("transaction", Work::Transaction)];
 const SIZES: [(usize, u32); 4] = [(1, 1), (8, 8), (32, 8), (64, 8)];
-
-/// More than the threads at any time.
-const ROWS: u32 = 1024;
-/// Each page has room for new versions of its rows.
-const SCHEMA: &str = "
-    CREATE TABLE counter (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 25);
-    INSERT INTO counter SELECT id, 0 FROM generate_series(0, 1023) id";
 
 /// The tables show ratios to these first.
 const REFERENCES: [&str; 2] = ["r2d2", "r2d2 without ping"];
-
-thread_local! {
-    /// The row that only this thread changes.
-    static ROW: u32 = {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % ROWS
-    };
-}
-
-impl Work {
-    fn update() -> String {
-        let row = ROW.with(|&row| row);
-        format!("UPDATE counter SET value = value + 1 WHERE id = {row}")
-    }
-}
-
-/// A client of either kind. The work is the same text for both.
-trait Client {
-    fn run(&mut self, work: Work) -> Result<(), Error>;
-}
-
-macro_rules! client {
-    ($client:ty) => {
-        impl Client for $client {
-            fn run(&mut self, work: Work) -> Result<(), Error> {
-                match work {
-                    Work::Select => self.simple_query("SELECT 1").map(drop),
-                    Work::Transaction => {
-                        let mut transaction = self.transaction()?;
-                        transaction.batch_execute(&Work::update())?;
-                        transaction.commit()
-                    }
-                }
-            }
-        }
-    };
-}
-
-client!(postgres::Client);
-client!(fairpool_postgres::Client);
-
-/// A pool, by its `get`.
-struct Pooled<F, C> {
-    get: F,
-    work: Work,
-    client: PhantomData<fn() -> C>,
-}
-
-impl<C, F> Source for Pooled<F, C>
-where
-    C: DerefMut<Target: Client> + 'static,
-    F: Fn() -> C + Sync,
-{
-    type Conn<'a>
-        = C
-    where
-        Self: 'a;
-
-    fn get(&self) -> C {
-        (self.get)()
-    }
-
-    fn work(&self, conn: &mut C, _: Hold) {
-        conn.run(self.work).expect("the server answers");
-    }
-}
-
-fn fairpool(
-    cluster: &Cluster,
-    connections: u32,
-    work: Work,
-    fairness: Fairness,
-    reset: Reset,
-    name: &str,
-) -> Box<dyn Contestant> {
-    let builder = fairpool::Pool::builder().max_size(connections).fairness(fairness);
-    let manager = Manager::new(cluster.config(), NoTls).reset_on_return(reset);
-    let pool = builder.build(manager).expect("the server answers");
-    let get = move || pool.get().expect("a connection");
-    local(name, Pooled { get, work, client: PhantomData })
-}
-
-fn r2d2(
-    cluster: &Cluster,
-    connections: u32,
-    work: Work,
-    ping: bool,
-    name: &str,
-) -> Box<dyn Contestant> {
-    let builder = r2d2::Pool::builder().max_size(connections).test_on_check_out(ping);
-    let manager = R2d2Manager::new(cluster.config(), NoTls);
-    let pool = builder.build(manager).expect("the server answers");
-    let get = move || pool.get().expect("a connection");
-    local(name, Pooled { get, work, client: PhantomData })
-}
 
 /// The fairness bounds to measure beside the default.
 fn bounds() -> Vec<Duration> {
@@ -159,21 +59,47 @@ fn with_reset_off() -> bool {
     env::var_os("FAIRPOOL_BENCH_RESET_OFF").is_some()
 }
 
-fn contestants(cluster: &Cluster, connections: u32, work: Work) -> Vec<Box<dyn Contestant>> {
+fn contestants(
+    cluster: &Cluster,
+    workers: &Workers,
+    cell: &Cell,
+    work: Work,
+) -> Vec<Box<dyn Contestant>> {
+    let size = cell.connections;
+    let fairpool = |name: &str, change: fn(_) -> _| {
+        threads::fairpool(name, cluster, size, work, Reset::Session, change)
+    };
     let mut all = vec![
-        fairpool(cluster, connections, work, Fairness::default(), Reset::Session, "fairpool"),
-        r2d2(cluster, connections, work, true, "r2d2"),
-        r2d2(cluster, connections, work, false, "r2d2 without ping"),
+        fairpool("fairpool", |defaults| defaults),
+        threads::r2d2(REFERENCES[0], cluster, size, work, true),
+        threads::r2d2(REFERENCES[1], cluster, size, work, false),
+        tasks::deadpool("deadpool-postgres", cluster, size, work, workers),
+        tasks::bb8("bb8-postgres", cluster, size, work, workers),
     ];
+    if cell.threads == size as usize {
+        all.push(threads::bare("postgres::Client", cluster, cell.threads, work));
+    }
+    if work == Work::Select {
+        all.push(fairpool("fairpool, checked", |builder| builder.test_on_check_out(true)));
+    }
     all.extend(bounds().into_iter().map(|bound| {
         let name = format!("fairpool, bound {bound:?}");
-        fairpool(cluster, connections, work, Fairness::Bounded(bound), Reset::Session, &name)
+        let fairness = Fairness::Bounded(bound);
+        let change = |builder: fairpool::Builder<_>| builder.fairness(fairness);
+        threads::fairpool(&name, cluster, size, work, Reset::Session, change)
     }));
     if with_reset_off() {
-        let (fairness, name) = (Fairness::default(), "fairpool, Reset::Off");
-        all.push(fairpool(cluster, connections, work, fairness, Reset::Off, name));
+        let name = "fairpool, Reset::Off";
+        all.push(threads::fairpool(name, cluster, size, work, Reset::Off, |defaults| defaults));
     }
     all
+}
+
+/// How many contestants a cell has.
+fn count(cell: &Cell, work: Work) -> usize {
+    let bare = usize::from(cell.threads == cell.connections as usize);
+    let checked = usize::from(work == Work::Select);
+    5 + bare + checked + bounds().len() + usize::from(with_reset_off())
 }
 
 /// The cells to measure, with their names.
@@ -187,23 +113,42 @@ fn cells(settings: &Settings) -> Vec<(String, Cell, Work)> {
     }
     cells.retain(|(name, ..)| settings.wants(name));
     if !settings.in_earnest {
-        cells.retain(|(_, cell, _)| cell.threads == 32);
+        // It has all contestants.
+        cells.retain(|(_, cell, _)| cell.threads == 8);
     }
     cells
+}
+
+/// A server with room for all tables in its memory, as its own default has it.
+fn server(settings: &Settings) -> Cluster {
+    let modules = if settings.in_earnest { "" } else { MODULE };
+    let cluster = Cluster::start_with(&[
+        ("max_connections", "200"),
+        ("shared_buffers", "128MB"),
+        ("shared_preload_libraries", modules),
+    ]);
+    cluster.psql(SCHEMA);
+    if !settings.in_earnest {
+        cluster.psql(&format!("CREATE EXTENSION {MODULE}"));
+    }
+    cluster
 }
 
 fn main() {
     let defaults = Defaults { rounds: 5, millis: 500, temp: env!("CARGO_TARGET_TMPDIR") };
     let Some(settings) = fairpool_bench::begin(defaults) else { return };
-    let cluster = Cluster::start_with(&[("max_connections", "200")]);
-    cluster.psql(SCHEMA);
+    let (cluster, workers) = (server(&settings), Workers::start());
     let version = cluster.psql("SELECT split_part(version(), ' on ', 1)");
     let cells = cells(&settings);
-    let turns = cells.len() * (3 + bounds().len() + usize::from(with_reset_off()));
+    let turns: usize = cells.iter().map(|(_, cell, work)| count(cell, *work)).sum();
     let progress = Progress::new(turns * settings.rounds as usize);
     let mut reports = Vec::new();
     for (name, cell, work) in cells {
-        let mut contestants = contestants(&cluster, cell.connections, work);
+        let mut contestants: Vec<Box<dyn Contestant + '_>> =
+            contestants(&cluster, &workers, &cell, work);
+        if !settings.in_earnest {
+            contestants = contestants.into_iter().map(|one| prove(one, &cluster, work)).collect();
+        }
         let report = rounds::measure(name, &cell, &mut contestants, &settings, &progress);
         let table = table::of_cell(&report, &REFERENCES).text();
         progress.say(&format!("{} (threads / connections / work)\n{table}", report.name));
@@ -212,4 +157,12 @@ fn main() {
     let notes = vec![version.trim().to_string()];
     let report = Report::new("postgres", Machine::inspect(), &settings, notes, reports);
     fairpool_bench::finish(&report, &settings);
+}
+
+fn prove<'a>(
+    contestant: Box<dyn Contestant + 'a>,
+    cluster: &'a Cluster,
+    work: Work,
+) -> Box<dyn Contestant + 'a> {
+    Box::new(Proved { contestant, cluster, work })
 }

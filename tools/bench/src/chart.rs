@@ -24,8 +24,11 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 /// Grey, because these are not pools.
-const GREYS: [(&str, RGBColor); 2] =
-    [("Mutex<Vec>", RGBColor(130, 130, 130)), ("ArrayQueue", RGBColor(190, 190, 190))];
+const GREYS: [(&str, RGBColor); 3] = [
+    ("Mutex<Vec>", RGBColor(130, 130, 130)),
+    ("ArrayQueue", RGBColor(190, 190, 190)),
+    ("postgres::Client", RGBColor(160, 160, 160)),
+];
 
 /// The colour of a contestant, by its position in the list: the same in all charts.
 pub(crate) fn colour(names: &[String], name: &str) -> RGBColor {
@@ -37,10 +40,10 @@ pub(crate) fn colour(names: &[String], name: &str) -> RGBColor {
     COLOURS[pools.position(|pool| pool == name).unwrap_or(0) % COLOURS.len()]
 }
 
-/// All contestants that were measured in any cell.
-fn contestants(report: &Report) -> Vec<String> {
+/// All contestants that were measured in any of these cells.
+pub(crate) fn contestants<'a>(cells: impl IntoIterator<Item = &'a CellReport>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for one in report.cells.iter().flat_map(|cell| &cell.contestants) {
+    for one in cells.into_iter().flat_map(|cell| &cell.contestants) {
         if !one.rounds.is_empty() && !names.contains(&one.name) {
             names.push(one.name.clone());
         }
@@ -62,7 +65,7 @@ pub(crate) fn legend(area: &Area<'_>, names: &[String], left: i32, top: i32) -> 
 
 /// Draws the throughput of each contestant in each cell, as a multiple of `reference`'s.
 pub fn throughput(report: &Report, reference: &str, file: &Path) -> Drawn {
-    let names = contestants(report);
+    let names = contestants(&report.cells);
     let (width, bar) = (1100, 1.0 / (names.len() as f64 + 1.5));
     let area = SVGBackend::new(file, (width, 520)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -109,7 +112,7 @@ pub fn throughput(report: &Report, reference: &str, file: &Path) -> Drawn {
 }
 
 /// Draws the name of a cell in two lines, centred below its bars.
-fn below(area: &Area<'_>, cell: &CellReport, x: i32, y: i32) -> Drawn {
+pub(crate) fn below(area: &Area<'_>, cell: &CellReport, x: i32, y: i32) -> Drawn {
     let style = (FONT, 13).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
     let mut parts = cell.name.splitn(3, " / ");
     let size = [parts.next(), parts.next()].into_iter().flatten().collect::<Vec<_>>().join(" / ");
@@ -135,11 +138,11 @@ fn bars(report: &Report, reference: &str, names: &[String], bar: f64) -> Vec<(f6
     bars
 }
 
-/// Draws the distribution of waits in each cell: percentiles as nines to the right, the
+/// Draws the distribution of waits in each cell where they matter: percentiles as nines to the right, the
 /// longest wait at the right end of each line.
 pub fn waits(report: &Report, file: &Path) -> Drawn {
-    let cells: Vec<&CellReport> = report.cells.iter().collect();
-    let (rows, names) = (cells.len().div_ceil(2), contestants(report));
+    let cells: Vec<&CellReport> = report.cells.iter().filter(|cell| cell.has_queue()).collect();
+    let (rows, names) = (cells.len().div_ceil(2), contestants(cells.iter().copied()));
     let height = 90 + 300 * rows as u32;
     let area = SVGBackend::new(file, (1100, height)).into_drawing_area();
     area.fill(&WHITE)?;

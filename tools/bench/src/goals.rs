@@ -11,6 +11,8 @@ enum Figure {
     P99,
     P999,
     Max,
+    /// Of the whole operation: get, work and return.
+    WholeP99,
     /// Itself, not a multiple.
     Jain,
 }
@@ -45,6 +47,9 @@ pub struct Outcome {
 
 const FAIRPOOL: &str = "fairpool";
 const R2D2: &str = "r2d2";
+const WITHOUT_PING: &str = "r2d2 without ping";
+/// A contestant of the bench `postgres`: fairpool with a check at each get, as r2d2 has it.
+const CHECKED: &str = "fairpool, checked";
 const HIKARI: &str = "HikariCP";
 
 const fn goal(cell: &'static str, figure: Figure, other: &'static str, bound: Bound) -> Goal {
@@ -55,8 +60,32 @@ const fn stretch(cell: &'static str) -> Goal {
     Goal { stretch: true, ..goal(cell, Figure::Throughput, HIKARI, AtLeast(1.0)) }
 }
 
-const fn postgres(figure: Figure, other: &'static str, bound: Bound) -> Goal {
-    Goal { part: "postgres", ..goal("32 / 8 / SELECT 1", figure, other, bound) }
+const fn postgres(cell: &'static str, figure: Figure, other: &'static str, bound: Bound) -> Goal {
+    Goal { part: "postgres", ..goal(cell, figure, other, bound) }
+}
+
+/// At least so many times the queries of r2d2, and of r2d2 without its ping.
+const fn by_key(cell: &'static str, r2d2: f64, without_ping: f64) -> [Goal; 2] {
+    [
+        postgres(cell, Figure::Throughput, R2D2, AtLeast(r2d2)),
+        postgres(cell, Figure::Throughput, WITHOUT_PING, AtLeast(without_ping)),
+    ]
+}
+
+/// No less throughput than r2d2 without its ping, in an order that bounds the waits.
+const fn in_order(cell: &'static str) -> [Goal; 2] {
+    [
+        postgres(cell, Figure::Throughput, WITHOUT_PING, AtLeast(1.0)),
+        postgres(cell, Figure::P99, WITHOUT_PING, AtMost(1.0 / 3.0)),
+    ]
+}
+
+/// The same where both check each connection.
+const fn checked(cell: &'static str) -> [Goal; 2] {
+    [
+        Goal { own: CHECKED, ..postgres(cell, Figure::Throughput, R2D2, AtLeast(1.0)) },
+        Goal { own: CHECKED, ..postgres(cell, Figure::P99, R2D2, AtMost(1.0 / 3.0)) },
+    ]
 }
 
 const fn watched(cell: &'static str, own: &'static str, at_least: f64) -> Goal {
@@ -100,12 +129,35 @@ const SLEEPING: [&str; 4] = [
     "1024 / 32 / 1ms asleep",
 ];
 
-const POSTGRES: [Goal; 4] = [
-    postgres(Figure::Throughput, R2D2, AtLeast(1.7)),
-    postgres(Figure::P99, R2D2, AtMost(1.0 / 5.0)),
-    postgres(Figure::Throughput, "r2d2 without ping", AtLeast(1.0)),
-    postgres(Figure::P99, "r2d2 without ping", AtMost(1.0 / 3.0)),
+const BY_KEY: [[Goal; 2]; 4] = [
+    by_key("1 / 1 / by key", 3.0, 2.0),
+    by_key("8 / 8 / by key", 4.0, 3.3),
+    by_key("32 / 8 / by key", 4.0, 3.3),
+    by_key("64 / 8 / by key", 4.0, 3.3),
 ];
+
+/// Of queries by key, beside their throughput: the limit is a connection of the thread's own.
+const WHOLE: [Goal; 2] = [
+    postgres("1 / 1 / by key", Figure::Throughput, "postgres::Client", AtLeast(0.95)),
+    postgres("32 / 8 / by key", Figure::WholeP99, R2D2, AtMost(1.0 / 4.0)),
+];
+
+/// Where threads wait for connections.
+const IN_ORDER: [[Goal; 2]; 6] = [
+    in_order("32 / 8 / transaction"),
+    in_order("64 / 8 / transaction"),
+    in_order("32 / 8 / BEGIN, UPDATE, COMMIT"),
+    in_order("64 / 8 / BEGIN, UPDATE, COMMIT"),
+    in_order("32 / 8 / SELECT 1"),
+    in_order("64 / 8 / SELECT 1"),
+];
+
+const SELECT_1: [Goal; 2] = [
+    postgres("32 / 8 / SELECT 1", Figure::Throughput, R2D2, AtLeast(1.7)),
+    postgres("32 / 8 / SELECT 1", Figure::P99, R2D2, AtMost(1.0 / 5.0)),
+];
+
+const CHECKS: [[Goal; 2]; 2] = [checked("32 / 8 / SELECT 1"), checked("64 / 8 / SELECT 1")];
 
 const TASKS: [Goal; 2] =
     [in_crowd(INTERACT, Figure::P99, 1.0), in_crowd(INTERACT, Figure::Max, 1.0)];
@@ -134,7 +186,13 @@ fn all() -> Vec<Goal> {
     let watched = WATCHED
         .into_iter()
         .flat_map(|cell| [watched(cell, "a subscriber", 0.85), watched(cell, "inspector", 0.95)]);
-    SINGLE.into_iter().chain(sleeping).chain(POSTGRES).chain(watched).chain(TASKS).collect()
+    SINGLE.into_iter().chain(sleeping).chain(postgres_goals()).chain(watched).chain(TASKS).collect()
+}
+
+fn postgres_goals() -> impl Iterator<Item = Goal> {
+    let order = IN_ORDER.into_iter().flatten().chain(SELECT_1);
+    let checks = CHECKS.into_iter().flatten();
+    BY_KEY.into_iter().flatten().chain(WHOLE).chain(order).chain(checks)
 }
 
 /// The goals that can be checked with these results.
@@ -172,6 +230,8 @@ impl Goal {
         let own = cell.contestant(self.own)?;
         let (value, measured) = match self.figure {
             Figure::Jain => (own.medians.jain, format!("{:.4}", own.medians.jain)),
+            // Older results have no times of whole operations.
+            Figure::WholeP99 if !own.has_wholes() => return None,
             _ => self.compare(own, cell.contestant(self.other)?),
         };
         Some(Outcome {
@@ -212,6 +272,7 @@ impl Figure {
             Figure::P99 => |figures| figures.wait_p99,
             Figure::P999 => |figures| figures.wait_p999,
             Figure::Max => |figures| figures.wait_max,
+            Figure::WholeP99 => |figures| figures.whole_p99,
             Figure::Jain => |figures| figures.jain,
         }
     }
@@ -222,6 +283,7 @@ impl Figure {
             Figure::P99 => format!("p99 wait × {other}"),
             Figure::P999 => format!("p99.9 wait × {other}"),
             Figure::Max => format!("longest wait × {other}"),
+            Figure::WholeP99 => format!("p99 of the whole × {other}"),
             Figure::Jain => "Jain's index".to_string(),
         }
     }

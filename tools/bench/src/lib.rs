@@ -21,7 +21,10 @@ mod bounds;
 mod chart;
 mod goals;
 mod page;
+mod queries;
 mod run;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 pub use run::{begin, finish};

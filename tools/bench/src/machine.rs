@@ -9,8 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::settings::workspace;
 
 /// The libraries whose versions affect the results.
-const LIBRARIES: [&str; 7] =
-    ["r2d2", "parking_lot", "crossbeam-queue", "postgres", "r2d2_postgres", "mysql", "tokio"];
+const LIBRARIES: [&str; 11] = [
+    "bb8",
+    "bb8-postgres",
+    "crossbeam-queue",
+    "deadpool",
+    "deadpool-postgres",
+    "mysql",
+    "parking_lot",
+    "postgres",
+    "r2d2",
+    "r2d2_postgres",
+    "tokio",
+];
 
 #[derive(Clone, Serialize, Deserialize)]
 /// The machine, the commit and the versions of a run.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::goals::{self, Outcome};
 use crate::report::Report;
 use crate::table::{self, Table};
-use crate::{bounds, chart};
+use crate::{bounds, chart, queries};
 
 /// A part of the suite as the page shows it.
 struct Part {
@@ -16,30 +16,39 @@ struct Part {
     text: &'static str,
     /// The contestants with whose throughput the others are compared.
     references: &'static [&'static str],
-    charts: &'static [&'static str],
+    charts: &'static [Chart],
+}
+
+#[derive(Clone, Copy)]
+enum Chart {
+    /// Queries of this kind, as a user sees them.
+    Queries(&'static str),
+    Throughput,
+    Waits,
+    Bounds,
 }
 
 const PARTS: [Part; 7] = [
     Part {
-        name: "checkout",
-        title: "A driver that does nothing",
-        text: include_str!("page/checkout.md"),
-        references: &["r2d2", "Mutex<Vec>"],
-        charts: &["throughput", "waits"],
-    },
-    Part {
         name: "postgres",
-        title: "PostgreSQL",
+        title: "What a user sees: PostgreSQL",
         text: include_str!("page/postgres.md"),
         references: &["r2d2", "r2d2 without ping"],
-        charts: &["waits"],
+        charts: &[Chart::Queries("by key"), Chart::Waits],
     },
     Part {
         name: "mysql",
-        title: "MySQL",
+        title: "What a user sees: MySQL",
         text: include_str!("page/mysql.md"),
         references: &["mysql::Pool", "mysql::Pool without ping and reset"],
-        charts: &["waits"],
+        charts: &[Chart::Queries("prepared"), Chart::Waits],
+    },
+    Part {
+        name: "checkout",
+        title: "What the pool costs: a driver that does nothing",
+        text: include_str!("page/checkout.md"),
+        references: &["r2d2", "Mutex<Vec>"],
+        charts: &[Chart::Throughput, Chart::Waits],
     },
     Part {
         name: "growth",
@@ -53,7 +62,7 @@ const PARTS: [Part; 7] = [
         title: "The fairness bound",
         text: include_str!("page/fairness.md"),
         references: &["Strict"],
-        charts: &["bounds"],
+        charts: &[Chart::Bounds],
     },
     Part {
         name: "watching",
@@ -98,23 +107,52 @@ fn goals_table(outcomes: impl Iterator<Item = Outcome>) -> String {
     Table { header, rows: outcomes.map(row).collect() }.markdown()
 }
 
+impl Chart {
+    fn name(self) -> &'static str {
+        match self {
+            Chart::Queries(_) => "queries",
+            Chart::Throughput => "throughput",
+            Chart::Waits => "waits",
+            Chart::Bounds => "bounds",
+        }
+    }
+
+    /// Whether these results have what it shows.
+    fn fits(self, report: &Report) -> bool {
+        match self {
+            Chart::Queries(work) => !queries::cells(report, work).is_empty(),
+            _ => true,
+        }
+    }
+}
+
 impl Part {
+    fn charts(&self, report: &Report) -> impl Iterator<Item = Chart> {
+        self.charts.iter().copied().filter(|chart| chart.fits(report))
+    }
+
+    fn file(&self, chart: Chart) -> String {
+        format!("{}-{}.svg", self.name, chart.name())
+    }
+
     fn draw(&self, report: &Report, folder: &Path) {
-        for chart in self.charts {
-            let file = folder.join(format!("{}-{chart}.svg", self.name));
-            let drawn = match *chart {
-                "throughput" => chart::throughput(report, self.references[0], &file),
-                "waits" => chart::waits(report, &file),
-                _ => bounds::draw(report, &file),
+        for chart in self.charts(report) {
+            let name = self.file(chart);
+            let file = folder.join(&name);
+            let drawn = match chart {
+                Chart::Queries(work) => queries::draw(report, work, &file),
+                Chart::Throughput => chart::throughput(report, self.references[0], &file),
+                Chart::Waits => chart::waits(report, &file),
+                Chart::Bounds => bounds::draw(report, &file),
             };
-            drawn.unwrap_or_else(|error| panic!("{}-{chart}.svg: {error}", self.name));
+            drawn.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
     fn section(&self, report: &Report) -> String {
         let mut text = format!("\n## {}\n\n{}\n{}", self.title, self.text, conditions(report));
-        for chart in self.charts {
-            let _ = writeln!(text, "![{chart}]({}-{chart}.svg)\n", self.name);
+        for chart in self.charts(report) {
+            let _ = writeln!(text, "![{}]({})\n", chart.name(), self.file(chart));
         }
         for cell in &report.cells {
             let table = table::of_cell(cell, self.references).markdown();

@@ -3,6 +3,7 @@
 //! The loop is generic, so that the compiler can inline every contestant's calls alike.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
@@ -39,17 +40,54 @@ pub struct Pass {
     pub(crate) operations: Vec<u64>,
     /// Empty if the pass was not timed.
     pub(crate) waits: Waits,
+    /// Of a get, the work and the return; empty unless the work is a driver's.
+    pub(crate) wholes: Waits,
     pub(crate) voluntary_switches: u64,
 }
 
-/// The figures of one thread.
-struct ThreadPass {
+/// What one thread or one task did in a pass.
+pub struct Tally {
     operations: u64,
     waits: ThreadWaits,
-    voluntary_switches: u64,
+    wholes: Option<ThreadWaits>,
+}
+
+impl Tally {
+    /// Nothing yet. Without a driver an operation is a wait and a hold that is known, so that
+    /// wholes would only take memory.
+    pub fn new(hold: Hold) -> Tally {
+        let wholes = (hold == Hold::Driver).then(waits::histogram);
+        Tally { operations: 0, waits: waits::histogram(), wholes }
+    }
+
+    /// Counts a connection that came after this wait.
+    #[inline]
+    pub fn got(&mut self, wait: Duration) {
+        self.operations += 1;
+        self.waits.saturating_record(wait.as_nanos() as u64);
+    }
+
+    /// Counts the time of an operation from before the get to after the return.
+    #[inline]
+    pub fn returned(&mut self, whole: Duration) {
+        if let Some(wholes) = &mut self.wholes {
+            wholes.saturating_record(whole.as_nanos() as u64);
+        }
+    }
 }
 
 impl Pass {
+    /// A pass of these threads or tasks.
+    pub fn of(elapsed: Duration, tallies: &[Tally], voluntary_switches: u64) -> Pass {
+        let (mut waits, mut wholes) = (waits::histogram(), waits::histogram());
+        for tally in tallies {
+            waits::merge(&mut waits, &tally.waits);
+            tally.wholes.iter().for_each(|own| waits::merge(&mut wholes, own));
+        }
+        let operations = tallies.iter().map(|tally| tally.operations).collect();
+        Pass { elapsed, operations, waits, wholes, voluntary_switches }
+    }
+
     /// A pass in which every caller got one connection, after these waits.
     pub fn of_crowd(elapsed: Duration, waited: impl IntoIterator<Item = Duration>) -> Pass {
         let (mut waits, mut operations) = (waits::histogram(), Vec::new());
@@ -57,10 +95,11 @@ impl Pass {
             waits.saturating_record(wait.as_nanos() as u64);
             operations.push(1);
         }
-        Pass { elapsed, operations, waits, voluntary_switches: 0 }
+        Pass { elapsed, operations, waits, wholes: waits::histogram(), voluntary_switches: 0 }
     }
 
-    pub(crate) fn total(&self) -> u64 {
+    /// The operations of all threads.
+    pub fn total(&self) -> u64 {
         self.operations.iter().sum()
     }
 
@@ -101,42 +140,34 @@ pub(crate) fn run<S: Source>(source: &S, cell: &Cell, length: Duration, timed: b
     })
 }
 
-fn collect(workers: Vec<ScopedJoinHandle<'_, ThreadPass>>, start: Instant) -> Pass {
+fn collect(workers: Vec<ScopedJoinHandle<'_, (Tally, u64)>>, start: Instant) -> Pass {
     let finished = workers.into_iter().map(|worker| worker.join().expect("a worker panicked"));
-    let all: Vec<ThreadPass> = finished.collect();
+    let (tallies, switches): (Vec<Tally>, Vec<u64>) = finished.unzip();
     // Until the last operation ends, because each one that began is counted.
-    let elapsed = start.elapsed();
-    let mut waits = waits::histogram();
-    for one in &all {
-        waits::merge(&mut waits, &one.waits);
-    }
-    Pass {
-        elapsed,
-        operations: all.iter().map(|one| one.operations).collect(),
-        waits,
-        voluntary_switches: all.iter().map(|one| one.voluntary_switches).sum(),
-    }
+    Pass::of(start.elapsed(), &tallies, switches.iter().sum())
 }
 
+/// What one thread did, and how often it went to sleep.
 fn one<S: Source>(
     source: &S,
     hold: Hold,
     timed: bool,
     barrier: &Barrier,
     stop: &AtomicBool,
-) -> ThreadPass {
-    let mut waits = waits::histogram();
+) -> (Tally, u64) {
+    let mut tally = Tally::new(hold);
     barrier.wait();
-    let before = voluntary_switches();
-    let operations = match (timed, hold) {
-        (false, Hold::None) => untimed(source, stop),
-        (true, Hold::None) => timed_without_hold(source, stop, &mut waits),
-        _ => timed_with_hold(source, hold, stop, &mut waits),
-    };
-    ThreadPass { operations, waits, voluntary_switches: voluntary_switches() - before }
+    let before = own_switches();
+    match (timed, hold) {
+        (false, Hold::None) => untimed(source, stop, &mut tally),
+        (true, Hold::None) => timed_without_hold(source, stop, &mut tally),
+        (_, Hold::Driver) => timed_whole(source, stop, &mut tally),
+        _ => timed_with_hold(source, hold, stop, &mut tally),
+    }
+    (tally, own_switches() - before)
 }
 
-fn untimed<S: Source>(source: &S, stop: &AtomicBool) -> u64 {
+fn untimed<S: Source>(source: &S, stop: &AtomicBool, tally: &mut Tally) {
     let mut operations = 0;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BATCH {
@@ -145,47 +176,52 @@ fn untimed<S: Source>(source: &S, stop: &AtomicBool) -> u64 {
         }
         operations += BATCH;
     }
-    operations
+    tally.operations = operations;
 }
 
-fn timed_without_hold<S: Source>(source: &S, stop: &AtomicBool, waits: &mut ThreadWaits) -> u64 {
-    let mut operations = 0;
+fn timed_without_hold<S: Source>(source: &S, stop: &AtomicBool, tally: &mut Tally) {
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BATCH {
-            let mut conn = timed_get(source, waits);
+            let mut conn = timed_get(source, tally);
             source.work(&mut conn, Hold::None);
         }
-        operations += BATCH;
     }
-    operations
 }
 
-fn timed_with_hold<S: Source>(
-    source: &S,
-    hold: Hold,
-    stop: &AtomicBool,
-    waits: &mut ThreadWaits,
-) -> u64 {
-    let mut operations = 0;
+fn timed_with_hold<S: Source>(source: &S, hold: Hold, stop: &AtomicBool, tally: &mut Tally) {
     while !stop.load(Ordering::Relaxed) {
-        let mut conn = timed_get(source, waits);
+        let mut conn = timed_get(source, tally);
         source.work(&mut conn, hold);
-        operations += 1;
     }
-    operations
+}
+
+fn timed_whole<S: Source>(source: &S, stop: &AtomicBool, tally: &mut Tally) {
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let mut conn = source.get();
+        tally.got(start.elapsed());
+        source.work(&mut conn, Hold::Driver);
+        drop(conn);
+        tally.returned(start.elapsed());
+    }
 }
 
 #[inline]
-fn timed_get<'a, S: Source>(source: &'a S, waits: &mut ThreadWaits) -> S::Conn<'a> {
+fn timed_get<'a, S: Source>(source: &'a S, tally: &mut Tally) -> S::Conn<'a> {
     let start = Instant::now();
     let conn = source.get();
-    waits.saturating_record(start.elapsed().as_nanos() as u64);
+    tally.got(start.elapsed());
     conn
 }
 
-/// How often this thread has gone to sleep by itself, by the kernel's count.
-fn voluntary_switches() -> u64 {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+fn own_switches() -> u64 {
+    voluntary_switches(Path::new("/proc/thread-self"))
+}
+
+/// How often a thread has gone to sleep by itself, by the kernel's count; from its folder in
+/// `/proc`.
+pub fn voluntary_switches(thread: &Path) -> u64 {
+    let status = fs::read_to_string(thread.join("status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }

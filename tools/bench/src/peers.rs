@@ -184,6 +184,7 @@ impl Peer {
             elapsed: Duration::from_nanos(answer.elapsed_ns),
             operations: answer.operations,
             waits,
+            wholes: waits::histogram(),
             voluntary_switches: answer.voluntary_switches,
         })
     }

@@ -55,9 +55,13 @@ pub(crate) struct ContestantReport {
     pub waits: Vec<(f64, u64)>,
     /// The longest wait of all rounds, in nanoseconds.
     pub longest: u64,
+    /// The longest operation of all rounds, in nanoseconds; 0 if operations were not timed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub longest_whole: u64,
 }
 
-/// The figures of one contestant in one round; waits are in nanoseconds.
+/// The figures of one contestant in one round; waits and wholes are in nanoseconds. A whole is
+/// an operation from before the get to after the return; 0 if operations were not timed.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub operations_per_second: f64,
@@ -66,6 +70,12 @@ pub(crate) struct Figures {
     pub wait_p99: f64,
     pub wait_p999: f64,
     pub wait_max: f64,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub whole_p50: f64,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub whole_p99: f64,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub whole_max: f64,
     pub jain: f64,
     pub switches_per_operation: f64,
 }
@@ -75,6 +85,7 @@ impl Figures {
     /// are the same pass.
     pub fn of(throughput: &Pass, timed: &Pass) -> Figures {
         let wait = |quantile| timed.waits.value_at_quantile(quantile) as f64;
+        let whole = |quantile| timed.wholes.value_at_quantile(quantile) as f64;
         let rate = throughput.operations_per_second();
         Figures {
             operations_per_second: rate,
@@ -83,6 +94,9 @@ impl Figures {
             wait_p99: wait(0.99),
             wait_p999: wait(0.999),
             wait_max: timed.waits.max() as f64,
+            whole_p50: whole(0.5),
+            whole_p99: whole(0.99),
+            whole_max: timed.wholes.max() as f64,
             jain: timed.jain(),
             switches_per_operation: throughput.switches_per_operation(),
         }
@@ -98,6 +112,9 @@ impl Figures {
             wait_p99: of(|round| round.wait_p99),
             wait_p999: of(|round| round.wait_p999),
             wait_max: of(|round| round.wait_max),
+            whole_p50: of(|round| round.whole_p50),
+            whole_p99: of(|round| round.whole_p99),
+            whole_max: of(|round| round.whole_max),
             jain: of(|round| round.jain),
             switches_per_operation: of(|round| round.switches_per_operation),
         }
@@ -116,6 +133,11 @@ impl CellReport {
         }
     }
 
+    /// Whether its waits say anything: not with a driver and a connection for each thread.
+    pub(crate) fn has_queue(&self) -> bool {
+        self.hold != "driver" || self.threads > self.connections as usize
+    }
+
     /// The contestant of this name, if it was measured.
     pub(crate) fn contestant(&self, name: &str) -> Option<&ContestantReport> {
         self.contestants.iter().find(|one| one.name == name && !one.rounds.is_empty())
@@ -127,10 +149,17 @@ impl ContestantReport {
         name: String,
         rounds: Vec<Figures>,
         all: &Waits,
+        wholes: &Waits,
         failed: Option<String>,
     ) -> ContestantReport {
-        let (medians, longest) = (Figures::medians(&rounds), all.max());
-        ContestantReport { name, failed, medians, rounds, waits: waits::curve(all), longest }
+        let (medians, waits) = (Figures::medians(&rounds), waits::curve(all));
+        let (longest, longest_whole) = (all.max(), wholes.max());
+        ContestantReport { name, failed, medians, rounds, waits, longest, longest_whole }
+    }
+
+    /// Whether operations were timed, not only waits.
+    pub fn has_wholes(&self) -> bool {
+        self.longest_whole > 0
     }
 
     /// The lowest and the highest operations per second of the rounds.
@@ -193,6 +222,14 @@ impl Report {
         let text = fs::read_to_string(file(folder, part)).ok()?;
         Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{part}.json: {error}")))
     }
+}
+
+fn is_zero(nanos: &u64) -> bool {
+    *nanos == 0
+}
+
+fn is_nothing(nanos: &f64) -> bool {
+    *nanos == 0.0
 }
 
 fn file(folder: &Path, part: &str) -> std::path::PathBuf {

@@ -57,6 +57,7 @@ impl<S: Source> Contestant for Local<S> {
 struct Record {
     rounds: Vec<Figures>,
     waits: Waits,
+    wholes: Waits,
     failed: Option<String>,
 }
 
@@ -75,7 +76,10 @@ pub fn measure(
 ) -> CellReport {
     let length = length_of_pass(cell, settings.length);
     progress.begin(&format!("{name}: warming up"));
-    let new = |failed| Record { rounds: Vec::new(), waits: waits::histogram(), failed };
+    let new = |failed| {
+        let (waits, wholes) = (waits::histogram(), waits::histogram());
+        Record { rounds: Vec::new(), waits, wholes, failed }
+    };
     let warm = contestants.iter_mut().map(|one| one.warm_up(cell, length).err());
     let mut records: Vec<Record> = warm.map(new).collect();
     for round in 0..settings.rounds {
@@ -90,7 +94,8 @@ pub fn measure(
     }
     let pairs = contestants.iter().zip(records);
     let reports = pairs.map(|(one, record)| {
-        ContestantReport::new(one.name(), record.rounds, &record.waits, record.failed)
+        let Record { rounds, waits, wholes, failed } = record;
+        ContestantReport::new(one.name(), rounds, &waits, &wholes, failed)
     });
     CellReport::new(cell, name, reports.collect())
 }
@@ -98,28 +103,29 @@ pub fn measure(
 impl Record {
     fn add(&mut self, contestant: &mut dyn Contestant, cell: &Cell, length: Duration) {
         match measured(contestant, cell, length) {
-            Ok((figures, waits)) => {
+            Ok((figures, timed)) => {
                 self.rounds.push(figures);
-                waits::merge(&mut self.waits, &waits);
+                waits::merge(&mut self.waits, &timed.waits);
+                waits::merge(&mut self.wholes, &timed.wholes);
             }
             Err(why) => self.failed = Some(why),
         }
     }
 }
 
-/// One round of one contestant. Without a hold, reading the clock around each get costs
+/// One round of one contestant, with its timed pass. Without a hold, reading the clock around each get costs
 /// more than the get, so throughput has a pass of its own.
 fn measured(
     contestant: &mut dyn Contestant,
     cell: &Cell,
     length: Duration,
-) -> Result<(Figures, Waits), String> {
+) -> Result<(Figures, Pass), String> {
     let untimed = match cell.hold {
         Hold::None => Some(contestant.pass(cell, length, false)?),
         _ => None,
     };
     let timed = contestant.pass(cell, length, true)?;
-    Ok((Figures::of(untimed.as_ref().unwrap_or(&timed), &timed), timed.waits))
+    Ok((Figures::of(untimed.as_ref().unwrap_or(&timed), &timed), timed))
 }
 
 /// The order of a round. Each round starts with another contestant and has another step,

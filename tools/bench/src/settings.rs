@@ -60,15 +60,7 @@ impl Settings {
     pub(crate) fn read(defaults: Defaults) -> Settings {
         let temp = PathBuf::from(defaults.temp);
         if !env::args().any(|argument| argument == "--bench") {
-            return Settings {
-                in_earnest: false,
-                rounds: 1,
-                length: Duration::from_millis(10),
-                page: false,
-                cells: String::new(),
-                results: None,
-                temp,
-            };
+            return Settings::short(temp);
         }
         let arguments = Arguments::parse();
         let (rounds, millis) = match arguments.quick {
@@ -84,6 +76,19 @@ impl Settings {
             page: arguments.page,
             cells: arguments.cells,
             results: Some(results),
+            temp,
+        }
+    }
+
+    /// One tiny round, whose results are not kept.
+    pub(crate) fn short(temp: PathBuf) -> Settings {
+        Settings {
+            in_earnest: false,
+            rounds: 1,
+            length: Duration::from_millis(10),
+            page: false,
+            cells: String::new(),
+            results: None,
             temp,
         }
     }

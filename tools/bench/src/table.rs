@@ -44,8 +44,17 @@ pub fn of_cell(cell: &CellReport, references: &[&str]) -> Table {
     let figures = ["op/s", "from – to", "ns/op", "p50", "p99", "p99.9", "max", "longest", "Jain"];
     header.extend(figures.map(String::from));
     header.push("switches/op".to_string());
+    if has_wholes(cell) {
+        header.extend(WHOLES.map(String::from));
+    }
     let rows = cell.contestants.iter().map(|one| row(cell, one, &references)).collect();
     Table { header, rows }
+}
+
+const WHOLES: [&str; 3] = ["whole p50", "whole p99", "whole longest"];
+
+fn has_wholes(cell: &CellReport) -> bool {
+    cell.contestants.iter().any(ContestantReport::has_wholes)
 }
 
 fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<String> {
@@ -55,7 +64,8 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
     };
     let mut row = vec![name];
     if one.rounds.is_empty() {
-        row.resize(references.len() + 11, String::new());
+        let wholes = if has_wholes(cell) { WHOLES.len() } else { 0 };
+        row.resize(references.len() + 11 + wholes, String::new());
         return row;
     }
     for reference in references {
@@ -72,6 +82,10 @@ fn row(cell: &CellReport, one: &ContestantReport, references: &[&str]) -> Vec<St
     row.push(span(one.longest as f64));
     row.push(format!("{:.3}", medians.jain));
     row.push(format!("{:.2}", medians.switches_per_operation));
+    if has_wholes(cell) {
+        let wholes = [medians.whole_p50, medians.whole_p99, one.longest_whole as f64];
+        row.extend(wholes.map(span));
+    }
     row
 }
 

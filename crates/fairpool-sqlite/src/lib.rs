@@ -130,6 +130,7 @@
 
 mod busy;
 mod connection;
+mod database;
 mod manager;
 mod reset;
 mod session;
@@ -138,6 +139,7 @@ mod watched_file;
 pub use rusqlite;
 
 pub use crate::connection::{Connection, InterruptHandle};
+pub use crate::database::{CloseReports, Database, DatabaseBuilder};
 pub use crate::manager::SqliteConnectionManager;
 pub use crate::reset::Reset;
 

@@ -59,26 +59,32 @@ impl SqliteConnectionManager {
             let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
             switched.map_err(journal::explain)?;
         }
+        self.check_role(driver, file.is_some())?;
+        driver.set_transaction_behavior(self.behavior());
+        driver.set_prepared_statement_cache_capacity(self.statement_cache);
         session.watch(driver, file, self.reset == Reset::Session)?;
+        self.set_query_only(driver)?;
         if let Some(init) = &self.init {
-            init(driver)?;
+            init(driver).map_err(|error| self.explain_init(error))?;
         }
         if file.is_some() {
             journal::check_readable(driver).map_err(journal::explain)?;
         }
         self.set_user_busy_timeout(driver)?;
-        self.take_baseline(conn);
-        Ok(())
+        self.take_baseline(conn)
     }
 
-    fn take_baseline(&self, conn: &mut Connection) {
+    fn take_baseline(&self, conn: &mut Connection) -> Result<(), Error> {
         let Parts { session, driver, file } = conn.parts();
+        // The preparation may have switched it off, for temporary tables.
+        self.set_query_only(driver)?;
         session.take_baseline(driver);
         if let Some(file) = file {
             // The preparation may have changed the journal mode, and so these files.
             file.watch_beside(true);
             file.look();
         }
+        Ok(())
     }
 }
 
@@ -117,7 +123,8 @@ impl ManageConnection for SqliteConnectionManager {
     /// Notes what the pool's customizer has set, so that a reset keeps it.
     fn customized(&self, conn: &mut Connection) {
         if conn.session().is_baseline_outdated() {
-            self.take_baseline(conn);
+            // It fails only if memory is short.
+            let _ = self.take_baseline(conn);
         }
         let Parts { session, driver, file } = conn.parts();
         session.end_preparation(driver, file);
@@ -193,7 +200,9 @@ impl ManageConnection for SqliteConnectionManager {
     /// few loads from memory.
     fn needs_reset(&self, conn: &mut Connection) -> bool {
         let Parts { session, driver, file } = conn.parts();
-        session.must_empty_log = file.is_some_and(|file| self.journal.is_emptying_due(file));
+        // It takes the lock of writers: the writer of a `Database` does it, whom it cannot disturb.
+        session.must_empty_log =
+            !self.is_reader() && file.is_some_and(|file| self.journal.is_emptying_due(file));
         let is_left = match self.reset {
             Reset::Off => false,
             Reset::Rollback => !driver.is_autocommit(),

@@ -23,7 +23,7 @@ use crate::manager::SqliteConnectionManager as Manager;
 ///   committed when it began, so also what its own thread has written before.
 /// - **A write meets no `SQLITE_BUSY` from this process**, as long as all of it writes through
 ///   this handle. From another process it can still come, after
-///   [`busy_timeout`](Manager::busy_timeout).
+///   [`busy_timeout`](Manager::busy_timeout), or 1 s if that is less.
 /// - **A write through [`read`](Database::read) fails at once**, with `SQLITE_READONLY`
 ///   ("attempt to write a readonly database"), and so does `BEGIN IMMEDIATE`. Temporary tables,
 ///   `ANALYZE` and `VACUUM INTO` count as writes for SQLite: use [`write`](Database::write).

@@ -181,6 +181,9 @@ impl SqliteConnectionManager {
     /// While a connection is opened it waits for less than two fifths of the pool's
     /// `open_timeout` (2 s of 5), so that the error says "locked". The function of
     /// [`with_init`](Self::with_init) sees that shorter time, and may set one of its own.
+    ///
+    /// For the writer of a [`Database`](crate::Database) less than 1 s counts as 1 s: a reader may
+    /// take its lock for a microsecond.
     #[must_use]
     pub fn busy_timeout(mut self, limit: Duration) -> Self {
         self.busy_timeout = limit;

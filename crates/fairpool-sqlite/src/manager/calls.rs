@@ -47,7 +47,7 @@ impl SqliteConnectionManager {
     /// Sets the user's own busy timeout, unless `with_init` has set another.
     fn set_user_busy_timeout(&self, conn: &Driver) -> Result<(), Error> {
         if busy_timeout(conn)? == whole_milliseconds(self.lock_wait()) {
-            conn.busy_timeout(whole_milliseconds(self.busy_timeout))?;
+            conn.busy_timeout(whole_milliseconds(self.lock_wait_of_statements()))?;
         }
         Ok(())
     }

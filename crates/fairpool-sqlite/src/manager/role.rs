@@ -2,6 +2,7 @@
 //! [`Database`](crate::Database).
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
@@ -16,6 +17,11 @@ const IN_USE: &str = "it cannot be switched while another connection uses it";
 const READ_ONLY: &str = "the writer of a Database cannot write: the file is opened read-only";
 const INIT_WRITES: &str = "with_init writes on a reader of a Database, which is query-only: create \
                            tables by `write`, and what is temporary after PRAGMA query_only = OFF";
+
+/// A reader that meets the header of the log half-written takes the writers' lock for a moment, to
+/// read it again. So even a writer without a rival waits: for as long as a thread may be kept from
+/// running on a busy machine.
+const SHORTEST_WAIT_OF_WRITER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Role {
@@ -48,6 +54,14 @@ impl SqliteConnectionManager {
 
     pub(super) fn is_reader(&self) -> bool {
         self.role == Role::Reader
+    }
+
+    /// How long statements wait for another connection's lock.
+    pub(super) fn lock_wait_of_statements(&self) -> Duration {
+        match self.role {
+            Role::Writer => self.busy_timeout.max(SHORTEST_WAIT_OF_WRITER),
+            Role::Both | Role::Reader => self.busy_timeout,
+        }
     }
 
     /// How a `transaction` begins.

@@ -1,6 +1,7 @@
 //! The manager's settings. `calls` has what the pool asks of it.
 
 mod calls;
+mod checkpoint;
 mod errors;
 mod journal;
 mod role;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use rusqlite::{Connection as Driver, Error, OpenFlags, TransactionBehavior};
 
 use self::calls::Limits;
+use self::checkpoint::Checkpoints;
 use self::journal::Journal;
 use self::role::Role;
 use self::source::Source;
@@ -71,6 +73,8 @@ pub struct SqliteConnectionManager {
     limits: OnceLock<Limits>,
     siblings: Arc<Siblings>,
     journal: Arc<Journal>,
+    /// Of the writer, for the readers.
+    checkpoints: Arc<Checkpoints>,
 }
 
 impl SqliteConnectionManager {
@@ -130,6 +134,7 @@ impl SqliteConnectionManager {
             limits: OnceLock::new(),
             siblings: Arc::default(),
             journal: Arc::default(),
+            checkpoints: Arc::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairpool::{CallLimits, ManageConnection};
 use rusqlite::{Connection as Driver, Error, ffi};
 
-use super::{SqliteConnectionManager, errors, journal};
+use super::{SqliteConnectionManager, checkpoint, errors, journal};
 use crate::busy::{busy_timeout, waiting_at_most, whole_milliseconds};
 use crate::connection::{Connection, Parts};
 use crate::reset::Reset;
@@ -63,6 +63,7 @@ impl SqliteConnectionManager {
         driver.set_transaction_behavior(self.behavior());
         driver.set_prepared_statement_cache_capacity(self.statement_cache);
         session.watch(driver, file, self.reset == Reset::Session)?;
+        self.set_own_checkpoints(driver)?;
         self.set_query_only(driver)?;
         if let Some(init) = &self.init {
             init(driver).map_err(|error| self.explain_init(error))?;
@@ -209,7 +210,8 @@ impl ManageConnection for SqliteConnectionManager {
             // Not with `||`: it also looks for hooks, which the reset cannot see.
             Reset::Session => session.is_suspect(driver, file) | !driver.is_autocommit(),
         };
-        is_left || session.must_empty_log
+        self.count_write();
+        is_left || session.must_empty_log || session.must_checkpoint
     }
 
     /// Rolls back an open transaction, and undoes what else the last holder left.
@@ -227,6 +229,9 @@ impl ManageConnection for SqliteConnectionManager {
             // Well below the pool's limit: such a wait can come twice.
             let wait = RESET_WAIT.min(self.limits().reset / 8);
             session.restore(driver, wait).map_err(|left| session::not_undone(&left))?;
+        }
+        if std::mem::take(&mut session.must_checkpoint) {
+            checkpoint::make(driver);
         }
         if let Some(file) = file
             && std::mem::take(&mut session.must_empty_log)

@@ -48,12 +48,17 @@ impl SqliteConnectionManager {
             limits: OnceLock::new(),
             siblings: Arc::clone(&self.siblings),
             journal: Arc::clone(&self.journal),
+            checkpoints: Arc::clone(&self.checkpoints),
             ..*self
         }
     }
 
     pub(super) fn is_reader(&self) -> bool {
         self.role == Role::Reader
+    }
+
+    pub(super) fn is_writer(&self) -> bool {
+        self.role == Role::Writer
     }
 
     /// How long statements wait for another connection's lock.

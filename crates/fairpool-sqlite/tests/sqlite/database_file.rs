@@ -139,6 +139,62 @@ fn a_preparation_can_make_temporary_tables_for_readers_that_stay_query_only() {
 
 // ---- what happens to them ----
 
+/// What is in the main file and not in the log. (To read the file would take SQLite's locks from it.)
+fn bytes(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+/// Fewer pages than the writer copies by itself.
+fn write_blobs(db: &Database) {
+    for _ in 0..300 {
+        let conn = db.writer().get().unwrap();
+        conn.execute("INSERT INTO blobs VALUES (zeroblob(3000))", []).unwrap();
+    }
+}
+
+#[test]
+fn readers_copy_the_log_into_the_file_while_the_writer_writes_on() {
+    const ALL_BLOBS: u64 = 300 * 3000;
+    let folder = folder();
+    let path = folder.path().join("t.db");
+    let db = database(&path);
+    let writer_waits = |conn: &Connection| {
+        conn.query_row("PRAGMA wal_autocheckpoint", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(writer_waits(&db.write().unwrap()), 4000);
+    db.write().unwrap().execute_batch("CREATE TABLE blobs (data BLOB)").unwrap();
+    write_blobs(&db);
+    assert!(bytes(&path) < ALL_BLOBS / 4, "all is in the log: {}", bytes(&path));
+    // Holds the writer, in a transaction, until the copy is there.
+    let mut writer = db.write().unwrap();
+    let transaction = writer.transaction().unwrap();
+    transaction.execute("UPDATE t SET n = 1", []).unwrap();
+    let started = Instant::now();
+    while bytes(&path) < ALL_BLOBS {
+        assert!(started.elapsed() < LONG, "{}", bytes(&path));
+        value(&db.read().unwrap()).unwrap();
+    }
+    transaction.commit().unwrap();
+    assert_eq!(value(&db.read().unwrap()), Ok(1));
+}
+
+#[test]
+fn the_only_reader_copies_no_log_and_a_preparation_sets_when_the_writer_does() {
+    let folder = folder();
+    let path = folder.path().join("t.db");
+    let init = "CREATE TABLE IF NOT EXISTS blobs (data BLOB); PRAGMA wal_autocheckpoint = 100";
+    let manager = Manager::file(&path).with_init(|conn| conn.execute_batch(init));
+    let builder = Database::builder().readers(|pool| pool.max_size(1));
+    let db = builder.build(manager).unwrap();
+    write_blobs(&db);
+    assert!(bytes(&path) > 100 * 3000, "the writer does: {}", bytes(&path));
+    for _ in 0..100 {
+        db.read().unwrap().query_row("SELECT count(*) FROM blobs", [], |_| Ok(())).unwrap();
+    }
+    let uses = db.readers().stats().gets;
+    assert_eq!(uses, 100, "none but those that read");
+}
+
 #[test]
 fn after_a_complete_close_one_file_has_every_row() {
     for _ in 0..50 {

@@ -266,6 +266,10 @@ fn a_log_that_a_crash_has_left_is_recovered_before_a_reader_opens_the_file() {
     let folder = folder();
     let path = folder.path().join("t.db");
     in_child(|| {
+        // Of a child before this one.
+        names(folder.path())
+            .iter()
+            .for_each(|name| fs::remove_file(folder.path().join(name)).unwrap());
         let conn = make(&path);
         conn.execute_batch("PRAGMA journal_mode = WAL; UPDATE t SET n = 8").unwrap();
         std::mem::forget(conn);

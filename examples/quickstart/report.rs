@@ -94,7 +94,8 @@ fn jain(shares: &[u64]) -> f64 {
 }
 
 fn pools(table: &mut Table, stats: &[Stats]) {
-    let figures: [(&str, fn(&Stats) -> u64); 6] = [
+    type Figure = fn(&Stats) -> u64;
+    let figures: [(&str, Figure); 6] = [
         ("connections opened", |stats| stats.opened),
         ("  closed", |stats| stats.closed.total()),
         ("  failed to open", |stats| stats.open_failures),

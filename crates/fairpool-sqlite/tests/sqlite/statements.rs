@@ -96,7 +96,9 @@ fn a_change_of_the_schema_by_anybody_does_no_harm() {
 #[test]
 fn what_a_reset_undoes_is_not_kept_from_the_next_holder_by_a_cached_statement() {
     let folder = folder();
-    let pool = pool(Manager::file(folder.path().join("t.db")));
+    let manager = Manager::file(folder.path().join("t.db"));
+    // The system's SQLite may have another default.
+    let pool = pool(manager.with_init(|conn| conn.execute_batch("PRAGMA foreign_keys = ON")));
     for _ in 0..3 {
         let conn = pool.get().unwrap();
         let mut pragma = conn.prepare_cached("PRAGMA foreign_keys = OFF").unwrap();

@@ -1,26 +1,60 @@
 //! The work: accounts, and a ledger of transfers between them.
 
-use fairpool::{ManageConnection, Pool};
+use std::time::Duration;
+
+use fairpool::stats::Stats;
+use fairpool::{Error, ManageConnection, Pool, PooledConnection};
 
 /// Accounts have the ids `1..=ACCOUNTS`.
 pub const ACCOUNTS: i64 = 1000;
 /// What each account holds at first.
 pub const OPENING_BALANCE: i64 = 1000;
 
-/// The connection that a bank's manager opens.
-pub type Connection<B> = <<B as Bank>::Manager as ManageConnection>::Connection;
+/// A connection of a bank's pools.
+pub type Connection<B> = <<<B as Bank>::Pools as Pools>::Manager as ManageConnection>::Connection;
+
+/// Where operations get their connections.
+pub trait Pools: Sync {
+    type Manager: ManageConnection;
+
+    /// For operations that only read.
+    fn read(&self, timeout: Duration) -> Result<PooledConnection<Self::Manager>, Error>;
+
+    /// For operations that write.
+    fn write(&self, timeout: Duration) -> Result<PooledConnection<Self::Manager>, Error>;
+
+    /// Of each pool.
+    fn stats(&self) -> Vec<Stats>;
+}
+
+/// One pool for both.
+impl<M: ManageConnection> Pools for Pool<M> {
+    type Manager = M;
+
+    fn read(&self, timeout: Duration) -> Result<PooledConnection<M>, Error> {
+        self.get_timeout(timeout)
+    }
+
+    fn write(&self, timeout: Duration) -> Result<PooledConnection<M>, Error> {
+        self.get_timeout(timeout)
+    }
+
+    fn stats(&self) -> Vec<Stats> {
+        vec![Pool::stats(self)]
+    }
+}
 
 /// A database with accounts and a ledger in it.
 ///
 /// Creating the value creates both, dropping it removes both.
 pub trait Bank: Sync {
-    type Manager: ManageConnection;
+    type Pools: Pools;
 
     /// For the headline, without a password.
     fn name(&self) -> String;
 
-    /// Opens connections for the pool.
-    fn manager(&self) -> Self::Manager;
+    /// Opens so many connections, within `limit`.
+    fn open(&self, connections: u32, limit: Duration) -> Result<Self::Pools, Error>;
 
     /// A point read: what one account holds.
     fn balance(&self, conn: &mut Connection<Self>, account: i64) -> Result<i64, Failure>;
@@ -32,9 +66,9 @@ pub trait Bank: Sync {
     /// Two balances and a line in the ledger, in one transaction.
     fn transfer(&self, conn: &mut Connection<Self>, transfer: &Transfer) -> Result<(), Failure>;
 
-    /// What could be better about the pool's settings, if the database can tell.
-    fn advice(&self, pool: &Pool<Self::Manager>) -> Option<String> {
-        let _ = pool;
+    /// What could be better about the pools' settings, if the database can tell.
+    fn advice(&self, pools: &Self::Pools) -> Option<String> {
+        let _ = pools;
         None
     }
 

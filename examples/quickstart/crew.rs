@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use fairpool::Pool;
-
-use crate::bank::Bank;
+use crate::bank::{Bank, Pools};
 use crate::interrupt::Interrupt;
 use crate::options::Options;
 use crate::problem::Problem;
@@ -31,7 +29,7 @@ pub struct Outcome {
 }
 
 pub fn run<B: Bank>(
-    pool: &Pool<B::Manager>,
+    pools: &B::Pools,
     bank: &B,
     options: &Options,
     interrupt: &Interrupt,
@@ -41,7 +39,7 @@ pub fn run<B: Bank>(
     let tallies = thread::scope(|scope| {
         let mut workers = Vec::new();
         for id in 0..options.threads {
-            let worker = Worker::new(id, pool, bank, &board, options.timeout);
+            let worker = Worker::new(id, pools, bank, &board, options.timeout);
             match thread::Builder::new()
                 .name(format!("worker-{id}"))
                 .spawn_scoped(scope, || worker.work())
@@ -56,7 +54,7 @@ pub fn run<B: Bank>(
                 }
             }
         }
-        watch::<B>(pool, &board, started, options, interrupt);
+        watch::<B>(pools, &board, started, options, interrupt);
         board.stop.store(true, Ordering::Relaxed);
         Ok(collect(workers))
     })?;
@@ -65,7 +63,7 @@ pub fn run<B: Bank>(
 
 /// Shows the progress until the time is over or the user interrupts.
 fn watch<B: Bank>(
-    pool: &Pool<B::Manager>,
+    pools: &B::Pools,
     board: &Board,
     started: Instant,
     options: &Options,
@@ -75,7 +73,7 @@ fn watch<B: Bank>(
     while !interrupt.raised() {
         let left = options.duration.saturating_sub(started.elapsed());
         thread::sleep(left.min(TICK));
-        progress.show(board.operations.load(Ordering::Relaxed), || pool.stats());
+        progress.show(board.operations.load(Ordering::Relaxed), || pools.stats());
         if left <= TICK {
             break;
         }

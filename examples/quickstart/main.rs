@@ -8,7 +8,7 @@
 //!
 //! Without `DATABASE_URL` it uses an SQLite file, which it removes at the end; with it,
 //! PostgreSQL, in a schema of its own, which it drops at the end. `worker.rs` shows how to
-//! use the pool; the other files measure and check.
+//! use a pool; the other files measure and check.
 
 mod bank;
 mod crew;
@@ -25,8 +25,7 @@ mod worker;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bank::Bank;
-use fairpool::Pool;
+use bank::{Bank, Pools};
 use interrupt::Interrupt;
 use options::{Database, Options};
 use postgres::PostgresBank;
@@ -64,20 +63,16 @@ fn start() -> Result<ExitCode, Problem> {
 
 /// The part that is the same on both databases.
 fn run<B: Bank>(bank: &B, options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Problem> {
-    let pool = Pool::builder()
-        .max_size(options.connections)
-        .connection_timeout(BUILD_LIMIT)
-        .build(bank.manager())
-        .map_err(|e| {
-            Problem::setting("--connections", format!("cannot open them: {}", chain(&e)))
-        })?;
+    let pools = bank.open(options.connections, BUILD_LIMIT).map_err(|e| {
+        Problem::setting("--connections", format!("cannot open them: {}", chain(&e)))
+    })?;
     report::opening(bank, options);
 
-    let outcome = crew::run(&pool, bank, options, interrupt)?;
-    // Before the audit, which uses the pool as well.
-    let stats = pool.stats();
-    let verdict = Verdict::reach(&pool, bank, &outcome);
-    let advice = bank.advice(&pool);
+    let outcome = crew::run(&pools, bank, options, interrupt)?;
+    // Before the audit, which uses the pools as well.
+    let stats = pools.stats();
+    let verdict = Verdict::reach(&pools, bank, &outcome);
+    let advice = bank.advice(&pools);
     report::closing(&outcome, &stats, advice.as_deref(), &verdict);
 
     Ok(match (&verdict, interrupt.raised()) {

@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(value_parser = value_parser!(u32).range(1..=2000))]
     threads: u32,
 
-    /// Connections in the pool
+    /// Connections in the pool; on SQLite there is one more, which writes
     // Each takes four file descriptors in `postgres`: 200 still fit into the usual 1024.
     #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
     #[arg(value_parser = value_parser!(u32).range(1..=200))]

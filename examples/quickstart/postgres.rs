@@ -188,14 +188,17 @@ impl Sql {
 // `…_typed` sends statement and values in one round trip and leaves no prepared
 // statement behind; the parameters are all BIGINT.
 impl Bank for PostgresBank {
-    type Manager = PostgresConnectionManager<NoTls>;
+    type Pools = Pool<PostgresConnectionManager<NoTls>>;
 
     fn name(&self) -> String {
         format!("{}, schema {}", address(&self.config), self.schema)
     }
 
-    fn manager(&self) -> Self::Manager {
-        PostgresConnectionManager::new(self.config.clone(), NoTls)
+    fn open(&self, connections: u32, limit: Duration) -> Result<Self::Pools, fairpool::Error> {
+        Pool::builder()
+            .max_size(connections)
+            .connection_timeout(limit)
+            .build(PostgresConnectionManager::new(self.config.clone(), NoTls))
     }
 
     fn balance(&self, client: &mut Client, account: i64) -> Result<i64, Failure> {
@@ -236,7 +239,7 @@ impl Bank for PostgresBank {
         transaction.commit().map_err(commit_failure)
     }
 
-    fn advice(&self, pool: &Pool<Self::Manager>) -> Option<String> {
+    fn advice(&self, pool: &Self::Pools) -> Option<String> {
         // One process.
         let advice = advise(pool, 1)
             .map_or_else(|e| format!("no advice: {}", chain(&e)), |advice| advice.to_string());

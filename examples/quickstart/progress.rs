@@ -30,7 +30,7 @@ impl Progress {
     }
 
     /// Shows a new state if it is time for one.
-    pub fn show(&mut self, operations: u64, stats: impl FnOnce() -> Stats) {
+    pub fn show(&mut self, operations: u64, stats: impl FnOnce() -> Vec<Stats>) {
         let elapsed = self.started.elapsed();
         if elapsed < self.due {
             return;
@@ -38,12 +38,13 @@ impl Progress {
         let since = elapsed - self.shown;
         let rate = (operations - self.operations) as f64 / since.as_secs_f64();
         let stats = stats();
+        let sum = |figure: fn(&Stats) -> u32| stats.iter().map(figure).sum::<u32>();
         let state = format!(
             "{:>8} ops/s  {:>4} waiting  {:>3} of {} in use",
             thousands(rate as u64),
-            stats.waiting,
-            stats.in_use,
-            stats.max_size,
+            sum(|stats| stats.waiting),
+            sum(|stats| stats.in_use),
+            sum(|stats| stats.max_size),
         );
         match &self.bar {
             Some(bar) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use fairpool::stats::Stats;
+use hdrhistogram::Histogram;
 
 use crate::bank::Bank;
 use crate::crew::Outcome;
@@ -32,13 +33,14 @@ pub fn opening<B: Bank>(bank: &B, options: &Options) {
     ));
 }
 
-pub fn closing(outcome: &Outcome, stats: &Stats, advice: Option<&str>, verdict: &Verdict) {
+pub fn closing(outcome: &Outcome, stats: &[Stats], advice: Option<&str>, verdict: &Verdict) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     work(&mut table, outcome);
-    waits(&mut table, &outcome.tallies);
+    waits(&mut table, "wait to read", &outcome.tallies, |tally| &tally.read_wait);
+    waits(&mut table, "wait to write", &outcome.tallies, |tally| &tally.write_wait);
     fairness(&mut table, &outcome.tallies);
-    pool(&mut table, stats);
+    pools(&mut table, stats);
     if let Verdict::Complete { checks } | Verdict::Wrong { checks } = verdict {
         checks.iter().for_each(|check| row(&mut table, check.what, compared(check)));
     }
@@ -65,13 +67,13 @@ fn work(table: &mut Table, outcome: &Outcome) {
     row(table, "time", format!("{seconds:.2} s"));
 }
 
-fn waits(table: &mut Table, tallies: &[Tally]) {
+fn waits(table: &mut Table, what: &str, tallies: &[Tally], of: fn(&Tally) -> &Histogram<u64>) {
     let mut wait = wait_histogram();
     for tally in tallies {
-        wait.add(&tally.wait).expect("BUG: histograms of different bounds");
+        wait.add(of(tally)).expect("BUG: histograms of different bounds");
     }
     let at = |nanoseconds| format!("{:.2?}", Duration::from_nanos(nanoseconds));
-    row(table, "wait for a connection: p50", at(wait.value_at_quantile(0.5)));
+    row(table, &format!("{what}: p50"), at(wait.value_at_quantile(0.5)));
     row(table, "  p99", at(wait.value_at_quantile(0.99)));
     row(table, "  max", at(wait.max()));
 }
@@ -91,13 +93,19 @@ fn jain(shares: &[u64]) -> f64 {
     if squares == 0.0 { 1.0 } else { sum * sum / (squares * shares.len() as f64) }
 }
 
-fn pool(table: &mut Table, stats: &Stats) {
-    row(table, "connections opened", stats.opened);
-    row(table, "  closed", stats.closed.total());
-    row(table, "  failed to open", stats.open_failures);
-    row(table, "gets", thousands(stats.gets));
-    row(table, "  that had to wait", thousands(stats.gets_waited));
-    row(table, "  that timed out", thousands(stats.timeouts));
+fn pools(table: &mut Table, stats: &[Stats]) {
+    type Figure = fn(&Stats) -> u64;
+    let figures: [(&str, Figure); 6] = [
+        ("connections opened", |stats| stats.opened),
+        ("  closed", |stats| stats.closed.total()),
+        ("  failed to open", |stats| stats.open_failures),
+        ("gets", |stats| stats.gets),
+        ("  that had to wait", |stats| stats.gets_waited),
+        ("  that timed out", |stats| stats.timeouts),
+    ];
+    for (what, figure) in figures {
+        row(table, what, thousands(stats.iter().map(figure).sum::<u64>()));
+    }
 }
 
 fn compared(check: &Check) -> String {

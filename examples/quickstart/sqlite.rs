@@ -1,12 +1,15 @@
 //! The bank in an SQLite file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use fairpool_sqlite::rusqlite::{self, ErrorCode, TransactionBehavior, params};
-use fairpool_sqlite::{Connection, SqliteConnectionManager};
+use fairpool::stats::Stats;
+use fairpool::{Error, PooledConnection};
+use fairpool_sqlite::rusqlite::{self, ErrorCode, params};
+use fairpool_sqlite::{Connection, Database, SqliteConnectionManager};
 use tempfile::TempDir;
 
-use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Transfer, Written};
+use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Pools, Transfer, Written};
 use crate::problem::{Problem, chain};
 
 const BALANCE: &str = "SELECT balance FROM accounts WHERE id = ?1";
@@ -58,17 +61,38 @@ fn open_accounts(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
     ))
 }
 
-impl Bank for SqliteBank {
+/// One writer and many readers.
+impl Pools for Database {
     type Manager = SqliteConnectionManager;
 
-    fn name(&self) -> String {
-        format!("SQLite, {}", self.file().display())
+    fn read(&self, timeout: Duration) -> Result<PooledConnection<Self::Manager>, Error> {
+        self.read_timeout(timeout)
     }
 
-    fn manager(&self) -> SqliteConnectionManager {
+    fn write(&self, timeout: Duration) -> Result<PooledConnection<Self::Manager>, Error> {
+        self.write_timeout(timeout)
+    }
+
+    fn stats(&self) -> Vec<Stats> {
+        vec![self.writer().stats(), self.readers().stats()]
+    }
+}
+
+impl Bank for SqliteBank {
+    type Pools = Database;
+
+    fn name(&self) -> String {
+        format!("SQLite, {}; with one more connection, to write", self.file().display())
+    }
+
+    fn open(&self, connections: u32, limit: Duration) -> Result<Database, Error> {
         // A bank that lives for seconds need not survive a power failure.
-        SqliteConnectionManager::file(self.file())
-            .with_init(|conn| conn.execute_batch("PRAGMA synchronous = NORMAL"))
+        let manager = SqliteConnectionManager::file(self.file())
+            .with_init(|conn| conn.execute_batch("PRAGMA synchronous = NORMAL"));
+        Database::builder()
+            .both(|pool| pool.connection_timeout(limit))
+            .readers(|pool| pool.max_size(connections))
+            .build(manager)
     }
 
     fn balance(&self, conn: &mut Connection, account: i64) -> Result<i64, Failure> {
@@ -81,9 +105,8 @@ impl Bank for SqliteBank {
 
     fn transfer(&self, conn: &mut Connection, transfer: &Transfer) -> Result<(), Failure> {
         let Transfer { worker, number, payer, payee, amount } = *transfer;
-        // Immediate: a transaction that begins by reading cannot wait for its
-        // turn to write, SQLite would refuse it at once.
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // The writer's begin as writers: nobody else can come between.
+        let transaction = conn.transaction()?;
         transaction.prepare_cached(ADD)?.execute([-amount, payer])?;
         transaction.prepare_cached(ADD)?.execute([amount, payee])?;
         transaction

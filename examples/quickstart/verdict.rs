@@ -3,9 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use fairpool::Pool;
-
-use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Written};
+use crate::bank::{ACCOUNTS, Audit, Bank, Failure, OPENING_BALANCE, Pools, Written};
 use crate::crew::Outcome;
 use crate::problem::chain;
 use crate::worker::Tally;
@@ -36,11 +34,11 @@ pub struct Check {
 }
 
 impl Verdict {
-    pub fn reach<B: Bank>(pool: &Pool<B::Manager>, bank: &B, outcome: &Outcome) -> Verdict {
+    pub fn reach<B: Bank>(pools: &B::Pools, bank: &B, outcome: &Outcome) -> Verdict {
         if outcome.tallies.iter().all(|tally| tally.operations() == 0) {
             return Verdict::Idle;
         }
-        match audit(pool, bank) {
+        match audit(pools, bank) {
             Ok(audit) => Verdict::compare(&audit, &outcome.tallies),
             Err(why) => Verdict::Unknown(why),
         }
@@ -71,10 +69,10 @@ impl Check {
     }
 }
 
-fn audit<B: Bank>(pool: &Pool<B::Manager>, bank: &B) -> Result<Audit, String> {
+fn audit<B: Bank>(pools: &B::Pools, bank: &B) -> Result<Audit, String> {
     let mut why = String::new();
     for _ in 0..AUDIT_ATTEMPTS {
-        let mut conn = pool.get_timeout(AUDIT_TIMEOUT).map_err(|e| chain(&e))?;
+        let mut conn = pools.read(AUDIT_TIMEOUT).map_err(|e| chain(&e))?;
         match bank.audit(&mut conn) {
             Ok(audit) => return Ok(audit),
             Err(Failure::Contention) => why = "the database stays busy".into(),

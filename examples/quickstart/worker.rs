@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairpool::Pool;
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::bank::{ACCOUNTS, Bank, Failure, Transfer};
+use crate::bank::{ACCOUNTS, Bank, Failure, Pools, Transfer};
 use crate::problem::chain;
 
 /// A database that is down fails each operation in microseconds: this bounds the retries.
@@ -40,15 +39,16 @@ pub struct Tally {
     pub in_doubt: i64,
     pub retries: u64,
     pub timeouts: u64,
-    /// Time in `get_timeout` in nanoseconds, with or without a connection as the result.
-    pub wait: Histogram<u64>,
+    /// Time in a get in nanoseconds, with or without a connection as the result.
+    pub read_wait: Histogram<u64>,
+    pub write_wait: Histogram<u64>,
     /// Each unexpected error and how often it happened.
     pub errors: BTreeMap<String, u64>,
 }
 
 /// A thread that works until the board says stop.
 pub struct Worker<'a, B: Bank> {
-    pool: &'a Pool<B::Manager>,
+    pools: &'a B::Pools,
     bank: &'a B,
     board: &'a Board,
     timeout: Duration,
@@ -67,14 +67,14 @@ enum Operation {
 impl<'a, B: Bank> Worker<'a, B> {
     pub fn new(
         id: u32,
-        pool: &'a Pool<B::Manager>,
+        pools: &'a B::Pools,
         bank: &'a B,
         board: &'a Board,
         timeout: Duration,
     ) -> Worker<'a, B> {
         // The same numbers in every run.
         let random = StdRng::seed_from_u64(id.into());
-        Worker { pool, bank, board, timeout, random, next_number: 0, tally: Tally::new(id) }
+        Worker { pools, bank, board, timeout, random, next_number: 0, tally: Tally::new(id) }
     }
 
     pub fn work(mut self) -> Tally {
@@ -93,8 +93,11 @@ impl<'a, B: Bank> Worker<'a, B> {
     /// Everything that a user of a pool has to do.
     fn attempt(&mut self, operation: &Operation) -> Result<(), Attempt> {
         let start = Instant::now();
-        let result = self.pool.get_timeout(self.timeout);
-        self.tally.wait.saturating_record(nanoseconds(start.elapsed()));
+        let (result, wait) = match operation {
+            Operation::Transfer(_) => (self.pools.write(self.timeout), &mut self.tally.write_wait),
+            _ => (self.pools.read(self.timeout), &mut self.tally.read_wait),
+        };
+        wait.saturating_record(nanoseconds(start.elapsed()));
 
         let mut conn = result.map_err(Attempt::NoConnection)?;
         match operation {
@@ -181,7 +184,8 @@ impl Tally {
             in_doubt: 0,
             retries: 0,
             timeouts: 0,
-            wait: wait_histogram(),
+            read_wait: wait_histogram(),
+            write_wait: wait_histogram(),
             errors: BTreeMap::new(),
         }
     }

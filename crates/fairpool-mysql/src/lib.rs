@@ -39,6 +39,8 @@
 //! - **TLS is a feature of the driver**, and this crate switches none on: add a dependency on `mysql` 28
 //!   with `native-tls`, `rustls-tls` or `rustls-tls-ring`. Without one, options that ask for TLS make
 //!   the driver panic, which the pool counts as a failed connect.
+//! - **It keeps 32 prepared statements for each connection**, for all its holders:
+//!   [`statement_cache`](MysqlConnectionManager::statement_cache) says what to know.
 //! - **`read_timeout` of the options limits each read of your statements**, so a long query fails
 //!   with it. The pool's own calls have limits of their own, whatever it is.
 //!

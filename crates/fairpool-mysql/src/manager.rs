@@ -47,6 +47,7 @@ type Init = dyn Fn(&mut Conn) -> Result<(), Error> + Send + Sync;
 /// | other servers | none | [`or_server`](Self::or_server) |
 /// | only servers that allow writes | no | [`writes_only`](Self::writes_only) |
 /// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
+/// | prepared statements that each connection keeps | 32, or `stmt_cache_size` of the options | [`statement_cache`](Self::statement_cache) |
 /// | settings of sessions | none | [`session_setting`](Self::session_setting), [`with_init`](Self::with_init) |
 /// | reconnect by the socket (`prefer_socket`) | always off | |
 ///

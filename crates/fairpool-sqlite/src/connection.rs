@@ -99,6 +99,11 @@ impl Connection {
         Parts { session: &mut self.session, driver, file: self.file.as_ref() }
     }
 
+    /// Has the log copied into the file when the connection returns.
+    pub(crate) fn checkpoint_on_return(&mut self) {
+        self.session.must_checkpoint = true;
+    }
+
     pub(crate) fn file(&self) -> Option<&Arc<WatchedFile>> {
         self.file.as_ref()
     }

@@ -1,9 +1,22 @@
 //! SQLite for [`fairpool`]: a manager for [`rusqlite`], versions 0.38 to 0.43.
 //!
-//! [`SqliteConnectionManager`] has the names of `r2d2_sqlite`. It adds a busy timeout,
+//! [`Database`] is one writer and many readers of a file: what most programs want. For a [`Pool`](fairpool::Pool)
+//! of connections that all read and write, and for databases in memory, there is
+//! [`SqliteConnectionManager`], which has the names of `r2d2_sqlite`. It adds a busy timeout,
 //! WAL, a shared memory database whose connections wait for each other, a reset of what a
 //! holder leaves, closes that leave all rows in the file, a watch on the file, and a
 //! classification of errors.
+//!
+//! ```
+//! use fairpool_sqlite::{Database, SqliteConnectionManager};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("shop.db");
+//! let db = Database::new(SqliteConnectionManager::file(path))?;
+//! db.write()?.execute_batch("CREATE TABLE fruit (name TEXT); INSERT INTO fruit VALUES ('fig')")?;
+//! let name: String = db.read()?.query_row("SELECT name FROM fruit", [], |row| row.get(0))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! ```
 //! use std::time::Duration;
@@ -58,11 +71,14 @@
 //!
 //! - **There is one writer at a time**, whatever the size of the pool. The others wait in
 //!   `busy_timeout`, in no order: SQLite sleeps and tries again. Beside writers that never
-//!   pause, one may wait for its whole timeout and fail. A pool of one connection is the
-//!   fairest way to write, since the pool's queue is FIFO.
+//!   pause, one may wait for its whole timeout and fail. A [`Database`] has one connection that
+//!   writes, and a queue before it that is FIFO.
 //! - **A transaction that reads before it writes can fail at once** with `SQLITE_BUSY`,
-//!   because waiting could not help. Start a transaction that will write with
-//!   [`TransactionBehavior::Immediate`](rusqlite::TransactionBehavior).
+//!   because waiting could not help. In a pool, set
+//!   [`transaction_behavior`](SqliteConnectionManager::transaction_behavior), or start a
+//!   transaction that will write with
+//!   [`TransactionBehavior::Immediate`](rusqlite::TransactionBehavior). The writer of a
+//!   [`Database`] does so by itself.
 //! - **What a holder changes in its connection is undone** before the next one gets it:
 //!   pragmas, attached databases, temporary tables, hooks. [`Reset`] has the table. To set
 //!   something for all connections, use [`with_init`](SqliteConnectionManager::with_init).
@@ -89,6 +105,13 @@
 //! - **A relative path** is taken from the folder that the process had when the manager was
 //!   made.
 //!
+//! # Statements that stay prepared
+//!
+//! `execute` and `query_row` of a connection prepare their statement each time. `prepare_cached`
+//! finds it prepared, also by the last holder: a row by its key then takes 1.7 µs instead of 2.7, an
+//! `UPDATE` by key within a transaction 0.3 µs instead of 2. Each connection keeps
+//! [16 of them](SqliteConnectionManager::statement_cache).
+//!
 //! # A write-ahead log that grows
 //!
 //! SQLite can begin the log anew only when no connection reads from it. A reader that never
@@ -96,8 +119,8 @@
 //! 690 MB beside a database of 1 MB after ten seconds. A reader is a transaction that has read,
 //! or rows that were not read to the end.
 //!
-//! When a connection returns and the log has more than 64 MiB, a worker of the pool tries to
-//! empty it, at most every 10 s. It makes five attempts, each of which waits for readers for
+//! When a connection (of a [`Database`], that of the writer) returns and the log has more than
+//! 64 MiB, a worker of the pool tries to empty it, at most every 10 s. It makes five attempts, each of which waits for readers for
 //! 100 ms at most, and never longer than `busy_timeout`; writers wait meanwhile. That ends the
 //! growth beside overlapping readers that are shorter than that. Copying takes the time that
 //! the disk needs: if `reset_timeout` (2 s) is too short for it, the pool abandons the call
@@ -114,7 +137,7 @@
 //! | code | when | permanent | fatal |
 //! |---|---|---|---|
 //! | a path with a zero byte | always | yes | |
-//! | `MISUSE` from `connect` | a name gives each connection a database of its own | yes | |
+//! | `MISUSE` from `connect` | a name gives each connection a database of its own; a [`Database`] cannot be made of it | yes | |
 //! | `CANTOPEN` | a folder or mount is missing, or descriptors are short; `ATTACH` | no | no |
 //! | `NOTADB`, `CORRUPT` | the file is being copied, or is damaged | no | yes |
 //! | `IOERR`, `INTERNAL` | | no | yes |
@@ -130,6 +153,7 @@
 
 mod busy;
 mod connection;
+mod database;
 mod manager;
 mod reset;
 mod session;
@@ -138,6 +162,7 @@ mod watched_file;
 pub use rusqlite;
 
 pub use crate::connection::{Connection, InterruptHandle};
+pub use crate::database::{CloseReports, Database, DatabaseBuilder};
 pub use crate::manager::SqliteConnectionManager;
 pub use crate::reset::Reset;
 

@@ -1,8 +1,10 @@
 //! The manager's settings. `calls` has what the pool asks of it.
 
 mod calls;
+mod checkpoint;
 mod errors;
 mod journal;
+mod role;
 mod secrets;
 mod source;
 
@@ -11,15 +13,19 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rusqlite::{Connection as Driver, Error, OpenFlags};
+use rusqlite::{Connection as Driver, Error, OpenFlags, TransactionBehavior};
 
 use self::calls::Limits;
+use self::checkpoint::Checkpoints;
 use self::journal::Journal;
+use self::role::Role;
 use self::source::Source;
 use crate::connection::Siblings;
 use crate::reset::Reset;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// As in rusqlite.
+const STATEMENT_CACHE: usize = 16;
 
 type Init = dyn Fn(&mut Driver) -> Result<(), Error> + Send + Sync;
 
@@ -32,6 +38,8 @@ type Init = dyn Fn(&mut Driver) -> Result<(), Error> + Send + Sync;
 /// | wait for a lock | 5 s | [`busy_timeout`](Self::busy_timeout) |
 /// | WAL | on for files | [`wal`](Self::wal) |
 /// | flags | `rusqlite`'s: read, write, create, URIs | [`with_flags`](Self::with_flags) |
+/// | how `transaction` begins | deferred; immediate for the writer of a [`Database`](crate::Database) | [`transaction_behavior`](Self::transaction_behavior) |
+/// | statements that `prepare_cached` keeps | 16 for each connection | [`statement_cache`](Self::statement_cache) |
 /// | reset at a return | [`Reset::Session`] | [`reset_on_return`](Self::reset_on_return) |
 /// | preparation of new connections | none | [`with_init`](Self::with_init) |
 ///
@@ -53,15 +61,20 @@ type Init = dyn Fn(&mut Driver) -> Result<(), Error> + Send + Sync;
 /// # Ok::<(), fairpool_sqlite::rusqlite::Error>(())
 /// ```
 pub struct SqliteConnectionManager {
-    source: Source,
+    role: Role,
+    source: Arc<Source>,
     flags: OpenFlags,
     busy_timeout: Duration,
     wal: bool,
+    behavior: Option<TransactionBehavior>,
+    statement_cache: usize,
     reset: Reset,
-    init: Option<Box<Init>>,
+    init: Option<Arc<Init>>,
     limits: OnceLock<Limits>,
     siblings: Arc<Siblings>,
-    journal: Journal,
+    journal: Arc<Journal>,
+    /// Of the writer, for the readers.
+    checkpoints: Arc<Checkpoints>,
 }
 
 impl SqliteConnectionManager {
@@ -109,15 +122,19 @@ impl SqliteConnectionManager {
 
     fn from_source(source: Source) -> Self {
         Self {
-            source,
+            role: Role::default(),
+            source: Arc::new(source),
             flags: OpenFlags::default(),
             busy_timeout: BUSY_TIMEOUT,
             wal: true,
+            behavior: None,
+            statement_cache: STATEMENT_CACHE,
             reset: Reset::default(),
             init: None,
             limits: OnceLock::new(),
             siblings: Arc::default(),
-            journal: Journal::default(),
+            journal: Arc::default(),
+            checkpoints: Arc::default(),
         }
     }
 
@@ -157,7 +174,7 @@ impl SqliteConnectionManager {
     where
         F: Fn(&mut Driver) -> Result<(), Error> + Send + Sync + 'static,
     {
-        self.init = Some(Box::new(init));
+        self.init = Some(Arc::new(init));
         self
     }
 
@@ -169,6 +186,9 @@ impl SqliteConnectionManager {
     /// While a connection is opened it waits for less than two fifths of the pool's
     /// `open_timeout` (2 s of 5), so that the error says "locked". The function of
     /// [`with_init`](Self::with_init) sees that shorter time, and may set one of its own.
+    ///
+    /// For the writer of a [`Database`](crate::Database) less than 1 s counts as 1 s: a reader may
+    /// take its lock for a microsecond.
     #[must_use]
     pub fn busy_timeout(mut self, limit: Duration) -> Self {
         self.busy_timeout = limit;
@@ -199,6 +219,51 @@ impl SqliteConnectionManager {
         self
     }
 
+    /// Sets how `transaction` and `unchecked_transaction` of a connection begin; default
+    /// [`Deferred`](TransactionBehavior::Deferred), as in `rusqlite`.
+    ///
+    /// A deferred transaction becomes a writer with its first write. If it has read before, and
+    /// somebody else has written since or is writing, that write fails at once with
+    /// `SQLITE_BUSY`, whatever [`busy_timeout`](Self::busy_timeout) says, because waiting could not
+    /// help. An [`Immediate`](TransactionBehavior::Immediate) one waits for its turn when it
+    /// begins, and no statement of it fails as busy. But then transactions that only read wait for
+    /// writers too, unless they begin by `transaction_with_behavior`.
+    ///
+    /// A [`Database`](crate::Database) needs no such choice: its writer begins as `Immediate`,
+    /// unless this says otherwise, and its readers as `Deferred`, whatever this says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_sqlite::SqliteConnectionManager;
+    /// use fairpool_sqlite::rusqlite::TransactionBehavior;
+    ///
+    /// let manager = SqliteConnectionManager::file("shop.db")
+    ///     .transaction_behavior(TransactionBehavior::Immediate);
+    /// ```
+    #[must_use]
+    pub fn transaction_behavior(mut self, behavior: TransactionBehavior) -> Self {
+        self.behavior = Some(behavior);
+        self
+    }
+
+    /// Sets how many statements of `prepare_cached` each connection keeps; default 16, as in
+    /// `rusqlite`. Zero keeps none.
+    ///
+    /// They stay prepared when the connection returns, for the next holder. (A reset of what a
+    /// holder [left](Reset) drops them.) After a change of the schema SQLite prepares them again by
+    /// itself. The statement that was used least recently goes first. So if a program runs more than
+    /// 16 in turn, each is prepared every time: then set as many as it has. One takes some
+    /// kilobytes.
+    ///
+    /// `execute`, `query_row` and the like do not use the cache: see
+    /// [the crate's page](crate#statements-that-stay-prepared).
+    #[must_use]
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        self.statement_cache = statements;
+        self
+    }
+
     /// Sets what is undone when a connection returns; default [`Reset::Session`], because a
     /// use that left nothing pays next to nothing for it. [`Reset`] has the costs.
     #[must_use]
@@ -211,10 +276,12 @@ impl SqliteConnectionManager {
 impl fmt::Debug for SqliteConnectionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteConnectionManager")
+            .field("role", &self.role)
             .field("source", &self.source)
             .field("flags", &self.flags)
             .field("busy_timeout", &self.busy_timeout)
             .field("wal", &self.wal)
+            .field("statement_cache", &self.statement_cache)
             .field("reset", &self.reset)
             .field("has_init", &self.init.is_some())
             .finish()

@@ -70,6 +70,8 @@ pub(crate) struct Session {
     report: Option<String>,
     /// The file's write-ahead log is to be emptied when the connection is reset.
     pub(crate) must_empty_log: bool,
+    /// The log is to be copied into the file when the connection is reset.
+    pub(crate) must_checkpoint: bool,
 }
 
 impl Session {

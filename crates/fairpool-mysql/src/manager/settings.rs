@@ -118,6 +118,38 @@ impl MysqlConnectionManager {
         self
     }
 
+    /// Sets how many prepared statements each connection keeps; default: `stmt_cache_size` of the
+    /// options, whose default is 32.
+    ///
+    /// `exec_first("SELECT …", …)` and the like prepare a text once, and find it prepared the next
+    /// time, whoever has the connection then: one round trip instead of two. The statement that was
+    /// used least recently is closed. So if a program runs more than 32 in turn, each is prepared every
+    /// time: then set as many as it has. All connections of all clients together may have 16,382 on a
+    /// server (`max_prepared_stmt_count`).
+    ///
+    /// A [reset](Reset) of the session drops them on the server and in the driver alike. After a
+    /// change of a table the server prepares them again by itself.
+    ///
+    /// A `Statement` from `prep` is closed with the others: it can be used until as many other texts
+    /// were prepared, and on its own connection. Keep the text and not the `Statement`. Zero counts as
+    /// one, since the driver without a cache leaves what `exec_first` prepares on the server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fairpool_mysql::MysqlConnectionManager;
+    ///
+    /// let manager =
+    ///     MysqlConnectionManager::from_url("mysql://app@localhost/shop")?.statement_cache(100);
+    /// # Ok::<(), fairpool_mysql::mysql::Error>(())
+    /// ```
+    #[must_use]
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        let options = OptsBuilder::from_opts(self.opts);
+        self.opts = options.stmt_cache_size(statements.max(1)).into();
+        self
+    }
+
     /// Sets what is undone when a connection returns; default [`Reset::Session`]: everything that
     /// the use may have left, and nothing if it is known to have left nothing.
     #[must_use]

@@ -10,3 +10,4 @@ mod pool;
 mod roles;
 mod rows;
 mod sessions;
+mod statements;

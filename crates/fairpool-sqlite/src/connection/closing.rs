@@ -6,8 +6,8 @@
 //! manager copies it into the file before it closes.)
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,11 +21,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// SQLite's flag to leave the log alone at a close, which users may set too.
 const NO_CHECKPOINT: DbConfig = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 
-/// The connections of one manager: how many are open, and how long a close may take.
-#[derive(Default)]
+/// The connections of one manager, or of the two of a pair: how many are open, and how long a
+/// close waits for its turn.
 pub(crate) struct Siblings {
     open: AtomicUsize,
-    close_limit: OnceLock<Duration>,
+    wait_nanos: AtomicU64,
+}
+
+impl Default for Siblings {
+    fn default() -> Siblings {
+        let wait_nanos = AtomicU64::new(LONGEST_WAIT.as_nanos() as u64);
+        Siblings { open: AtomicUsize::new(0), wait_nanos }
+    }
 }
 
 impl Siblings {
@@ -38,13 +45,14 @@ impl Siblings {
         self.open.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
-    /// The pool abandons a close after this time.
+    /// A pool abandons a close after this time.
     pub(crate) fn limit_closes(&self, limit: Duration) {
-        let _ = self.close_limit.set(limit);
+        let wait = LONGEST_WAIT.min(limit / 2).as_nanos() as u64;
+        self.wait_nanos.fetch_min(wait, Ordering::Relaxed);
     }
 
     fn wait(&self) -> Duration {
-        self.close_limit.get().map_or(LONGEST_WAIT, |limit| LONGEST_WAIT.min(*limit / 2))
+        Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed))
     }
 }
 

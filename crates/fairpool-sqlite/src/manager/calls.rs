@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairpool::{CallLimits, ManageConnection};
 use rusqlite::{Connection as Driver, Error, ffi};
 
-use super::{SqliteConnectionManager, errors, journal};
+use super::{SqliteConnectionManager, checkpoint, errors, journal};
 use crate::busy::{busy_timeout, waiting_at_most, whole_milliseconds};
 use crate::connection::{Connection, Parts};
 use crate::reset::Reset;
@@ -47,7 +47,7 @@ impl SqliteConnectionManager {
     /// Sets the user's own busy timeout, unless `with_init` has set another.
     fn set_user_busy_timeout(&self, conn: &Driver) -> Result<(), Error> {
         if busy_timeout(conn)? == whole_milliseconds(self.lock_wait()) {
-            conn.busy_timeout(whole_milliseconds(self.busy_timeout))?;
+            conn.busy_timeout(whole_milliseconds(self.lock_wait_of_statements()))?;
         }
         Ok(())
     }
@@ -59,26 +59,33 @@ impl SqliteConnectionManager {
             let switched = self.journal.switch_to_wal(driver, self.lock_wait() / 2);
             switched.map_err(journal::explain)?;
         }
+        self.check_role(driver, file.is_some())?;
+        driver.set_transaction_behavior(self.behavior());
+        driver.set_prepared_statement_cache_capacity(self.statement_cache);
         session.watch(driver, file, self.reset == Reset::Session)?;
+        self.set_own_checkpoints(driver)?;
+        self.set_query_only(driver)?;
         if let Some(init) = &self.init {
-            init(driver)?;
+            init(driver).map_err(|error| self.explain_init(error))?;
         }
         if file.is_some() {
             journal::check_readable(driver).map_err(journal::explain)?;
         }
         self.set_user_busy_timeout(driver)?;
-        self.take_baseline(conn);
-        Ok(())
+        self.take_baseline(conn)
     }
 
-    fn take_baseline(&self, conn: &mut Connection) {
+    fn take_baseline(&self, conn: &mut Connection) -> Result<(), Error> {
         let Parts { session, driver, file } = conn.parts();
+        // The preparation may have switched it off, for temporary tables.
+        self.set_query_only(driver)?;
         session.take_baseline(driver);
         if let Some(file) = file {
             // The preparation may have changed the journal mode, and so these files.
             file.watch_beside(true);
             file.look();
         }
+        Ok(())
     }
 }
 
@@ -117,7 +124,8 @@ impl ManageConnection for SqliteConnectionManager {
     /// Notes what the pool's customizer has set, so that a reset keeps it.
     fn customized(&self, conn: &mut Connection) {
         if conn.session().is_baseline_outdated() {
-            self.take_baseline(conn);
+            // It fails only if memory is short.
+            let _ = self.take_baseline(conn);
         }
         let Parts { session, driver, file } = conn.parts();
         session.end_preparation(driver, file);
@@ -193,14 +201,17 @@ impl ManageConnection for SqliteConnectionManager {
     /// few loads from memory.
     fn needs_reset(&self, conn: &mut Connection) -> bool {
         let Parts { session, driver, file } = conn.parts();
-        session.must_empty_log = file.is_some_and(|file| self.journal.is_emptying_due(file));
+        // It takes the lock of writers: the writer of a `Database` does it, whom it cannot disturb.
+        session.must_empty_log =
+            !self.is_reader() && file.is_some_and(|file| self.journal.is_emptying_due(file));
         let is_left = match self.reset {
             Reset::Off => false,
             Reset::Rollback => !driver.is_autocommit(),
             // Not with `||`: it also looks for hooks, which the reset cannot see.
             Reset::Session => session.is_suspect(driver, file) | !driver.is_autocommit(),
         };
-        is_left || session.must_empty_log
+        self.count_write();
+        is_left || session.must_empty_log || session.must_checkpoint
     }
 
     /// Rolls back an open transaction, and undoes what else the last holder left.
@@ -218,6 +229,9 @@ impl ManageConnection for SqliteConnectionManager {
             // Well below the pool's limit: such a wait can come twice.
             let wait = RESET_WAIT.min(self.limits().reset / 8);
             session.restore(driver, wait).map_err(|left| session::not_undone(&left))?;
+        }
+        if std::mem::take(&mut session.must_checkpoint) {
+            checkpoint::make(driver);
         }
         if let Some(file) = file
             && std::mem::take(&mut session.must_empty_log)

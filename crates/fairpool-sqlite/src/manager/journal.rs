@@ -141,7 +141,7 @@ impl Journal {
 }
 
 /// Returns "wal", "none", or "delete" for each mode with a rollback journal.
-fn mode(conn: &Connection) -> Result<&'static str, Error> {
+pub(super) fn mode(conn: &Connection) -> Result<&'static str, Error> {
     let sql = "PRAGMA main.journal_mode";
     let mode: String = conn.query_row(sql, [], |row| row.get(0))?;
     Ok(match mode.as_str() {

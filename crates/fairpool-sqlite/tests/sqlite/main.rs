@@ -1,6 +1,8 @@
 //! The manager by itself and in a pool, on files and in memory.
 
 mod closing;
+mod database;
+mod database_file;
 mod driver;
 mod errors;
 #[cfg(unix)]
@@ -12,6 +14,7 @@ mod pool;
 mod replaced_file;
 mod reset;
 mod state;
+mod statements;
 mod wal;
 
 use tempfile::TempDir;

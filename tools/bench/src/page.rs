@@ -19,7 +19,7 @@ struct Part {
     charts: &'static [&'static str],
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "checkout",
         title: "A driver that does nothing",
@@ -67,6 +67,13 @@ const PARTS: [Part; 7] = [
         title: "Tasks instead of threads",
         text: include_str!("page/tasks.md"),
         references: &["threads"],
+        charts: &[],
+    },
+    Part {
+        name: "day",
+        title: "A day with 1,024 connections and 10,000 waiters",
+        text: include_str!("page/day.md"),
+        references: &[],
         charts: &[],
     },
 ];
@@ -120,8 +127,10 @@ impl Part {
             let table = table::of_cell(cell, self.references).markdown();
             let _ = writeln!(text, "### {}\n\n{table}", cell.name);
         }
-        if !report.growth.is_empty() {
-            text.push_str(&table::of_growth(&report.growth).markdown());
+        match self.name {
+            _ if report.growth.is_empty() => {}
+            "day" => text.push_str(&table::side_by_side(&report.growth).markdown()),
+            _ => text.push_str(&table::of_growth(&report.growth).markdown()),
         }
         text
     }

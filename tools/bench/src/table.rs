@@ -86,20 +86,67 @@ pub fn of_growth(figures: &[Growth]) -> Table {
 }
 
 fn growth_row(one: &Growth, smallest: &Growth) -> Vec<String> {
-    let format = |figure: f64| match one.unit {
-        Unit::Nanos => span(figure),
-        Unit::Bytes => format!("{} B", count(figure)),
-        Unit::Threads | Unit::Callers => count(figure),
-    };
-    let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
-    let highest = one.rounds.iter().copied().fold(0.0, f64::max);
     vec![
         one.subject.clone(),
         count(f64::from(one.size)),
-        format(one.median()),
-        format!("{} – {}", format(lowest), format(highest)),
+        in_unit(one.unit, one.median()),
+        spread(one),
         times(one.median() / smallest.median()),
     ]
+}
+
+fn in_unit(unit: Unit, figure: f64) -> String {
+    match unit {
+        Unit::Nanos => span(figure),
+        Unit::Bytes => format!("{} B", count(figure)),
+        Unit::Threads | Unit::Callers => count(figure),
+        Unit::PerSecond if figure < 100.0 => format!("{figure:.2} /s"),
+        Unit::PerSecond => format!("{} /s", count(figure)),
+        Unit::Times => format!("{figure:.2}"),
+    }
+}
+
+fn spread(one: &Growth) -> String {
+    let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
+    let highest = one.rounds.iter().copied().fold(f64::MIN, f64::max);
+    format!("{} – {}", in_unit(one.unit, lowest), in_unit(one.unit, highest))
+}
+
+/// One row for each subject and one column for each contestant, whose names are before the
+/// subjects: `fairpool: threads at rest`.
+pub fn side_by_side(figures: &[Growth]) -> Table {
+    let (mut contestants, mut subjects) = (Vec::new(), Vec::new());
+    for one in figures {
+        let (contestant, subject) = contestant_and_subject(one);
+        if !contestants.contains(&contestant) {
+            contestants.push(contestant);
+        }
+        if !subjects.contains(&(subject, one.size)) {
+            subjects.push((subject, one.size));
+        }
+    }
+    let cell = |contestant: &str, subject: (&str, u32)| {
+        let own = (contestant, subject.0);
+        let own = |one: &&Growth| contestant_and_subject(one) == own && one.size == subject.1;
+        let text = |one: &Growth| match one.rounds.len() {
+            1 => in_unit(one.unit, one.median()),
+            _ => format!("{} ({})", in_unit(one.unit, one.median()), spread(one)),
+        };
+        figures.iter().find(own).map(text).unwrap_or_default()
+    };
+    let row = |&subject: &(&str, u32)| {
+        let mut row = vec![subject.0.to_string(), count(f64::from(subject.1))];
+        row.extend(contestants.iter().map(|contestant| cell(contestant, subject)));
+        row
+    };
+    let rows = subjects.iter().map(row).collect();
+    let mut header = vec!["what".to_string(), "size".to_string()];
+    header.extend(contestants.iter().map(ToString::to_string));
+    Table { header, rows }
+}
+
+fn contestant_and_subject(one: &Growth) -> (&str, &str) {
+    one.subject.split_once(": ").unwrap_or(("", &one.subject))
 }
 
 /// A ratio, to about three digits.

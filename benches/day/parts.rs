@@ -95,10 +95,10 @@ impl Day {
     fn rested(&mut self, one: &mut Running) -> Result<(), String> {
         let (now, size) = (one.process.sample()?, self.scale.connections);
         let (empty, with_one) = (&one.empty, &one.with_one_connection);
-        let memory = (now.resident - with_one.resident) / f64::from(size.max(2) - 1);
+        let memory = (now.own - with_one.own) / f64::from(size - 1);
         let mut add = |subject, size, unit, figure| self.add(one.name, subject, size, unit, figure);
         let first = with_one.resident - empty.resident;
-        add("memory of a pool with one connection", 1, Unit::Bytes, first);
+        add("a pool with one connection, and its code", 1, Unit::Bytes, first);
         add("memory for each further connection", size, Unit::Bytes, memory);
         add("threads at rest", size, Unit::Threads, now.threads());
         let spent = now.since(&one.at_rest);
@@ -143,7 +143,7 @@ impl Day {
         let served = process.sample()?.since(&waited);
         process.tell("leave")?;
         let waiters = f64::from(size);
-        let memory = (waited.resident - lent.resident) / waiters;
+        let memory = (waited.own - lent.own) / waiters;
         let mut add = |subject, unit, figure| self.add(name, subject, size, unit, figure);
         add("memory for each that waits", Unit::Bytes, memory);
         let spent = waited.since(&begun);

@@ -17,7 +17,10 @@ pub struct Process(Peer);
 pub struct Sample {
     at: Instant,
     tasks: HashMap<OsString, Task>,
+    /// All that is in memory, with pages of the program's file.
     pub resident: f64,
+    /// What is its own: heap and stacks.
+    pub own: f64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -54,7 +57,9 @@ impl Process {
         let read =
             |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
         let at = Instant::now();
-        let resident = field(&read(&format!("{folder}/smaps_rollup"))?, "Rss:")? * 1024.0;
+        let memory = read(&format!("{folder}/smaps_rollup"))?;
+        let kilobytes = |name| field(&memory, name).map(|number| number * 1024.0);
+        let (resident, own) = (kilobytes("\nRss:")?, kilobytes("\nAnonymous:")?);
         let mut tasks = HashMap::new();
         let folder = fs::read_dir(format!("{folder}/task")).map_err(|error| error.to_string())?;
         for task in folder.flatten() {
@@ -69,7 +74,7 @@ impl Process {
             let voluntary_switches = field(&status, "\nvoluntary_ctxt_switches:")?;
             tasks.insert(task.file_name(), Task { cpu_nanos, voluntary_switches });
         }
-        Ok(Sample { at, tasks, resident })
+        Ok(Sample { at, tasks, resident, own })
     }
 }
 

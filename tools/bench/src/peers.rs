@@ -20,7 +20,7 @@ use crate::settings::{Settings, workspace};
 use crate::waits;
 
 /// How long a peer may take for an answer, beyond the length of a pass.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// A peer has warmed up when its speed no longer rises, or after this time.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
 /// The folder of Debian's packages of Java libraries.

@@ -193,3 +193,24 @@ pub(crate) fn count(number: f64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(subject: &str, size: u32, unit: Unit, rounds: &[f64]) -> Growth {
+        Growth { subject: subject.to_string(), size, unit, rounds: rounds.to_vec() }
+    }
+
+    #[test]
+    fn contestants_are_columns_and_a_figure_that_is_missing_is_an_empty_cell() {
+        let table = side_by_side(&[
+            growth("one: threads", 8, Unit::Threads, &[2.0]),
+            growth("one: wake-ups", 8, Unit::PerSecond, &[0.25, 0.5, 0.125]),
+            growth("two: threads", 8, Unit::Threads, &[20.0]),
+        ]);
+        assert_eq!(table.header, ["what", "size", "one", "two"]);
+        assert_eq!(table.rows[0], ["threads", "8", "2", "20"]);
+        assert_eq!(table.rows[1], ["wake-ups", "8", "0.25 /s (0.12 /s – 0.50 /s)", ""]);
+    }
+}

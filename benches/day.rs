@@ -4,7 +4,9 @@
 //! Run it with `scripts/bench day`. Every contestant is a process of its own: a child of this
 //! program, or a peer (`benches/peers/`). All get the same commands, and the kernel says what
 //! each process uses. A semaphore in each language shows what the threads cost without a pool.
-//! Under `cargo test` small sizes show that it runs.
+//! A round takes a minute and a half, and by default there is one; with
+//! `FAIRPOOL_BENCH_ROUNDS=3` the table has a spread. Under `cargo test` small sizes show that it
+//! runs.
 
 #[path = "day/child.rs"]
 mod child;
@@ -88,7 +90,7 @@ fn main() {
     if let Ok(name) = env::var(CHILD) {
         return be(&name);
     }
-    let defaults = Defaults { rounds: 3, millis: 1000, temp: env!("CARGO_TARGET_TMPDIR") };
+    let defaults = Defaults { rounds: 1, millis: 1000, temp: env!("CARGO_TARGET_TMPDIR") };
     let Some(settings) = fairpool_bench::begin(defaults) else { return };
     let (contestants, mut notes) = contestants(&settings);
     let mut machine = Machine::inspect();

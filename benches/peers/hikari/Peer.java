@@ -15,8 +15,7 @@ final class Peer {
     private static final int STACK_BYTES = 256 * 1024;
 
     public static void main(String[] arguments) throws Exception {
-        String runtime = System.getProperty("java.vm.name") + " " + System.getProperty("java.version");
-        System.out.printf("{\"version\":\"%s on %s\"}%n", version(), runtime);
+        System.out.printf("{\"version\":\"%s\"}%n", versions());
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         Request last = null;
         HikariDataSource pool = null;
@@ -33,6 +32,12 @@ final class Peer {
             System.out.println(pass(pool, request));
         }
         System.exit(0);
+    }
+
+    /** Of the pool and of its runtime. */
+    static String versions() throws IOException {
+        String runtime = System.getProperty("java.vm.name") + " " + System.getProperty("java.version");
+        return version() + " on " + runtime;
     }
 
     private static String version() throws IOException {

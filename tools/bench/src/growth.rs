@@ -27,6 +27,10 @@ pub enum Unit {
     Threads,
     /// A number of callers.
     Callers,
+    /// So many in each second.
+    PerSecond,
+    /// A ratio.
+    Times,
 }
 
 /// A subject that must cost the same at every size.

@@ -28,7 +28,7 @@ enum Chart {
     Bounds,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "postgres",
         title: "What a user sees: PostgreSQL",
@@ -76,6 +76,13 @@ const PARTS: [Part; 7] = [
         title: "Tasks instead of threads",
         text: include_str!("page/tasks.md"),
         references: &["threads"],
+        charts: &[],
+    },
+    Part {
+        name: "day",
+        title: "A day with 1,024 connections and 10,000 waiters",
+        text: include_str!("page/day.md"),
+        references: &[],
         charts: &[],
     },
 ];
@@ -158,8 +165,10 @@ impl Part {
             let table = table::of_cell(cell, self.references).markdown();
             let _ = writeln!(text, "### {}\n\n{table}", cell.name);
         }
-        if !report.growth.is_empty() {
-            text.push_str(&table::of_growth(&report.growth).markdown());
+        match self.name {
+            _ if report.growth.is_empty() => {}
+            "day" => text.push_str(&table::side_by_side(&report.growth).markdown()),
+            _ => text.push_str(&table::of_growth(&report.growth).markdown()),
         }
         text
     }

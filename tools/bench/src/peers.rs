@@ -1,6 +1,7 @@
 //! Pools of other languages, each in a process of its own with a driver that does
 //! nothing. `benches/peers/` has their sources and the protocol.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::settings::{Settings, workspace};
 use crate::waits;
 
 /// How long a peer may take for an answer, beyond the length of a pass.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// A peer has warmed up when its speed no longer rises, or after this time.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
 /// The folder of Debian's packages of Java libraries.
@@ -58,9 +59,9 @@ pub struct Peer {
 pub fn start(settings: &Settings) -> (Vec<Peer>, Vec<String>) {
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
     let temp = settings.temp();
-    let log = temp.join("peers.log");
-    for (name, build) in [("HikariCP", hikari as fn(&Path) -> _), ("database/sql", sql)] {
-        match build(temp).and_then(|command| Peer::start(name, command, &log)) {
+    let hikari: fn(&Path) -> _ = |temp| Ok(Java::compile(temp)?.command("Peer"));
+    for (name, build) in [("HikariCP", hikari), ("database/sql", sql)] {
+        match build(temp).and_then(|command| Peer::start(name, command, settings)) {
             Ok(peer) => peers.push(peer),
             Err(why) => missing.push(format!("not measured: {name}: {why}")),
         }
@@ -72,29 +73,47 @@ fn sources(name: &str) -> PathBuf {
     workspace().join("benches/peers").join(name)
 }
 
-fn hikari(temp: &Path) -> Result<Command, String> {
-    let need = |present: bool, package: &str| match present {
-        true => Ok(()),
-        false => Err(format!("please install it: apt-get install {package}")),
-    };
-    need(runs("javac", "-version") && runs("java", "-version"), "default-jdk-headless")?;
-    let jars =
-        ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
-    need(jars.iter().all(|jar| jar.exists()), "libhikaricp-java libslf4j-java")?;
+/// HikariCP, with the programs that measure it.
+pub struct Java {
+    path: OsString,
+}
 
-    let classes = temp.join("hikari");
-    fs::create_dir_all(&classes).map_err(|error| error.to_string())?;
-    let mut path: Vec<PathBuf> = jars.to_vec();
-    path.push(classes.clone());
-    let path = std::env::join_paths(path).map_err(|error| error.to_string())?;
-    let mut compiler = Command::new("javac");
-    compiler.args(["-Xlint:all,-classfile", "-Werror", "-d"]).arg(&classes).arg("-cp").arg(&path);
-    let files = fs::read_dir(sources("hikari")).map_err(|error| error.to_string())?;
-    compiler.args(files.flatten().map(|file| file.path()));
-    succeed(compiler)?;
-    let mut command = Command::new("java");
-    command.arg("-cp").arg(&path).arg("Peer");
-    Ok(command)
+impl Java {
+    /// Compiles the programs. Their classes go to this folder.
+    ///
+    /// # Errors
+    ///
+    /// If something is not installed, or does not compile.
+    pub fn compile(temp: &Path) -> Result<Java, String> {
+        let need = |present: bool, package: &str| match present {
+            true => Ok(()),
+            false => Err(format!("please install it: apt-get install {package}")),
+        };
+        need(runs("javac", "-version") && runs("java", "-version"), "default-jdk-headless")?;
+        let jars =
+            ["HikariCP.jar", "slf4j-api.jar", "slf4j-nop.jar"].map(|jar| Path::new(JARS).join(jar));
+        need(jars.iter().all(|jar| jar.exists()), "libhikaricp-java libslf4j-java")?;
+
+        let classes = temp.join("hikari");
+        fs::create_dir_all(&classes).map_err(|error| error.to_string())?;
+        let mut path: Vec<PathBuf> = jars.to_vec();
+        path.push(classes.clone());
+        let path = std::env::join_paths(path).map_err(|error| error.to_string())?;
+        let mut compiler = Command::new("javac");
+        compiler.args(["-Xlint:all,-classfile", "-Werror", "-d"]);
+        compiler.arg(&classes).arg("-cp").arg(&path);
+        let files = fs::read_dir(sources("hikari")).map_err(|error| error.to_string())?;
+        compiler.args(files.flatten().map(|file| file.path()));
+        succeed(compiler)?;
+        Ok(Java { path })
+    }
+
+    /// Runs the program of this name.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("java");
+        command.arg("-cp").arg(&self.path).arg(program);
+        command
+    }
 }
 
 fn sql(temp: &Path) -> Result<Command, String> {
@@ -126,8 +145,17 @@ fn succeed(mut command: Command) -> Result<(), String> {
 }
 
 impl Peer {
-    fn start(name: &'static str, mut command: Command, log: &Path) -> Result<Peer, String> {
-        let log = File::options().create(true).append(true).open(log);
+    /// Starts it and reads its first line.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, or does not say its version.
+    pub fn start(
+        name: &'static str,
+        mut command: Command,
+        settings: &Settings,
+    ) -> Result<Peer, String> {
+        let log = File::options().create(true).append(true).open(settings.temp().join("peers.log"));
         let log = log.map_err(|error| error.to_string())?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut process = command.spawn().map_err(|error| error.to_string())?;
@@ -142,6 +170,30 @@ impl Peer {
         let mut peer = Peer { name, version, process, requests, answers, failed: None };
         peer.version = peer.answer::<Hello>(ANSWER_LIMIT)?.version;
         Ok(peer)
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a line and receives the answer, which may take this long.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer in time, or another one.
+    pub fn exchange<T: DeserializeOwned>(
+        &mut self,
+        line: &str,
+        limit: Duration,
+    ) -> Result<T, String> {
+        self.send(line)?;
+        self.answer(limit)
+    }
+
+    fn send(&mut self, line: &str) -> Result<(), String> {
+        let requests = self.requests.as_mut().expect("open until it is dropped");
+        writeln!(requests, "{line}").map_err(|error| error.to_string())
     }
 
     /// Receives a line. Kills a peer that does not answer in time.
@@ -165,9 +217,7 @@ impl Peer {
         let Cell { threads, connections, hold } = cell;
         let (nanos, kind) = (hold.span().as_nanos(), hold.kind());
         let millis = length.as_millis();
-        let line = format!("{threads} {connections} {nanos} {kind} {millis} {timed}\n");
-        let requests = self.requests.as_mut().expect("open until it is dropped");
-        requests.write_all(line.as_bytes()).map_err(|error| error.to_string())
+        self.send(&format!("{threads} {connections} {nanos} {kind} {millis} {timed}"))
     }
 
     fn ask(&mut self, cell: &Cell, length: Duration, timed: bool) -> Result<Pass, String> {

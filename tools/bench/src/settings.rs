@@ -99,7 +99,7 @@ impl Settings {
     }
 
     /// The folder for temporary files.
-    pub(crate) fn temp(&self) -> &Path {
+    pub fn temp(&self) -> &Path {
         &self.temp
     }
 }

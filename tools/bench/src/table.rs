@@ -100,20 +100,67 @@ pub fn of_growth(figures: &[Growth]) -> Table {
 }
 
 fn growth_row(one: &Growth, smallest: &Growth) -> Vec<String> {
-    let format = |figure: f64| match one.unit {
-        Unit::Nanos => span(figure),
-        Unit::Bytes => format!("{} B", count(figure)),
-        Unit::Threads | Unit::Callers => count(figure),
-    };
-    let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
-    let highest = one.rounds.iter().copied().fold(0.0, f64::max);
     vec![
         one.subject.clone(),
         count(f64::from(one.size)),
-        format(one.median()),
-        format!("{} – {}", format(lowest), format(highest)),
+        in_unit(one.unit, one.median()),
+        spread(one),
         times(one.median() / smallest.median()),
     ]
+}
+
+fn in_unit(unit: Unit, figure: f64) -> String {
+    match unit {
+        Unit::Nanos => span(figure),
+        Unit::Bytes => format!("{} B", count(figure)),
+        Unit::Threads | Unit::Callers => count(figure),
+        Unit::PerSecond if figure < 100.0 => format!("{figure:.2} /s"),
+        Unit::PerSecond => format!("{} /s", count(figure)),
+        Unit::Times => format!("{figure:.2}"),
+    }
+}
+
+fn spread(one: &Growth) -> String {
+    let lowest = one.rounds.iter().copied().fold(f64::MAX, f64::min);
+    let highest = one.rounds.iter().copied().fold(f64::MIN, f64::max);
+    format!("{} – {}", in_unit(one.unit, lowest), in_unit(one.unit, highest))
+}
+
+/// One row for each subject and one column for each contestant, whose names are before the
+/// subjects: `fairpool: threads at rest`.
+pub fn side_by_side(figures: &[Growth]) -> Table {
+    let (mut contestants, mut subjects) = (Vec::new(), Vec::new());
+    for one in figures {
+        let (contestant, subject) = contestant_and_subject(one);
+        if !contestants.contains(&contestant) {
+            contestants.push(contestant);
+        }
+        if !subjects.contains(&(subject, one.size)) {
+            subjects.push((subject, one.size));
+        }
+    }
+    let cell = |contestant: &str, subject: (&str, u32)| {
+        let own = (contestant, subject.0);
+        let own = |one: &&Growth| contestant_and_subject(one) == own && one.size == subject.1;
+        let text = |one: &Growth| match one.rounds.len() {
+            1 => in_unit(one.unit, one.median()),
+            _ => format!("{} ({})", in_unit(one.unit, one.median()), spread(one)),
+        };
+        figures.iter().find(own).map(text).unwrap_or_default()
+    };
+    let row = |&subject: &(&str, u32)| {
+        let mut row = vec![subject.0.to_string(), count(f64::from(subject.1))];
+        row.extend(contestants.iter().map(|contestant| cell(contestant, subject)));
+        row
+    };
+    let rows = subjects.iter().map(row).collect();
+    let mut header = vec!["what".to_string(), "size".to_string()];
+    header.extend(contestants.iter().map(ToString::to_string));
+    Table { header, rows }
+}
+
+fn contestant_and_subject(one: &Growth) -> (&str, &str) {
+    one.subject.split_once(": ").unwrap_or(("", &one.subject))
 }
 
 /// A ratio, to about three digits.
@@ -159,4 +206,25 @@ pub(crate) fn count(number: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(subject: &str, size: u32, unit: Unit, rounds: &[f64]) -> Growth {
+        Growth { subject: subject.to_string(), size, unit, rounds: rounds.to_vec() }
+    }
+
+    #[test]
+    fn contestants_are_columns_and_a_figure_that_is_missing_is_an_empty_cell() {
+        let table = side_by_side(&[
+            growth("one: threads", 8, Unit::Threads, &[2.0]),
+            growth("one: wake-ups", 8, Unit::PerSecond, &[0.25, 0.5, 0.125]),
+            growth("two: threads", 8, Unit::Threads, &[20.0]),
+        ]);
+        assert_eq!(table.header, ["what", "size", "one", "two"]);
+        assert_eq!(table.rows[0], ["threads", "8", "2", "20"]);
+        assert_eq!(table.rows[1], ["wake-ups", "8", "0.25 /s (0.12 /s – 0.50 /s)", ""]);
+    }
 }

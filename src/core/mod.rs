@@ -21,7 +21,8 @@
 //! | `tasks` | waits for which no thread sleeps |
 //! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, prove, close |
-//! | `events`, `journal`, `picture` | what others may know of it |
+//! | `uses` | connections that a handler prepares for their callers |
+//! | `events`, `picture` | what others may know of it |
 //! | `queue`, `slot` | the waiters in order; what is known of one connection |
 //! | `effects`, `kinds`, `policy`, `time` | what a transition asks for; names; settings; points in time |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -36,7 +37,6 @@ mod events;
 mod fast_path;
 mod holders;
 mod invariants;
-mod journal;
 mod kinds;
 mod outage;
 mod overruns;
@@ -51,6 +51,7 @@ mod slot;
 mod state;
 mod tasks;
 mod time;
+mod uses;
 #[cfg(test)]
 mod verify;
 
@@ -73,6 +74,9 @@ pub(crate) trait PoolTypes {
     type Caller: ThreadId;
     /// Where a waiter finds its answer.
     type Cell: Clone;
+    /// What a caller tells the use handler. Its destructor is user code. No clone in the core is
+    /// ever the last: who waits has another until it has its answer, and a job's is the worker's.
+    type Context: Clone;
     /// Why connecting or a check failed.
     type Cause: Clone;
 

@@ -22,7 +22,7 @@ use crate::sync::{
 };
 use crate::types::error_text::text_of_panic;
 use crate::types::{
-    Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
+    Caller, Cause, Config, ContextValue, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
 };
 
 /// The core's types for pools of the manager `M`.
@@ -32,6 +32,7 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
     type Conn = PoolConn<M>;
     type Caller = Caller;
     type Cell = Arc<PoolCell<M>>;
+    type Context = ContextValue;
     type Cause = Cause;
 
     fn connection_id(conn: &PoolConn<M>) -> u64 {

@@ -387,9 +387,8 @@ pub(super) fn setups_with_uses() -> Vec<Setup> {
             faults: true,
             verdicts: KEEP_OR_BREAK,
             marks: true,
-            most_held: 2,
             horizon: 1,
-            ..plain("uses that begin: doubt", 2, &[5, 5])
+            ..plain("uses that begin: doubt", 2, &[5, 5, 5])
         },
     );
 

@@ -32,5 +32,6 @@ mod secrets;
 mod stampede;
 mod statements;
 mod states;
+mod tenants;
 mod unmarked;
 mod words;

@@ -333,8 +333,7 @@ pub(super) fn setups_with_uses() -> Vec<Setup> {
         true,
         Setup {
             faults: true,
-            leave: true,
-            verdicts: KEEP_OR_BREAK,
+            horizon: 1,
             ..plain("uses that begin and end, fail and hang", 2, &[5, 5])
         },
     );

@@ -8,6 +8,7 @@ use std::time::Instant;
 use fairpool::{ErrorKind, HandleUse, Pool, PooledConnection, UseContext};
 use fairpool_postgres::postgres::{Error, error::SqlState};
 use fairpool_postgres::{Client, NoTls, Reset};
+use fairpool_servers::bouncer::Bouncer;
 
 use crate::common::{
     Guard, LONG, Manager, backend, builder, driver_error, kill, millis, own_database, secs, session,
@@ -268,4 +269,40 @@ fn p1_a_begin_that_hangs_on_the_server_keeps_nobody_past_the_deadline() {
     assert!(started.elapsed() < millis(900), "as long as it sleeps");
     let mut conn = pool.get_timeout(secs(30)).expect("afterwards");
     backend(&mut conn);
+}
+
+/// Behind a PgBouncer that pools transactions, the use is one transaction.
+#[test]
+fn behind_a_transaction_pooler_a_use_is_a_transaction() {
+    #[derive(Debug)]
+    struct InTransaction;
+    impl HandleUse<Client, Error> for InTransaction {
+        fn begin(&self, client: &mut Client, context: &UseContext) -> Result<(), Error> {
+            let tenant = context.get().map_or(String::new(), |Tenant(id)| id.to_string());
+            client.batch_execute(&format!("BEGIN; SET LOCAL shop.tenant = '{tenant}'"))
+        }
+        fn end(&self, client: &mut Client, _: &UseContext) -> Result<(), Error> {
+            client.batch_execute("COMMIT")
+        }
+    }
+    let bouncer = Bouncer::start(shared().port(), 2);
+    let manager = Manager::new(bouncer.config(), NoTls).transaction_pooler(true);
+    let pool = builder().max_size(4).use_handler(Box::new(InTransaction)).build(manager);
+    let pool = pool.expect("a pool");
+    let tenant_of = |conn: &mut Guard| -> String {
+        conn.query_one("SELECT current_setting('shop.tenant')", &[]).expect("a tenant").get(0)
+    };
+    thread::scope(|scope| {
+        for id in 1..=8 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    let mut conn = pool.request().context(Tenant(id)).get().expect("a connection");
+                    assert_eq!(tenant_of(&mut conn), id.to_string());
+                }
+            });
+        }
+    });
+    assert_eq!(tenant_of(&mut pool.get().expect("a connection")), "");
+    assert_eq!(pool.stats().check_failures, 0);
 }

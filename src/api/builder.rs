@@ -95,7 +95,8 @@ impl<M: ManageConnection> Builder<M> {
 
     /// The maximum number of callers that wait at the same time. The next caller gets
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting, unless an
-    /// idle connection only needs a check.
+    /// idle connection only needs a check. Callers for whom a [`HandleUse`] begins a use do not
+    /// count.
     ///
     /// Default: `None`, no limit, because every wait is bounded in time. With a limit, an
     /// overloaded service sheds load instead of queueing it.

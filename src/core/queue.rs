@@ -237,8 +237,7 @@ impl<T: PoolTypes> Queue<T> {
     }
 
     pub(crate) fn is_prepared(&self, id: WaiterId) -> bool {
-        self.get(id).is_some()
-            && matches!(self.nodes[id.index as usize].place, Place::Prepared)
+        self.get(id).is_some() && matches!(self.nodes[id.index as usize].place, Place::Prepared)
     }
 
     /// Takes its connection from a task that was not polled. `None`: it has none.

@@ -246,7 +246,7 @@ impl<M: ManageConnection> Shared<M> {
             lease.conn.context = context.take();
         }
         self.give_back(|core, fx| core.use_begun(lease, result, fx));
-        let _ = self.logger.catch_panic("dropping a context", || drop(context));
+        self.drop_context(context);
     }
 
     /// Ends the use of whoever had this connection. Returns whether a reset is due then.
@@ -254,7 +254,7 @@ impl<M: ManageConnection> Shared<M> {
         let Some(context) = lease.conn.context.take() else { return Ok(false) };
         let value = lease.conn.value_mut();
         let result = self.call_driver("end", || self.use_handler().end(value, &context));
-        let _ = self.logger.catch_panic("dropping a context", || drop(context));
+        self.drop_context(Some(context));
         let ended = result.and_then(|()| {
             let needs_reset = || self.manager.needs_reset(value);
             let needed = self.logger.catch_panic("needs_reset", needs_reset);

@@ -11,8 +11,8 @@ use crate::core::{Answer, Arrival, Effects, Time, Waiter, WaiterId};
 use crate::sync::{Arc, WaitCell};
 use crate::types::thread;
 use crate::types::{
-    CallSite, Caller, CancelToken, ContextValue, Error, ErrorKind, ManageConnection, Registration, Timed,
-    TimeoutEvent,
+    CallSite, Caller, CancelToken, ContextValue, Error, ErrorKind, ManageConnection, Registration,
+    Timed, TimeoutEvent,
 };
 
 /// What one get asks for.

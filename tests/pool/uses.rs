@@ -386,6 +386,27 @@ fn p10_a_use_handler_that_panics_costs_its_connection_alone() {
     assert_whole(&pool, &server);
 }
 
+/// Its destructor panics, wherever the pool drops it.
+struct PanicsAtItsEnd;
+
+impl Drop for PanicsAtItsEnd {
+    fn drop(&mut self) {
+        silent_panic();
+    }
+}
+
+#[test]
+fn p10_a_context_whose_destructor_panics_costs_nothing() {
+    let (server, tenants) = (Server::new(), Tenants::default());
+    let pool = with(&tenants, 1).build(server.manager()).unwrap();
+    drop(pool.request().context(PanicsAtItsEnd).get().unwrap());
+    await_idle(&pool, 1);
+    assert_eq!(pool.stats().closed.total(), 0);
+    PooledConnection::discard(pool.request().context(PanicsAtItsEnd).get().unwrap());
+    eventually("it is closed", || server.live() == 0);
+    assert_whole(&pool, &server);
+}
+
 #[test]
 fn p6_a_return_does_not_wait_for_the_end_of_its_use() {
     let (server, tenants, gate) = (Server::new(), Tenants::default(), Gate::new());
@@ -492,11 +513,8 @@ fn a_get_without_time_fails_at_once_and_begins_nothing() {
 #[test]
 fn p8_who_finds_an_idle_connection_is_not_refused_while_other_uses_begin() {
     let (server, tenants, gate) = (Server::new(), Tenants::default(), Gate::new());
-    let pool = with(&tenants, 3)
-        .min_idle(Some(3))
-        .max_waiters(Some(1))
-        .build(server.manager())
-        .unwrap();
+    let pool =
+        with(&tenants, 3).min_idle(Some(3)).max_waiters(Some(1)).build(server.manager()).unwrap();
     tenants.next_begin(Does::Hang(gate.clone()));
     tenants.next_begin(Does::Hang(gate.clone()));
     let first = [start(&pool, 1, WATCHDOG), start(&pool, 2, WATCHDOG)];

@@ -42,7 +42,17 @@ pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let get_id = NEXT.fetch_add(1, Ordering::Relaxed);
     let (caller, cell) = (client, client);
-    Waiter { get_id, since, priority: 5, caller, cell, only_idle: false, nested: false, task: None, context: () }
+    Waiter {
+        get_id,
+        since,
+        priority: 5,
+        caller,
+        cell,
+        only_idle: false,
+        nested: false,
+        task: None,
+        context: (),
+    }
 }
 
 pub(super) fn opens(fx: &Effects<Toy>) -> usize {

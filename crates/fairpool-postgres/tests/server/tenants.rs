@@ -11,8 +11,8 @@ use fairpool_postgres::{Client, NoTls, Reset};
 use fairpool_servers::bouncer::Bouncer;
 
 use crate::common::{
-    Guard, LONG, Manager, backend, builder, driver_error, kill, millis, own_database, secs, session,
-    shared, wait_until,
+    Guard, LONG, Manager, backend, builder, driver_error, kill, millis, own_database, secs,
+    session, shared, wait_until,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,9 @@ use std::thread;
 use fairpool::event::EventKind;
 use fairpool::snapshot::CallSite;
 use fairpool::{ErrorKind, HandleUse, Pool, PooledConnection, UseContext};
-use fairpool_testing::stub::{Conn, Manager, Op, Server, StubError, WATCHDOG, builder, silent_panic};
+use fairpool_testing::stub::{
+    Conn, Manager, Op, Server, StubError, WATCHDOG, builder, silent_panic,
+};
 use fairpool_tokio::{Error, Interact};
 use tokio::runtime::Builder;
 

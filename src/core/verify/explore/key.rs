@@ -88,8 +88,13 @@ impl World {
             let prepared = self.core.slots.iter().position(|slot| begins(&slot));
             let prepared = prepared.map(|index| slot(&Permit(index as u32)));
             let is_cancelled = self.core.queue.is_cancelled(wait.id);
-            let aside =
-                (lease, self.core.queue.is_in_line(wait.id), age(wait.deadline), is_cancelled, prepared);
+            let aside = (
+                lease,
+                self.core.queue.is_in_line(wait.id),
+                age(wait.deadline),
+                is_cancelled,
+                prepared,
+            );
             format!("w{},{place},{},{first}{aside:?}", age(wait.since), wait.nudged)
         };
         let client = |(client, priority): (&Client, &u8)| {

@@ -348,7 +348,9 @@ impl World {
                 }
                 self.core.check_finished(lease, Err((check.failure(), 1)), fx);
             }
-            (Job::Begin(lease, client, ()), outcome) => self.finish_begin(lease, client, outcome, fx),
+            (Job::Begin(lease, client, ()), outcome) => {
+                self.finish_begin(lease, client, outcome, fx)
+            }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
                 self.core.close_finished(lease.permit, fx);
@@ -371,8 +373,7 @@ impl World {
         if outcome == Outcome::Good {
             self.uses.insert(lease.conn, (usize::from(client), false));
         }
-        let is_late =
-            self.core.slots[lease.permit.index()].state != ConnectionState::Checking;
+        let is_late = self.core.slots[lease.permit.index()].state != ConnectionState::Checking;
         if outcome == Outcome::Bad && !is_late {
             self.doubted = self.steps;
         }

@@ -418,9 +418,7 @@ impl Reference {
         match call.what {
             What::Connect => call.since.after(policy.open_limit),
             What::Close => call.since.after(policy.close_limit),
-            What::Check(Check { begin: true, .. }, _) => {
-                call.since.after(policy.validation_limit)
-            }
+            What::Check(Check { begin: true, .. }, _) => call.since.after(policy.validation_limit),
             What::Check(check, _) => {
                 let reset = u32::from(check.reset || check.end);
                 let rest = u32::from(check.end) + u32::from(check.validate);

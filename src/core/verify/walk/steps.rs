@@ -43,9 +43,8 @@ impl Walk {
                 (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::FailForGood => {
-                let fails = |&index: &usize| {
-                    matches!(self.jobs[index], Job::Connect(_) | Job::Begin(..))
-                };
+                let fails =
+                    |&index: &usize| matches!(self.jobs[index], Job::Connect(_) | Job::Begin(..));
                 (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::Pause if self.core.is_paused() => vec![],
@@ -75,7 +74,9 @@ impl Walk {
             Kind::CancelledBefore => {
                 let (now, client) = (self.now, target as u8);
                 self.reference.cancelled_before(client);
-                self.transition(How::Quiet, |core, _| core.refuse(ErrorKind::Cancelled, now, client));
+                self.transition(How::Quiet, |core, _| {
+                    core.refuse(ErrorKind::Cancelled, now, client)
+                });
             }
             Kind::Claim => drop(self.claim(target)),
             Kind::EndOwnCheck => self.end_own_check(target),
@@ -606,7 +607,8 @@ impl Walk {
             Job::Check(lease, check) => {
                 self.count("failed checks");
                 let in_reset = check.reset && (!check.validate || self.random.one_in(2));
-                let in_end = check.end && (!(check.reset || check.validate) || self.random.one_in(2));
+                let in_end =
+                    check.end && (!(check.reset || check.validate) || self.random.one_in(2));
                 let reason = match () {
                     () if in_end => self.random.pick(&[Reason::UseHandler, Reason::Broken]),
                     () if in_reset => Reason::Broken,

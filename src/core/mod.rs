@@ -61,7 +61,7 @@ pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
 pub(crate) use picture::{Call, Pressure, Prospect, SlotView, Waiting};
 pub(crate) use policy::Policy;
-pub(crate) use queue::{Arrival, Waiter, WaiterId};
+pub(crate) use queue::{Arrival, Waiter};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;
@@ -88,6 +88,20 @@ pub(crate) trait PoolTypes {
 pub(crate) trait ThreadId: Clone {
     /// The number of the thread. No two threads have the same.
     fn thread_id(&self) -> u64;
+}
+
+/// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WaiterId {
+    serial: u64,
+    index: u32,
+}
+
+impl WaiterId {
+    /// The number of the get that waits; larger for later ones.
+    pub(crate) fn get_id(self) -> u64 {
+        self.serial
+    }
 }
 
 /// The conditions of the fast paths, computed at the end of every other transition.

@@ -12,24 +12,10 @@
 
 use std::time::Duration;
 
-use super::{Lease, PoolTypes, Time};
+use super::{Lease, PoolTypes, Time, WaiterId};
 
 const NONE: u32 = u32::MAX;
 const CLASSES: usize = 256;
-
-/// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct WaiterId {
-    serial: u64,
-    index: u32,
-}
-
-impl WaiterId {
-    /// The number of the get that waits; larger for later ones.
-    pub(crate) fn get_id(self) -> u64 {
-        self.serial
-    }
-}
 
 /// When a get came, and its number: its place in the order of service, also if it has made a
 /// check itself first.

@@ -70,6 +70,7 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// Gives a connection to a waiter, which leaves the line: at once, or when its use has begun.
+    #[inline]
     pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         if self.policy.begins_uses {
             self.begin_use(id, lease, fx);
@@ -134,13 +135,14 @@ impl<T: PoolTypes> Core<T> {
     /// Takes a waiter out of the queue and counts its wait.
     fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
         self.counters.time_waited += self.queue.count_wait(id, now);
-        let in_line = self.queue.is_in_line(id);
+        // Only waiters in the line count.
+        let counts = self.only_idle != 0 && self.queue.is_in_line(id);
         let (waiter, lease) = self.queue.remove(id)?;
         debug_assert!(lease.is_none(), "BUG: a waiter leaves that has a connection");
         if self.nudged == Some(id) {
             self.nudged = None;
         }
-        self.only_idle -= u32::from(waiter.only_idle && in_line);
+        self.only_idle -= u32::from(waiter.only_idle && counts);
         let thread = waiter.caller.thread_id();
         if waiter.nested && self.nested.get(&thread) == Some(&id) {
             self.nested.remove(&thread);

@@ -16,6 +16,7 @@ use super::{Reason, WaiterId};
 
 impl<T: PoolTypes> Core<T> {
     /// A waiter in the line is to have this connection, which is in no list.
+    #[cold]
     pub(super) fn begin_use(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         let waiter = self.queue.get(id).expect("BUG: begins the use of a waiter that has left");
         let (caller, context) = (waiter.caller.clone(), waiter.context.clone());

@@ -135,7 +135,8 @@ impl HandleEvent for NopEventHandler {}
 /// # Examples
 ///
 /// ```
-/// # use fairpool_testing::{StubConnection, StubManager};
+/// # use fairpool_testing::stub::{Conn as Connection, Server, StubError as Error};
+/// # let manager = Server::new().manager();
 /// use fairpool::{HandleUse, Pool, UseContext};
 ///
 /// struct Tenant(u64);
@@ -143,13 +144,12 @@ impl HandleEvent for NopEventHandler {}
 /// #[derive(Debug)]
 /// struct SetTenant;
 ///
-/// # type Connection = StubConnection;
-/// # type Error = std::io::Error;
+/// # fn no_tenant() -> Error { Error::Query }
 /// # fn set_tenant(_: &mut Connection, _: u64) -> Result<(), Error> { Ok(()) }
 /// impl HandleUse<Connection, Error> for SetTenant {
 ///     fn begin(&self, conn: &mut Connection, context: &UseContext) -> Result<(), Error> {
 ///         let Some(Tenant(id)) = context.get() else {
-///             return Err(Error::other(format!("no tenant: {}", context.call_site())));
+///             return Err(no_tenant());
 ///         };
 ///         set_tenant(conn, *id)
 ///     }
@@ -159,7 +159,7 @@ impl HandleEvent for NopEventHandler {}
 ///     }
 /// }
 ///
-/// let pool = Pool::builder().max_size(4).use_handler(Box::new(SetTenant)).build(StubManager)?;
+/// let pool = Pool::builder().max_size(4).use_handler(Box::new(SetTenant)).build(manager)?;
 /// let conn = pool.request().context(Tenant(7)).get()?;
 /// # drop(conn);
 /// let error = pool.get().unwrap_err(); // names no tenant
@@ -210,7 +210,7 @@ impl UseContext {
     /// The value that was given with [`Request::context`](crate::Request::context), if it has this
     /// type.
     pub fn get<V: Any>(&self) -> Option<&V> {
-        self.value.0.as_deref()?.downcast_ref()
+        self.value.0.as_deref()?.0.downcast_ref()
     }
 
     /// The thread, line, label and priority of the get.
@@ -230,13 +230,16 @@ impl fmt::Debug for UseContext {
     }
 }
 
-/// The value of a [`Request::context`](crate::Request::context).
+/// The value of a [`Request::context`](crate::Request::context). A thin pointer, since each waiter
+/// moves one.
 #[derive(Clone, Default)]
-pub(crate) struct ContextValue(Option<Arc<dyn Any + Send + Sync>>);
+pub(crate) struct ContextValue(Option<Arc<Value>>);
+
+struct Value(Box<dyn Any + Send + Sync>);
 
 impl ContextValue {
     pub(crate) fn new<V: Any + Send + Sync>(value: V) -> ContextValue {
-        ContextValue(Some(Arc::new(value)))
+        ContextValue(Some(Arc::new(Value(Box::new(value)))))
     }
 }
 

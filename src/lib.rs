@@ -41,7 +41,8 @@
 //! - [`Pool::snapshot`] lists the holders and the waiters, [`Pool::diagnose`] finds what
 //!   is wrong, [`Pool::health`] rates how long callers wait, and [`Pool::subscribe`]
 //!   delivers events. [`WeakPool`] offers the same without keeping the pool alive.
-//! - [`CustomizeConnection`], [`HandleError`] and [`HandleEvent`] are hooks.
+//! - [`CustomizeConnection`], [`HandleError`], [`HandleEvent`] and [`HandleUse`] are hooks. The last
+//!   one sets each connection to what its caller may do, such as a tenant.
 //!
 //! # Features
 //!
@@ -153,8 +154,8 @@ pub use crate::api::request::Request;
 pub use crate::api::weak::WeakPool;
 pub use crate::types::{
     CallLimits, CancelToken, CustomizeConnection, Error, ErrorKind, Extensions, Fairness,
-    HandleError, HandleEvent, Label, LoggingErrorHandler, ManageConnection,
-    NopConnectionCustomizer, NopErrorHandler, NopEventHandler, SelfDeadlock, text,
+    HandleError, HandleEvent, HandleUse, Label, LoggingErrorHandler, ManageConnection,
+    NopConnectionCustomizer, NopErrorHandler, NopEventHandler, SelfDeadlock, UseContext, text,
 };
 
 pub mod event {

@@ -201,6 +201,7 @@ impl PoolTypes for Virtual {
     type Caller = Caller;
     /// The number of the caller.
     type Cell = u64;
+    type Context = ();
     type Cause = ();
 
     fn connection_id(conn: &u64) -> u64 {
@@ -332,6 +333,7 @@ impl<F: FnMut(Ended)> World<F> {
             only_idle: false,
             nested: false,
             task: None,
+            context: (),
         };
         let mut fx = Effects::at(now);
         match self.core.join(waiter, &mut fx) {
@@ -377,6 +379,7 @@ impl<F: FnMut(Ended)> World<F> {
         self.transition(|core, fx| match job {
             Job::Connect(permit) => core.connect_finished(Leased::new(permit, conn), fx),
             Job::Check(lease, _) => core.check_finished(lease, Ok(()), fx),
+            Job::Begin(lease, ..) => core.use_begun(lease, Ok(()), fx),
             Job::Close(lease, _) => core.close_finished(lease.permit, fx),
         });
     }
@@ -407,7 +410,7 @@ impl<F: FnMut(Ended)> World<F> {
             let Driver { connect, check, close, .. } = self.driver;
             let takes = match job {
                 Job::Connect(_) => connect,
-                Job::Check(..) => check,
+                Job::Check(..) | Job::Begin(..) => check,
                 Job::Close(..) => close,
             };
             self.plan(self.now.after(takes), Happening::CallEnds(job));

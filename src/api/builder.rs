@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::types::{
-    Config, CustomizeConnection, Fairness, HandleError, HandleEvent, HealthThresholds,
+    Config, CustomizeConnection, Fairness, HandleError, HandleEvent, HandleUse, HealthThresholds,
     ManageConnection, SelfDeadlock,
 };
 
@@ -95,7 +95,8 @@ impl<M: ManageConnection> Builder<M> {
 
     /// The maximum number of callers that wait at the same time. The next caller gets
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) without waiting, unless an
-    /// idle connection only needs a check.
+    /// idle connection only needs a check. Callers for whom a [`HandleUse`] begins a use do not
+    /// count.
     ///
     /// Default: `None`, no limit, because every wait is bounded in time. With a limit, an
     /// overloaded service sheds load instead of queueing it.
@@ -322,6 +323,22 @@ impl<M: ManageConnection> Builder<M> {
         self
     }
 
+    /// The hook around each use: before a caller gets a connection, and after it has returned it.
+    ///
+    /// Default: none. With one, each get waits for a worker thread and for the hook, and takes its
+    /// place in the queue for that; see [`HandleUse`] for what else follows. If the hook
+    /// [has an end](HandleUse::has_end), each return occupies a worker too, though not the
+    /// returning thread.
+    pub fn use_handler(
+        mut self,
+        use_handler: Box<dyn HandleUse<M::Connection, M::Error>>,
+    ) -> Builder<M> {
+        self.config.policy.begins_uses = true;
+        self.config.policy.ends_uses = use_handler.has_end();
+        self.config.use_handler = Some(use_handler);
+        self
+    }
+
     fn with_fresh_for(mut self) -> Builder<M> {
         self.config.policy.fresh_by_check = false;
         self.config.policy.fresh_for = match self.config.test_on_check_out {
@@ -343,6 +360,7 @@ impl<M: ManageConnection> fmt::Debug for Builder<M> {
             .field("error_handler", &self.config.error_handler)
             .field("event_handler", &self.config.event_handler)
             .field("connection_customizer", &self.config.connection_customizer)
+            .field("use_handler", &self.config.use_handler)
             .finish()
     }
 }

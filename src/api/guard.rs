@@ -379,7 +379,8 @@ impl<M: ManageConnection> PooledConnection<M> {
         };
         // A holder that panics leaves its work on the connection unfinished.
         let unfinished = std::mem::take(&mut conn.unfinished) || std::thread::panicking();
-        let check = Check { reset: reset || unfinished, validate: unfinished };
+        let reset = reset || unfinished;
+        let check = Check { reset, validate: unfinished, ..Check::NONE };
         if check.reset || check.validate { Verdict::Check(check) } else { Verdict::Keep }
     }
 }

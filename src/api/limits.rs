@@ -68,7 +68,8 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// How long a validation may take before the pool abandons the call. The driver gets
-    /// four fifths of it, so that it can say what is wrong.
+    /// four fifths of it, so that it can say what is wrong. Each call of a
+    /// [`HandleUse`](crate::HandleUse) may take as long.
     ///
     /// Default: 2 seconds, many times the round trip to any server.
     pub fn validation_timeout(mut self, validation_timeout: Duration) -> Builder<M> {

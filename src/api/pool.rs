@@ -119,8 +119,9 @@ impl<M: ManageConnection> Pool<M> {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect),
-    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked), or, if the pool is built with
-    /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked); if the pool has a
+    /// [`HandleUse`](crate::HandleUse), [`ErrorKind::UseHandler`](crate::ErrorKind::UseHandler); or,
+    /// if it is built with [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
     /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     ///
     /// # Blocking
@@ -153,7 +154,8 @@ impl<M: ManageConnection> Pool<M> {
     /// # Blocking
     ///
     /// It does not wait until a connection is returned or opened. If the idle connection
-    /// is due for a check, it waits for the check, for up to `validation_timeout`.
+    /// is due for a check, or a [`HandleUse`](crate::HandleUse) begins the use, it waits for that,
+    /// for up to `validation_timeout`.
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<M>> {
         request::get(&self.shared, Location::caller(), Request::only_idle).ok()

@@ -1,5 +1,6 @@
 //! One get with settings of its own.
 
+use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::panic::Location;
@@ -10,7 +11,7 @@ use crate::runtime::shared::Shared;
 use crate::runtime::wait::Checkout;
 use crate::sync::Arc;
 use crate::types::thread::Thread;
-use crate::types::{Caller, CancelToken, Error, Label, ManageConnection};
+use crate::types::{Caller, CancelToken, ContextValue, Error, Label, ManageConnection};
 
 /// The priority of callers that do not ask for another.
 pub(crate) const DEFAULT_PRIORITY: u8 = 5;
@@ -27,6 +28,7 @@ pub struct Request<'a, M: ManageConnection> {
     /// `None`: that of the `get`.
     location: Option<&'static Location<'static>>,
     only_idle: bool,
+    context: ContextValue,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             label: Label::NONE,
             location: None,
             only_idle: false,
+            context: ContextValue::default(),
         }
     }
 
@@ -125,6 +128,17 @@ impl<'a, M: ManageConnection> Request<'a, M> {
         self
     }
 
+    /// What the pool's [`HandleUse`](crate::HandleUse) is to know of this use: the tenant of the
+    /// caller, for example. A request has one such value, of any type; a second one replaces the
+    /// first. The handler finds it with [`UseContext::get`](crate::UseContext::get), by its type.
+    ///
+    /// Default: none. A pool without a use handler ignores it. The pool shows it nowhere. It is
+    /// dropped when the use is over, or on a worker thread.
+    pub fn context<V: Any + Send + Sync>(mut self, value: V) -> Self {
+        self.context = ContextValue::new(value);
+        self
+    }
+
     /// Gets a connection.
     ///
     /// # Errors
@@ -178,7 +192,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
 
     /// A get that begins now.
     pub(super) fn into_checkout(self, caller: Caller, is_task: bool) -> Checkout<'a> {
-        let Request { shared, until, cancel, only_idle, .. } = self;
+        let Request { shared, until, cancel, only_idle, context, .. } = self;
         let start = shared.clock.now();
         let deadline = match until {
             None if only_idle => start.after(shared.config.policy.validation_limit),
@@ -186,7 +200,7 @@ impl<'a, M: ManageConnection> Request<'a, M> {
             Some(Until::Timeout(timeout)) => start.after(timeout),
             Some(Until::Deadline(at)) => shared.clock.time_of(at),
         };
-        Checkout { caller, start, deadline, cancel, only_idle, is_task }
+        Checkout { caller, start, deadline, cancel, only_idle, is_task, context }
     }
 }
 
@@ -242,6 +256,7 @@ mod tests {
             cancel: Some(&token),
             only_idle: false,
             is_task: false,
+            context: ContextValue::default(),
         };
         // After the check of the token with which `checkout` begins.
         token.cancel();
@@ -275,6 +290,7 @@ mod tests {
                 only_idle: false,
                 nested: false,
                 task: None,
+                context: ContextValue::default(),
             };
             // Paused, so that both waiters stay in the queue.
             shared.transition(|core, fx| {

@@ -34,7 +34,9 @@ impl<T: PoolTypes> Core<T> {
         // If the nudged waiter is slow, those past the bound are served now; the rest is
         // there for the taking.
         self.serve(fx);
-        let may_overtake = self.may_overtake(arrival, priority, fx.now);
+        // With a use handler nobody takes a connection by itself.
+        let takes = !self.policy.begins_uses;
+        let may_overtake = takes && self.may_overtake(arrival, priority, fx.now);
         let lease = if may_overtake { self.pop_fresh(fx.now) } else { None };
         if let Some(lease) = &lease {
             self.lend_past_waiters(&lease.permit, arrival, caller, fx);
@@ -71,7 +73,9 @@ impl<T: PoolTypes> Core<T> {
 
     /// Whether this caller could take the top of the stack if that were not due for a check.
     pub(crate) fn may_check(&self, arrival: Arrival, priority: u8, now: Time) -> bool {
-        self.top_is_stale(now) && self.may_overtake(arrival, priority, now)
+        // With a use handler a worker is needed anyway.
+        let takes = !self.policy.begins_uses;
+        takes && self.top_is_stale(now) && self.may_overtake(arrival, priority, now)
     }
 
     /// Takes the top of the stack, for a caller that makes the check itself. Nobody else counts
@@ -128,7 +132,10 @@ impl<T: PoolTypes> Core<T> {
         // Each newcomer starts a check if it needs one, whatever checks are under way:
         // those may hang. Nor is it refused while a connection is idle.
         let checks = self.serving() && self.top_is_stale(now);
-        let is_full = || self.policy.max_waiters.is_some_and(|max| self.queue.waiting() >= max);
+        // With a use handler it joins the queue even then.
+        let is_served = self.policy.begins_uses && self.serving() && !self.idle.is_empty();
+        let waiting = self.queue.unprepared();
+        let is_full = || self.policy.max_waiters.is_some_and(|max| waiting >= max);
         let refusal = if self.closed {
             Some(ErrorKind::Closed)
         } else if self.is_hopeless(now) {
@@ -136,7 +143,7 @@ impl<T: PoolTypes> Core<T> {
         } else {
             // One that came earlier, and made a check itself, keeps its place.
             let is_new = waiter.since >= now;
-            (is_new && !checks && is_full()).then_some(ErrorKind::QueueFull)
+            (is_new && !checks && !is_served && is_full()).then_some(ErrorKind::QueueFull)
         };
         if let Some(kind) = refusal {
             self.count_failure(kind, waiter.only_idle);
@@ -181,7 +188,8 @@ impl<T: PoolTypes> Core<T> {
         claimed
     }
 
-    /// Finds an idle connection for a waiter in the line, after it has served those before it.
+    /// Finds an idle connection for a waiter in the line, after it has served those before it. With
+    /// a use handler there is none that it could take.
     pub(super) fn claim_for(
         &mut self,
         id: WaiterId,
@@ -190,7 +198,8 @@ impl<T: PoolTypes> Core<T> {
         if self.nudged == Some(id) {
             self.nudged = None;
         }
-        while self.serving() && self.queue.is_in_line(id) {
+        let takes = !self.policy.begins_uses;
+        while takes && self.serving() && self.queue.is_in_line(id) {
             let Some(lease) = self.pop_fresh(fx.now) else {
                 // If its return read a clock that lags, the top may be due for a check
                 // before the connections below it.
@@ -225,9 +234,14 @@ impl<T: PoolTypes> Core<T> {
         true
     }
 
-    /// A caller's token was cancelled before its get began.
-    pub(crate) fn refuse_cancelled(&mut self, now: Time, caller: T::Caller) {
-        let kind = ErrorKind::Cancelled;
+    /// Whether a get without time is hopeless, since a use must begin first. If the pool is closed,
+    /// or connecting fails, it fails for that.
+    pub(crate) fn refuses_without_time(&self, now: Time) -> bool {
+        self.policy.begins_uses && !self.closed && !self.is_hopeless(now)
+    }
+
+    /// A get fails before it joins the queue: its token was cancelled before, or it has no time.
+    pub(crate) fn refuse(&mut self, kind: ErrorKind, now: Time, caller: T::Caller) {
         self.count_failure(kind, false);
         let (get_id, waited) = (self.queue.next_get_id(), Duration::ZERO);
         self.journal.note(now, Step::GetFailed { get_id, caller, waited, kind });
@@ -251,17 +265,23 @@ impl<T: PoolTypes> Core<T> {
         let unfit = self.unfit(&lease.permit);
         self.busy -= 1;
         self.end_leak(&lease.permit, fx);
+        let end = self.policy.ends_uses;
         match (verdict, unfit) {
             (Verdict::Broken, _) => self.retire(lease, Reason::Broken, fx),
             (_, Some(reason)) => self.retire_unfit(lease, reason, fx),
+            (Verdict::Keep, None) if !end => self.shelve(lease, fx),
+            (Verdict::Keep, None) => self.check_returned(lease, Check { end, ..Check::NONE }, fx),
             (Verdict::Check(check), None) => {
-                // If it is in doubt, a reset alone would leave a check to the next caller.
-                let validate = check.validate || self.is_in_doubt(&lease.permit);
-                self.start_check(lease, Check { validate, ..check }, None, fx);
+                self.check_returned(lease, Check { end, ..check }, fx);
             }
-            (Verdict::Keep, None) => self.shelve(lease, fx),
         }
         self.finish(fx);
+    }
+
+    fn check_returned(&mut self, lease: Lease<T::Conn>, check: Check, fx: &mut Effects<T>) {
+        // If it is in doubt, a reset alone would leave a check to the next caller.
+        let validate = check.validate || self.is_in_doubt(&lease.permit);
+        self.start_check(lease, Check { validate, ..check }, None, fx);
     }
 
     /// A holder keeps its connection for good; the pool no longer counts it.

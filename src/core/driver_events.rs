@@ -121,7 +121,12 @@ impl<T: PoolTypes> Core<T> {
         self.end_check_call(&lease.permit, fx);
         if let Err((reason, cause)) = result {
             self.counters.check_failures += 1;
-            self.keep_error(cause, false, fx);
+            if reason == Reason::UseHandler {
+                // What is wrong with one use is no other caller's business.
+                fx.garbage.push(cause);
+            } else {
+                self.keep_error(cause, false, fx);
+            }
             return self.retire(lease, reason, fx);
         }
         if let Some(reason) = unfit {

@@ -10,7 +10,8 @@ pub(crate) enum Answer<T: PoolTypes> {
     Granted(Lease<T::Conn>),
     /// A connection is idle; claim it before a newcomer takes it.
     Nudged,
-    /// The get failed. If connecting cannot succeed, the driver's error is the cause.
+    /// The get failed. If connecting cannot succeed, the driver's error is the cause; if its use
+    /// cannot begin, the handler's.
     Failed(ErrorKind, Option<T::Cause>),
     /// Every connection is held by a thread that itself waits here: these, and this
     /// waiter came last.
@@ -28,8 +29,10 @@ pub(crate) struct NestedWait<C> {
 pub(crate) enum Job<T: PoolTypes> {
     /// Connect; then report `connect_finished` or `connect_failed`.
     Connect(Permit),
-    /// Reset and validate; then report `check_finished`.
+    /// End a use, reset and validate; then report `check_finished`.
     Check(Lease<T::Conn>, Check),
+    /// Begin a use for this caller; then report `use_begun`.
+    Begin(Lease<T::Conn>, T::Caller, T::Context),
     /// Close; then report `close_finished`.
     Close(Lease<T::Conn>, Reason),
 }

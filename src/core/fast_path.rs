@@ -133,6 +133,7 @@ impl<T: PoolTypes> Core<T> {
     /// [`enter`](Core::enter) for `Busy`; the caller notes it.
     #[inline]
     pub(super) fn lend(&mut self, permit: &Permit, stamp: Time, caller: T::Caller) {
+        debug_assert!(self.has_begun_use(permit), "BUG: lent without the use handler");
         let slot = self.slot(permit);
         slot.state = ConnectionState::Busy;
         slot.since = stamp;
@@ -171,7 +172,8 @@ impl<T: PoolTypes> Core<T> {
             return Gate::SHUT;
         }
         let until = self.queue.overtaken_until(self.policy.fairness_bound);
-        let always_checks = self.fresh_nanos == 0;
+        // A caller may not take what must be checked or prepared first.
+        let always_checks = self.fresh_nanos == 0 || self.policy.begins_uses;
         let floor = if self.paused || always_checks || !self.lends_are_planned {
             usize::MAX
         } else if self.occupied() < self.policy.max_size {
@@ -184,7 +186,8 @@ impl<T: PoolTypes> Core<T> {
         // claims one and serves the others.
         let wanted = self.queue.first() != self.nudged;
         let too_many = self.occupied() > self.policy.max_size;
-        let ceiling = if wanted || too_many || !self.returns_are_planned {
+        let ends = self.policy.ends_uses;
+        let ceiling = if wanted || too_many || ends || !self.returns_are_planned {
             0
         } else {
             let most = self.policy.max_idle_now();

@@ -31,6 +31,9 @@ impl<T: PoolTypes> Core<T> {
             let waiter = self.queue.get(id).expect("P4: a nested waiter that has left");
             assert_eq!(waiter.caller.thread_id(), *thread, "nested");
         }
+        if self.policy.begins_uses {
+            self.check_uses();
+        }
         let gives_up = self.fails_permanently();
         assert!(!gives_up || self.never_connected(), "P9: gave up what has worked");
         match self.succession {

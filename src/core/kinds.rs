@@ -27,6 +27,9 @@ pub enum ErrorKind {
     /// Every connection is held by a thread that itself waits here; only with
     /// [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail).
     SelfDeadlock,
+    /// The [`HandleUse`](crate::HandleUse) could not begin this use, or panicked. The error's
+    /// source is the handler's.
+    UseHandler,
     /// A setting has an invalid value.
     Config,
     /// The pool was built in another process: this one is a child made by `fork`. Build
@@ -44,6 +47,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Connect => "connect",
             ErrorKind::SelfDeadlock => "self_deadlock",
+            ErrorKind::UseHandler => "use_handler",
             ErrorKind::Config => "config",
             ErrorKind::Forked => "forked",
         })
@@ -61,7 +65,8 @@ impl fmt::Display for ErrorKind {
 ///        Opening and Checking that overran their limit ──► Abandoned ──► Gone
 /// ```
 ///
-/// An `Idle`, `Checking` or `Opening` connection may be retired too. If an abandoned call
+/// An `Idle`, `Checking` or `Opening` connection may be retired too. With a
+/// [`HandleUse`](crate::HandleUse) each connection goes through `Checking` on its way to `Busy`. If an abandoned call
 /// succeeds late, its connection goes on as any other, provided there is room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -72,7 +77,7 @@ pub enum ConnectionState {
     Idle,
     /// A caller has it.
     Busy,
-    /// It is being reset or validated.
+    /// It is being reset or validated, or a [`HandleUse`](crate::HandleUse) begins or ends a use.
     Checking,
     /// It is to be closed, and waits for a closer.
     Retired,
@@ -117,6 +122,8 @@ pub enum Reason {
     Stale,
     /// Retired: the pool was closed.
     PoolClosed,
+    /// Retired: the [`HandleUse`](crate::HandleUse) failed on it, or took too long.
+    UseHandler,
     /// Gone: connecting failed.
     ConnectFailed,
     /// Abandoned: the driver call overran its limit.
@@ -136,6 +143,7 @@ impl fmt::Display for Reason {
             Reason::Excess => "excess",
             Reason::Stale => "stale",
             Reason::PoolClosed => "pool_closed",
+            Reason::UseHandler => "use_handler",
             Reason::ConnectFailed => "connect_failed",
             Reason::Overran => "overran",
             Reason::Detached => "detached",
@@ -150,7 +158,7 @@ impl fmt::Display for Reason {
 pub enum CallKind {
     /// To open a connection.
     Connect,
-    /// To reset or validate one.
+    /// To reset or validate one, or to begin or end a use of it.
     Check,
     /// To close one.
     Close,

@@ -21,7 +21,8 @@
 //! | `tasks` | waits for which no thread sleeps |
 //! | `doubt` | what a dead connection says of the others |
 //! | `control` | pause, resize, refresh, prove, close |
-//! | `events`, `journal`, `picture` | what others may know of it |
+//! | `uses` | connections that a handler prepares for their callers |
+//! | `events`, `picture` | what others may know of it |
 //! | `queue`, `slot` | the waiters in order; what is known of one connection |
 //! | `effects`, `kinds`, `policy`, `time` | what a transition asks for; names; settings; points in time |
 //! | `invariants` | promises, asserted after each transition in debug builds |
@@ -36,7 +37,6 @@ mod events;
 mod fast_path;
 mod holders;
 mod invariants;
-mod journal;
 mod kinds;
 mod outage;
 mod overruns;
@@ -51,6 +51,7 @@ mod slot;
 mod state;
 mod tasks;
 mod time;
+mod uses;
 #[cfg(test)]
 mod verify;
 
@@ -60,7 +61,7 @@ pub(crate) use events::{ConnectionRef, Entry, EventBuffer, Step};
 pub use kinds::{CallKind, ConnectionState, ErrorKind, Reason};
 pub(crate) use picture::{Call, Pressure, Prospect, SlotView, Waiting};
 pub(crate) use policy::Policy;
-pub(crate) use queue::{Arrival, Waiter, WaiterId};
+pub(crate) use queue::{Arrival, Waiter};
 pub(crate) use slot::{Check, Held, Lease, Leased, Permit};
 pub(crate) use state::{Core, Counters, Gauges};
 pub(crate) use time::Time;
@@ -73,6 +74,9 @@ pub(crate) trait PoolTypes {
     type Caller: ThreadId;
     /// Where a waiter finds its answer.
     type Cell: Clone;
+    /// What a caller tells the use handler. Its destructor is user code. No clone in the core is
+    /// ever the last: who waits has another until it has its answer, and a job's is the worker's.
+    type Context: Clone;
     /// Why connecting or a check failed.
     type Cause: Clone;
 
@@ -87,6 +91,20 @@ pub(crate) trait PoolTypes {
 pub(crate) trait ThreadId: Clone {
     /// The number of the thread. No two threads have the same.
     fn thread_id(&self) -> u64;
+}
+
+/// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WaiterId {
+    serial: u64,
+    index: u32,
+}
+
+impl WaiterId {
+    /// The number of the get that waits; larger for later ones.
+    pub(crate) fn get_id(self) -> u64 {
+        self.serial
+    }
 }
 
 /// The conditions of the fast paths, computed at the end of every other transition.

@@ -54,6 +54,7 @@ impl<T: PoolTypes> Core<T> {
             if !is_late {
                 continue;
             }
+            self.give_up_begin(index);
             let slot = &mut self.slots[index];
             let check = slot.check;
             if self.abandoned < self.policy.max_abandoned {

@@ -27,6 +27,10 @@ pub(crate) struct Policy {
     pub(crate) fresh_for: Duration,
     /// Only a check counts for that, neither a use nor a connect.
     pub(crate) fresh_by_check: bool,
+    /// A handler begins each use before its caller gets the connection.
+    pub(crate) begins_uses: bool,
+    /// It also ends each use, before the connection is reset.
+    pub(crate) ends_uses: bool,
     /// How far the clock of the fast paths is behind the exact one at most (see `Time`).
     pub(crate) clock_lag: Duration,
     /// A check that takes longer is no longer counted on: its waiter gets another, if there

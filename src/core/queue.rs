@@ -7,28 +7,15 @@
 //! cannot overtake a less important one for longer than the steps between them.
 //!
 //! A task is in the line until it is granted a connection, and again once it was polled too
-//! late to have it: at its old place. In between it is *aside*, where nobody is held up by it.
+//! late to have it: at its old place. In between it is *aside*, where nobody is held up by it. So
+//! is any waiter while a handler begins its use on a connection.
 
 use std::time::Duration;
 
-use super::{Lease, PoolTypes, Time};
+use super::{Lease, PoolTypes, Time, WaiterId};
 
 const NONE: u32 = u32::MAX;
 const CLASSES: usize = 256;
-
-/// Identifies one wait. Never reused, so that a late cancel cannot hit another wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct WaiterId {
-    serial: u64,
-    index: u32,
-}
-
-impl WaiterId {
-    /// The number of the get that waits; larger for later ones.
-    pub(crate) fn get_id(self) -> u64 {
-        self.serial
-    }
-}
 
 /// When a get came, and its number: its place in the order of service, also if it has made a
 /// check itself first.
@@ -52,11 +39,15 @@ pub(crate) struct Waiter<T: PoolTypes> {
     pub(crate) nested: bool,
     /// It is a task, for which no thread sleeps. So the pool keeps its deadline, which is this.
     pub(crate) task: Option<Time>,
+    /// For the use handler.
+    pub(crate) context: T::Context,
 }
 
-/// Where a waiter is. Only tasks are ever aside.
+/// Where a waiter is.
 enum Place<T: PoolTypes> {
     InLine,
+    /// Aside: its use begins on a connection.
+    Prepared,
     /// Aside: it was granted this connection, and has not been polled since.
     Granted(Lease<T::Conn>),
     /// Aside: it was not polled in time, so others have the connection.
@@ -94,6 +85,7 @@ pub(crate) struct Queue<T: PoolTypes> {
     /// In the line.
     len: u32,
     granted: u32,
+    prepared: u32,
     absent: u32,
     serial: u64,
     /// The sum of the times at which those in the line arrived.
@@ -112,6 +104,7 @@ impl<T: PoolTypes> Queue<T> {
             free: NONE,
             len: 0,
             granted: 0,
+            prepared: 0,
             absent: 0,
             serial: 0,
             arrivals: 0,
@@ -131,8 +124,13 @@ impl<T: PoolTypes> Queue<T> {
         self.len == 0
     }
 
-    /// Those that have no connection, in the line or aside.
+    /// Those that do not have a connection yet, in the line or aside.
     pub(crate) fn waiting(&self) -> u32 {
+        self.len + self.absent + self.prepared
+    }
+
+    /// Those of them whose uses do not begin yet either.
+    pub(crate) fn unprepared(&self) -> u32 {
         self.len + self.absent
     }
 
@@ -196,6 +194,10 @@ impl<T: PoolTypes> Queue<T> {
                 self.absent -= 1;
                 None
             }
+            Place::Prepared => {
+                self.prepared -= 1;
+                None
+            }
         };
         let node = &mut self.nodes[id.index as usize];
         let waiter = node.waiter.take()?;
@@ -204,11 +206,24 @@ impl<T: PoolTypes> Queue<T> {
         Some((waiter, lease))
     }
 
-    /// A task in the line is granted a connection, and steps aside until it is polled.
+    /// A task is granted a connection, and steps aside until it is polled.
     pub(crate) fn step_aside(&mut self, id: WaiterId, lease: Lease<T::Conn>) {
-        self.unlink(id.index);
-        self.put(id, Place::Granted(lease));
+        match self.put(id, Place::Granted(lease)) {
+            Place::Prepared => self.prepared -= 1,
+            _ => self.unlink(id.index),
+        }
         self.granted += 1;
+    }
+
+    /// A use of a waiter in the line begins, which steps aside until it has.
+    pub(crate) fn prepare(&mut self, id: WaiterId) {
+        self.unlink(id.index);
+        self.put(id, Place::Prepared);
+        self.prepared += 1;
+    }
+
+    pub(crate) fn is_prepared(&self, id: WaiterId) -> bool {
+        self.get(id).is_some() && matches!(self.nodes[id.index as usize].place, Place::Prepared)
     }
 
     /// Takes its connection from a task that was not polled. `None`: it has none.
@@ -222,16 +237,23 @@ impl<T: PoolTypes> Queue<T> {
         Some(lease)
     }
 
-    /// A task that was absent is polled, and is in the line again: before those that came
-    /// later, of whom there are usually many.
+    /// A task that was absent is polled, and is in the line again.
     pub(crate) fn return_to_line(&mut self, id: WaiterId) {
+        let is_there = self.get(id).is_some();
+        if is_there && matches!(self.nodes[id.index as usize].place, Place::Absent) {
+            self.line_up_again(id);
+        }
+    }
+
+    /// One that is aside without a connection is in the line again: before those that came later,
+    /// of whom there are usually many.
+    pub(crate) fn line_up_again(&mut self, id: WaiterId) {
         let Some(waiter) = self.get(id) else { return };
         let (class, since) = (usize::from(waiter.priority), waiter.since);
-        if !matches!(self.nodes[id.index as usize].place, Place::Absent) {
-            return;
+        match self.put(id, Place::InLine) {
+            Place::Prepared => self.prepared -= 1,
+            _ => self.absent -= 1,
         }
-        self.put(id, Place::InLine);
-        self.absent -= 1;
         let (mut prev, mut next) = (NONE, self.lists[class].head);
         while next != NONE && self.nodes[next as usize].serial < id.serial {
             (prev, next) = (next, self.nodes[next as usize].next);
@@ -253,18 +275,18 @@ impl<T: PoolTypes> Queue<T> {
         self.get(id)?;
         match &self.nodes[id.index as usize].place {
             Place::Granted(lease) => Some(lease),
-            Place::InLine | Place::Absent => None,
+            Place::InLine | Place::Absent | Place::Prepared => None,
         }
     }
 
-    /// The tasks that were not polled in time, in order of arrival. Visits all waiters if there
-    /// are any.
+    /// Those aside that have no connection, in order of arrival: tasks that were not polled in time,
+    /// and waiters whose uses begin. Visits all waiters if there are any.
     pub(crate) fn absentees(&self) -> Vec<(WaiterId, &Waiter<T>)> {
-        let all = if self.absent == 0 { &[] } else { &self.nodes[..] };
+        let all = if self.absent + self.prepared == 0 { &[] } else { &self.nodes[..] };
         let absent = all.iter().enumerate().filter_map(|(index, node)| {
             let waiter = node.waiter.as_ref()?;
             let id = WaiterId { index: index as u32, serial: node.serial };
-            matches!(node.place, Place::Absent).then_some((id, waiter))
+            matches!(node.place, Place::Absent | Place::Prepared).then_some((id, waiter))
         });
         let mut absent: Vec<_> = absent.collect();
         absent.sort_unstable_by_key(|(id, _)| *id);

@@ -69,8 +69,18 @@ impl<T: PoolTypes> Core<T> {
         }
     }
 
-    /// Gives a connection to a waiter, which leaves the line.
+    /// Gives a connection to a waiter, which leaves the line: at once, or when its use has begun.
+    #[inline]
     pub(super) fn grant(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
+        if self.policy.begins_uses {
+            self.begin_use(id, lease, fx);
+        } else {
+            self.hand_out(id, lease, fx);
+        }
+    }
+
+    /// Gives a connection to a waiter that may have it as it is.
+    pub(super) fn hand_out(&mut self, id: WaiterId, lease: Lease<T::Conn>, fx: &mut Effects<T>) {
         if self.queue.get(id).is_some_and(|waiter| waiter.task.is_some()) {
             return self.grant_to_task(id, lease, fx);
         }
@@ -125,12 +135,14 @@ impl<T: PoolTypes> Core<T> {
     /// Takes a waiter out of the queue and counts its wait.
     fn unqueue(&mut self, id: WaiterId, now: Time) -> Option<Waiter<T>> {
         self.counters.time_waited += self.queue.count_wait(id, now);
+        // Only waiters in the line count.
+        let counts = self.only_idle != 0 && self.queue.is_in_line(id);
         let (waiter, lease) = self.queue.remove(id)?;
         debug_assert!(lease.is_none(), "BUG: a waiter leaves that has a connection");
         if self.nudged == Some(id) {
             self.nudged = None;
         }
-        self.only_idle -= u32::from(waiter.only_idle);
+        self.only_idle -= u32::from(waiter.only_idle && counts);
         let thread = waiter.caller.thread_id();
         if waiter.nested && self.nested.get(&thread) == Some(&id) {
             self.nested.remove(&thread);
@@ -139,8 +151,12 @@ impl<T: PoolTypes> Core<T> {
     }
 
     /// This waiter has a connection handed to it: a thread that has waited for the fairness
-    /// bound, and any task, since it may take long until that is polled.
+    /// bound, and any task, since it may take long until that is polled; and everybody whose use
+    /// begins first.
     fn is_due(&self, id: WaiterId, now: Time) -> bool {
+        if self.policy.begins_uses {
+            return true;
+        }
         let bound = self.policy.fairness_bound;
         let is_due = |waiter: &Waiter<T>| waiter.task.is_some() || now.since(waiter.since) >= bound;
         self.queue.get(id).is_some_and(is_due)

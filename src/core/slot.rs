@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::{CallKind, ConnectionState, Policy, PoolTypes, Reason, Time};
+use super::{CallKind, ConnectionState, Policy, PoolTypes, Reason, Time, WaiterId};
 
 /// The right to one live connection, as the server counts them.
 ///
 /// Only the core makes permits, when it asks for a connect. A permit cannot be copied,
 /// and its owner gives it back in exactly one way: `connect_finished`,
-/// `connect_failed`, `checkin`, `take_checked`, `check_finished`, `close_finished` or `detach`.
+/// `connect_failed`, `checkin`, `take_checked`, `check_finished`, `use_begun`, `close_finished` or
+/// `detach`.
 #[must_use = "a permit that is dropped is a slot that is lost"]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Permit(pub(super) u32);
@@ -42,12 +43,19 @@ impl<C> Leased<C> {
 /// Which parts of a check are due before a connection may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Check {
+    /// A handler begins a use of it. Then nothing else is due.
+    pub(crate) begin: bool,
+    /// A handler ends a use of it, before it is reset. Whether a reset is due is only known then.
+    pub(crate) end: bool,
     pub(crate) reset: bool,
     pub(crate) validate: bool,
 }
 
 impl Check {
-    pub(crate) const VALIDATE: Check = Check { reset: false, validate: true };
+    pub(crate) const NONE: Check =
+        Check { begin: false, end: false, reset: false, validate: false };
+    pub(crate) const BEGIN: Check = Check { begin: true, ..Check::NONE };
+    pub(crate) const VALIDATE: Check = Check { validate: true, ..Check::NONE };
 
     /// Why a connection is retired whose check has failed, as far as is known.
     pub(super) fn failure(self) -> Reason {
@@ -75,6 +83,8 @@ pub(super) struct Slot<T: PoolTypes> {
     pub(super) since: Time,
     /// What is being checked (while `Checking`).
     pub(super) check: Check,
+    /// For whom a use of it begins (while `Checking`), if that one still waits for it.
+    pub(super) begins_for: Option<WaiterId>,
     /// A keepalive is under way, which is not a use: the connection has been idle since
     /// then and remains so if nobody needs it (while `Checking`).
     pub(super) idle_since: Option<Time>,
@@ -121,7 +131,8 @@ impl<T: PoolTypes> Slot<T> {
         Slot {
             state: ConnectionState::Gone,
             since: Time::START,
-            check: Check::VALIDATE,
+            check: Check::NONE,
+            begins_for: None,
             idle_since: None,
             fresh_at: Time::START,
             checked_at: None,
@@ -203,8 +214,12 @@ impl<T: PoolTypes> Slot<T> {
         let part = |due, limit| if due { limit } else { Duration::ZERO };
         let limit = match self.call()? {
             CallKind::Connect => policy.open_limit,
-            CallKind::Check => part(self.check.reset, policy.reset_limit)
-                .saturating_add(part(self.check.validate, policy.validation_limit)),
+            CallKind::Check => {
+                let Check { begin, end, reset, validate } = self.check;
+                part(begin || end, policy.validation_limit)
+                    .saturating_add(part(reset || end, policy.reset_limit))
+                    .saturating_add(part(validate, policy.validation_limit))
+            }
             CallKind::Close => policy.close_limit,
         };
         Some(self.since.after(limit))

@@ -163,7 +163,7 @@ pub(crate) struct Core<T: PoolTypes> {
     /// Vacant slots.
     pub(super) free: Vec<u32>,
     pub(super) queue: Queue<T>,
-    /// How many of the waiters wait only for the check of an idle connection.
+    /// How many of the waiters in the line wait only for the check of an idle connection.
     pub(super) only_idle: u32,
     /// The waiters whose threads hold connections, of this pool or another, by thread.
     pub(super) nested: BTreeMap<u64, WaiterId>,
@@ -338,7 +338,8 @@ impl<T: PoolTypes> Core<T> {
             slot.old = false;
             self.forget_old();
         }
-        if self.journal.is_open() {
+        // After a check a use may begin at once.
+        if self.journal.is_open() && from != state {
             self.note_move(index, from, state, reason, now);
         }
     }

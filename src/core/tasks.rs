@@ -173,6 +173,7 @@ impl<T: PoolTypes> Core<T> {
         self.slot(&lease.permit).untaken = false;
         self.counters.untaken += 1;
         match unfit {
+            _ if self.policy.begins_uses => self.end_unused(lease, unfit, fx),
             Some(reason) => self.retire_unfit(lease, reason, fx),
             None => {
                 // It may be due for a check before those that were used.

@@ -30,6 +30,7 @@ use crate::types::cancel::CancelToken;
 use crate::types::config::{Config, Fairness, SelfDeadlock};
 use crate::types::error::Error;
 use crate::types::event::EventKind;
+use crate::types::handler::{HandleUse, UseContext};
 use crate::types::manage::ManageConnection;
 use crate::types::subscription::Subscription;
 
@@ -711,6 +712,44 @@ fn p4_check_against_timeout() {
         let outcome = caller.join().expect("the caller");
         bench.end(Some(executor));
         outcome
+    });
+}
+
+/// Begins each use, and ends it.
+#[derive(Debug)]
+struct Uses;
+
+impl HandleUse<Wire, Unreachable> for Uses {
+    fn begin(&self, _: &mut Wire, _: &UseContext) -> Result<(), Unreachable> {
+        Ok(())
+    }
+}
+
+/// The use of a caller that meets its deadline begins.
+#[test]
+fn p4_a_use_that_begins_against_timeout() {
+    explore("a use that begins against timeout", 2, &["granted", "Timeout"], || {
+        let bench = Bench::filled(settings().use_handler(Box::new(Uses)), 1);
+        let executor = bench.executor();
+        let caller = bench.caller(ms(10));
+        advance(ms(10));
+        let outcome = caller.join().expect("the caller");
+        bench.end(Some(executor));
+        outcome
+    });
+}
+
+/// Two callers and one connection on which their uses begin and end, one after the other.
+#[test]
+fn p3_uses_of_two_callers_begin_and_end() {
+    explore("uses of two callers begin and end", 1, &["granted, granted"], || {
+        let bench = Bench::filled(settings().use_handler(Box::new(Uses)), 1);
+        let executor = bench.executor();
+        let other = bench.caller(MAX);
+        let own = outcome(bench.pool.get_timeout(MAX));
+        let other = other.join().expect("the other caller");
+        bench.end(Some(executor));
+        format!("{own}, {other}")
     });
 }
 

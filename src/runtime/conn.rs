@@ -5,8 +5,8 @@ use log::Level;
 use super::use_sampler::UseSampler;
 use crate::core::{Reason, Time};
 use crate::sync::{Arc, Mutex};
-use crate::types::Extensions;
 use crate::types::thread::User;
+use crate::types::{Extensions, UseContext};
 
 /// A driver's connection `C` and what the pool keeps with it. `P` is the reference to
 /// its pool.
@@ -30,6 +30,8 @@ pub(crate) struct Conn<C, P> {
     pub(crate) release_notified: bool,
     /// A use of it panicked.
     pub(crate) unfinished: bool,
+    /// What the use handler needs to end the use.
+    pub(crate) context: Option<Box<UseContext>>,
     /// Which thread uses it, since it was got last.
     pub(crate) user: User,
     pub(crate) close: CloseMutex,
@@ -57,6 +59,7 @@ impl<C, P> Conn<C, P> {
             marked_broken: false,
             release_notified: false,
             unfinished: false,
+            context: None,
             user: User::none(),
             close: CloseMutex::default(),
         }

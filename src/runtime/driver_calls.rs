@@ -12,8 +12,8 @@ use super::wait::Checkout;
 use crate::core::{Arrival, Check, Job, Lease, Leased, Permit, Reason, Time};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::{
-    AcquireEvent, CallLimits, CallSite, Cause, Chain, ErrorText, ManageConnection, ReleaseEvent,
-    Timed,
+    AcquireEvent, CallLimits, CallSite, Caller, Cause, Chain, ContextValue, ErrorText, HandleUse,
+    ManageConnection, ReleaseEvent, Timed, UseContext,
 };
 
 /// A driver may notice a little early that a check has taken its time.
@@ -31,6 +31,7 @@ impl<M: ManageConnection> Shared<M> {
         match job {
             Job::Connect(permit) => self.connect(permit),
             Job::Check(lease, check) => self.run_check(lease, check),
+            Job::Begin(lease, caller, value) => self.begin_use(lease, &caller, value),
             Job::Close(lease, reason) => self.close_connection(*lease, reason),
         }
     }
@@ -204,7 +205,7 @@ impl<M: ManageConnection> Shared<M> {
         self.give_back(|core, fx| core.check_finished(lease, result, fx));
     }
 
-    /// Resets and validates, as far as that is due. A failed reset makes the connection
+    /// Ends the use, resets and validates, as far as that is due. A failed reset makes the connection
     /// broken, a failed validation invalid.
     fn reset_and_validate(
         self: &Arc<Self>,
@@ -212,7 +213,8 @@ impl<M: ManageConnection> Shared<M> {
         check: Check,
     ) -> Result<(), Failed<M::Error>> {
         let manager = &self.manager;
-        if check.reset {
+        let reset_after_end = check.end && self.end_use(lease)?;
+        if check.reset || reset_after_end {
             let result = self.call_driver("reset", || manager.reset(lease.conn.value_mut()));
             // What was left behind is in a warning of its own, once per second at most.
             let level = if self.warn_of_leftovers(lease) { Level::Debug } else { Level::Warn };
@@ -222,6 +224,66 @@ impl<M: ManageConnection> Shared<M> {
             self.validate(lease, self.validation_share())?;
         }
         Ok(())
+    }
+
+    /// Begins the use of the caller that is to have this connection.
+    fn begin_use(self: &Arc<Self>, mut lease: PoolLease<M>, caller: &Caller, value: ContextValue) {
+        let begun = self.clock.now();
+        let context = UseContext::new(caller, value);
+        let value = lease.conn.value_mut();
+        let result = self.call_driver("begin", || self.use_handler().begin(value, &context));
+        self.record_since(Timed::Validate, begun);
+        let mut context = Some(Box::new(context));
+        let result = result.map_err(|failure| {
+            let reason = self.reason_of_use(&failure);
+            let (id, cause) = (lease.conn.id, self.cause_of(failure));
+            // Who is refused gets the error. Of a dead connection nobody else says anything.
+            let level = if reason == Reason::Broken { Level::Warn } else { Level::Debug };
+            self.logger.log(
+                level,
+                &[("connection_id", id.into())],
+                format_args!("no use of connection {id} has begun: {}", Chain(&*cause)),
+            );
+            (reason, cause)
+        });
+        if result.is_ok() && self.config.policy.ends_uses {
+            lease.conn.context = context.take();
+        }
+        self.give_back(|core, fx| core.use_begun(lease, result, fx));
+        self.drop_context(context);
+    }
+
+    /// Ends the use of whoever had this connection. Returns whether a reset is due then.
+    fn end_use(&self, lease: &mut Leased<PoolConn<M>>) -> Result<bool, Failed<M::Error>> {
+        let Some(context) = lease.conn.context.take() else { return Ok(false) };
+        let value = lease.conn.value_mut();
+        let result = self.call_driver("end", || self.use_handler().end(value, &context));
+        self.drop_context(Some(context));
+        let ended = result.and_then(|()| {
+            let needs_reset = || self.manager.needs_reset(value);
+            let needed = self.logger.catch_panic("needs_reset", needs_reset);
+            needed.map_err(|message| Failure::Panic("needs_reset", message))
+        });
+        ended.map_err(|failure| {
+            let reason = self.reason_of_use(&failure);
+            Failed { reason, failure, level: Level::Warn }
+        })
+    }
+
+    fn use_handler(&self) -> &dyn HandleUse<M::Connection, M::Error> {
+        self.config.use_handler.as_deref().expect("BUG: a use without its handler")
+    }
+
+    /// Why a connection ends on which the use handler has failed.
+    fn reason_of_use(&self, failure: &Failure<M::Error>) -> Reason {
+        let is_dead = match failure {
+            Failure::Error(error) => {
+                let is_fatal = || self.manager.is_fatal(error);
+                self.logger.catch_panic("is_fatal", is_fatal).unwrap_or(true)
+            }
+            Failure::Panic(..) => false,
+        };
+        if is_dead { Reason::Broken } else { Reason::UseHandler }
     }
 
     /// How long the driver's validation may take. A fifth less than the pool's own limit: the

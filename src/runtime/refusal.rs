@@ -84,6 +84,7 @@ impl Refusal {
                 format!("cancelled after {waited:.1?} waiting for a connection")
             }
             ErrorKind::Connect => self.why_no_connect(),
+            ErrorKind::UseHandler => "the use handler did not begin the use".to_string(),
             ErrorKind::SelfDeadlock => {
                 format!("deadlock after {waited:.1?} waiting for a connection")
             }

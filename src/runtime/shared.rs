@@ -22,7 +22,8 @@ use crate::sync::{
 };
 use crate::types::error_text::text_of_panic;
 use crate::types::{
-    Caller, Cause, Config, Error, HandleEvent, Holder, ManageConnection, Recorder, Timed,
+    Caller, Cause, Config, ContextValue, Error, HandleEvent, Holder, ManageConnection, Recorder,
+    Timed, UseContext,
 };
 
 /// The core's types for pools of the manager `M`.
@@ -32,6 +33,7 @@ impl<M: ManageConnection> PoolTypes for Runtime<M> {
     type Conn = PoolConn<M>;
     type Caller = Caller;
     type Cell = Arc<PoolCell<M>>;
+    type Context = ContextValue;
     type Cause = Cause;
 
     fn connection_id(conn: &PoolConn<M>) -> u64 {
@@ -355,11 +357,19 @@ impl<M: ManageConnection> Shared<M> {
         let _ = self.logger.catch_panic("dropping an error", || drop(error));
     }
 
-    /// Drops a connection's extensions one by one, so that a destructor that panics does
+    /// Drops what users keep with a connection, one by one, so that a destructor that panics does
     /// not keep the others from running.
     pub(crate) fn drop_extensions(&self, conn: &mut PoolConn<M>) {
+        self.drop_context(conn.context.take());
         for value in conn.extensions.take_all() {
             let _ = self.logger.catch_panic("dropping an extension", || drop(value));
+        }
+    }
+
+    /// Drops what a caller has told the use handler.
+    pub(crate) fn drop_context(&self, context: Option<Box<UseContext>>) {
+        if context.is_some() {
+            let _ = self.logger.catch_panic("dropping a context", || drop(context));
         }
     }
 

@@ -11,8 +11,8 @@ use crate::core::{Answer, Arrival, Effects, Time, Waiter, WaiterId};
 use crate::sync::{Arc, WaitCell};
 use crate::types::thread;
 use crate::types::{
-    CallSite, Caller, CancelToken, Error, ErrorKind, ManageConnection, Registration, Timed,
-    TimeoutEvent,
+    CallSite, Caller, CancelToken, ContextValue, Error, ErrorKind, ManageConnection, Registration,
+    Timed, TimeoutEvent,
 };
 
 /// What one get asks for.
@@ -25,6 +25,8 @@ pub(crate) struct Checkout<'a> {
     pub(crate) only_idle: bool,
     /// The caller is polled: see `task_wait`.
     pub(crate) is_task: bool,
+    /// For the use handler.
+    pub(crate) context: ContextValue,
 }
 
 /// A caller with less time leaves checks to workers: nobody could tell a connection that is
@@ -78,7 +80,8 @@ impl<M: ManageConnection> Shared<M> {
             return Some(Err(self.forked()));
         }
         if is_cancelled(checkout) {
-            self.transition_here(|core, fx| core.refuse_cancelled(fx.now, checkout.caller.clone()));
+            let kind = ErrorKind::Cancelled;
+            self.transition_here(|core, fx| core.refuse(kind, fx.now, checkout.caller.clone()));
             let refusal = Refusal::of(self, ErrorKind::Cancelled, checkout.start);
             return Some(Err(refusal.into_error(checkout.caller.label())));
         }
@@ -177,6 +180,10 @@ impl<M: ManageConnection> Shared<M> {
         if checkout.only_idle && !core.may_await_check(arrival, priority, now) {
             return refuse(core, ErrorKind::Timeout);
         }
+        if !has_time && core.refuses_without_time(now) {
+            core.refuse(ErrorKind::Timeout, now, caller.clone());
+            return refuse(core, ErrorKind::Timeout);
+        }
         let is_task = checkout.is_task;
         let cell = Arc::new(if is_task { WaitCell::of_task() } else { WaitCell::new() });
         let waiter = Waiter {
@@ -189,6 +196,7 @@ impl<M: ManageConnection> Shared<M> {
             // A get that does not really wait cannot deadlock.
             nested: !is_task && !checkout.only_idle && has_time && thread::holds_used(),
             task: is_task.then_some(checkout.deadline),
+            context: checkout.context.clone(),
         };
         match core.join(waiter, fx) {
             Err(kind) => refuse(core, kind),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CustomizeConnection, HandleError, HandleEvent, HealthThresholds, ManageConnection,
+    CustomizeConnection, HandleError, HandleEvent, HandleUse, HealthThresholds, ManageConnection,
     NopConnectionCustomizer, NopErrorHandler,
 };
 use crate::core::Policy;
@@ -124,6 +124,7 @@ pub(crate) struct Config<M: ManageConnection> {
     /// `None` saves a call for each get and each return.
     pub(crate) event_handler: Option<Box<dyn HandleEvent>>,
     pub(crate) connection_customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
+    pub(crate) use_handler: Option<Box<dyn HandleUse<M::Connection, M::Error>>>,
 }
 
 impl<M: ManageConnection> Default for Config<M> {
@@ -139,6 +140,7 @@ impl<M: ManageConnection> Default for Config<M> {
             error_handler: Box::new(NopErrorHandler),
             event_handler: None,
             connection_customizer: Box::new(NopConnectionCustomizer),
+            use_handler: None,
         }
     }
 }
@@ -162,6 +164,8 @@ fn default_policy() -> Policy {
         keepalive: None,
         fresh_for: Duration::from_millis(500),
         fresh_by_check: false,
+        begins_uses: false,
+        ends_uses: false,
         check_patience: PATIENCE,
         patience_min: PATIENCE,
         patience_max: LONGEST_PATIENCE,

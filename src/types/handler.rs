@@ -1,9 +1,12 @@
-//! The event handler and its events.
+//! The event handler and its events; the use handler and its context.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use super::{Health, HealthLevel, Holder, NestedGet};
+use super::{CallSite, Caller, Health, HealthLevel, Holder, NestedGet};
+use crate::sync::Arc;
 
 /// A handler that is notified of what happens to a pool's connections and callers. Set by
 /// [`Builder::event_handler`](crate::Builder::event_handler).
@@ -82,6 +85,167 @@ pub trait HandleEvent: fmt::Debug + Send + Sync {
 pub struct NopEventHandler;
 
 impl HandleEvent for NopEventHandler {}
+
+/// A hook around each use of a connection: it sets the connection to what its caller may do, before
+/// the caller has it. Set by [`Builder::use_handler`](crate::Builder::use_handler).
+///
+/// It is made for tenants: [`begin`](HandleUse::begin) sets the tenant that the caller names with
+/// [`Request::context`](crate::Request::context). No get is without it, whatever way it takes: an
+/// idle connection or a new one, at once or after a wait, [`try_get`](crate::Pool::try_get),
+/// [`get_async`](crate::Pool::get_async). A plain [`Pool::get`](crate::Pool::get) has an empty
+/// context; the handler decides whether that is an error, or a use without a tenant. It must not
+/// leave the connection as it is then: another tenant may have had it before.
+///
+/// # What it costs
+///
+/// Both methods run on a worker thread, each for at most
+/// [`validation_timeout`](crate::Builder::validation_timeout). So a handler that hangs keeps no
+/// caller past its deadline, and no returning thread at all. A call that overruns the limit is
+/// abandoned, as any driver call (see [`Builder::max_abandoned`](crate::Builder::max_abandoned)).
+///
+/// - Each get takes a hand-over to a worker and back, and what `begin` takes. That belongs to the
+///   get: it is in the distribution of waits ([`Times::wait`](crate::stats::Times)), and all gets
+///   count as having waited. The calls alone are in that of checks (`validate`).
+/// - There is no fast path for gets. No newcomer overtakes: callers are served in their order.
+/// - A get without time (a timeout of zero) always times out. `try_get` waits for `begin`, as it
+///   waits for a check.
+/// - While a use begins, its connection counts as being checked.
+///
+/// # What a failure costs
+///
+/// | | the connection | the caller |
+/// |---|---|---|
+/// | `begin` fails with an error that [is fatal](crate::ManageConnection::is_fatal) | is closed as broken | waits on for another, at its old place and until its deadline |
+/// | `begin` overruns its limit | is abandoned, and closed when the call ends | the same |
+/// | `begin` fails with another error, or panics | is closed | gets [`ErrorKind::UseHandler`](crate::ErrorKind::UseHandler), whose source is the error |
+/// | the caller leaves while `begin` runs | the use is ended as if it had returned it; it goes to the next | |
+/// | `end` fails, panics or overruns its limit | is closed, or abandoned | has left long ago |
+///
+/// Only fatal errors, and calls that overrun their limit, put the other connections [in
+/// doubt](crate::Builder::skip_check_within). All count in
+/// [`Stats::check_failures`](crate::stats::Stats) or `abandoned_calls`.
+///
+/// # The next caller
+///
+/// Whatever happens between `begin` and the next one, no caller gets a connection for which `begin`
+/// has not returned `Ok` with that caller's own context. So if `begin` always sets, or clears, all
+/// that depends on a context, no use finds what the last one had set. What a *holder* has set goes
+/// with the driver's [`reset`](crate::ManageConnection::reset).
+///
+/// # Examples
+///
+/// ```
+/// # use fairpool_testing::stub::{Conn as Connection, Server, StubError as Error};
+/// # let manager = Server::new().manager();
+/// use fairpool::{HandleUse, Pool, UseContext};
+///
+/// struct Tenant(u64);
+///
+/// #[derive(Debug)]
+/// struct SetTenant;
+///
+/// # fn no_tenant() -> Error { Error::Query }
+/// # fn set_tenant(_: &mut Connection, _: u64) -> Result<(), Error> { Ok(()) }
+/// impl HandleUse<Connection, Error> for SetTenant {
+///     fn begin(&self, conn: &mut Connection, context: &UseContext) -> Result<(), Error> {
+///         let Some(Tenant(id)) = context.get() else {
+///             return Err(no_tenant());
+///         };
+///         set_tenant(conn, *id)
+///     }
+///
+///     fn has_end(&self) -> bool {
+///         false // the next `begin` sets it anew
+///     }
+/// }
+///
+/// let pool = Pool::builder().max_size(4).use_handler(Box::new(SetTenant)).build(manager)?;
+/// let conn = pool.request().context(Tenant(7)).get()?;
+/// # drop(conn);
+/// let error = pool.get().unwrap_err(); // names no tenant
+/// assert_eq!(error.kind(), fairpool::ErrorKind::UseHandler);
+/// # Ok::<(), fairpool::Error>(())
+/// ```
+pub trait HandleUse<C, E>: fmt::Debug + Send + Sync + 'static {
+    /// Prepares a connection for this caller.
+    ///
+    /// # Errors
+    ///
+    /// See above. After any error the connection is closed, since nobody knows how far this came.
+    fn begin(&self, conn: &mut C, context: &UseContext) -> Result<(), E>;
+
+    /// Ends a use after its connection has returned, before the driver's
+    /// [`reset`](crate::ManageConnection::reset). So it may find what its holder has left: an open or
+    /// failed transaction, for example. The default does nothing.
+    ///
+    /// Not called for a connection that is closed anyway (broken, too old), nor after
+    /// [`detach`](crate::PooledConnection::detach).
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed.
+    fn end(&self, conn: &mut C, context: &UseContext) -> Result<(), E> {
+        let _ = (conn, context);
+        Ok(())
+    }
+
+    /// Whether `end` is to be called. Asked once, when the handler is set. If not, a return is as
+    /// fast as without a handler. The default is `true`.
+    fn has_end(&self) -> bool {
+        true
+    }
+}
+
+/// Who is to use a connection, for a [`HandleUse`].
+pub struct UseContext {
+    call_site: CallSite,
+    value: ContextValue,
+}
+
+impl UseContext {
+    pub(crate) fn new(caller: &Caller, value: ContextValue) -> UseContext {
+        UseContext { call_site: CallSite::from(caller), value }
+    }
+
+    /// The value that was given with [`Request::context`](crate::Request::context), if it has this
+    /// type.
+    pub fn get<V: Any>(&self) -> Option<&V> {
+        self.value.0.as_deref()?.0.downcast_ref()
+    }
+
+    /// The thread, line, label and priority of the get.
+    pub fn call_site(&self) -> &CallSite {
+        &self.call_site
+    }
+}
+
+/// Does not print the value, which may be a secret.
+impl fmt::Debug for UseContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value.0.as_ref().map(|_| "given");
+        f.debug_struct("UseContext")
+            .field("call_site", &self.call_site)
+            .field("value", &value)
+            .finish()
+    }
+}
+
+/// The value of a [`Request::context`](crate::Request::context). A thin pointer, since each waiter
+/// moves one.
+#[derive(Clone, Default)]
+pub(crate) struct ContextValue(Option<Arc<Value>>);
+
+struct Value(Box<dyn Any + Send + Sync>);
+
+impl ContextValue {
+    pub(crate) fn new<V: Any + Send + Sync>(value: V) -> ContextValue {
+        ContextValue(Some(Arc::new(Value(Box::new(value)))))
+    }
+}
+
+// The pool only passes it on.
+impl UnwindSafe for ContextValue {}
+impl RefUnwindSafe for ContextValue {}
 
 /// A connection was opened.
 #[derive(Clone, Debug)]

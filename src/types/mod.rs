@@ -30,9 +30,10 @@ pub use error::{Error, ErrorKind};
 pub(crate) use error_text::{Chain, ErrorText, text_of_panic};
 pub use event::{ConnectionState, Event, EventKind, Reason};
 pub use extensions::Extensions;
+pub(crate) use handler::ContextValue;
 pub use handler::{
-    AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HealthEvent, LeakEvent,
-    NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent,
+    AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, HandleUse, HealthEvent, LeakEvent,
+    NopEventHandler, ReleaseEvent, SelfDeadlockEvent, TimeoutEvent, UseContext,
 };
 pub use health::{Health, HealthLevel, HealthThresholds, Readiness};
 pub(crate) use holder::known_backend;

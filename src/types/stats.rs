@@ -72,8 +72,8 @@ pub struct Stats {
     pub cancelled: u64,
     /// Callers that were refused because the queue was full.
     pub refused: u64,
-    /// Callers that got another error: connecting fails permanently, the pool was closed,
-    /// or a self-deadlock.
+    /// Callers that got another error: connecting fails permanently, the pool was closed, the use
+    /// handler refused, or a self-deadlock.
     pub failed: u64,
     /// Connections opened.
     pub opened: u64,
@@ -89,7 +89,8 @@ pub struct Stats {
     pub self_deadlocks: u64,
     /// Gets that were served before a waiter.
     pub overtakes: u64,
-    /// Checks (resets and validations) that failed.
+    /// Checks (resets and validations, and uses that a [`HandleUse`](crate::HandleUse) begins or
+    /// ends) that failed.
     pub check_failures: u64,
     /// Driver calls that overran their limit.
     pub abandoned_calls: u64,
@@ -125,6 +126,8 @@ pub struct ClosedBy {
     pub stale: u64,
     /// The pool was closed.
     pub pool_closed: u64,
+    /// The [`HandleUse`](crate::HandleUse) failed on them, or took too long.
+    pub use_handler: u64,
     /// `detach` took them out of the pool. They were not closed.
     pub detached: u64,
 }
@@ -140,9 +143,11 @@ impl ClosedBy {
             excess,
             stale,
             pool_closed,
+            use_handler,
             detached,
         } = *self;
-        broken + invalid + expired + idle_too_long + excess + stale + pool_closed + detached
+        let by_pool = broken + invalid + expired + idle_too_long + excess + stale + pool_closed;
+        by_pool + use_handler + detached
     }
 }
 
@@ -200,6 +205,7 @@ impl Stats {
                 excess: closed(Reason::Excess),
                 stale: closed(Reason::Stale),
                 pool_closed: closed(Reason::PoolClosed),
+                use_handler: closed(Reason::UseHandler),
                 detached: closed(Reason::Detached),
             },
             leaks: counters.leaks,

@@ -24,6 +24,7 @@ mod panics; // P10
 mod queue_limit; // P8
 mod shutdown; // P11
 mod tasks; // P18
+mod uses;
 mod waiters; // P4
 mod wake_ups; // P3
 

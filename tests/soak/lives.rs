@@ -37,6 +37,8 @@ struct Settings {
     max_waiters: Option<u32>,
     max_abandoned: u32,
     self_deadlock: SelfDeadlock,
+    /// It has a use handler.
+    uses: bool,
     get: Duration,
 }
 
@@ -61,6 +63,7 @@ impl Settings {
                 _ => SelfDeadlock::Ignore,
             },
             get: dice.millis(10, 60),
+            uses: dice.percent(30),
         }
     }
 
@@ -74,6 +77,7 @@ impl Settings {
         Expects {
             queue_full: self.max_waiters.is_some(),
             deadlock: matches!(self.self_deadlock, SelfDeadlock::Fail(_)),
+            uses: self.uses,
             get: self.get,
             try_get: self.limits.check,
         }
@@ -107,7 +111,10 @@ impl Settings {
             .connect_backoff(Duration::from_millis(1), Duration::from_millis(20))
             .error_handler(Box::new(hooks.clone()))
             .event_handler(Box::new(hooks.clone()))
-            .connection_customizer(Box::new(hooks));
+            .connection_customizer(Box::new(hooks.clone()));
+        if self.uses {
+            builder = builder.use_handler(Box::new(hooks));
+        }
         if let Some(test) = dice.maybe(|dice| dice.percent(50)) {
             builder = builder.test_on_check_out(test);
         }

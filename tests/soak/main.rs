@@ -177,6 +177,7 @@ fn assert_everything_happened(tally: &Tally) {
         "queue full",
         "cancelled",
         "cannot connect",
+        "use refused",
         "deadlock",
         "nested get",
         "panic with a connection",

@@ -117,6 +117,8 @@ impl Held {
 pub struct Expects {
     pub queue_full: bool,
     pub deadlock: bool,
+    /// The use handler may refuse.
+    pub uses: bool,
     /// The pool's `connection_timeout`, and how long `try_get` may take.
     pub get: Duration,
     pub try_get: Duration,
@@ -266,6 +268,7 @@ impl Crew {
             ErrorKind::Cancelled => ("cancelled", cancellable),
             ErrorKind::Connect => ("cannot connect", true),
             ErrorKind::SelfDeadlock => ("deadlock", self.expects.deadlock),
+            ErrorKind::UseHandler => ("use refused", self.expects.uses),
             _ => ("unknown", false),
         };
         self.tally.add(action, 1);

@@ -173,6 +173,7 @@ pub const FAMILIES: &[Family] = &[
                 ("excess", |r| r.stats.closed.excess.into()),
                 ("stale", |r| r.stats.closed.stale.into()),
                 ("pool_closed", |r| r.stats.closed.pool_closed.into()),
+                ("use_handler", |r| r.stats.closed.use_handler.into()),
                 ("detached", |r| r.stats.closed.detached.into()),
             ],
         ),

@@ -104,6 +104,70 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Tenants
+//!
+//! A [`HandleUse`](fairpool::HandleUse) sets the tenant of each use before its caller has the
+//! connection, and row-level security keeps the rows of others from it:
+//!
+//! ```sql
+//! ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+//! CREATE POLICY own ON orders TO shop
+//!     USING (tenant = nullif(current_setting('shop.tenant', true), '')::bigint);
+//! ```
+//!
+//! ```no_run
+//! use fairpool::{HandleUse, Pool, UseContext};
+//! use fairpool_postgres::postgres::Error;
+//! use fairpool_postgres::{Client, NoTls, PostgresConnectionManager};
+//!
+//! struct Tenant(i64);
+//!
+//! #[derive(Debug)]
+//! struct SetTenant;
+//!
+//! impl HandleUse<Client, Error> for SetTenant {
+//!     fn begin(&self, client: &mut Client, context: &UseContext) -> Result<(), Error> {
+//!         // Always set: an empty tenant sees nothing.
+//!         let tenant = context.get().map_or(String::new(), |Tenant(id)| id.to_string());
+//!         client.batch_execute(&format!("SET shop.tenant = '{tenant}'"))
+//!     }
+//!
+//!     fn has_end(&self) -> bool {
+//!         false // the next `begin` sets it anew
+//!     }
+//! }
+//!
+//! // Neither a superuser nor the owner of the tables: no policy binds those.
+//! let manager = PostgresConnectionManager::from_url("postgresql://shop@localhost/shop", NoTls)?;
+//! let pool = Pool::builder().use_handler(Box::new(SetTenant)).build(manager)?;
+//!
+//! let mut conn = pool.request().context(Tenant(7)).get()?;
+//! let own = conn.query("SELECT item FROM orders", &[])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `SET ROLE` works alike, with a role and policies for each tenant; `RESET ROLE` is then the use
+//! without a tenant. A name that comes from outside must be quoted. Neither binds whoever can send any
+//! SQL, who may `SET` another tenant: it protects against forgotten conditions, not against
+//! injections.
+//!
+//! Whether the next use can find the last one's tenant is a question of what is left open, since a
+//! `ROLLBACK` takes back the `SET` that came after its `BEGIN`:
+//!
+//! | [`Reset`] | the handler |
+//! |---|---|
+//! | `Session` (default), `Always` | as above. The reset also removes what the *holder* has set |
+//! | `Rollback` | as above: no transaction is open when `begin` runs. What a holder sets for itself stays until the next `begin` |
+//! | `Off` | must begin with `ROLLBACK; SET …`, or a transaction of the last use is still open, or failed |
+//! | with a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | no `SET` is reliable: `BEGIN; SET LOCAL …` in `begin`, so that the use is one transaction, and `COMMIT` in `end` or by the holder |
+//!
+//! An [`end`](fairpool::HandleUse::end) comes before the reset, and fails in a failed transaction: it
+//! should begin with `ROLLBACK` (or `COMMIT`) too.
+//!
+//! A role or a parameter that does not exist is the caller's error
+//! ([`ErrorKind::UseHandler`](fairpool::ErrorKind::UseHandler), whose source is the
+//! [`postgres::Error`]); a session that has died costs its caller nothing but another connection.
+//!
 //! # Passwords that change
 //!
 //! A closure can give user, password and hosts whenever a connection is opened: see

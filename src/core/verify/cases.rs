@@ -42,7 +42,17 @@ pub(super) fn waiter(since: Time, client: u8) -> Waiter<Toy> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let get_id = NEXT.fetch_add(1, Ordering::Relaxed);
     let (caller, cell) = (client, client);
-    Waiter { get_id, since, priority: 5, caller, cell, only_idle: false, nested: false, task: None }
+    Waiter {
+        get_id,
+        since,
+        priority: 5,
+        caller,
+        cell,
+        only_idle: false,
+        nested: false,
+        task: None,
+        context: (),
+    }
 }
 
 pub(super) fn opens(fx: &Effects<Toy>) -> usize {
@@ -475,7 +485,7 @@ fn p2_waiters_are_shown_in_the_order_in_which_they_are_served() {
 fn a_get_that_was_cancelled_before_it_began_is_told() {
     let mut core: Core<Toy> = Core::new(policy(1));
     core.swap_events(Some(EventBuffer::with_capacity(8)));
-    core.refuse_cancelled(at(1), 7);
+    core.refuse(ErrorKind::Cancelled, at(1), 7);
     let mut noted = core.swap_events(None).expect("the journal is open");
     let (waited, kind) = (Duration::ZERO, ErrorKind::Cancelled);
     let step = Step::GetFailed { get_id: 1, caller: 7, waited, kind };
@@ -666,7 +676,7 @@ fn p13_where_only_checks_count_neither_a_connect_nor_a_use_spares_one() {
     core.checkin(lease, Verdict::Keep, &mut fx(at(1)));
     let lease = get_after_check(&mut core, 3, at(1));
     let mut resets = fx(at(2));
-    core.checkin(lease, Verdict::Check(Check { reset: true, validate: false }), &mut resets);
+    core.checkin(lease, Verdict::Check(Check { reset: true, ..Check::NONE }), &mut resets);
     let Some(Job::Check(lease, _)) = resets.jobs.pop() else { panic!("no reset") };
     core.check_finished(lease, Ok(()), &mut fx(at(2)));
     let _lent = get_after_check(&mut core, 4, at(2)); // A reset is no check.

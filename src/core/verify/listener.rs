@@ -153,7 +153,7 @@ fn is_legal(from: ConnectionState, to: ConnectionState, reason: Option<Reason>) 
         (Opening | Checking | Closing, Abandoned) => reason == Some(Reason::Overran),
         (Gone, Opening)
         | (Opening | Busy | Checking | Abandoned, Idle)
-        | (Idle | Busy, Checking)
+        | (Opening | Idle | Busy | Abandoned, Checking)
         | (Retired, Closing)
         | (Closing | Abandoned, Gone) => reason.is_none(),
         _ => false,

@@ -19,6 +19,7 @@ fn push(queue: &mut Queue<Toy>, since: u64, priority: u8) -> WaiterId {
         only_idle: false,
         nested: false,
         task: None,
+        context: (),
     })
 }
 

@@ -11,6 +11,7 @@ impl PoolTypes for Toy {
     type Conn = u32;
     type Caller = u8;
     type Cell = u8;
+    type Context = ();
     type Cause = u8;
 
     fn connection_id(conn: &u32) -> u64 {
@@ -44,6 +45,8 @@ pub(crate) fn policy(max_size: u32) -> Policy {
         keepalive: None,
         fresh_for: Duration::MAX,
         fresh_by_check: false,
+        begins_uses: false,
+        ends_uses: false,
         clock_lag: Duration::ZERO,
         check_patience: Duration::MAX,
         patience_min: Duration::MAX,

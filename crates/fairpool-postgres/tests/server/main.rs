@@ -34,6 +34,7 @@ mod secrets;
 mod stampede;
 mod statements;
 mod states;
+mod tenants;
 mod transactions;
 mod unmarked;
 mod waits;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
+use fairpool::{ErrorKind, HandleUse, UseContext};
 use fairpool_r2d2::{Manager, TextError};
 use fairpool_testing::stub::{WATCHDOG, watched};
 
@@ -143,4 +144,39 @@ fn p18_an_error_handler_gets_the_text_of_an_error_that_must_stay_on_its_thread()
     refusal(&pool);
     let error = errors.recv_timeout(WATCHDOG).unwrap();
     assert_eq!(error.to_string(), "no session on db1");
+}
+
+/// Marks connections at the begin of each use, and unmarks them at its end.
+#[derive(Debug)]
+struct Uses;
+
+impl HandleUse<Conn, Refused> for Uses {
+    fn begin(&self, conn: &mut Conn, context: &UseContext) -> Result<(), Refused> {
+        let code = *context.get::<u32>().ok_or(Refused(0))?;
+        assert!(!conn.customized, "the last use has not ended");
+        conn.customized = true;
+        if code > 0 { Err(Refused(code)) } else { Ok(()) }
+    }
+
+    fn end(&self, conn: &mut Conn, _: &UseContext) -> Result<(), Refused> {
+        conn.customized = false;
+        Ok(())
+    }
+}
+
+#[test]
+fn p18_a_use_handler_works_with_a_manager_of_r2d2() {
+    let manager = Manager::new(Driver::<Refused>::new());
+    let pool = builder().use_handler(Box::new(Uses)).build(manager).unwrap();
+    for _ in 0..3 {
+        assert!(pool.request().context(0_u32).get().unwrap().customized);
+    }
+    for code in [0, 9] {
+        let error = match code {
+            0 => pool.get().unwrap_err(),
+            code => pool.request().context(code).get().unwrap_err(),
+        };
+        assert_eq!(error.kind(), ErrorKind::UseHandler);
+        assert_eq!(error.source().unwrap().downcast_ref(), Some(&Refused(code)));
+    }
 }

@@ -22,6 +22,11 @@ pub fn time_in_calls() -> Duration {
     TIME_IN_CALLS.get()
 }
 
+/// It is a driver call by itself, with a limit of its own.
+fn is_job(call: Call) -> bool {
+    matches!(call, Call::IsValid | Call::Reset | Call::BeginUse | Call::EndUse)
+}
+
 impl World {
     pub(super) fn count_drivers(&self, more: isize) {
         lock(&self.state).drivers += more;
@@ -62,14 +67,14 @@ impl World {
             state.expect_free(call, id);
             if let Some(record) = state.records.get_mut(&id) {
                 match call {
-                    Call::IsValid | Call::Reset => record.job = Some((now, limit)),
+                    _ if is_job(call) => record.job = Some((now, limit)),
                     Call::HasBroken | Call::NeedsReset => record.job = None,
                     _ => {}
                 }
                 record.late &= matches!(call, Call::OnAcquire | Call::OnRelease);
             }
         }
-        let _end = matches!(call, Call::IsValid | Call::Reset).then(|| EndOfJob(self, id));
+        let _end = is_job(call).then(|| EndOfJob(self, id));
         self.act(call)
     }
 

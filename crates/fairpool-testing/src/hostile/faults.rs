@@ -23,6 +23,10 @@ pub enum Call {
     OnAcquire,
     /// `CustomizeConnection::on_release`.
     OnRelease,
+    /// `HandleUse::begin`.
+    BeginUse,
+    /// `HandleUse::end`.
+    EndUse,
     /// `HandleError::inspect_error`.
     InspectError,
     /// `HandleError::handle_error`.
@@ -48,7 +52,7 @@ pub enum Call {
 }
 
 /// How many kinds of calls there are.
-pub const CALLS: usize = 21;
+pub const CALLS: usize = 23;
 
 impl Call {
     /// All of them, in order.
@@ -63,6 +67,8 @@ impl Call {
         Call::Close,
         Call::OnAcquire,
         Call::OnRelease,
+        Call::BeginUse,
+        Call::EndUse,
         Call::InspectError,
         Call::HandleError,
         Call::HandleAcquire,
@@ -89,6 +95,8 @@ impl Call {
                 | IsPermanent
                 | IsFatal
                 | OnAcquire
+                | BeginUse
+                | EndUse
                 | InspectError
         )
     }

@@ -4,7 +4,9 @@ use fairpool::event::{
     AcquireEvent, CheckinEvent, CheckoutEvent, LeakEvent, ReleaseEvent, SelfDeadlockEvent,
     TimeoutEvent,
 };
-use fairpool::{CustomizeConnection, HandleError, HandleEvent, ManageConnection};
+use fairpool::{
+    CustomizeConnection, HandleError, HandleEvent, HandleUse, ManageConnection, UseContext,
+};
 
 use super::{Call, World};
 use crate::stub::{Does, StubError};
@@ -102,7 +104,7 @@ impl ManageConnection for Manager {
     }
 }
 
-/// All hooks of a pool: customizer, error handler and event handler.
+/// All hooks of a pool: customizer, error handler, event handler and use handler.
 #[derive(Clone, Debug)]
 pub struct Hooks(pub World);
 
@@ -115,6 +117,18 @@ impl CustomizeConnection<Conn, StubError> for Hooks {
     fn on_release(&self, conn: Conn) {
         self.0.act_on(Call::OnRelease, conn.id);
         drop(conn);
+    }
+}
+
+impl HandleUse<Conn, StubError> for Hooks {
+    fn begin(&self, conn: &mut Conn, _: &UseContext) -> Result<(), StubError> {
+        let failed = fails(&self.0.act_on(Call::BeginUse, conn.id));
+        if failed { Err(StubError::Query) } else { Ok(()) }
+    }
+
+    fn end(&self, conn: &mut Conn, _: &UseContext) -> Result<(), StubError> {
+        let failed = fails(&self.0.act_on(Call::EndUse, conn.id));
+        if failed { Err(StubError::Query) } else { Ok(()) }
     }
 }
 

@@ -1,14 +1,17 @@
 //! What `interact` does with its closure.
 
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fairpool::event::EventKind;
 use fairpool::snapshot::CallSite;
-use fairpool::{Pool, PooledConnection};
-use fairpool_testing::stub::{Manager, Op, Server, StubError, WATCHDOG, builder, silent_panic};
+use fairpool::{ErrorKind, HandleUse, Pool, PooledConnection, UseContext};
+use fairpool_testing::stub::{
+    Conn, Manager, Op, Server, StubError, WATCHDOG, builder, silent_panic,
+};
 use fairpool_tokio::{Error, Interact};
 use tokio::runtime::Builder;
 
@@ -198,4 +201,43 @@ fn nothing_happens_before_the_first_poll() {
     assert_eq!(format!("{work:?}"), r#"Interaction { state: "not polled", .. }"#);
     drop(work);
     assert_eq!((pool.stats().gets, pool.stats().cancelled, pool.stats().open), (0, 0, 0));
+}
+
+/// Keeps the context of each use, by connection.
+#[derive(Clone, Debug, Default)]
+struct Tenants(Arc<Mutex<BTreeMap<usize, u32>>>);
+
+impl HandleUse<Conn, StubError> for Tenants {
+    fn begin(&self, conn: &mut Conn, context: &UseContext) -> Result<(), StubError> {
+        let tenant = context.get::<u32>().ok_or(StubError::Query)?;
+        self.0.lock().unwrap().insert(conn.id, *tenant);
+        Ok(())
+    }
+
+    fn end(&self, conn: &mut Conn, context: &UseContext) -> Result<(), StubError> {
+        assert_eq!(self.0.lock().unwrap().remove(&conn.id).as_ref(), context.get::<u32>());
+        Ok(())
+    }
+}
+
+#[test]
+fn p18_closures_have_the_tenant_of_their_request_and_no_other() {
+    let tenants = Tenants::default();
+    let handler = Box::new(tenants.clone());
+    let pool = builder(2).use_handler(handler).build(Server::new().manager()).unwrap();
+    let runtime = runtime();
+    let tasks: Vec<_> = (0..200)
+        .map(|tenant: u32| {
+            let (pool, tenants) = (pool.clone(), tenants.clone());
+            runtime.spawn(async move {
+                let request = pool.request().context(tenant);
+                let seen = request.interact(move |conn| tenants.0.lock().unwrap()[&conn.id]).await;
+                assert_eq!(seen.unwrap(), tenant);
+            })
+        })
+        .collect();
+    tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());
+    let error = runtime.block_on(pool.interact(|conn| conn.touch())).unwrap_err();
+    let error = error.get_error().expect("the get's");
+    assert_eq!(error.kind(), ErrorKind::UseHandler);
 }

@@ -83,6 +83,7 @@ impl World {
     }
 
     fn got(&mut self, client: usize, get_id: u64, lease: Lease<u32>) -> bool {
+        assert!(!self.setup.policy.begins_uses, "taken without the use handler");
         self.assert_may_overtake(get_id, self.setup.priorities[client]);
         self.assert_proved(lease.conn);
         self.clients[client].held.push(lease);
@@ -111,6 +112,7 @@ impl World {
             only_idle: self.setup.only_idle(client),
             nested: !self.is_task(client) && !self.clients[client].held.is_empty(),
             task: deadline,
+            context: (),
         };
         if waiter.only_idle && !self.core.may_await_check(arrival, priority, now) {
             return None;
@@ -126,7 +128,10 @@ impl World {
                 assert!(self.core.open_count() == 0 && self.core.outage.is_some(), "P3: refused");
             }
             Err(ErrorKind::QueueFull) => {
-                assert_eq!(Some(self.core.queue.waiting()), self.setup.policy.max_waiters, "P8");
+                let (waiting, policy) = (self.core.queue.unprepared(), &self.setup.policy);
+                let most = policy.max_waiters.expect("P8: refused without a limit");
+                // Uses that did not begin in time may have brought back others.
+                assert!(waiting == most || policy.begins_uses && waiting > most, "P8");
             }
             Err(kind) => panic!("refused with {kind:?}"),
         }
@@ -138,6 +143,9 @@ impl World {
         let arrival = self.core.arrive(self.now);
         if self.take_fast(client) || self.acquire(client, arrival, fx) {
             return;
+        }
+        if self.core.refuses_without_time(self.now) {
+            return self.core.refuse(ErrorKind::Timeout, self.now, client as u8);
         }
         let Some(id) = self.join(client, arrival, true, fx) else { return };
         if let Some(lease) = self.claim(client, id, fx) {

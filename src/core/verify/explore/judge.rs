@@ -99,7 +99,10 @@ impl World {
             let Some(wait) = &client.wait else { continue };
             let late = wait.deadline <= self.now && !self.is_granted(client);
             assert!(!late, "P1: a task waits past its deadline after {action:?}");
-            let is_aside = wait.deadline != Time::NEVER && !self.core.queue.is_in_line(wait.id);
+            let queue = &self.core.queue;
+            let is_aside = wait.deadline != Time::NEVER
+                && !queue.is_in_line(wait.id)
+                && !queue.is_prepared(wait.id);
             assert!(!is_aside || wait.nudged, "P3: nobody wakes an absent task after {action:?}");
         }
         for slot in self.core.busy_slots().filter(|slot| slot.untaken) {
@@ -130,11 +133,22 @@ impl World {
         };
         assert_eq!(self.conns.get(&lease.conn), Some(&true), "P7: granted a closed connection");
         self.assert_proved(lease.conn);
+        if self.setup.policy.begins_uses {
+            let whose = self.uses.insert(lease.conn, (client, true));
+            assert_eq!(whose, Some((client, false)), "lent with the use of another");
+        }
         // The answer came before the deadline: leaving now must find nothing.
         let mut fx = Effects::at(self.now);
         assert!(!self.core.leave(id, ErrorKind::Timeout, &mut fx), "P4");
         assert!(fx.answers.is_empty() && fx.jobs.is_empty());
         self.clients[client].held.push(lease);
+    }
+
+    /// Where uses begin first, the order was judged then.
+    pub(super) fn granted_in_turn(&self, client: usize) {
+        if !self.setup.policy.begins_uses {
+            self.in_turn(client);
+        }
     }
 
     /// A waiter is granted a connection: no waiter of its priority may be older.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
+use super::super::toy::Toy;
 use super::world::{Action, Client, Wait, World};
+use crate::core::slot::Slot;
 use crate::core::*;
 
 impl World {
@@ -82,9 +84,17 @@ impl World {
                 let since = self.core.slots[lease.permit.index()].since;
                 format!("{}{}", slot(&lease.permit), age(since))
             });
+            let begins = |slot: &&Slot<Toy>| slot.begins_for == Some(wait.id);
+            let prepared = self.core.slots.iter().position(|slot| begins(&slot));
+            let prepared = prepared.map(|index| slot(&Permit(index as u32)));
             let is_cancelled = self.core.queue.is_cancelled(wait.id);
-            let aside =
-                (lease, self.core.queue.is_in_line(wait.id), age(wait.deadline), is_cancelled);
+            let aside = (
+                lease,
+                self.core.queue.is_in_line(wait.id),
+                age(wait.deadline),
+                is_cancelled,
+                prepared,
+            );
             format!("w{},{place},{},{first}{aside:?}", age(wait.since), wait.nudged)
         };
         let client = |(client, priority): (&Client, &u8)| {
@@ -118,6 +128,11 @@ impl World {
             .map(|job| match job {
                 Job::Connect(permit) => format!("o{}", slot(permit)),
                 Job::Check(lease, check) => format!("v{check:?}{}", slot(&lease.permit)),
+                Job::Begin(lease, ..) => {
+                    let id = self.core.slots[lease.permit.index()].begins_for;
+                    let waits = id.is_some_and(|id| self.core.queue.is_prepared(id));
+                    format!("b{waits}{}", slot(&lease.permit))
+                }
                 Job::Close(lease, _) => format!("c{}", slot(&lease.permit)),
             })
             .collect();

@@ -29,7 +29,7 @@ mod world;
 
 use std::collections::{HashSet, VecDeque};
 
-use setups::{Setup, setups, setups_with_doubt};
+use setups::{Setup, setups, setups_with_doubt, setups_with_uses};
 use world::{Action, Client, Outcome, Wait, World};
 
 use crate::core::state::Succession;
@@ -151,6 +151,12 @@ fn p2_p3_p4_p5_p7_hold_in_every_reachable_state() {
 #[test]
 fn p13_nobody_gets_what_was_not_proved_since_in_every_reachable_state() {
     explore_all(setups_with_doubt());
+}
+
+/// Nobody gets a connection but with its own use, and none keeps the use of one who left.
+#[test]
+fn p1_p2_p3_p5_p13_hold_with_a_use_handler_in_every_reachable_state() {
+    explore_all(setups_with_uses());
 }
 
 fn explore_all(setups: Vec<Setup>) {

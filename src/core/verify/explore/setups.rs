@@ -153,7 +153,7 @@ pub(super) fn setups() -> Vec<Setup> {
         verdicts: &[
             Verdict::Keep,
             Verdict::Broken,
-            Verdict::Check(Check { reset: true, validate: false }),
+            Verdict::Check(Check { reset: true, ..Check::NONE }),
         ],
         ..plain("the last handle is dropped", 2, &[5, 5])
     };
@@ -167,7 +167,7 @@ pub(super) fn setups() -> Vec<Setup> {
     checks.policy.validation_limit = nanos(1);
 
     let mut resets = Setup {
-        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, validate: false })],
+        verdicts: &[Verdict::Keep, Verdict::Check(Check { reset: true, ..Check::NONE })],
         leave: true,
         ..plain("hanging resets", 2, &[5, 5])
     };
@@ -323,6 +323,77 @@ pub(super) fn setups() -> Vec<Setup> {
     ]
 }
 
+/// Those in which a handler begins and ends uses.
+pub(super) fn setups_with_uses() -> Vec<Setup> {
+    let handled = |ends, setup: Setup| {
+        let policy = Policy { begins_uses: true, ends_uses: ends, ..setup.policy };
+        Setup { policy, ..setup }
+    };
+    let mut uses = handled(
+        true,
+        Setup {
+            faults: true,
+            horizon: 1,
+            ..plain("uses that begin and end, fail and hang", 2, &[5, 5])
+        },
+    );
+    uses.policy.validation_limit = nanos(1);
+
+    let mut late = handled(
+        false,
+        Setup {
+            leave: true,
+            last_only_tries: true,
+            horizon: 1,
+            ..plain("uses that begin: cancel, one that only tries, a bounded queue", 2, &[5, 5, 6])
+        },
+    );
+    late.policy.validation_limit = nanos(1);
+    late.policy.fresh_for = nanos(1);
+    late.policy.max_waiters = Some(1);
+
+    let tasks = handled(
+        true,
+        Setup {
+            tasks: 1,
+            leave: true,
+            faults: true,
+            horizon: 3,
+            ..plain("uses of tasks that are polled late or never", 1, &[5, 5])
+        },
+    );
+
+    let owner = handled(
+        true,
+        Setup {
+            owner: &[
+                Action::Refresh,
+                Action::Pause,
+                Action::Resume,
+                Action::SetMax(1),
+                Action::SetMax(2),
+                Action::Close,
+            ],
+            detach: true,
+            horizon: 1,
+            ..plain("uses: refresh, pause, resize, close, detach", 2, &[5, 5])
+        },
+    );
+
+    let doubt = handled(
+        false,
+        Setup {
+            faults: true,
+            verdicts: KEEP_OR_BREAK,
+            marks: true,
+            horizon: 1,
+            ..plain("uses that begin: doubt", 2, &[5, 5, 5])
+        },
+    );
+
+    vec![uses, late, tasks, owner, doubt]
+}
+
 /// Those in which connections die, and others are in doubt because of it.
 pub(super) fn setups_with_doubt() -> Vec<Setup> {
     let mut doubt = Setup {
@@ -330,7 +401,7 @@ pub(super) fn setups_with_doubt() -> Vec<Setup> {
         verdicts: &[
             Verdict::Keep,
             Verdict::Broken,
-            Verdict::Check(Check { reset: true, validate: false }),
+            Verdict::Check(Check { reset: true, ..Check::NONE }),
         ],
         last_only_tries: true,
         ..plain("doubt: errors, failed checks, and one that only tries", 2, &[5, 5, 6])

@@ -43,6 +43,7 @@ pub(super) enum Action {
 pub(super) enum Outcome {
     Good,
     Bad,
+    /// Of a use that begins: its caller is refused.
     Permanent,
 }
 
@@ -90,6 +91,9 @@ pub(super) struct World {
     pub(super) doubted: u64,
     /// Each connection ever opened, and whether it is still open.
     pub(super) conns: BTreeMap<u32, bool>,
+    /// Whose use has begun on each connection since it was opened or reset last, and whether that
+    /// one has had it.
+    pub(super) uses: BTreeMap<u32, (usize, bool)>,
     pub(super) listener: Option<Listener>,
 }
 
@@ -112,6 +116,7 @@ impl World {
             opened: None,
             doubted: 0,
             conns: BTreeMap::new(),
+            uses: BTreeMap::new(),
         };
         world.tick();
         world
@@ -172,7 +177,7 @@ impl World {
             if self.setup.faults && !matches!(job, Job::Close(..)) {
                 actions.push(Action::Finish(index, Outcome::Bad));
             }
-            if self.setup.faults && matches!(job, Job::Connect(_)) {
+            if self.setup.faults && matches!(job, Job::Connect(_) | Job::Begin(..)) {
                 actions.push(Action::Finish(index, Outcome::Permanent));
             }
         }
@@ -324,6 +329,9 @@ impl World {
                 self.core.connect_failed(permit, 0, permanent, fx);
             }
             (Job::Check(lease, check), Outcome::Good) => {
+                if check.reset {
+                    self.uses.remove(&lease.conn);
+                }
                 if check.validate {
                     self.proved.insert(lease.conn, begun);
                     self.checked.insert(lease.conn, self.now);
@@ -340,11 +348,36 @@ impl World {
                 }
                 self.core.check_finished(lease, Err((check.failure(), 1)), fx);
             }
+            (Job::Begin(lease, client, ()), outcome) => {
+                self.finish_begin(lease, client, outcome, fx)
+            }
             (Job::Close(lease, _), _) => {
                 self.close_conn(lease.conn);
                 self.core.close_finished(lease.permit, fx);
             }
         }
+    }
+
+    fn finish_begin(
+        &mut self,
+        lease: Lease<u32>,
+        client: u8,
+        outcome: Outcome,
+        fx: &mut Effects<Toy>,
+    ) {
+        let result = match outcome {
+            Outcome::Good => Ok(()),
+            Outcome::Bad => Err((Reason::Broken, 1)),
+            Outcome::Permanent => Err((Reason::UseHandler, 1)),
+        };
+        if outcome == Outcome::Good {
+            self.uses.insert(lease.conn, (usize::from(client), false));
+        }
+        let is_late = self.core.slots[lease.permit.index()].state != ConnectionState::Checking;
+        if outcome == Outcome::Bad && !is_late {
+            self.doubted = self.steps;
+        }
+        self.core.use_begun(lease, result, fx);
     }
 
     pub(super) fn carry_out(&mut self, fx: Effects<Toy>, at_once: Option<usize>) {
@@ -356,14 +389,14 @@ impl World {
             let client = usize::from(cell);
             match answer {
                 Answer::Granted(lease) => {
-                    self.in_turn(client);
+                    self.granted_in_turn(client);
                     self.served(client, lease);
                 }
                 Answer::Nudged => match &mut self.clients[client].wait {
                     Some(wait) => {
                         wait.nudged = true;
                         if self.core.queue.is_granted(wait.id) {
-                            self.in_turn(client);
+                            self.granted_in_turn(client);
                         }
                     }
                     // It joined, was nudged for what lay below the top, and has claimed it.
@@ -373,6 +406,13 @@ impl World {
                 Answer::Failed(..) | Answer::SelfDeadlock(_) => {
                     assert!(self.clients[client].wait.take().is_some(), "P4: it does not wait");
                 }
+            }
+        }
+        for job in &fx.jobs {
+            if let Job::Begin(lease, client, ()) = job {
+                self.in_turn(usize::from(*client));
+                let is_over = self.uses.get(&lease.conn).is_none_or(|&(_, was_had)| was_had);
+                assert!(is_over, "a use begins, and the last one was not ended");
             }
         }
         self.jobs.extend(fx.jobs);

@@ -210,6 +210,8 @@ impl Reference {
             How::Claimed { got: None, .. } => !self.serving() || nothing_fit,
             _ => true,
         };
+        // With a use handler, all join the queue.
+        let nothing = nothing || self.policy.begins_uses;
         assert!(nothing, "P3: one that asked got nothing, and there is something");
         let most = self.policy.max_idle.unwrap_or(self.policy.max_size) as usize;
         assert!(!self.queue.is_empty() || self.idle.len() <= most, "too many are idle");

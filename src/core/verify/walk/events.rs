@@ -27,9 +27,12 @@ impl Reference {
             return Err(ErrorKind::Connect);
         }
         let check = self.serving() && self.top_needs_check();
-        let others = (self.queue.len() + self.absent.len()) as u32;
+        // Whose use begins has a connection.
+        let absent = self.absent.iter().filter(|other| other.prepared_on.is_none());
+        let others = (self.queue.len() + absent.count()) as u32;
+        let served = self.policy.begins_uses && self.serving() && !self.idle.is_empty();
         let full = self.policy.max_waiters.is_some_and(|max| others >= max);
-        if full && !check && waited.is_zero() {
+        if full && !check && !served && waited.is_zero() {
             self.counters.refused += u64::from(!waiting.only_idle);
             self.refused(client, waited, ErrorKind::QueueFull);
             return Err(ErrorKind::QueueFull);
@@ -58,7 +61,8 @@ impl Reference {
                 return false;
             }
         }
-        if let Some(place) = self.absent.iter().position(|waiting| waiting.client == client) {
+        let is_absent = |w: &Waiting| w.client == client && w.prepared_on.is_none();
+        if let Some(place) = self.absent.iter().position(is_absent) {
             let waiting = self.absent.remove(place);
             self.line_up(waiting);
         }
@@ -80,9 +84,92 @@ impl Reference {
         self.take_back(conn);
         self.counters.untaken += 1;
         match unfit {
+            _ if self.policy.begins_uses => self.end_unused(conn, unfit),
             Some(reason) => self.retire_unfit(conn, reason),
             None => self.stack_unused(conn),
         }
+    }
+
+    /// A use has begun on this connection that nobody has had.
+    fn end_unused(&mut self, conn: u32, unfit: Option<Reason>) {
+        if let Some(reason) = unfit {
+            return self.retire_unfit(conn, reason);
+        }
+        let check = Check {
+            begin: false,
+            end: self.policy.ends_uses,
+            reset: true,
+            validate: self.in_doubt(conn),
+        };
+        self.due.checks.push((conn, check, None));
+    }
+
+    pub(super) fn is_prepared(&self, conn: u32) -> bool {
+        self.absent.iter().any(|waiting| waiting.prepared_on == Some(conn))
+    }
+
+    /// Whose use was to begin on this connection is in the line again.
+    fn line_up_again(&mut self, conn: u32) {
+        let is_its = |waiting: &Waiting| waiting.prepared_on == Some(conn);
+        if let Some(place) = self.absent.iter().position(is_its) {
+            let waiting = self.absent.remove(place);
+            self.line_up(Waiting { prepared_on: None, ..waiting });
+        }
+    }
+
+    /// The use handler has ended its call.
+    pub(super) fn use_begun(
+        &mut self,
+        conn: u32,
+        result: Result<(), (Reason, u8)>,
+        core: &Core<Toy>,
+        fx: &Effects<Toy>,
+    ) {
+        let held_back = self.checking() == 4 && self.policy.keepalive.is_some();
+        let unfit = self.unfit(conn);
+        let call = self.end_call(self.conns[conn as usize].permit);
+        if call.abandoned {
+            let reason = result.err().map_or(Reason::UseHandler, |(reason, _)| reason);
+            return self.close_late(conn, reason);
+        }
+        if held_back {
+            self.next_keepalive(core, fx);
+        }
+        let whose = self.absent.iter().find(|waiting| waiting.prepared_on == Some(conn));
+        let whose = whose.map(|waiting| waiting.client);
+        let Err((reason, cause)) = result else {
+            match whose {
+                Some(client) if self.serving() && unfit.is_none() && !self.in_doubt(conn) => {
+                    self.due.begun = Some((client, conn));
+                }
+                _ => {
+                    self.line_up_again(conn);
+                    self.end_unused(conn, unfit);
+                }
+            }
+            return;
+        };
+        self.counters.check_failures += 1;
+        if reason == Reason::UseHandler {
+            if let Some(client) = whose {
+                self.dismiss(client, ErrorKind::UseHandler);
+                self.due.answers.push((client, "refused"));
+            }
+        } else {
+            self.line_up_again(conn);
+            if !self.fails_for_good() {
+                self.last_error = Some((self.now, cause));
+            }
+            self.doubt_because_of(conn, reason, call.begun);
+        }
+        self.retire(conn, reason);
+    }
+
+    /// A get without time fails where a use must begin first.
+    pub(super) fn refused_without_time(&mut self, client: u8) {
+        assert!(self.policy.begins_uses && !self.closed && !self.is_hopeless(), "it may be served");
+        self.counters.timeouts += 1;
+        self.refused(client, Duration::ZERO, ErrorKind::Timeout);
     }
 
     /// A task is dropped.
@@ -211,10 +298,15 @@ impl Reference {
                 self.retire(conn, Reason::Broken);
             }
             (_, Some(reason)) => self.retire_unfit(conn, reason),
-            (Verdict::Keep, _) => self.stack(conn),
-            (Verdict::Check(check), _) => {
+            (Verdict::Keep, _) if !self.policy.ends_uses => self.stack(conn),
+            (verdict, _) => {
+                let check = match verdict {
+                    Verdict::Check(check) => check,
+                    _ => Check::NONE,
+                };
                 let validate = check.validate || self.in_doubt(conn);
-                self.due.checks.push((conn, Check { validate, ..check }, None));
+                let end = self.policy.ends_uses;
+                self.due.checks.push((conn, Check { end, validate, ..check }, None));
             }
         }
     }
@@ -505,12 +597,15 @@ impl Reference {
             self.next_keepalive(core, fx);
         }
         self.counters.check_failures += u64::from(result.is_err());
-        if let Err((_, cause)) = result
+        if let Err((reason, cause)) = result
+            && reason != Reason::UseHandler
             && !self.fails_for_good()
         {
             self.last_error = Some((self.now, cause));
         }
-        if let Err((reason, _)) = result {
+        if let Err((reason, _)) = result
+            && reason != Reason::UseHandler
+        {
             self.doubt_because_of(conn, reason, call.begun);
         }
         match (result, unfit, idle_since) {
@@ -716,6 +811,11 @@ impl Reference {
                 self.abandoned_now(call);
             } else if late(self, &call) {
                 self.calls[index].overdue = true;
+            }
+            if let (true, What::Check(Check::BEGIN, _), Some(conn)) =
+                (late(self, &call), call.what, call.conn)
+            {
+                self.line_up_again(conn);
             }
             let after = self.calls[index];
             let news = after.abandoned || (after.overdue && !call.overdue);

@@ -251,12 +251,15 @@ impl Reference {
                 }
                 Answer::Failed(ErrorKind::Cancelled, None) => actual.push((*client, "cancelled")),
                 Answer::Failed(ErrorKind::Closed, None) => actual.push((*client, "closed")),
+                Answer::Failed(ErrorKind::UseHandler, Some(_)) => actual.push((*client, "refused")),
                 Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
                 Answer::SelfDeadlock(_) => {} // see `see_deadlock`
             }
         }
         self.see_claim(&mut claimed, taken);
         assert!(claimed.is_none(), "P2: claimed out of turn");
+        self.see_begins(fx, taken);
+        assert_eq!(self.due.begun, None, "P3: a use has begun, and nobody has it");
         assert_eq!(self.due.grant, None, "P3: nobody got what was opened or checked for them");
         assert_eq!(actual, std::mem::take(&mut self.due.answers), "P4: answers");
         (dismissed, failed)
@@ -305,6 +308,21 @@ impl Reference {
 
     fn see_grant(&mut self, client: u8, conn: u32, taken: &mut Taken) -> Waiting {
         assert!(self.serving(), "served while paused or closed");
+        if self.policy.begins_uses {
+            let due = self.due.begun.take();
+            assert_eq!(due, Some((client, conn)), "lent, but its use has not begun");
+        } else {
+            self.see_choice(client, conn, taken);
+        }
+        let waiting = Waiting { prepared_on: None, ..self.dequeue(client) };
+        self.lend(conn, client, self.now.since(waiting.since));
+        self.counters.gets_waited += 1;
+        waiting
+    }
+
+    /// This connection is for this waiter.
+    fn see_choice(&mut self, client: u8, conn: u32, taken: &mut Taken) {
+        assert!(self.serving(), "served while paused or closed");
         let first = self.first().map(|waiting| waiting.client);
         assert_eq!(Some(client), first, "P2: served out of turn");
         if let Some(due) = self.due.grant.take() {
@@ -313,10 +331,22 @@ impl Reference {
             assert!(self.may_be_handed_out(conn), "granted what is not fit");
             taken.hand(conn);
         }
-        let waiting = self.dequeue(client);
-        self.lend(conn, client, self.now.since(waiting.since));
-        self.counters.gets_waited += 1;
-        waiting
+    }
+
+    /// Waiters step aside until their uses have begun. Nobody else counts on those connections.
+    fn see_begins(&mut self, fx: &Effects<Toy>, taken: &mut Taken) {
+        for job in &fx.jobs {
+            let Job::Begin(lease, client, ()) = job else { continue };
+            let conn = lease.conn;
+            self.see_choice(*client, conn, taken);
+            let place = self.queue.iter().position(|waiting| waiting.client == *client);
+            let mut waiting = self.queue.remove(place.expect("it is the first"));
+            waiting.prepared_on = Some(conn);
+            let place = self.absent.partition_point(|other| other.came < waiting.came);
+            self.absent.insert(place, waiting);
+            self.start(lease.permit.0, Some(conn), What::Check(Check::BEGIN, None), false);
+            self.calls.last_mut().expect("it has begun").slow = true;
+        }
     }
 
     fn see_nudge(&mut self, client: u8, taken: &Taken) {
@@ -518,6 +548,7 @@ impl Reference {
 fn slot_of(job: &Job<Toy>) -> u32 {
     match job {
         Job::Connect(permit) => permit.0,
+        Job::Begin(lease, ..) => lease.permit.0,
         Job::Check(lease, _) | Job::Close(lease, _) => lease.permit.0,
     }
 }

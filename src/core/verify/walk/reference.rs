@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) task: Option<Time>,
     /// It was cancelled while it had a grant.
     pub(super) cancelled: bool,
+    /// Its use begins on this connection. It is in the list of those absent.
+    pub(super) prepared_on: Option<u32>,
     /// Its wait is counted up to this time.
     pub(super) counted_to: Time,
 }
@@ -118,6 +120,8 @@ pub(super) struct Failing {
 pub(super) struct Due {
     /// The first waiter gets this connection.
     pub(super) grant: Option<u32>,
+    /// This client gets this connection, on which its use has begun.
+    pub(super) begun: Option<(u8, u32)>,
     /// For a keepalive, with the time since which the connection has been idle.
     pub(super) checks: Vec<(u32, Check, Option<Time>)>,
     /// One connect, to see whether connecting works.
@@ -140,7 +144,7 @@ pub(super) struct Reference {
     pub(super) queue: Vec<Waiting>,
     /// In the order of the grants.
     pub(super) granted: Vec<Granted>,
-    /// Tasks that were not polled in time, in the order of arrival.
+    /// Tasks that were not polled in time, and those whose uses begin, in the order of arrival.
     pub(super) absent: Vec<Waiting>,
     /// Was nudged and has not claimed.
     pub(super) nudged: Option<u8>,
@@ -306,7 +310,8 @@ impl Reference {
 
     /// Whether a newcomer finds nothing but a connection that is due for a check.
     pub(super) fn may_check(&self, arrival: Arrival, priority: u8) -> bool {
-        self.serving() && self.may_pass(arrival, priority) && self.top_needs_check()
+        let takes = self.serving() && !self.policy.begins_uses;
+        takes && self.may_pass(arrival, priority) && self.top_needs_check()
     }
 
     pub(super) fn may_be_handed_out(&self, conn: u32) -> bool {
@@ -413,14 +418,13 @@ impl Reference {
         match call.what {
             What::Connect => call.since.after(policy.open_limit),
             What::Close => call.since.after(policy.close_limit),
-            What::Check(Check { reset: true, validate: true }, _) => {
-                call.since.after(policy.reset_limit).after(policy.validation_limit)
+            What::Check(Check { begin: true, .. }, _) => call.since.after(policy.validation_limit),
+            What::Check(check, _) => {
+                let reset = u32::from(check.reset || check.end);
+                let rest = u32::from(check.end) + u32::from(check.validate);
+                let validations = policy.validation_limit.saturating_mul(rest);
+                call.since.after(policy.reset_limit.saturating_mul(reset)).after(validations)
             }
-            What::Check(Check { reset: true, .. }, _) => call.since.after(policy.reset_limit),
-            What::Check(Check { validate: true, .. }, _) => {
-                call.since.after(policy.validation_limit)
-            }
-            What::Check(..) => call.since,
         }
     }
 
@@ -441,6 +445,9 @@ impl Reference {
         reason: Option<Reason>,
     ) {
         let from = self.put(slot, to);
+        if from == to {
+            return; // A use begins after a check.
+        }
         self.note(Step::Moved { connection: connection_ref(slot, conn), from, to, reason });
     }
 

@@ -175,6 +175,7 @@ fn policy(random: &mut Random) -> Policy {
     let most_idle = max_idle.unwrap_or(max_size) as usize;
     let backoff_min = nanos(random.pick(&[2, 8, 40]));
     let patience_min = limit(random);
+    let begins_uses = random.one_in(3);
     Policy {
         max_size,
         min_idle: match random.below(3) {
@@ -201,6 +202,8 @@ fn policy(random: &mut Random) -> Policy {
             _ => span(random),
         },
         fresh_by_check: random.one_in(3),
+        begins_uses,
+        ends_uses: begins_uses && random.one_in(2),
         clock_lag: nanos(super::walker::TICK),
         check_patience: limit(random),
         patience_min,

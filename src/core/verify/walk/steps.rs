@@ -43,8 +43,9 @@ impl Walk {
                 (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::FailForGood => {
-                let opens = |&index: &usize| matches!(self.jobs[index], Job::Connect(_));
-                (0..self.jobs.len()).filter(opens).collect()
+                let fails =
+                    |&index: &usize| matches!(self.jobs[index], Job::Connect(_) | Job::Begin(..));
+                (0..self.jobs.len()).filter(fails).collect()
             }
             Kind::Pause if self.core.is_paused() => vec![],
             Kind::Resume if !self.core.is_paused() => vec![],
@@ -73,7 +74,9 @@ impl Walk {
             Kind::CancelledBefore => {
                 let (now, client) = (self.now, target as u8);
                 self.reference.cancelled_before(client);
-                self.transition(How::Quiet, |core, _| core.refuse_cancelled(now, client));
+                self.transition(How::Quiet, |core, _| {
+                    core.refuse(ErrorKind::Cancelled, now, client)
+                });
             }
             Kind::Claim => drop(self.claim(target)),
             Kind::EndOwnCheck => self.end_own_check(target),
@@ -84,7 +87,7 @@ impl Walk {
             Kind::Check => {
                 let (reset, validate) =
                     self.random.pick(&[(true, false), (false, true), (true, true)]);
-                self.give_back(target, Verdict::Check(Check { reset, validate }));
+                self.give_back(target, Verdict::Check(Check { reset, validate, ..Check::NONE }));
             }
             Kind::Break => self.give_back(target, Verdict::Broken),
             Kind::MarkBroken => {
@@ -166,6 +169,7 @@ impl Walk {
                 Answer::Failed(ErrorKind::Connect, None) => "failed without a cause",
                 Answer::Failed(ErrorKind::Cancelled, None) => "cancelled",
                 Answer::Failed(ErrorKind::Closed, None) => "closed",
+                Answer::Failed(ErrorKind::UseHandler, Some(_)) => "uses refused",
                 Answer::Failed(kind, _) => panic!("answered with {kind:?}"),
                 Answer::SelfDeadlock(_) => "deadlock",
             });
@@ -181,6 +185,7 @@ impl Walk {
             self.count(match job {
                 Job::Connect(_) => "opens",
                 Job::Check(..) => "checks",
+                Job::Begin(..) => "uses that begin",
                 Job::Close(..) => "closes",
             });
         }
@@ -288,6 +293,11 @@ impl Walk {
         if only_idle && !expected {
             return;
         }
+        if !get.has_time && self.core.refuses_without_time(now) {
+            self.reference.refused_without_time(client);
+            let refuse = |core: &mut Core<Toy>| core.refuse(ErrorKind::Timeout, now, client);
+            return self.transition(How::Quiet, |core, _| refuse(core));
+        }
         self.join(get);
     }
 
@@ -367,11 +377,14 @@ impl Walk {
             nested,
             task,
             cancelled: false,
+            prepared_on: None,
             counted_to: since,
         };
         let expected = self.reference.join(waiting);
         let (caller, cell) = (client, client);
-        let waiter = Waiter { get_id, since, priority, caller, cell, only_idle, nested, task };
+        let context = ();
+        let waiter =
+            Waiter { get_id, since, priority, caller, cell, only_idle, nested, task, context };
         // Set first, because it may be answered before `join` returns.
         self.clients[target].waits = expected.is_ok();
         let joined = self.judged(|core, fx| {
@@ -414,7 +427,8 @@ impl Walk {
         if self.reference.nudged == Some(client) {
             self.reference.nudged = None;
         }
-        let was_absent = self.reference.absent.iter().any(|waiting| waiting.client == client);
+        let is_absent = |w: &Waiting| w.client == client && w.prepared_on.is_none();
+        let was_absent = self.reference.absent.iter().any(is_absent);
         if was_absent {
             self.count("polled too late");
             self.reference.polled(client);
@@ -542,6 +556,7 @@ impl Walk {
             Job::Check(lease, _) => {
                 self.check_ended(lease, Ok(()));
             }
+            Job::Begin(lease, ..) => self.use_begun(lease, Ok(())),
             Job::Close(lease, _) => {
                 self.reference.close_ended(lease.conn);
                 self.transition(How::Served, |core, fx| core.close_finished(lease.permit, fx));
@@ -553,6 +568,20 @@ impl Walk {
         let (conn, mut fx) = (lease.conn, Effects::at(self.now));
         self.core.check_finished(lease, result, &mut fx);
         self.reference.checked(conn, result, &self.core, &fx);
+        self.judged(|_, judged| {
+            *judged = fx;
+            ((), How::Served)
+        });
+    }
+
+    fn use_begun(&mut self, lease: Lease<u32>, result: Result<(), (Reason, u8)>) {
+        let (conn, mut fx) = (lease.conn, Effects::at(self.now));
+        self.core.use_begun(lease, result, &mut fx);
+        if result.is_ok() {
+            let is_had = self.reference.is_prepared(conn);
+            self.count(if is_had { "uses begun" } else { "uses begun for nobody" });
+        }
+        self.reference.use_begun(conn, result, &self.core, &fx);
         self.judged(|_, judged| {
             *judged = fx;
             ((), How::Served)
@@ -578,9 +607,19 @@ impl Walk {
             Job::Check(lease, check) => {
                 self.count("failed checks");
                 let in_reset = check.reset && (!check.validate || self.random.one_in(2));
-                let reason = if in_reset { Reason::Broken } else { Reason::Invalid };
+                let in_end =
+                    check.end && (!(check.reset || check.validate) || self.random.one_in(2));
+                let reason = match () {
+                    () if in_end => self.random.pick(&[Reason::UseHandler, Reason::Broken]),
+                    () if in_reset => Reason::Broken,
+                    () => Reason::Invalid,
+                };
                 let failed = Err((reason, cause));
                 self.check_ended(lease, failed);
+            }
+            Job::Begin(lease, ..) => {
+                let reason = if permanent { Reason::UseHandler } else { Reason::Broken };
+                self.use_begun(lease, Err((reason, cause)));
             }
             Job::Close(..) => unreachable!("a close cannot fail"),
         }

@@ -147,7 +147,9 @@ impl Walk {
             + self.reference.retired.len()
             + self.reference.idle.len()
             + self.reference.policy.max_size as usize;
-        let bound = 3 * work + 10;
+        // With a use handler also: a use begins, and ends.
+        let each = if self.reference.policy.begins_uses { 5 } else { 3 };
+        let bound = each * work + 10;
         let (mut steps, mut served_after) = (0, 0);
         self.recovers = true;
         if self.core.is_paused() {
@@ -263,7 +265,7 @@ fn setting_of(variable: &str) -> Option<u64> {
 }
 
 /// Everything that must happen in some walk, or the walks prove nothing.
-const HAPPENS: [&str; 45] = [
+const HAPPENS: [&str; 49] = [
     "got at once",
     "got on the slow path",
     "claimed",
@@ -294,6 +296,10 @@ const HAPPENS: [&str; 45] = [
     "opens",
     "checks",
     "closes",
+    "uses that begin",
+    "uses begun",
+    "uses begun for nobody",
+    "uses refused",
     "failed opens",
     "failed checks",
     "hung calls abandoned",
@@ -311,7 +317,7 @@ const HAPPENS: [&str; 45] = [
     "doubts",
 ];
 
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 9] = [
     Reason::Broken,
     Reason::Invalid,
     Reason::Expired,
@@ -319,6 +325,7 @@ const REASONS: [Reason; 8] = [
     Reason::Excess,
     Reason::Stale,
     Reason::PoolClosed,
+    Reason::UseHandler,
     Reason::Detached,
 ];
 

@@ -104,7 +104,7 @@ impl HandleEvent for NopEventHandler {}
 /// abandoned, as any driver call (see [`Builder::max_abandoned`](crate::Builder::max_abandoned)).
 ///
 /// - Each get takes a hand-over to a worker and back, and what `begin` takes. That belongs to the
-///   get: it is in the distribution of waits ([`Times::wait`](crate::stats::Times)), and all gets
+///   get: it is in the distribution of waits (`Times::wait`), and all gets
 ///   count as having waited. The calls alone are in that of checks (`validate`).
 /// - There is no fast path for gets. No newcomer overtakes: callers are served in their order.
 /// - A get without time (a timeout of zero) always times out. `try_get` waits for `begin`, as it

@@ -134,7 +134,8 @@ impl Client {
         role: ServerRole,
         seat: Option<Seat>,
     ) -> Self {
-        Self { seat, inner, state: State::new(rules, role) }
+        let state = State::new(rules, role, seat.as_ref().map(Seat::id));
+        Self { seat, inner, state }
     }
 
     fn parts(&mut self) -> (&mut postgres::Client, &mut State) {

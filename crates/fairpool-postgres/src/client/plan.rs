@@ -1,17 +1,18 @@
 //! How a statement is executed: as one that the connection keeps prepared, or else as the driver
 //! does it.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use postgres::error::SqlState;
-use postgres::types::Type;
+use postgres::types::{Type, WrongType};
 use postgres::{Error, GenericClient};
 
 use super::call::{Plan, Source};
 use super::rules::is_lost_statement;
 use super::state::State;
 use super::statement::Statement;
-use crate::left::Effect;
+use crate::left::{Effect, Left};
 
 /// Codes of errors that a statement may have because the schema is no longer the one that it was
 /// prepared for: a column that a parameter is compared with has another type, for example. Most of
@@ -160,11 +161,14 @@ impl State {
                 return Ok(Some(Statement::unnamed(sql, effect, Arc::new([]))));
             }
             Statement::unnamed(sql, effect, self.ask_for_types(inner, sql, &[])?)
-        } else if self.renamed || !self.statements.takes(sql) {
+        } else if self.renamed || effect.is_fleeting || !self.statements.takes(sql) {
             return Ok(None);
         } else {
             Statement::new(sql, effect, inner.prepare(sql)?)
         };
+        if !self.statements.takes(sql) {
+            return Ok(Some(statement));
+        }
         let statement = statement.kept_since(epoch);
         self.statements.keep(&statement);
         Ok(Some(statement))
@@ -199,9 +203,14 @@ impl State {
         error: Error,
     ) -> Result<Statement, Error> {
         let is_lost = is_lost_statement(&error);
-        let is_suspect =
-            is_lost || error.code().is_some_and(|code| PERHAPS_OUTDATED.contains(code));
-        if !is_suspect || kept.named().is_err() {
+        let is_suspect = is_lost
+            || error.code().is_some_and(|code| PERHAPS_OUTDATED.contains(code))
+            || has_wrong_type(&error);
+        // From inside a procedure, which may have committed, or a function. There is a context too if
+        // the server is to log the parameters of errors.
+        let is_nested = kept.effect().leaves.intersects(Left::UNKNOWN)
+            && error.as_db_error().is_some_and(|db| db.where_().is_some());
+        if !is_suspect || is_nested || kept.named().is_err() {
             return Err(error);
         }
         if is_lost {
@@ -215,7 +224,18 @@ impl State {
             return Err(error);
         }
         // Refused in a transaction that has failed.
-        let Ok(fresh) = inner.prepare(kept.sql()) else { return Err(error) };
+        let fresh = match inner.prepare(kept.sql()) {
+            Ok(fresh) => fresh,
+            Err(other) => {
+                if other.code() == Some(&SqlState::DUPLICATE_PSTATEMENT) {
+                    self.has_lost_statement(&other);
+                }
+                return Err(error);
+            }
+        };
+        if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
+            self.compare_backend(inner);
+        }
         let fresh = Statement::new(kept.sql(), kept.effect(), fresh);
         let is_renewed = is_lost || !fresh.is_like(kept);
         if is_renewed {
@@ -226,6 +246,17 @@ impl State {
         if is_renewed { Ok(fresh) } else { Err(error) }
     }
 
+    /// After a kept statement was not there: if the session is another one, a pooler gives it to
+    /// several clients, and a kept name may be another client's statement.
+    fn compare_backend<C: GenericClient>(&mut self, inner: &mut C) {
+        let row = inner.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]);
+        let id = row.ok().and_then(|rows| rows.first()?.try_get::<_, i32>(0).ok());
+        let id = id.and_then(|id| u32::try_from(id).ok());
+        if id.is_some() && self.backend.is_some() && id != self.backend {
+            self.rules().has_moved();
+        }
+    }
+
     /// The statement had been prepared just before.
     #[cold]
     fn note_second_error(&mut self, error: &Error) {
@@ -233,4 +264,9 @@ impl State {
             self.has_lost_statement(error);
         }
     }
+}
+
+/// Whether the driver itself has refused a value, by the type that its parameter had.
+fn has_wrong_type(error: &Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<WrongType>())
 }

@@ -77,6 +77,12 @@ impl Rules {
         }
     }
 
+    /// A connection has another session than when it was opened.
+    pub(super) fn has_moved(&self) {
+        self.statements.switch_off();
+        self.warn_of_pooler("a connection has changed to another process of the server");
+    }
+
     fn warn_of_pooler(&self, symptom: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(

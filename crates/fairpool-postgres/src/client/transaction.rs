@@ -231,10 +231,12 @@ impl<'a> TransactionBuilder<'a> {
     ///
     /// As [`postgres::TransactionBuilder::start`].
     pub fn start(self) -> Result<Transaction<'a>, Error> {
+        // If one is open already, this is no beginning, and what came before must not be lost.
+        let is_first = !self.state.may_be_in_transaction();
         self.state.mark(Left::TRANSACTION);
         let inner = self.inner.start();
         let inner = Some(self.state.answered(inner)?);
-        self.state.begin = Some(match self.modes.as_slice() {
+        self.state.begin = is_first.then(|| match self.modes.as_slice() {
             [] => Cow::Borrowed(BEGIN),
             modes => Cow::Owned(format!("{BEGIN} {}", modes.join(", "))),
         });

@@ -281,7 +281,10 @@ impl<'a> Reader<'a> {
     /// Reads the name of a parameter. Other forms are no names of parameters: `TIME ZONE`, `SCHEMA`,
     /// `ROLE`.
     fn is_harmless_parameter(&mut self) -> Result<bool, Unreadable> {
-        let Some(Token::Word(name) | Token::Quoted(name)) = self.token else { return Ok(false) };
+        let Some(Token::Word(name) | Token::Quoted(name)) = self.token else {
+            // The first part of the name was taken for a word of SET.
+            return Ok(self.token == Some(Token::Dot));
+        };
         self.advance()?;
         Ok(self.token == Some(Token::Dot) || parameters::is_harmless(name))
     }

@@ -83,6 +83,13 @@ impl Rules {
         self.warn_of_pooler("a connection has changed to another process of the server");
     }
 
+    /// A new connection's session has statements of another client, maybe of another process, whose
+    /// names are those that this one will use.
+    pub(crate) fn is_used_session(&self) {
+        self.statements.switch_off();
+        self.warn_of_pooler("the session of a new connection has another client's statements");
+    }
+
     fn warn_of_pooler(&self, symptom: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(

@@ -238,3 +238,16 @@ fn a_kept_statement_that_is_gone_with_its_session_shows_a_pooler_that_was_not_de
     assert_eq!(pool.manager().statements(), before, "one was kept");
     assert!(!logged("a connection has changed to another process of the server").is_empty());
 }
+
+/// As another process would: its statements have the names that this one's will have.
+#[test]
+fn statements_on_a_new_session_show_a_pooler_that_was_not_declared() {
+    let bouncer = Bouncer::start(shared().port(), 2);
+    let pools = [0, 1].map(|_| {
+        let pool = pool_of(1, Manager::new(bouncer.config(), NoTls));
+        let mut conn = pool.get().unwrap();
+        (0..2).for_each(|_| drop(conn.query_one("SELECT 1", &[]).unwrap()));
+        pool.manager().statements().hits
+    });
+    assert_eq!(pools, [1, 0]);
+}

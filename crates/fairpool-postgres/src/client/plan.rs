@@ -9,7 +9,7 @@ use postgres::types::{Type, WrongType};
 use postgres::{Error, GenericClient};
 
 use super::call::{Plan, Source};
-use super::rules::is_lost_statement;
+use super::rules::{is_lost_statement, is_outdated};
 use super::state::State;
 use super::statement::Statement;
 use crate::left::{Effect, Left};
@@ -27,6 +27,9 @@ const PERHAPS_OUTDATED: [SqlState; 7] = [
     // "cache lookup failed for type"
     SqlState::INTERNAL_ERROR,
 ];
+
+/// How often a call prepares a statement again that is outdated each time.
+const RENEWALS: u32 = 5;
 
 impl State {
     /// Executes a statement. If the connection keeps it prepared, and it turns out to be outdated
@@ -54,12 +57,8 @@ impl State {
             let text = (is_late && kept.selects_all()).then(|| &**kept.sql());
             let plan = Plan::with_text(Source::Kept(kept), commented.as_deref().or(text), params);
             let result = call(inner, plan);
-            let renew = |error| {
-                let fresh = self.renew(inner, kept, begin.as_deref(), error)?;
-                let result = call(inner, Plan::of(Source::Kept(&fresh), params));
-                result.inspect_err(|error| self.note_second_error(error))
-            };
-            (Source::Kept(kept), result.or_else(renew))
+            let anew = |error| self.call_anew(inner, kept, params, &call, begin.as_deref(), error);
+            (Source::Kept(kept), result.or_else(anew))
         } else {
             let fresh = match source {
                 Source::Text(sql) => self.prepare_to_keep(inner, sql, effect, Some(params)),
@@ -67,13 +66,43 @@ impl State {
             };
             let call = |fresh: Option<Statement>| {
                 let source = fresh.as_ref().map_or(source, Source::Kept);
-                call(inner, Plan::with_text(source, commented.as_deref(), params))
+                let result = call(inner, Plan::with_text(source, commented.as_deref(), params));
+                match (result, fresh) {
+                    (Err(error), Some(fresh)) if is_outdated(&error) => {
+                        self.call_anew(inner, &fresh, params, &call, None, error)
+                    }
+                    (result, _) => result,
+                }
             };
             (source, fresh.and_then(call))
         };
         let result = self.note(source, effect, result);
         self.ask_at_once(inner);
         result
+    }
+
+    /// Executes a statement that had this error as another one, if it was outdated.
+    #[cold]
+    fn call_anew<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        outdated: &Statement,
+        params: usize,
+        call: &impl Fn(&mut C, Plan<'_>) -> Result<R, Error>,
+        begin: Option<&str>,
+        mut error: Error,
+    ) -> Result<R, Error> {
+        let mut statement = outdated.clone();
+        for _ in 0..RENEWALS {
+            let fresh = self.renew(inner, &statement, begin, error)?;
+            match call(inner, Plan::of(Source::Kept(&fresh), params)) {
+                // The schema has changed once more in between.
+                Err(again) if is_outdated(&again) => (statement, error) = (fresh, again),
+                result => return result.inspect_err(|error| self.note_second_error(error)),
+            }
+        }
+        self.note_second_error(&error);
+        Err(error)
     }
 
     /// Chooses how to execute a statement whose rows are read later. It is executed only once, so
@@ -86,7 +115,8 @@ impl State {
         params: usize,
     ) -> Result<Plan<'s>, Error> {
         let Source::Text(sql) = source else {
-            return Ok(Plan::with_text(source, commented, params));
+            let text = commented.or(self.text_instead(source));
+            return Ok(Plan::with_text(source, text, params));
         };
         let sent = commented.unwrap_or(sql);
         let types = match self.kept(source) {
@@ -96,6 +126,15 @@ impl State {
             None => self.ask_for_types(inner, sql, &[])?,
         };
         Ok(Plan::unnamed(sent, types, params))
+    }
+
+    /// The text of a statement that is executed only once, so that it must not turn out to be outdated:
+    /// its user has got one that the connection had kept, maybe for long.
+    pub(super) fn text_instead<'s>(&mut self, source: Source<'s>) -> Option<&'s str> {
+        let Source::Ours(statement) = source else { return None };
+        let may_be_outdated = statement.epoch().is_some()
+            && (statement.selects_all() || !self.statements.is_current(statement));
+        may_be_outdated.then(|| &**statement.sql())
     }
 
     /// Prepares a statement for its user, or takes one that the connection keeps.

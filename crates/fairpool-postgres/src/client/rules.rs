@@ -105,10 +105,15 @@ impl Rules {
 /// Whether the server no longer has a prepared statement, or one whose result has changed. All
 /// later executions on this connection would fail likewise.
 pub(crate) fn is_lost_statement(error: &Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    let is_stale_plan = db.code() == &SqlState::FEATURE_NOT_SUPPORTED
-        && db.routine() == Some("RevalidateCachedQuery");
-    is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
+    is_outdated(error) || error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+}
+
+/// Whether the server refuses a prepared statement because its result has changed.
+pub(super) fn is_outdated(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        db.code() == &SqlState::FEATURE_NOT_SUPPORTED
+            && db.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 /// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.

@@ -399,6 +399,10 @@ impl State {
         match source {
             // It was forgotten, and is prepared again when it is next used.
             Source::Kept(statement) if statement.named().is_ok() => {}
+            // All connections have it like this.
+            Source::Ours(statement) if is_lost && statement.epoch().is_some() => {
+                self.statements.end_epoch_of(statement);
+            }
             _ if is_duplicate || is_lost && matches!(source, Source::Text(_)) => {
                 self.has_lost_statement(error);
             }

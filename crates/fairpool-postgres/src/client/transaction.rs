@@ -89,7 +89,8 @@ impl<'a> Transaction<'a> {
     {
         let (inner, state) = self.parts();
         let effect = state.admit(inner, query.source())?;
-        let result = match query.source().named() {
+        let text = state.text_instead(query.source());
+        let result = match text.map_or_else(|| query.source().named(), Err) {
             Ok(statement) => inner.bind(statement, params),
             Err(sql) => inner.bind(sql, params),
         };

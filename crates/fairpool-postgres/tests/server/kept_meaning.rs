@@ -5,11 +5,13 @@ use std::thread;
 
 use fairpool::Pool;
 use fairpool_postgres::postgres;
+use fairpool_postgres::postgres::fallible_iterator::FallibleIterator;
 use fairpool_postgres::{Client, NoTls, Reset, Statement};
 use fairpool_servers::bouncer::Bouncer;
 
 use crate::common::{
-    Guard, Manager, builder, logged, manager, millis, own_database, psql, shared, start_log,
+    Guard, Manager, builder, database, logged, manager, millis, own_database, psql, shared,
+    start_log, take_all,
 };
 
 fn pool_of(size: u32, manager: Manager) -> Pool<Manager> {
@@ -250,4 +252,65 @@ fn statements_on_a_new_session_show_a_pooler_that_was_not_declared() {
         pool.manager().statements().hits
     });
     assert_eq!(pools, [1, 0]);
+}
+
+/// A program that prepares at each checkout gets what the connection has kept.
+#[test]
+fn what_was_prepared_before_a_change_serves_streams_and_portals() {
+    let _database = own_database("meaning_streams");
+    psql("CREATE TABLE item (id int); INSERT INTO item VALUES (1)");
+    let pool = pool_of(2, manager());
+    let streamed = |conn: &mut Guard, sql: &str| {
+        let statement = conn.prepare(sql)?;
+        conn.query_raw(&statement, [0; 0])?.count()
+    };
+    let bound = |conn: &mut Guard, sql: &str| {
+        let mut transaction = conn.transaction()?;
+        let statement = transaction.prepare(sql)?;
+        let portal = transaction.bind(&statement, &[])?;
+        transaction.query_portal(&portal, 0).map(|rows| rows.len())
+    };
+    for change in ["ADD COLUMN more int", "DROP COLUMN more", "ADD COLUMN other int"] {
+        for conn in &mut take_all(&pool) {
+            assert_eq!(streamed(conn, "SELECT * FROM item").unwrap(), 1);
+            assert_eq!(bound(conn, "SELECT * FROM item").unwrap(), 1);
+        }
+        psql(&format!("ALTER TABLE item {change}"));
+    }
+    // A column that is named: one error for all connections.
+    take_all(&pool).iter_mut().for_each(|conn| drop(conn.query("SELECT id FROM item", &[])));
+    for kind in ["bigint", "int"] {
+        psql(&format!("ALTER TABLE item ALTER COLUMN id TYPE {kind}"));
+        let mut all = take_all(&pool);
+        let failed = all.iter_mut().filter_map(|conn| streamed(conn, "SELECT id FROM item").err());
+        assert_eq!(failed.count(), 1, "{kind}");
+    }
+    assert_eq!(pool.stats().closed.total(), 0);
+}
+
+#[test]
+fn settings_that_stay_after_the_use_count_for_what_was_kept_before() {
+    for reset in [Reset::Off, Reset::Rollback] {
+        let pool = pool_of(1, manager().reset_on_return(reset));
+        let sql = "SELECT extract(epoch FROM '2024-01-01 00:00'::timestamptz)::bigint::text";
+        for (zone, epoch) in [("UTC", "1704067200"), ("Asia/Tokyo", "1704034800")] {
+            pool.get().unwrap().batch_execute(&format!("SET timezone TO '{zone}'")).unwrap();
+            let row = pool.get().unwrap().query_one(sql, &[]).unwrap();
+            assert_eq!(row.get::<_, String>(0), epoch, "{reset:?}");
+        }
+    }
+}
+
+#[test]
+fn behind_a_declared_pooler_types_that_have_changed_are_asked_for_after_one_error() {
+    let _database = own_database("meaning_pooler");
+    psql("CREATE TABLE item (code int)");
+    let bouncer = Bouncer::start_for(database(), shared().port(), 2, "transaction");
+    let pool = pool_of(1, Manager::new(bouncer.config(), NoTls).transaction_pooler(true));
+    let mut conn = pool.get().unwrap();
+    let sql = "SELECT 1 FROM item WHERE code = $1";
+    conn.query(sql, &[&1]).unwrap();
+    psql("ALTER TABLE item ALTER COLUMN code TYPE text");
+    assert!(conn.query(sql, &[&1]).is_err());
+    conn.query(sql, &[&"1"]).unwrap();
 }

@@ -70,7 +70,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 ///   there to its end, or to the reset after it. Time limits, `application_name`, the defaults of
 ///   transactions and parameters with a dot in their names (`app.tenant`) do not matter.
 /// - **What neither the text nor the server tells:** a *function* that sets `TimeZone`, a role or a
-///   planner's parameter; a function that is declared `IMMUTABLE` and reads a parameter; a value of an enum
+///   planner's parameter (one that changes a table's columns costs an error later in its transaction, each
+///   time); a function that is declared `IMMUTABLE` and reads a parameter; a value of an enum
 ///   that is renamed, in a text that has the old name in it. [`Statement::columns`] of a kept statement
 ///   are those from when the connection prepared it. If one of that matters, use
 ///   [`query_typed`](Client::query_typed), which prepares nothing, or `statement_cache(0)`.

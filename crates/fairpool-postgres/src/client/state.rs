@@ -15,7 +15,7 @@ use super::cancel::ThisUse;
 use super::comment::Comment;
 use super::pooler::refuse;
 use super::role::ServerRole;
-use super::rules::{Rules, is_lost_statement};
+use super::rules::{Rules, is_lost_statement, is_outdated};
 use super::statements::Statements;
 use crate::Reset;
 use crate::left::{Effect, Left};
@@ -400,7 +400,7 @@ impl State {
             // It was forgotten, and is prepared again when it is next used.
             Source::Kept(statement) if statement.named().is_ok() => {}
             // All connections have it like this.
-            Source::Ours(statement) if is_lost && statement.epoch().is_some() => {
+            Source::Ours(statement) if is_outdated(error) && statement.epoch().is_some() => {
                 self.statements.end_epoch_of(statement);
             }
             _ if is_duplicate || is_lost && matches!(source, Source::Text(_)) => {

@@ -65,15 +65,24 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 ///   trip (30 to 60 µs more than a kept one). What remains is a column named in the statement whose
 ///   type changes while a transaction is under way: this one error (0A000) reaches its caller. The first connection
 ///   to notice a change tells all others, which then prepare anew.
-/// - **A use that changes what names mean** (`CREATE`, `ALTER`, `DROP`, temporary tables,
-///   `search_path`) has the driver's own calls from there to its end, or to the reset after it. Roles
-///   and other parameters do not matter.
+/// - **A use that changes what texts mean** (`CREATE`, `ALTER`, `DROP`, temporary tables, `SET` of a
+///   role, `search_path`, `TimeZone` and nearly all other parameters) has the driver's own calls from
+///   there to its end, or to the reset after it. Time limits, `application_name`, the defaults of
+///   transactions and parameters with a dot in their names (`app.tenant`) do not matter.
+/// - **What neither the text nor the server tells:** a *function* that sets `TimeZone`, a role or a
+///   planner's parameter (one that changes a table's columns costs an error later in its transaction, each
+///   time); a function that is declared `IMMUTABLE` and reads a parameter; a value of an enum
+///   that is renamed, in a text that has the old name in it. [`Statement::columns`] of a kept statement
+///   are those from when the connection prepared it. If one of that matters, use
+///   [`query_typed`](Client::query_typed), which prepares nothing, or `statement_cache(0)`.
 /// - **Values.** The sixth execution of a statement on a connection may use a plan that fits the
 ///   average value. If that is bad for some, set `plan_cache_mode` to `force_custom_plan` as a
 ///   [`session_setting`](crate::PostgresConnectionManager::session_setting): the planner then runs for
 ///   each execution.
 /// - **Texts with values in them** never repeat, and only fill the cache. Pass values as parameters.
-/// - **Not kept** are the statements of [`query_raw`](Client::query_raw) (it takes the types of a
+/// - **Not kept** are `FETCH` and `EXECUTE`, whose columns are those of another statement; texts with
+///   a time such as `'now'` or `'today'`, or a type such as `regtype`, which the server reads when it
+///   prepares them; the statements of [`query_raw`](Client::query_raw) (it takes the types of a
 ///   kept one, and then needs one round trip), of the methods with `typed` in their names, of
 ///   `COPY`, of [`simple_query`](Client::simple_query) and
 ///   [`batch_execute`](Client::batch_execute), and of [`prepare_typed`](Client::prepare_typed).
@@ -134,7 +143,8 @@ impl Client {
         role: ServerRole,
         seat: Option<Seat>,
     ) -> Self {
-        Self { seat, inner, state: State::new(rules, role) }
+        let state = State::new(rules, role, seat.as_ref().map(Seat::id));
+        Self { seat, inner, state }
     }
 
     fn parts(&mut self) -> (&mut postgres::Client, &mut State) {

@@ -3,6 +3,7 @@
 
 mod functions;
 mod lexer;
+mod parameters;
 mod scan;
 mod statement;
 #[cfg(test)]
@@ -84,13 +85,21 @@ pub(crate) struct Effect {
     pub(crate) leaves: Left,
     /// After its success no transaction is open.
     pub(crate) ends_transaction: bool,
-    /// Names may mean something else afterwards: it changes the schema or the `search_path`.
+    /// Texts may mean something else afterwards: it changes the schema, or a parameter by which the
+    /// server reads or plans them.
     pub(crate) renames: bool,
+    /// The text itself may mean something else each time, of which the server does not tell: it names
+    /// a cursor, or has `'now'` in it.
+    pub(crate) is_fleeting: bool,
 }
 
 impl Effect {
-    pub(crate) const ANYTHING: Effect =
-        Effect { leaves: Left::ANYTHING, ends_transaction: false, renames: true };
+    pub(crate) const ANYTHING: Effect = Effect {
+        leaves: Left::ANYTHING,
+        ends_transaction: false,
+        renames: true,
+        is_fleeting: true,
+    };
 
     /// Reads the text of one or more statements.
     pub(crate) fn of(sql: &str, harmless: &Harmless) -> Effect {

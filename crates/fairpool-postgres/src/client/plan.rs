@@ -1,17 +1,18 @@
 //! How a statement is executed: as one that the connection keeps prepared, or else as the driver
 //! does it.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use postgres::error::SqlState;
-use postgres::types::Type;
+use postgres::types::{Type, WrongType};
 use postgres::{Error, GenericClient};
 
 use super::call::{Plan, Source};
-use super::rules::is_lost_statement;
+use super::rules::{is_lost_statement, is_outdated};
 use super::state::State;
 use super::statement::Statement;
-use crate::left::Effect;
+use crate::left::{Effect, Left};
 
 /// Codes of errors that a statement may have because the schema is no longer the one that it was
 /// prepared for: a column that a parameter is compared with has another type, for example. Most of
@@ -26,6 +27,9 @@ const PERHAPS_OUTDATED: [SqlState; 7] = [
     // "cache lookup failed for type"
     SqlState::INTERNAL_ERROR,
 ];
+
+/// How often a call prepares a statement again that is outdated each time.
+const RENEWALS: u32 = 5;
 
 impl State {
     /// Executes a statement. If the connection keeps it prepared, and it turns out to be outdated
@@ -53,12 +57,8 @@ impl State {
             let text = (is_late && kept.selects_all()).then(|| &**kept.sql());
             let plan = Plan::with_text(Source::Kept(kept), commented.as_deref().or(text), params);
             let result = call(inner, plan);
-            let renew = |error| {
-                let fresh = self.renew(inner, kept, begin.as_deref(), error)?;
-                let result = call(inner, Plan::of(Source::Kept(&fresh), params));
-                result.inspect_err(|error| self.note_second_error(error))
-            };
-            (Source::Kept(kept), result.or_else(renew))
+            let anew = |error| self.call_anew(inner, kept, params, &call, begin.as_deref(), error);
+            (Source::Kept(kept), result.or_else(anew))
         } else {
             let fresh = match source {
                 Source::Text(sql) => self.prepare_to_keep(inner, sql, effect, Some(params)),
@@ -66,13 +66,43 @@ impl State {
             };
             let call = |fresh: Option<Statement>| {
                 let source = fresh.as_ref().map_or(source, Source::Kept);
-                call(inner, Plan::with_text(source, commented.as_deref(), params))
+                let result = call(inner, Plan::with_text(source, commented.as_deref(), params));
+                match (result, fresh) {
+                    (Err(error), Some(fresh)) if is_outdated(&error) => {
+                        self.call_anew(inner, &fresh, params, &call, None, error)
+                    }
+                    (result, _) => result,
+                }
             };
             (source, fresh.and_then(call))
         };
         let result = self.note(source, effect, result);
         self.ask_at_once(inner);
         result
+    }
+
+    /// Executes a statement that had this error as another one, if it was outdated.
+    #[cold]
+    fn call_anew<C: GenericClient, R>(
+        &mut self,
+        inner: &mut C,
+        outdated: &Statement,
+        params: usize,
+        call: &impl Fn(&mut C, Plan<'_>) -> Result<R, Error>,
+        begin: Option<&str>,
+        mut error: Error,
+    ) -> Result<R, Error> {
+        let mut statement = outdated.clone();
+        for _ in 0..RENEWALS {
+            let fresh = self.renew(inner, &statement, begin, error)?;
+            match call(inner, Plan::of(Source::Kept(&fresh), params)) {
+                // The schema has changed once more in between.
+                Err(again) if is_outdated(&again) => (statement, error) = (fresh, again),
+                result => return result.inspect_err(|error| self.note_second_error(error)),
+            }
+        }
+        self.note_second_error(&error);
+        Err(error)
     }
 
     /// Chooses how to execute a statement whose rows are read later. It is executed only once, so
@@ -85,7 +115,8 @@ impl State {
         params: usize,
     ) -> Result<Plan<'s>, Error> {
         let Source::Text(sql) = source else {
-            return Ok(Plan::with_text(source, commented, params));
+            let text = commented.or(self.text_instead(source));
+            return Ok(Plan::with_text(source, text, params));
         };
         let sent = commented.unwrap_or(sql);
         let types = match self.kept(source) {
@@ -95,6 +126,15 @@ impl State {
             None => self.ask_for_types(inner, sql, &[])?,
         };
         Ok(Plan::unnamed(sent, types, params))
+    }
+
+    /// The text of a statement that is executed only once, so that it must not turn out to be outdated:
+    /// its user has got one that the connection had kept, maybe for long.
+    pub(super) fn text_instead<'s>(&mut self, source: Source<'s>) -> Option<&'s str> {
+        let Source::Ours(statement) = source else { return None };
+        let may_be_outdated = statement.epoch().is_some()
+            && (statement.selects_all() || !self.statements.is_current(statement));
+        may_be_outdated.then(|| &**statement.sql())
     }
 
     /// Prepares a statement for its user, or takes one that the connection keeps.
@@ -160,11 +200,14 @@ impl State {
                 return Ok(Some(Statement::unnamed(sql, effect, Arc::new([]))));
             }
             Statement::unnamed(sql, effect, self.ask_for_types(inner, sql, &[])?)
-        } else if self.renamed || !self.statements.takes(sql) {
+        } else if self.renamed || effect.is_fleeting || !self.statements.takes(sql) {
             return Ok(None);
         } else {
             Statement::new(sql, effect, inner.prepare(sql)?)
         };
+        if !self.statements.takes(sql) {
+            return Ok(Some(statement));
+        }
         let statement = statement.kept_since(epoch);
         self.statements.keep(&statement);
         Ok(Some(statement))
@@ -199,9 +242,14 @@ impl State {
         error: Error,
     ) -> Result<Statement, Error> {
         let is_lost = is_lost_statement(&error);
-        let is_suspect =
-            is_lost || error.code().is_some_and(|code| PERHAPS_OUTDATED.contains(code));
-        if !is_suspect || kept.named().is_err() {
+        let is_suspect = is_lost
+            || error.code().is_some_and(|code| PERHAPS_OUTDATED.contains(code))
+            || has_wrong_type(&error);
+        // From inside a procedure, which may have committed, or a function. There is a context too if
+        // the server is to log the parameters of errors.
+        let is_nested = kept.effect().leaves.intersects(Left::UNKNOWN)
+            && error.as_db_error().is_some_and(|db| db.where_().is_some());
+        if !is_suspect || is_nested || kept.named().is_err() {
             return Err(error);
         }
         if is_lost {
@@ -215,7 +263,18 @@ impl State {
             return Err(error);
         }
         // Refused in a transaction that has failed.
-        let Ok(fresh) = inner.prepare(kept.sql()) else { return Err(error) };
+        let fresh = match inner.prepare(kept.sql()) {
+            Ok(fresh) => fresh,
+            Err(other) => {
+                if other.code() == Some(&SqlState::DUPLICATE_PSTATEMENT) {
+                    self.has_lost_statement(&other);
+                }
+                return Err(error);
+            }
+        };
+        if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
+            self.compare_backend(inner);
+        }
         let fresh = Statement::new(kept.sql(), kept.effect(), fresh);
         let is_renewed = is_lost || !fresh.is_like(kept);
         if is_renewed {
@@ -226,6 +285,17 @@ impl State {
         if is_renewed { Ok(fresh) } else { Err(error) }
     }
 
+    /// After a kept statement was not there: if the session is another one, a pooler gives it to
+    /// several clients, and a kept name may be another client's statement.
+    fn compare_backend<C: GenericClient>(&mut self, inner: &mut C) {
+        let row = inner.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]);
+        let id = row.ok().and_then(|rows| rows.first()?.try_get::<_, i32>(0).ok());
+        let id = id.and_then(|id| u32::try_from(id).ok());
+        if id.is_some() && self.backend.is_some() && id != self.backend {
+            self.rules().has_moved();
+        }
+    }
+
     /// The statement had been prepared just before.
     #[cold]
     fn note_second_error(&mut self, error: &Error) {
@@ -233,4 +303,9 @@ impl State {
             self.has_lost_statement(error);
         }
     }
+}
+
+/// Whether the driver itself has refused a value, by the type that its parameter had.
+fn has_wrong_type(error: &Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<WrongType>())
 }

@@ -77,6 +77,19 @@ impl Rules {
         }
     }
 
+    /// A connection has another session than when it was opened.
+    pub(super) fn has_moved(&self) {
+        self.statements.switch_off();
+        self.warn_of_pooler("a connection has changed to another process of the server");
+    }
+
+    /// A new connection's session has statements of another client, maybe of another process, whose
+    /// names are those that this one will use.
+    pub(crate) fn is_used_session(&self) {
+        self.statements.switch_off();
+        self.warn_of_pooler("the session of a new connection has another client's statements");
+    }
+
     fn warn_of_pooler(&self, symptom: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
@@ -92,10 +105,15 @@ impl Rules {
 /// Whether the server no longer has a prepared statement, or one whose result has changed. All
 /// later executions on this connection would fail likewise.
 pub(crate) fn is_lost_statement(error: &Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    let is_stale_plan = db.code() == &SqlState::FEATURE_NOT_SUPPORTED
-        && db.routine() == Some("RevalidateCachedQuery");
-    is_stale_plan || db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME
+    is_outdated(error) || error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+}
+
+/// Whether the server refuses a prepared statement because its result has changed.
+pub(super) fn is_outdated(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        db.code() == &SqlState::FEATURE_NOT_SUPPORTED
+            && db.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 /// Whether the error quotes a name that the driver gives to statements, such as `"s12"`.

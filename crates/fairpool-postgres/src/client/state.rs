@@ -15,7 +15,7 @@ use super::cancel::ThisUse;
 use super::comment::Comment;
 use super::pooler::refuse;
 use super::role::ServerRole;
-use super::rules::{Rules, is_lost_statement};
+use super::rules::{Rules, is_lost_statement, is_outdated};
 use super::statements::Statements;
 use crate::Reset;
 use crate::left::{Effect, Left};
@@ -28,6 +28,8 @@ pub(crate) struct State {
     rules: Arc<Rules>,
     /// What the connection asked of its server when it was opened.
     role: ServerRole,
+    /// The process of the server that it had then.
+    pub(super) backend: Option<u32>,
     /// A call was refused because it writes: the server may have changed its role.
     is_role_in_doubt: bool,
     left: Left,
@@ -53,11 +55,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(rules: Arc<Rules>, role: ServerRole) -> Self {
+    pub(crate) fn new(rules: Arc<Rules>, role: ServerRole, backend: Option<u32>) -> Self {
         let statements = Statements::new(&rules);
         Self {
             rules,
             role,
+            backend,
             is_role_in_doubt: false,
             left: Left::NOTHING,
             was_lent: false,
@@ -156,6 +159,7 @@ impl State {
         self.left = Left::NOTHING;
         self.was_lent = false;
         self.renamed = false;
+        self.begin = None;
         self.is_role_in_doubt = false;
     }
 
@@ -163,6 +167,7 @@ impl State {
     pub(super) fn lend(&mut self) {
         self.mark(Left::ANYTHING);
         self.was_lent = true;
+        self.renamed = true;
         self.begin = None;
     }
 
@@ -394,6 +399,10 @@ impl State {
         match source {
             // It was forgotten, and is prepared again when it is next used.
             Source::Kept(statement) if statement.named().is_ok() => {}
+            // All connections have it like this.
+            Source::Ours(statement) if is_outdated(error) && statement.epoch().is_some() => {
+                self.statements.end_epoch_of(statement);
+            }
             _ if is_duplicate || is_lost && matches!(source, Source::Text(_)) => {
                 self.has_lost_statement(error);
             }

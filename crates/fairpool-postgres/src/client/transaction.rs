@@ -89,7 +89,8 @@ impl<'a> Transaction<'a> {
     {
         let (inner, state) = self.parts();
         let effect = state.admit(inner, query.source())?;
-        let result = match query.source().named() {
+        let text = state.text_instead(query.source());
+        let result = match text.map_or_else(|| query.source().named(), Err) {
             Ok(statement) => inner.bind(statement, params),
             Err(sql) => inner.bind(sql, params),
         };
@@ -231,10 +232,12 @@ impl<'a> TransactionBuilder<'a> {
     ///
     /// As [`postgres::TransactionBuilder::start`].
     pub fn start(self) -> Result<Transaction<'a>, Error> {
+        // If one is open already, this is no beginning, and what came before must not be lost.
+        let is_first = !self.state.may_be_in_transaction();
         self.state.mark(Left::TRANSACTION);
         let inner = self.inner.start();
         let inner = Some(self.state.answered(inner)?);
-        self.state.begin = Some(match self.modes.as_slice() {
+        self.state.begin = is_first.then(|| match self.modes.as_slice() {
             [] => Cow::Borrowed(BEGIN),
             modes => Cow::Owned(format!("{BEGIN} {}", modes.join(", "))),
         });

@@ -23,11 +23,18 @@ pub(super) struct Unreadable;
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
+    has_moment: bool,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, has_moment: false }
+    }
+
+    /// Whether a string so far may be a time that the server reads by its clock when it prepares the
+    /// statement, such as `'now'`.
+    pub(super) fn has_moment(&self) -> bool {
+        self.has_moment
     }
 
     /// The next token, or `None` at the end.
@@ -117,12 +124,14 @@ impl<'a> Lexer<'a> {
     /// string's end depends on `standard_conforming_strings`.
     fn string(&mut self) -> Result<Token<'a>, Unreadable> {
         self.at += 1;
+        let start = self.at;
         loop {
             self.skip_to(b'\'')?;
             if self.at >= 2 && self.text.as_bytes()[self.at - 2] == b'\\' {
                 return Err(Unreadable);
             }
             if self.peek(0) != Some(b'\'') {
+                self.look_for_moment(start, self.at - 1);
                 return Ok(Token::Other);
             }
             self.at += 1;
@@ -131,11 +140,15 @@ impl<'a> Lexer<'a> {
 
     fn escape_string(&mut self) -> Result<Token<'a>, Unreadable> {
         self.at += 1;
+        let start = self.at;
         loop {
             match self.peek(0).ok_or(Unreadable)? {
                 b'\\' => self.at += 2,
                 b'\'' if self.peek(1) == Some(b'\'') => self.at += 2,
-                b'\'' => return Ok(self.one(Token::Other)),
+                b'\'' => {
+                    self.look_for_moment(start, self.at);
+                    return Ok(self.one(Token::Other));
+                }
                 _ => self.at += 1,
             }
         }
@@ -157,8 +170,20 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         let tag = &self.text[start..self.at];
         let length = self.text[self.at..].find(tag).ok_or(Unreadable)?;
+        self.look_for_moment(self.at, self.at + length);
         self.at += length + tag.len();
         Ok(Token::Other)
+    }
+
+    fn look_for_moment(&mut self, start: usize, end: usize) {
+        const MOMENTS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+        // The server takes no longer ones for times.
+        const LONGEST: usize = 128;
+        if end - start <= LONGEST {
+            let mut words = self.text[start..end].split(|c: char| !c.is_ascii_alphabetic());
+            self.has_moment |=
+                words.any(|word| MOMENTS.iter().any(|m| word.eq_ignore_ascii_case(m)));
+        }
     }
 
     /// Moves past the next such byte.

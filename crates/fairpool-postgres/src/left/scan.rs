@@ -55,6 +55,7 @@ pub(super) struct Scan<'a> {
     /// The depth of the arguments of `set_config`, while the scan is inside them. Their end shows
     /// whether the last one is TRUE: then the setting ends with the transaction.
     set_config: Option<usize>,
+    configures: bool,
     before_previous: Option<Token<'a>>,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Scan<'a> {
             calls: 0,
             closed_call: false,
             set_config: None,
+            configures: false,
             before_previous: None,
         }
     }
@@ -83,6 +85,11 @@ impl<'a> Scan<'a> {
     pub(super) fn left(&self) -> Left {
         // Only a text that the server rejects ends inside a list of arguments.
         if self.set_config.is_some() { self.left | Left::SETTINGS } else { self.left }
+    }
+
+    /// Whether `set_config` is called.
+    pub(super) fn configures(&self) -> bool {
+        self.configures
     }
 
     pub(super) fn token(&mut self, token: Token<'a>) {
@@ -214,6 +221,7 @@ impl<'a> Scan<'a> {
             _ => (None, true),
         };
         let left = functions::call(schema, last, of_server, self.harmless);
+        self.configures |= left == Left::SETTINGS;
         if left == Left::SETTINGS && self.set_config.is_none() {
             self.set_config = Some(self.depth);
         } else {

@@ -6,15 +6,24 @@
 use super::functions::Harmless;
 use super::lexer::{Lexer, Token, Unreadable};
 use super::scan::{Kind, Scan, lower};
-use super::{Effect, Left, is_name_of_driver};
+use super::{Effect, Left, is_name_of_driver, parameters};
 
 /// Reads a text of one or more statements.
 pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable> {
     let lexer = Lexer::new(sql);
     let left = Left::NOTHING;
     let renames = mentions_search_path(sql);
-    let mut reader =
-        Reader { lexer, token: None, harmless, left, open: None, renames, index: false };
+    let mut reader = Reader {
+        sql,
+        lexer,
+        token: None,
+        harmless,
+        left,
+        open: None,
+        renames,
+        is_fleeting: false,
+        index: false,
+    };
     reader.advance()?;
     let mut statements = 0;
     while reader.token.is_some() {
@@ -23,14 +32,24 @@ pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable>
         reader.statement(statements == 0)?;
         statements += 1;
     }
-    let Reader { left: leaves, renames, open, .. } = reader;
-    Ok(Effect { leaves, renames, ends_transaction: open == Some(false) })
+    let Reader { left: leaves, renames, is_fleeting, open, .. } = reader;
+    let is_fleeting = is_fleeting || reader.lexer.has_moment();
+    Ok(Effect { leaves, renames, is_fleeting, ends_transaction: open == Some(false) })
 }
 
 /// Whether a text has these words, in a string too: `set_config('search_path', …)`.
 fn mentions_search_path(sql: &str) -> bool {
     let words = b"search_path";
     sql.as_bytes().windows(words.len()).any(|window| window.eq_ignore_ascii_case(words))
+}
+
+/// Whether this is a type whose strings are read when a statement is prepared, and not again if what
+/// they name is dropped and created: `'mood'::regtype`. (`regclass` is.)
+fn is_name_of_catalogue(token: Token<'_>) -> bool {
+    let Token::Word(word) = token else { return false };
+    let types = ["type", "proc", "procedure", "role", "namespace", "oper", "operator"];
+    let is_reg = word.get(..3).is_some_and(|reg| reg.eq_ignore_ascii_case("reg"));
+    is_reg && types.iter().any(|name| word[3..].eq_ignore_ascii_case(name))
 }
 
 /// What the list after EXPLAIN starts with, if it is not a query in parentheses.
@@ -51,6 +70,7 @@ const EXPLAIN_OPTIONS: &[&str] = &[
 ];
 
 struct Reader<'a> {
+    sql: &'a str,
     lexer: Lexer<'a>,
     /// The next token; `None` at the end of the text.
     token: Option<Token<'a>>,
@@ -60,6 +80,7 @@ struct Reader<'a> {
     open: Option<bool>,
     /// See [`Effect`].
     renames: bool,
+    is_fleeting: bool,
     /// The statement is CREATE INDEX.
     index: bool,
 }
@@ -101,7 +122,12 @@ impl<'a> Reader<'a> {
             // The word itself is part of the scan: it may announce a name.
             "update" => return self.scan(Kind::Update),
             "select" | "insert" | "delete" | "merge" | "values" | "table" | "with" | "show"
-            | "fetch" | "move" | "close" => return self.scan(Kind::Query),
+            | "move" | "close" => return self.scan(Kind::Query),
+            // Another cursor of this name has other columns.
+            "fetch" => {
+                self.is_fleeting = true;
+                return self.scan(Kind::Query);
+            }
             "create" | "alter" | "drop" => {
                 self.renames = true;
                 self.define()?;
@@ -126,7 +152,10 @@ impl<'a> Reader<'a> {
             "declare" => self.left |= Left::CURSOR,
             "prepare" => self.prepare()?,
             "load" => self.left |= Left::BEYOND_RESET,
-            "execute" | "do" | "call" => self.left |= Left::UNKNOWN,
+            "execute" | "do" | "call" => {
+                self.left |= Left::UNKNOWN;
+                self.is_fleeting |= self.is("execute");
+            }
             _ => {
                 self.left |= Left::ANYTHING;
                 self.renames = true;
@@ -238,14 +267,26 @@ impl<'a> Reader<'a> {
         self.advance()?;
         let local = self.eat_before_name("local")?;
         let _ = self.eat_before_name("session")?;
-        // SET SCHEMA is another name of SET search_path.
-        self.renames |= self.is("schema");
-        let ends_with_transaction =
-            local || self.eat_before_name("transaction")? || self.eat_before_name("constraints")?;
-        if !ends_with_transaction {
+        let is_of_transaction =
+            self.eat_before_name("transaction")? || self.eat_before_name("constraints")?;
+        if !is_of_transaction && !local {
             self.left |= Left::SETTINGS;
         }
+        if !is_of_transaction && !self.eat_before_name("characteristics")? {
+            self.renames |= !self.is_harmless_parameter()?;
+        }
         Ok(())
+    }
+
+    /// Reads the name of a parameter. Other forms are no names of parameters: `TIME ZONE`, `SCHEMA`,
+    /// `ROLE`.
+    fn is_harmless_parameter(&mut self) -> Result<bool, Unreadable> {
+        let Some(Token::Word(name) | Token::Quoted(name)) = self.token else {
+            // The first part of the name was taken for a word of SET.
+            return Ok(self.token == Some(Token::Dot));
+        };
+        self.advance()?;
+        Ok(self.token == Some(Token::Dot) || parameters::is_harmless(name))
     }
 
     /// Without its statements, a driver fails, and so do those who keep some.
@@ -284,11 +325,13 @@ impl<'a> Reader<'a> {
         while let Some(token) = self.token {
             self.advance()?;
             scan.token(token);
+            self.is_fleeting |= is_name_of_catalogue(token);
             if token == Token::Semicolon {
                 break;
             }
         }
         self.left |= scan.left();
+        self.renames |= scan.configures() && !parameters::sets_harmless(self.sql);
         // SELECT INTO
         self.renames |= self.left.intersects(Left::TEMPORARY);
         self.index = false;

@@ -390,16 +390,59 @@ fn what_changes_the_meaning_of_names_is_noted() {
         "DISCARD ALL",
         "nonsense",
         "SELECT 'not closed",
+        "SET TimeZone TO 'UTC'",
+        "SET LOCAL \"timezone\" TO 'UTC'",
+        "SET TIME ZONE 'UTC'",
+        "SET LOCAL ROLE a",
+        "SET ROLE a",
+        "SET SESSION AUTHORIZATION a",
+        "SET work_mem TO '1GB'",
+        "SELECT set_config('timezone', $1, true)",
+        "SELECT SET_CONFIG ( $1, $2, true)",
+        "SELECT set_config('app.tenant', $1, true), pg_catalog.set_config('jit', $1, true)",
     ];
     all.into_iter().for_each(|sql| assert!(renames(sql), "{sql}"));
     let others = [
         "SELECT schema FROM t",
         "SET app.tenant TO 'a'",
-        "SET LOCAL ROLE a",
+        "SET LOCAL \"app\".\"tenant\" TO 'a'",
+        "SET local.tenant TO 'a'",
+        "SET LOCAL statement_timeout TO 1",
+        "SET SESSION Lock_Timeout TO 1",
+        "SET TRANSACTION READ ONLY",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET CONSTRAINTS ALL DEFERRED",
         "SELECT set_config('app.tenant', $1, false)",
+        "SELECT \"set_config\" ( 'app.tenant', $1, false)",
         "UPDATE t SET schema = 1",
         "BEGIN; INSERT INTO t VALUES (1); COMMIT",
         "TRUNCATE t",
     ];
     others.into_iter().for_each(|sql| assert!(!renames(sql), "{sql}"));
+}
+
+#[test]
+fn what_means_something_else_each_time_is_noted() {
+    let is_fleeting = |sql: &str| Effect::of(sql, &Harmless::default()).is_fleeting;
+    let all = [
+        "FETCH ALL FROM c",
+        "EXECUTE q (1)",
+        "INSERT INTO t VALUES ('now')",
+        "SELECT 1 WHERE a > 'Today' AND b",
+        "SELECT E'yesterday'::date",
+        "SELECT '[today,tomorrow)'::daterange",
+        "SELECT $$now$$::timestamp, 1",
+        "SELECT $a$now$a$::timestamp",
+        "SELECT 'mood'::regtype, 1",
+    ];
+    all.into_iter().for_each(|sql| assert!(is_fleeting(sql), "{sql}"));
+    let others = [
+        "SELECT now() AS now, \"now\" FROM today -- now",
+        "SELECT 'unknown', 'nowhere', 'it''s', 'ü'",
+        "SELECT 't'::regclass, regexp_replace(a, 'b', 'c'), reg FROM región",
+        "MOVE 1 FROM c",
+        "DECLARE c CURSOR FOR SELECT 1",
+        "CALL p()",
+    ];
+    others.into_iter().for_each(|sql| assert!(!is_fleeting(sql), "{sql}"));
 }

@@ -325,13 +325,17 @@ impl<T> PostgresConnectionManager<T> {
         !self.settings.is_empty()
     }
 
-    /// Applies the session settings to a new session, and asks for its backend, in one round trip. `None` if the server refuses to tell.
+    /// Applies the session settings to a new session, and asks for its backend and whether it is new
+    /// indeed, in one round trip. `None` if the server refuses to tell.
     ///
     /// The driver has a number from the login and keeps it to itself. It would not do anyway:
     /// PgBouncer makes up its own, and no list of the server has that.
     pub(super) fn set_up(&self, client: &mut Client) -> Result<Option<Backend>, Error> {
         let backend = |row: Row| {
             let id = u32::try_from(row.try_get::<_, i32>(0).ok()?).ok()?;
+            if row.try_get(2).ok()? {
+                self.rules.is_used_session();
+            }
             Some((id, row.try_get(1).ok()?))
         };
         match self.send_settings(client) {
@@ -367,7 +371,8 @@ impl<T> PostgresConnectionManager<T> {
 /// it runs the server sends no notices, which the driver would log: they may quote a value.
 fn settings_sql(number: usize) -> String {
     let backend = "SELECT pg_catalog.pg_backend_pid(), \
-                   pg_catalog.pg_postmaster_start_time()::pg_catalog.text";
+                   pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
+                   EXISTS (SELECT FROM pg_catalog.pg_prepared_statements)";
     if number == 0 {
         return backend.to_owned();
     }

@@ -55,7 +55,7 @@ fn a_text_is_prepared_once_per_connection_and_shared_across_checkouts() {
             assert_eq!(conn.query("SELECT $1::int", &[&n]).unwrap().len(), 1);
             assert!(conn.query_opt("SELECT $1::int", &[&n]).unwrap().is_some());
             // So that there is something to reset.
-            conn.batch_execute("SET work_mem = '1MB'; SELECT pg_advisory_lock(1)").unwrap();
+            conn.batch_execute("SET lock_timeout = 0; SELECT pg_advisory_lock(1)").unwrap();
         }
         let counts = pool.manager().statements();
         assert_eq!((counts.prepared, counts.hits), (1, 79), "{reset:?}");

@@ -18,6 +18,7 @@ mod driver;
 mod errors;
 mod faults;
 mod forks;
+mod kept_meaning;
 mod kept_statements;
 mod left_behind;
 mod limits;

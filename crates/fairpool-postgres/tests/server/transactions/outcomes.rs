@@ -380,3 +380,25 @@ fn transactions_that_their_closure_ends_are_neither_retried_nor_said_to_be_commi
         }
     }
 }
+
+#[test]
+fn a_rollback_in_a_text_that_cannot_be_read_is_not_called_a_commit() {
+    let _database = own_database("outcomes_unreadable");
+    psql("CREATE TABLE written (n int)");
+    let pool = pool_of(1, manager());
+    // Where this string ends depends on a setting of the server.
+    let text = r"SELECT 'a\'; ROLLBACK; SELECT 'a\'";
+    let end = transaction(&pool, options(), |tx| {
+        tx.execute("INSERT INTO written VALUES (1)", &[])?;
+        tx.batch_execute(text)
+    });
+    assert!(matches!(end, Err(TransactionError::EndedByClosure)), "{end:?}");
+    assert_eq!(psql("SELECT count(*) FROM written"), "0");
+    // And one that leaves the transaction as it is.
+    let end = transaction(&pool, options(), |tx| {
+        tx.execute("INSERT INTO written VALUES (1)", &[])?;
+        tx.batch_execute(r"SELECT 'a\'")
+    });
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!(psql("SELECT count(*) FROM written"), "1");
+}

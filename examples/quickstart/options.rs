@@ -27,7 +27,8 @@ pub enum Database {
     Postgres { config: Box<Config>, named_by: &'static str },
 }
 
-/// Threads share a few connections to a database through a fairpool, and the data is checked at the end
+/// Threads share a few connections to a database through a fairpool, and the data is checked at the
+/// end
 #[derive(Parser)]
 #[command(name = "quickstart")]
 struct Arguments {
@@ -52,7 +53,8 @@ struct Arguments {
     #[arg(value_parser = value_parser!(u32).range(0..=60_000))]
     timeout_ms: u32,
 
-    /// PostgreSQL server, postgres://user:password@host:port/database [env: DATABASE_URL] [default: an SQLite file]
+    /// PostgreSQL server, postgres://user:password@host:port/database [env: DATABASE_URL] [default:
+    /// an SQLite file]
     // Not clap's own `env`: it would show the value, password and all, in `--help`.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,

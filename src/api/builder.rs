@@ -232,7 +232,8 @@ impl<M: ManageConnection> Builder<M> {
     }
 
     /// For the drop-in for `r2d2`, as [`skip_check_within`](Builder::skip_check_within), but only a
-    /// check counts, neither a use nor a connect. Whichever of these settings comes last has effect.
+    /// check counts, neither a use nor a connect. Whichever of these settings comes last has
+    /// effect.
     #[doc(hidden)]
     pub fn trusts_checks_for(mut self, trusts_checks_for: Duration) -> Builder<M> {
         self.config.policy.fresh_by_check = true;

@@ -120,8 +120,8 @@ impl<M: ManageConnection> Pool<M> {
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect),
     /// [`ErrorKind::Forked`](crate::ErrorKind::Forked); if the pool has a
-    /// [`HandleUse`](crate::HandleUse), [`ErrorKind::UseHandler`](crate::ErrorKind::UseHandler); or,
-    /// if it is built with [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
+    /// [`HandleUse`](crate::HandleUse), [`ErrorKind::UseHandler`](crate::ErrorKind::UseHandler);
+    /// or, if it is built with [`SelfDeadlock::Fail`](crate::SelfDeadlock::Fail),
     /// [`ErrorKind::SelfDeadlock`](crate::ErrorKind::SelfDeadlock).
     ///
     /// # Blocking
@@ -166,12 +166,12 @@ impl<M: ManageConnection> Pool<M> {
     ///
     /// Tasks and threads wait in one queue, by the same rules. The pool keeps the deadline: it
     /// needs no timer, and no executor in particular. The wait begins with the first poll, and
-    /// dropping the future cancels it. If the task is not polled within 50 ms after it was granted a
-    /// connection, the next caller gets that, and the task keeps its place in the queue. Until then
-    /// the connection is shown as *granted, not polled*.
+    /// dropping the future cancels it. If the task is not polled within 50 ms after it was granted
+    /// a connection, the next caller gets that, and the task keeps its place in the queue. Until
+    /// then the connection is shown as *granted, not polled*.
     ///
-    /// Only the wait is asynchronous. To use the connection is to block, so do that on a thread made
-    /// for it: see `interact` of the package `fairpool-tokio`.
+    /// Only the wait is asynchronous. To use the connection is to block, so do that on a thread
+    /// made for it: see `interact` of the package `fairpool-tokio`.
     ///
     /// # Errors
     ///

@@ -69,14 +69,14 @@ impl Inspector {
         self
     }
 
-    /// Gives the page of this pool a button, *ask the server*, that shows what `ask` returns; default
-    /// none. For what is too dear to be asked each second, such as which locks its connections wait
-    /// for: `who_waits` of `fairpool-postgres`. Also by `PUT /ask?pool=0`, with the pool's place
-    /// in the list. A second question about a pool replaces the first.
+    /// Gives the page of this pool a button, *ask the server*, that shows what `ask` returns;
+    /// default none. For what is too dear to be asked each second, such as which locks its
+    /// connections wait for: `who_waits` of `fairpool-postgres`. Also by `PUT /ask?pool=0`, with
+    /// the pool's place in the list. A second question about a pool replaces the first.
     ///
-    /// `ask` runs on a thread of its own, and should keep a limit of time by itself: two questions may
-    /// be under way in the process. Whoever can read the page can ask it. What it owns lives until
-    /// the server is dropped, so a clone of the pool in it keeps that pool open for so long.
+    /// `ask` runs on a thread of its own, and should keep a limit of time by itself: two questions
+    /// may be under way in the process. Whoever can read the page can ask it. What it owns lives
+    /// until the server is dropped, so a clone of the pool in it keeps that pool open for so long.
     ///
     /// # Examples
     ///
@@ -111,8 +111,9 @@ impl Inspector {
     ///
     /// # Errors
     ///
-    /// If there is no pool in the list, or one that a question is about is not; if the address cannot be resolved, is in use, or
-    /// can be reached from other machines; or if the system cannot start a thread.
+    /// If there is no pool in the list, or one that a question is about is not; if the address
+    /// cannot be resolved, is in use, or can be reached from other machines; or if the system
+    /// cannot start a thread.
     ///
     /// # Blocking
     ///

@@ -32,13 +32,14 @@
 //!
 //! - **It tries one address of a name.** If the first one of `localhost` is `::1` and the server
 //!   listens only on `127.0.0.1`, the connect is refused. Write the address.
-//! - **It would like to use the socket.** By default it connects to a loopback address over TCP, asks
-//!   for the server's socket, and connects again. The manager turns this off (`prefer_socket`): it
-//!   doubles each connect, and goes round a proxy. Use the option `socket` to connect by a socket.
+//! - **It would like to use the socket.** By default it connects to a loopback address over TCP,
+//!   asks for the server's socket, and connects again. The manager turns this off
+//!   (`prefer_socket`): it doubles each connect, and goes round a proxy. Use the option `socket` to
+//!   connect by a socket.
 //! - **Its `Debug` of `Conn` and `Opts` shows the password.** This crate's types do not.
-//! - **TLS is a feature of the driver**, and this crate switches none on: add a dependency on `mysql` 28
-//!   with `native-tls`, `rustls-tls` or `rustls-tls-ring`. Without one, options that ask for TLS make
-//!   the driver panic, which the pool counts as a failed connect.
+//! - **TLS is a feature of the driver**, and this crate switches none on: add a dependency on
+//!   `mysql` 28 with `native-tls`, `rustls-tls` or `rustls-tls-ring`. Without one, options that ask
+//!   for TLS make the driver panic, which the pool counts as a failed connect.
 //! - **It keeps 32 prepared statements for each connection**, for all its holders:
 //!   [`statement_cache`](MysqlConnectionManager::statement_cache) says what to know.
 //! - **`read_timeout` of the options limits each read of your statements**, so a long query fails
@@ -47,11 +48,12 @@
 //! # Servers that become read-only
 //!
 //! If a write is refused (1290, 1792, 1836), the connection asks the server whether it is now
-//! read-only, when it returns. If it was not when the connection was opened, the connection is closed
-//! as broken, and the others are checked before they are lent again. A transaction that its user made
-//! `READ ONLY` and a refusal by `--secure-file-priv` have the same codes, and are no fault. With
-//! [`writes_only`](MysqlConnectionManager::writes_only) no connection to a read-only server is opened
-//! or kept, and with [`or_server`](MysqlConnectionManager::or_server) the next server is tried.
+//! read-only, when it returns. If it was not when the connection was opened, the connection is
+//! closed as broken, and the others are checked before they are lent again. A transaction that its
+//! user made `READ ONLY` and a refusal by `--secure-file-priv` have the same codes, and are no
+//! fault. With [`writes_only`](MysqlConnectionManager::writes_only) no connection to a read-only
+//! server is opened or kept, and with [`or_server`](MysqlConnectionManager::or_server) the next
+//! server is tried.
 
 mod connection;
 mod left;

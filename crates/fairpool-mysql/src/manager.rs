@@ -34,8 +34,8 @@ type Init = dyn Fn(&mut Conn) -> Result<(), Error> + Send + Sync;
 ///
 /// # Defaults
 ///
-/// With the driver's own defaults, a caller waits for hours on a peer that is gone. Where the options
-/// have no value, this manager uses:
+/// With the driver's own defaults, a caller waits for hours on a peer that is gone. Where the
+/// options have no value, this manager uses:
 ///
 /// | setting | value | set by |
 /// |---|---|---|
@@ -107,8 +107,9 @@ impl MysqlConnectionManager {
     ///
     /// # Errors
     ///
-    /// If the driver cannot parse the URL, or an `@` comes after the host: it must be escaped, also in a
-    /// password with a `/`, `?` or `#`. The error does not show what may be part of a password.
+    /// If the driver cannot parse the URL, or an `@` comes after the host: it must be escaped, also
+    /// in a password with a `/`, `?` or `#`. The error does not show what may be part of a
+    /// password.
     ///
     /// # Examples
     ///
@@ -158,9 +159,9 @@ impl MysqlConnectionManager {
         })
     }
 
-    /// Asks for the role on the thread that returns the connection, before the pool lends this one or
-    /// another: a reset would only find out while others are lent. Rows that were not read, or a lost
-    /// connection, make the question fail.
+    /// Asks for the role on the thread that returns the connection, before the pool lends this one
+    /// or another: a reset would only find out while others are lent. Rows that were not read, or a
+    /// lost connection, make the question fail.
     #[cold]
     fn is_lost(&self, conn: &mut Connection) -> bool {
         let (inner, state) = conn.parts();
@@ -235,8 +236,8 @@ impl ManageConnection for MysqlConnectionManager {
     ///
     /// # Blocking
     ///
-    /// For four fifths of the pool's `open_timeout`, all servers together, if a server does not accept
-    /// the connection or falls silent. The resolution of names has no limit but the pool's.
+    /// For four fifths of the pool's `open_timeout`, all servers together, if a server does not
+    /// accept the connection or falls silent. The resolution of names has no limit but the pool's.
     fn connect(&self) -> Result<Connection, Error> {
         let limit = self.limits.open(self.servers());
         let mut result = Err(role::read_only());
@@ -256,9 +257,9 @@ impl ManageConnection for MysqlConnectionManager {
         limits::connect_timeout_misfit(&self.opts, self.servers(), limits).into_iter().collect()
     }
 
-    /// The server's id of the connection, as in `information_schema.processlist` and for `KILL`. The
-    /// driver has it from the login. A proxy that shares its sessions (ProxySQL, MaxScale) gives an
-    /// id of its own.
+    /// The server's id of the connection, as in `information_schema.processlist` and for `KILL`.
+    /// The driver has it from the login. A proxy that shares its sessions (ProxySQL, MaxScale)
+    /// gives an id of its own.
     fn backend_id(&self, conn: &mut Connection) -> Option<u32> {
         Some(conn.connection_id())
     }
@@ -274,9 +275,9 @@ impl ManageConnection for MysqlConnectionManager {
         self.check(conn, self.limits.validation())
     }
 
-    /// As [`is_valid`](ManageConnection::is_valid), within `limit`. It cannot be made again after it
-    /// ran out of time, because the driver would take the late answer for that of the next request.
-    /// So the pool's own threads make it
+    /// As [`is_valid`](ManageConnection::is_valid), within `limit`. It cannot be made again after
+    /// it ran out of time, because the driver would take the late answer for that of the next
+    /// request. So the pool's own threads make it
     /// ([`checks_within_limit`](ManageConnection::checks_within_limit) is `false`).
     ///
     /// # Errors
@@ -288,22 +289,22 @@ impl ManageConnection for MysqlConnectionManager {
 
     /// Whether the connection must not be used again: because a call had an error that is fatal, or
     /// because a write was refused and the server has become read-only since the connection was
-    /// opened; or because errors may have gone unseen, and it does not answer as it should. They may
-    /// after the rows of `query_iter`, `exec_iter` and `exec_batch`, and if the driver's connection was
-    /// lent and no reset follows.
+    /// opened; or because errors may have gone unseen, and it does not answer as it should. They
+    /// may after the rows of `query_iter`, `exec_iter` and `exec_batch`, and if the driver's
+    /// connection was lent and no reset follows.
     ///
     /// # Blocking
     ///
-    /// Only after a refused write, or if errors may have gone unseen: for one round trip, and 250 ms
-    /// at most.
+    /// Only after a refused write, or if errors may have gone unseen: for one round trip, and 250
+    /// ms at most.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         let (_, state) = conn.parts();
         state.has_failed || state.is_in_doubt() && self.is_lost(conn)
     }
 
     /// True for errors that this process's own configuration decides, whatever a server or the
-    /// network does. Nothing that comes from outside is permanent, because it may change while callers
-    /// wait.
+    /// network does. Nothing that comes from outside is permanent, because it may change while
+    /// callers wait.
     ///
     /// | `connect` fails because | permanent | reason |
     /// |---|---|---|
@@ -323,8 +324,8 @@ impl ManageConnection for MysqlConnectionManager {
     ///
     /// Fatal: errors of class 08 (also Galera's "not ready", 1047), the codes of a shutdown, of a
     /// killed session (1927, 3169), of inactivity (4031), a packet that is too large (1153), and a
-    /// prepared statement that the server no longer has (1243); and all errors that are not from the
-    /// server, unless the client itself rejected a value. Refused writes (1290, 1792, 1836) are
+    /// prepared statement that the server no longer has (1243); and all errors that are not from
+    /// the server, unless the client itself rejected a value. Refused writes (1290, 1792, 1836) are
     /// not: see [`has_broken`](ManageConnection::has_broken).
     fn is_fatal(&self, error: &Error) -> bool {
         is_fatal(error)
@@ -336,8 +337,8 @@ impl ManageConnection for MysqlConnectionManager {
         conn.parts().1.needs_reset()
     }
 
-    /// Undoes what [`Reset`] says. If errors may have gone unseen (the driver's connection was lent),
-    /// it asks whether the server has become read-only.
+    /// Undoes what [`Reset`] says. If errors may have gone unseen (the driver's connection was
+    /// lent), it asks whether the server has become read-only.
     ///
     /// # Errors
     ///

@@ -59,10 +59,10 @@ impl fmt::Display for Blocker {
 /// Lists the backends that hold locks that others wait for and that wait for no lock
 /// themselves, those that block most first.
 ///
-/// This explains a server on which much waits. Pass a client that is not from a pool of which
-/// all connections are in use. [`who_waits`](crate::who_waits) asks for one pool, opens its own
-/// connection, and knows the lines of code. A deadlock is not listed, since everybody in it waits; the
-/// server resolves deadlocks by itself. The last statements are part of the answer, with the
+/// This explains a server on which much waits. Pass a client that is not from a pool of which all
+/// connections are in use. [`who_waits`](crate::who_waits) asks for one pool, opens its own
+/// connection, and knows the lines of code. A deadlock is not listed, since everybody in it waits;
+/// the server resolves deadlocks by itself. The last statements are part of the answer, with the
 /// values in them.
 ///
 /// Needs no privilege, but the server shows the state of another role's backend only to

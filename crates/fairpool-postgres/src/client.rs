@@ -51,43 +51,45 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 ///
 /// # Prepared statements
 ///
-/// The driver prepares a text anew for every call: of the 180 µs of a look-up by key on one machine,
-/// 140 are for that. Here each connection keeps what it has prepared, for all its later users: the
-/// statements of `execute`, `query`, `query_one` and `query_opt`, of [`prepare`](Client::prepare),
-/// and of the same methods of a [`Transaction`]. It keeps the 256 last used ones (see
-/// [`statement_cache`](crate::PostgresConnectionManager::statement_cache)), of texts up to 16 KiB. A
-/// reset leaves them.
+/// The driver prepares a text anew for every call: of the 180 µs of a look-up by key on one
+/// machine, 140 are for that. Here each connection keeps what it has prepared, for all its later
+/// users: the statements of `execute`, `query`, `query_one` and `query_opt`, of
+/// [`prepare`](Client::prepare), and of the same methods of a [`Transaction`]. It keeps the 256
+/// last used ones (see [`statement_cache`](crate::PostgresConnectionManager::statement_cache)), of
+/// texts up to 16 KiB. A reset leaves them.
 ///
-/// - **When the schema changes**, the server refuses a statement whose columns have changed. Then it
-///   is prepared again and executed: the caller sees no error, if the statement is alone or the
+/// - **When the schema changes**, the server refuses a statement whose columns have changed. Then
+///   it is prepared again and executed: the caller sees no error, if the statement is alone or the
 ///   first in a [`Transaction`], which begins again. Later in a transaction, an error ends the
 ///   transaction, so there a statement with a `*` for columns is sent with its text, in one round
 ///   trip (30 to 60 µs more than a kept one). What remains is a column named in the statement whose
-///   type changes while a transaction is under way: this one error (0A000) reaches its caller. The first connection
-///   to notice a change tells all others, which then prepare anew.
-/// - **A use that changes what texts mean** (`CREATE`, `ALTER`, `DROP`, temporary tables, `SET` of a
-///   role, `search_path`, `TimeZone` and nearly all other parameters) has the driver's own calls from
-///   there to its end, or to the reset after it. Time limits, `application_name`, the defaults of
-///   transactions and parameters with a dot in their names (`app.tenant`) do not matter.
+///   type changes while a transaction is under way: this one error (0A000) reaches its caller. The
+///   first connection to notice a change tells all others, which then prepare anew.
+/// - **A use that changes what texts mean** (`CREATE`, `ALTER`, `DROP`, temporary tables, `SET` of
+///   a role, `search_path`, `TimeZone` and nearly all other parameters) has the driver's own calls
+///   from there to its end, or to the reset after it. Time limits, `application_name`, the defaults
+///   of transactions and parameters with a dot in their names (`app.tenant`) do not matter.
 /// - **What neither the text nor the server tells:** a *function* that sets `TimeZone`, a role or a
-///   planner's parameter (one that changes a table's columns costs an error later in its transaction, each
-///   time); a function that is declared `IMMUTABLE` and reads a parameter; a value of an enum
-///   that is renamed, in a text that has the old name in it. [`Statement::columns`] of a kept statement
-///   are those from when the connection prepared it. If one of that matters, use
-///   [`query_typed`](Client::query_typed), which prepares nothing, or `statement_cache(0)`.
+///   planner's parameter (one that changes a table's columns costs an error later in its
+///   transaction, each time); a function that is declared `IMMUTABLE` and reads a parameter; a
+///   value of an enum that is renamed, in a text that has the old name in it.
+///   [`Statement::columns`] of a kept statement are those from when the connection prepared it. If
+///   one of that matters, use [`query_typed`](Client::query_typed), which prepares nothing, or
+///   `statement_cache(0)`.
 /// - **Values.** The sixth execution of a statement on a connection may use a plan that fits the
 ///   average value. If that is bad for some, set `plan_cache_mode` to `force_custom_plan` as a
-///   [`session_setting`](crate::PostgresConnectionManager::session_setting): the planner then runs for
-///   each execution.
-/// - **Texts with values in them** never repeat, and only fill the cache. Pass values as parameters.
-/// - **Not kept** are `FETCH` and `EXECUTE`, whose columns are those of another statement; texts with
-///   a time such as `'now'` or `'today'`, or a type such as `regtype`, which the server reads when it
-///   prepares them; the statements of [`query_raw`](Client::query_raw) (it takes the types of a
-///   kept one, and then needs one round trip), of the methods with `typed` in their names, of
+///   [`session_setting`](crate::PostgresConnectionManager::session_setting): the planner then runs
+///   for each execution.
+/// - **Texts with values in them** never repeat, and only fill the cache. Pass values as
+///   parameters.
+/// - **Not kept** are `FETCH` and `EXECUTE`, whose columns are those of another statement; texts
+///   with a time such as `'now'` or `'today'`, or a type such as `regtype`, which the server reads
+///   when it prepares them; the statements of [`query_raw`](Client::query_raw) (it takes the types
+///   of a kept one, and then needs one round trip), of the methods with `typed` in their names, of
 ///   `COPY`, of [`simple_query`](Client::simple_query) and
 ///   [`batch_execute`](Client::batch_execute), and of [`prepare_typed`](Client::prepare_typed).
-/// - **Behind a transaction pooler** nothing can stay on the server: only the types of parameters are
-///   kept, and a statement is sent with its text, in one round trip.
+/// - **Behind a transaction pooler** nothing can stay on the server: only the types of parameters
+///   are kept, and a statement is sent with its text, in one round trip.
 ///
 /// [`PostgresConnectionManager::statements`](crate::PostgresConnectionManager::statements) counts
 /// hits, and so do the pool's [`Stats::driver`](fairpool::stats::Stats::driver) and its exporters.
@@ -129,8 +131,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Client {
-    /// First, so that it is dropped before the connection: a pooler may give the session to the next
-    /// client at once.
+    /// First, so that it is dropped before the connection: a pooler may give the session to the
+    /// next client at once.
     seat: Option<Seat>,
     inner: postgres::Client,
     state: State,
@@ -170,15 +172,15 @@ impl Client {
     }
 
     /// Names this session in `pg_stat_activity` and the server's log, in the place of the manager's
-    /// [`application_name`](crate::PostgresConnectionManager::application_name), until the connection
-    /// returns. The server takes 63 bytes, and replaces what is not printable ASCII.
+    /// [`application_name`](crate::PostgresConnectionManager::application_name), until the
+    /// connection returns. The server takes 63 bytes, and replaces what is not printable ASCII.
     ///
     /// It costs a round trip now, and the reset when the connection returns: together 90 µs on one
     /// machine, over loopback. [`set_comment`](Client::set_comment) costs no round trip.
     ///
     /// In a transaction that is rolled back the name goes with it. With
-    /// [`Reset::Off`](crate::Reset::Off) and [`Reset::Rollback`](crate::Reset::Rollback), which reset
-    /// no parameters, it stays for the next caller.
+    /// [`Reset::Off`](crate::Reset::Off) and [`Reset::Rollback`](crate::Reset::Rollback), which
+    /// reset no parameters, it stays for the next caller.
     ///
     /// # Errors
     ///
@@ -211,11 +213,11 @@ impl Client {
     ///
     /// # What it costs
     ///
-    /// No round trip, 0.5 µs here, and as much or twice that for each statement. A text with a comment of
-    /// its own is another text to the server, which parses and plans it anew: 30 to 60 µs more
-    /// than for one that the connection [keeps](Client#prepared-statements). With the types of
-    /// that, it is sent in one round trip. `pg_stat_statements` goes by the parsed statement, and still
-    /// counts it as one.
+    /// No round trip, 0.5 µs here, and as much or twice that for each statement. A text with a
+    /// comment of its own is another text to the server, which parses and plans it anew: 30 to 60
+    /// µs more than for one that the connection [keeps](Client#prepared-statements). With the types
+    /// of that, it is sent in one round trip. `pg_stat_statements` goes by the parsed statement,
+    /// and still counts it as one.
     ///
     /// # Examples
     ///
@@ -262,8 +264,8 @@ impl Client {
         self.state.answered(result)
     }
 
-    /// The pool's check: whether the server answers and still has its role. One round trip.
-    /// If it runs out of time it may be made again: so its failure is not noted, which would end the
+    /// The pool's check: whether the server answers and still has its role. One round trip. If it
+    /// runs out of time it may be made again: so its failure is not noted, which would end the
     /// connection.
     pub(crate) fn check(&mut self, limit: Duration) -> Result<(), Error> {
         match self.state.role() {

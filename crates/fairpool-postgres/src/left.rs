@@ -88,8 +88,8 @@ pub(crate) struct Effect {
     /// Texts may mean something else afterwards: it changes the schema, or a parameter by which the
     /// server reads or plans them.
     pub(crate) renames: bool,
-    /// The text itself may mean something else each time, of which the server does not tell: it names
-    /// a cursor, or has `'now'` in it.
+    /// The text itself may mean something else each time, of which the server does not tell: it
+    /// names a cursor, or has `'now'` in it.
     pub(crate) is_fleeting: bool,
 }
 

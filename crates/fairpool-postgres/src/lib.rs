@@ -32,8 +32,8 @@
 //! trip: see [`Reset`].
 //!
 //! A statement is prepared once for each connection and kept: see
-//! [`Client`](Client#prepared-statements). With the driver alone, or with `r2d2_postgres`, a program
-//! has that only if it keeps each statement beside its connection by itself.
+//! [`Client`](Client#prepared-statements). With the driver alone, or with `r2d2_postgres`, a
+//! program has that only if it keeps each statement beside its connection by itself.
 //!
 //! # What to know about `postgres::Client`
 //!
@@ -46,11 +46,10 @@
 //!   died usually still seems open. [`has_broken`] also knows the errors of the calls that went
 //!   through [`Client`]; where the driver's client was lent, use [`PooledConnection::run`],
 //!   which passes each error to [`is_fatal`].
-//! - **The driver's own `CancelToken` outlives the use.** The server does not say when it
-//!   acts on the request, so a late one kills a query of the *next* holder. Use
-//!   [`Client::cancel_token`], which ends with the use, and after which the connection is
-//!   retired if a cancel was sent. The pool takes that for a broken one, and checks each of the others
-//!   before its next use.
+//! - **The driver's own `CancelToken` outlives the use.** The server does not say when it acts on
+//!   the request, so a late one kills a query of the *next* holder. Use [`Client::cancel_token`],
+//!   which ends with the use, and after which the connection is retired if a cancel was sent. The
+//!   pool takes that for a broken one, and checks each of the others before its next use.
 //! - **A `COPY FROM STDIN` that the server refuses ends the connection.** From then on the driver
 //!   takes each answer for that of the next request. After an error of
 //!   [`copy_in`](Client::copy_in) make no other call, not even in the same transaction. The pool
@@ -74,11 +73,11 @@
 //! writes (in the order of the list, unless `load_balance_hosts=random`). The role is asked for
 //! again:
 //!
-//! - After a write that the server refused (25006): at once, or when the transaction around it ends,
-//!   or else when the connection returns. If the server is now read-only, or a standby, the
-//!   connection is closed as broken when it returns, with a warning in the log, and none of the others
-//!   is lent without a check. If only the transaction or the session was made read-only, nothing
-//!   happens.
+//! - After a write that the server refused (25006): at once, or when the transaction around it
+//!   ends, or else when the connection returns. If the server is now read-only, or a standby, the
+//!   connection is closed as broken when it returns, with a warning in the log, and none of the
+//!   others is lent without a check. If only the transaction or the session was made read-only,
+//!   nothing happens.
 //! - After a use to which the driver's client was lent, or that left rows unread, if that is reset:
 //!   there an error may have gone unseen.
 //! - In each check, also for `read-only`: a standby that was promoted is left.
@@ -86,8 +85,8 @@
 //! # Transactions that run again
 //!
 //! [`transaction`] runs a closure in a transaction, and again after a serialization failure, a
-//! deadlock, or the loss of the connection, within one deadline. It says `Ok` only if the server has
-//! committed, and tells a commit of which nobody knows from one that was refused.
+//! deadlock, or the loss of the connection, within one deadline. It says `Ok` only if the server
+//! has committed, and tells a commit of which nobody knows from one that was refused.
 //!
 //! ```no_run
 //! # use fairpool::Pool;
@@ -147,8 +146,8 @@
 //! ```
 //!
 //! `SET ROLE` works alike, with a role and policies for each tenant; `RESET ROLE` is then the use
-//! without a tenant. A name that comes from outside must be quoted. Neither binds whoever can send any
-//! SQL, who may `SET` another tenant: it protects against forgotten conditions, not against
+//! without a tenant. A name that comes from outside must be quoted. Neither binds whoever can send
+//! any SQL, who may `SET` another tenant: it protects against forgotten conditions, not against
 //! injections.
 //!
 //! Whether the next use can find the last one's tenant is a question of what is left open, since a
@@ -161,8 +160,8 @@
 //! | `Off` | must begin with `ROLLBACK; SET …`, or a transaction of the last use is still open, or failed |
 //! | with a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | no `SET` is reliable: `BEGIN; SET LOCAL …` in `begin`, so that the use is one transaction, and `COMMIT` in `end` or by the holder |
 //!
-//! An [`end`](fairpool::HandleUse::end) comes before the reset, and fails in a failed transaction: it
-//! should begin with `ROLLBACK` (or `COMMIT`) too.
+//! An [`end`](fairpool::HandleUse::end) comes before the reset, and fails in a failed transaction:
+//! it should begin with `ROLLBACK` (or `COMMIT`) too.
 //!
 //! A role or a parameter that does not exist is the caller's error
 //! ([`ErrorKind::UseHandler`](fairpool::ErrorKind::UseHandler), whose source is the

@@ -164,8 +164,8 @@ where
     /// # Errors
     ///
     /// If the server cannot be reached, refuses, or rejects a setting (without the setting's
-    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or if
-    /// there are session settings and a
+    /// value); if the closure of [`credentials`](PostgresConnectionManager::credentials) fails; or
+    /// if there are session settings and a
     /// [`transaction_pooler`](PostgresConnectionManager::transaction_pooler).
     ///
     /// # Panics
@@ -204,8 +204,8 @@ where
     /// server's log. Behind PgBouncer that pools sessions, that of the server's process too.
     ///
     /// `None` behind a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler), where
-    /// each transaction may have another one. (If such a pooler is there and not declared, the number
-    /// is that of the process that answered first.)
+    /// each transaction may have another one. (If such a pooler is there and not declared, the
+    /// number is that of the process that answered first.)
     fn backend_id(&self, client: &mut Client) -> Option<u32> {
         client.backend_id()
     }
@@ -244,8 +244,8 @@ where
         client.check(VALIDATION_TIMEOUT)
     }
 
-    /// Ends the use, and returns whether the connection must not be used again: because a call
-    /// had an error that is fatal, because a write was refused and the server no longer has the role
+    /// Ends the use, and returns whether the connection must not be used again: because a call had
+    /// an error that is fatal, because a write was refused and the server no longer has the role
     /// that `target_session_attrs` asks for, because the client has noticed the end of its
     /// connection, because a cancel was sent, or because something is left that no reset can undo.
     ///
@@ -258,9 +258,9 @@ where
         client.end_use()
     }
 
-    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again. Where
-    /// `target_session_attrs` asks for a role, only the pool limits it: the driver has no limit for
-    /// that question.
+    /// Makes one round trip of at most `limit`. After it ran out of time, it may be made again.
+    /// Where `target_session_attrs` asks for a role, only the pool limits it: the driver has no
+    /// limit for that question.
     ///
     /// # Errors
     ///
@@ -269,10 +269,10 @@ where
         client.check(limit)
     }
 
-    /// True outside an async runtime, if `target_session_attrs` asks for no role: then a check keeps
-    /// its limit by itself, also on a silent server, and may be repeated. Otherwise the pool's own
-    /// threads check: the driver panics inside a runtime, and has no limit for the question of the
-    /// role.
+    /// True outside an async runtime, if `target_session_attrs` asks for no role: then a check
+    /// keeps its limit by itself, also on a silent server, and may be repeated. Otherwise the
+    /// pool's own threads check: the driver panics inside a runtime, and has no limit for the
+    /// question of the role.
     fn checks_within_limit(&self) -> bool {
         self.config.get_target_session_attrs() == TargetSessionAttrs::Any
             && tokio::runtime::Handle::try_current().is_err()
@@ -325,9 +325,9 @@ where
     }
 
     /// Undoes what [`Reset`] says. With [`Reset::Off`] the pool calls this only after the holder
-    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If a write was
-    /// refused, or the driver's own client was lent, it asks whether the server still has the role
-    /// that `target_session_attrs` asks for.
+    /// panicked or a write was refused; then it does the same as [`Reset::Rollback`]. If a write
+    /// was refused, or the driver's own client was lent, it asks whether the server still has the
+    /// role that `target_session_attrs` asks for.
     ///
     /// # Errors
     ///

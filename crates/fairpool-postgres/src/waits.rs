@@ -49,13 +49,13 @@ const MOST_AT_ONCE: u32 = 4;
 /// No privilege is needed. Of sessions of another role the server shows process id, name of the
 /// application, role and database; their states, times and statements only to members of that role
 /// and of `pg_read_all_stats`. Who waits for whom it shows to everybody. The name of a table is
-/// shown if the lock is of the database that is asked. When a wait began is known from PostgreSQL 14
-/// on.
+/// shown if the lock is of the database that is asked. When a wait began is known from PostgreSQL
+/// 14 on.
 ///
 /// Where the configuration names several servers, the one is asked that a new connection reaches; a
-/// holder on another one seems to have no session, or may be taken for another session with the same
-/// process id. Behind a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) no
-/// holder's session is known.
+/// holder on another one seems to have no session, or may be taken for another session with the
+/// same process id. Behind a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler)
+/// no holder's session is known.
 ///
 /// # Examples
 ///
@@ -91,8 +91,8 @@ where
     }
 }
 
-/// Whether a connection is still held by the same caller. One that has returned it and got it again,
-/// at the same line, is no other.
+/// Whether a connection is still held by the same caller. One that has returned it and got it
+/// again, at the same line, is no other.
 fn is_same(before: &Holder, after: &Holder) -> bool {
     before.call_site() == after.call_site() && before.held_for() <= after.held_for()
 }
@@ -150,15 +150,15 @@ where
 
     /// Asks the server.
     ///
-    /// Holders are reported that had their connections before the question and have them still. The server
-    /// is asked for waits and for sessions one after the other, so what changes meanwhile may not
-    /// fit together.
+    /// Holders are reported that had their connections before the question and have them still. The
+    /// server is asked for waits and for sessions one after the other, so what changes meanwhile
+    /// may not fit together.
     ///
     /// # Errors
     ///
     /// [`AskError::Connect`] and [`AskError::Query`] if the driver fails, [`AskError::TimedOut`] if
-    /// there is no answer in time, [`AskError::TooMany`] if four questions of this pool's
-    /// manager are without an answer, [`AskError::Thread`] if the system has no thread to give or the
+    /// there is no answer in time, [`AskError::TooMany`] if four questions of this pool's manager
+    /// are without an answer, [`AskError::Thread`] if the system has no thread to give or the
     /// driver panics.
     ///
     /// # Blocking

@@ -40,18 +40,18 @@ use crate::manager::SqliteConnectionManager as Manager;
 ///
 /// # Copying the log into the file
 ///
-/// SQLite lets the commit that finds 1,000 pages in the log copy them into the file, and wait for the
-/// disk. An only writer would stand still meanwhile. So after every 256 writes the next call of this
-/// handle has a reader that is idle do it, on a worker thread, while the writer goes on. The writer
-/// itself copies from 4,000 pages on (16 MiB), unless `with_init` sets `wal_autocheckpoint`. A pool
-/// of one reader is left alone.
+/// SQLite lets the commit that finds 1,000 pages in the log copy them into the file, and wait for
+/// the disk. An only writer would stand still meanwhile. So after every 256 writes the next call of
+/// this handle has a reader that is idle do it, on a worker thread, while the writer goes on. The
+/// writer itself copies from 4,000 pages on (16 MiB), unless `with_init` sets `wal_autocheckpoint`.
+/// A pool of one reader is left alone.
 ///
 /// # As for one pool
 ///
-/// Both pools open their connections by one manager, with all its settings, and what
-/// [`Pool`] and [`Reset`](crate::Reset) say holds for each: what a holder leaves is undone (a reader
-/// is query-only again), a file that was replaced is noticed, a child made by `fork` is refused.
-/// The last connection of the two to close copies the log into the file.
+/// Both pools open their connections by one manager, with all its settings, and what [`Pool`] and
+/// [`Reset`](crate::Reset) say holds for each: what a holder leaves is undone (a reader is
+/// query-only again), a file that was replaced is noticed, a child made by `fork` is refused. The
+/// last connection of the two to close copies the log into the file.
 ///
 /// # Deadlocks
 ///

@@ -1,11 +1,11 @@
 //! SQLite for [`fairpool`]: a manager for [`rusqlite`], versions 0.38 to 0.43.
 //!
-//! [`Database`] is one writer and many readers of a file: what most programs want. For a [`Pool`](fairpool::Pool)
-//! of connections that all read and write, and for databases in memory, there is
-//! [`SqliteConnectionManager`], which has the names of `r2d2_sqlite`. It adds a busy timeout,
-//! WAL, a shared memory database whose connections wait for each other, a reset of what a
-//! holder leaves, closes that leave all rows in the file, a watch on the file, and a
-//! classification of errors.
+//! [`Database`] is one writer and many readers of a file: what most programs want. For a
+//! [`Pool`](fairpool::Pool) of connections that all read and write, and for databases in memory,
+//! there is [`SqliteConnectionManager`], which has the names of `r2d2_sqlite`. It adds a busy
+//! timeout, WAL, a shared memory database whose connections wait for each other, a reset of what a
+//! holder leaves, closes that leave all rows in the file, a watch on the file, and a classification
+//! of errors.
 //!
 //! ```
 //! use fairpool_sqlite::{Database, SqliteConnectionManager};
@@ -44,28 +44,28 @@
 //! | your own `rusqlite = "0.39"` | 0.39 |
 //!
 //! - **Name its types by `fairpool_sqlite::rusqlite`**, which is always the one that the pool uses.
-//!   If you depend on rusqlite yourself (for more of its features, which then hold here too), and it
-//!   is another version, Cargo says so (`links to the native library sqlite3`); or, for two versions
-//!   with one `libsqlite3-sys`, as 0.42 and 0.43, the compiler does ("multiple different versions of
-//!   crate `rusqlite`"). `cargo tree -d` shows both. Then give yours the version that
+//!   If you depend on rusqlite yourself (for more of its features, which then hold here too), and
+//!   it is another version, Cargo says so (`links to the native library sqlite3`); or, for two
+//!   versions with one `libsqlite3-sys`, as 0.42 and 0.43, the compiler does ("multiple different
+//!   versions of crate `rusqlite`"). `cargo tree -d` shows both. Then give yours the version that
 //!   `cargo tree -i rusqlite` shows for this crate, or set this crate's: `cargo update -p
 //!   rusqlite@0.43.0 --precise 0.42.0`.
-//! - **SQLite is compiled in** by default (feature `bundled`), so that nothing need be installed, and
-//!   it is a SQLite that rusqlite fits and our tests ran with. With `default-features = false` the
-//!   library of the system is linked (its development files must be there), or what a feature of
-//!   rusqlite names: `rusqlite = { version = "0.43", features = ["bundled-sqlcipher"] }`. Cargo adds
-//!   features up: whoever in your program asks for `bundled` gets it for all, diesel's connections
-//!   too.
+//! - **SQLite is compiled in** by default (feature `bundled`), so that nothing need be installed,
+//!   and it is a SQLite that rusqlite fits and our tests ran with. With `default-features = false`
+//!   the library of the system is linked (its development files must be there), or what a feature
+//!   of rusqlite names: `rusqlite = { version = "0.43", features = ["bundled-sqlcipher"] }`. Cargo
+//!   adds features up: whoever in your program asks for `bundled` gets it for all, diesel's
+//!   connections too.
 //! - **SQLCipher's key** comes before anything that reads the file: in the name
 //!   (`file:shop.db?key=…`, which no error or log record shows), or with `wal(false)` as the first
 //!   statement of `with_init`, which may switch to WAL after it.
-//! - **A library of the system may be old**: from version 0.41 on, rusqlite's hooks need SQLite 3.44.
-//!   With an older one (Debian 12 has 3.40) the program does not link: "undefined symbol:
-//!   `sqlite3_set_clientdata`". Then use rusqlite 0.40: `cargo update -p rusqlite --precise 0.40.2`.
-//!   It may have other defaults: the SQLite of `bundled` checks foreign keys, most systems' does not
-//!   unless `with_init` says `PRAGMA foreign_keys = ON`.
-//! - **Before version 0.41** rusqlite has no `file_control` and says less about hooks: [`Reset`] has
-//!   what is not noticed then.
+//! - **A library of the system may be old**: from version 0.41 on, rusqlite's hooks need SQLite
+//!   3.44. With an older one (Debian 12 has 3.40) the program does not link: "undefined symbol:
+//!   `sqlite3_set_clientdata`". Then use rusqlite 0.40: `cargo update -p rusqlite --precise
+//!   0.40.2`. It may have other defaults: the SQLite of `bundled` checks foreign keys, most
+//!   systems' does not unless `with_init` says `PRAGMA foreign_keys = ON`.
+//! - **Before version 0.41** rusqlite has no `file_control` and says less about hooks: [`Reset`]
+//!   has what is not noticed then.
 //!
 //! # What to know about SQLite
 //!
@@ -108,9 +108,9 @@
 //! # Statements that stay prepared
 //!
 //! `execute` and `query_row` of a connection prepare their statement each time. `prepare_cached`
-//! finds it prepared, also by the last holder: a row by its key then takes 1.7 µs instead of 2.7, an
-//! `UPDATE` by key within a transaction 0.3 µs instead of 2. Each connection keeps
-//! [16 of them](SqliteConnectionManager::statement_cache).
+//! finds it prepared, also by the last holder: a row by its key then takes 1.7 µs instead of 2.7,
+//! an `UPDATE` by key within a transaction 0.3 µs instead of 2. Each connection keeps [16 of
+//! them](SqliteConnectionManager::statement_cache).
 //!
 //! # A write-ahead log that grows
 //!
@@ -119,14 +119,14 @@
 //! 690 MB beside a database of 1 MB after ten seconds. A reader is a transaction that has read,
 //! or rows that were not read to the end.
 //!
-//! When a connection (of a [`Database`], that of the writer) returns and the log has more than
-//! 64 MiB, a worker of the pool tries to empty it, at most every 10 s. It makes five attempts, each of which waits for readers for
-//! 100 ms at most, and never longer than `busy_timeout`; writers wait meanwhile. That ends the
-//! growth beside overlapping readers that are shorter than that. Copying takes the time that
-//! the disk needs: if `reset_timeout` (2 s) is too short for it, the pool abandons the call
-//! and replaces the connection, and the copying ends on its own. If the log cannot be emptied,
-//! a warning gives its size. Find the reader with [`Pool::holders`](fairpool::Pool::holders)
-//! then.
+//! When a connection (of a [`Database`], that of the writer) returns and the log has more than 64
+//! MiB, a worker of the pool tries to empty it, at most every 10 s. It makes five attempts, each of
+//! which waits for readers for 100 ms at most, and never longer than `busy_timeout`; writers wait
+//! meanwhile. That ends the growth beside overlapping readers that are shorter than that. Copying
+//! takes the time that the disk needs: if `reset_timeout` (2 s) is too short for it, the pool
+//! abandons the call and replaces the connection, and the copying ends on its own. If the log
+//! cannot be emptied, a warning gives its size. Find the reader with
+//! [`Pool::holders`](fairpool::Pool::holders) then.
 //!
 //! # Errors
 //!

@@ -252,8 +252,8 @@ impl SqliteConnectionManager {
     ///
     /// They stay prepared when the connection returns, for the next holder. (A reset of what a
     /// holder [left](Reset) drops them.) After a change of the schema SQLite prepares them again by
-    /// itself. The statement that was used least recently goes first. So if a program runs more than
-    /// 16 in turn, each is prepared every time: then set as many as it has. One takes some
+    /// itself. The statement that was used least recently goes first. So if a program runs more
+    /// than 16 in turn, each is prepared every time: then set as many as it has. One takes some
     /// kilobytes.
     ///
     /// `execute`, `query_row` and the like do not use the cache: see

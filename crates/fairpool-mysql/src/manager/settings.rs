@@ -51,8 +51,8 @@ impl MysqlConnectionManager {
     /// next server, and each check asks again, in place of a ping alone. That costs one more round
     /// trip of about 0.2 ms for each check.
     ///
-    /// In any case a connection whose server *becomes* read-only is closed after the first write that
-    /// is refused.
+    /// In any case a connection whose server *becomes* read-only is closed after the first write
+    /// that is refused.
     #[must_use]
     pub fn writes_only(mut self, yes: bool) -> Self {
         self.writes_only = yes;
@@ -72,8 +72,8 @@ impl MysqlConnectionManager {
     ///
     /// A name with other characters than letters, digits, `_` and `.`, or a value with a quote or a
     /// backslash, makes each connect fail with an error that names the setting. So does a name or
-    /// value that the server rejects. A value may be a secret: it is shown in neither that error nor
-    /// the manager's `Debug`.
+    /// value that the server rejects. A value may be a secret: it is shown in neither that error
+    /// nor the manager's `Debug`.
     ///
     /// # Examples
     ///
@@ -94,7 +94,8 @@ impl MysqlConnectionManager {
     }
 
     /// Sets a function that prepares each session, after everything else; default none. If it
-    /// fails, `connect` or `reset` fails with its error, as it is: the server's words may quote a value.
+    /// fails, `connect` or `reset` fails with its error, as it is: the server's words may quote a
+    /// value.
     ///
     /// It runs after connecting and again after each reset of the session, which undoes all that it
     /// had set. (What a `CustomizeConnection` of the pool sets is lost with the first reset.)
@@ -123,16 +124,17 @@ impl MysqlConnectionManager {
     ///
     /// `exec_first("SELECT …", …)` and the like prepare a text once, and find it prepared the next
     /// time, whoever has the connection then: one round trip instead of two. The statement that was
-    /// used least recently is closed. So if a program runs more than 32 in turn, each is prepared every
-    /// time: then set as many as it has. All connections of all clients together may have 16,382 on a
-    /// server (`max_prepared_stmt_count`).
+    /// used least recently is closed. So if a program runs more than 32 in turn, each is prepared
+    /// every time: then set as many as it has. All connections of all clients together may have
+    /// 16,382 on a server (`max_prepared_stmt_count`).
     ///
     /// A [reset](Reset) of the session drops them on the server and in the driver alike. After a
     /// change of a table the server prepares them again by itself.
     ///
-    /// A `Statement` from `prep` is closed with the others: it can be used until as many other texts
-    /// were prepared, and on its own connection. Keep the text and not the `Statement`. Zero counts as
-    /// one, since the driver without a cache leaves what `exec_first` prepares on the server.
+    /// A `Statement` from `prep` is closed with the others: it can be used until as many other
+    /// texts were prepared, and on its own connection. Keep the text and not the `Statement`. Zero
+    /// counts as one, since the driver without a cache leaves what `exec_first` prepares on the
+    /// server.
     ///
     /// # Examples
     ///
@@ -160,11 +162,11 @@ impl MysqlConnectionManager {
 
     /// Names functions that leave nothing on a session; default none.
     ///
-    /// After a statement that calls a function which is not known, the session is reset, because the
-    /// function may have left anything. That costs a hop to a worker thread and one or two round
-    /// trips, and the prepared statements of the connection. Name those functions that set no user
-    /// variable and take no lock by name: as they are called, `total` or `shop.total`, or with a `*` at
-    /// the end for all names that begin alike. Case does not matter.
+    /// After a statement that calls a function which is not known, the session is reset, because
+    /// the function may have left anything. That costs a hop to a worker thread and one or two
+    /// round trips, and the prepared statements of the connection. Name those functions that set no
+    /// user variable and take no lock by name: as they are called, `total` or `shop.total`, or with
+    /// a `*` at the end for all names that begin alike. Case does not matter.
     ///
     /// # Examples
     ///

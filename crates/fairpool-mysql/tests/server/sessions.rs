@@ -35,8 +35,8 @@ fn settings_statements_and_the_function_hold_from_the_beginning_and_after_each_r
     assert_eq!(pool.stats().opened, 1);
 }
 
-/// The server's own default is another one: `latin1`. (MariaDB 10.11 keeps the agreed one by itself; not
-/// all servers are said to.)
+/// The server's own default is another one: `latin1`. (MariaDB 10.11 keeps the agreed one by
+/// itself; not all servers are said to.)
 #[test]
 fn the_character_set_is_the_same_after_a_reset() {
     const QUESTION: &str = "SELECT concat_ws('|', @@character_set_client, @@character_set_results, \

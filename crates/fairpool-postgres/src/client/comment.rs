@@ -35,8 +35,8 @@ impl State {
     }
 }
 
-/// Percent-encodes all but letters, digits and `-._~`: no quote, slash, star, backslash or line break
-/// is left.
+/// Percent-encodes all but letters, digits and `-._~`: no quote, slash, star, backslash or line
+/// break is left.
 fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -128,8 +128,8 @@ impl State {
         Ok(Plan::unnamed(sent, types, params))
     }
 
-    /// The text of a statement that is executed only once, so that it must not turn out to be outdated:
-    /// its user has got one that the connection had kept, maybe for long.
+    /// The text of a statement that is executed only once, so that it must not turn out to be
+    /// outdated: its user has got one that the connection had kept, maybe for long.
     pub(super) fn text_instead<'s>(&mut self, source: Source<'s>) -> Option<&'s str> {
         let Source::Ours(statement) = source else { return None };
         let may_be_outdated = statement.epoch().is_some()

@@ -64,8 +64,9 @@ impl Rules {
         seat
     }
 
-    /// The server has lost what was prepared just before, if the error quotes a name of the driver's.
-    /// A connection that keeps statements could execute another process's under that name.
+    /// The server has lost what was prepared just before, if the error quotes a name of the
+    /// driver's. A connection that keeps statements could execute another process's under that
+    /// name.
     pub(super) fn suspect_pooler(&self, error: &Error) {
         if quotes_driver_name(error) {
             self.statements.switch_off();

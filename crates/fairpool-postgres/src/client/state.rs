@@ -118,7 +118,8 @@ impl State {
         self.is_role_in_doubt = true;
     }
 
-    /// Whether a question at the return is answered at once: a pooler may let it wait for a session.
+    /// Whether a question at the return is answered at once: a pooler may let it wait for a
+    /// session.
     pub(super) fn may_ask_at_return(&self) -> bool {
         !self.rules.transaction_pooler || self.left.intersects(Left::TRANSACTION)
     }
@@ -279,8 +280,8 @@ impl State {
         result
     }
 
-    /// After a refused write outside a transaction: asks for the role. So the pool knows of a change
-    /// when the connection returns, before it lends the next one.
+    /// After a refused write outside a transaction: asks for the role. So the pool knows of a
+    /// change when the connection returns, before it lends the next one.
     pub(super) fn ask_at_once<C: GenericClient>(&mut self, inner: &mut C) {
         if self.is_role_in_doubt && !self.left.intersects(Left::TRANSACTION) {
             self.settle_role(self.role.holds(inner));
@@ -349,9 +350,9 @@ impl State {
         result
     }
 
-    /// As [`streams`](Self::streams), for a `COPY FROM STDIN`. After one that the server refuses the
-    /// driver is out of step: it has asked for the end of the answer twice, and takes each further
-    /// answer for that of the next request.
+    /// As [`streams`](Self::streams), for a `COPY FROM STDIN`. After one that the server refuses
+    /// the driver is out of step: it has asked for the end of the answer twice, and takes each
+    /// further answer for that of the next request.
     pub(super) fn copies_in<R>(
         &mut self,
         source: Source<'_>,

@@ -17,7 +17,8 @@ pub(crate) const DEFAULT_SIZE: usize = 256;
 const LONGEST_TEXT: usize = 16 * 1024;
 
 /// What the connections of one manager did with statements that they keep prepared, since it was
-/// made. From [`PostgresConnectionManager::statements`](crate::PostgresConnectionManager::statements).
+/// made. From
+/// [`PostgresConnectionManager::statements`](crate::PostgresConnectionManager::statements).
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

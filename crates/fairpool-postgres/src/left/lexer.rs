@@ -31,8 +31,8 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0, has_moment: false }
     }
 
-    /// Whether a string so far may be a time that the server reads by its clock when it prepares the
-    /// statement, such as `'now'`.
+    /// Whether a string so far may be a time that the server reads by its clock when it prepares
+    /// the statement, such as `'now'`.
     pub(super) fn has_moment(&self) -> bool {
         self.has_moment
     }

@@ -18,8 +18,8 @@ const HARMLESS: &[&str] = &[
     "transaction_timeout",
 ];
 
-/// Whether a statement means the same, and is planned alike, whatever this parameter is.
-/// `TimeZone` is not one: the server reads `'2024-01-01'::timestamptz` when it prepares a statement.
+/// Whether a statement means the same, and is planned alike, whatever this parameter is. `TimeZone`
+/// is not one: the server reads `'2024-01-01'::timestamptz` when it prepares a statement.
 pub(super) fn is_harmless(name: &str) -> bool {
     name.contains('.') || HARMLESS.iter().any(|harmless| name.eq_ignore_ascii_case(harmless))
 }

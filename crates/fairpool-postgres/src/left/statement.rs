@@ -43,8 +43,8 @@ fn mentions_search_path(sql: &str) -> bool {
     sql.as_bytes().windows(words.len()).any(|window| window.eq_ignore_ascii_case(words))
 }
 
-/// Whether this is a type whose strings are read when a statement is prepared, and not again if what
-/// they name is dropped and created: `'mood'::regtype`. (`regclass` is.)
+/// Whether this is a type whose strings are read when a statement is prepared, and not again if
+/// what they name is dropped and created: `'mood'::regtype`. (`regclass` is.)
 fn is_name_of_catalogue(token: Token<'_>) -> bool {
     let Token::Word(word) = token else { return false };
     let types = ["type", "proc", "procedure", "role", "namespace", "oper", "operator"];
@@ -278,8 +278,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads the name of a parameter. Other forms are no names of parameters: `TIME ZONE`, `SCHEMA`,
-    /// `ROLE`.
+    /// Reads the name of a parameter. Other forms are no names of parameters: `TIME ZONE`,
+    /// `SCHEMA`, `ROLE`.
     fn is_harmless_parameter(&mut self) -> Result<bool, Unreadable> {
         let Some(Token::Word(name) | Token::Quoted(name)) = self.token else {
             // The first part of the name was taken for a word of SET.

@@ -187,8 +187,8 @@ impl<T> PostgresConnectionManager<T> {
     /// Sets how many statements each connection keeps prepared; default 256, zero for none. See
     /// [`Client`](crate::Client#prepared-statements).
     ///
-    /// A statement that is kept takes memory on both sides for as long as the connection lives: some
-    /// hundred bytes and its text here, and on the server its parse tree and, from the sixth
+    /// A statement that is kept takes memory on both sides for as long as the connection lives:
+    /// some hundred bytes and its text here, and on the server its parse tree and, from the sixth
     /// execution on, maybe a plan: 5 to 50 kB for a usual query. The default is enough for all
     /// statements of most programs, and what a busy connection keeps then takes a few megabytes.
     ///
@@ -245,10 +245,10 @@ impl<T> PostgresConnectionManager<T> {
     ///   connects, and `COPY` outside a transaction.
     /// - Sessions are not reset, except that an open transaction is rolled back.
     ///
-    /// The mode cannot be recognised by one connection. If its symptoms show (two connections with one
-    /// session, a lost statement), the manager logs a warning that names this setting, and keeps no
-    /// statements prepared. A pooler that pools sessions needs nothing. One that
-    /// pools statements has no transactions: there, leave this setting off, and use
+    /// The mode cannot be recognised by one connection. If its symptoms show (two connections with
+    /// one session, a lost statement), the manager logs a warning that names this setting, and
+    /// keeps no statements prepared. A pooler that pools sessions needs nothing. One that pools
+    /// statements has no transactions: there, leave this setting off, and use
     /// [`Client::simple_query`], [`Client::batch_execute`] and [`Client::query_typed`].
     ///
     /// [`Client::simple_query`]: crate::Client::simple_query
@@ -325,8 +325,8 @@ impl<T> PostgresConnectionManager<T> {
         !self.settings.is_empty()
     }
 
-    /// Applies the session settings to a new session, and asks for its backend and whether it is new
-    /// indeed, in one round trip. `None` if the server refuses to tell.
+    /// Applies the session settings to a new session, and asks for its backend and whether it is
+    /// new indeed, in one round trip. `None` if the server refuses to tell.
     ///
     /// The driver has a number from the login and keeps it to itself. It would not do anyway:
     /// PgBouncer makes up its own, and no list of the server has that.

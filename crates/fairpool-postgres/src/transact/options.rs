@@ -143,7 +143,8 @@ impl TransactionOptions {
         self
     }
 
-    /// What the connection is for, as in [`Request::label`](fairpool::Request::label); default none.
+    /// What the connection is for, as in [`Request::label`](fairpool::Request::label); default
+    /// none.
     pub fn label(mut self, label: impl Into<Label>) -> Self {
         self.label = Some(label.into());
         self

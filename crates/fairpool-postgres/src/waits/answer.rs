@@ -29,10 +29,10 @@ pub(super) struct Lock {
 }
 
 /// Follows the waits from the processes with these numbers on. A circle ends by itself, since
-/// `UNION` keeps each process once. Who waits for a row waits for the end of a transaction; the lock of
-/// the tuple, which it has meanwhile, says of which table. The servers before PostgreSQL 14 have no
-/// `waitstart`: a JSON value may lack it. `pg_blocking_pids` is called once for each backend that waits,
-/// since it locks the server's lock tables.
+/// `UNION` keeps each process once. Who waits for a row waits for the end of a transaction; the
+/// lock of the tuple, which it has meanwhile, says of which table. The servers before PostgreSQL 14
+/// have no `waitstart`: a JSON value may lack it. `pg_blocking_pids` is called once for each
+/// backend that waits, since it locks the server's lock tables.
 fn sql(pids: &[u32], shows_statements: bool) -> String {
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     let (pids, session) = (pids.join(","), session::COLUMNS);

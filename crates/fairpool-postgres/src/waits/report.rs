@@ -61,8 +61,8 @@ pub struct LockWait {
     /// For how long it has waited; `None` if the server does not tell. Serialised as seconds.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::json::seconds_or_none"))]
     pub waited: Option<Duration>,
-    /// The ids of the processes that it waits for directly: they have the lock, or wait for it too and
-    /// come first. Each waits itself in another [`LockWait`], or is in `held_by`.
+    /// The ids of the processes that it waits for directly: they have the lock, or wait for it too
+    /// and come first. Each waits itself in another [`LockWait`], or is in `held_by`.
     pub behind: Vec<i32>,
     /// Those that it waits for in the end: they wait for no lock themselves. Empty in a deadlock.
     pub held_by: Vec<Party>,

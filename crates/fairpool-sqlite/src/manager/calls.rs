@@ -171,8 +171,8 @@ impl ManageConnection for SqliteConnectionManager {
 
     /// True if the path no longer means the file that the connection has open.
     ///
-    /// Asks the file system at most once per tick of the clock, some milliseconds; if that hangs, so
-    /// does the return, as the statements before it.
+    /// Asks the file system at most once per tick of the clock, some milliseconds; if that hangs,
+    /// so does the return, as the statements before it.
     fn has_broken(&self, conn: &mut Connection) -> bool {
         conn.end_interrupts();
         conn.file().is_some_and(|file| file.look_if_due())

@@ -139,7 +139,8 @@ fn a_preparation_can_make_temporary_tables_for_readers_that_stay_query_only() {
 
 // ---- what happens to them ----
 
-/// What is in the main file and not in the log. (To read the file would take SQLite's locks from it.)
+/// What is in the main file and not in the log. (To read the file would take SQLite's locks from
+/// it.)
 fn bytes(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
 }

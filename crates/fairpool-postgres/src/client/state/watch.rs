@@ -104,8 +104,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// A statement with this effect is sent. A text that is unreadable probably controls nothing, but
-    /// may have a ROLLBACK in it, so COMMIT comes with a question.
+    /// A statement with this effect is sent. A text that is unreadable probably controls nothing,
+    /// but may have a ROLLBACK in it, so COMMIT comes with a question.
     pub(in crate::client) fn sends(&mut self, effect: Effect) {
         let is_readable = !Left::ANYTHING.without(effect.leaves).is_nothing();
         let controls = effect.ends_transaction || effect.leaves.intersects(Left::TRANSACTION);

@@ -73,8 +73,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Rolls back. Returns why the transaction had failed, if it had and the closure had not ended it
-    /// itself.
+    /// Rolls back. Returns why the transaction had failed, if it had and the closure had not ended
+    /// it itself.
     pub(crate) fn abort(mut self) -> Option<Failure> {
         self.ask_for_role();
         let was_controlled = self.state.watch().was_controlled();

@@ -57,9 +57,9 @@
 //!
 //! | package | holds |
 //! |---|---|
-//! | `fairpool-postgres` | a manager for the blocking `postgres` crate, and advice on its server |
+//! | `fairpool-postgres` | a manager for the blocking `postgres` crate: statements stay prepared, transactions run again, who waits for whom, advice |
 //! | `fairpool-mysql` | a manager for the blocking `mysql` crate, for MySQL and MariaDB |
-//! | `fairpool-sqlite` | a manager for `rusqlite` |
+//! | `fairpool-sqlite` | a manager for `rusqlite`, and one writer with many readers |
 //! | `fairpool-r2d2` | managers and hooks that were written for `r2d2` |
 //! | `fairpool-tokio` | closures with connections in async services, on top of [`Pool::get_async`] |
 //! | `fairpool-prometheus`, `fairpool-opentelemetry` | metrics |

@@ -111,7 +111,8 @@ impl<M: ManageConnection> Pool<M> {
     /// One deadline covers the queue, the check and the connect. A timeout of zero takes
     /// an idle connection only if it needs no check. If all idle ones do, this get starts
     /// a check, which helps the next caller, and fails; [`try_get`](Pool::try_get) waits
-    /// for the check. `Duration::MAX` waits without a limit.
+    /// for the check. With a [`HandleUse`](crate::HandleUse) zero always times out.
+    /// `Duration::MAX` waits without a limit.
     ///
     /// # Errors
     ///

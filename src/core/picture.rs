@@ -177,7 +177,7 @@ impl<T: PoolTypes> Core<T> {
             let (get_id, caller) = (id.get_id(), waiter.caller.clone());
             Waiting { get_id, caller, waited: now.since(waiter.since), turn }
         }));
-        all.extend(self.queue.absentees().into_iter().map(|(id, waiter)| {
+        all.extend(self.queue.aside_without_connection().into_iter().map(|(id, waiter)| {
             let (get_id, caller) = (id.get_id(), waiter.caller.clone());
             Waiting {
                 get_id,

@@ -281,7 +281,7 @@ impl<T: PoolTypes> Queue<T> {
 
     /// Those aside that have no connection, in order of arrival: tasks that were not polled in time,
     /// and waiters whose uses begin. Visits all waiters if there are any.
-    pub(crate) fn absentees(&self) -> Vec<(WaiterId, &Waiter<T>)> {
+    pub(crate) fn aside_without_connection(&self) -> Vec<(WaiterId, &Waiter<T>)> {
         let all = if self.absent + self.prepared == 0 { &[] } else { &self.nodes[..] };
         let absent = all.iter().enumerate().filter_map(|(index, node)| {
             let waiter = node.waiter.as_ref()?;

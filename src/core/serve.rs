@@ -172,7 +172,8 @@ impl<T: PoolTypes> Core<T> {
         while let Some(first) = self.queue.first() {
             self.fail(first, kind, cause.cloned(), fx);
         }
-        let absent: Vec<WaiterId> = self.queue.absentees().iter().map(|(id, _)| *id).collect();
+        let absent: Vec<WaiterId> =
+            self.queue.aside_without_connection().iter().map(|(id, _)| *id).collect();
         for id in absent {
             self.fail(id, kind, cause.cloned(), fx);
         }

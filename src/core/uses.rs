@@ -124,7 +124,7 @@ impl<T: PoolTypes> Core<T> {
 
     /// Each waiter whose use begins has one connection on which it does.
     pub(super) fn check_uses(&self) {
-        for (id, _) in self.queue.absentees() {
+        for (id, _) in self.queue.aside_without_connection() {
             let begins = |slot: &&super::slot::Slot<T>| {
                 slot.begins_for == Some(id) && slot.state == ConnectionState::Checking
             };

@@ -87,7 +87,7 @@ pub(crate) struct Effect {
     pub(crate) ends_transaction: bool,
     /// Texts may mean something else afterwards: it changes the schema, or a parameter by which the
     /// server reads or plans them.
-    pub(crate) renames: bool,
+    pub(crate) changes_meaning: bool,
     /// The text itself may mean something else each time, of which the server does not tell: it
     /// names a cursor, or has `'now'` in it.
     pub(crate) is_fleeting: bool,
@@ -97,7 +97,7 @@ impl Effect {
     pub(crate) const ANYTHING: Effect = Effect {
         leaves: Left::ANYTHING,
         ends_transaction: false,
-        renames: true,
+        changes_meaning: true,
         is_fleeting: true,
     };
 

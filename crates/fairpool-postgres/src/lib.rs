@@ -150,8 +150,8 @@
 //! any SQL, who may `SET` another tenant: it protects against forgotten conditions, not against
 //! injections.
 //!
-//! Whether the next use can find the last one's tenant is a question of what is left open, since a
-//! `ROLLBACK` takes back the `SET` that came after its `BEGIN`:
+//! A `ROLLBACK` takes back a `SET` that came after its `BEGIN`. So the next use finds the last
+//! one's tenant if a transaction was left open:
 //!
 //! | [`Reset`] | the handler |
 //! |---|---|
@@ -159,6 +159,10 @@
 //! | `Rollback` | as above: no transaction is open when `begin` runs. What a holder sets for itself stays until the next `begin` |
 //! | `Off` | must begin with `ROLLBACK; SET …`, or a transaction of the last use is still open, or failed |
 //! | with a [`transaction_pooler`](PostgresConnectionManager::transaction_pooler) | no `SET` is reliable: `BEGIN; SET LOCAL …` in `begin`, so that the use is one transaction, and `COMMIT` in `end` or by the holder |
+//!
+//! A use that begins with `SET ROLE` or `SET search_path` has no [kept
+//! statements](Client#prepared-statements): each call prepares its text anew. A parameter with a
+//! dot in its name, as above, keeps them.
 //!
 //! An [`end`](fairpool::HandleUse::end) comes before the reset, and fails in a failed transaction:
 //! it should begin with `ROLLBACK` (or `COMMIT`) too.
@@ -174,7 +178,8 @@
 //!
 //! # Features
 //!
-//! - `serde`: [`Advice`], [`ServerReport`] and [`Blocker`] implement `Serialize`.
+//! - `serde`: [`Advice`], [`ServerReport`], [`Blocker`] and [`StatementCounts`] implement
+//!   `Serialize`.
 //!
 //! [`has_broken`]: fairpool::ManageConnection::has_broken
 //! [`is_fatal`]: fairpool::ManageConnection::is_fatal

@@ -51,6 +51,7 @@ const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// | `tcp_user_timeout` | when keepalives would give up: 10 s | [`tcp_user_timeout`](Self::tcp_user_timeout) |
 /// | reset on return | of what a use may have left | [`reset_on_return`](Self::reset_on_return) |
 /// | transaction pooler | none | [`transaction_pooler`](Self::transaction_pooler) |
+/// | prepared statements that each connection keeps | 256 | [`statement_cache`](Self::statement_cache) |
 /// | session settings | none | [`session_setting`](Self::session_setting) |
 /// | user and password | the configuration's | [`credentials`](Self::credentials) |
 ///

@@ -130,7 +130,7 @@ impl Listener {
 }
 
 fn gets_of(core: &Core<Toy>) -> BTreeMap<u64, (u8, Time)> {
-    let queue = core.queue.iter().chain(core.queue.absentees());
+    let queue = core.queue.iter().chain(core.queue.aside_without_connection());
     queue.map(|(id, waiter)| (id.get_id(), (waiter.caller, waiter.since))).collect()
 }
 

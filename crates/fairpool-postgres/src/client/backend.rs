@@ -10,15 +10,15 @@ pub(crate) type Backend = (u32, String);
 
 /// The processes of all connections of a manager, each with the number of connections that have it.
 #[derive(Debug, Default)]
-pub(crate) struct Backends {
+pub(super) struct Backends {
     connections: Mutex<HashMap<Backend, u32>>,
-    /// How many connections are more than their processes.
+    /// Connections minus processes: above zero, some share one.
     surplus: AtomicU32,
 }
 
 impl Backends {
     /// Notes that a connection has this one.
-    pub(crate) fn join(self: &Arc<Self>, backend: Backend) -> Seat {
+    pub(super) fn join(self: &Arc<Self>, backend: Backend) -> Seat {
         let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(backend.clone()).or_default();
         *count += 1;

@@ -7,7 +7,7 @@ use super::call::Source;
 use super::state::State;
 
 /// A comment as sqlcommenter specifies it, with a space before it.
-pub(crate) struct Comment(Box<str>);
+pub(super) struct Comment(Box<str>);
 
 impl Comment {
     /// `None` for no tags.

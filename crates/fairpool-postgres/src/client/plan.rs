@@ -181,12 +181,13 @@ impl State {
             Source::Ours(statement) if self.statements.is_current(statement) => {
                 Some(statement.clone())
             }
-            _ if self.renamed => None,
+            _ if self.meaning_changed => None,
             source => self.statements.get(source.kept_text()?),
         }
     }
 
-    /// Prepares a statement that the connection is to keep. `None` if it is none to keep.
+    /// Prepares a statement, and keeps it if it may be kept. `None`: the driver is to prepare it
+    /// itself. Behind a transaction pooler always `Some`, for its types.
     fn prepare_to_keep<C: GenericClient>(
         &mut self,
         inner: &mut C,
@@ -200,7 +201,7 @@ impl State {
                 return Ok(Some(Statement::unnamed(sql, effect, Arc::new([]))));
             }
             Statement::unnamed(sql, effect, self.ask_for_types(inner, sql, &[])?)
-        } else if self.renamed || effect.is_fleeting || !self.statements.takes(sql) {
+        } else if self.meaning_changed || effect.is_fleeting || !self.statements.takes(sql) {
             return Ok(None);
         } else {
             Statement::new(sql, effect, inner.prepare(sql)?)
@@ -267,7 +268,7 @@ impl State {
             Ok(fresh) => fresh,
             Err(other) => {
                 if other.code() == Some(&SqlState::DUPLICATE_PSTATEMENT) {
-                    self.has_lost_statement(&other);
+                    self.lost_statement(&other);
                 }
                 return Err(error);
             }
@@ -292,7 +293,7 @@ impl State {
         let id = row.ok().and_then(|rows| rows.first()?.try_get::<_, i32>(0).ok());
         let id = id.and_then(|id| u32::try_from(id).ok());
         if id.is_some() && self.backend.is_some() && id != self.backend {
-            self.rules().has_moved();
+            self.rules().session_moved();
         }
     }
 
@@ -300,7 +301,7 @@ impl State {
     #[cold]
     fn note_second_error(&mut self, error: &Error) {
         if is_lost_statement(error) {
-            self.has_lost_statement(error);
+            self.lost_statement(error);
         }
     }
 }

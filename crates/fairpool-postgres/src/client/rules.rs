@@ -21,7 +21,7 @@ pub(crate) struct Rules {
     /// How many statements a connection keeps prepared.
     pub(crate) statement_cache: usize,
     pub(crate) statements: Arc<SharedStatements>,
-    pub(crate) backends: Arc<Backends>,
+    pub(super) backends: Arc<Backends>,
     /// Whether a warning has named the symptoms of a pooler. A manager warns once.
     warned: Arc<AtomicBool>,
 }
@@ -79,14 +79,14 @@ impl Rules {
     }
 
     /// A connection has another session than when it was opened.
-    pub(super) fn has_moved(&self) {
+    pub(super) fn session_moved(&self) {
         self.statements.switch_off();
         self.warn_of_pooler("a connection has changed to another process of the server");
     }
 
     /// A new connection's session has statements of another client, maybe of another process, whose
     /// names are those that this one will use.
-    pub(crate) fn is_used_session(&self) {
+    pub(crate) fn found_used_session(&self) {
         self.statements.switch_off();
         self.warn_of_pooler("the session of a new connection has another client's statements");
     }
@@ -97,7 +97,7 @@ impl Rules {
                 "{symptom}. Probably a pooler stands between that pools transactions, such as \
                  PgBouncer with pool_mode = transaction: set \
                  PostgresConnectionManager::transaction_pooler(true), or let it pool sessions. \
-                 Until then no statement is kept prepared"
+                 Meanwhile statements may not be kept prepared"
             );
         }
     }

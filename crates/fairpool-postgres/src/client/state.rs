@@ -47,9 +47,9 @@ pub(crate) struct State {
     pub(crate) left_behind: Option<&'static str>,
     /// Behind a transaction pooler only their types are kept.
     pub(super) statements: Statements,
-    /// This use may have changed what names mean: until its end no statement is taken from those
-    /// that are kept, and none added to them.
-    pub(super) renamed: bool,
+    /// Texts may mean something else in this use: until its end, or the reset after it, no
+    /// statement is taken from those that are kept, and none added.
+    pub(super) meaning_changed: bool,
     /// The text that has begun the transaction, as long as nothing else was sent in it.
     pub(super) begin: Option<Cow<'static, str>>,
 }
@@ -70,7 +70,7 @@ impl State {
             this_use: OnceCell::new(),
             left_behind: None,
             statements,
-            renamed: false,
+            meaning_changed: false,
             begin: None,
         }
     }
@@ -90,19 +90,19 @@ impl State {
         let is_cancelled = self.this_use.take().is_some_and(ThisUse::end);
         let is_beyond_reset =
             self.left.intersects(Left::BEYOND_RESET) && self.rules.level() >= Reset::Session;
-        self.forget_names();
+        self.end_changes();
         is_cancelled || is_beyond_reset || self.has_failed
     }
 
-    /// At the end of a use. If names stay changed after it, a reset changes them back; without one
-    /// the changed ones are the usual ones from now on.
-    fn forget_names(&mut self) {
+    /// At the end of a use. If what it has changed stays, a reset changes it back; without one that
+    /// is the usual meaning from now on.
+    fn end_changes(&mut self) {
         let is_reset = self.rules.level() >= Reset::Session;
         let stays = self.left.intersects(Left::SETTINGS | Left::TEMPORARY);
-        if self.renamed && stays && !is_reset {
+        if self.meaning_changed && stays && !is_reset {
             self.statements.clear();
         }
-        self.renamed &= stays && is_reset;
+        self.meaning_changed &= stays && is_reset;
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -159,7 +159,7 @@ impl State {
     pub(crate) fn set_clean(&mut self) {
         self.left = Left::NOTHING;
         self.was_lent = false;
-        self.renamed = false;
+        self.meaning_changed = false;
         self.begin = None;
         self.is_role_in_doubt = false;
     }
@@ -168,7 +168,7 @@ impl State {
     pub(super) fn lend(&mut self) {
         self.mark(Left::ANYTHING);
         self.was_lent = true;
-        self.renamed = true;
+        self.meaning_changed = true;
         self.begin = None;
     }
 
@@ -213,7 +213,7 @@ impl State {
             refused.inspect_err(|error| self.note_error(error))?;
         }
         self.mark(effect.leaves);
-        self.renamed |= effect.renames;
+        self.meaning_changed |= effect.changes_meaning;
         if effect.leaves.intersects(Left::BEYOND_RESET) {
             // Maybe DISCARD ALL or DEALLOCATE ALL.
             self.statements.clear();
@@ -405,7 +405,7 @@ impl State {
                 self.statements.end_epoch_of(statement);
             }
             _ if is_duplicate || is_lost && matches!(source, Source::Text(_)) => {
-                self.has_lost_statement(error);
+                self.lost_statement(error);
             }
             _ => self.has_failed |= is_lost,
         }
@@ -421,7 +421,7 @@ impl State {
     }
 
     /// What was prepared for this call is not there, or something else of its name is.
-    pub(super) fn has_lost_statement(&mut self, error: &Error) {
+    pub(super) fn lost_statement(&mut self, error: &Error) {
         self.has_failed = true;
         self.rules.suspect_pooler(error);
     }

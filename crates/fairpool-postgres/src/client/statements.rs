@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::statement::Statement;
 
 /// How many statements a connection keeps unless the manager says otherwise.
-pub(crate) const DEFAULT_SIZE: usize = 256;
+pub(super) const DEFAULT_SIZE: usize = 256;
 
 /// Longer texts are not kept. They are mostly built for one call, such as an INSERT of many rows.
 const LONGEST_TEXT: usize = 16 * 1024;
@@ -58,7 +58,7 @@ impl SharedStatements {
     }
 
     /// From now on no connection keeps statements.
-    pub(crate) fn switch_off(&self) {
+    pub(super) fn switch_off(&self) {
         self.is_off.store(true, Ordering::Relaxed);
     }
 
@@ -85,7 +85,7 @@ impl Statements {
         Self { shared, backends, epoch, entries }
     }
 
-    /// Whether it keeps a statement of this text.
+    /// Whether a statement of this text may be kept, now.
     pub(super) fn takes(&self, sql: &str) -> bool {
         self.entries.is_some()
             && sql.len() <= LONGEST_TEXT

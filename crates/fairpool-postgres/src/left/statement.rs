@@ -12,7 +12,6 @@ use super::{Effect, Left, is_name_of_driver, parameters};
 pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable> {
     let lexer = Lexer::new(sql);
     let left = Left::NOTHING;
-    let renames = mentions_search_path(sql);
     let mut reader = Reader {
         sql,
         lexer,
@@ -20,7 +19,7 @@ pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable>
         harmless,
         left,
         open: None,
-        renames,
+        changes_meaning: false,
         is_fleeting: false,
         index: false,
     };
@@ -32,15 +31,9 @@ pub(super) fn read(sql: &str, harmless: &Harmless) -> Result<Effect, Unreadable>
         reader.statement(statements == 0)?;
         statements += 1;
     }
-    let Reader { left: leaves, renames, is_fleeting, open, .. } = reader;
+    let Reader { left: leaves, changes_meaning, is_fleeting, open, .. } = reader;
     let is_fleeting = is_fleeting || reader.lexer.has_moment();
-    Ok(Effect { leaves, renames, is_fleeting, ends_transaction: open == Some(false) })
-}
-
-/// Whether a text has these words, in a string too: `set_config('search_path', …)`.
-fn mentions_search_path(sql: &str) -> bool {
-    let words = b"search_path";
-    sql.as_bytes().windows(words.len()).any(|window| window.eq_ignore_ascii_case(words))
+    Ok(Effect { leaves, changes_meaning, is_fleeting, ends_transaction: open == Some(false) })
 }
 
 /// Whether this is a type whose strings are read when a statement is prepared, and not again if
@@ -79,7 +72,7 @@ struct Reader<'a> {
     /// Whether a transaction is open after all that was read, if that is known.
     open: Option<bool>,
     /// See [`Effect`].
-    renames: bool,
+    changes_meaning: bool,
     is_fleeting: bool,
     /// The statement is CREATE INDEX.
     index: bool,
@@ -113,7 +106,7 @@ impl<'a> Reader<'a> {
         let Some(Token::Word(word)) = self.token else {
             if !matches!(self.token, None | Some(Token::Semicolon)) {
                 self.left |= Left::ANYTHING;
-                self.renames = true;
+                self.changes_meaning = true;
             }
             return self.scan(Kind::Query);
         };
@@ -129,7 +122,7 @@ impl<'a> Reader<'a> {
                 return self.scan(Kind::Query);
             }
             "create" | "alter" | "drop" => {
-                self.renames = true;
+                self.changes_meaning = true;
                 self.define()?;
             }
             "truncate" | "comment" | "grant" | "revoke" | "vacuum" | "analyze" | "analyse"
@@ -145,7 +138,7 @@ impl<'a> Reader<'a> {
             "set" => self.set()?,
             "reset" => {
                 self.left |= Left::SETTINGS;
-                self.renames = true;
+                self.changes_meaning = true;
             }
             "discard" | "deallocate" => self.discard()?,
             "listen" => self.left |= Left::LISTEN,
@@ -158,7 +151,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 self.left |= Left::ANYTHING;
-                self.renames = true;
+                self.changes_meaning = true;
                 self.open = None;
             }
         }
@@ -273,7 +266,7 @@ impl<'a> Reader<'a> {
             self.left |= Left::SETTINGS;
         }
         if !is_of_transaction && !self.eat_before_name("characteristics")? {
-            self.renames |= !self.is_harmless_parameter()?;
+            self.changes_meaning |= !self.is_harmless_parameter()?;
         }
         Ok(())
     }
@@ -297,7 +290,7 @@ impl<'a> Reader<'a> {
             self.left |= Left::SETTINGS | Left::BEYOND_RESET;
         }
         // DISCARD TEMP
-        self.renames = true;
+        self.changes_meaning = true;
         if let Some(Token::Word(name) | Token::Quoted(name)) = self.token
             && is_name_of_driver(name)
         {
@@ -331,9 +324,9 @@ impl<'a> Reader<'a> {
             }
         }
         self.left |= scan.left();
-        self.renames |= scan.configures() && !parameters::sets_harmless(self.sql);
+        self.changes_meaning |= scan.configures() && !parameters::sets_harmless(self.sql);
         // SELECT INTO
-        self.renames |= self.left.intersects(Left::TEMPORARY);
+        self.changes_meaning |= self.left.intersects(Left::TEMPORARY);
         self.index = false;
         Ok(())
     }

@@ -51,7 +51,7 @@ fn new_seed() -> String {
 /// | statements named by an SQL `PREPARE` | stay | stay | removed |
 /// | what `currval` and `lastval` return, cached values of sequences | stay | stay | removed, after an explicit `nextval` or `setval` or with anything else |
 /// | `LOAD`, a backup, a temporary replication slot, a replication origin, connections of dblink | stay | stay | the connection is closed |
-/// | `DISCARD ALL`, `DEALLOCATE ALL`, or `DEALLOCATE` of a name such as `s12`: the driver's own statements are gone | stays so, until an error shows it | as `Off` | the connection is closed |
+/// | `DISCARD ALL`, `DEALLOCATE ALL`, or `DEALLOCATE` of a name such as `s12`: the driver's own statements are gone | statements that are kept are prepared again; for the driver's own, until an error shows it | as `Off` | the connection is closed |
 /// | a prepared statement that the server has lost (26000), or whose result has changed by DDL (0A000) | [prepared again](crate::Client#prepared-statements); of the driver's own: the connection is closed after the error | as `Off` | as `Off` |
 /// | a [`CancelToken`](crate::CancelToken) that is still held | it does nothing after the return; after a cancel the connection is closed | as `Off` | as `Off` |
 /// | open large objects, savepoints, `SET LOCAL`, row and table locks, cursors without `HOLD` | stay as long as the transaction | end with it | end with it |

@@ -247,7 +247,8 @@ impl<T> PostgresConnectionManager<T> {
     ///
     /// The mode cannot be recognised by one connection. If its symptoms show (two connections with
     /// one session, a lost statement), the manager logs a warning that names this setting, and
-    /// keeps no statements prepared. A pooler that pools sessions needs nothing. One that pools
+    /// keeps no statements prepared: while two connections share a session, and after the other
+    /// symptoms never again. A pooler that pools sessions needs nothing. One that pools
     /// statements has no transactions: there, leave this setting off, and use
     /// [`Client::simple_query`], [`Client::batch_execute`] and [`Client::query_typed`].
     ///
@@ -334,13 +335,14 @@ impl<T> PostgresConnectionManager<T> {
         let backend = |row: Row| {
             let id = u32::try_from(row.try_get::<_, i32>(0).ok()?).ok()?;
             if row.try_get(2).ok()? {
-                self.rules.is_used_session();
+                self.rules.found_used_session();
             }
             Some((id, row.try_get(1).ok()?))
         };
-        match self.send_settings(client) {
+        match self.send_settings(client, BACKEND) {
             Ok(row) => Ok(row.and_then(backend)),
-            Err(error) if !self.has_settings() && !is_fatal(&error) => Ok(None),
+            // Of the settings, or of the question.
+            Err(error) if !is_fatal(&error) => self.apply_settings(client).map(|()| None),
             Err(error) => Err(error),
         }
     }
@@ -348,15 +350,15 @@ impl<T> PostgresConnectionManager<T> {
     /// Applies the session settings, if there are any, in one round trip.
     pub(super) fn apply_settings(&self, client: &mut Client) -> Result<(), Error> {
         if self.has_settings() {
-            self.send_settings(client)?;
+            self.send_settings(client, "")?;
         }
         Ok(())
     }
 
     /// The values are parameters: the driver writes the text of a statement to the log, at
     /// the debug level, and the server lists it in `pg_stat_activity`.
-    fn send_settings(&self, client: &mut Client) -> Result<Option<Row>, Error> {
-        let sql = settings_sql(self.settings.len());
+    fn send_settings(&self, client: &mut Client, question: &str) -> Result<Option<Row>, Error> {
+        let sql = settings_sql(question, self.settings.len());
         let parameter = |text| (text as &(dyn ToSql + Sync), Type::TEXT);
         let pairs = self.settings.iter();
         let parameters: Vec<_> =
@@ -367,19 +369,18 @@ impl<T> PostgresConnectionManager<T> {
     }
 }
 
-/// The statement that sets this many parameters, and returns the backend first. While
-/// it runs the server sends no notices, which the driver would log: they may quote a value.
-fn settings_sql(number: usize) -> String {
-    let backend = "SELECT pg_catalog.pg_backend_pid(), \
-                   pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
-                   EXISTS (SELECT FROM pg_catalog.pg_prepared_statements)";
-    if number == 0 {
-        return backend.to_owned();
-    }
+/// The backend, when its server started, and whether the session has prepared statements.
+const BACKEND: &str = "pg_catalog.pg_backend_pid(), \
+     pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
+     EXISTS (SELECT FROM pg_catalog.pg_prepared_statements), ";
+
+/// The statement that answers a question, if there is one, and sets this many parameters. While it
+/// runs the server sends no notices, which the driver would log: they may quote a value.
+fn settings_sql(question: &str, number: usize) -> String {
     let quiet = "pg_catalog.set_config('client_min_messages', 'error', true)";
     let call = |n: usize| format!("pg_catalog.set_config(${}, ${}, false)", 2 * n + 1, 2 * n + 2);
     let calls: String = (0..number).map(|n| format!(", {}", call(n))).collect();
-    format!("{backend}, {quiet}{calls}")
+    format!("SELECT {question}{quiet}{calls}")
 }
 
 /// After how much silence keepalives give up.

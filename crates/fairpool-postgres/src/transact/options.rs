@@ -97,7 +97,8 @@ impl TransactionOptions {
     /// transaction ends late by one attempt at most. Limit its statements with
     /// [`statement_timeout`](crate::PostgresConnectionManager::statement_timeout) and
     /// [`lock_timeout`](crate::PostgresConnectionManager::lock_timeout). Zero allows one attempt,
-    /// on a connection that is idle and needs no check. `Duration::MAX` is no limit.
+    /// on a connection that is idle and needs no check, and with a use handler none.
+    /// `Duration::MAX` is no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -478,6 +478,13 @@ fn an_error_of_the_statement_itself_is_no_reason_to_execute_it_again() {
         assert_eq!(code(conn.query_one("SELECT fails()", &[])), Some(SqlState::UNDEFINED_COLUMN));
         assert_eq!(psql("SELECT last_value FROM calls").trim(), calls.to_string());
     }
+    // Nor is one of PostgreSQL's own functions, which has the same code without a context.
+    psql("CREATE SEQUENCE others");
+    for calls in 1..=5 {
+        let sql = "SELECT nextval('others'), $1::text::regclass";
+        assert_eq!(code(conn.query_one(sql, &[&"missing"])), Some(SqlState::UNDEFINED_TABLE));
+        assert_eq!(psql("SELECT last_value FROM others").trim(), calls.to_string());
+    }
     assert_eq!(pool.manager().statements().invalidated, 0);
     // The error of a PREPARE in SQL is not about what the connection keeps.
     assert_eq!(

@@ -416,6 +416,16 @@ fn after_its_own_ddl_a_use_prepares_anew() {
         assert_eq!(transaction.query_one("SELECT * FROM item", &[]).unwrap().len(), n + 2);
         transaction.commit().unwrap();
     }
+    // A column by its name, whose type changes in the middle of the transaction.
+    for kind in ["bigint", "int", "bigint"] {
+        let mut conn = pool.get().unwrap();
+        conn.query_one("SELECT id FROM item", &[]).unwrap();
+        let mut transaction = conn.transaction().unwrap();
+        let change = format!("ALTER TABLE item ALTER COLUMN id TYPE {kind}");
+        transaction.execute(&change, &[]).unwrap();
+        transaction.query_one("SELECT id FROM item", &[]).unwrap();
+        transaction.commit().unwrap();
+    }
     assert_eq!(pool.stats().closed.total(), 0);
 }
 
